@@ -1,0 +1,464 @@
+//! The message bus between nodes: who is there, whose clock says what, and who gets to hear a message.
+//!
+//! A *hub* (cloud) passes messages on between its peers; a *leaf* (edge) does not, so a message can never run in a
+//! circle. A message goes to a peer only while somebody there (or behind it) asked for it.
+//!
+//! ```text
+//!              link_up            peer's hello
+//!   (no peer) ---------> Greeting -------------> Up
+//!        ^                  |                     |
+//!        +------------------+---------------------+   link_down, goodbye, misbehaviour
+//! ```
+//! A newer link of the same peer replaces the older one: after a half-open link the peer is back before we knew it
+//! was gone. Delivery over a link that breaks is not repeated here; what must not be lost goes through the metadata
+//! service's outbox.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use minicbor::{Decode, Encode};
+use thiserror::Error;
+
+use crate::{Channel, Class, Filter, Frame, Message, Mono, NodeId, Now, UnixMillis};
+
+/// The bus protocol spoken here. A peer with another major version is refused with a clear reason.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// Filters one peer may ask for; bounds the memory and the matching work an authenticated peer can cost.
+pub const MAX_FILTERS_PER_PEER: usize = 4096;
+
+/// How often the peer's clock is asked for: drift of a bad quartz (100 ppm) stays under 6 ms in between.
+pub const CLOCK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// One connection's number, given by the shell; never reused in a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+/// Whether messages are passed on between peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Hub,
+    Leaf,
+}
+
+/// What the peer did wrong; the link is to be closed with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Error)]
+pub enum Misbehaviour {
+    #[error("malformed bus packet")]
+    Malformed,
+    #[error("speaks another protocol version")]
+    Version,
+    #[error("spoke before its hello")]
+    NoHello,
+    #[error("asked for more than {MAX_FILTERS_PER_PEER} filters")]
+    TooManyFilters,
+}
+
+/// What the bus wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send on this link.
+    Send { link: LinkId, class: Class, frame: Frame },
+    /// Hand to the local broker.
+    Deliver(Message),
+    /// The peer said hello: start syncing with it.
+    PeerUp { peer: NodeId, link: LinkId },
+    /// The peer is gone.
+    PeerDown { peer: NodeId, link: LinkId },
+    /// The peer newly asked for `filter`: replay what is retained for it.
+    Wanted { peer: NodeId, filter: Filter },
+    /// Close this link.
+    Close { link: LinkId, why: CloseReason },
+}
+
+/// Why the bus closes a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum CloseReason {
+    #[error("replaced by a newer link of the same node")]
+    Replaced,
+    #[error("the peer said goodbye")]
+    Goodbye,
+    #[error("the peer {0}")]
+    Misbehaved(Misbehaviour),
+}
+
+#[derive(Debug, Encode, Decode)]
+enum Packet {
+    #[n(0)]
+    Hello {
+        #[n(0)]
+        version: u16,
+    },
+    #[n(1)]
+    Goodbye,
+    #[n(2)]
+    ClockAsk {
+        #[n(0)]
+        asked_at: u64,
+    },
+    #[n(3)]
+    ClockTell {
+        #[n(0)]
+        asked_at: u64,
+        #[n(1)]
+        wall: UnixMillis,
+    },
+    #[n(4)]
+    Interest {
+        #[n(0)]
+        add: Vec<Filter>,
+        #[n(1)]
+        remove: Vec<Filter>,
+    },
+    #[n(5)]
+    Publish {
+        #[n(0)]
+        message: Message,
+    },
+}
+
+/// How far the peer's wall clock is ahead of ours, as estimated on the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockOffset {
+    pub offset_ms: i64,
+    /// The true offset lies within this of the estimate (half the round trip).
+    pub uncertainty: Duration,
+}
+
+#[derive(Debug)]
+struct Peer {
+    link: LinkId,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Greeting,
+    Up { wants: BTreeSet<Filter>, clock: Option<ClockOffset>, next_clock: Mono },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Holder {
+    Local,
+    Peer(NodeId),
+}
+
+/// What happened so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub delivered: u64,
+    pub forwarded: u64,
+    pub misbehaved: u64,
+}
+
+/// The bus of one node.
+#[derive(Debug)]
+pub struct Bus {
+    me: NodeId,
+    role: Role,
+    peers: BTreeMap<NodeId, Peer>,
+    links: BTreeMap<LinkId, NodeId>,
+    /// Who asked for a filter: nobody is never stored.
+    holders: BTreeMap<Filter, BTreeSet<Holder>>,
+    outputs: VecDeque<Output>,
+    stats: Stats,
+}
+
+impl Bus {
+    pub fn new(me: NodeId, role: Role) -> Self {
+        Self {
+            me,
+            role,
+            peers: BTreeMap::new(),
+            links: BTreeMap::new(),
+            holders: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// The peers that said hello.
+    pub fn peers(&self) -> impl Iterator<Item = &NodeId> {
+        self.peers.iter().filter(|(_, p)| matches!(p.phase, Phase::Up { .. })).map(|(id, _)| id)
+    }
+
+    /// The link to a peer that is up.
+    pub fn link_of(&self, peer: &NodeId) -> Option<LinkId> {
+        let peer = self.peers.get(peer)?;
+        matches!(peer.phase, Phase::Up { .. }).then_some(peer.link)
+    }
+
+    /// The best estimate of a peer's clock on the present link.
+    pub fn clock_of(&self, peer: &NodeId) -> Option<ClockOffset> {
+        match &self.peers.get(peer)?.phase {
+            Phase::Up { clock, .. } => *clock,
+            Phase::Greeting => None,
+        }
+    }
+
+    /// A bus connection to an authenticated peer stands.
+    pub fn handle_link_up(&mut self, link: LinkId, peer: NodeId, now: Now) {
+        if let Some(old) = self.peers.get(&peer).map(|p| p.link) {
+            self.outputs.push_back(Output::Close { link: old, why: CloseReason::Replaced });
+            self.handle_link_down(old, now);
+        }
+        self.links.insert(link, peer.clone());
+        self.peers.insert(peer, Peer { link, phase: Phase::Greeting });
+        self.send(link, Class::Control, &Packet::Hello { version: PROTOCOL_VERSION });
+    }
+
+    /// The connection is gone, for whatever reason. Unknown links are ignored: they were replaced.
+    pub fn handle_link_down(&mut self, link: LinkId, _now: Now) {
+        let Some(peer) = self.links.remove(&link) else { return };
+        let Some(Peer { phase, .. }) = self.peers.remove(&peer) else { return };
+        if let Phase::Up { wants, .. } = phase {
+            for filter in wants {
+                self.release(&filter, &Holder::Peer(peer.clone()));
+            }
+            self.outputs.push_back(Output::PeerDown { peer, link });
+        }
+    }
+
+    /// A frame of [`Channel::Bus`] arrived.
+    pub fn handle_frame(&mut self, link: LinkId, payload: &[u8], now: Now) {
+        let Some(peer) = self.links.get(&link).cloned() else { return };
+        let outcome = match minicbor::decode::<Packet>(payload) {
+            Ok(packet) => self.handle_packet(link, &peer, packet, now),
+            Err(_) => Err(CloseReason::Misbehaved(Misbehaviour::Malformed)),
+        };
+        if let Err(why) = outcome {
+            self.stats.misbehaved += u64::from(matches!(why, CloseReason::Misbehaved(_)));
+            self.outputs.push_back(Output::Close { link, why });
+            self.handle_link_down(link, now);
+        }
+    }
+
+    fn handle_packet(
+        &mut self,
+        link: LinkId,
+        peer: &NodeId,
+        packet: Packet,
+        now: Now,
+    ) -> Result<(), CloseReason> {
+        let up = matches!(self.peers.get(peer), Some(Peer { phase: Phase::Up { .. }, .. }));
+        match packet {
+            Packet::Hello { version } if version != PROTOCOL_VERSION => {
+                return Err(CloseReason::Misbehaved(Misbehaviour::Version));
+            }
+            Packet::Hello { .. } if up => return Err(CloseReason::Misbehaved(Misbehaviour::Malformed)),
+            Packet::Hello { .. } => self.greet(link, peer, now),
+            Packet::Goodbye => return Err(CloseReason::Goodbye),
+            _ if !up => return Err(CloseReason::Misbehaved(Misbehaviour::NoHello)),
+            Packet::ClockAsk { asked_at } => {
+                self.send(link, Class::Control, &Packet::ClockTell { asked_at, wall: now.wall });
+            }
+            Packet::ClockTell { asked_at, wall } => self.learn_clock(peer, Mono(asked_at), wall, now),
+            Packet::Interest { add, remove } => self.learn_interest(peer, add, remove)?,
+            Packet::Publish { message } => self.pass_on(Some(peer), message),
+        }
+        Ok(())
+    }
+
+    fn greet(&mut self, link: LinkId, peer: &NodeId, now: Now) {
+        let wanted: Vec<Filter> = self
+            .holders
+            .iter()
+            .filter(|(_, holders)| holders.iter().any(|h| self.speaks_for(h, peer)))
+            .map(|(filter, _)| filter.clone())
+            .collect();
+        if let Some(entry) = self.peers.get_mut(peer) {
+            entry.phase =
+                Phase::Up { wants: BTreeSet::new(), clock: None, next_clock: now.mono + CLOCK_INTERVAL };
+        }
+        self.send(link, Class::Control, &Packet::ClockAsk { asked_at: now.mono.0 });
+        if !wanted.is_empty() {
+            self.send(link, Class::State, &Packet::Interest { add: wanted, remove: Vec::new() });
+        }
+        self.outputs.push_back(Output::PeerUp { peer: peer.clone(), link });
+    }
+
+    /// Whether what `holder` asked for is told to `peer` as our wish.
+    fn speaks_for(&self, holder: &Holder, peer: &NodeId) -> bool {
+        match holder {
+            Holder::Local => true,
+            Holder::Peer(other) => self.role == Role::Hub && other != peer,
+        }
+    }
+
+    fn learn_clock(&mut self, peer: &NodeId, asked_at: Mono, wall: UnixMillis, now: Now) {
+        // A peer that lies about `asked_at` harms nobody but the estimate of its own clock.
+        let round_trip = now.mono.since(asked_at);
+        let half = i64::try_from(round_trip.as_millis() / 2).unwrap_or(i64::MAX);
+        let offset_ms = (wall.0 as i64).saturating_add(half).saturating_sub(now.wall.0 as i64);
+        if let Some(Peer { phase: Phase::Up { clock, .. }, .. }) = self.peers.get_mut(peer) {
+            *clock = Some(ClockOffset { offset_ms, uncertainty: round_trip / 2 });
+        }
+    }
+
+    fn learn_interest(
+        &mut self,
+        peer: &NodeId,
+        add: Vec<Filter>,
+        remove: Vec<Filter>,
+    ) -> Result<(), CloseReason> {
+        for filter in remove {
+            let Some(Peer { phase: Phase::Up { wants, .. }, .. }) = self.peers.get_mut(peer) else { break };
+            if wants.remove(&filter) {
+                self.release(&filter, &Holder::Peer(peer.clone()));
+            }
+        }
+        for filter in add {
+            let Some(Peer { phase: Phase::Up { wants, .. }, .. }) = self.peers.get_mut(peer) else { break };
+            if !wants.insert(filter.clone()) {
+                continue;
+            }
+            if wants.len() > MAX_FILTERS_PER_PEER {
+                return Err(CloseReason::Misbehaved(Misbehaviour::TooManyFilters));
+            }
+            self.hold(&filter, Holder::Peer(peer.clone()));
+            self.outputs.push_back(Output::Wanted { peer: peer.clone(), filter });
+        }
+        Ok(())
+    }
+
+    /// Somebody here subscribed. The caller counts: once per filter, however many subscribers.
+    pub fn subscribe(&mut self, filter: &Filter) {
+        self.hold(filter, Holder::Local);
+    }
+
+    /// The last subscriber here left.
+    pub fn unsubscribe(&mut self, filter: &Filter) {
+        self.release(filter, &Holder::Local);
+    }
+
+    fn hold(&mut self, filter: &Filter, holder: Holder) {
+        let before = self.holders.get(filter).cloned().unwrap_or_default();
+        let mut after = before.clone();
+        after.insert(holder);
+        self.tell_difference(filter, &before, &after);
+        self.holders.insert(filter.clone(), after);
+    }
+
+    fn release(&mut self, filter: &Filter, holder: &Holder) {
+        let Some(before) = self.holders.get(filter).cloned() else { return };
+        let mut after = before.clone();
+        after.remove(holder);
+        self.tell_difference(filter, &before, &after);
+        if after.is_empty() {
+            self.holders.remove(filter);
+        } else {
+            self.holders.insert(filter.clone(), after);
+        }
+    }
+
+    fn tell_difference(&mut self, filter: &Filter, before: &BTreeSet<Holder>, after: &BTreeSet<Holder>) {
+        // With three holders or more on both sides every peer hears of the filter already.
+        if before.len() > 2 && after.len() > 2 {
+            return;
+        }
+        let mut packets = Vec::new();
+        for (id, peer) in &self.peers {
+            let told = |holders: &BTreeSet<Holder>| holders.iter().any(|h| self.speaks_for(h, id));
+            let (add, remove) = match (told(before), told(after)) {
+                (false, true) => (vec![filter.clone()], vec![]),
+                (true, false) => (vec![], vec![filter.clone()]),
+                _ => continue,
+            };
+            if matches!(peer.phase, Phase::Up { .. }) {
+                packets.push((peer.link, Packet::Interest { add, remove }));
+            }
+        }
+        for (link, packet) in packets {
+            self.send(link, Class::State, &packet);
+        }
+    }
+
+    /// Somebody here published.
+    pub fn publish(&mut self, message: Message) {
+        self.pass_on(None, message);
+    }
+
+    /// Sends one message to one peer, whatever it asked for: the replay after [`Output::Wanted`].
+    pub fn send_to(&mut self, peer: &NodeId, message: Message) {
+        if let Some(link) = self.link_of(peer) {
+            self.send(link, Class::Event, &Packet::Publish { message });
+        }
+    }
+
+    fn pass_on(&mut self, from: Option<&NodeId>, message: Message) {
+        let mut targets = BTreeSet::new();
+        let mut local = false;
+        for (_, holders) in self.holders.iter().filter(|(filter, _)| filter.matches(&message.topic)) {
+            for holder in holders {
+                match holder {
+                    Holder::Local => local = from.is_some(),
+                    Holder::Peer(peer) => {
+                        let may = from.is_none() || self.role == Role::Hub;
+                        if may && Some(peer) != from && *peer != message.origin {
+                            targets.insert(peer.clone());
+                        }
+                    }
+                }
+            }
+        }
+        for peer in targets {
+            self.stats.forwarded += 1;
+            self.send_to(&peer, message.clone());
+        }
+        if local && message.origin != self.me {
+            self.stats.delivered += 1;
+            self.outputs.push_back(Output::Deliver(message));
+        }
+    }
+
+    /// Says goodbye to everybody: step two of the shutdown.
+    pub fn goodbye(&mut self) {
+        let links: Vec<LinkId> = self.links.keys().copied().collect();
+        for link in links {
+            self.send(link, Class::Control, &Packet::Goodbye);
+        }
+    }
+
+    pub fn handle_timeout(&mut self, now: Now) {
+        let mut due = Vec::new();
+        for peer in self.peers.values_mut() {
+            if let Phase::Up { next_clock, .. } = &mut peer.phase
+                && *next_clock <= now.mono
+            {
+                *next_clock = now.mono + CLOCK_INTERVAL;
+                due.push(peer.link);
+            }
+        }
+        for link in due {
+            self.send(link, Class::Control, &Packet::ClockAsk { asked_at: now.mono.0 });
+        }
+    }
+
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    pub fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
+        self.peers
+            .values()
+            .filter_map(|p| match p.phase {
+                Phase::Up { next_clock, .. } => Some(next_clock),
+                Phase::Greeting => None,
+            })
+            .min()
+            .map(|at| (at, "ask a peer's clock"))
+    }
+
+    fn send(&mut self, link: LinkId, class: Class, packet: &Packet) {
+        // Encoding into a Vec cannot fail: the writer is infallible and no type of ours refuses.
+        let Ok(payload) = minicbor::to_vec(packet) else { return };
+        self.outputs.push_back(Output::Send { link, class, frame: Frame::new(Channel::Bus, payload) });
+    }
+}
+
+#[cfg(test)]
+mod tests;

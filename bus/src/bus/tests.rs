@@ -1,0 +1,174 @@
+//! A hub and its leaves in one thread: links are queues that never lose.
+
+use super::*;
+use crate::{Name, Topic};
+
+fn now(ms: u64) -> Now {
+    Now { mono: Mono(ms * 1000), wall: UnixMillis(1_000_000 + ms) }
+}
+
+fn edge(name: &str) -> NodeId {
+    NodeId::edge(Name::new(name).unwrap())
+}
+
+fn filter(text: &str) -> Filter {
+    Filter::new(text).unwrap()
+}
+
+fn message(topic: &str, origin: &NodeId) -> Message {
+    Message { topic: Topic::new(topic).unwrap(), payload: "x".into(), retain: false, origin: origin.clone() }
+}
+
+/// A star: node 0 is the hub, link n joins hub and node n.
+struct Star {
+    nodes: Vec<Bus>,
+    seen: Vec<(usize, Output)>,
+}
+
+impl Star {
+    fn new(leaves: &[&str]) -> Self {
+        let hub = Bus::new(NodeId::cloud(Name::new("hub").unwrap()), Role::Hub);
+        let mut nodes = vec![hub];
+        nodes.extend(leaves.iter().map(|name| Bus::new(edge(name), Role::Leaf)));
+        Self { nodes, seen: Vec::new() }
+    }
+
+    fn link(&mut self, leaf: usize, link: u64) {
+        let (hub, id) = (self.nodes[0].me.clone(), self.nodes[leaf].me.clone());
+        self.nodes[0].handle_link_up(LinkId(link), id, now(0));
+        self.nodes[leaf].handle_link_up(LinkId(link), hub, now(0));
+        self.run();
+    }
+
+    fn run(&mut self) {
+        loop {
+            let mut moved = false;
+            for index in 0..self.nodes.len() {
+                while let Some(output) = self.nodes[index].poll_output() {
+                    moved = true;
+                    if let Output::Send { link, frame, .. } = &output {
+                        let other = if index == 0 { (link.0 % 100) as usize } else { 0 };
+                        self.nodes[other].handle_frame(*link, &frame.payload, now(10));
+                    } else {
+                        self.seen.push((index, output));
+                    }
+                }
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    fn delivered(&mut self) -> Vec<(usize, String)> {
+        let all = std::mem::take(&mut self.seen);
+        all.into_iter()
+            .filter_map(|(at, output)| {
+                let Output::Deliver(m) = output else { return None };
+                Some((at, m.topic.to_string()))
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn a_message_reaches_those_who_asked_and_nobody_else() {
+    let mut star = Star::new(&["a", "b", "c"]);
+    (1..=3).for_each(|n| star.link(n, n as u64));
+    star.nodes[2].subscribe(&filter("mesh/#"));
+    star.run();
+    let a = edge("a");
+    star.nodes[1].publish(message("mesh/x", &a));
+    star.run();
+    assert_eq!(star.delivered(), [(2, "mesh/x".to_owned())]);
+    assert_eq!(star.nodes[0].stats().forwarded, 1);
+    assert_eq!(star.nodes[3].stats().delivered, 0);
+}
+
+#[test]
+fn a_leaf_that_nobody_listens_to_sends_nothing() {
+    let mut star = Star::new(&["a", "b"]);
+    (1..=2).for_each(|n| star.link(n, n as u64));
+    star.nodes[1].publish(message("mesh/x", &edge("a")));
+    assert_eq!(star.nodes[1].poll_output(), None);
+}
+
+#[test]
+fn interest_is_taken_back_with_the_last_subscriber() {
+    let mut star = Star::new(&["a", "b"]);
+    (1..=2).for_each(|n| star.link(n, n as u64));
+    star.nodes[2].subscribe(&filter("mesh/#"));
+    star.run();
+    star.nodes[2].unsubscribe(&filter("mesh/#"));
+    star.run();
+    star.nodes[1].publish(message("mesh/x", &edge("a")));
+    assert_eq!(star.nodes[1].poll_output(), None);
+}
+
+#[test]
+fn a_subscriber_that_reconnects_is_asked_for_again() {
+    let mut star = Star::new(&["a", "b"]);
+    (1..=2).for_each(|n| star.link(n, n as u64));
+    star.nodes[2].subscribe(&filter("mesh/#"));
+    star.run();
+    star.nodes[0].handle_link_down(LinkId(2), now(1));
+    star.nodes[2].handle_link_down(LinkId(2), now(1));
+    star.run();
+    star.nodes[1].publish(message("mesh/lost", &edge("a")));
+    star.run();
+    star.link(2, 102);
+    star.nodes[1].publish(message("mesh/x", &edge("a")));
+    star.run();
+    assert_eq!(star.delivered(), [(2, "mesh/x".to_owned())]);
+}
+
+#[test]
+fn a_newer_link_replaces_a_half_open_one() {
+    let mut star = Star::new(&["a"]);
+    star.link(1, 1);
+    star.link(1, 101);
+    let hub_saw: Vec<_> = star.seen.iter().filter(|(at, _)| *at == 0).map(|(_, o)| o.clone()).collect();
+    let a = edge("a");
+    assert_eq!(
+        hub_saw,
+        [
+            Output::PeerUp { peer: a.clone(), link: LinkId(1) },
+            Output::Close { link: LinkId(1), why: CloseReason::Replaced },
+            Output::PeerDown { peer: a.clone(), link: LinkId(1) },
+            Output::PeerUp { peer: a.clone(), link: LinkId(101) },
+        ]
+    );
+    assert_eq!(star.nodes[0].link_of(&a), Some(LinkId(101)));
+}
+
+#[test]
+fn bytes_that_are_no_packet_close_the_link_and_only_that() {
+    let mut star = Star::new(&["a", "b"]);
+    (1..=2).for_each(|n| star.link(n, n as u64));
+    star.seen.clear();
+    star.nodes[0].handle_frame(LinkId(1), b"\xff\x00garbage", now(1));
+    star.run();
+    assert!(star.seen.contains(&(
+        0,
+        Output::Close { link: LinkId(1), why: CloseReason::Misbehaved(Misbehaviour::Malformed) }
+    )));
+    assert_eq!(star.nodes[0].peers().count(), 1);
+}
+
+#[test]
+fn the_peers_clock_is_known_within_half_a_round_trip() {
+    let mut star = Star::new(&["a"]);
+    star.link(1, 1);
+    let clock = star.nodes[1].clock_of(&star.nodes[0].me.clone()).unwrap();
+    assert!(clock.offset_ms.unsigned_abs() <= 10, "{clock:?}");
+    assert!(clock.uncertainty <= Duration::from_millis(5));
+}
+
+#[test]
+fn a_newly_wanted_filter_is_told_to_the_shell_for_replay() {
+    let mut star = Star::new(&["a"]);
+    star.link(1, 1);
+    star.nodes[1].subscribe(&filter("twin/#"));
+    star.run();
+    assert!(star.seen.contains(&(0, Output::Wanted { peer: edge("a"), filter: filter("twin/#") })));
+}

@@ -1,0 +1,34 @@
+//! The ground floor of KubeBus: names, identities, time, frames, and the message bus between nodes.
+//!
+//! Everything here is pure: no clock is read, no socket opened, no task spawned, so that the same code runs
+//! under tokio and in the deterministic world of `simulations/`.
+//!
+//! Reading order: [`id`] (who is who), [`time`] (how time comes in), [`class`] and [`frame`] (what travels on
+//! a link), [`topic`] and [`message`] (what apps say to each other), [`bus`](mod@crate::bus) (who gets to hear it),
+//! [`backoff`] (when to try again), [`token`] (how a node is invited).
+//!
+//! Every core of the workspace speaks one grammar, shown here by [`Bus`]:
+//! `handle_*(input, now)`, then drain `poll_output()` to `None`, then ask `poll_timeout()` when to come back.
+
+pub mod backoff;
+pub mod bus;
+pub mod class;
+pub mod frame;
+pub mod id;
+pub mod message;
+pub mod time;
+pub mod token;
+pub mod topic;
+pub mod twin;
+pub mod value;
+
+pub use backoff::Backoff;
+pub use bus::Bus;
+pub use class::Class;
+pub use frame::{Channel, Frame};
+pub use id::{Identity, Name, NodeId, NodeKind};
+pub use message::Message;
+pub use time::{Mono, Now, UnixMillis};
+pub use token::JoinToken;
+pub use topic::{Filter, Topic};
+pub use value::{Quality, Sample, Value, ValueType};
