@@ -1,0 +1,115 @@
+//! The overlay's address plan, as the cloud gives it out and every router uses it.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use minicbor::{Decode, Encode};
+
+use crate::NodeId;
+
+/// What is behind a prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub enum SubnetKind {
+    #[n(0)]
+    CloudVm,
+    #[n(1)]
+    CloudContainer,
+    #[n(2)]
+    EdgeNode,
+    #[n(3)]
+    EdgeContainer,
+    /// Devices on a network behind an edge.
+    #[n(4)]
+    Lan,
+}
+
+/// One prefix of the overlay and the node that it lies behind.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Route {
+    #[n(0)]
+    #[cbor(with = "net")]
+    pub prefix: IpNet,
+    #[n(1)]
+    pub owner: NodeId,
+    #[n(2)]
+    pub kind: SubnetKind,
+}
+
+/// A node's addresses. Belongs to the identity: it survives restarts of either side, is kept at the edge too, and is
+/// not given to another node.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Lease {
+    /// The node's own address, inside `pool_v4`.
+    #[n(0)]
+    #[cbor(with = "addr4")]
+    pub v4: Ipv4Addr,
+    #[n(1)]
+    #[cbor(with = "addr6")]
+    pub v6: Ipv6Addr,
+    /// For containers on the node.
+    #[n(2)]
+    #[cbor(with = "net4")]
+    pub container_v4: Ipv4Net,
+    #[n(3)]
+    #[cbor(with = "net6")]
+    pub container_v6: Ipv6Net,
+    /// The whole overlay.
+    #[n(4)]
+    #[cbor(with = "net4")]
+    pub pool_v4: Ipv4Net,
+    #[n(5)]
+    #[cbor(with = "net6")]
+    pub pool_v6: Ipv6Net,
+}
+
+macro_rules! as_text {
+    ($module:ident, $type:ty) => {
+        mod $module {
+            use minicbor::decode::Error as DecodeError;
+            use minicbor::encode::{Error as EncodeError, Write};
+            use minicbor::{Decoder, Encoder};
+
+            pub(super) fn encode<C, W: Write>(
+                value: &$type,
+                e: &mut Encoder<W>,
+                _: &mut C,
+            ) -> Result<(), EncodeError<W::Error>> {
+                e.str(&value.to_string())?.ok()
+            }
+
+            pub(super) fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<$type, DecodeError> {
+                d.str()?.parse().map_err(DecodeError::custom)
+            }
+        }
+    };
+}
+as_text!(net, ipnet::IpNet);
+as_text!(net4, ipnet::Ipv4Net);
+as_text!(net6, ipnet::Ipv6Net);
+as_text!(addr4, std::net::Ipv4Addr);
+as_text!(addr6, std::net::Ipv6Addr);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Name;
+
+    #[test]
+    fn routes_and_leases_read_back() {
+        let route = Route {
+            prefix: "192.168.10.0/24".parse().unwrap(),
+            owner: NodeId::edge(Name::new("a").unwrap()),
+            kind: SubnetKind::Lan,
+        };
+        let lease = Lease {
+            v4: "10.86.0.2".parse().unwrap(),
+            v6: "fd00::2".parse().unwrap(),
+            container_v4: "10.86.129.0/24".parse().unwrap(),
+            container_v6: "fd00:0:0:1::/64".parse().unwrap(),
+            pool_v4: "10.86.0.0/16".parse().unwrap(),
+            pool_v6: "fd00::/48".parse().unwrap(),
+        };
+        let bytes = minicbor::to_vec((&route, &lease)).unwrap();
+        assert_eq!(minicbor::decode::<(Route, Lease)>(&bytes).unwrap(), (route, lease));
+    }
+}
