@@ -1,1 +1,148 @@
-fn main() {}
+//! Chores of this repository. `cargo xtask test` passes every test and installs what the tests need.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail, ensure};
+
+const USAGE: &str = "\
+usage: cargo xtask <chore>
+
+  test          every test: units, real MQTT clients, namespaces, the deterministic world, the demo
+  test --slow   the same and the slow ones: 100 kills over a live demo, 2,000 seeds
+  sim [SEEDS]   the deterministic world alone (200 seeds)
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match args.as_slice() {
+        ["test"] => test(false),
+        ["test", "--slow"] => test(true),
+        ["sim"] => simulations("200"),
+        ["sim", seeds] => simulations(seeds),
+        _ => Err(anyhow::anyhow!("{USAGE}")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn test(slow: bool) -> Result<()> {
+    install_packages()?;
+    step("unit and integration tests");
+    cargo(&["test", "--workspace", "--locked"])?;
+    cores_are_pure()?;
+    simulations(if slow { "2000" } else { "200" })?;
+    demo(slow)
+}
+
+/// Programs that the tests meet as peers, and the Debian packages that hold them.
+const PEERS: [(&str, &str); 2] = [("mosquitto_sub", "mosquitto-clients"), ("mosquitto", "mosquitto")];
+
+fn install_packages() -> Result<()> {
+    let missing: Vec<&str> =
+        PEERS.iter().filter(|(program, _)| !is_on_path(program)).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    step(&format!("install {}", missing.join(" ")));
+    let advice = || format!("install these packages as root first: apt-get install {}", missing.join(" "));
+    let mut install = Command::new("apt-get");
+    install.args(["install", "-y", "--no-install-recommends"]).args(&missing);
+    install.env("DEBIAN_FRONTEND", "noninteractive");
+    run(Command::new("apt-get").arg("update").arg("-qq")).with_context(advice)?;
+    run(&mut install).with_context(advice)
+}
+
+fn is_on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Debian keeps servers in sbin, which is not on everybody's path.
+    std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]).any(|dir| dir.join(program).is_file())
+}
+
+/// The cores build without `io`, and then nothing async, no socket library and no store is in their tree.
+fn cores_are_pure() -> Result<()> {
+    step("the cores build without io, and nothing of it is in their tree");
+    cargo(&["check", "--locked", "-p", "simulations"])?;
+    let tree = Command::new(env!("CARGO"))
+        .args(["tree", "--locked", "-p", "simulations", "-e", "normal", "--prefix", "none"])
+        .output()
+        .context("cargo tree")?;
+    let tree = String::from_utf8(tree.stdout).context("cargo tree's output")?;
+    for banned in ["tokio", "quinn-proto", "rumqttd", "redb", "rustix", "rustls"] {
+        let found = tree.lines().any(|line| line.split(' ').next() == Some(banned));
+        ensure!(!found, "{banned} is in the tree of `simulations`, which must be pure");
+    }
+    Ok(())
+}
+
+fn simulations(seeds: &str) -> Result<()> {
+    step(&format!("the deterministic world, {seeds} seeds"));
+    cargo(&["run", "--release", "--locked", "-p", "simulations", "--", "run", "--seeds", seeds])
+}
+
+fn demo(slow: bool) -> Result<()> {
+    step("the demo, as this user");
+    cargo(&["build", "--release", "--locked", "-p", "node"])?;
+    let kubebus = target_dir()?.join("release/kubebus");
+    run(Command::new(&kubebus).args(["demo", "--for", "90s", "--check"]))?;
+    step("the demo, as an unprivileged user");
+    demo_unprivileged(&kubebus)?;
+    if slow {
+        step("100 kills over a live demo");
+        run(Command::new(&kubebus).args(["demo", "--check", "--kills", "100"]))?;
+    }
+    Ok(())
+}
+
+/// Runs the demo as `nobody`, with the mode of /dev/net/tun that distributions ship (0666) in a mount namespace of
+/// its own, whatever this machine's is.
+fn demo_unprivileged(kubebus: &Path) -> Result<()> {
+    if !is_root()? {
+        return Ok(()); // The run before was unprivileged already.
+    }
+    let room = std::env::temp_dir().join(format!("kubebus-unprivileged-{}", std::process::id()));
+    std::fs::create_dir_all(&room).context("make a directory for the unprivileged run")?;
+    let program = room.join("kubebus");
+    std::fs::copy(kubebus, &program).context("copy kubebus where nobody may run it")?;
+    let script = "mount -t tmpfs -o mode=755 tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200 && \
+                  chmod 777 \"$1\" && cd \"$1\" && exec env HOME=\"$1\" TMPDIR=\"$1\" \
+                  setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs \
+                  ./kubebus demo --for 90s --check";
+    let done = run(Command::new("unshare").args(["--mount", "sh", "-c", script, "sh"]).arg(&room));
+    std::fs::remove_dir_all(&room).context("remove the directory of the unprivileged run")?;
+    done
+}
+
+fn is_root() -> Result<bool> {
+    let id = Command::new("id").arg("-u").output().context("id -u")?;
+    Ok(id.stdout.trim_ascii() == b"0")
+}
+
+fn target_dir() -> Result<PathBuf> {
+    // xtask itself runs from <target>/debug/xtask.
+    let me = std::env::current_exe().context("where am I")?;
+    me.ancestors().nth(2).map(Path::to_owned).context("the target directory")
+}
+
+fn cargo(args: &[&str]) -> Result<()> {
+    run(Command::new(env!("CARGO")).args(args))
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("start {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "a chore tells what it does")]
+fn step(what: &str) {
+    println!("\n== {what}");
+}
