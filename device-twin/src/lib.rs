@@ -1,1 +1,21 @@
+//! Device twins, local rules, and the MQTT broker that serves them.
+//!
+//! A *twin* holds for each property of a device what it **reported** (written by its edge alone) and what is
+//! **desired** of it (one authority at a time). This crate is both halves of it, as pure cores:
+//!
+//! ```text
+//!  apps, mappers                 edge                                   cloud                 apps, CLI
+//!  (MQTT) ---- report, set --> EdgeTwins --- Up: reported, results --> CloudTwins <-- set ---- (MQTT)
+//!         <--- write, config --    |    <-- /m/desired/.. in metadata --   |     --- views -->
+//!                                 rule -> arbiter (16 slots) -> one write at a time
+//! ```
+//!
+//! The rule that shapes everything: **stale never actuates**. Only a fresh decision moves an actuator; not a restart,
+//! a reconnect, a read or a message that was on its way for an hour.
+//!
+//! Reading order: [`model`] (manifests and the [`model::Catalog`]), [`arbiter`] (who wins), [`rule`] (what a document
+//! can say), [`twin`] (what is stored and sent), [`edge`], [`cloud`].
 
+pub mod arbiter;
+pub mod model;
+pub mod rule;

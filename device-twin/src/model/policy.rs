@@ -1,0 +1,70 @@
+//! `TwinPolicy` (`kubebus.io/v1alpha1`): what a KubeEdge model cannot say about its properties.
+//!
+//! ```yaml
+//! apiVersion: kubebus.io/v1alpha1
+//! kind: TwinPolicy
+//! metadata: {name: valve-position, namespace: water}
+//! spec: {model: valve, property: position, actuator: true, desiredMaxAge: 30s, maxAge: 10s, failSafe: 100}
+//! ```
+
+use bus::{Name, Value};
+use serde::{Deserialize, Serialize};
+
+use super::{Document, FieldError, Span, Spec};
+
+pub type TwinPolicy = Document<TwinPolicySpec>;
+
+/// Speaks about one property of a model, or about all of them. A policy that names the property goes before one that
+/// does not; of two alike the first by name goes first; each field is taken from the first policy that states it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TwinPolicySpec {
+    /// The `DeviceModel`, in the policy's namespace.
+    pub model: Name,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub property: Option<String>,
+    /// Whether writing it moves something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actuator: Option<bool>,
+    /// Default: `rearm` for actuators, `apply` otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_stale: Option<OnStale>,
+    /// How long a desired value is meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired_max_age: Option<Span>,
+    /// After this time without a report the reported value is bad.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Span>,
+    /// Reports that differ less from the stored one are not stored, in the property's unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadband: Option<f64>,
+    /// What an actuator is set to when nobody says anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fail_safe: Option<Value>,
+}
+
+/// What happens to a desired value that arrives too late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnStale {
+    /// Settings: late is better than never.
+    Apply,
+    /// It is not applied; the value that holds stays.
+    Hold,
+    /// It is not applied; whoever set it is asked to set it again.
+    Rearm,
+}
+
+impl Spec for TwinPolicySpec {
+    const API_VERSION: &'static str = "kubebus.io/v1alpha1";
+    const KIND: &'static str = "TwinPolicy";
+
+    fn check(&self) -> Result<(), FieldError> {
+        match self.deadband {
+            Some(band) if !band.is_finite() || band < 0.0 => {
+                Err(FieldError::new("spec.deadband", format!("{band} is no distance")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
