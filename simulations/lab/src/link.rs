@@ -1,0 +1,274 @@
+//! One attachment's line: how fast, how late, how lossy.
+//!
+//! ```text
+//!  packet -> queue (drop-tail) -> serialised at the rate -> lost? -> delay + jitter -> out, in order
+//! ```
+//! Each direction has its own queue and its own random stream, so that a packet more on one line changes nothing
+//! on another.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use bus::Mono;
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+
+/// A speed in bytes per second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rate(NonZeroU64);
+
+impl Rate {
+    /// Network people's unit: 10^6 bits per second; zero is taken as one.
+    pub const fn mbit(megabits: u32) -> Self {
+        Self::bytes_per_second(megabits as u64 * 125_000)
+    }
+
+    /// 10^3 bits per second; zero is taken as one.
+    pub const fn kbit(kilobits: u32) -> Self {
+        Self::bytes_per_second(kilobits as u64 * 125)
+    }
+
+    /// Zero is taken as one: a dead line is [cut](crate::Internet::cut), not slow.
+    pub const fn bytes_per_second(bytes: u64) -> Self {
+        match NonZeroU64::new(bytes) {
+            Some(rate) => Self(rate),
+            None => Self(NonZeroU64::MIN),
+        }
+    }
+
+    /// How long `bytes` take, in nanoseconds, rounded up.
+    fn nanos_for(self, bytes: usize) -> u64 {
+        let nanos = (bytes as u128 * NANOS).div_ceil(u128::from(self.0.get()));
+        u64::try_from(nanos).unwrap_or(u64::MAX)
+    }
+
+    /// How many bytes `nanos` hold, rounded down.
+    fn bytes_in(self, nanos: u64) -> usize {
+        let bytes = u128::from(nanos) * u128::from(self.0.get()) / NANOS;
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+}
+
+const NANOS: u128 = 1_000_000_000;
+
+/// A quarter of a second at 8 Mbit/s: a home router's buffer, bloated as they are. What does not fit is dropped
+/// at the tail and counted.
+pub const DEFAULT_QUEUE: usize = 256 * 1024;
+
+/// What an attachment's line is like. The default is a perfect one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkSettings {
+    /// Towards the internet; `None` is unlimited.
+    pub up: Option<Rate>,
+    /// From the internet; `None` is unlimited.
+    pub down: Option<Rate>,
+    /// Added to each packet in each direction; two attached nodes are the sum of their delays apart.
+    pub delay: Duration,
+    /// Up to this much more, drawn evenly per packet; packets never overtake each other.
+    pub jitter: Duration,
+    /// Packets lost in each direction, in millionths; 1,000,000 and more lose all.
+    pub loss_ppm: u32,
+    /// Bytes that may wait for the line in each direction; more are dropped. One packet always fits.
+    pub queue: usize,
+}
+
+impl Default for LinkSettings {
+    fn default() -> Self {
+        Self {
+            up: None,
+            down: None,
+            delay: Duration::ZERO,
+            jitter: Duration::ZERO,
+            loss_ppm: 0,
+            queue: DEFAULT_QUEUE,
+        }
+    }
+}
+
+/// What becomes of a packet that is put on the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Comes out at this time.
+    Arrives(Mono),
+    Lost,
+    QueueFull,
+}
+
+/// One direction of a line.
+#[derive(Debug)]
+pub(crate) struct Line {
+    rate: Option<Rate>,
+    settings: LinkSettings,
+    rng: ChaCha8Rng,
+    /// When the last accepted byte has left the queue, in nanoseconds: microseconds would round a fast line off.
+    free_at_ns: u64,
+    last_out: Mono,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Up,
+    Down,
+}
+
+impl Line {
+    /// `stream` names the line's own random numbers within `seed`.
+    pub(crate) fn new(direction: Direction, settings: LinkSettings, seed: u64, stream: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(stream);
+        let rate = rate_of(direction, settings);
+        Self { rate, settings, rng, free_at_ns: 0, last_out: Mono::ZERO }
+    }
+
+    /// What waits goes on at the new rate; what already left the queue keeps its time of arrival.
+    pub(crate) fn set(&mut self, direction: Direction, settings: LinkSettings, now: Mono) {
+        let waiting = self.waiting(now);
+        self.rate = rate_of(direction, settings);
+        self.settings = settings;
+        self.free_at_ns = nanos(now).saturating_add(self.rate.map_or(0, |rate| rate.nanos_for(waiting)));
+    }
+
+    /// Puts a packet of `len` bytes on the line.
+    pub(crate) fn send(&mut self, len: usize, now: Mono) -> Fate {
+        let waiting = self.waiting(now);
+        if waiting > 0 && waiting.saturating_add(len) > self.settings.queue {
+            return Fate::QueueFull;
+        }
+        let begins = self.free_at_ns.max(nanos(now));
+        self.free_at_ns = begins.saturating_add(self.rate.map_or(0, |rate| rate.nanos_for(len)));
+        // Both numbers are drawn for each packet, so that one setting does not shift the other's draws.
+        let (is_lost, jitter) = (self.draw_loss(), self.draw_jitter());
+        if is_lost {
+            return Fate::Lost;
+        }
+        let out = Mono(self.free_at_ns.div_ceil(1000)) + self.settings.delay + jitter;
+        self.last_out = self.last_out.max(out);
+        Fate::Arrives(self.last_out)
+    }
+
+    fn waiting(&self, now: Mono) -> usize {
+        let ahead = self.free_at_ns.saturating_sub(nanos(now));
+        self.rate.map_or(0, |rate| rate.bytes_in(ahead))
+    }
+
+    fn draw_loss(&mut self) -> bool {
+        self.rng.next_u64() % 1_000_000 < u64::from(self.settings.loss_ppm)
+    }
+
+    fn draw_jitter(&mut self) -> Duration {
+        let limit = u64::try_from(self.settings.jitter.as_micros()).unwrap_or(u64::MAX - 1);
+        Duration::from_micros(self.rng.next_u64() % (limit.saturating_add(1)))
+    }
+}
+
+fn rate_of(direction: Direction, settings: LinkSettings) -> Option<Rate> {
+    match direction {
+        Direction::Up => settings.up,
+        Direction::Down => settings.down,
+    }
+}
+
+fn nanos(time: Mono) -> u64 {
+    time.0.saturating_mul(1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at_ms(ms: u64) -> Mono {
+        Mono(ms * 1000)
+    }
+
+    fn line(settings: LinkSettings) -> Line {
+        Line::new(Direction::Up, settings, 7, 0)
+    }
+
+    #[test]
+    fn a_packet_takes_its_time_on_the_line_and_then_the_delay() {
+        let mut line = line(LinkSettings {
+            up: Some(Rate::mbit(3)),
+            delay: Duration::from_millis(20),
+            ..LinkSettings::default()
+        });
+        // 1500 bytes at 375,000 bytes a second: 4 ms each, one behind the other.
+        assert_eq!(line.send(1500, at_ms(100)), Fate::Arrives(at_ms(124)));
+        assert_eq!(line.send(1500, at_ms(100)), Fate::Arrives(at_ms(128)));
+        assert_eq!(line.send(1500, at_ms(200)), Fate::Arrives(at_ms(224)));
+    }
+
+    #[test]
+    fn a_flood_leaves_at_the_rate_and_the_rest_is_dropped_at_the_tail() {
+        let settings = LinkSettings { up: Some(Rate::mbit(3)), queue: 30_000, ..LinkSettings::default() };
+        let mut line = line(settings);
+        let (mut sent, mut full) = (0u64, 0u64);
+        for ms in 0..10_000 {
+            match line.send(1500, at_ms(ms)) {
+                Fate::Arrives(out) => {
+                    sent += 1;
+                    assert!(out.since(at_ms(ms)) <= Duration::from_millis(80), "30,000 bytes are 80 ms");
+                }
+                Fate::QueueFull => full += 1,
+                Fate::Lost => panic!("no loss was asked for"),
+            }
+        }
+        // 10 s at 250 packets a second, and the 20 that the queue took at the start.
+        assert_eq!((sent, full), (2519, 7481));
+    }
+
+    #[test]
+    fn unlimited_lines_have_no_queue() {
+        let mut line = line(LinkSettings { queue: 0, ..LinkSettings::default() });
+        for _ in 0..1000 {
+            assert_eq!(line.send(65_535, at_ms(1)), Fate::Arrives(at_ms(1)));
+        }
+    }
+
+    #[test]
+    fn a_packet_larger_than_the_queue_passes_an_idle_line() {
+        let mut line = line(LinkSettings { up: Some(Rate::mbit(8)), queue: 10, ..LinkSettings::default() });
+        assert_eq!(line.send(1000, at_ms(0)), Fate::Arrives(at_ms(1)));
+        assert_eq!(line.send(1000, at_ms(0)), Fate::QueueFull);
+    }
+
+    #[test]
+    fn loss_is_as_told_over_many_packets() {
+        for (loss_ppm, expected) in [(0, 0..=0), (50_000, 4800..=5200), (1_000_000, 100_000..=100_000)] {
+            let mut line = line(LinkSettings { loss_ppm, ..LinkSettings::default() });
+            let lost = (0..100_000).filter(|ms| line.send(100, at_ms(*ms)) == Fate::Lost).count();
+            assert!(expected.contains(&lost), "{lost} of 100,000 at {loss_ppm} ppm");
+        }
+    }
+
+    #[test]
+    fn jitter_spreads_evenly_and_keeps_the_order() {
+        let settings = LinkSettings {
+            delay: Duration::from_millis(10),
+            jitter: Duration::from_millis(10),
+            ..LinkSettings::default()
+        };
+        let mut line = line(settings);
+        let mut last = Mono::ZERO;
+        let mut total = Duration::ZERO;
+        for n in 0..10_000 {
+            let now = at_ms(n * 20);
+            let Fate::Arrives(out) = line.send(100, now) else { panic!("lost") };
+            assert!(out >= last, "packets do not overtake");
+            let late = out.since(now);
+            assert!((10_000..=20_000).contains(&late.as_micros()), "{late:?}");
+            (last, total) = (out, total + late);
+        }
+        let mean = total / 10_000;
+        assert!((14_800..=15_200).contains(&mean.as_micros()), "{mean:?}");
+    }
+
+    #[test]
+    fn what_waits_goes_on_at_the_new_rate() {
+        let slow = LinkSettings { up: Some(Rate::mbit(3)), ..LinkSettings::default() };
+        let mut line = line(slow);
+        line.send(3000, at_ms(0)); // 8 ms
+        line.set(Direction::Up, LinkSettings { up: Some(Rate::mbit(6)), ..slow }, at_ms(4));
+        // 1500 bytes still wait: 2 ms, and 2 ms for the next.
+        assert_eq!(line.send(1500, at_ms(4)), Fate::Arrives(at_ms(8)));
+    }
+}
