@@ -1,0 +1,76 @@
+//! Addresses of an interface.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::{Netlink, NetlinkError};
+
+impl Netlink {
+    /// Gives the interface an address that it does not have yet. It can be used at once: an IPv6 address skips
+    /// duplicate detection (RFC 4862 §5.4), which takes a second and finds nothing where addresses are leased.
+    pub fn address_add(&mut self, dev: &str, address: IpNet) -> Result<(), NetlinkError> {
+        self.put_address(dev, address, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Gives the interface an address, or leaves it as it is.
+    pub fn address_replace(&mut self, dev: &str, address: IpNet) -> Result<(), NetlinkError> {
+        self.put_address(dev, address, NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    fn put_address(&mut self, dev: &str, address: IpNet, flags: u16) -> Result<(), NetlinkError> {
+        let message = RouteNetlinkMessage::NewAddress(self.address_message(dev, address)?);
+        self.ask(message, flags, || format!("give '{dev}' the address {address}"))?;
+        Ok(())
+    }
+
+    pub fn address_del(&mut self, dev: &str, address: IpNet) -> Result<(), NetlinkError> {
+        let message = RouteNetlinkMessage::DelAddress(self.address_message(dev, address)?);
+        self.ask(message, 0, || format!("take the address {address} from '{dev}'"))?;
+        Ok(())
+    }
+
+    /// All addresses of the interface, IPv6 link-local ones included.
+    pub fn address_list(&mut self, dev: &str) -> Result<Vec<IpNet>, NetlinkError> {
+        let index = self.link_index(dev)?;
+        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let messages = self.dump(&request, || format!("list the addresses of '{dev}'"))?;
+        Ok(messages.iter().filter_map(|message| address_on(message, index)).collect())
+    }
+
+    fn address_message(&mut self, dev: &str, address: IpNet) -> Result<AddressMessage, NetlinkError> {
+        let mut message = AddressMessage::default();
+        message.header.index = self.link_index(dev)?;
+        message.header.prefix_len = address.prefix_len();
+        message.header.family = family(address.addr());
+        message.attributes.push(AddressAttribute::Local(address.addr()));
+        message.attributes.push(AddressAttribute::Address(address.addr()));
+        if address.addr().is_ipv6() {
+            message.header.flags = AddressHeaderFlags::Nodad;
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+        }
+        Ok(message)
+    }
+}
+
+pub(super) fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+/// The kernel tells an IPv6 address as `Address` alone, and on a point-to-point link `Address` is the far end.
+fn address_on(message: &RouteNetlinkMessage, index: u32) -> Option<IpNet> {
+    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+    if message.header.index != index {
+        return None;
+    }
+    let local = message.attributes.iter().find_map(|attribute| {
+        if let AddressAttribute::Local(address) = attribute { Some(*address) } else { None }
+    });
+    let plain = message.attributes.iter().find_map(|attribute| {
+        if let AddressAttribute::Address(address) = attribute { Some(*address) } else { None }
+    });
+    IpNet::new(local.or(plain)?, message.header.prefix_len).ok()
+}

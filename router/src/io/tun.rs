@@ -1,0 +1,183 @@
+//! The kernel's end of the overlay: a TUN interface, one IP packet per read and write.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
+use thiserror::Error;
+
+use super::netlink::{Netlink, NetlinkError};
+
+const CLONE_DEVICE: &str = "/dev/net/tun";
+
+/// `TUNSETIFF` and `TUNGETIFF` of linux/if_tun.h.
+const TUN_SET_INTERFACE: Opcode = opcode::write::<libc::c_int>(b'T', 202);
+const TUN_GET_INTERFACE: Opcode = opcode::read::<libc::c_uint>(b'T', 210);
+
+const PLAIN_TUN: u16 = (libc::IFF_TUN | libc::IFF_NO_PI) as u16;
+
+/// A TUN interface without packet information header (`IFF_TUN | IFF_NO_PI`). Reads and writes do not block. The
+/// interface goes when the last descriptor of it is closed.
+#[derive(Debug)]
+pub struct Tun {
+    fd: OwnedFd,
+    name: String,
+}
+
+/// Why there is no TUN interface.
+#[derive(Debug, Error)]
+pub enum TunError {
+    #[error("'{0}' is no interface name: use 1 to 15 of the printable ASCII characters but '/', ':' and '%'")]
+    Name(String),
+    #[error(
+        "there is no {CLONE_DEVICE}: load the kernel module with 'modprobe tun', or give the container the device \
+         with '--device {CLONE_DEVICE}'"
+    )]
+    NoTunDriver(#[source] io::Error),
+    #[error(
+        "may not open {CLONE_DEVICE}: run as root, or give this user read and write access with \
+         'chmod 0666 {CLONE_DEVICE}'"
+    )]
+    MayNotOpen(#[source] io::Error),
+    #[error(
+        "may not create the interface '{name}': run as root, grant the binary 'cap_net_admin+ep' with setcap, or \
+         start the container with '--cap-add NET_ADMIN'"
+    )]
+    MayNotCreate { name: String, source: io::Error },
+    #[error(
+        "an interface '{name}' is already in use: stop its owner, or remove it with 'ip link del {name}'"
+    )]
+    NameBusy { name: String, source: io::Error },
+    #[error("cannot open {CLONE_DEVICE}")]
+    Open(#[source] io::Error),
+    #[error("cannot create the interface '{name}'")]
+    Create { name: String, source: io::Error },
+    #[error("the descriptor is no plain TUN interface (IFF_TUN and IFF_NO_PI, without IFF_VNET_HDR)")]
+    NotATun(#[source] io::Error),
+    #[error("cannot make the TUN non-blocking")]
+    NonBlocking(#[source] io::Error),
+    #[error("cannot set the MTU of the TUN")]
+    Mtu(#[from] NetlinkError),
+}
+
+impl Tun {
+    /// Creates the interface `name` in the calling thread's network namespace. It is down and has no address.
+    ///
+    /// `mtu` in bytes.
+    pub fn open(name: &str, mtu: u32) -> Result<Self, TunError> {
+        let request = InterfaceRequest::plain(name)?;
+        let fd = open_clone_device()?;
+        attach(&fd, request).map_err(|errno| create_error(name, errno))?;
+        Netlink::open()?.set_mtu(name, mtu)?;
+        Ok(Self { fd, name: name.to_owned() })
+    }
+
+    /// Takes over a TUN that somebody else opened, perhaps in another network namespace.
+    pub fn from_fd(fd: OwnedFd) -> Result<Self, TunError> {
+        let request = attached(&fd).map_err(|errno| TunError::NotATun(errno.into()))?;
+        if !request.is_plain() {
+            return Err(TunError::NotATun(Errno::INVAL.into()));
+        }
+        rustix::io::ioctl_fionbio(&fd, true).map_err(|errno| TunError::NonBlocking(errno.into()))?;
+        Ok(Self { fd, name: request.name() })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A second handle on the same queue.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { fd: self.fd.try_clone()?, name: self.name.clone() })
+    }
+
+    /// Reads one packet; `WouldBlock` when there is none. What does not fit into `buffer` is cut off: it should hold
+    /// the MTU.
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::io::read(&self.fd, buffer)?)
+    }
+
+    /// Writes one packet, whole or not at all. Fails with `EIO` while the interface is down.
+    pub fn write(&self, packet: &[u8]) -> io::Result<()> {
+        rustix::io::write(&self.fd, packet)?;
+        Ok(())
+    }
+}
+
+impl AsFd for Tun {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn open_clone_device() -> Result<OwnedFd, TunError> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    rustix::fs::open(CLONE_DEVICE, flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::NOENT | Errno::NODEV | Errno::NXIO => TunError::NoTunDriver(errno.into()),
+        Errno::ACCESS | Errno::PERM => TunError::MayNotOpen(errno.into()),
+        _ => TunError::Open(errno.into()),
+    })
+}
+
+/// `EINVAL` is the kernel's word for "that name is an interface, but no TUN".
+fn create_error(name: &str, errno: Errno) -> TunError {
+    let (name, source) = (name.to_owned(), errno.into());
+    match errno {
+        Errno::PERM | Errno::ACCESS => TunError::MayNotCreate { name, source },
+        Errno::BUSY | Errno::EXIST | Errno::INVAL => TunError::NameBusy { name, source },
+        _ => TunError::Create { name, source },
+    }
+}
+
+/// `struct ifreq` of linux/if.h as the two calls use it: a name, flags, and room for the rest of the C union.
+#[derive(Debug, Clone, Copy)]
+#[repr(C)]
+struct InterfaceRequest {
+    name: [u8; libc::IFNAMSIZ],
+    flags: u16,
+    rest: [u8; 22],
+}
+
+const _: () = assert!(size_of::<InterfaceRequest>() >= size_of::<libc::ifreq>());
+
+impl InterfaceRequest {
+    const EMPTY: Self = Self { name: [0; libc::IFNAMSIZ], flags: 0, rest: [0; 22] };
+
+    fn plain(name: &str) -> Result<Self, TunError> {
+        let printable = |b: u8| b.is_ascii_graphic() && !b"/:%".contains(&b);
+        let fits = (1..libc::IFNAMSIZ).contains(&name.len());
+        if !fits || !name.bytes().all(printable) {
+            return Err(TunError::Name(name.chars().take(80).collect()));
+        }
+        let mut request = Self { flags: PLAIN_TUN, ..Self::EMPTY };
+        request.name[..name.len()].copy_from_slice(name.as_bytes());
+        Ok(request)
+    }
+
+    fn is_plain(&self) -> bool {
+        let shape = (libc::IFF_TUN | libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as u16;
+        self.flags & shape == PLAIN_TUN
+    }
+
+    fn name(&self) -> String {
+        let end = self.name.iter().position(|b| *b == 0).unwrap_or(self.name.len());
+        String::from_utf8_lossy(&self.name[..end]).into_owned()
+    }
+}
+
+#[expect(unsafe_code, reason = "no safe wrapper of TUNSETIFF exists")]
+fn attach(fd: &OwnedFd, mut request: InterfaceRequest) -> Result<(), Errno> {
+    // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, which `InterfaceRequest` is at least as large as; any
+    // bytes are a valid value of it.
+    unsafe { ioctl(fd, Updater::<TUN_SET_INTERFACE, _>::new(&mut request)) }
+}
+
+#[expect(unsafe_code, reason = "no safe wrapper of TUNGETIFF exists")]
+fn attached(fd: &OwnedFd) -> Result<InterfaceRequest, Errno> {
+    let mut request = InterfaceRequest::EMPTY;
+    // SAFETY: as in `attach`; on a descriptor that is no TUN the call fails and writes nothing.
+    unsafe { ioctl(fd, Updater::<TUN_GET_INTERFACE, _>::new(&mut request))? };
+    Ok(request)
+}

@@ -1,0 +1,172 @@
+//! A checked look at an IP packet: who sent it, where it goes, and that it is as long as it says.
+//!
+//! Only the fixed header is read (RFC 791 §3.1, RFC 8200 §3); extension headers and payload stay untouched, so the
+//! cost does not depend on what a peer puts into them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use thiserror::Error;
+
+const IPV4_HEADER: usize = 20;
+const IPV6_HEADER: usize = 40;
+
+/// Why bytes are no IP packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Error)]
+pub enum InvalidPacket {
+    #[error("neither IPv4 nor IPv6")]
+    Version,
+    #[error("shorter than its header")]
+    Truncated,
+    /// Trailing bytes count too: nobody behind the router would see them.
+    #[error("not as long as its header says")]
+    Length,
+}
+
+/// An IP packet whose header was checked once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet<'a> {
+    bytes: &'a [u8],
+    source: IpAddr,
+    destination: IpAddr,
+}
+
+impl<'a> Packet<'a> {
+    /// Checks the header of `bytes`, which must be one whole packet.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, InvalidPacket> {
+        match bytes.first().map(|b| b >> 4) {
+            Some(4) => Self::parse_v4(bytes),
+            Some(6) => Self::parse_v6(bytes),
+            Some(_) => Err(InvalidPacket::Version),
+            None => Err(InvalidPacket::Truncated),
+        }
+    }
+
+    fn parse_v4(bytes: &'a [u8]) -> Result<Self, InvalidPacket> {
+        let header: &[u8; IPV4_HEADER] = bytes.first_chunk().ok_or(InvalidPacket::Truncated)?;
+        let [first, _, total_high, total_low, _, _, _, _, _, _, _, _, addresses @ ..] = header;
+        let header_length = usize::from(first & 0x0f) * 4;
+        let total = usize::from(u16::from_be_bytes([*total_high, *total_low]));
+        if header_length < IPV4_HEADER || total < header_length || total != bytes.len() {
+            return Err(InvalidPacket::Length);
+        }
+        let [a, b, c, d, e, f, g, h] = *addresses;
+        Ok(Self {
+            bytes,
+            source: Ipv4Addr::new(a, b, c, d).into(),
+            destination: Ipv4Addr::new(e, f, g, h).into(),
+        })
+    }
+
+    fn parse_v6(bytes: &'a [u8]) -> Result<Self, InvalidPacket> {
+        let header: &[u8; IPV6_HEADER] = bytes.first_chunk().ok_or(InvalidPacket::Truncated)?;
+        let [_, _, _, _, payload_high, payload_low, _, _, addresses @ ..] = header;
+        let payload = usize::from(u16::from_be_bytes([*payload_high, *payload_low]));
+        if IPV6_HEADER + payload != bytes.len() {
+            return Err(InvalidPacket::Length);
+        }
+        let addresses = u128_pair(addresses);
+        Ok(Self {
+            bytes,
+            source: Ipv6Addr::from_bits(addresses.0).into(),
+            destination: Ipv6Addr::from_bits(addresses.1).into(),
+        })
+    }
+
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    pub fn source(&self) -> IpAddr {
+        self.source
+    }
+
+    pub fn destination(&self) -> IpAddr {
+        self.destination
+    }
+}
+
+fn u128_pair(addresses: &[u8; 32]) -> (u128, u128) {
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | u128::from(*byte));
+    let (source, destination) = addresses.split_at(16);
+    (number(source), number(destination))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A minimal packet of the addresses' family; both must be of one family.
+    pub(crate) fn packet(source: &str, destination: &str) -> Vec<u8> {
+        build(source.parse().unwrap(), destination.parse().unwrap(), &[0; 8])
+    }
+
+    fn build(source: IpAddr, destination: IpAddr, payload: &[u8]) -> Vec<u8> {
+        match (source, destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                let total = u16::try_from(IPV4_HEADER + payload.len()).unwrap().to_be_bytes();
+                let start = [0x45, 0, total[0], total[1], 0, 0, 0, 0, 64, 17, 0, 0];
+                [&start, &source.octets()[..], &destination.octets(), payload].concat()
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
+                let start = [0x60, 0, 0, 0, length[0], length[1], 17, 64];
+                [&start, &source.octets()[..], &destination.octets(), payload].concat()
+            }
+            pair => panic!("two families in one packet: {pair:?}"),
+        }
+    }
+
+    #[test]
+    fn a_packet_must_be_as_long_as_it_says() {
+        for whole in [packet("10.86.0.2", "10.86.0.3"), packet("fd00::2", "fd00::3")] {
+            assert!(Packet::parse(&whole).is_ok());
+            for cut in 0..whole.len() {
+                assert!(Packet::parse(&whole[..cut]).is_err(), "{cut} bytes of {}", whole.len());
+            }
+            let trailing = [&whole[..], &[0]].concat();
+            assert_eq!(Packet::parse(&trailing), Err(InvalidPacket::Length));
+        }
+    }
+
+    #[test]
+    fn a_header_shorter_than_the_fixed_one_is_refused() {
+        let mut bytes = packet("10.86.0.2", "10.86.0.3");
+        bytes[0] = 0x44;
+        assert_eq!(Packet::parse(&bytes), Err(InvalidPacket::Length));
+        bytes[0] = 0x55;
+        assert_eq!(Packet::parse(&bytes), Err(InvalidPacket::Version));
+        assert_eq!(Packet::parse(&[]), Err(InvalidPacket::Truncated));
+    }
+
+    #[test]
+    fn options_must_fit_into_the_packet() {
+        let mut bytes = packet("10.86.0.2", "10.86.0.3");
+        bytes[0] = 0x47;
+        assert!(Packet::parse(&bytes).is_ok());
+        bytes[0] = 0x48;
+        assert_eq!(Packet::parse(&bytes), Err(InvalidPacket::Length));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+            if let Ok(packet) = Packet::parse(&bytes) {
+                prop_assert_eq!(packet.bytes(), &bytes[..]);
+            }
+        }
+
+        #[test]
+        fn what_was_built_is_read_back(
+            v6 in any::<bool>(), a in any::<u128>(), b in any::<u128>(),
+            payload in proptest::collection::vec(any::<u8>(), 0..64),
+        ) {
+            let address = |bits: u128| -> IpAddr {
+                if v6 { Ipv6Addr::from_bits(bits).into() } else { Ipv4Addr::from_bits(bits as u32).into() }
+            };
+            let bytes = build(address(a), address(b), &payload);
+            let packet = Packet::parse(&bytes).unwrap();
+            prop_assert_eq!((packet.source(), packet.destination()), (address(a), address(b)));
+        }
+    }
+}
