@@ -1,0 +1,5 @@
+//! The store on a real disk.
+
+mod redb;
+
+pub use self::redb::RedbStore;

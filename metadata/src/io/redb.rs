@@ -1,0 +1,229 @@
+//! [`Store`] on a redb file.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+
+use crate::key::{Commit, Key, Revision};
+use crate::store::{Row, Store, StoreError};
+
+/// Key to (revision, value); no value is a tombstone.
+const ENTRIES: TableDefinition<'_, &str, (u64, Option<&[u8]>)> = TableDefinition::new("entries");
+
+/// One file, held by one process.
+#[derive(Debug)]
+pub struct RedbStore {
+    file: PathBuf,
+    database: Database,
+}
+
+impl RedbStore {
+    /// Opens `file`, which is created if it is not there. `cache_bytes` bounds redb's page cache: 2 to 4 MiB serve an
+    /// edge, as all values are in memory anyway. Reads the whole file once to check it.
+    pub fn open(file: impl AsRef<Path>, cache_bytes: usize) -> Result<Self, StoreError> {
+        let file = file.as_ref().to_owned();
+        let (database, sound) = unpanicked(&file, || {
+            let mut database = Database::builder().set_cache_size(cache_bytes).create(&file)?;
+            let sound = database.check_integrity()?;
+            Ok((database, sound))
+        })?
+        .map_err(|error| opening(&file, error))?;
+        if !sound {
+            let found = "its checksums do not match, and a repair would lose commits".into();
+            return Err(StoreError::Corrupt { file, found, source: None });
+        }
+        Ok(Self { file, database })
+    }
+
+    fn read(&self) -> Result<Vec<Row>, StoreError> {
+        let read = self.doing("read");
+        let transaction = self.database.begin_read().map_err(|e| read(e.into()))?;
+        let table = match transaction.open_table(ENTRIES) {
+            Ok(table) => table,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(read(error.into())),
+        };
+        let mut rows = Vec::new();
+        for row in table.iter().map_err(|e| read(e.into()))? {
+            let (key, value) = row.map_err(|e| read(e.into()))?;
+            let (revision, value) = value.value();
+            let key = Key::new(key.value()).map_err(|error| StoreError::Corrupt {
+                file: self.file.clone(),
+                found: "it holds a name that is no key".into(),
+                source: Some(error.into()),
+            })?;
+            rows.push((key, Revision(revision), value.map(Bytes::copy_from_slice)));
+        }
+        Ok(rows)
+    }
+
+    fn write(&self, commits: &[Commit]) -> Result<(), redb::Error> {
+        // Durability is immediate by default: `commit` returns after the fsync.
+        let transaction = self.database.begin_write()?;
+        {
+            let mut table = transaction.open_table(ENTRIES)?;
+            for Commit { revision, writes, forgotten } in commits {
+                for key in forgotten {
+                    table.remove(key.as_str())?;
+                }
+                for write in writes {
+                    table.insert(write.key.as_str(), (revision.0, write.value.as_deref()))?;
+                }
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn doing(&self, doing: &'static str) -> impl Fn(redb::Error) -> StoreError + '_ {
+        move |error| match error {
+            redb::Error::Corrupted(found) => {
+                StoreError::Corrupt { file: self.file.clone(), found, source: None }
+            }
+            other => StoreError::Io { file: self.file.clone(), doing, source: other.into() },
+        }
+    }
+}
+
+/// redb panics on some pages that a bad disk left (`unreachable!` on an unknown page type): that is an error here.
+fn unpanicked<T>(file: &Path, work: impl FnOnce() -> T) -> Result<T, StoreError> {
+    // Nothing of ours is shared with `work`: what it leaves half done is dropped with it.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|_| StoreError::Corrupt {
+        file: file.to_owned(),
+        found: "a page makes no sense".into(),
+        source: None,
+    })
+}
+
+fn opening(file: &Path, error: DatabaseError) -> StoreError {
+    let file = file.to_owned();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::Locked { file },
+        DatabaseError::UpgradeRequired(_) => StoreError::Format { file },
+        DatabaseError::Storage(StorageError::Corrupted(found)) => {
+            StoreError::Corrupt { file, found, source: None }
+        }
+        DatabaseError::Storage(StorageError::Io(error))
+            if error.kind() == std::io::ErrorKind::InvalidData =>
+        {
+            StoreError::Corrupt { file, found: "it is no store".into(), source: Some(error.into()) }
+        }
+        other => StoreError::Io { file, doing: "open", source: other.into() },
+    }
+}
+
+impl Store for RedbStore {
+    fn load(&mut self) -> Result<Vec<Row>, StoreError> {
+        unpanicked(&self.file, || self.read())?
+    }
+
+    fn commit(&mut self, commits: &[Commit]) -> Result<(), StoreError> {
+        self.write(commits).map_err(self.doing("write"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Write;
+
+    const CACHE: usize = 2 << 20;
+
+    fn commit(revision: u64, at: &str, value: Option<&'static str>) -> Commit {
+        let write = Write { key: Key::new(at).unwrap(), value: value.map(Bytes::from) };
+        Commit { revision: Revision(revision), writes: vec![write], forgotten: vec![] }
+    }
+
+    fn row(at: &str, revision: u64, value: Option<&'static str>) -> Row {
+        (Key::new(at).unwrap(), Revision(revision), value.map(Bytes::from))
+    }
+
+    fn filled(file: &Path) {
+        let mut store = RedbStore::open(file, CACHE).unwrap();
+        for n in 0..300 {
+            store
+                .commit(&[commit(n + 1, &format!("/c/k{n}"), Some("some value that fills the page"))])
+                .unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_committed_is_there_after_reopening() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kubebus.redb");
+        let mut store = RedbStore::open(&file, CACHE).unwrap();
+        assert_eq!(store.load().unwrap(), []);
+        store.commit(&[commit(1, "/c/a", Some("1")), commit(2, "/c/b", Some("2"))]).unwrap();
+        store.commit(&[commit(3, "/c/a", None), commit(4, "/c/d", Some(""))]).unwrap();
+        let forget = Commit { forgotten: vec![Key::new("/c/b").unwrap()], ..commit(5, "/c/e", Some("5")) };
+        store.commit(&[forget]).unwrap();
+        drop(store);
+        let rows = RedbStore::open(&file, CACHE).unwrap().load().unwrap();
+        assert_eq!(rows, [row("/c/a", 3, None), row("/c/d", 4, Some("")), row("/c/e", 5, Some("5"))]);
+    }
+
+    #[test]
+    fn a_store_in_use_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kubebus.redb");
+        let _held = RedbStore::open(&file, CACHE).unwrap();
+        let error = RedbStore::open(&file, CACHE).unwrap_err();
+        assert!(matches!(&error, StoreError::Locked { file: named } if *named == file), "{error:?}");
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_named() {
+        let error = RedbStore::open("/no/such/place/kubebus.redb", CACHE).unwrap_err();
+        assert!(matches!(&error, StoreError::Io { doing: "open", .. }), "{error:?}");
+        assert!(error.to_string().contains("/no/such/place/kubebus.redb"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_store_is_left_alone_and_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("notes.txt");
+        let text = "these are somebody's notes\n".repeat(1000);
+        std::fs::write(&file, &text).unwrap();
+        let error = RedbStore::open(&file, CACHE).unwrap_err();
+        assert!(matches!(&error, StoreError::Corrupt { file: named, .. } if *named == file), "{error:?}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+    }
+
+    #[test]
+    fn a_truncated_file_is_an_error_at_any_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kubebus.redb");
+        filled(&file);
+        let whole = std::fs::read(&file).unwrap();
+        for tenth in 1..10 {
+            std::fs::write(&file, &whole[..whole.len() * tenth / 10]).unwrap();
+            let error = RedbStore::open(&file, CACHE).unwrap_err();
+            assert!(matches!(error, StoreError::Corrupt { .. }), "{tenth}/10: {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_or_whole_and_never_a_panic() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kubebus.redb");
+        filled(&file);
+        let whole = std::fs::read(&file).unwrap();
+        let rows = RedbStore::open(&file, CACHE).unwrap().load().unwrap();
+        let mut jitter = bus::backoff::Jitter::new(1);
+        let mut refused = 0;
+        for _ in 0..60 {
+            let mut bytes = whole.clone();
+            let at = jitter.next_u64() as usize % bytes.len();
+            let end = (at + 64).min(bytes.len());
+            bytes[at..end].iter_mut().for_each(|b| *b = jitter.next_u64() as u8);
+            std::fs::write(&file, &bytes).unwrap();
+            match RedbStore::open(&file, CACHE).and_then(|mut store| store.load()) {
+                Ok(read) => assert_eq!(read, rows, "damage at {at} went unseen"),
+                Err(StoreError::Corrupt { .. } | StoreError::Format { .. }) => refused += 1,
+                Err(other) => panic!("damage at {at}: {other}"),
+            }
+        }
+        assert!(refused > 0);
+    }
+}
