@@ -192,6 +192,11 @@ impl Bus {
         matches!(peer.phase, Phase::Up { .. }).then_some(peer.link)
     }
 
+    /// The peer at the other end of a link, once it said hello.
+    pub fn peer_of(&self, link: LinkId) -> Option<&NodeId> {
+        self.links.get(&link).filter(|peer| self.link_of(peer) == Some(link))
+    }
+
     /// The best estimate of a peer's clock on the present link.
     pub fn clock_of(&self, peer: &NodeId) -> Option<ClockOffset> {
         match &self.peers.get(peer)?.phase {
