@@ -1,0 +1,114 @@
+//! Who belongs to the cluster: `/c/node/<name>`, one record for each edge that joined.
+
+use std::fmt;
+
+use bus::token::TokenId;
+use bus::{Name, NodeId, Now, UnixMillis};
+use metadata::Keyspace;
+use minicbor::{Decode, Encode};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::lan::Lan;
+use crate::record::{self, DamagedRecord};
+use crate::{lease, route};
+
+pub const PREFIX: &str = "/c/node/";
+
+/// SHA-256 of a public key's SubjectPublicKeyInfo in DER (RFC 5280 §4.1.2.7).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct KeyHash(
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub [u8; 32],
+);
+
+impl KeyHash {
+    pub fn of_spki(spki_der: &[u8]) -> Self {
+        Self(Sha256::digest(spki_der).into())
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0[..6].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// One edge of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct NodeRecord {
+    #[n(0)]
+    pub name: Name,
+    #[n(1)]
+    pub site: Name,
+    #[n(2)]
+    pub public_key: KeyHash,
+    /// What it may advertise, as its token said.
+    #[n(3)]
+    pub lans: Vec<Lan>,
+    #[n(4)]
+    pub joined: UnixMillis,
+    /// Of its newest certificate, as a positive big-endian integer.
+    #[n(5)]
+    #[cbor(with = "minicbor::bytes")]
+    pub serial: Vec<u8>,
+    #[n(6)]
+    pub not_after: UnixMillis,
+    /// [`TokenId`]'s bytes of the token that it last came with.
+    #[n(7)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) token: [u8; 32],
+}
+
+impl NodeRecord {
+    pub fn id(&self) -> NodeId {
+        NodeId::edge(self.name.clone())
+    }
+
+    pub fn token(&self) -> TokenId {
+        TokenId(self.token)
+    }
+}
+
+/// Why a node was not removed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RemoveError {
+    #[error("no node '{0}'; see 'kubebus get nodes'")]
+    Unknown(Name),
+    #[error(transparent)]
+    Damaged(#[from] DamagedRecord),
+}
+
+pub fn get(name: &Name, ks: &Keyspace) -> Result<Option<NodeRecord>, DamagedRecord> {
+    record::get(ks, &key(name))
+}
+
+pub fn exists(name: &Name, ks: &Keyspace) -> bool {
+    ks.get(&key(name)).is_some()
+}
+
+/// All nodes by name.
+pub fn list(ks: &Keyspace) -> Result<Vec<NodeRecord>, DamagedRecord> {
+    record::list(ks, PREFIX)
+}
+
+pub(crate) fn put(node: &NodeRecord, ks: &mut Keyspace) {
+    record::put(ks, &key(&node.name), node);
+}
+
+/// Takes `name` out of the cluster: its routes and all that was to be synced to it go at once, its addresses are
+/// kept from others for [`lease::REUSE_AFTER`]. Its certificate is not revoked by this.
+pub fn remove(name: &Name, ks: &mut Keyspace, now: Now) -> Result<(), RemoveError> {
+    let node = get(name, ks)?.ok_or_else(|| RemoveError::Unknown(name.clone()))?;
+    route::replace(&node.id(), &[], ks)?;
+    lease::release(&node.id(), ks, now)?;
+    record::delete_all(ks, &format!("/e/{name}/"));
+    record::delete(ks, &key(name));
+    Ok(())
+}
+
+fn key(name: &Name) -> String {
+    format!("{PREFIX}{name}")
+}

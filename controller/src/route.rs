@@ -1,0 +1,37 @@
+//! Which prefix lies behind which node: `/all/route/<prefix>`, synced to every edge.
+
+use bus::{NodeId, Route};
+use ipnet::IpNet;
+use metadata::Keyspace;
+
+use crate::lan::overlap;
+use crate::record::{self, DamagedRecord};
+
+pub const PREFIX: &str = "/all/route/";
+
+/// All routes, in the order of their keys.
+pub fn list(ks: &Keyspace) -> Result<Vec<Route>, DamagedRecord> {
+    record::list(ks, PREFIX)
+}
+
+/// The route of another node than `owner` that shares an address with `prefix`.
+pub fn clash(prefix: &IpNet, owner: &NodeId, ks: &Keyspace) -> Result<Option<Route>, DamagedRecord> {
+    let routes = list(ks)?;
+    Ok(routes.into_iter().find(|route| route.owner != *owner && overlap(&route.prefix, prefix)))
+}
+
+/// Makes `wanted` all that lies behind `owner`.
+pub(crate) fn replace(owner: &NodeId, wanted: &[Route], ks: &mut Keyspace) -> Result<(), DamagedRecord> {
+    for old in list(ks)?.into_iter().filter(|route| route.owner == *owner) {
+        if !wanted.iter().any(|route| route.prefix == old.prefix) {
+            record::delete(ks, &key(&old.prefix));
+        }
+    }
+    wanted.iter().for_each(|route| record::put(ks, &key(&route.prefix), route));
+    Ok(())
+}
+
+/// `10.86.0.2/32` is `/all/route/10.86.0.2_32`, `fd00::2/128` is `/all/route/fd00--2_128`.
+fn key(prefix: &IpNet) -> String {
+    format!("{PREFIX}{}", prefix.to_string().replace('/', "_").replace(':', "-"))
+}
