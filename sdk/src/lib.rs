@@ -1,1 +1,95 @@
+//! Write a mapper: your driver on two traits, the SDK does the rest.
+//!
+//! A mapper is a process of its own that connects devices of one protocol to a KubeBus node over MQTT. You write how
+//! to [open](Mapper::open) a session with a device, how to [read](Session::read) a batch of points and how to
+//! [write](Session::write) one. The SDK schedules and batches, reopens lost sessions with backoff, reports, marks old
+//! values bad, takes new configurations without touching devices that did not change, and sees to it that a write is
+//! carried out at most once and never after its time.
+//!
+//! A whole mapper, for a thermostat that speaks `GET` and `SET` lines over TCP:
+//!
+//! ```no_run
+//! use kubebus_sdk::{Context, Error, Mapper, Options, Point, Samples, Session, Value, WriteOutcome, WritePermit};
+//! use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
+//! use tokio::net::TcpStream;
+//!
+//! struct Thermostat;
+//! struct Line(BufStream<TcpStream>);
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Config {
+//!     address: String,
+//! }
+//!
+//! impl Mapper for Thermostat {
+//!     type Config = Config;
+//!     type Address = String; // the name of a register
+//!     type Session = Line;
+//!     async fn open(config: &Config, _: &Context) -> Result<Line, Error> {
+//!         Ok(Line(BufStream::new(TcpStream::connect(&config.address).await?)))
+//!     }
+//! }
+//!
+//! impl Session for Line {
+//!     type Address = String;
+//!     async fn read(&mut self, batch: &[&Point<String>], out: &mut Samples) -> Result<(), Error> {
+//!         for point in batch {
+//!             match self.ask(&format!("GET {}\n", point.address)).await?.parse() {
+//!                 Ok(number) => out.good(point, Value::Float(number)),
+//!                 Err(_) => out.failed(point, Error::Device("not a number".into())),
+//!             }
+//!         }
+//!         Ok(())
+//!     }
+//!     async fn write(&mut self, point: &Point<String>, value: Value, permit: WritePermit) -> Result<WriteOutcome, Error> {
+//!         let consumed = permit.consume()?; // too late? then nothing moves
+//!         self.ask(&format!("SET {} {value}\n", point.address)).await?;
+//!         Ok(consumed.applied())
+//!     }
+//! }
+//!
+//! impl Line {
+//!     async fn ask(&mut self, request: &str) -> Result<String, Error> {
+//!         self.0.write_all(request.as_bytes()).await?;
+//!         self.0.flush().await?;
+//!         let mut answer = String::new();
+//!         self.0.read_line(&mut answer).await?;
+//!         Ok(answer.trim().to_owned())
+//!     }
+//! }
+//!
+//! #[tokio::main(flavor = "current_thread")]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let options = Options::new("thermostat".parse()?, "127.0.0.1:1883")?;
+//!     kubebus_sdk::run::<Thermostat>(options, async { drop(tokio::signal::ctrl_c().await) }).await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! What a mapper can rely on: its session is used by one task, one call at a time; a fault or a crash of one device's
+//! driver concerns that device only; nothing is written because of a start, a reconnection or a reading. What is asked
+//! of it: `read` does not write, and `write` calls [`WritePermit::consume`] right before the device hears of it.
+//!
+//! Inside, decisions are pure and take the time as an argument: `desk` (all devices: configuration, admission of
+//! writes, what is published), `device` (one device: open, read, wait), `schedule`, `freshness`, `ledger` (writes seen),
+//! `permit`. `io` runs them: the connection to the broker and one task per device.
 
+mod desk;
+mod device;
+mod error;
+mod freshness;
+mod io;
+mod ledger;
+mod mapper;
+mod permit;
+mod plan;
+mod samples;
+mod schedule;
+
+pub use bus::twin::DeviceId;
+pub use bus::{Name, Quality, UnixMillis, Value, ValueType};
+pub use error::Error;
+pub use io::{InvalidBroker, Options, run};
+pub use mapper::{Context, Mapper, Point, Session};
+pub use permit::{Consumed, WriteOutcome, WritePermit};
+pub use samples::Samples;

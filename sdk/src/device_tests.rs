@@ -1,0 +1,194 @@
+use bus::twin::Json;
+use bus::{Quality, UnixMillis, ValueType};
+
+use super::*;
+use crate::Point;
+
+fn property(name: &str, poll_ms: u64) -> PropertyConfig {
+    PropertyConfig {
+        name: name.into(),
+        value_type: ValueType::Float,
+        writable: true,
+        address: Json::Text(name.into()),
+        poll_ms,
+        minimum: None,
+        maximum: None,
+        unit: None,
+    }
+}
+
+fn at(ms: u64) -> Now {
+    Now { mono: Mono(ms * 1000), wall: UnixMillis(1_000_000 + ms) }
+}
+
+fn ms(ms: u64) -> Mono {
+    Mono(ms * 1000)
+}
+
+/// A device with two properties of one and two seconds, open; its first tick is at the returned time.
+fn open_device() -> (Device, u64) {
+    let mut device = Device::new(Duration::ZERO, ms(0), 1);
+    device.configure(&[property("a", 1000), property("b", 2000), property("pushed", 0)], ms(0));
+    assert_eq!(device.step(ms(0)), Step::Open);
+    device.handle_opened();
+    let Step::Wait(Some(first)) = device.step(ms(0)) else { panic!("the start is spread") };
+    assert!(first <= Mono::ZERO + START_SPREAD);
+    (device, first.0.div_ceil(1000))
+}
+
+fn samples(values: &[(&str, f64)]) -> Samples {
+    let mut samples = Samples::default();
+    for (name, value) in values {
+        let point = Point { name: (*name).into(), value_type: ValueType::Float, address: () };
+        samples.good(&point, Value::Float(*value));
+    }
+    samples
+}
+
+fn sample(value: f64, read_ms: u64, quality: Quality) -> Sample {
+    Sample { value: Value::Float(value), time: at(read_ms).wall, quality }
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|n| (*n).to_owned()).collect()
+}
+
+#[test]
+fn an_open_device_is_read_in_batches_and_reported() {
+    let (mut device, first) = open_device();
+    assert_eq!(device.step(ms(first)), Step::Read(names(&["a", "b"])));
+    device.handle_read(&names(&["a", "b"]), samples(&[("a", 1.0), ("b", 2.0)]), at(first));
+    let expected =
+        [("a", 1.0), ("b", 2.0)].map(|(n, v)| (n.to_owned(), sample(v, first, Quality::Good))).into();
+    assert_eq!(device.take_report(), expected);
+    assert_eq!(device.step(ms(first + 1000)), Step::Read(names(&["a"])));
+    assert!(device.take_report().is_empty());
+}
+
+#[test]
+fn what_the_driver_leaves_out_turns_bad_and_nothing_is_invented() {
+    let (mut device, first) = open_device();
+    device.step(ms(first));
+    device.handle_read(&names(&["a", "b"]), samples(&[("a", 1.0)]), at(first));
+    device.take_report();
+    for second in 1..=2 {
+        device.step(ms(first + second * 1000));
+        device.handle_read(&names(&["a", "b"]), Samples::default(), at(first + second * 1000));
+        assert!(device.take_report().is_empty());
+    }
+    device.step(ms(first + 3000));
+    let bad = [("a".to_owned(), sample(1.0, first, Quality::Bad))].into();
+    assert_eq!(device.take_report(), bad, "with its own time; b was never read");
+    device.step(ms(first + 9000));
+    assert!(device.take_report().is_empty(), "said once");
+}
+
+#[test]
+fn values_turn_bad_while_the_session_is_lost() {
+    let (mut device, first) = open_device();
+    device.step(ms(first));
+    device.handle_read(&names(&["a"]), samples(&[("a", 1.0)]), at(first));
+    device.take_report();
+    device.handle_lost(&Error::Config("nonsense".into()), ms(first + 10));
+    assert_eq!(device.step(ms(first + 10)), Step::Wait(Some(ms(first + 3000))));
+    assert_eq!(device.step(ms(first + 3000)), Step::Wait(None));
+    assert_eq!(device.take_report(), [("a".to_owned(), sample(1.0, first, Quality::Bad))].into());
+}
+
+#[test]
+fn the_kind_of_an_error_decides_when_the_session_is_opened_again() {
+    let (minute, day) = (Duration::from_secs(60), Duration::from_secs(86_400));
+    let text = || "x".to_owned();
+    let table = [
+        (Error::transient("x"), Some((Duration::ZERO, FIRST_WAIT))),
+        (Error::Timeout(text()), Some((Duration::ZERO, FIRST_WAIT))),
+        (Error::Transient { why: text(), retry_after: Some(day) }, Some((day, day))),
+        (Error::Auth(text()), Some((minute, minute))),
+        (Error::Bug(text()), Some((minute, minute))),
+        (Error::Config(text()), None),
+    ];
+    for (error, expected) in table {
+        let mut device = Device::new(Duration::ZERO, ms(0), 3);
+        device.handle_lost(&error, ms(0));
+        assert_eq!(device.unreachable(), Some(error.to_string().as_str()));
+        match (device.step(Mono(0)), expected) {
+            (Step::Wait(Some(until)), Some((least, most))) => {
+                let wait = until.since(Mono(0));
+                assert!((least..=most).contains(&wait), "{error:?}: {wait:?}");
+                assert_eq!(device.step(until), Step::Open);
+            }
+            (Step::Wait(None), None) => {}
+            (step, _) => panic!("{error:?}: {step:?}"),
+        }
+    }
+}
+
+#[test]
+fn waits_grow_to_a_minute_and_start_anew_after_a_reading() {
+    let longest = |tries: u32, read: bool| {
+        let mut longest = Duration::ZERO;
+        for seed in 0..40 {
+            let mut device = Device::new(Duration::ZERO, ms(0), seed);
+            for _ in 0..tries {
+                device.handle_lost(&Error::transient("x"), ms(0));
+            }
+            if read {
+                device.handle_read(&[], Samples::default(), at(0));
+                device.handle_lost(&Error::transient("x"), ms(0));
+            }
+            longest = longest.max(device.pause(ms(0)).unwrap());
+        }
+        longest
+    };
+    assert!(longest(20, false) > LONGEST_WAIT / 2 && longest(20, false) <= LONGEST_WAIT);
+    assert!(longest(20, true) <= FIRST_WAIT);
+}
+
+#[test]
+fn a_bad_address_leaves_out_one_property_until_it_is_configured_anew() {
+    let (mut device, first) = open_device();
+    device.step(ms(first));
+    let mut found = samples(&[("b", 2.0)]);
+    let point = Point { name: "a".into(), value_type: ValueType::Float, address: () };
+    found.failed(&point, Error::BadAddress { point: "a".into(), why: "no such register".into() });
+    device.handle_read(&names(&["a", "b"]), found, at(first));
+    assert_eq!(device.step(ms(first + 4000)), Step::Read(names(&["b"])));
+    device.configure(&[property("a", 1000), property("b", 2000)], ms(first + 4100));
+    assert_eq!(device.step(ms(first + 4100)), Step::Read(names(&["a"])));
+    device.handle_refused(&names(&["a"]), &Error::Unsupported("reading".into()));
+    device.handle_refused(&names(&["b"]), &Error::Device("busy".into()));
+    assert_eq!(device.step(ms(first + 20_000)), Step::Read(names(&["b"])));
+}
+
+#[test]
+fn a_new_configuration_keeps_what_did_not_change() {
+    let (mut device, first) = open_device();
+    device.step(ms(first));
+    device.handle_read(&names(&["a", "b"]), samples(&[("a", 1.0), ("b", 2.0)]), at(first));
+    device.take_report();
+    let moved = PropertyConfig { address: Json::Int(7), ..property("b", 2000) };
+    device.configure(&[property("a", 1000), moved], ms(first + 10));
+    assert!(device.is_open());
+    device.step(ms(first + 60_000));
+    let bad = [("a".to_owned(), sample(1.0, first, Quality::Bad))].into();
+    assert_eq!(device.take_report(), bad, "b's old value says nothing about its new address");
+}
+
+#[test]
+fn a_written_property_is_reported_as_read_back_and_read_at_once() {
+    let (mut device, first) = open_device();
+    device.step(ms(first));
+    device.handle_read(&names(&["a", "b"]), samples(&[("a", 1.0), ("b", 2.0)]), at(first));
+    device.take_report();
+    device.handle_written("b", Some(Value::Int(5)), at(first + 100));
+    assert_eq!(device.take_report(), [("b".to_owned(), sample(5.0, first + 100, Quality::Good))].into());
+    assert_eq!(device.step(ms(first + 100)), Step::Read(names(&["b"])));
+}
+
+#[test]
+fn a_crashed_driver_is_left_alone_for_a_while() {
+    let mut device = Device::new(LONGEST_WAIT, ms(0), 1);
+    assert_eq!(device.step(ms(0)), Step::Wait(Some(Mono::ZERO + LONGEST_WAIT)));
+    assert_eq!(device.unreachable(), Some("the driver crashed"));
+    assert_eq!(device.step(Mono::ZERO + LONGEST_WAIT), Step::Open);
+}
