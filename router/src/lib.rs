@@ -1,8 +1,19 @@
-//! The virtual router: one IP network over all nodes of a cluster.
+//! The virtual router: one IP network over all nodes of a cluster, and the links that carry it.
+//!
+//! ```text
+//!    edge                                   cloud                          edge
+//!  TUN <-> shard == packets lane (QUIC) ==> shard <== packets lane == shard <-> TUN
+//!            |                                |                         |
+//!          owner ------- bus lane ----------- owner ------ bus lane --- owner
+//! ```
+//! Edges dial clouds and keep one connection per lane; a cloud passes packets between its edges. Which packet goes
+//! where is decided by pure code over an immutable [`Table`]; one thread, the shard, moves the bytes.
 //!
 //! Reading order: [`packet`] (what is looked at), [`table`] (who owns what, and what becomes of a packet),
-//! [`verdict`] (the answers), [`plan`] (what the kernel must know).
+//! [`verdict`] (the answers), [`plan`] (what the kernel must know), [`dial`] (when to try a cloud again), then
+//! `io`: `shard` (connections, lanes, frames), `tls` (who is at the other end), `tun` and `device` (the kernel's side).
 
+pub mod dial;
 #[cfg(feature = "io")]
 pub mod io;
 pub mod packet;
@@ -11,6 +22,7 @@ pub mod table;
 pub mod verdict;
 
 pub use bus::overlay::{Lease, Route, SubnetKind};
+pub use dial::Dialer;
 pub use packet::Packet;
 pub use table::Table;
 pub use verdict::{DropReason, Verdict};

@@ -2,8 +2,11 @@
 
 pub mod device;
 pub mod netlink;
+pub mod shard;
 pub mod sysctl;
+pub mod tls;
 pub mod tun;
+mod udp;
 
 pub use device::Overlay;
 pub use netlink::Netlink;

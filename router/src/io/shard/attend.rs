@@ -1,0 +1,287 @@
+//! A connection's share of a turn.
+
+use std::time::Instant;
+
+use bus::{Identity, NodeId};
+use quinn_proto::crypto::rustls::HandshakeData;
+use quinn_proto::{Connection, ConnectionError, ConnectionHandle, Dir, Event as QuicEvent, StreamEvent};
+use rustls::pki_types::CertificateDer;
+use tracing::debug;
+
+use super::config::{JOIN_LIFETIME, LINK_WINDOW, MAX_STREAMS};
+use super::congestion::lift_window;
+use super::event_loop::EventLoop;
+use super::link::{CloseCode, Link, Phase, Up, dial_error, down_reason};
+use super::streams::{PeerFault, Streams};
+use super::{DialError, Event, Lane, STOPPING};
+use crate::io::tls::identity_of;
+
+impl EventLoop {
+    /// Lets a connection act on what has happened to it. In this order: quinn's endpoint must hear of a connection's
+    /// needs at once (else the peer runs out of connection ids), and what was read may give us something to send.
+    pub(super) fn attend(&mut self, handle: ConnectionHandle, now: Instant) {
+        let Some(mut link) = self.links.take(handle) else { return };
+        link.queued = false;
+        self.serve_endpoint(&mut link);
+        while let Some(event) = link.connection.poll() {
+            self.handle_quic(&mut link, event, now);
+        }
+        self.confirm(&mut link);
+        if link.is_overdue(now) {
+            self.give_up(&mut link, now);
+        }
+        self.take_packets(&mut link, now);
+        self.exchange_frames(&mut link, now);
+        self.say_goodbye(&mut link, now);
+        self.transmit(&mut link, now);
+        self.serve_endpoint(&mut link);
+        if link.connection.is_drained() {
+            return self.forget(&link);
+        }
+        if let Some(deadline) = link.deadline() {
+            self.timers.arm(handle, deadline);
+        }
+        self.links.put_back(link);
+    }
+
+    fn serve_endpoint(&mut self, link: &mut Link) {
+        while let Some(event) = link.connection.poll_endpoint_events() {
+            if let Some(answer) = self.endpoint.handle_event(link.handle, event) {
+                link.connection.handle_event(answer);
+            }
+        }
+    }
+
+    fn handle_quic(&mut self, link: &mut Link, event: QuicEvent, now: Instant) {
+        match event {
+            QuicEvent::Connected => self.admit(link, now),
+            QuicEvent::ConnectionLost { reason } => self.lose(link, &reason),
+            QuicEvent::Stream(event) => self.handle_stream(link, &event, now),
+            // Datagrams are asked for in every turn; the others tell nothing that is needed.
+            QuicEvent::DatagramReceived | QuicEvent::DatagramsUnblocked | QuicEvent::HandshakeDataReady => {}
+        }
+    }
+
+    fn handle_stream(&mut self, link: &mut Link, event: &StreamEvent, now: Instant) {
+        let Some((streams, connection)) = link.streams() else { return };
+        if let Err(fault) = streams.handle_event(event, connection) {
+            self.blame(link, fault, now);
+        }
+    }
+
+    /// TLS is content with a connection that we accepted: does its certificate fit its lane?
+    fn admit(&mut self, link: &mut Link, now: Instant) {
+        if !matches!(link.phase, Phase::Accepting { .. }) {
+            return;
+        }
+        match (lane_of(&link.connection), peer_of(&link.connection)) {
+            (Some(Lane::Join), None) if self.joining < self.config.limits.max_joining => {
+                self.joining += 1;
+                self.bring_up(link, None, Lane::Join, None, Streams::new(Lane::Join));
+                if let Phase::Up(up) = &mut link.phase {
+                    up.until = Some(now + JOIN_LIFETIME);
+                }
+            }
+            (Some(Lane::Join), None) => self.refuse(link, "too many nodes join at once: try again", now),
+            (Some(Lane::Join), Some(_)) => {
+                self.refuse(link, "a node with a certificate has joined already", now)
+            }
+            (Some(lane @ (Lane::Bus | Lane::Packets)), Some(peer)) => {
+                self.admit_node(link, lane, peer.node, now)
+            }
+            (Some(Lane::Bus | Lane::Packets), None) => {
+                self.refuse(link, "this lane needs a certificate", now)
+            }
+            (None, _) => self.refuse(link, "no protocol of ours", now),
+        }
+    }
+
+    /// A newer link of a node takes the place of its older one: after a half-open link the node is back before we knew
+    /// that it was gone. So no node has more than one link a lane here.
+    fn admit_node(&mut self, link: &mut Link, lane: Lane, node: NodeId, now: Instant) {
+        link.unproven = false;
+        self.stats.unproven = self.stats.unproven.saturating_sub(1);
+        if let Some(older) = self.links.handle_of_node(lane, &node)
+            && self.links.get_mut(older).is_some_and(|older| older.accepted)
+        {
+            self.close_linked(older, CloseCode::Closed, "replaced by a newer link of the same node", now);
+        }
+        if lane == Lane::Bus {
+            link.connection.set_max_concurrent_streams(Dir::Uni, MAX_STREAMS.into());
+            link.connection.set_receive_window(LINK_WINDOW.into());
+        }
+        self.bring_up(link, None, lane, Some(node), Streams::new(lane));
+    }
+
+    /// A dial is up once the server has said that it is content with our certificate.
+    fn confirm(&mut self, link: &mut Link) {
+        if !matches!(link.phase, Phase::Dialing { .. }) || !link.is_confirmed() {
+            return;
+        }
+        if let Phase::Dialing { attempt, lane, streams, .. } = std::mem::replace(&mut link.phase, Phase::Gone)
+        {
+            let peer = peer_of(&link.connection).map(|identity| identity.node);
+            self.bring_up(link, Some(attempt), lane, peer, streams);
+        }
+    }
+
+    fn bring_up(
+        &mut self,
+        link: &mut Link,
+        attempt: Option<u64>,
+        lane: Lane,
+        peer: Option<NodeId>,
+        streams: Streams,
+    ) {
+        self.stats.links += 1;
+        self.stats.links_up += 1;
+        if let Some(node) = &peer {
+            self.links.name(lane, node.clone(), link.handle);
+        }
+        let remote = link.remote();
+        link.phase = Phase::Up(Up { lane, peer: peer.clone(), streams, until: None });
+        self.owner.tell(Event::Up { link: link.id, attempt, peer, remote, lane });
+    }
+
+    fn refuse(&mut self, link: &mut Link, words: &str, now: Instant) {
+        self.close(link, CloseCode::Refused, words, now);
+    }
+
+    fn blame(&mut self, link: &mut Link, fault: PeerFault, now: Instant) {
+        self.stats.peer_faults += 1;
+        self.close(link, CloseCode::Fault, &format!("the peer {fault}"), now);
+    }
+
+    fn give_up(&mut self, link: &mut Link, now: Instant) {
+        let joins = matches!(link.phase, Phase::Up(_));
+        let words = if joins { "joining took too long" } else { "the handshake took too long" };
+        link.connection.close(now, CloseCode::TooSlow.into(), words.into());
+        self.end(link, DialError::NoAnswer, words.to_owned());
+    }
+
+    /// Closes a connection from our side.
+    pub(super) fn close(&mut self, link: &mut Link, code: CloseCode, words: &str, now: Instant) {
+        link.connection.close(now, code.into(), words.to_owned().into());
+        self.end(link, DialError::Failed(words.to_owned()), words.to_owned());
+    }
+
+    fn lose(&mut self, link: &mut Link, reason: &ConnectionError) {
+        let error = match &link.phase {
+            Phase::Dialing { verdict, .. } => dial_error(verdict, reason),
+            Phase::Accepting { .. } | Phase::Up(_) | Phase::Gone => DialError::Failed(reason.to_string()),
+        };
+        self.end(link, error, down_reason(reason));
+    }
+
+    /// Tells the owner of a connection's end, once and in the words of its phase.
+    fn end(&mut self, link: &mut Link, why_not: DialError, words: String) {
+        match std::mem::replace(&mut link.phase, Phase::Gone) {
+            Phase::Dialing { attempt, .. } => {
+                self.stats.dials_failed += 1;
+                self.owner.tell(Event::Failed { attempt, why: why_not });
+            }
+            Phase::Accepting { .. } => {
+                self.stats.refused += 1;
+                debug!(remote = %link.remote(), words, "a connection ended before it was a link");
+            }
+            Phase::Up(Up { lane, peer, .. }) => {
+                self.stats.links = self.stats.links.saturating_sub(1);
+                if lane == Lane::Join && link.accepted {
+                    self.joining = self.joining.saturating_sub(1);
+                }
+                if let Some(node) = &peer {
+                    self.links.unname(lane, node, link.handle);
+                }
+                self.owner.tell(Event::Down { link: link.id, peer, why: words });
+            }
+            Phase::Gone => {}
+        }
+    }
+
+    fn take_packets(&mut self, link: &mut Link, now: Instant) {
+        let Phase::Up(up) = &link.phase else { return };
+        let (Lane::Packets, Some(peer)) = (up.lane, &up.peer) else {
+            if link.connection.datagrams().recv().is_some() {
+                self.blame(link, PeerFault::PacketOnStreams, now);
+            }
+            return;
+        };
+        let remote = link.connection.remote_address();
+        if link.lifted_at.replace(remote) != Some(remote) {
+            lift_window(&link.connection);
+        }
+        while let Some(packet) = link.connection.datagrams().recv() {
+            self.packets.accept(peer, packet, &mut self.links);
+        }
+    }
+
+    /// Reads while the owner has room, else leaves the bytes to flow control; then writes.
+    fn exchange_frames(&mut self, link: &mut Link, now: Instant) {
+        let Phase::Up(Up { streams, .. }) = &mut link.phase else { return };
+        while streams.has_unread() {
+            if !self.owner.has_room() {
+                self.unread.push(link.handle);
+                break;
+            }
+            match streams.read(&mut link.connection) {
+                Ok(Some(frame)) => {
+                    self.stats.frames_received += 1;
+                    self.owner.tell(Event::Frame { link: link.id, frame });
+                }
+                Ok(None) => break,
+                Err(fault) => return self.blame(link, fault, now),
+            }
+        }
+        if let Err(fault) = streams.write(&mut link.connection) {
+            self.blame(link, fault, now);
+        }
+    }
+
+    /// When stopping: closes a link as soon as the peer has all that was queued.
+    fn say_goodbye(&mut self, link: &mut Link, now: Instant) {
+        if self.stop_by.is_none() {
+            return;
+        }
+        let done = match &mut link.phase {
+            Phase::Up(up) => up.streams.finish(&mut link.connection),
+            Phase::Dialing { .. } | Phase::Accepting { .. } => true,
+            Phase::Gone => false,
+        };
+        if done {
+            self.close(link, CloseCode::Closed, STOPPING, now);
+        }
+    }
+
+    fn transmit(&mut self, link: &mut Link, now: Instant) {
+        while !self.socket.is_blocked() {
+            self.out.clear();
+            let segments = self.socket.max_segments(link.connection.current_mtu());
+            let Some(transmit) = link.connection.poll_transmit(now, segments, &mut self.out) else { return };
+            self.stats.udp_sent +=
+                transmit.segment_size.map_or(1, |size| transmit.size.div_ceil(size.max(1)) as u64);
+            self.socket.send(transmit, &mut self.out);
+        }
+        self.unsent.push(link.handle);
+    }
+
+    /// Quinn has forgotten the connection; its handle may be used again.
+    fn forget(&mut self, link: &Link) {
+        self.timers.cancel(link.handle);
+        self.links.forget(link);
+        if link.unproven {
+            self.stats.unproven = self.stats.unproven.saturating_sub(1);
+        }
+    }
+}
+
+fn lane_of(connection: &Connection) -> Option<Lane> {
+    let data = connection.crypto_session().handshake_data()?.downcast::<HandshakeData>().ok()?;
+    Lane::from_alpn(data.protocol.as_deref()?)
+}
+
+/// The peer's verified identity.
+fn peer_of(connection: &Connection) -> Option<Identity> {
+    let chain =
+        connection.crypto_session().peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
+    identity_of(chain.first()?).ok()
+}

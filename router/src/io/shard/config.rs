@@ -1,0 +1,198 @@
+//! What a shard is started with, and the bounds it keeps.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::Class;
+use bus::frame::MAX_FRAME_LEN;
+use quinn_proto::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use thiserror::Error;
+
+use super::Lane;
+use super::congestion::LaneControllers;
+use crate::io::tls::{Credentials, CredentialsError};
+use crate::io::tun::Tun;
+use crate::io::udp::RecvBuffers;
+
+/// Events that wait for the owner. When full, streams are no longer read and flow control holds the peers back;
+/// what happened to links is kept in a list of at most a few entries a link. Worst case 256 of the largest frames
+/// (256 MiB), from authenticated peers only; usual frames are 100 bytes.
+pub const EVENT_QUEUE: usize = 256;
+
+/// Commands that wait for the shard. When full, [`ShardHandle::send`](super::ShardHandle::send) blocks its caller for
+/// the one turn of the loop that it takes to empty the queue.
+pub const COMMAND_QUEUE: usize = 1024;
+
+/// What one class of one link may have waiting, frame heads included: two of the largest frames. When full, a
+/// droppable class loses the newest frame and counts it, another closes the link: flow control above has failed.
+pub const SEND_QUEUE_BYTES: usize = 2 * (MAX_FRAME_LEN + 64);
+
+/// What a peer may have sent on one stream ahead of our reading: 42 Mbit/s at 100 ms.
+pub(super) const STREAM_WINDOW: u32 = 512 << 10;
+
+/// What a peer may have sent on all its streams ahead of our reading. Bounds a link's memory.
+pub(super) const LINK_WINDOW: u32 = 1 << 20;
+
+/// The same before a peer has proven who it is, and while it joins: a CSR and its answer.
+pub(super) const UNPROVEN_WINDOW: u32 = 16 << 10;
+
+/// All that a joining peer may say in its connection's life, in bytes. More closes it.
+pub(super) const JOIN_BYTES: usize = 64 << 10;
+
+/// One stream a class.
+pub(super) const MAX_STREAMS: u32 = Class::ALL.len() as u32;
+
+/// Packets waiting for one lane. With no congestion window they wait only while the kernel's own queue is full; more
+/// would be delay that TCP inside takes for a long line. When full the newest is dropped and counted.
+const DATAGRAM_SEND_BUFFER: usize = 256 << 10;
+
+/// Packets of one lane not yet looked at: one receive batch may be all one peer's, and quinn drops the oldest
+/// without a word. Twice, since each also costs its bookkeeping.
+const DATAGRAM_RECEIVE_BUFFER: usize = 2 * RecvBuffers::LEN;
+
+/// Every path carries this (RFC 9000 §14.1). Discovery's first probe is 1336, which has room for a packet of 1280.
+const MIN_MTU: u16 = 1200;
+
+/// Ethernet: 1500 less IPv4's and UDP's heads.
+const MAX_MTU: u16 = 1472;
+
+/// After what looked like an MTU black hole. Overload looks the same, and while it lasts no packet of 1280 passes:
+/// quinn's own minute would be a minute without network.
+const BLACK_HOLE_COOLDOWN: Duration = Duration::from_secs(5);
+
+/// A handshake is two round trips; one that takes longer is dialled anew.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One request and its answer, stored durably in between.
+pub(super) const JOIN_LIFETIME: Duration = Duration::from_secs(10);
+
+/// How long a stopping shard waits for the last frames to arrive.
+pub(super) const FLUSH_TIME: Duration = Duration::from_secs(1);
+
+/// The longest idle time that makes sense: a dead peer is to be noticed.
+const MAX_IDLE: Duration = Duration::from_secs(600);
+
+/// Bounds on strangers. The defaults fit a cloud whose fleet comes back at once: 4000 handshakes a second and core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Above this many connections of unproven peers a new one must first show that it receives at its address
+    /// (QUIC Retry, RFC 9000 §8.1.2): one round trip more, and no memory for spoofed ones.
+    pub retry_above: usize,
+    /// At this many a new one is refused; the dialler sees [`DialError::Busy`](super::DialError::Busy).
+    pub max_unproven: usize,
+    /// Peers that may join at the same time.
+    pub max_joining: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { retry_above: 256, max_unproven: 1024, max_joining: 32 }
+    }
+}
+
+/// What a shard is started with.
+#[derive(Debug)]
+pub struct ShardConfig {
+    /// UDP address to bind; port 0 is any.
+    pub listen: SocketAddr,
+    /// `None` while joining: then only the join lane can be dialled.
+    pub credentials: Option<Credentials>,
+    /// Where overlay packets come from and go to.
+    pub tun: Option<Tun>,
+    /// A quiet link says something this often, so that NATs keep their mapping (RFC 4787 REQ-5: two minutes, in
+    /// the field 30 s).
+    pub keepalive: Duration,
+    /// A peer that was silent this long is gone.
+    pub idle: Duration,
+    /// Whether others may dial us: a cloud.
+    pub accept: bool,
+    pub limits: Limits,
+}
+
+impl ShardConfig {
+    /// A node that dials: keepalive 15 s, idle 45 s, no TUN.
+    pub fn new(listen: SocketAddr, credentials: Option<Credentials>) -> Self {
+        Self {
+            listen,
+            credentials,
+            tun: None,
+            keepalive: Duration::from_secs(15),
+            idle: Duration::from_secs(45),
+            accept: false,
+            limits: Limits::default(),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), SpawnError> {
+        if self.keepalive.is_zero() {
+            return Err(SpawnError::Keepalive);
+        }
+        if self.idle <= self.keepalive || self.idle > MAX_IDLE {
+            return Err(SpawnError::Idle);
+        }
+        if self.accept && self.credentials.is_none() {
+            return Err(SpawnError::NoCredentials);
+        }
+        Ok(())
+    }
+
+    /// QUIC parameters of a dial, or of accepting, where the lane shows only later.
+    pub(super) fn transport(&self, dialled: Option<Lane>) -> TransportConfig {
+        let proven = matches!(dialled, Some(Lane::Bus));
+        let mut config = TransportConfig::default();
+        config
+            .max_concurrent_bidi_streams(0u32.into())
+            .max_concurrent_uni_streams(if proven { MAX_STREAMS } else { 1 }.into())
+            .stream_receive_window(STREAM_WINDOW.into())
+            .receive_window(if proven { LINK_WINDOW } else { UNPROVEN_WINDOW }.into())
+            .send_window(LINK_WINDOW.into())
+            .max_idle_timeout(Some(idle_timeout(self.idle)))
+            .keep_alive_interval(Some(self.keepalive))
+            .min_mtu(MIN_MTU)
+            .initial_mtu(MIN_MTU)
+            .mtu_discovery_config(Some(mtu_discovery()))
+            .datagram_receive_buffer_size(Some(DATAGRAM_RECEIVE_BUFFER))
+            .datagram_send_buffer_size(DATAGRAM_SEND_BUFFER)
+            .congestion_controller_factory(Arc::new(LaneControllers));
+        config
+    }
+}
+
+fn idle_timeout(idle: Duration) -> IdleTimeout {
+    let millis = u32::try_from(idle.as_millis()).unwrap_or(u32::MAX);
+    VarInt::from_u32(millis).into()
+}
+
+fn mtu_discovery() -> MtuDiscoveryConfig {
+    let mut config = MtuDiscoveryConfig::default();
+    config.upper_bound(MAX_MTU).black_hole_cooldown(BLACK_HOLE_COOLDOWN);
+    config
+}
+
+/// How much of quinn's send buffer a class may help to fill. What is in it is sent by priority, but while it is full
+/// nothing more gets in: so the last part is kept for the urgent.
+pub(super) fn send_window(class: Class) -> u64 {
+    match class {
+        Class::Control | Class::Command => LINK_WINDOW.into(),
+        Class::State | Class::Event => (LINK_WINDOW / 2).into(),
+        Class::Telemetry | Class::Bulk => (LINK_WINDOW / 4).into(),
+    }
+}
+
+/// Why a shard did not start.
+#[derive(Debug, Error)]
+pub enum SpawnError {
+    #[error("the keepalive interval is zero, which would send without pause")]
+    Keepalive,
+    #[error("the idle timeout must be longer than the keepalive interval and at most 10 minutes")]
+    Idle,
+    #[error("a shard that accepts links needs credentials")]
+    NoCredentials,
+    #[error("unusable credentials")]
+    Credentials(#[from] CredentialsError),
+    #[error("cannot bind UDP {address}")]
+    Bind { address: SocketAddr, source: std::io::Error },
+    #[error("cannot set up the event loop")]
+    Loop(#[source] std::io::Error),
+}

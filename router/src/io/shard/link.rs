@@ -1,0 +1,198 @@
+//! One connection: what it is for, how far it has come, and the words for its end.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bus::bus::LinkId;
+use bus::{Class, Frame, NodeId};
+use quinn_proto::{Connection, ConnectionError, ConnectionHandle, TransportErrorCode, VarInt};
+
+use super::streams::{Queued, Streams};
+use super::{DialError, Lane};
+use crate::io::tls::Verdict;
+
+/// A peer's words in our logs and errors are cut here.
+const MAX_WORDS: usize = 200;
+
+/// Our codes in QUIC's application close; the reason says it in words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum CloseCode {
+    /// The owner closed the link, or the shard stops.
+    Closed = 0,
+    /// Not welcome on this lane.
+    Refused = 1,
+    /// What the peer sent is not the protocol.
+    Fault = 2,
+    /// Too slow a handshake, or a join that took too long.
+    TooSlow = 3,
+}
+
+impl From<CloseCode> for VarInt {
+    fn from(code: CloseCode) -> Self {
+        Self::from_u32(code as u32)
+    }
+}
+
+/// ```text
+///   (Dial) ---> Dialing --- server's HANDSHAKE_DONE ----+
+///                  |                                    v
+///                  +------- failed, too slow ---> Gone <--- closed, lost --- Up
+///                  +------- refused, too slow --->  ^                        ^
+///   (accept) -> Accepting                           |                        |
+///                  +------- certificate fits its lane ------------------------+
+/// ```
+/// A dial is up only with the server's HANDSHAKE_DONE: TLS 1.3 lets a client finish before the server has looked at
+/// its certificate.
+#[derive(Debug)]
+pub(super) enum Phase {
+    Dialing {
+        attempt: u64,
+        lane: Lane,
+        verdict: Verdict,
+        until: Instant,
+        /// The server may speak as soon as it is content with us.
+        streams: Streams,
+    },
+    Accepting {
+        until: Instant,
+    },
+    Up(Up),
+    /// Told to the owner; quinn still waits for late packets.
+    Gone,
+}
+
+/// A link in use.
+#[derive(Debug)]
+pub(super) struct Up {
+    pub(super) lane: Lane,
+    /// `None` for a client that joins.
+    pub(super) peer: Option<NodeId>,
+    pub(super) streams: Streams,
+    /// A join must be over by then.
+    pub(super) until: Option<Instant>,
+}
+
+/// One connection.
+pub(super) struct Link {
+    pub(super) id: LinkId,
+    pub(super) handle: ConnectionHandle,
+    pub(super) connection: Connection,
+    pub(super) phase: Phase,
+    /// Whether the peer dialled us.
+    pub(super) accepted: bool,
+    /// Whether it counts as unproven until it is forgotten.
+    pub(super) unproven: bool,
+    /// Whether it is in the list of connections to turn to.
+    pub(super) queued: bool,
+    /// Where the peer was when its congestion window was lifted.
+    pub(super) lifted_at: Option<SocketAddr>,
+}
+
+impl Link {
+    pub(super) fn new(id: LinkId, handle: ConnectionHandle, connection: Connection, phase: Phase) -> Self {
+        let accepted = matches!(phase, Phase::Accepting { .. });
+        Self { id, handle, connection, phase, accepted, unproven: accepted, queued: false, lifted_at: None }
+    }
+
+    /// Queues a frame; `None` if this is no link for frames, or none yet.
+    pub(super) fn queue(&mut self, class: Class, frame: &Frame) -> Option<Queued> {
+        match &mut self.phase {
+            Phase::Up(up) if up.lane != Lane::Packets => Some(up.streams.queue(class, frame)),
+            Phase::Up(_) | Phase::Dialing { .. } | Phase::Accepting { .. } | Phase::Gone => None,
+        }
+    }
+
+    /// When something is to be done if nothing happens before.
+    pub(super) fn deadline(&mut self) -> Option<Instant> {
+        let own = match &self.phase {
+            Phase::Dialing { until, .. } | Phase::Accepting { until } => Some(*until),
+            Phase::Up(up) => up.until,
+            Phase::Gone => None,
+        };
+        [self.connection.poll_timeout(), own].into_iter().flatten().min()
+    }
+
+    /// Whether this phase has lasted too long.
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        match &self.phase {
+            Phase::Dialing { until, .. } | Phase::Accepting { until } => *until <= now,
+            Phase::Up(up) => up.until.is_some_and(|until| until <= now),
+            Phase::Gone => false,
+        }
+    }
+
+    /// Whether the server has accepted our certificate.
+    pub(super) fn is_confirmed(&self) -> bool {
+        !self.connection.is_handshaking() && self.connection.stats().frame_rx.handshake_done > 0
+    }
+
+    /// The peer's address as people know it.
+    pub(super) fn remote(&self) -> SocketAddr {
+        let remote = self.connection.remote_address();
+        SocketAddr::new(remote.ip().to_canonical(), remote.port())
+    }
+
+    /// The link's streams, from the moment that its lane is known.
+    pub(super) fn streams(&mut self) -> Option<(&mut Streams, &mut Connection)> {
+        match &mut self.phase {
+            Phase::Dialing { streams, .. } | Phase::Up(Up { streams, .. }) => {
+                Some((streams, &mut self.connection))
+            }
+            Phase::Accepting { .. } | Phase::Gone => None,
+        }
+    }
+}
+
+/// Why a dial failed, from quinn's reason and our own verdict on the server.
+pub(super) fn dial_error(verdict: &Verdict, reason: &ConnectionError) -> DialError {
+    if let Some(refused) = verdict.get() {
+        return DialError::Server(refused.clone());
+    }
+    match reason {
+        ConnectionError::TimedOut => DialError::NoAnswer,
+        ConnectionError::ConnectionClosed(close)
+            if close.error_code == TransportErrorCode::CONNECTION_REFUSED =>
+        {
+            DialError::Busy
+        }
+        ConnectionError::ConnectionClosed(close) => DialError::Refused(words(&close.reason)),
+        ConnectionError::ApplicationClosed(close) => DialError::Refused(words(&close.reason)),
+        ConnectionError::VersionMismatch
+        | ConnectionError::TransportError(_)
+        | ConnectionError::Reset
+        | ConnectionError::LocallyClosed
+        | ConnectionError::CidsExhausted => DialError::Failed(reason.to_string()),
+    }
+}
+
+/// Why a link is down, for people.
+pub(super) fn down_reason(reason: &ConnectionError) -> String {
+    match reason {
+        ConnectionError::TimedOut => "no sign of life from the peer".into(),
+        ConnectionError::ApplicationClosed(close) => format!("closed by the peer: {}", words(&close.reason)),
+        ConnectionError::ConnectionClosed(close) => format!("ended by the peer: {}", words(&close.reason)),
+        ConnectionError::Reset => "the peer no longer knows this link: it was restarted".into(),
+        ConnectionError::VersionMismatch
+        | ConnectionError::TransportError(_)
+        | ConnectionError::LocallyClosed
+        | ConnectionError::CidsExhausted => reason.to_string(),
+    }
+}
+
+/// A peer's text made harmless: short, and no control characters.
+fn words(reason: &[u8]) -> String {
+    let text = String::from_utf8_lossy(reason);
+    text.chars().filter(|c| !c.is_control()).take(MAX_WORDS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peers_words_are_cut_and_cleaned() {
+        assert_eq!(words(b"go\x1b[2J away\n\xff"), "go[2J away\u{fffd}");
+        assert_eq!(words(&[b'x'; 5000]).len(), MAX_WORDS);
+    }
+}
