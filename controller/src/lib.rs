@@ -1,7 +1,7 @@
 //! The cloud side of a cluster: who belongs to it, which addresses they hold, and what each edge must know.
 //!
 //! Everything here reads and writes the cloud's [`metadata::Keyspace`]; what is written in one cycle is one commit.
-//! The pure modules hold no state of their own beside it.
+//! The pure modules hold no state of their own beside it, except the [`Binder`]'s index, which is loaded from it.
 //!
 //! | module | noun | keys |
 //! |---|---|---|
@@ -11,16 +11,20 @@
 //! | [`plan`], [`lease`], [`lan`] | the address plan, who holds what, what may lie behind an edge | `/c/lease/..`, `/e/<edge>/lease` |
 //! | [`route`] | which prefix lies behind which node | `/all/route/<prefix>` |
 //! | [`cluster`] | the cloud's own part at its start | its lease and routes |
+//! | [`resource`] | manifests, checked and stored | `/c/resource/<kind>/<ns>/<name>` |
+//! | [`binding`] | copies to each edge what its devices need | `/e/<edge>/{device,model,policy,rule}/..` |
 //! | `io` | the certificate authority and its key file | - |
 //!
 //! ```text
 //! JoinRequest --> join --+--> token (one use less)
-//!                        +--> nodes (record)
-//!                        +--> lease, route (addresses)
-//!                        +--> io::ca (certificate)
+//!                        +--> nodes (record)            manifests --> resource --> binding --> /e/<edge>/..
+//!                        +--> lease, route (addresses)                                |
+//!                        +--> io::ca (certificate)                 nodes, models -----'
 //! ```
-//! Order at a cloud's start: open the authority, load the keyspace, [`Cluster::establish`]; then answer joins.
+//! Order at a cloud's start: open the authority, load the keyspace, [`Cluster::establish`], [`Binder::load`] and
+//! [`Binder::reconcile_all`]; then answer joins.
 
+pub mod binding;
 pub mod cluster;
 pub mod join;
 pub mod lan;
@@ -28,13 +32,16 @@ pub mod lease;
 pub mod nodes;
 pub mod plan;
 pub mod record;
+pub mod resource;
 pub mod route;
 pub mod token;
 
 #[cfg(feature = "io")]
 pub mod io;
 
+pub use binding::{Binder, Placement};
 pub use cluster::{CloudSubnets, Cluster};
 pub use join::handle_join;
 pub use lan::Lan;
 pub use plan::Plan;
+pub use resource::Manifest;

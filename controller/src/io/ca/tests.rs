@@ -1,6 +1,10 @@
 use super::*;
 use crate::io::{csr_for, new_key_and_csr};
-use bus::NodeId;
+use crate::join::{JoinReply, JoinRequest, RefusalCode, handle_join};
+use crate::token::{self, TokenSpec};
+use crate::{CloudSubnets, Cluster, Plan};
+use bus::{Mono, NodeId, Now};
+use metadata::Keyspace;
 use rustls::RootCertStore;
 use rustls::pki_types::UnixTime;
 use rustls::server::WebPkiClientVerifier;
@@ -194,4 +198,41 @@ fn of_two_first_starts_one_authority_comes_out() {
     });
     assert!(hashes.iter().all(|hash| *hash == hashes[0]));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+/// The registry and the authority together: what a node and its cloud do.
+#[test]
+fn a_node_joins_with_its_key_and_gets_a_certificate_that_verifies() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = authority(dir.path());
+    let cluster = Cluster {
+        name: name("water"),
+        cloud: name("hub"),
+        ca_der: ca.ca_der().to_vec(),
+        endpoints: vec!["hub.example:10001".to_owned()],
+        plan: Plan::new(Plan::DEFAULT_POOL, &name("water"), &ca.hash()).unwrap(),
+    };
+    let now = Now { mono: Mono(0), wall: NOW };
+    let mut ks = Keyspace::new();
+    cluster.establish(&CloudSubnets::default(), &mut ks, now).unwrap();
+    let mut join = |secret: u8, csr_der: Vec<u8>| {
+        token::create(&TokenSpec::for_site(name("site-a")), &[secret; 20], &cluster.plan, &mut ks, now)
+            .unwrap();
+        let request = JoinRequest { secret: vec![secret; 20], name: name("pump-house"), csr_der }.to_bytes();
+        let mut sign = |csr: &[u8], identity: &Identity| ca.issue(csr, identity, NOW, NODE_VALIDITY);
+        let reply = handle_join(&cluster, &request, &mut ks, now, &mut sign);
+        JoinReply::from_bytes(&reply).unwrap()
+    };
+
+    let (key, csr) = new_key_and_csr().unwrap();
+    let JoinReply::Welcome(welcome) = join(1, csr) else { panic!("refused") };
+    assert_eq!(welcome.ca_der, ca.ca_der().to_vec());
+    assert_eq!(webpki(&ca, &welcome.certificate_der, at(1, DAY)), Ok(()));
+    assert_eq!(names_in(&welcome.certificate_der), ["URI(spiffe://water/edge/pump-house)"]);
+
+    assert!(matches!(join(2, csr_for(&key).unwrap()), JoinReply::Welcome(_)));
+    let stranger = join(3, new_key_and_csr().unwrap().1);
+    assert!(matches!(stranger, JoinReply::Refused { code: RefusalCode::NameTaken, .. }), "{stranger:?}");
+    let garbage = join(4, b"garbage".to_vec());
+    assert!(matches!(garbage, JoinReply::Refused { code: RefusalCode::InvalidCsr, .. }), "{garbage:?}");
 }

@@ -1,0 +1,156 @@
+//! Manifests: read, checked, stored as JSON at `/c/resource/<kind>/<namespace>/<name>`.
+//!
+//! KubeEdge's `Device` and `DeviceModel` (`devices.kubeedge.io/v1beta1`) and our `TwinPolicy` and `Rule`
+//! (`kubebus.io/v1alpha1`). What is stored is the manifest as it came, unknown fields of KubeEdge's kinds included,
+//! with its namespace filled in. References are not checked here: manifests may come in any order, and
+//! [`crate::Binder`] says what a device or a rule still waits for.
+
+use bus::Name;
+use bus::twin::DeviceId;
+use bytes::Bytes;
+use device_twin::model::{
+    DeviceModelSpec, DeviceSpec, Document, Kind, Layout, ManifestError, Spec, TwinPolicySpec,
+};
+use device_twin::rule::RuleSpec;
+use metadata::{Key, Keyspace};
+use serde_json::Value;
+use thiserror::Error;
+
+use crate::record::own_key;
+
+/// A manifest must fit into one frame to its edge with room to spare; the largest of KubeEdge's examples has 4 KiB.
+pub const MAX_MANIFEST_LEN: usize = 256 * 1024;
+
+/// One manifest that is well-formed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    kind: Kind,
+    id: DeviceId,
+    json: Bytes,
+}
+
+/// What applying a manifest did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applied {
+    Created,
+    Changed,
+    Unchanged,
+}
+
+/// Why a document is no manifest of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum InvalidManifest {
+    #[error(
+        "{api_version} {kind} is not known; known are Device and DeviceModel (devices.kubeedge.io/v1beta1), \
+         TwinPolicy and Rule (kubebus.io/v1alpha1)"
+    )]
+    UnknownKind { api_version: String, kind: String },
+    #[error("{kind}.{source}")]
+    Content { kind: &'static str, source: ManifestError },
+    #[error("manifest of {0} bytes is over the limit of {MAX_MANIFEST_LEN}")]
+    TooLong(usize),
+}
+
+impl Manifest {
+    /// Reads one manifest; the error names the field that is wrong.
+    pub fn parse(document: &Value) -> Result<Self, InvalidManifest> {
+        let text = |field| document.get(field).and_then(Value::as_str).unwrap_or_default();
+        match (text("apiVersion"), text("kind")) {
+            (DeviceSpec::API_VERSION, DeviceSpec::KIND) => read::<DeviceSpec>(Kind::Device, document),
+            (DeviceModelSpec::API_VERSION, DeviceModelSpec::KIND) => {
+                read::<DeviceModelSpec>(Kind::Model, document)
+            }
+            (TwinPolicySpec::API_VERSION, TwinPolicySpec::KIND) => {
+                read::<TwinPolicySpec>(Kind::Policy, document)
+            }
+            (RuleSpec::API_VERSION, RuleSpec::KIND) => read::<RuleSpec>(Kind::Rule, document),
+            (api_version, kind) => {
+                Err(InvalidManifest::UnknownKind { api_version: cut(api_version), kind: cut(kind) })
+            }
+        }
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub fn id(&self) -> &DeviceId {
+        &self.id
+    }
+
+    /// Where it is stored.
+    pub fn key(&self) -> Key {
+        key(self.kind, &self.id)
+    }
+
+    /// Stores it in the place of what is there.
+    pub fn apply(&self, ks: &mut Keyspace) -> Applied {
+        let key = self.key();
+        let applied = match ks.get(key.as_str()) {
+            None => Applied::Created,
+            Some(old) if *old == self.json => Applied::Unchanged,
+            Some(_) => Applied::Changed,
+        };
+        ks.put(key, self.json.clone());
+        applied
+    }
+}
+
+fn read<S: Spec>(kind: Kind, document: &Value) -> Result<Manifest, InvalidManifest> {
+    let given = document.to_string();
+    if given.len() > MAX_MANIFEST_LEN {
+        return Err(InvalidManifest::TooLong(given.len()));
+    }
+    let id = Document::<S>::from_json(given.as_bytes())
+        .map_err(|source| InvalidManifest::Content { kind: S::KIND, source })?
+        .id();
+    let mut stored = document.clone();
+    stored["metadata"]["namespace"] = id.namespace.as_str().into();
+    Ok(Manifest { kind, id, json: stored.to_string().into() })
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+/// A kind as people write it: `device`, `Devices`, `devicemodel`, `model`, `twinpolicies`, `rule`, ...
+pub fn kind_named(text: &str) -> Option<Kind> {
+    Some(match text.to_ascii_lowercase().as_str() {
+        "device" | "devices" => Kind::Device,
+        "devicemodel" | "devicemodels" | "model" | "models" => Kind::Model,
+        "twinpolicy" | "twinpolicies" | "policy" | "policies" => Kind::Policy,
+        "rule" | "rules" => Kind::Rule,
+        _ => return None,
+    })
+}
+
+/// Where a manifest is stored.
+pub fn key(kind: Kind, id: &DeviceId) -> Key {
+    own_key(&format!("{}{id}", kind.prefix(Layout::Cloud)))
+}
+
+/// The stored manifest.
+pub fn get<'a>(kind: Kind, id: &DeviceId, ks: &'a Keyspace) -> Option<&'a Bytes> {
+    ks.get(key(kind, id).as_str())
+}
+
+/// All manifests of a kind in a namespace, or in all, by namespace and name.
+pub fn list<'a>(
+    kind: Kind,
+    namespace: Option<&Name>,
+    ks: &'a Keyspace,
+) -> impl Iterator<Item = (DeviceId, &'a Bytes)> + use<'a> {
+    let below = namespace.map(|namespace| format!("{namespace}/")).unwrap_or_default();
+    ks.range(&format!("{}{below}", kind.prefix(Layout::Cloud)))
+        .filter_map(|(key, json)| Some((Kind::of_key(Layout::Cloud, key.as_str())?.1, json)))
+}
+
+/// Removes a manifest; `false` if there is none.
+pub fn delete(kind: Kind, id: &DeviceId, ks: &mut Keyspace) -> bool {
+    let known = get(kind, id, ks).is_some();
+    ks.delete(&key(kind, id));
+    known
+}
+
+#[cfg(test)]
+mod tests;
