@@ -34,7 +34,7 @@ pub struct PortId(usize);
 pub struct NatSettings {
     pub kind: NatKind,
     /// The node's own address, and with its prefix the net whose addresses may leave through the NAT:
-    /// `192.168.1.2/24`.
+    /// `192.168.1.2/24`. Others of that net share the NAT if the node forwards for them.
     pub inside: Ipv4Net,
 }
 

@@ -15,9 +15,15 @@
 //! - [`ipv4`]: the addresses and ports of real packets, read and rewritten, with their checksums.
 //! - [`link`]: rate, queue, delay, jitter and loss of one attachment.
 //! - [`internet`]: attachments joined by routing; bytes in, bytes out, time as an argument.
+//!
+//! `io` puts real processes on it, without root where the machine allows user namespaces: network namespaces,
+//! the thread that holds the other ends of their TUNs, veth pairs for the LANs behind a node, and probes that
+//! say who reaches whom.
 
 mod checksum;
 pub mod internet;
+#[cfg(feature = "io")]
+pub mod io;
 pub mod ipv4;
 pub mod link;
 pub mod nat;
