@@ -75,7 +75,7 @@ fn a_second_start_writes_nothing_and_a_changed_subnet_takes_the_place_of_the_old
 #[test]
 fn a_wider_pool_keeps_every_lease_and_gives_new_nodes_room() {
     let mut ks = Keyspace::new();
-    let narrow = cluster("10.86.0.0/22");
+    let narrow = cluster("10.86.4.0/22");
     let cloud = narrow.establish(&CloudSubnets::default(), &mut ks, NOW).unwrap();
     let first = admit(&narrow, "a", "192.168.1.0/24", &mut ks);
     assert!(lease::grant(&narrow.plan, &edge("b"), &mut ks, NOW).is_err());
@@ -85,7 +85,7 @@ fn a_wider_pool_keeps_every_lease_and_gives_new_nodes_room() {
     assert_eq!(again, Lease { pool_v4: wide.plan.v4(), ..cloud });
     let told: Lease = minicbor::decode(ks.get("/e/a/lease").unwrap()).unwrap();
     assert_eq!(told, Lease { pool_v4: wide.plan.v4(), ..first });
-    // Eight slots; those of the cloud and of edge a hold other addresses than the wider plan has for them.
+    // Eight slots; the cloud and edge a hold other IPv4 addresses than the wider plan has for theirs, and the same IPv6.
     let new = ["b", "c", "d", "e", "f", "g"].map(|name| lease::grant(&wide.plan, &edge(name), &mut ks, NOW));
     let records = lease::records(&ks).unwrap();
     for (n, one) in records.iter().enumerate() {
