@@ -14,7 +14,7 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use bus::{Lease, NodeId, NodeKind, Now, UnixMillis};
-use ipnet::{Ipv4Net, Ipv6Net};
+use ipnet::Ipv4Net;
 use metadata::Keyspace;
 use minicbor::{Decode, Encode};
 use thiserror::Error;
@@ -147,23 +147,18 @@ fn told_at(owner: &NodeId) -> Option<String> {
 struct Taken {
     /// First to last address, disjoint.
     v4: BTreeMap<u32, u32>,
+    /// Node and container prefix of one slot: who holds the address holds both.
     v6: BTreeSet<Ipv6Addr>,
-    containers_v6: BTreeSet<Ipv6Net>,
 }
 
 impl Taken {
     fn by(records: &[LeaseRecord]) -> Self {
         let leases = || records.iter().map(|record| &record.lease);
-        Self {
-            v4: leases().flat_map(spans).collect(),
-            v6: leases().map(|lease| lease.v6).collect(),
-            containers_v6: leases().map(|lease| lease.container_v6).collect(),
-        }
+        Self { v4: leases().flat_map(spans).collect(), v6: leases().map(|lease| lease.v6).collect() }
     }
 
     fn overlaps(&self, lease: &Lease) -> bool {
         self.v6.contains(&lease.v6)
-            || self.containers_v6.contains(&lease.container_v6)
             || spans(lease).into_iter().any(|(first, last)| {
                 let below = self.v4.range(..=last).next_back();
                 below.is_some_and(|(_, end)| *end >= first)
