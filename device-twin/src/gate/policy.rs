@@ -1,0 +1,192 @@
+//! Who gets what a client publishes, and what it may subscribe to.
+
+use bus::twin::{MapperTopic, TwinTopic};
+use bus::{Filter, Topic};
+use mqtt_protocol_core::mqtt::result_code::{
+    ConnectReasonCode, PubackReasonCode, PubrecReasonCode, SubackReasonCode,
+};
+use thiserror::Error;
+
+/// Who gets a client's message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// Subscribers of this broker; acknowledged at once.
+    Local,
+    /// The node alone; acknowledged when the node has it safe.
+    Node,
+    /// Both; acknowledged when the node has it safe.
+    Both,
+}
+
+impl Route {
+    pub fn reaches_node(self) -> bool {
+        matches!(self, Self::Node | Self::Both)
+    }
+
+    pub fn reaches_subscribers(self) -> bool {
+        matches!(self, Self::Local | Self::Both)
+    }
+}
+
+/// Why a message is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Error)]
+pub enum Refusal {
+    #[error("only nodes publish here")]
+    NodesOnly,
+    #[error("no such topic below twin/ or mapper/")]
+    UnknownShape,
+    #[error("topics that begin with '$' are not served")]
+    System,
+    #[error("a wish or command must not be retained: it would act again long after it was meant")]
+    RetainedWish,
+    #[error("this broker holds as much as it may")]
+    Quota,
+    #[error("the node could not read the payload")]
+    Payload,
+}
+
+impl Refusal {
+    /// MQTT 5.0 §3.4.2.1.
+    pub fn puback(self) -> PubackReasonCode {
+        match self {
+            Self::NodesOnly | Self::System => PubackReasonCode::NotAuthorized,
+            Self::UnknownShape => PubackReasonCode::TopicNameInvalid,
+            Self::RetainedWish => PubackReasonCode::ImplementationSpecificError,
+            Self::Quota => PubackReasonCode::QuotaExceeded,
+            Self::Payload => PubackReasonCode::PayloadFormatInvalid,
+        }
+    }
+
+    /// MQTT 5.0 §3.5.2.1.
+    pub fn pubrec(self) -> PubrecReasonCode {
+        match self {
+            Self::NodesOnly | Self::System => PubrecReasonCode::NotAuthorized,
+            Self::UnknownShape => PubrecReasonCode::TopicNameInvalid,
+            Self::RetainedWish => PubrecReasonCode::ImplementationSpecificError,
+            Self::Quota => PubrecReasonCode::QuotaExceeded,
+            Self::Payload => PubrecReasonCode::PayloadFormatInvalid,
+        }
+    }
+
+    /// For a will that would be refused (MQTT 5.0 §3.2.2.2).
+    pub fn connack(self) -> ConnectReasonCode {
+        match self {
+            Self::NodesOnly | Self::System => ConnectReasonCode::NotAuthorized,
+            Self::UnknownShape => ConnectReasonCode::TopicNameInvalid,
+            Self::RetainedWish => ConnectReasonCode::ImplementationSpecificError,
+            Self::Quota => ConnectReasonCode::QuotaExceeded,
+            Self::Payload => ConnectReasonCode::PayloadFormatInvalid,
+        }
+    }
+}
+
+/// The rules, first match wins:
+/// 1. `$...` is refused;
+/// 2. below `twin/`: unknown shapes are refused, then what only nodes may say, then retained `set` and `command`;
+///    the rest goes to the node alone, which publishes what becomes of it;
+/// 3. below `mapper/`: unknown shapes and what only nodes may say are refused; a `result` goes to the node alone,
+///    a `state` to both;
+/// 4. `mesh/...` goes to both;
+/// 5. everything else stays in this broker.
+pub fn route(topic: &Topic, retain: bool) -> Result<Route, Refusal> {
+    match topic.as_str().split('/').next().unwrap_or_default() {
+        system if system.starts_with('$') => Err(Refusal::System),
+        "twin" => route_twin(&TwinTopic::parse(topic).ok_or(Refusal::UnknownShape)?, retain),
+        "mapper" => route_mapper(&MapperTopic::parse(topic).ok_or(Refusal::UnknownShape)?),
+        "mesh" => Ok(Route::Both),
+        _ => Ok(Route::Local),
+    }
+}
+
+fn route_twin(topic: &TwinTopic, retain: bool) -> Result<Route, Refusal> {
+    let wish = matches!(topic, TwinTopic::Set { .. } | TwinTopic::Command { .. });
+    match (topic.is_nodes_only(), wish && retain) {
+        (true, _) => Err(Refusal::NodesOnly),
+        (false, true) => Err(Refusal::RetainedWish),
+        (false, false) => Ok(Route::Node),
+    }
+}
+
+fn route_mapper(topic: &MapperTopic) -> Result<Route, Refusal> {
+    match topic {
+        MapperTopic::Config { .. } | MapperTopic::Write { .. } => Err(Refusal::NodesOnly),
+        MapperTopic::Result { .. } => Ok(Route::Node),
+        MapperTopic::State { .. } => Ok(Route::Both),
+    }
+}
+
+/// Checks what a client wants to subscribe to (MQTT 5.0 §3.9.3 for the codes).
+pub fn subscribable(text: &str) -> Result<Filter, SubackReasonCode> {
+    if text.starts_with("$share/") {
+        return Err(SubackReasonCode::SharedSubscriptionsNotSupported);
+    }
+    if text.starts_with('$') {
+        return Err(SubackReasonCode::NotAuthorized);
+    }
+    Filter::new(text).map_err(|_| SubackReasonCode::TopicFilterInvalid)
+}
+
+/// Whether other sites may have something for this filter: it can match below `twin/` or `mesh/`.
+pub fn concerns_other_sites(filter: &Filter) -> bool {
+    let first = filter.as_str().split('/').next().unwrap_or_default();
+    matches!(first, "twin" | "mesh" | "+" | "#")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_topic_has_its_route() {
+        let table = [
+            ("plain/topic", true, Ok(Route::Local)),
+            ("größe", false, Ok(Route::Local)),
+            ("mesh/x", true, Ok(Route::Both)),
+            ("twin/w/tank/set/level", false, Ok(Route::Node)),
+            ("twin/w/tank/set/level", true, Err(Refusal::RetainedWish)),
+            ("twin/w/tank/command/reset", true, Err(Refusal::RetainedWish)),
+            ("twin/w/tank/report/level", true, Ok(Route::Node)),
+            ("twin/w/tank/report", false, Ok(Route::Node)),
+            ("twin/w/tank/reported/level", false, Err(Refusal::NodesOnly)),
+            ("twin/w/tank/desired/level", true, Err(Refusal::NodesOnly)),
+            ("twin/w/tank/result", false, Err(Refusal::NodesOnly)),
+            ("twin/w/tank/state", false, Err(Refusal::NodesOnly)),
+            ("twin/w", false, Err(Refusal::UnknownShape)),
+            ("twin", false, Err(Refusal::UnknownShape)),
+            ("mapper/m/config", false, Err(Refusal::NodesOnly)),
+            ("mapper/m/write", false, Err(Refusal::NodesOnly)),
+            ("mapper/m/result", false, Ok(Route::Node)),
+            ("mapper/m/state", true, Ok(Route::Both)),
+            ("mapper/m/other", false, Err(Refusal::UnknownShape)),
+            ("$SYS/x", false, Err(Refusal::System)),
+            ("$hw/events/device/a/twin/update", false, Err(Refusal::System)),
+        ];
+        for (topic, retain, expected) in table {
+            assert_eq!(route(&Topic::new(topic).unwrap(), retain), expected, "{topic} retain={retain}");
+        }
+    }
+
+    #[test]
+    fn only_valid_plain_filters_are_subscribable() {
+        use SubackReasonCode as Code;
+        for (filter, code) in [
+            ("#/a", Code::TopicFilterInvalid),
+            ("a#", Code::TopicFilterInvalid),
+            ("+a", Code::TopicFilterInvalid),
+            ("", Code::TopicFilterInvalid),
+            ("$SYS/#", Code::NotAuthorized),
+            ("$share/g/a", Code::SharedSubscriptionsNotSupported),
+        ] {
+            assert_eq!(subscribable(filter), Err(code), "{filter}");
+        }
+        assert_eq!(subscribable("a/+/#"), Ok(Filter::new("a/+/#").unwrap()));
+    }
+
+    #[test]
+    fn only_twin_and_mesh_concern_other_sites() {
+        let concern: Vec<bool> = ["#", "+/a", "twin/#", "mesh/x", "mapper/#", "a"]
+            .map(|text| concerns_other_sites(&Filter::new(text).unwrap()))
+            .into();
+        assert_eq!(concern, [true, true, true, true, false, false]);
+    }
+}

@@ -1,0 +1,11 @@
+//! The broker's sockets and tasks around the pure [`gate`](crate::gate).
+
+pub mod broker;
+mod client;
+mod counters;
+mod port;
+mod router_link;
+mod switchboard;
+
+pub use broker::{BrokerConfig, BrokerEvent, BrokerGone, BrokerHandle, StartError, Ticket, start};
+pub use counters::Stats;

@@ -1,0 +1,278 @@
+//! The broker's one task between clients, node and rumqttd's router: drives the pure [`Hub`].
+//!
+//! It waits for nobody: clients' ports are bounded and never block, news for the node waits here coalesced, and the
+//! router never waits for us. So whoever sends to it makes progress.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bus::Filter;
+use rumqttd::local::LinkError;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::broker::{BrokerEvent, Clock};
+use super::counters::{Counters, count};
+use super::port::{Port, Queued};
+use super::router_link::{MAX_BATCH, MAX_BATCH_BYTES, RouterLink, Said};
+use crate::gate::hub::{Output, Wish};
+use crate::gate::subscriptions::FilterId;
+use crate::gate::{CloseReason, ConnId, Hub, Message, Numbered};
+
+/// Requests on their way to the task. When full, clients and node wait.
+pub(super) const MAILBOX: usize = 1024;
+
+/// Bytes of messages between intake and fan-out. When full, publishers wait: that is their back-pressure.
+pub(super) const ROOM: usize = 8 << 20;
+
+/// What even an empty message takes of [`ROOM`].
+const OVERHEAD: usize = 256;
+
+/// Requests handled before the router is listened to again.
+const TURN: usize = 64;
+
+/// What clients and the node ask for.
+#[derive(Debug)]
+pub(super) enum Request {
+    Opened { client: ConnId, name: String, port: Arc<Port> },
+    Gone { client: ConnId },
+    Publish { message: Message, room: OwnedSemaphorePermit },
+    Subscribe { client: ConnId, wish: Wish },
+    Unsubscribe { client: ConnId, filter: Filter },
+}
+
+/// What a message takes of [`ROOM`].
+pub(super) fn room_for(message: &Message) -> u32 {
+    u32::try_from((message.size() + OVERHEAD).min(ROOM)).unwrap_or(u32::MAX)
+}
+
+/// A message on its way, with its part of [`ROOM`].
+#[derive(Debug)]
+struct Pending {
+    carried: Numbered,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// The task's state.
+pub(super) struct Switchboard {
+    hub: Hub,
+    router: RouterLink,
+    ports: BTreeMap<ConnId, Arc<Port>>,
+    /// Bounded by [`ROOM`].
+    pending: VecDeque<Pending>,
+    /// What the router has in hand, at most [`MAX_BATCH`].
+    batch: Vec<Pending>,
+    /// News for the node, the latest per filter: bounded by the filters in use and just gone.
+    interests: BTreeMap<Filter, bool>,
+    node: mpsc::Sender<BrokerEvent>,
+    counters: Arc<Counters>,
+    clock: Clock,
+}
+
+impl Switchboard {
+    pub(super) async fn new(
+        node: mpsc::Sender<BrokerEvent>,
+        counters: Arc<Counters>,
+        clock: Clock,
+    ) -> Result<Self, LinkError> {
+        Ok(Self {
+            hub: Hub::default(),
+            router: RouterLink::start().await?,
+            ports: BTreeMap::new(),
+            pending: VecDeque::new(),
+            batch: Vec::new(),
+            interests: BTreeMap::new(),
+            node,
+            counters,
+            clock,
+        })
+    }
+
+    /// Runs until nobody can ask for anything any more.
+    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>) -> Result<(), LinkError> {
+        let node = self.node.clone();
+        loop {
+            let turn = tokio::select! {
+                request = requests.recv() => match request {
+                    Some(request) => self.handle_requests(request, &mut requests).await,
+                    None => return Ok(()),
+                },
+                said = self.router.next() => self.handle_said(said).await,
+                permit = node.reserve(), if !self.interests.is_empty() => {
+                    self.tell_interest(permit.ok());
+                    Ok(())
+                }
+            };
+            if let Err(error) = turn {
+                self.replace_router(&error).await?;
+            }
+            self.counters.set_hub(self.hub.stats());
+        }
+    }
+
+    fn tell_interest(&mut self, permit: Option<mpsc::Permit<'_, BrokerEvent>>) {
+        match (permit, self.interests.pop_first()) {
+            (Some(permit), Some((filter, wanted))) => permit.send(BrokerEvent::Interest { filter, wanted }),
+            _ => self.interests.clear(),
+        }
+    }
+
+    async fn handle_requests(
+        &mut self,
+        first: Request,
+        requests: &mut mpsc::Receiver<Request>,
+    ) -> Result<(), LinkError> {
+        self.handle_request(first).await?;
+        for _ in 1..TURN {
+            let Ok(request) = requests.try_recv() else { break };
+            self.handle_request(request).await?;
+        }
+        self.send_batch().await
+    }
+
+    async fn handle_request(&mut self, request: Request) -> Result<(), LinkError> {
+        let now = self.clock.now();
+        let mut room = None;
+        match request {
+            Request::Opened { client, name, port } => {
+                self.ports.insert(client, port);
+                self.hub.handle_opened(client, name);
+            }
+            Request::Gone { client } => {
+                self.ports.remove(&client);
+                self.hub.handle_gone(client);
+            }
+            Request::Publish { message, room: taken } => {
+                room = Some(taken);
+                self.hub.handle_publish(message, now);
+            }
+            Request::Subscribe { client, wish } => self.hub.handle_subscribe(client, wish, now),
+            Request::Unsubscribe { client, filter } => self.hub.handle_unsubscribe(client, &filter),
+        }
+        self.drain(room).await
+    }
+
+    /// Does what the hub wants. `room` goes with the message that the request carried.
+    async fn drain(&mut self, mut room: Option<OwnedSemaphorePermit>) -> Result<(), LinkError> {
+        let mut outcome = Ok(());
+        while let Some(output) = self.hub.poll_output() {
+            let done = match output {
+                Output::Carry(carried) => {
+                    self.pending.push_back(Pending { carried, _room: room.take() });
+                    Ok(())
+                }
+                Output::Watch { id, filter } => self.router.watch(id, &filter).await,
+                Output::Unwatch { id, filter } => self.router.unwatch(id, &filter).await,
+                other => {
+                    self.tell(other);
+                    Ok(())
+                }
+            };
+            outcome = outcome.and(done);
+        }
+        outcome
+    }
+
+    /// The outputs that cannot fail.
+    fn tell(&mut self, output: Output) {
+        match output {
+            Output::Deliver { to, delivery } => {
+                if let Some(port) = self.ports.get(&to) {
+                    let queued = port.deliver(delivery);
+                    self.note(port, queued);
+                }
+            }
+            Output::Replay { to, deliveries } => {
+                if let Some(port) = self.ports.get(&to) {
+                    let queued = port.replay(deliveries);
+                    self.note(port, queued);
+                }
+            }
+            Output::TakeOver { old } => {
+                if let Some(port) = self.ports.remove(&old) {
+                    port.close(CloseReason::TakenOver);
+                }
+            }
+            Output::Interest { filter, wanted } => drop(self.interests.insert(filter, wanted)),
+            Output::Carry(_) | Output::Watch { .. } | Output::Unwatch { .. } => {}
+        }
+    }
+
+    fn note(&self, port: &Port, queued: Queued) {
+        match queued {
+            Queued::Yes => {}
+            Queued::Dropped => count(&self.counters.dropped),
+            Queued::Overflow => port.close(CloseReason::TooSlow),
+        }
+    }
+
+    async fn handle_said(&mut self, said: Result<Said, LinkError>) -> Result<(), LinkError> {
+        match said? {
+            Said::Matched { filter, index } => {
+                if let Some(pending) = self.batch.get(usize::from(index)) {
+                    self.hub.handle_carried(filter, &pending.carried, self.clock.now());
+                }
+                self.drain(None).await
+            }
+            Said::Settled => {
+                self.batch.clear();
+                self.send_batch().await
+            }
+        }
+    }
+
+    /// The next messages to the router, if it has settled. What it has no room for is matched here, in its turn.
+    async fn send_batch(&mut self) -> Result<(), LinkError> {
+        if !self.router.is_settled() {
+            return Ok(());
+        }
+        let mut bytes = 0;
+        while self.batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
+            let Some(next) = self.pending.front() else { break };
+            let carries = self.router.carries(&next.carried.message.topic);
+            if !carries && !self.batch.is_empty() {
+                break;
+            }
+            let Some(next) = self.pending.pop_front() else { break };
+            if !carries || self.router.has_direct() {
+                self.match_here(&next.carried, !carries).await?;
+            }
+            if carries {
+                bytes += next.carried.message.size();
+                self.batch.push(next);
+            }
+        }
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let batch: Vec<Numbered> = self.batch.iter().map(|p| p.carried.clone()).collect();
+        self.router.send(&batch).await
+    }
+
+    /// Finds the subscribers without the router: of all filters, or of those that the router has no room for.
+    async fn match_here(&mut self, carried: &Numbered, all: bool) -> Result<(), LinkError> {
+        count(&self.counters.matched_here);
+        let matching: Vec<FilterId> = self.hub.matching(&carried.message.topic);
+        let now = self.clock.now();
+        for id in matching.into_iter().filter(|id| all || self.router.is_direct(*id)) {
+            self.hub.handle_carried(id, carried, now);
+        }
+        self.drain(None).await
+    }
+
+    /// The router is gone. What it had in hand is matched here (some of it perhaps a second time, never not at all),
+    /// and a new one takes over.
+    async fn replace_router(&mut self, error: &LinkError) -> Result<(), LinkError> {
+        tracing::error!(%error, "rumqttd's router died; starting another");
+        count(&self.counters.router_restarts);
+        self.router = RouterLink::start().await?;
+        let filters: Vec<(FilterId, Filter)> =
+            self.hub.filters().map(|(id, filter)| (id, filter.clone())).collect();
+        for (id, filter) in filters {
+            self.router.watch(id, &filter).await?;
+        }
+        for pending in std::mem::take(&mut self.batch) {
+            self.match_here(&pending.carried, true).await?;
+        }
+        self.send_batch().await
+    }
+}
