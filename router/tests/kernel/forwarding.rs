@@ -15,14 +15,14 @@ fn a_device_on_the_lan_behind_an_edge_is_reached_from_the_overlay() {
         let lan = new_network();
         let mut netlink = Netlink::open().unwrap();
         netlink.veth_create("lan0", "eth0", Some(lan.as_fd())).unwrap();
+        netlink.link_up("lan0").unwrap();
         netlink.address_add("lan0", "192.168.10.1/24".parse().unwrap()).unwrap();
         netlink.address_add("lan0", "fd10::1/64".parse().unwrap()).unwrap();
-        netlink.link_up("lan0").unwrap();
         let sockets = within(lan.as_fd(), || {
             let mut netlink = Netlink::open().unwrap();
+            netlink.link_up("eth0").unwrap();
             netlink.address_add("eth0", "192.168.10.2/24".parse().unwrap()).unwrap();
             netlink.address_add("eth0", "fd10::2/64".parse().unwrap()).unwrap();
-            netlink.link_up("eth0").unwrap();
             for (all, gateway) in [("0.0.0.0/0", "192.168.10.1"), ("::/0", "fd10::1")] {
                 let gateway = Some(gateway.parse().unwrap());
                 netlink.route_replace(all.parse().unwrap(), "eth0", gateway, None).unwrap();

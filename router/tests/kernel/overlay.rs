@@ -1,3 +1,4 @@
+use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 
 use bus::{Name, NodeId};
@@ -157,5 +158,22 @@ fn the_machines_own_networks_win_and_stay_as_they_are() {
         let report = overlay.sync(&lease(), &me(), &remote).unwrap();
         assert_eq!(report, SyncReport { routes_added: nets(["172.21.0.0/16"]), ..SyncReport::default() });
         assert_eq!(source_towards("192.168.5.9:1"), "10.86.0.2");
+    });
+}
+
+#[test]
+fn where_ipv6_is_off_the_overlay_carries_ipv4() {
+    in_own_network("overlay::where_ipv6_is_off_the_overlay_carries_ipv4", || {
+        fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+        let mut overlay = Overlay::open("kb0").unwrap();
+        let report = overlay.sync(&lease(), &me(), &[route("2001:db8::/64", hub())]).unwrap();
+        let want = SyncReport {
+            addresses_added: nets(["10.86.0.2/32"]),
+            routes_added: nets(["10.86.0.0/16"]),
+            without_ipv6: true,
+            ..SyncReport::default()
+        };
+        assert_eq!(report, want);
+        assert_eq!(source_towards("10.86.0.9:1"), "10.86.0.2");
     });
 }

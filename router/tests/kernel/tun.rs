@@ -1,9 +1,12 @@
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 
 use router::io::netlink::NetlinkError;
 use router::io::tun::TunError;
 use router::io::{Netlink, Tun};
+use rustix::fs::OFlags;
+use rustix::thread::CapabilitySet;
 
 use crate::namespace::in_own_network;
 
@@ -24,13 +27,17 @@ fn a_tun_has_its_name_and_mtu_and_goes_with_its_last_handle() {
     });
 }
 
+fn does_not_block(tun: &Tun) -> bool {
+    rustix::fs::fcntl_getfl(tun).unwrap().contains(OFlags::NONBLOCK)
+}
+
 #[test]
 fn a_tun_does_not_block() {
     in_own_network("tun::a_tun_does_not_block", || {
         let tun = Tun::open("kb0", 1280).unwrap();
-        let error = tun.read(&mut [0; 1500]).unwrap_err();
-        // Down, it says EIO on a write, and on a read that there is nothing.
-        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}");
+        assert!(does_not_block(&tun));
+        assert_eq!(tun.read(&mut [0; 1500]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        // The interface is down.
         assert_eq!(tun.write(&[0x45; 20]).unwrap_err().raw_os_error(), Some(libc::EIO));
     });
 }
@@ -50,10 +57,27 @@ fn a_taken_name_is_said_to_be_taken() {
 fn a_tun_is_taken_over_by_its_descriptor() {
     in_own_network("tun::a_tun_is_taken_over_by_its_descriptor", || {
         let first = Tun::open("kb7", 1280).unwrap();
+        let flags = rustix::fs::fcntl_getfl(&first).unwrap();
+        rustix::fs::fcntl_setfl(&first, flags - OFlags::NONBLOCK).unwrap();
         let second = Tun::from_fd(first.as_fd().try_clone_to_owned().unwrap()).unwrap();
         assert_eq!(second.name(), "kb7");
+        assert!(does_not_block(&second));
         let other = Tun::from_fd(File::open("/dev/null").unwrap().into()).unwrap_err();
         assert!(matches!(other, TunError::NotATun(_)), "{other:?}");
+    });
+}
+
+#[test]
+fn without_the_right_to_it_the_error_says_how_to_get_it() {
+    in_own_network("tun::without_the_right_to_it_the_error_says_how_to_get_it", || {
+        let mut sets = rustix::thread::capabilities(None).unwrap();
+        sets.effective.remove(CapabilitySet::NET_ADMIN);
+        rustix::thread::set_capabilities(None, sets).unwrap();
+        let error = Tun::open("kb0", 1280).unwrap_err();
+        assert!(matches!(error, TunError::MayNotCreate { .. }), "{error:?}");
+        let refused = Netlink::open().unwrap().link_up("lo").unwrap_err();
+        assert_eq!(refused.to_string(), "cannot bring the interface 'lo' up");
+        assert_eq!(refused.refused_with(), Some(libc::EPERM));
     });
 }
 

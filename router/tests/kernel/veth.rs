@@ -23,10 +23,10 @@ fn exchange(here: &UdpSocket, there: &UdpSocket) {
 
 fn dress(dev: &str, addresses: [&str; 2]) {
     let mut netlink = Netlink::open().unwrap();
+    netlink.link_up(dev).unwrap();
     for address in addresses {
         netlink.address_add(dev, address.parse().unwrap()).unwrap();
     }
-    netlink.link_up(dev).unwrap();
 }
 
 #[test]

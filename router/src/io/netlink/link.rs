@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkHeader, LinkInfo, LinkMessage,
 };
 
 use super::{Netlink, NetlinkError};
@@ -13,10 +13,18 @@ use super::{Netlink, NetlinkError};
 impl Netlink {
     /// The number of the interface `name`.
     pub fn link_index(&mut self, name: &str) -> Result<u32, NetlinkError> {
+        Ok(self.link(name)?.index)
+    }
+
+    pub(super) fn link_is_up(&mut self, name: &str) -> Result<bool, NetlinkError> {
+        Ok(self.link(name)?.flags.contains(LinkFlags::Up))
+    }
+
+    fn link(&mut self, name: &str) -> Result<LinkHeader, NetlinkError> {
         let request = RouteNetlinkMessage::GetLink(named(name));
         let answer = self.ask(request, 0, || format!("look up the interface '{name}'"));
         match answer {
-            Ok(messages) => first_index(&messages).ok_or_else(|| NetlinkError::NoInterface(name.to_owned())),
+            Ok(messages) => first_link(&messages).ok_or_else(|| NetlinkError::NoInterface(name.to_owned())),
             Err(error) if error.refused_with() == Some(libc::ENODEV) => {
                 Err(NetlinkError::NoInterface(name.to_owned()))
             }
@@ -90,8 +98,8 @@ fn named(name: &str) -> LinkMessage {
     message
 }
 
-fn first_index(messages: &[RouteNetlinkMessage]) -> Option<u32> {
+fn first_link(messages: &[RouteNetlinkMessage]) -> Option<LinkHeader> {
     messages.iter().find_map(|message| {
-        if let RouteNetlinkMessage::NewLink(link) = message { Some(link.header.index) } else { None }
+        if let RouteNetlinkMessage::NewLink(link) = message { Some(link.header.clone()) } else { None }
     })
 }
