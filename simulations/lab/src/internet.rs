@@ -17,7 +17,7 @@ use ipnet::Ipv4Net;
 use thiserror::Error;
 
 use crate::ipv4::Packet;
-use crate::link::{Direction, Fate, Line, LinkSettings};
+use crate::link::{Direction, Fate, Line, LinkSettings, Passage};
 use crate::nat::{Nat, NatKind};
 use crate::translate;
 
@@ -138,6 +138,8 @@ struct Port {
 struct Flight {
     port: PortId,
     direction: Direction,
+    /// When it leaves the line's queue.
+    departs: Mono,
     packet: BytesMut,
 }
 
@@ -213,12 +215,12 @@ impl Internet {
         Some((*due, "a packet reaches the end of a line"))
     }
 
-    /// Changes a line; packets that already left its queue keep their time.
+    /// Changes a line. What waits in its queue goes on at the new rate, one begun packet from its beginning.
     pub fn set_link(&mut self, port: PortId, link: LinkSettings, now: Mono) {
         self.advance(now);
-        if let Some(port) = self.ports.get_mut(port.0) {
-            port.up.set(Direction::Up, link, now);
-            port.down.set(Direction::Down, link, now);
+        if port.0 < self.ports.len() {
+            self.set_line(port, Direction::Up, link, now);
+            self.set_line(port, Direction::Down, link, now);
         }
     }
 
@@ -239,6 +241,26 @@ impl Internet {
     /// Ports in the order in which they were attached, with their names.
     pub fn ports(&self) -> impl Iterator<Item = (PortId, &str)> {
         self.ports.iter().enumerate().map(|(index, port)| (PortId(index), port.name.as_str()))
+    }
+
+    fn set_line(&mut self, port: PortId, direction: Direction, link: LinkSettings, now: Mono) {
+        let is_on_it = |flight: &Flight| flight.port == port && flight.direction == direction;
+        let is_waiting = |flight: &Flight| is_on_it(flight) && flight.departs > now;
+        let waiting: Vec<Flight> =
+            self.flights.extract_if(.., |_, flight| is_waiting(flight)).map(|(_, flight)| flight).collect();
+        let travelling = self.flights.iter().filter(|(_, flight)| is_on_it(flight));
+        let last_out = travelling.map(|((due, _), _)| *due).max().unwrap_or(now);
+        self.ports[port.0].line(direction).set(direction, link, last_out);
+        for flight in waiting {
+            let passage = self.ports[port.0].line(direction).send_again(flight.packet.len(), now);
+            self.fly(port, direction, flight.packet, passage);
+        }
+    }
+
+    fn fly(&mut self, port: PortId, direction: Direction, packet: BytesMut, passage: Passage) {
+        let Passage { departs, arrives } = passage;
+        self.taken_off += 1;
+        self.flights.insert((arrives, self.taken_off), Flight { port, direction, departs, packet });
     }
 
     fn drop_flights_of(&mut self, port: PortId) {
@@ -273,10 +295,9 @@ impl Internet {
         let is_room = self.in_flight + len <= MAX_IN_FLIGHT;
         let owner = &mut self.ports[port.0];
         match owner.put_on_line(direction, len, is_room, now) {
-            Ok(due) => {
+            Ok(passage) => {
                 self.in_flight += len;
-                self.taken_off += 1;
-                self.flights.insert((due, self.taken_off), Flight { port, direction, packet });
+                self.fly(port, direction, packet, passage);
             }
             Err(reason) => owner.stats.count(reason),
         }
@@ -311,25 +332,28 @@ impl Internet {
 }
 
 impl Port {
+    fn line(&mut self, direction: Direction) -> &mut Line {
+        match direction {
+            Direction::Up => &mut self.up,
+            Direction::Down => &mut self.down,
+        }
+    }
+
     fn put_on_line(
         &mut self,
         direction: Direction,
         len: usize,
         is_room: bool,
         now: Mono,
-    ) -> Result<Mono, DropReason> {
+    ) -> Result<Passage, DropReason> {
         if self.is_cut {
             return Err(DropReason::Cut);
         }
         if !is_room {
             return Err(DropReason::QueueFull);
         }
-        let line = match direction {
-            Direction::Up => &mut self.up,
-            Direction::Down => &mut self.down,
-        };
-        match line.send(len, now) {
-            Fate::Arrives(due) => Ok(due),
+        match self.line(direction).send(len, now) {
+            Fate::Passes(passage) => Ok(passage),
             Fate::Lost => Err(DropReason::Lost),
             Fate::QueueFull => Err(DropReason::QueueFull),
         }

@@ -88,10 +88,16 @@ impl Default for LinkSettings {
 /// What becomes of a packet that is put on the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// Comes out at this time.
-    Arrives(Mono),
+    Passes(Passage),
     Lost,
     QueueFull,
+}
+
+/// When a packet leaves the queue, and when it comes out at the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Passage {
+    pub(crate) departs: Mono,
+    pub(crate) arrives: Mono,
 }
 
 /// One direction of a line.
@@ -120,12 +126,13 @@ impl Line {
         Self { rate, settings, rng, free_at_ns: 0, last_out: Mono::ZERO }
     }
 
-    /// What waits goes on at the new rate; what already left the queue keeps its time of arrival.
-    pub(crate) fn set(&mut self, direction: Direction, settings: LinkSettings, now: Mono) {
-        let waiting = self.waiting(now);
+    /// Changes the settings and empties the queue: who holds the packets that wait puts them on the line
+    /// [again](Self::send_again). `last_out` is when the last of those arrives that have left the queue.
+    pub(crate) fn set(&mut self, direction: Direction, settings: LinkSettings, last_out: Mono) {
         self.rate = rate_of(direction, settings);
         self.settings = settings;
-        self.free_at_ns = nanos(now).saturating_add(self.rate.map_or(0, |rate| rate.nanos_for(waiting)));
+        self.free_at_ns = 0;
+        self.last_out = last_out;
     }
 
     /// Puts a packet of `len` bytes on the line.
@@ -134,16 +141,20 @@ impl Line {
         if waiting > 0 && waiting.saturating_add(len) > self.settings.queue {
             return Fate::QueueFull;
         }
+        // Drawn for each packet, so that one setting does not shift the other's draws.
+        let is_lost = self.draw_loss();
+        let passage = self.send_again(len, now);
+        if is_lost { Fate::Lost } else { Fate::Passes(passage) }
+    }
+
+    /// Puts a packet that was accepted before on the line: neither queue nor loss has a second say.
+    pub(crate) fn send_again(&mut self, len: usize, now: Mono) -> Passage {
         let begins = self.free_at_ns.max(nanos(now));
         self.free_at_ns = begins.saturating_add(self.rate.map_or(0, |rate| rate.nanos_for(len)));
-        // Both numbers are drawn for each packet, so that one setting does not shift the other's draws.
-        let (is_lost, jitter) = (self.draw_loss(), self.draw_jitter());
-        if is_lost {
-            return Fate::Lost;
-        }
-        let out = Mono(self.free_at_ns.div_ceil(1000)) + self.settings.delay + jitter;
-        self.last_out = self.last_out.max(out);
-        Fate::Arrives(self.last_out)
+        let departs = Mono(self.free_at_ns.div_ceil(1000));
+        let arrives = departs + self.settings.delay + self.draw_jitter();
+        self.last_out = self.last_out.max(arrives);
+        Passage { departs, arrives: self.last_out }
     }
 
     fn waiting(&self, now: Mono) -> usize {
@@ -184,6 +195,11 @@ mod tests {
         Line::new(Direction::Up, settings, 7, 0)
     }
 
+    fn arrival(fate: Fate) -> Mono {
+        let Fate::Passes(passage) = fate else { panic!("{fate:?}") };
+        passage.arrives
+    }
+
     #[test]
     fn a_packet_takes_its_time_on_the_line_and_then_the_delay() {
         let mut line = line(LinkSettings {
@@ -192,9 +208,9 @@ mod tests {
             ..LinkSettings::default()
         });
         // 1500 bytes at 375,000 bytes a second: 4 ms each, one behind the other.
-        assert_eq!(line.send(1500, at_ms(100)), Fate::Arrives(at_ms(124)));
-        assert_eq!(line.send(1500, at_ms(100)), Fate::Arrives(at_ms(128)));
-        assert_eq!(line.send(1500, at_ms(200)), Fate::Arrives(at_ms(224)));
+        assert_eq!(arrival(line.send(1500, at_ms(100))), at_ms(124));
+        assert_eq!(arrival(line.send(1500, at_ms(100))), at_ms(128));
+        assert_eq!(arrival(line.send(1500, at_ms(200))), at_ms(224));
     }
 
     #[test]
@@ -204,9 +220,12 @@ mod tests {
         let (mut sent, mut full) = (0u64, 0u64);
         for ms in 0..10_000 {
             match line.send(1500, at_ms(ms)) {
-                Fate::Arrives(out) => {
+                Fate::Passes(passage) => {
                     sent += 1;
-                    assert!(out.since(at_ms(ms)) <= Duration::from_millis(80), "30,000 bytes are 80 ms");
+                    assert!(
+                        passage.arrives.since(at_ms(ms)) <= Duration::from_millis(80),
+                        "30,000 bytes are 80 ms"
+                    );
                 }
                 Fate::QueueFull => full += 1,
                 Fate::Lost => panic!("no loss was asked for"),
@@ -220,14 +239,14 @@ mod tests {
     fn unlimited_lines_have_no_queue() {
         let mut line = line(LinkSettings { queue: 0, ..LinkSettings::default() });
         for _ in 0..1000 {
-            assert_eq!(line.send(65_535, at_ms(1)), Fate::Arrives(at_ms(1)));
+            assert_eq!(arrival(line.send(65_535, at_ms(1))), at_ms(1));
         }
     }
 
     #[test]
     fn a_packet_larger_than_the_queue_passes_an_idle_line() {
         let mut line = line(LinkSettings { up: Some(Rate::mbit(8)), queue: 10, ..LinkSettings::default() });
-        assert_eq!(line.send(1000, at_ms(0)), Fate::Arrives(at_ms(1)));
+        assert_eq!(arrival(line.send(1000, at_ms(0))), at_ms(1));
         assert_eq!(line.send(1000, at_ms(0)), Fate::QueueFull);
     }
 
@@ -241,34 +260,29 @@ mod tests {
     }
 
     #[test]
-    fn jitter_spreads_evenly_and_keeps_the_order() {
+    fn jitter_spreads_evenly() {
         let settings = LinkSettings {
             delay: Duration::from_millis(10),
             jitter: Duration::from_millis(10),
             ..LinkSettings::default()
         };
         let mut line = line(settings);
-        let mut last = Mono::ZERO;
         let mut total = Duration::ZERO;
         for n in 0..10_000 {
             let now = at_ms(n * 20);
-            let Fate::Arrives(out) = line.send(100, now) else { panic!("lost") };
-            assert!(out >= last, "packets do not overtake");
+            let out = arrival(line.send(100, now));
             let late = out.since(now);
             assert!((10_000..=20_000).contains(&late.as_micros()), "{late:?}");
-            (last, total) = (out, total + late);
+            total += late;
         }
         let mean = total / 10_000;
         assert!((14_800..=15_200).contains(&mean.as_micros()), "{mean:?}");
     }
 
     #[test]
-    fn what_waits_goes_on_at_the_new_rate() {
-        let slow = LinkSettings { up: Some(Rate::mbit(3)), ..LinkSettings::default() };
-        let mut line = line(slow);
-        line.send(3000, at_ms(0)); // 8 ms
-        line.set(Direction::Up, LinkSettings { up: Some(Rate::mbit(6)), ..slow }, at_ms(4));
-        // 1500 bytes still wait: 2 ms, and 2 ms for the next.
-        assert_eq!(line.send(1500, at_ms(4)), Fate::Arrives(at_ms(8)));
+    fn jitter_lets_no_packet_overtake_another() {
+        let mut line = line(LinkSettings { jitter: Duration::from_millis(10), ..LinkSettings::default() });
+        let arrivals: Vec<Mono> = (0..1000).map(|ms| arrival(line.send(100, at_ms(ms)))).collect();
+        assert!(arrivals.is_sorted());
     }
 }

@@ -124,6 +124,17 @@ fn an_error_leaves_under_the_public_address() {
 }
 
 #[test]
+fn an_error_about_nothing_does_not_leave_and_opens_nothing() {
+    let mut lab = Lab::new(delay(1));
+    let inner = packets::udp(CLOUD, EDGE, b"never came");
+    lab.internet.handle_packet(lab.edge, &packets::unreachable(*EDGE.ip(), *CLOUD.ip(), &inner), at_ms(0));
+    assert_eq!(lab.run(), []);
+    assert_eq!(lab.internet.stats(lab.edge).nat_refused, 1);
+    let mapped = lab.internet.ports[lab.edge.0].nat.as_ref().unwrap().0.mapped();
+    assert_eq!(mapped, 0);
+}
+
+#[test]
 fn private_unknown_and_forged_addresses_and_hairpins_are_routed_nowhere() {
     let mut lab = Lab::new(delay(1));
     let public = lab.knock(at_ms(0));
@@ -166,7 +177,7 @@ fn a_cut_line_carries_nothing_loses_what_was_on_it_and_works_again_when_mended()
     lab.internet.cut(lab.edge, true, at_ms(5));
     lab.internet.handle_packet(lab.edge, &hello, at_ms(6));
     assert_eq!(lab.run(), []);
-    assert_eq!(lab.internet.stats(lab.edge).cut, 2);
+    assert_eq!((lab.internet.stats(lab.edge).cut, lab.internet.in_flight), (2, 0));
     lab.internet.cut(lab.edge, false, at_ms(50));
     lab.internet.handle_packet(lab.edge, &hello, at_ms(50));
     assert_eq!(lab.run().len(), 1);
@@ -188,6 +199,31 @@ fn a_flood_is_carried_at_the_slower_lines_rate() {
     let stats = internet.stats(edge);
     assert_eq!(stats.sent, 5000);
     assert_eq!(stats.queue_full, 5000 - stats.forwarded - 10, "ten packets still wait");
+}
+
+#[test]
+fn what_waits_goes_on_at_the_new_rate_and_behind_what_travels() {
+    // 1500 bytes at 150,000 bytes/s: 10 ms each.
+    let slow = LinkSettings {
+        up: Some(Rate::kbit(1200)),
+        delay: Duration::from_millis(5),
+        ..LinkSettings::default()
+    };
+    let mut lab = Lab::new(LinkSettings::default());
+    let neighbour = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 20), 1);
+    let other = lab.internet.attach(Attachment { public: *neighbour.ip(), ..cloud(slow) }).unwrap();
+    lab.internet.set_link(lab.edge, slow, at_ms(0));
+    for (port, from, count) in [(lab.edge, EDGE, 4), (other, neighbour, 2)] {
+        for _ in 0..count {
+            lab.internet.handle_packet(port, &packets::udp(from, CLOUD, &[0; 1472]), at_ms(0));
+        }
+    }
+    // The edge's first is on its way; of the second, half is sent and sent again. The neighbour's keep their time.
+    let fast = LinkSettings { up: Some(Rate::mbit(12)), delay: Duration::ZERO, ..slow };
+    lab.internet.set_link(lab.edge, fast, at_ms(14));
+    let arrivals: Vec<Mono> = lab.run().into_iter().map(|(at, ..)| at).collect();
+    assert_eq!(arrivals, [15, 15, 15, 16, 17, 25].map(at_ms));
+    assert_eq!(lab.internet.in_flight, 0);
 }
 
 #[test]

@@ -78,6 +78,20 @@ fn a_datagram_without_a_checksum_stays_without() {
     assert!(packets::is_valid(&bytes));
 }
 
+/// RFC 768: a checksum that comes out as zero is sent as all ones.
+#[test]
+fn a_rewritten_checksum_of_zero_is_sent_as_all_ones() {
+    let checksum = |bytes: &[u8]| [bytes[26], bytes[27]];
+    let payload = (0..=u16::MAX)
+        .map(u16::to_be_bytes)
+        .find(|payload| checksum(&packets::udp(B, B, payload)) == [0xff, 0xff])
+        .unwrap();
+    let mut bytes = packets::udp(A, B, &payload);
+    assert_ne!(checksum(&bytes), [0xff, 0xff]);
+    Packet::parse(&mut bytes).unwrap().rewrite(End::Source, B);
+    assert_eq!(checksum(&bytes), [0xff, 0xff]);
+}
+
 #[test]
 fn a_corrupt_packet_is_not_blessed() {
     let mut bytes = packets::udp(A, B, b"hello");
