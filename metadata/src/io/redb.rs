@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::key::{Commit, Key, Revision};
 use crate::store::{Row, Store, StoreError};
@@ -28,7 +28,7 @@ impl RedbStore {
             let sound = database.check_integrity()?;
             Ok((database, sound))
         })?
-        .map_err(|error| opening(&file, error))?;
+        .map_err(|error: DatabaseError| explain(&file, "open", error.into()))?;
         if !sound {
             let found = "its checksums do not match, and a repair would lose commits".into();
             return Err(StoreError::Corrupt { file, found, source: None });
@@ -77,12 +77,7 @@ impl RedbStore {
     }
 
     fn doing(&self, doing: &'static str) -> impl Fn(redb::Error) -> StoreError + '_ {
-        move |error| match error {
-            redb::Error::Corrupted(found) => {
-                StoreError::Corrupt { file: self.file.clone(), found, source: None }
-            }
-            other => StoreError::Io { file: self.file.clone(), doing, source: other.into() },
-        }
+        move |error| explain(&self.file, doing, error)
     }
 }
 
@@ -96,20 +91,20 @@ fn unpanicked<T>(file: &Path, work: impl FnOnce() -> T) -> Result<T, StoreError>
     })
 }
 
-fn opening(file: &Path, error: DatabaseError) -> StoreError {
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "redb's errors are open-ended; to an operator the rest is one"
+)]
+fn explain(file: &Path, doing: &'static str, error: redb::Error) -> StoreError {
     let file = file.to_owned();
     match error {
-        DatabaseError::DatabaseAlreadyOpen => StoreError::Locked { file },
-        DatabaseError::UpgradeRequired(_) => StoreError::Format { file },
-        DatabaseError::Storage(StorageError::Corrupted(found)) => {
-            StoreError::Corrupt { file, found, source: None }
-        }
-        DatabaseError::Storage(StorageError::Io(error))
-            if error.kind() == std::io::ErrorKind::InvalidData =>
-        {
+        redb::Error::DatabaseAlreadyOpen => StoreError::Locked { file },
+        redb::Error::UpgradeRequired(_) => StoreError::Format { file },
+        redb::Error::Corrupted(found) => StoreError::Corrupt { file, found, source: None },
+        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
             StoreError::Corrupt { file, found: "it is no store".into(), source: Some(error.into()) }
         }
-        other => StoreError::Io { file, doing: "open", source: other.into() },
+        other => StoreError::Io { file, doing, source: other.into() },
     }
 }
 

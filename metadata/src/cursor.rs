@@ -1,0 +1,266 @@
+//! Where one edge stands in the cloud's history, and what to send it next. No copy of anything is kept: a batch is
+//! read from the keyspace as the window opens, so a slow edge just lags, and what it missed is folded.
+//!
+//! ```text
+//!            edge stands at a position of ours,
+//!            all deletions since are known            window open, something changed
+//!   seek ----------------------------------> Streaming ----------------------------> next batch from here
+//!     |                                          ^
+//!     |  else                                    | last part
+//!     +------> Snapshot (a batch from nothing) --+
+//! ```
+//! A batch is read in the order of revisions. What changes while it is being sent moves to the end of that order and
+//! is read again, so at its last part the batch leads exactly to the revision of that moment.
+
+use std::collections::VecDeque;
+
+use bus::Name;
+
+use crate::key::{Key, Revision};
+use crate::keyspace::{Change, Keyspace, MAX_VALUE_LEN, Mark};
+use crate::sync::{Misbehaviour, Part, Position, Put};
+use crate::term::Terms;
+
+/// A part holds about this much, and at least one value. With a value of [`MAX_VALUE_LEN`] it stays well below
+/// [`bus::frame::MAX_FRAME_LEN`].
+pub(crate) const PART_BYTES: usize = 16 << 10;
+/// Parts are sent while less than this is unacknowledged: with the last part 130 ms of a link of 3 Mbit/s, so that
+/// catching up does not make a fresh twin value miss its 250 ms.
+pub(crate) const WINDOW_BYTES: usize = 32 << 10;
+/// Small parts are bounded by number: each costs the edge a commit.
+pub(crate) const WINDOW_PARTS: usize = 8;
+/// What a change costs besides name and value.
+const CHANGE_BYTES: usize = 8;
+
+const ALL: &str = "/all/";
+
+#[derive(Debug)]
+struct InFlight {
+    id: (u32, u32),
+    end: Option<Position>,
+    bytes: usize,
+}
+
+/// A batch of which parts were sent but not the last.
+#[derive(Debug)]
+struct Batch {
+    base: Option<Position>,
+    next_part: u32,
+    read: Mark,
+    /// When it began: deletions up to here concern no part of a snapshot.
+    began: Revision,
+    compacted: Revision,
+}
+
+impl Batch {
+    fn begin(base: Option<Position>, ks: &Keyspace) -> Self {
+        let read = Mark::Revision(base.map_or(Revision::ZERO, |base| base.revision));
+        Self { base, next_part: 0, read, began: ks.revision(), compacted: ks.compacted() }
+    }
+
+    /// Whether deletions that the rest of the batch would have to name were forgotten since it began.
+    fn is_torn(&self, ks: &Keyspace) -> bool {
+        ks.compacted() != self.compacted && ks.compacted() > self.read.revision()
+    }
+}
+
+/// One connected edge's cursor.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    scope: String,
+    session: u32,
+    /// Where the edge stood at its last word; `None`: nowhere that we know.
+    acked: Option<Position>,
+    /// Where it will stand when it has applied all that was sent.
+    sent: Option<Position>,
+    batch: Option<Batch>,
+    /// The number of the present or next batch.
+    number: u32,
+    /// Nacks of batches before this one were answered already.
+    answered: u32,
+    in_flight: VecDeque<InFlight>,
+    last_sent: Option<(u32, u32)>,
+}
+
+/// A part to send, and the keys that had to be left out.
+#[derive(Debug)]
+pub(crate) struct Next {
+    pub(crate) part: Part,
+    pub(crate) oversized: Vec<Key>,
+}
+
+impl Cursor {
+    /// A cursor for the session that the edge named, nowhere yet.
+    pub(crate) fn new(edge: &Name, session: u32) -> Self {
+        Self {
+            scope: format!("/e/{edge}/"),
+            session,
+            acked: None,
+            sent: None,
+            batch: None,
+            number: 0,
+            answered: 0,
+            in_flight: VecDeque::new(),
+            last_sent: None,
+        }
+    }
+
+    pub(crate) fn session(&self) -> u32 {
+        self.session
+    }
+
+    /// The edge says where it stands; `None`: nowhere that we know.
+    pub(crate) fn seek(&mut self, position: Option<Position>) {
+        self.acked = position;
+        self.rewind();
+    }
+
+    /// Streams again from where the edge stood at its last word.
+    pub(crate) fn rewind(&mut self) {
+        self.sent = self.acked;
+        self.in_flight.clear();
+        self.drop_batch();
+        self.answered = self.number;
+    }
+
+    /// A number is used for one batch only, so that an ack of the dropped one is not taken for the next one's.
+    fn drop_batch(&mut self) {
+        self.batch = None;
+        self.number = self.number.wrapping_add(1);
+    }
+
+    pub(crate) fn has_unacked(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
+    pub(crate) fn is_behind(&self, latest: Revision) -> bool {
+        self.sent.is_none_or(|sent| sent.revision < latest)
+    }
+
+    /// Returns whether the ack moved anything.
+    pub(crate) fn handle_ack(&mut self, batch: u32, part: u32) -> Result<bool, Misbehaviour> {
+        if self.last_sent.is_none_or(|last| (batch, part) > last) {
+            return Err(Misbehaviour::AckedUnsent);
+        }
+        let before = self.in_flight.len();
+        while let Some(first) = self.in_flight.pop_front_if(|first| first.id <= (batch, part)) {
+            self.acked = first.end.or(self.acked);
+        }
+        Ok(self.in_flight.len() < before)
+    }
+
+    /// Whether a nack of `batch` is news.
+    pub(crate) fn is_new_nack(&self, batch: u32) -> bool {
+        batch >= self.answered
+    }
+
+    /// The next part if the window is open and something changed; with `bookmark` also if nothing did.
+    pub(crate) fn next_part(&mut self, ks: &Keyspace, terms: &Terms, bookmark: bool) -> Option<Next> {
+        let unacked: usize = self.in_flight.iter().map(|part| part.bytes).sum();
+        if unacked >= WINDOW_BYTES || self.in_flight.len() >= WINDOW_PARTS {
+            return None;
+        }
+        if self.batch.as_ref().is_some_and(|batch| batch.is_torn(ks)) {
+            self.sent = None;
+            self.drop_batch();
+        }
+        let batch = match self.batch.take() {
+            Some(batch) => batch,
+            None => self.begin(ks, bookmark)?,
+        };
+        Some(self.cut(batch, ks, terms))
+    }
+
+    fn begin(&self, ks: &Keyspace, bookmark: bool) -> Option<Batch> {
+        let base = self.sent.filter(|sent| ks.is_complete_after(sent.revision));
+        let batch = Batch::begin(base, ks);
+        let wanted = bookmark || base.is_none() || self.changes(&batch.read, ks).next().is_some();
+        wanted.then_some(batch)
+    }
+
+    fn cut(&mut self, mut batch: Batch, ks: &Keyspace, terms: &Terms) -> Next {
+        let haul = self.haul(&batch, ks);
+        let end = haul.rest.is_none().then(|| terms.position(ks.revision()));
+        let Haul { puts, dels, bytes, oversized, rest } = haul;
+        let (session, base) = (self.session, batch.base);
+        let part = Part { batch: self.number, part: batch.next_part, base, end, puts, dels, session };
+        self.last_sent = Some((part.batch, part.part));
+        self.in_flight.push_back(InFlight { id: (part.batch, part.part), end, bytes });
+        match rest {
+            Some(read) => {
+                batch.read = read;
+                batch.next_part += 1;
+                self.batch = Some(batch);
+            }
+            None => {
+                self.sent = end;
+                self.number = self.number.wrapping_add(1);
+            }
+        }
+        Next { part, oversized }
+    }
+
+    fn haul(&self, batch: &Batch, ks: &Keyspace) -> Haul {
+        let mut haul = Haul::default();
+        let mut read = None;
+        for (revision, key, _) in self.changes(&batch.read, ks) {
+            if haul.bytes >= PART_BYTES {
+                haul.rest = read;
+                break;
+            }
+            let scope = if key.as_str().starts_with(ALL) { ALL } else { &self.scope };
+            let name = &key.as_str()[scope.len()..];
+            match self.view(name, ks) {
+                Some(value) if value.len() > MAX_VALUE_LEN => {
+                    haul.oversized.push(key.clone());
+                    haul.delete(name);
+                }
+                Some(value) => haul.put(name, value),
+                None if batch.base.is_none() && revision <= batch.began => {}
+                None => haul.delete(name),
+            }
+            read = Some(Mark::Within(revision, key.clone()));
+        }
+        haul
+    }
+
+    /// What the edge is to see under `name`: what is meant for it goes before what is meant for all.
+    fn view<'a>(&self, name: &str, ks: &'a Keyspace) -> Option<&'a bytes::Bytes> {
+        let own = ks.sealed_get(&format!("{}{name}", self.scope));
+        own.or_else(|| ks.sealed_get(&format!("{ALL}{name}")))
+    }
+
+    /// The changes that concern this edge, in the order of revisions.
+    fn changes<'a>(&self, after: &Mark, ks: &'a Keyspace) -> impl Iterator<Item = Change<'a>> + use<'a> {
+        let mut own = ks.changes_in(&self.scope, after).peekable();
+        let mut all = ks.changes_in(ALL, after).peekable();
+        std::iter::from_fn(move || match (own.peek(), all.peek()) {
+            (Some((r, k, _)), Some((s, l, _))) if (s, l) < (r, k) => all.next(),
+            (Some(_), _) => own.next(),
+            (None, _) => all.next(),
+        })
+    }
+}
+
+/// What one part carries.
+#[derive(Debug, Default)]
+struct Haul {
+    puts: Vec<Put>,
+    dels: Vec<String>,
+    bytes: usize,
+    oversized: Vec<Key>,
+    /// Where to go on, if there is more.
+    rest: Option<Mark>,
+}
+
+impl Haul {
+    fn put(&mut self, name: &str, value: &bytes::Bytes) {
+        self.bytes += name.len() + value.len() + CHANGE_BYTES;
+        self.puts.push(Put { name: name.to_owned(), value: value.clone() });
+    }
+
+    fn delete(&mut self, name: &str) {
+        self.bytes += name.len() + CHANGE_BYTES;
+        self.dels.push(name.to_owned());
+    }
+}

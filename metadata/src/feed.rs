@@ -1,0 +1,383 @@
+//! The cloud's half of the sync: one cursor and one inbox an edge.
+//!
+//! ```text
+//!   edge_up          hello                       edge_down
+//!  ---------> Greeting ----> Live {cursor, inbox} --------->
+//!                             |  commit, ack: parts to send
+//!                             |  nack: seek
+//!                             |  up: taken once, handed out, acked
+//! ```
+//! Only what is sealed is sent, so frames may be handled in the middle of a cycle.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bus::twin::Incarnation;
+use bus::{Class, Mono, Name, Now};
+use bytes::Bytes;
+
+use crate::cursor::{Cursor, Next};
+use crate::inbox::{Inbox, Received};
+use crate::key::{Key, Revision};
+use crate::keyspace::Keyspace;
+use crate::sync::{Body, Entry, Lane, Misbehaviour, Position, ToCloud, ToEdge, encode};
+use crate::term::Terms;
+
+/// Without an ack for this long the cursor goes back to where the edge was heard of last. The link repairs losses
+/// itself and ends after 45 s of silence; this is for what got lost between link and core.
+pub const STALL: Duration = Duration::from_secs(30);
+
+/// How often an edge that nothing concerned is told the revision: far more often than deletions are forgotten, and
+/// rarely enough that its disk does not wear.
+pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(600);
+
+/// Edges served in one cycle: with a full window each some 12 MB of outputs. The others are served in the next
+/// cycles, in turn.
+pub const TURNS_PER_CYCLE: usize = 256;
+
+/// What the feed wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FeedOutput {
+    /// Send on the edge's link, channel metadata.
+    Send { edge: Name, class: Class, payload: Bytes },
+    /// The edge says this; it is handed out once. Store what comes of it in this same cycle.
+    Up { edge: Name, incarnation: Incarnation, entry: UpEntry },
+    /// The edge had to drop its telemetry entries `from..=to`.
+    Gap { edge: Name, incarnation: Incarnation, from: u64, to: u64 },
+    /// The edge has another disk than last time (`was`), or is seen first: what was known of its reports is void.
+    NewIncarnation { edge: Name, was: Option<Incarnation>, is: Incarnation },
+    /// This value is over [`crate::MAX_VALUE_LEN`]: the edge goes without it.
+    Oversized { edge: Name, key: Key },
+    /// Close the edge's link.
+    Misbehaved { edge: Name, what: Misbehaviour },
+}
+
+/// One entry of an edge's outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpEntry {
+    /// Grows within class and incarnation.
+    pub seq: u64,
+    /// State, event or telemetry.
+    pub class: Class,
+    pub key: String,
+    pub payload: Bytes,
+}
+
+/// What happened so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub parts: u64,
+    /// Batches from nothing.
+    pub snapshots: u64,
+    pub nacks: u64,
+    pub stalls: u64,
+    pub up_entries: u64,
+    /// Messages whose entries were all stored already.
+    pub up_repeated: u64,
+    pub misbehaved: u64,
+}
+
+#[derive(Debug)]
+struct Live {
+    cursor: Cursor,
+    inbox: Inbox,
+    /// When to look after this edge without cause.
+    due: Mono,
+    /// In the queue for a turn.
+    waiting: bool,
+    /// `due` has come.
+    overdue: bool,
+}
+
+#[derive(Debug)]
+enum Session {
+    Greeting,
+    Live(Box<Live>),
+}
+
+/// The feed of one cloud, for all its edges.
+#[derive(Debug)]
+pub struct Feed {
+    terms: Terms,
+    /// The revision up to which edges were woken.
+    woken: Revision,
+    sessions: BTreeMap<Name, Session>,
+    /// Live edges that have a turn, each once.
+    turns: VecDeque<Name>,
+    timers: BTreeSet<(Mono, Name)>,
+    /// Drained after each handle; one handle adds at most what [`TURNS_PER_CYCLE`] says.
+    outputs: VecDeque<FeedOutput>,
+    stats: Stats,
+}
+
+impl Feed {
+    /// The feed over the keyspace as it was loaded. Begins a term, so `seed` must differ between any two starts.
+    pub fn load(ks: &mut Keyspace, seed: u64) -> Self {
+        Self {
+            terms: Terms::begin(ks, seed),
+            woken: ks.revision(),
+            sessions: BTreeMap::new(),
+            turns: VecDeque::new(),
+            timers: BTreeSet::new(),
+            outputs: VecDeque::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// The edges that said hello, and whether each was sent all there is.
+    pub fn edges(&self, ks: &Keyspace) -> impl Iterator<Item = (&Name, bool)> {
+        let latest = ks.revision();
+        self.sessions.iter().filter_map(move |(edge, session)| match session {
+            Session::Greeting => None,
+            Session::Live(live) => Some((edge, !live.cursor.has_unacked() && !live.cursor.is_behind(latest))),
+        })
+    }
+
+    /// A link to this edge stands; an older one of the same edge is forgotten.
+    pub fn handle_edge_up(&mut self, edge: &Name, now: Now) {
+        self.handle_edge_down(edge, now);
+        self.sessions.insert(edge.clone(), Session::Greeting);
+    }
+
+    pub fn handle_edge_down(&mut self, edge: &Name, _now: Now) {
+        if let Some(Session::Live(live)) = self.sessions.remove(edge) {
+            self.timers.remove(&(live.due, edge.clone()));
+            if live.waiting {
+                self.turns.retain(|waiting| waiting != edge);
+            }
+        }
+    }
+
+    /// A frame of [`bus::Channel::Metadata`] arrived from this edge.
+    pub fn handle_frame(&mut self, edge: &Name, payload: &[u8], ks: &mut Keyspace, now: Now) {
+        if !self.sessions.contains_key(edge) {
+            return;
+        }
+        let outcome = match minicbor::decode::<ToCloud>(payload) {
+            Err(_) => Err(Misbehaviour::Malformed),
+            Ok(ToCloud::Hello { incarnation, applied, session }) => {
+                let (inbox, cursor) = self.greet(edge, incarnation, applied, session, ks);
+                self.begin(edge, inbox, cursor, ks, now);
+                Ok(())
+            }
+            Ok(ToCloud::Ack { batch, part, session }) => match self.in_session(edge, session) {
+                true => self.handle_ack(edge, batch, part, ks, now),
+                false => Ok(()),
+            },
+            Ok(ToCloud::Nack { batch, applied, session }) => {
+                if self.in_session(edge, session) {
+                    self.handle_nack(edge, batch, applied, ks, now);
+                }
+                Ok(())
+            }
+            Ok(ToCloud::Up { lane, after, entries }) => self.handle_up(edge, lane, after, entries, ks),
+        };
+        if let Err(what) = outcome {
+            self.stats.misbehaved += 1;
+            self.outputs.push_back(FeedOutput::Misbehaved { edge: edge.clone(), what });
+            self.handle_edge_down(edge, now);
+        }
+    }
+
+    /// The keyspace was sealed: edges that the new revisions concern get their turn.
+    pub fn handle_commit(&mut self, ks: &Keyspace, now: Now) {
+        for scope in ks.scopes_touched_after(self.woken) {
+            if scope == "/all/" {
+                for (edge, session) in &mut self.sessions {
+                    wake(edge, session, &mut self.turns);
+                }
+            } else if let Some((edge, session)) =
+                edge_of(scope).and_then(|edge| Some((edge.clone(), self.sessions.get_mut(&edge)?)))
+            {
+                wake(&edge, session, &mut self.turns);
+            }
+        }
+        self.woken = ks.revision();
+        self.take_turns(ks, now);
+    }
+
+    pub fn handle_timeout(&mut self, ks: &Keyspace, now: Now) {
+        while self.timers.first().is_some_and(|(due, _)| *due <= now.mono) {
+            let Some((_, edge)) = self.timers.pop_first() else { break };
+            if let Some(session) = self.sessions.get_mut(&edge) {
+                if let Session::Live(live) = session {
+                    live.overdue = true;
+                }
+                wake(&edge, session, &mut self.turns);
+            }
+        }
+        self.take_turns(ks, now);
+    }
+
+    pub fn poll_output(&mut self) -> Option<FeedOutput> {
+        self.outputs.pop_front()
+    }
+
+    pub fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
+        if !self.turns.is_empty() {
+            return Some((Mono::ZERO, "edges wait for their turn"));
+        }
+        self.timers.first().map(|(due, _)| (*due, "look after an edge"))
+    }
+
+    fn greet(
+        &mut self,
+        edge: &Name,
+        incarnation: Incarnation,
+        applied: Position,
+        session: u32,
+        ks: &mut Keyspace,
+    ) -> (Inbox, Cursor) {
+        let (inbox, announced) = Inbox::open(edge, incarnation, ks);
+        if let Some(was) = announced {
+            let edge = edge.clone();
+            self.outputs.push_back(FeedOutput::NewIncarnation { edge, was, is: incarnation });
+        }
+        let mut cursor = Cursor::new(edge, session);
+        // Another disk's position is not believed: resynced, not guessed.
+        cursor.seek(self.known(applied, ks).filter(|_| announced.is_none()));
+        (inbox, cursor)
+    }
+
+    /// Answers hello with all there is, or a bookmark.
+    fn begin(&mut self, edge: &Name, inbox: Inbox, cursor: Cursor, ks: &Keyspace, now: Now) {
+        self.handle_edge_up(edge, now);
+        let live = Live { cursor, inbox, due: Mono::ZERO, waiting: false, overdue: false };
+        self.sessions.insert(edge.clone(), Session::Live(Box::new(live)));
+        self.serve(edge, true, ks, now);
+    }
+
+    /// Whether the edge said hello with this session last.
+    fn in_session(&mut self, edge: &Name, session: u32) -> bool {
+        self.live(edge).is_some_and(|live| live.cursor.session() == session)
+    }
+
+    fn known(&self, position: Position, ks: &Keyspace) -> Option<Position> {
+        self.terms.contains(position, ks.revision()).then_some(position)
+    }
+
+    fn handle_ack(
+        &mut self,
+        edge: &Name,
+        batch: u32,
+        part: u32,
+        ks: &Keyspace,
+        now: Now,
+    ) -> Result<(), Misbehaviour> {
+        let Some(live) = self.live(edge) else { return Ok(()) };
+        if live.cursor.handle_ack(batch, part)? {
+            self.serve(edge, false, ks, now);
+        }
+        Ok(())
+    }
+
+    fn handle_nack(&mut self, edge: &Name, batch: u32, applied: Position, ks: &Keyspace, now: Now) {
+        let position = self.known(applied, ks);
+        let Some(live) = self.live(edge) else { return };
+        if live.cursor.is_new_nack(batch) {
+            live.cursor.seek(position);
+            self.stats.nacks += 1;
+            self.serve(edge, true, ks, now);
+        }
+    }
+
+    fn handle_up(
+        &mut self,
+        edge: &Name,
+        lane: Lane,
+        after: Option<u64>,
+        entries: Vec<Entry>,
+        ks: &mut Keyspace,
+    ) -> Result<(), Misbehaviour> {
+        let Some(live) = self.live(edge) else { return Ok(()) };
+        let received = live.inbox.receive(lane, after, entries, ks)?;
+        let (incarnation, seq) = (live.inbox.incarnation(), live.inbox.stored(lane));
+        let reply = match received {
+            Received::Gap => ToEdge::UpNack { lane, seq },
+            Received::Taken(taken) => {
+                self.stats.up_entries += taken.len() as u64;
+                self.stats.up_repeated += u64::from(taken.is_empty());
+                self.outputs.extend(taken.into_iter().map(|entry| hand_out(edge, incarnation, lane, entry)));
+                ToEdge::UpAck { lane, seq }
+            }
+        };
+        self.send(edge, &reply);
+        Ok(())
+    }
+
+    fn live(&mut self, edge: &Name) -> Option<&mut Live> {
+        match self.sessions.get_mut(edge)? {
+            Session::Greeting => None,
+            Session::Live(live) => Some(live),
+        }
+    }
+
+    fn take_turns(&mut self, ks: &Keyspace, now: Now) {
+        for _ in 0..TURNS_PER_CYCLE {
+            let Some(edge) = self.turns.pop_front() else { return };
+            let Some(live) = self.live(&edge) else { continue };
+            live.waiting = false;
+            let overdue = std::mem::take(&mut live.overdue);
+            if overdue && live.cursor.has_unacked() {
+                live.cursor.rewind();
+                self.stats.stalls += 1;
+            }
+            let bookmark =
+                overdue && self.live(&edge).is_some_and(|live| live.cursor.is_behind(ks.revision()));
+            self.serve(&edge, bookmark, ks, now);
+        }
+    }
+
+    /// Sends what the edge's window allows and sets its timer.
+    fn serve(&mut self, edge: &Name, mut bookmark: bool, ks: &Keyspace, now: Now) {
+        let Some(Session::Live(live)) = self.sessions.get_mut(edge) else { return };
+        while let Some(Next { part, oversized }) = live.cursor.next_part(ks, &self.terms, bookmark) {
+            bookmark = false;
+            self.stats.parts += 1;
+            self.stats.snapshots += u64::from(part.base.is_none() && part.part == 0);
+            for key in oversized {
+                self.outputs.push_back(FeedOutput::Oversized { edge: edge.clone(), key });
+            }
+            let payload = encode(&ToEdge::Part(part));
+            self.outputs.push_back(FeedOutput::Send { edge: edge.clone(), class: Class::State, payload });
+        }
+        let wait = if live.cursor.has_unacked() { STALL } else { BOOKMARK_INTERVAL };
+        self.timers.remove(&(live.due, edge.clone()));
+        live.due = now.mono + wait;
+        self.timers.insert((live.due, edge.clone()));
+    }
+
+    fn send(&mut self, edge: &Name, message: &ToEdge) {
+        let payload = encode(message);
+        self.outputs.push_back(FeedOutput::Send { edge: edge.clone(), class: Class::State, payload });
+    }
+}
+
+fn wake(edge: &Name, session: &mut Session, turns: &mut VecDeque<Name>) {
+    let Session::Live(live) = session else { return };
+    if !live.waiting {
+        live.waiting = true;
+        turns.push_back(edge.clone());
+    }
+}
+
+fn edge_of(scope: &str) -> Option<Name> {
+    Name::new(scope.strip_prefix("/e/")?.strip_suffix('/')?).ok()
+}
+
+fn hand_out(edge: &Name, incarnation: Incarnation, lane: Lane, Entry { seq, body }: Entry) -> FeedOutput {
+    let edge = edge.clone();
+    match body {
+        Body::Data { key, payload } => {
+            FeedOutput::Up { edge, incarnation, entry: UpEntry { seq, class: lane.class(), key, payload } }
+        }
+        Body::Gap { from } => FeedOutput::Gap { edge, incarnation, from, to: seq },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,346 @@
+//! What waits at the edge to go up, kept in the keyspace under `/o/<lane>/<seq>` until the cloud has stored it.
+//!
+//! | lane | bound reached |
+//! |---|---|
+//! | state: latest of a key only | a new key is refused, known keys go on |
+//! | event: each one | the new one is refused |
+//! | telemetry: a ring | the oldest give way; one gap entry names them |
+//!
+//! What was accepted in the first two lanes is never dropped: whoever is refused can say so to where it came from.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bus::Class;
+use bytes::Bytes;
+use thiserror::Error;
+
+use crate::key::Key;
+use crate::keyspace::{Keyspace, MAX_VALUE_LEN};
+use crate::sync::{Body, Entry, Lane, Misbehaviour, ToCloud, encode};
+
+/// 1000 devices with 32 properties each wait at most once per property.
+pub const MAX_STATE_ENTRIES: usize = 32_768;
+/// A day of one event every ten seconds.
+pub const MAX_EVENT_ENTRIES: usize = 8_192;
+/// Samples are worth less the older they are: about an hour of one a second.
+pub const MAX_TELEMETRY_ENTRIES: usize = 4_096;
+/// Each lane's payloads and keys; all of them are in memory too, on an edge that has 64 MB.
+pub const MAX_LANE_BYTES: usize = 4 << 20;
+/// The longest key of an entry, in bytes.
+pub const MAX_KEY_LEN: usize = Key::MAX_LEN;
+
+/// Entries are sent while less than this is unacknowledged: 90 ms of a link of 3 Mbit/s, so that what is fresh does
+/// not wait for what is old.
+const WINDOW_BYTES: usize = 32 << 10;
+/// One message holds about this much, and at least one entry; the lanes take turns by message.
+const MESSAGE_BYTES: usize = 8 << 10;
+/// What an entry costs besides key and payload.
+const ENTRY_BYTES: usize = 24;
+/// Numbers are reserved on the disk by the block, so that none is used twice after the lane ran empty.
+const SEQ_BLOCK: u64 = 1024;
+
+/// Why an entry was not accepted. The caller tells where it came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum PushError {
+    #[error("key of {0} bytes is over the limit of {MAX_KEY_LEN}")]
+    KeyTooLong(usize),
+    #[error("payload of {0} bytes is over the limit of {MAX_VALUE_LEN}")]
+    TooLarge(usize),
+    #[error("the outbox is full: the cloud was away for too long")]
+    Full,
+}
+
+#[derive(Debug)]
+struct Row {
+    bytes: usize,
+    /// Of a state entry.
+    key: Option<Arc<str>>,
+    gap: bool,
+}
+
+/// One lane.
+#[derive(Debug)]
+struct Queue {
+    lane: Lane,
+    max_entries: usize,
+    rows: BTreeMap<u64, Row>,
+    bytes: usize,
+    by_key: BTreeMap<Arc<str>, u64>,
+    next: u64,
+    reserved: u64,
+    /// The last entry sent since the last start from the first; `None`: start there.
+    sent: Option<u64>,
+    /// Last entry and size of each unacknowledged message.
+    in_flight: VecDeque<(u64, usize)>,
+}
+
+/// The outbox of one edge.
+#[derive(Debug)]
+pub struct Outbox {
+    queues: [Queue; 3],
+    /// Whose turn it is.
+    turn: usize,
+}
+
+impl Outbox {
+    /// The outbox as the keyspace kept it. Rows that are unreadable are dropped.
+    pub fn load(ks: &mut Keyspace) -> Self {
+        Self { queues: Lane::ALL.map(|lane| Queue::load(lane, ks)), turn: 0 }
+    }
+
+    /// Takes one entry. `key` names it to the cloud, as in `reported/default/pump-1/pressure`. State entries replace an
+    /// older one of their key, commands' results are events, bulk is telemetry.
+    pub fn push(
+        &mut self,
+        class: Class,
+        key: &str,
+        payload: Bytes,
+        ks: &mut Keyspace,
+    ) -> Result<(), PushError> {
+        if key.len() > MAX_KEY_LEN {
+            return Err(PushError::KeyTooLong(key.len()));
+        }
+        if payload.len() > MAX_VALUE_LEN {
+            return Err(PushError::TooLarge(payload.len()));
+        }
+        let queue = &mut self.queues[Lane::of(class) as usize];
+        match queue.lane {
+            Lane::State => queue.replace(key, payload, ks),
+            Lane::Event => queue.append_within(key, payload, ks),
+            Lane::Telemetry => {
+                queue.append(Body::Data { key: key.to_owned(), payload }, ks);
+                queue.shed(ks);
+                Ok(())
+            }
+        }
+    }
+
+    /// How many entries wait.
+    pub fn len(&self) -> usize {
+        self.queues.iter().map(|queue| queue.rows.len()).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Sends from the first again: on a new link, or because nothing was acknowledged for too long.
+    pub(crate) fn rewind(&mut self) {
+        self.queues.iter_mut().for_each(Queue::rewind);
+    }
+
+    pub(crate) fn has_unacked(&self) -> bool {
+        self.queues.iter().any(|queue| !queue.in_flight.is_empty())
+    }
+
+    /// The next message, if the window allows one.
+    pub(crate) fn next_message(&mut self, ks: &Keyspace) -> Option<ToCloud> {
+        let unacked: usize = self.queues.iter().flat_map(|q| &q.in_flight).map(|(_, bytes)| bytes).sum();
+        if unacked >= WINDOW_BYTES {
+            return None;
+        }
+        let turn = self.turn;
+        let at = (turn..turn + 3).map(|n| n % 3).find(|at| self.queues[*at].has_unsent())?;
+        self.turn = at + 1;
+        Some(self.queues[at].take(ks))
+    }
+
+    /// The cloud stored everything up to `seq`.
+    pub(crate) fn handle_ack(&mut self, lane: Lane, seq: u64, ks: &mut Keyspace) -> Result<(), Misbehaviour> {
+        let queue = &mut self.queues[lane as usize];
+        if seq >= queue.next {
+            return Err(Misbehaviour::AckedUnsent);
+        }
+        while let Some(first) = queue.rows.first_key_value().map(|(first, _)| *first).filter(|n| *n <= seq) {
+            queue.remove(first, ks);
+        }
+        queue.in_flight.retain(|(last, _)| *last > seq);
+        Ok(())
+    }
+
+    /// The cloud missed something after `seq`.
+    pub(crate) fn handle_nack(&mut self, lane: Lane) {
+        self.queues[lane as usize].rewind();
+    }
+}
+
+impl Queue {
+    fn load(lane: Lane, ks: &mut Keyspace) -> Self {
+        let max_entries = match lane {
+            Lane::State => MAX_STATE_ENTRIES,
+            Lane::Event => MAX_EVENT_ENTRIES,
+            Lane::Telemetry => MAX_TELEMETRY_ENTRIES,
+        };
+        let stored = ks.get(&reserved_key(lane)).and_then(|bytes| <[u8; 8]>::try_from(&bytes[..]).ok());
+        let reserved = stored.map_or(1, u64::from_be_bytes);
+        let mut queue = Self {
+            lane,
+            max_entries,
+            rows: BTreeMap::new(),
+            bytes: 0,
+            by_key: BTreeMap::new(),
+            next: reserved,
+            reserved,
+            sent: None,
+            in_flight: VecDeque::new(),
+        };
+        let rows: Vec<(Key, Bytes)> =
+            ks.range(&prefix(lane)).map(|(key, value)| (key.clone(), value.clone())).collect();
+        for (key, value) in rows {
+            match parse(lane, &key, &value) {
+                Some((seq, body)) => queue.enlist(seq, &body),
+                None => ks.delete(&key),
+            }
+        }
+        // The highest row is the last one pushed: rows leave from below, or because a later one replaces them.
+        if let Some((last, _)) = queue.rows.last_key_value() {
+            queue.next = last + 1;
+        }
+        queue
+    }
+
+    fn enlist(&mut self, seq: u64, body: &Body) {
+        let (bytes, key, gap) = match body {
+            Body::Data { key, payload } => {
+                (key.len() + payload.len() + ENTRY_BYTES, Some(key.as_str()), false)
+            }
+            Body::Gap { .. } => (ENTRY_BYTES, None, true),
+        };
+        let key = key.filter(|_| self.lane == Lane::State).map(Arc::<str>::from);
+        if let Some(key) = &key {
+            self.by_key.insert(Arc::clone(key), seq);
+        }
+        self.bytes += bytes;
+        self.rows.insert(seq, Row { bytes, key, gap });
+    }
+
+    fn put(&mut self, seq: u64, body: &Body, ks: &mut Keyspace) {
+        ks.put(row_key(self.lane, seq), encode(body));
+        self.enlist(seq, body);
+    }
+
+    fn remove(&mut self, seq: u64, ks: &mut Keyspace) {
+        let Some(row) = self.rows.remove(&seq) else { return };
+        ks.delete(&row_key(self.lane, seq));
+        self.bytes -= row.bytes;
+        if let Some(key) = row.key {
+            self.by_key.remove(&key);
+        }
+    }
+
+    fn append(&mut self, body: Body, ks: &mut Keyspace) {
+        let seq = self.next;
+        self.next += 1;
+        if seq >= self.reserved {
+            self.reserved = seq + SEQ_BLOCK;
+            let value = Bytes::copy_from_slice(&self.reserved.to_be_bytes());
+            ks.put(Key::literal(&reserved_key(self.lane)), value);
+        }
+        self.put(seq, &body, ks);
+    }
+
+    fn append_within(&mut self, key: &str, payload: Bytes, ks: &mut Keyspace) -> Result<(), PushError> {
+        self.room(0, 0, key, &payload)?;
+        self.append(Body::Data { key: key.to_owned(), payload }, ks);
+        Ok(())
+    }
+
+    /// The new entry goes to the end: the old one may be on its way already.
+    fn replace(&mut self, key: &str, payload: Bytes, ks: &mut Keyspace) -> Result<(), PushError> {
+        match self.by_key.get(key).copied() {
+            None => self.room(0, 0, key, &payload)?,
+            Some(old) => {
+                let bytes = self.rows.get(&old).map_or(0, |row| row.bytes);
+                self.room(1, bytes, key, &payload)?;
+                self.remove(old, ks);
+            }
+        }
+        self.append(Body::Data { key: key.to_owned(), payload }, ks);
+        Ok(())
+    }
+
+    /// Whether an entry fits once `entries` of together `bytes` have left.
+    fn room(&self, entries: usize, bytes: usize, key: &str, payload: &Bytes) -> Result<(), PushError> {
+        let after = self.bytes - bytes + key.len() + payload.len() + ENTRY_BYTES;
+        let fits = self.rows.len() - entries < self.max_entries && after <= MAX_LANE_BYTES;
+        if fits { Ok(()) } else { Err(PushError::Full) }
+    }
+
+    /// Turns the oldest entries into one gap until the lane is within its bounds.
+    fn shed(&mut self, ks: &mut Keyspace) {
+        while self.rows.len() > self.max_entries || self.bytes > MAX_LANE_BYTES {
+            let mut oldest = self.rows.iter().map(|(seq, row)| (*seq, row.gap));
+            let (first, second) = (oldest.next(), oldest.next());
+            let (Some((first, is_gap)), Some((second, _))) = (first, second) else { return };
+            let (from, into) = match is_gap {
+                true => (self.gap_from(first, ks), second),
+                false => (first, first),
+            };
+            self.remove(first, ks);
+            self.remove(into, ks);
+            self.put(into, &Body::Gap { from }, ks);
+        }
+    }
+
+    fn gap_from(&self, seq: u64, ks: &Keyspace) -> u64 {
+        match self.body(seq, ks) {
+            Some(Body::Gap { from }) => from,
+            Some(Body::Data { .. }) | None => seq,
+        }
+    }
+
+    fn body(&self, seq: u64, ks: &Keyspace) -> Option<Body> {
+        let key = row_key(self.lane, seq);
+        parse(self.lane, &key, ks.get(key.as_str())?).map(|(_, body)| body)
+    }
+
+    fn rewind(&mut self) {
+        self.sent = None;
+        self.in_flight.clear();
+    }
+
+    fn unsent(&self) -> impl Iterator<Item = (&u64, &Row)> {
+        self.rows.range((Bound::Excluded(self.sent.unwrap_or(0)), Bound::Unbounded))
+    }
+
+    fn has_unsent(&self) -> bool {
+        self.unsent().next().is_some()
+    }
+
+    fn take(&mut self, ks: &Keyspace) -> ToCloud {
+        let (mut bytes, mut entries, mut last) = (0, Vec::new(), 0);
+        for (seq, row) in self.unsent() {
+            if bytes + row.bytes > MESSAGE_BYTES && bytes > 0 {
+                break;
+            }
+            bytes += row.bytes;
+            last = *seq;
+            entries.extend(self.body(*seq, ks).map(|body| Entry { seq: *seq, body }));
+        }
+        let after = self.sent.replace(last);
+        self.in_flight.push_back((last, bytes));
+        ToCloud::Up { lane: self.lane, after, entries }
+    }
+}
+
+fn prefix(lane: Lane) -> String {
+    format!("/o/{}/", lane.as_str())
+}
+
+fn row_key(lane: Lane, seq: u64) -> Key {
+    Key::literal(&format!("/o/{}/{seq:020}", lane.as_str()))
+}
+
+fn reserved_key(lane: Lane) -> String {
+    format!("/sync/seq/{}", lane.as_str())
+}
+
+fn parse(lane: Lane, key: &Key, value: &Bytes) -> Option<(u64, Body)> {
+    let seq = key.as_str().strip_prefix(&prefix(lane))?.parse().ok()?;
+    Some((seq, minicbor::decode(value).ok()?))
+}
+
+#[cfg(test)]
+mod tests;

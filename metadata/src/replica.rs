@@ -1,0 +1,315 @@
+//! The edge's half of the sync: its copy of what it must know, under `/m/`, and the outbox.
+//!
+//! ```text
+//!            link_up: hello              first part: base is where we stand, or none
+//!   Offline ---------------> Following ---------------------------------------------> Staging
+//!      ^                      ^     ^                                                   |  |
+//!      |                      |     +--- last part: all of it in this one cycle --------+  |
+//!      |                      +--------- a part that does not follow: nack -----------------+
+//!      +-- link_down (from anywhere; what was staged is dropped)
+//! ```
+//! Acks wait, like every output, until the cycle's commit is durable.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bus::backoff::Jitter;
+use bus::twin::Incarnation;
+use bus::{Class, Mono, Now};
+use bytes::Bytes;
+
+use crate::key::Key;
+use crate::keyspace::Keyspace;
+use crate::outbox::{Outbox, PushError};
+use crate::sync::{Misbehaviour, Part, Position, Put, ToCloud, ToEdge, encode};
+
+/// Without an answer to hello or an ack for this long, says it again. The link repairs losses itself and ends after
+/// 45 s of silence; this is for what got lost between link and core.
+pub const STALL: Duration = Duration::from_secs(30);
+
+/// The largest batch staged, names and values: all an edge may be told to know, as that is in memory too on a device
+/// of 64 MB. A cloud that sends more is told so by the end of the link.
+pub const MAX_BATCH_BYTES: usize = 16 << 20;
+
+const INCARNATION: &str = "/sync/incarnation";
+const APPLIED: &str = "/sync/applied";
+const COPY: &str = "/m/";
+
+/// What the replica wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplicaOutput {
+    /// Send to the cloud, channel metadata.
+    Send { class: Class, payload: Bytes },
+    /// These keys under `/m/` have new values or are gone, in this cycle.
+    Changed(Vec<Key>),
+    /// The copy was made anew from a snapshot: the cloud may not know what it was told before, say it again.
+    Resynced,
+    /// Close the link.
+    Misbehaved(Misbehaviour),
+}
+
+#[derive(Debug)]
+struct Staging {
+    batch: u32,
+    next_part: u32,
+    snapshot: bool,
+    bytes: usize,
+    writes: BTreeMap<Key, Option<Bytes>>,
+}
+
+#[derive(Debug)]
+struct Link {
+    session: u32,
+    /// The cloud has answered.
+    heard: bool,
+    staging: Option<Staging>,
+    /// The last batch applied in this session.
+    done: Option<u32>,
+    /// When to say again what is unanswered.
+    deadline: Mono,
+}
+
+/// The replica of one edge.
+#[derive(Debug)]
+pub struct Replica {
+    incarnation: Incarnation,
+    applied: Position,
+    outbox: Outbox,
+    link: Option<Link>,
+    /// Draws sessions.
+    jitter: Jitter,
+    /// Drained after each handle, which adds at most a window of messages.
+    outputs: VecDeque<ReplicaOutput>,
+}
+
+impl Replica {
+    /// The replica as the keyspace kept it. `seed` must be random at each start: sessions come of it, and for a keyspace
+    /// that has none the incarnation, by which a wiped disk is known.
+    pub fn load(ks: &mut Keyspace, seed: u64) -> Self {
+        let incarnation = ks.get(INCARNATION).and_then(|bytes| minicbor::decode(bytes).ok());
+        let mut jitter = Jitter::new(seed);
+        let incarnation = incarnation.unwrap_or_else(|| Incarnation(jitter.next_u64()));
+        ks.put(Key::literal(INCARNATION), encode(&incarnation));
+        let applied = ks.get(APPLIED).and_then(|bytes| minicbor::decode(bytes).ok()).unwrap_or_default();
+        let outbox = Outbox::load(ks);
+        Self { incarnation, applied, outbox, link: None, jitter, outputs: VecDeque::new() }
+    }
+
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// The state of the cloud that the copy equals.
+    pub fn applied(&self) -> Position {
+        self.applied
+    }
+
+    /// How many entries wait in the outbox.
+    pub fn outbox_len(&self) -> usize {
+        self.outbox.len()
+    }
+
+    /// Puts an entry into the outbox; see [`Outbox::push`].
+    pub fn push(
+        &mut self,
+        class: Class,
+        key: &str,
+        payload: Bytes,
+        ks: &mut Keyspace,
+        now: Now,
+    ) -> Result<(), PushError> {
+        self.outbox.push(class, key, payload, ks)?;
+        self.send_up(ks, now);
+        Ok(())
+    }
+
+    /// A link to the cloud stands.
+    pub fn handle_link_up(&mut self, ks: &Keyspace, now: Now) {
+        self.say_hello(now);
+        self.outbox.rewind();
+        self.send_up(ks, now);
+    }
+
+    pub fn handle_link_down(&mut self) {
+        self.link = None;
+    }
+
+    /// A frame of [`bus::Channel::Metadata`] arrived from the cloud.
+    pub fn handle_frame(&mut self, payload: &[u8], ks: &mut Keyspace, now: Now) {
+        let Some(link) = &mut self.link else { return };
+        let outcome = match minicbor::decode::<ToEdge>(payload) {
+            Err(_) => Err(Misbehaviour::Malformed),
+            Ok(ToEdge::Part(part)) if part.session != link.session => Ok(()),
+            Ok(ToEdge::Part(part)) => {
+                link.heard = true;
+                self.handle_part(part, ks)
+            }
+            Ok(ToEdge::UpAck { lane, seq }) => {
+                link.deadline = now.mono + STALL;
+                self.outbox.handle_ack(lane, seq, ks)
+            }
+            Ok(ToEdge::UpNack { lane, .. }) => {
+                self.outbox.handle_nack(lane);
+                Ok(())
+            }
+        };
+        match outcome {
+            Ok(()) => self.send_up(ks, now),
+            Err(what) => {
+                self.link = None;
+                self.outputs.push_back(ReplicaOutput::Misbehaved(what));
+            }
+        }
+    }
+
+    pub fn handle_timeout(&mut self, ks: &Keyspace, now: Now) {
+        let due = self.poll_timeout().is_some_and(|(at, _)| at <= now.mono);
+        let Some(link) = self.link.as_mut().filter(|_| due) else { return };
+        link.deadline = now.mono + STALL;
+        if !link.heard {
+            self.say_hello(now);
+        }
+        self.outbox.rewind();
+        self.send_up(ks, now);
+    }
+
+    pub fn poll_output(&mut self) -> Option<ReplicaOutput> {
+        self.outputs.pop_front()
+    }
+
+    pub fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
+        let link = self.link.as_ref()?;
+        let waits = !link.heard || self.outbox.has_unacked();
+        waits.then_some((link.deadline, "say again what is unanswered"))
+    }
+
+    fn say_hello(&mut self, now: Now) {
+        let session = self.jitter.next_u64() as u32;
+        let deadline = now.mono + STALL;
+        self.link = Some(Link { session, heard: false, staging: None, done: None, deadline });
+        self.send(&ToCloud::Hello { incarnation: self.incarnation, applied: self.applied, session });
+    }
+
+    fn send(&mut self, message: &ToCloud) {
+        self.outputs.push_back(ReplicaOutput::Send { class: Class::State, payload: encode(message) });
+    }
+
+    fn send_up(&mut self, ks: &Keyspace, now: Now) {
+        let Some(link) = &mut self.link else { return };
+        if link.heard && !self.outbox.has_unacked() {
+            link.deadline = now.mono + STALL;
+        }
+        while let Some(message) = self.outbox.next_message(ks) {
+            self.send(&message);
+        }
+    }
+
+    fn handle_part(&mut self, part: Part, ks: &mut Keyspace) -> Result<(), Misbehaviour> {
+        let Some(link) = &mut self.link else { return Ok(()) };
+        let (session, batch, number, end) = (part.session, part.batch, part.part, part.end);
+        match place(&part, link, self.applied) {
+            Place::Repeated => {}
+            Place::Gap => {
+                link.staging = None;
+                self.send(&ToCloud::Nack { batch, applied: self.applied, session });
+                return Ok(());
+            }
+            Place::First => {
+                let snapshot = part.base.is_none();
+                let mut staging =
+                    Staging { batch, next_part: 0, snapshot, bytes: 0, writes: BTreeMap::new() };
+                staging.add(part)?;
+                link.staging = Some(staging);
+            }
+            Place::Next(staging) => staging.add(part)?,
+        }
+        if let Some(end) = end
+            && let Some(staging) = link.staging.take()
+        {
+            link.done = Some(batch);
+            self.apply(staging, end, ks);
+        }
+        self.send(&ToCloud::Ack { batch, part: number, session });
+        Ok(())
+    }
+
+    /// All of a batch, in this one cycle.
+    fn apply(&mut self, staging: Staging, end: Position, ks: &mut Keyspace) {
+        let mut writes = staging.writes;
+        if staging.snapshot {
+            for (key, _) in ks.range(COPY) {
+                writes.entry(key.clone()).or_insert(None);
+            }
+        }
+        writes.retain(|key, value| ks.get(key.as_str()) != value.as_ref());
+        let changed: Vec<Key> = writes.keys().cloned().collect();
+        for (key, value) in writes {
+            match value {
+                Some(value) => ks.put(key, value),
+                None => ks.delete(&key),
+            }
+        }
+        self.applied = end;
+        ks.put(Key::literal(APPLIED), encode(&end));
+        if staging.snapshot {
+            self.outputs.push_back(ReplicaOutput::Resynced);
+        }
+        if !changed.is_empty() {
+            self.outputs.push_back(ReplicaOutput::Changed(changed));
+        }
+    }
+}
+
+/// What a part is to us.
+enum Place<'a> {
+    First,
+    Next(&'a mut Staging),
+    /// Its ack got lost.
+    Repeated,
+    Gap,
+}
+
+/// In this order:
+/// 1. of a batch applied in this session, or staged already: repeated;
+/// 2. the one after the last staged of the same batch: next;
+/// 3. the first of a batch that starts where we stand, or from nothing: first;
+/// 4. all else is a gap.
+fn place<'a>(part: &Part, link: &'a mut Link, applied: Position) -> Place<'a> {
+    if link.done.is_some_and(|done| part.batch <= done) {
+        return Place::Repeated;
+    }
+    if let Some(staging) = link.staging.as_mut() {
+        let staged = (staging.batch, staging.next_part);
+        if (part.batch, part.part) < staged {
+            return Place::Repeated;
+        }
+        if (part.batch, part.part) == staged {
+            // Looked up again, because the borrow of the arm above would outlive it.
+            return link.staging.as_mut().map_or(Place::Gap, Place::Next);
+        }
+    }
+    let starts = part.part == 0 && part.base.is_none_or(|base| base == applied);
+    if starts { Place::First } else { Place::Gap }
+}
+
+impl Staging {
+    fn add(&mut self, part: Part) -> Result<(), Misbehaviour> {
+        for Put { name, value } in part.puts {
+            self.bytes += name.len() + value.len();
+            self.writes.insert(copy_key(&name)?, Some(value));
+        }
+        for name in part.dels {
+            self.bytes += name.len();
+            self.writes.insert(copy_key(&name)?, None);
+        }
+        self.next_part = part.part.saturating_add(1);
+        if self.bytes > MAX_BATCH_BYTES { Err(Misbehaviour::BatchTooLarge) } else { Ok(()) }
+    }
+}
+
+fn copy_key(name: &str) -> Result<Key, Misbehaviour> {
+    Key::new(&format!("{COPY}{name}")).map_err(|_| Misbehaviour::Malformed)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,291 @@
+//! What cloud and edge say to each other, in both directions: minicbor on [`bus::Channel::Metadata`].
+//!
+//! ```text
+//! edge                                  cloud
+//!  | Hello{incarnation, applied} ------> |   where I stand; begins a session
+//!  | <---------------------- Part.. Part |   a batch: takes the edge from one position to the next
+//!  | Ack{batch, part} -----------------> |   opens the window
+//!  | Nack{batch, applied} -------------> |   a gap: stream again from here
+//!  | Up{lane, after, entries} ---------> |   what waits in the outbox
+//!  | <------------------ UpAck{lane, seq}|   stored: drop it
+//!  | <----------------- UpNack{lane, seq}|   a gap: send again from the first
+//! ```
+//! Outputs are held until they are durable, so words of an earlier session may arrive on a new link: parts, acks and
+//! nacks name their session, and those of another are ignored. `Up` and its answers are true in any session.
+//!
+//! Unknown fields are skipped, so that nodes of two versions can talk. Names are those below `/m/` at the edge.
+
+use bus::Class;
+use bus::twin::Incarnation;
+use bytes::Bytes;
+use minicbor::{Decode, Encode};
+use thiserror::Error;
+
+use crate::key::Revision;
+
+/// A revision in one cloud's history. A cloud that was put back to a backup goes on under a new term, so that a
+/// revision number used twice cannot be mistaken for the same state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Encode, Decode)]
+pub struct Position {
+    /// Which run of the cloud made the revision; 0 before the first.
+    #[n(0)]
+    pub term: u64,
+    #[n(1)]
+    pub revision: Revision,
+}
+
+/// Edge to cloud.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum ToCloud {
+    /// The first word on a link.
+    #[n(0)]
+    Hello {
+        #[n(0)]
+        incarnation: Incarnation,
+        #[n(1)]
+        applied: Position,
+        /// Drawn by the edge for each hello.
+        #[n(2)]
+        session: u32,
+    },
+    /// The part, and all before it, has arrived; the last part of a batch: is applied.
+    #[n(1)]
+    Ack {
+        #[n(0)]
+        batch: u32,
+        #[n(1)]
+        part: u32,
+        #[n(2)]
+        session: u32,
+    },
+    /// This batch does not follow from what is applied.
+    #[n(2)]
+    Nack {
+        #[n(0)]
+        batch: u32,
+        #[n(1)]
+        applied: Position,
+        #[n(2)]
+        session: u32,
+    },
+    #[n(3)]
+    Up {
+        #[n(0)]
+        lane: Lane,
+        /// The entry sent before these; `None`: these are the first of the outbox.
+        #[n(1)]
+        after: Option<u64>,
+        #[n(2)]
+        entries: Vec<Entry>,
+    },
+}
+
+/// Cloud to edge.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum ToEdge {
+    #[n(0)]
+    Part(#[n(0)] Part),
+    #[n(1)]
+    UpAck {
+        #[n(0)]
+        lane: Lane,
+        #[n(1)]
+        seq: u64,
+    },
+    #[n(2)]
+    UpNack {
+        #[n(0)]
+        lane: Lane,
+        #[n(1)]
+        seq: u64,
+    },
+}
+
+/// One message's share of a batch. A batch folds all revisions from one position to another and is applied in one
+/// commit, when its last part is there. One without changes is a bookmark: it moves a quiet edge on.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Part {
+    /// Counts the batches of one session.
+    #[n(0)]
+    pub batch: u32,
+    /// Counts the parts of one batch.
+    #[n(1)]
+    pub part: u32,
+    /// What the batch changes; `None`: nothing, it is a snapshot, and what it does not name is deleted.
+    #[n(2)]
+    pub base: Option<Position>,
+    /// Where the batch leads; in its last part only.
+    #[n(3)]
+    pub end: Option<Position>,
+    #[n(4)]
+    pub puts: Vec<Put>,
+    #[n(5)]
+    pub dels: Vec<String>,
+    #[n(6)]
+    pub session: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Put {
+    #[n(0)]
+    pub name: String,
+    #[n(1)]
+    #[cbor(with = "octets")]
+    pub value: Bytes,
+}
+
+/// A queue of the outbox. Order is kept within a lane, not across.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Lane {
+    /// Only the latest of a key counts.
+    #[n(0)]
+    State,
+    /// Each one counts.
+    #[n(1)]
+    Event,
+    /// A ring: the oldest give way, and a gap says so.
+    #[n(2)]
+    Telemetry,
+}
+
+impl Lane {
+    pub const ALL: [Self; 3] = [Self::State, Self::Event, Self::Telemetry];
+
+    pub fn of(class: Class) -> Self {
+        match class {
+            Class::State => Self::State,
+            Class::Control | Class::Command | Class::Event => Self::Event,
+            Class::Telemetry | Class::Bulk => Self::Telemetry,
+        }
+    }
+
+    pub fn class(self) -> Class {
+        match self {
+            Self::State => Class::State,
+            Self::Event => Class::Event,
+            Self::Telemetry => Class::Telemetry,
+        }
+    }
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::Event => "event",
+            Self::Telemetry => "telemetry",
+        }
+    }
+}
+
+/// One entry of the outbox. Numbers grow within a lane and an incarnation.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Entry {
+    #[n(0)]
+    pub seq: u64,
+    #[n(1)]
+    pub body: Body,
+}
+
+/// What an entry says; also how the outbox stores it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub enum Body {
+    #[n(0)]
+    Data {
+        #[n(0)]
+        key: String,
+        #[n(1)]
+        #[cbor(with = "octets")]
+        payload: Bytes,
+    },
+    /// The entries numbered `from` up to this one were dropped.
+    #[n(1)]
+    Gap {
+        #[n(0)]
+        from: u64,
+    },
+}
+
+/// What a peer did wrong; the node closes the link with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Error)]
+pub enum Misbehaviour {
+    #[error("malformed metadata packet")]
+    Malformed,
+    #[error("acknowledged what was not sent")]
+    AckedUnsent,
+    #[error("sent a batch over the limit")]
+    BatchTooLarge,
+}
+
+impl Misbehaviour {
+    /// The metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::AckedUnsent => "acked_unsent",
+            Self::BatchTooLarge => "batch_too_large",
+        }
+    }
+}
+
+/// Encoding into a `Vec` cannot fail: the writer is infallible and no type here refuses.
+pub(crate) fn encode(value: &impl Encode<()>) -> Bytes {
+    minicbor::to_vec(value).map(Bytes::from).unwrap_or_default()
+}
+
+mod octets {
+    use bytes::Bytes;
+    use minicbor::{Decoder, Encoder};
+
+    pub(super) fn encode<C, W: minicbor::encode::Write>(
+        bytes: &Bytes,
+        e: &mut Encoder<W>,
+        _: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        e.bytes(bytes)?.ok()
+    }
+
+    pub(super) fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<Bytes, minicbor::decode::Error> {
+        d.bytes().map(Bytes::copy_from_slice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The wire as it is spoken: a change here is a change of the protocol.
+    #[test]
+    fn the_format_is_pinned() {
+        let hex = |bytes: Bytes| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let at = |term, revision| Position { term, revision: Revision(revision) };
+        let hello = ToCloud::Hello { incarnation: Incarnation(7), applied: at(1, 9), session: 3 };
+        assert_eq!(hex(encode(&hello)), "8200830782010903");
+        let part = ToEdge::Part(Part {
+            batch: 1,
+            part: 0,
+            base: Some(at(1, 9)),
+            end: Some(at(1, 12)),
+            puts: vec![Put { name: "lease".into(), value: Bytes::from_static(b"\x01") }],
+            dels: vec!["a".into()],
+            session: 3,
+        });
+        assert_eq!(hex(encode(&part)), "82008187010082010982010c8182656c65617365410181616103");
+        let data = Body::Data { key: "k".into(), payload: Bytes::from_static(b"v") };
+        let entries = vec![Entry { seq: 5, body: data }, Entry { seq: 6, body: Body::Gap { from: 6 } }];
+        let up = ToCloud::Up { lane: Lane::Telemetry, after: None, entries };
+        assert_eq!(hex(encode(&up)), "82038302f6828205820082616b4176820682018106");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_packet_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(packet) = minicbor::decode::<ToEdge>(&bytes) {
+                prop_assert_eq!(minicbor::decode::<ToEdge>(&encode(&packet)).unwrap(), packet);
+            }
+            if let Ok(packet) = minicbor::decode::<ToCloud>(&bytes) {
+                prop_assert_eq!(minicbor::decode::<ToCloud>(&encode(&packet)).unwrap(), packet);
+            }
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! Cloud and edges joined by links that break, on disks that lose what was not synced: after all faults end, both
+//! sides agree.
+
+mod host;
+mod world;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use self::world::{World, key};
+use crate::Revision;
+use bus::Class;
+
+#[derive(Clone, Copy)]
+struct Faults {
+    cuts: u64,
+    crashes: u64,
+    wipes: u64,
+    losses: u64,
+    /// Time passes while frames wait.
+    waits: u64,
+    /// The largest value written at the cloud, in bytes.
+    size: u64,
+}
+
+/// Nothing fails, and time stands still while frames are under way.
+const CALM: Faults = Faults { cuts: 0, crashes: 0, wipes: 0, losses: 0, waits: 0, size: 64 };
+
+fn run(seed: u64, steps: u64, faults: Faults) -> World {
+    let mut world = World::new(seed, 3);
+    for _ in 0..steps {
+        step(&mut world, faults);
+    }
+    world.settle();
+    world.check_quiet();
+    world
+}
+
+/// One event, drawn by weight.
+fn step(world: &mut World, faults: Faults) {
+    let at = world.below(3) as usize;
+    let Faults { cuts, crashes, wipes, losses, waits, size } = faults;
+    let weights = [8, 4, 4, 4, 30, 30, 12, 12, 20, 1, waits, cuts, crashes, crashes, wipes, losses];
+    let mut draw = world.below(weights.iter().sum());
+    let event = weights.iter().position(|weight| {
+        let hit = draw < *weight;
+        draw = draw.saturating_sub(*weight);
+        hit
+    });
+    match event.unwrap() {
+        0 => {
+            let writes = 1 + world.below(6);
+            world.cloud_writes(writes, size);
+        }
+        1 => world.push(at, Class::State),
+        2 => world.push(at, Class::Event),
+        3 => world.push(at, Class::Telemetry),
+        4 => drop(world.deliver_up(at)),
+        5 => drop(world.deliver_down(at)),
+        6 => world.sync_cloud(),
+        7 => world.sync_edge(at),
+        8 => world.connect(at),
+        9 => {
+            let before = Revision(world.below(world.cloud.ks.revision().0 + 2));
+            world.cloud.ks.compact(before);
+            world.end_cloud_cycle();
+        }
+        10 => world.pass(Duration::from_secs(13)),
+        11 => world.cut(at),
+        12 => world.crash_edge(at),
+        13 => world.crash_cloud(),
+        14 => world.wipe_edge(at),
+        _ => world.lose(at),
+    }
+}
+
+#[test]
+fn without_faults_all_is_streamed_and_nothing_nacked() {
+    for seed in 0..20 {
+        let world = run(seed, 600, CALM);
+        let stats = world.cloud.core.stats();
+        assert_eq!((stats.nacks, stats.stalls, stats.misbehaved), (0, 0, 0), "seed {seed}");
+        assert_eq!(world.incarnations, 0);
+    }
+}
+
+#[test]
+fn breaking_links_lose_nothing() {
+    for seed in 0..60 {
+        let world = run(1000 + seed, 600, Faults { waits: 2, cuts: 12, ..CALM });
+        assert_eq!(world.incarnations, 0);
+    }
+}
+
+#[test]
+fn crashes_on_both_sides_lose_nothing_that_was_durable() {
+    for seed in 0..100 {
+        run(2000 + seed, 800, Faults { waits: 2, cuts: 6, crashes: 5, ..CALM });
+    }
+}
+
+#[test]
+fn large_values_go_in_parts_while_all_breaks() {
+    for seed in 0..40 {
+        run(3000 + seed, 800, Faults { waits: 2, cuts: 5, crashes: 3, size: 30_000, ..CALM });
+    }
+}
+
+#[test]
+fn frames_lost_between_link_and_core_are_found() {
+    for seed in 0..60 {
+        run(4000 + seed, 800, Faults { waits: 2, cuts: 3, losses: 25, size: 8_000, ..CALM });
+    }
+}
+
+#[test]
+fn wiped_disks_are_seen_and_resynced() {
+    let mut seen = 0;
+    for seed in 0..40 {
+        let world =
+            run(5000 + seed, 800, Faults { waits: 2, cuts: 6, crashes: 3, wipes: 3, losses: 3, size: 3_000 });
+        seen += world.incarnations;
+    }
+    assert!(seen > 20, "{seen} wiped disks seen");
+}
+
+#[test]
+fn a_cloud_restored_from_a_backup_is_not_mistaken_for_the_one_before() {
+    for seed in 0..20 {
+        let mut world = World::new(6000 + seed, 3);
+        world.cloud_writes(20, 64);
+        world.settle();
+        let backup = world.cloud.store.clone();
+        world.cloud.ks.put(key("/all/after-the-backup"), "1".into());
+        world.end_cloud_cycle();
+        world.settle();
+        let ahead = world.edges[0].host.core.applied();
+        world.start_cloud(backup);
+        // Past the edges' revision, so that the number alone would look fine.
+        while world.cloud.ks.revision() <= ahead.revision {
+            world.cloud_writes(1, 64);
+        }
+        let before = world.resyncs;
+        world.settle();
+        world.check_quiet();
+        assert_eq!(world.resyncs - before, 3, "seed {seed}");
+    }
+}
+
+#[test]
+fn what_is_meant_for_one_edge_goes_before_what_is_meant_for_all() {
+    let mut world = World::new(1, 3);
+    world.cloud.ks.put(key("/all/x"), "all".into());
+    world.cloud.ks.put(key("/e/edge-0/x"), "own".into());
+    world.end_cloud_cycle();
+    world.settle();
+    world.check_quiet();
+    assert_eq!(world.edges[0].copy()["x"], "own");
+    world.cloud.ks.delete(&key("/e/edge-0/x"));
+    world.end_cloud_cycle();
+    world.settle();
+    world.check_quiet();
+    assert_eq!(world.edges[0].copy()["x"], "all");
+}
+
+#[test]
+fn the_same_seed_makes_the_same_history() {
+    let faults = Faults { waits: 2, cuts: 6, crashes: 3, wipes: 1, losses: 5, size: 2_000 };
+    let (one, two) = (run(7, 1500, faults), run(7, 1500, faults));
+    let rows = |world: &World| {
+        world
+            .cloud
+            .ks
+            .changes("/", Revision::ZERO)
+            .map(|(k, r, v)| (k.clone(), r, v.cloned()))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(rows(&one), rows(&two));
+}
+
+#[test]
+fn an_edge_that_slept_past_compaction_gets_one_snapshot() {
+    let mut world = World::new(9, 3);
+    world.cloud_writes(10, 64);
+    world.settle();
+    world.cut(0);
+    for _ in 0..30 {
+        world.cloud_writes(3, 64);
+    }
+    world.run();
+    let before = world.cloud.ks.revision();
+    world.cloud.ks.compact(before);
+    world.end_cloud_cycle();
+    let resyncs = world.resyncs;
+    world.settle();
+    world.check_quiet();
+    assert_eq!(world.resyncs - resyncs, 1);
+}
+
+#[test]
+fn a_far_behind_edge_is_caught_up_in_one_commit_without_flooding_the_link() {
+    let mut world = World::new(10, 1);
+    world.settle();
+    for n in 0..200 {
+        world.cloud.ks.put(key(&format!("/e/edge-0/{n}")), vec![1; 3000].into());
+        world.end_cloud_cycle();
+    }
+    world.sync_cloud();
+    let before = world.edges[0].host.ks.revision();
+    let (mut most, mut seen) = (0, BTreeSet::new());
+    loop {
+        most = most.max(world.bytes_down(0));
+        if !world.deliver_down(0) {
+            break;
+        }
+        seen.insert(world.edges[0].copy().len());
+        world.sync_edge(0);
+        while world.deliver_up(0) {}
+        world.sync_cloud();
+    }
+    world.check_quiet();
+    assert!(most < 52 << 10, "{most} bytes under way");
+    // Eight revisions went as they came, until the window was full; all others as one.
+    assert_eq!(seen, BTreeSet::from([1, 2, 3, 4, 5, 6, 7, 8, 200]));
+    assert_eq!(world.edges[0].host.ks.revision().0 - before.0, 9);
+}
+
+#[test]
+fn a_quiet_edge_is_moved_on_by_bookmarks() {
+    let mut world = World::new(11, 2);
+    world.settle();
+    let other = key("/e/edge-1/x");
+    world.cloud.ks.put(other, "1".into());
+    world.end_cloud_cycle();
+    world.settle();
+    let applied = world.edges[0].host.core.applied().revision;
+    assert!(applied < world.cloud.ks.revision());
+    world.pass(Duration::from_secs(600));
+    world.settle();
+    assert_eq!(world.edges[0].host.core.applied().revision, world.cloud.ks.revision());
+}

@@ -1,0 +1,394 @@
+//! One cloud, some edges, and an oracle that looks after every event.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use crate::{Feed, FeedOutput, Key, MemoryStore, Position, PushError, Replica, ReplicaOutput, Revision};
+use bus::backoff::Jitter;
+use bus::twin::Incarnation;
+use bus::{Class, Mono, Name, Now, UnixMillis};
+use bytes::Bytes;
+
+use super::host::{Host, Link};
+
+/// One entry that an edge accepted, and the edge's revision that holds it.
+#[derive(Debug, Clone)]
+struct Pushed {
+    revision: Revision,
+    class: Class,
+    key: String,
+    payload: Bytes,
+}
+
+pub(super) struct Edge {
+    pub(super) name: Name,
+    pub(super) host: Host<Replica, ReplicaOutput>,
+    link: Option<Link>,
+    pushed: Vec<Pushed>,
+    applied: Position,
+}
+
+pub(super) struct World {
+    pub(super) cloud: Host<Feed, FeedOutput>,
+    pub(super) edges: Vec<Edge>,
+    pub(super) now: Now,
+    pub(super) rng: Jitter,
+    /// What the cloud was handed, durable or not; the cloud's own record is in its keyspace.
+    counter: u64,
+    pub(super) snapshots: u64,
+    pub(super) resyncs: u64,
+    pub(super) incarnations: u64,
+}
+
+fn seeded(rng: &mut Jitter) -> u64 {
+    rng.next_u64()
+}
+
+pub(super) fn key(text: &str) -> Key {
+    Key::new(text).unwrap()
+}
+
+impl World {
+    pub(super) fn new(seed: u64, edges: usize) -> Self {
+        let mut rng = Jitter::new(seed);
+        let term = seeded(&mut rng);
+        let cloud = Host::start(MemoryStore::default(), |ks| Feed::load(ks, term));
+        let names = (0..edges).map(|n| Name::new(&format!("edge-{n}")).unwrap());
+        let edges = names.map(|name| Edge::new(name, MemoryStore::default(), seeded(&mut rng))).collect();
+        let now = Now { mono: Mono(1), wall: UnixMillis(0) };
+        Self { cloud, edges, now, rng, counter: 0, snapshots: 0, resyncs: 0, incarnations: 0 }
+    }
+
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
+        self.rng.next_u64() % limit
+    }
+
+    fn fresh(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+
+    /// Some writes of the cloud's cores, in one cycle. `size` is the largest value's.
+    pub(super) fn cloud_writes(&mut self, writes: u64, size: u64) {
+        for _ in 0..writes {
+            let at = self.below(self.edges.len() as u64 + 1) as usize;
+            let scope = self.edges.get(at).map_or("/all".to_owned(), |edge| format!("/e/{}", edge.name));
+            let name = key(&format!("{scope}/k{}", self.below(12)));
+            if self.below(4) == 0 {
+                self.cloud.ks.delete(&name);
+            } else {
+                let mut value = self.fresh().to_be_bytes().to_vec();
+                value.resize(8 + self.below(size) as usize, 0);
+                self.cloud.ks.put(name, value.into());
+            }
+        }
+        self.end_cloud_cycle();
+    }
+
+    /// What a node does at the end of a cycle: outputs, seal, wake the feed, its outputs.
+    pub(super) fn end_cloud_cycle(&mut self) {
+        loop {
+            while let Some(output) = self.cloud.core.poll_output() {
+                self.heed(output);
+            }
+            if !self.cloud.seal() {
+                break;
+            }
+            self.cloud.core.handle_commit(&self.cloud.ks, self.now);
+        }
+    }
+
+    fn heed(&mut self, output: FeedOutput) {
+        match output {
+            FeedOutput::Up { edge, incarnation, entry } => {
+                let record = self.record(&edge, incarnation, entry.class, entry.seq);
+                assert_eq!(self.cloud.ks.get(record.as_str()), None, "{record} was delivered twice");
+                let mut value = format!("{} ", entry.key).into_bytes();
+                value.extend_from_slice(&entry.payload);
+                self.cloud.ks.put(record, value.into());
+            }
+            FeedOutput::Gap { edge, incarnation, from, to } => {
+                let record = self.record(&edge, incarnation, Class::Telemetry, to);
+                assert_eq!(self.cloud.ks.get(record.as_str()), None, "{record} was delivered twice");
+                self.cloud.ks.put(record, format!("gap {from}").into());
+            }
+            FeedOutput::NewIncarnation { was, .. } => self.incarnations += u64::from(was.is_some()),
+            FeedOutput::Misbehaved { edge, what } => panic!("{edge}: {what}"),
+            FeedOutput::Oversized { edge, key } => panic!("{edge}: {key} is oversized"),
+            send @ FeedOutput::Send { .. } => self.cloud.hold(send),
+        }
+    }
+
+    fn record(&self, edge: &Name, incarnation: Incarnation, class: Class, seq: u64) -> Key {
+        key(&format!("/c/up/{edge}/{incarnation:?}/{}/{seq:020}", class as u8))
+    }
+
+    /// What is under way to an edge.
+    pub(super) fn bytes_down(&self, at: usize) -> usize {
+        self.edges[at].link.iter().flat_map(|link| &link.down).map(Bytes::len).sum()
+    }
+
+    pub(super) fn sync_cloud(&mut self) {
+        for output in self.cloud.sync() {
+            let FeedOutput::Send { edge, payload, .. } = output else { continue };
+            assert!(payload.len() < bus::frame::MAX_FRAME_LEN);
+            let edge = self.edges.iter_mut().find(|e| e.name == edge).unwrap();
+            if let Some(link) = &mut edge.link {
+                link.down.push_back(payload);
+            }
+        }
+    }
+
+    pub(super) fn push(&mut self, at: usize, class: Class) {
+        let name = format!("k{}", self.below(5));
+        let payload = Bytes::from(self.fresh().to_string());
+        let Self { edges, now, .. } = self;
+        let Edge { host, .. } = &mut edges[at];
+        let outcome = host.core.push(class, &name, payload.clone(), &mut host.ks, *now);
+        assert_eq!(outcome, Ok::<(), PushError>(()));
+        self.end_edge_cycle(at);
+        let revision = self.edges[at].host.ks.revision();
+        self.edges[at].pushed.push(Pushed { revision, class, key: name, payload });
+    }
+
+    pub(super) fn end_edge_cycle(&mut self, at: usize) {
+        let edge = &mut self.edges[at];
+        while let Some(output) = edge.host.core.poll_output() {
+            match output {
+                ReplicaOutput::Misbehaved(what) => panic!("the cloud: {what}"),
+                ReplicaOutput::Resynced => self.resyncs += 1,
+                ReplicaOutput::Changed(keys) => assert!(!keys.is_empty()),
+                send @ ReplicaOutput::Send { .. } => edge.host.hold(send),
+            }
+        }
+        edge.host.seal();
+        let applied = edge.host.core.applied();
+        let back = applied.term == edge.applied.term && applied.revision < edge.applied.revision;
+        assert!(!back, "{:?} after {:?}", applied, edge.applied);
+        edge.applied = applied;
+    }
+
+    pub(super) fn sync_edge(&mut self, at: usize) {
+        let edge = &mut self.edges[at];
+        for output in edge.host.sync() {
+            if let (ReplicaOutput::Send { payload, .. }, Some(link)) = (output, &mut edge.link) {
+                assert!(payload.len() < bus::frame::MAX_FRAME_LEN);
+                link.up.push_back(payload);
+            }
+        }
+    }
+
+    /// One frame arrives, if there is one.
+    pub(super) fn deliver_up(&mut self, at: usize) -> bool {
+        let edge = &mut self.edges[at];
+        let Some(frame) = edge.link.as_mut().and_then(|link| link.up.pop_front()) else { return false };
+        self.cloud.core.handle_frame(&edge.name, &frame, &mut self.cloud.ks, self.now);
+        self.end_cloud_cycle();
+        true
+    }
+
+    pub(super) fn deliver_down(&mut self, at: usize) -> bool {
+        let edge = &mut self.edges[at];
+        let Some(frame) = edge.link.as_mut().and_then(|link| link.down.pop_front()) else { return false };
+        edge.host.core.handle_frame(&frame, &mut edge.host.ks, self.now);
+        self.end_edge_cycle(at);
+        true
+    }
+
+    /// One frame is lost between link and core.
+    pub(super) fn lose(&mut self, at: usize) {
+        let up = self.below(2) == 0;
+        if let Some(link) = &mut self.edges[at].link {
+            let queue: &mut VecDeque<Bytes> = if up { &mut link.up } else { &mut link.down };
+            queue.pop_front();
+        }
+    }
+
+    /// The link breaks; either side may learn of it only when the next one stands.
+    pub(super) fn cut(&mut self, at: usize) {
+        if self.edges[at].link.take().is_none() {
+            return;
+        }
+        if self.below(2) == 0 {
+            self.edges[at].host.core.handle_link_down();
+        }
+        if self.below(2) == 0 {
+            self.cloud.core.handle_edge_down(&self.edges[at].name, self.now);
+        }
+    }
+
+    pub(super) fn connect(&mut self, at: usize) {
+        let edge = &mut self.edges[at];
+        if edge.link.is_some() {
+            return;
+        }
+        edge.link = Some(Link::default());
+        self.cloud.core.handle_edge_up(&edge.name, self.now);
+        edge.host.core.handle_link_up(&edge.host.ks, self.now);
+        self.end_cloud_cycle();
+        self.end_edge_cycle(at);
+    }
+
+    pub(super) fn crash_edge(&mut self, at: usize) {
+        let landed = self.below(self.edges[at].host.store.unsynced() as u64 + 1) as usize;
+        self.restart_edge(at, |host| host.crash(landed));
+    }
+
+    /// The disk is replaced by an empty one.
+    pub(super) fn wipe_edge(&mut self, at: usize) {
+        self.restart_edge(at, |_| MemoryStore::default());
+        self.edges[at].pushed.clear();
+    }
+
+    fn restart_edge(&mut self, at: usize, disk: impl FnOnce(Host<Replica, ReplicaOutput>) -> MemoryStore) {
+        self.cut(at);
+        let seed = seeded(&mut self.rng);
+        let old = self.edges.remove(at);
+        let mut edge = Edge::new(old.name, disk(old.host), seed);
+        let landed = edge.host.ks.revision();
+        edge.pushed = old.pushed.into_iter().filter(|pushed| pushed.revision <= landed).collect();
+        self.edges.insert(at, edge);
+    }
+
+    pub(super) fn crash_cloud(&mut self) {
+        let landed = self.below(self.cloud.store.unsynced() as u64 + 1) as usize;
+        let host =
+            std::mem::replace(&mut self.cloud, Host::start(MemoryStore::default(), |ks| Feed::load(ks, 1)));
+        self.start_cloud(host.crash(landed));
+    }
+
+    /// The cloud runs on this disk from now on.
+    pub(super) fn start_cloud(&mut self, disk: MemoryStore) {
+        for edge in &mut self.edges {
+            if edge.link.take().is_some() {
+                edge.host.core.handle_link_down();
+            }
+        }
+        self.snapshots += self.cloud.core.stats().snapshots;
+        let seed = seeded(&mut self.rng);
+        self.cloud = Host::start(disk, |ks| Feed::load(ks, seed));
+        self.end_cloud_cycle();
+    }
+
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.now.mono = self.now.mono + time;
+        if self.cloud.core.poll_timeout().is_some_and(|(at, _)| at <= self.now.mono) {
+            self.cloud.core.handle_timeout(&self.cloud.ks, self.now);
+            self.end_cloud_cycle();
+        }
+        for at in 0..self.edges.len() {
+            let Edge { host, .. } = &mut self.edges[at];
+            if host.core.poll_timeout().is_some_and(|(due, _)| due <= self.now.mono) {
+                host.core.handle_timeout(&host.ks, self.now);
+                self.end_edge_cycle(at);
+            }
+        }
+    }
+
+    /// No more faults: runs until nothing moves, then past the timers, and again.
+    pub(super) fn settle(&mut self) {
+        (0..self.edges.len()).for_each(|at| self.connect(at));
+        self.run();
+    }
+
+    /// Runs what is connected until nothing moves.
+    pub(super) fn run(&mut self) {
+        for _ in 0..6 {
+            while self.run_once() {}
+            self.pass(Duration::from_secs(31));
+        }
+        while self.run_once() {}
+    }
+
+    fn run_once(&mut self) -> bool {
+        self.sync_cloud();
+        let mut moved = false;
+        for at in 0..self.edges.len() {
+            self.sync_edge(at);
+            moved |= self.deliver_down(at);
+            moved |= self.deliver_up(at);
+        }
+        self.sync_cloud();
+        (0..self.edges.len()).for_each(|at| self.sync_edge(at));
+        moved
+            || self
+                .edges
+                .iter()
+                .any(|e| e.link.as_ref().is_some_and(|l| !l.up.is_empty() || !l.down.is_empty()))
+    }
+
+    /// What must hold when all is quiet.
+    pub(super) fn check_quiet(&self) {
+        for edge in &self.edges {
+            assert_eq!(edge.copy(), self.view(&edge.name), "{}", edge.name);
+            self.check_deliveries(edge);
+        }
+    }
+
+    fn view(&self, edge: &Name) -> BTreeMap<String, Bytes> {
+        let mut view = BTreeMap::new();
+        for scope in ["/all/".to_owned(), format!("/e/{edge}/")] {
+            view.extend(
+                self.cloud.ks.range(&scope).map(|(k, v)| (k.as_str()[scope.len()..].to_owned(), v.clone())),
+            );
+        }
+        view
+    }
+
+    fn check_deliveries(&self, edge: &Edge) {
+        assert_eq!(edge.host.core.outbox_len(), 0, "{}: the outbox is empty", edge.name);
+        for class in [Class::State, Class::Event, Class::Telemetry] {
+            let (delivered, gaps) = self.delivered(edge, class);
+            let pushed: Vec<&Pushed> = edge.pushed.iter().filter(|p| p.class == class).collect();
+            let texts: Vec<String> = pushed.iter().map(|p| p.text()).collect();
+            match class {
+                Class::State => assert_eq!(latest(&delivered), latest(&texts), "{}", edge.name),
+                Class::Event => assert_eq!(delivered, texts, "{}", edge.name),
+                Class::Telemetry | Class::Control | Class::Command | Class::Bulk => {
+                    let known: BTreeSet<&String> = texts.iter().collect();
+                    assert!(delivered.iter().all(|text| known.contains(text)));
+                    assert_eq!(delivered.len() as u64 + gaps, texts.len() as u64, "{}", edge.name);
+                }
+            }
+        }
+    }
+
+    /// What the cloud has of an edge's present incarnation, in order, and how many the gaps name.
+    fn delivered(&self, edge: &Edge, class: Class) -> (Vec<String>, u64) {
+        let incarnation = edge.host.core.incarnation();
+        let prefix = format!("/c/up/{}/{incarnation:?}/{}/", edge.name, class as u8);
+        let (mut texts, mut gaps) = (Vec::new(), 0);
+        for (record, value) in self.cloud.ks.range(&prefix) {
+            let text = String::from_utf8(value.to_vec()).unwrap();
+            let to: u64 = record.as_str()[prefix.len()..].parse().unwrap();
+            match text.strip_prefix("gap ") {
+                Some(from) => gaps += to + 1 - from.parse::<u64>().unwrap(),
+                None => texts.push(text),
+            }
+        }
+        (texts, gaps)
+    }
+}
+
+impl Pushed {
+    fn text(&self) -> String {
+        format!("{} {}", self.key, String::from_utf8_lossy(&self.payload))
+    }
+}
+
+/// The last text of each key.
+fn latest(texts: &[String]) -> BTreeMap<&str, &str> {
+    texts.iter().filter_map(|text| text.split_once(' ')).collect()
+}
+
+impl Edge {
+    fn new(name: Name, disk: MemoryStore, seed: u64) -> Self {
+        let host = Host::start(disk, |ks| Replica::load(ks, seed));
+        let applied = host.core.applied();
+        Self { name, host, link: None, pushed: Vec::new(), applied }
+    }
+
+    pub(super) fn copy(&self) -> BTreeMap<String, Bytes> {
+        self.host.ks.range("/m/").map(|(k, v)| (k.as_str()["/m/".len()..].to_owned(), v.clone())).collect()
+    }
+}
