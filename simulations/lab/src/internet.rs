@@ -209,7 +209,7 @@ impl Internet {
         Some(delivery)
     }
 
-    /// When to call [`Self::poll_delivery`] next, and why.
+    /// When to call [`Self::poll_delivery`] next, and why, if it has just said `None`.
     pub fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
         let ((due, _), _) = self.flights.first_key_value()?;
         Some((*due, "a packet reaches the end of a line"))
