@@ -330,7 +330,7 @@ impl ClientCertVerifier for ClientCheck {
 
 /// Carries our words to the peer, in the close frame's reason.
 fn refusal(why: impl std::error::Error + Send + Sync + 'static) -> rustls::Error {
-    CertificateError::Other(OtherError(Arc::new(why))).into()
+    rustls::Error::Other(OtherError(Arc::new(why)))
 }
 
 /// The client's check of the server: CA, then identity; the DNS name is not looked at.

@@ -155,13 +155,13 @@ impl EventLoop {
     fn give_up(&mut self, link: &mut Link, now: Instant) {
         let joins = matches!(link.phase, Phase::Up(_));
         let words = if joins { "joining took too long" } else { "the handshake took too long" };
-        link.connection.close(now, CloseCode::TooSlow.into(), words.into());
+        link.close(CloseCode::TooSlow, words, now);
         self.end(link, DialError::NoAnswer, words.to_owned());
     }
 
     /// Closes a connection from our side.
     pub(super) fn close(&mut self, link: &mut Link, code: CloseCode, words: &str, now: Instant) {
-        link.connection.close(now, code.into(), words.to_owned().into());
+        link.close(code, words, now);
         self.end(link, DialError::Failed(words.to_owned()), words.to_owned());
     }
 

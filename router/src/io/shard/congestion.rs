@@ -22,7 +22,7 @@ impl ControllerFactory for LaneControllers {
     }
 }
 
-/// Cubic, unless told that its connection carries packets. The accepting side learns the lane only with the
+/// Cubic, unless told that its connection carries packets (or says goodbye). The accepting side learns the lane only with the
 /// handshake, when the controller is long in use: the switch is shared by all copies of one controller.
 struct LaneController {
     cubic: Box<dyn Controller>,

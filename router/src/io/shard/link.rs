@@ -7,6 +7,7 @@ use bus::bus::LinkId;
 use bus::{Class, Frame, NodeId};
 use quinn_proto::{Connection, ConnectionError, ConnectionHandle, TransportErrorCode, VarInt};
 
+use super::congestion::lift_window;
 use super::streams::{Queued, Streams};
 use super::{DialError, Lane};
 use crate::io::tls::Verdict;
@@ -125,6 +126,13 @@ impl Link {
     /// Whether the server has accepted our certificate.
     pub(super) fn is_confirmed(&self) -> bool {
         !self.connection.is_handshaking() && self.connection.stats().frame_rx.handshake_done > 0
+    }
+
+    /// Ends the connection. Quinn would hold even this back while the congestion window is full of frames, and the peer
+    /// would learn of the end only by silence.
+    pub(super) fn close(&mut self, code: CloseCode, words: &str, now: Instant) {
+        lift_window(&self.connection);
+        self.connection.close(now, code.into(), words.to_owned().into());
     }
 
     /// The peer's address as people know it.

@@ -1,5 +1,4 @@
 //! A small cluster: a CA, nodes with certificates, and shards on the loopback.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -9,34 +8,34 @@ use bus::{Channel, Class, Frame, Identity, NodeId};
 use bytes::Bytes;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use router::io::shard::{
-    Command, Credentials, DialError, Event, Expect, Lane, ShardConfig, ShardHandle, spawn,
+    Command, Credentials, DialError, Event, Expect, Lane, ShardConfig, ShardHandle, Stats, spawn,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::mpsc::Receiver;
 
 /// Longer than anything here takes on a busy machine; a test that reaches it has failed.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-pub fn loopback() -> SocketAddr {
+pub(crate) fn loopback() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
-pub fn identity(text: &str) -> Identity {
+pub(crate) fn identity(text: &str) -> Identity {
     format!("spiffe://{text}").parse().unwrap()
 }
 
-pub fn frame(payload: impl Into<Bytes>) -> Frame {
+pub(crate) fn frame(payload: impl Into<Bytes>) -> Frame {
     Frame::new(Channel::Bus, payload)
 }
 
 /// A certificate authority.
-pub struct Ca {
-    pub certificate: CertificateDer<'static>,
+pub(crate) struct Ca {
+    pub(crate) certificate: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Ca {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -45,12 +44,12 @@ impl Ca {
     }
 
     /// Credentials of `cluster/kind/name`.
-    pub fn issue(&self, name: &str) -> Credentials {
+    pub(crate) fn issue(&self, name: &str) -> Credentials {
         self.issue_with_uris(name, &[&format!("spiffe://{name}")])
     }
 
     /// Credentials whose certificate says `uris`, whatever they claim to be.
-    pub fn issue_with_uris(&self, name: &str, uris: &[&str]) -> Credentials {
+    pub(crate) fn issue_with_uris(&self, name: &str, uris: &[&str]) -> Credentials {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
@@ -65,45 +64,45 @@ impl Ca {
 }
 
 /// A shard and what it has said so far that nobody asked for yet.
-pub struct Node {
-    pub shard: ShardHandle,
-    pub events: Receiver<Event>,
-    pub id: Option<Identity>,
+pub(crate) struct Node {
+    pub(crate) shard: ShardHandle,
+    pub(crate) events: Receiver<Event>,
+    pub(crate) id: Option<Identity>,
 }
 
 impl Node {
-    pub fn start(config: ShardConfig) -> Self {
+    pub(crate) fn start(config: ShardConfig) -> Self {
         let id = config.credentials.as_ref().map(|own| own.identity.clone());
         let (shard, events) = spawn(config).unwrap();
         Self { shard, events, id }
     }
 
-    pub fn cloud(credentials: Credentials) -> Self {
+    pub(crate) fn cloud(credentials: Credentials) -> Self {
         Self::start(ShardConfig { accept: true, ..ShardConfig::new(loopback(), Some(credentials)) })
     }
 
-    pub fn edge(credentials: Credentials) -> Self {
+    pub(crate) fn edge(credentials: Credentials) -> Self {
         Self::start(ShardConfig::new(loopback(), Some(credentials)))
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.shard.local_addr()
     }
 
-    pub fn id(&self) -> NodeId {
+    pub(crate) fn id(&self) -> NodeId {
         self.id.clone().unwrap().node
     }
 
-    pub fn send(&self, link: LinkId, class: Class, frame: Frame) {
+    pub(crate) fn send(&self, link: LinkId, class: Class, frame: Frame) {
         self.shard.send(Command::Send { link, class, frame }).unwrap();
     }
 
-    pub fn dial(&self, attempt: u64, address: SocketAddr, expect: Expect, lane: Lane) {
+    pub(crate) fn dial(&self, attempt: u64, address: SocketAddr, expect: Expect, lane: Lane) {
         self.shard.send(Command::Dial { attempt, address, expect, lane }).unwrap();
     }
 
     /// The next event, within [`PATIENCE`].
-    pub fn next(&mut self) -> Event {
+    pub(crate) fn next(&mut self) -> Event {
         let patience = Instant::now() + PATIENCE;
         loop {
             match self.events.try_recv() {
@@ -114,20 +113,29 @@ impl Node {
         }
     }
 
-    pub fn next_frame(&mut self) -> Frame {
+    /// The counters, once `done` likes them: they are copied out at the end of a turn, events leave in its middle.
+    pub(crate) fn wait_for(&self, done: impl Fn(&Stats) -> bool) {
+        let patience = Instant::now() + PATIENCE;
+        while !done(&self.shard.stats()) {
+            assert!(Instant::now() < patience, "{:?}", self.shard.stats());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    pub(crate) fn next_frame(&mut self) -> Frame {
         let event = self.next();
         let Event::Frame { frame, .. } = event else { panic!("{event:?}") };
         frame
     }
 
-    pub fn next_down(&mut self) -> String {
+    pub(crate) fn next_down(&mut self) -> String {
         let event = self.next();
         let Event::Down { why, .. } = event else { panic!("{event:?}") };
         why
     }
 
     /// Dials and waits for the refusal.
-    pub fn fail(&mut self, address: SocketAddr, expect: Expect, lane: Lane) -> DialError {
+    pub(crate) fn fail(&mut self, address: SocketAddr, expect: Expect, lane: Lane) -> DialError {
         self.dial(99, address, expect, lane);
         let event = self.next();
         let Event::Failed { attempt: 99, why } = event else { panic!("{event:?}") };
@@ -136,14 +144,14 @@ impl Node {
 }
 
 /// Dials and waits for both ends: (the dialler's link, the other's).
-pub fn connect(from: &mut Node, to: &mut Node, lane: Lane) -> (LinkId, LinkId) {
+pub(crate) fn connect(from: &mut Node, to: &mut Node, lane: Lane) -> (LinkId, LinkId) {
     let expect = Expect::Node(to.id.clone().unwrap());
     from.dial(7, to.address(), expect, lane);
     (up(from, Some(7), Some(to.id()), lane), up(to, None, Some(from.id()), lane))
 }
 
 /// Waits for a link of exactly this kind.
-pub fn up(node: &mut Node, attempt: Option<u64>, peer: Option<NodeId>, lane: Lane) -> LinkId {
+pub(crate) fn up(node: &mut Node, attempt: Option<u64>, peer: Option<NodeId>, lane: Lane) -> LinkId {
     let event = node.next();
     let Event::Up { link, remote, .. } = event else { panic!("{event:?}") };
     assert_eq!(event, Event::Up { link, attempt, peer, remote, lane });

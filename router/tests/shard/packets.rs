@@ -1,0 +1,150 @@
+//! Packets from one edge's network to another's, through real TUN interfaces and a hub.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bus::{Lease, NodeId, Route, SubnetKind};
+use router::Table;
+use router::io::shard::{Command, Lane, ShardConfig};
+use router::io::{Netlink, Overlay};
+
+use crate::cluster::{Ca, Node, PATIENCE, connect, loopback};
+use crate::namespace::{in_own_network, new_network, within};
+
+/// An edge whose overlay interface is in a network of its own.
+struct Edge {
+    node: Node,
+    network: OwnedFd,
+    _overlay: Overlay,
+    lease: Lease,
+}
+
+fn lease(number: u8) -> Lease {
+    Lease {
+        v4: [10, 86, 0, number].into(),
+        v6: format!("fd86::{number}").parse().unwrap(),
+        container_v4: format!("10.86.{}.0/24", 128 + number).parse().unwrap(),
+        container_v6: format!("fd86:0:0:{number}::/64").parse().unwrap(),
+        pool_v4: "10.86.0.0/16".parse().unwrap(),
+        pool_v6: "fd86::/48".parse().unwrap(),
+    }
+}
+
+impl Edge {
+    fn start(ca: &Ca, name: &str, number: u8, hub: &NodeId) -> Self {
+        let (network, lease, credentials) = (new_network(), lease(number), ca.issue(name));
+        let me = credentials.identity.node.clone();
+        let overlay = within(network.as_fd(), || {
+            let mut overlay = Overlay::open("kb0").unwrap();
+            overlay.sync(&lease, &me, &[]).unwrap();
+            overlay
+        });
+        let tun = Some(overlay.tun().unwrap());
+        let node = Node::start(ShardConfig { tun, ..ShardConfig::new(loopback(), Some(credentials)) });
+        let table = Table::new(me, [], Some(hub.clone())).with_lease(&lease);
+        node.shard.send(Command::SetTable(Arc::new(table))).unwrap();
+        Self { node, network, _overlay: overlay, lease }
+    }
+
+    fn routes(&self) -> [Route; 2] {
+        let route = |prefix: IpAddr| Route {
+            prefix: prefix.into(),
+            owner: self.node.id(),
+            kind: SubnetKind::EdgeNode,
+        };
+        [route(self.lease.v4.into()), route(self.lease.v6.into())]
+    }
+
+    fn udp(&self, address: IpAddr) -> UdpSocket {
+        let socket = within(self.network.as_fd(), || UdpSocket::bind((address, 7000))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        socket
+    }
+}
+
+/// A hub with two edges, all lanes up.
+fn star() -> (Node, Edge, Edge) {
+    Netlink::open().unwrap().link_up("lo").unwrap();
+    let ca = Ca::new();
+    let mut hub = Node::cloud(ca.issue("c/cloud/hub"));
+    let mut a = Edge::start(&ca, "c/edge/a", 2, &hub.id());
+    let mut b = Edge::start(&ca, "c/edge/b", 3, &hub.id());
+    let table = Table::new(hub.id(), a.routes().into_iter().chain(b.routes()), None);
+    hub.shard.send(Command::SetTable(Arc::new(table))).unwrap();
+    connect(&mut a.node, &mut hub, Lane::Packets);
+    connect(&mut b.node, &mut hub, Lane::Packets);
+    (hub, a, b)
+}
+
+/// Sends `len` bytes until they arrive: discovery needs a round trip before the largest packets fit.
+fn carry(from: &UdpSocket, to: &UdpSocket, len: usize) {
+    let (payload, patience) = (vec![len as u8; len], Instant::now() + PATIENCE);
+    let mut buffer = [0; 2000];
+    loop {
+        from.send_to(&payload, to.local_addr().unwrap()).unwrap();
+        if let Ok((got, sender)) = to.recv_from(&mut buffer) {
+            assert_eq!((&buffer[..got], sender), (&payload[..], from.local_addr().unwrap()));
+            return;
+        }
+        assert!(Instant::now() < patience, "{len} bytes never arrived");
+    }
+}
+
+#[test]
+fn datagrams_cross_from_edge_to_edge_in_both_directions() {
+    in_own_network("packets::datagrams_cross_from_edge_to_edge_in_both_directions", || {
+        let (hub, a, b) = star();
+        for (from, to, heads) in [
+            (IpAddr::from(a.lease.v4), IpAddr::from(b.lease.v4), 28),
+            (IpAddr::from(a.lease.v6), IpAddr::from(b.lease.v6), 48),
+        ] {
+            let (at_a, at_b) = (a.udp(from), b.udp(to));
+            for len in [0, 1, 100, 1280 - heads] {
+                carry(&at_a, &at_b, len);
+                carry(&at_b, &at_a, len);
+            }
+        }
+        hub.wait_for(|stats| stats.packets.forwarded >= 16 && stats.packets.received == 0);
+    });
+}
+
+#[test]
+fn a_megabyte_stream_of_tcp_crosses_whole() {
+    in_own_network("packets::a_megabyte_stream_of_tcp_crosses_whole", || {
+        let (hub, a, b) = star();
+        let sent: Vec<u8> = (0..20 << 20).map(|n: u32| (n ^ (n >> 8)) as u8).collect();
+        let listener = within(b.network.as_fd(), || TcpListener::bind((b.lease.v4, 8000))).unwrap();
+        let mut client = within(a.network.as_fd(), || TcpStream::connect((b.lease.v4, 8000))).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        let received = thread::scope(|scope| {
+            scope.spawn(|| {
+                client.write_all(&sent).unwrap();
+                client.shutdown(std::net::Shutdown::Write).unwrap();
+            });
+            let mut received = Vec::new();
+            server.read_to_end(&mut received).unwrap();
+            received
+        });
+        assert!(received == sent);
+        hub.wait_for(|stats| stats.packets.forwarded > (20 << 20) / 1280);
+    });
+}
+
+#[test]
+fn a_packet_with_no_lane_or_no_owner_is_dropped_and_counted() {
+    in_own_network("packets::a_packet_with_no_lane_or_no_owner_is_dropped_and_counted", || {
+        let (hub, a, b) = star();
+        let at_a = a.udp(a.lease.v4.into());
+        at_a.send_to(b"nobody has it", "10.86.0.77:9").unwrap();
+        hub.wait_for(|stats| stats.packets.dropped[router::DropReason::NoRoute.index()] == 1);
+        b.node.shard.send(Command::Stop).unwrap();
+        hub.wait_for(|stats| stats.links == 1);
+        at_a.send_to(b"its node is away", (b.lease.v4, 9)).unwrap();
+        hub.wait_for(|stats| stats.packets.no_lane == 1);
+    });
+}
