@@ -46,6 +46,8 @@ pub struct ValveConfig {
     /// Time for the full way from 0 to 100 %, in seconds; 0: at once, which no real main survives for long.
     pub travel_s: f64,
     pub start_percent: f64,
+    /// The stored level at the start, in metres.
+    pub start_setpoint_m: f64,
 }
 
 /// What the town takes.
@@ -71,7 +73,7 @@ pub struct SensorConfig {
 impl Default for UtilityConfig {
     fn default() -> Self {
         Self {
-            tank: TankConfig { area_m2: 40.0, height_m: 5.0, start_level_m: 2.5, elevation_m: 25.0 },
+            tank: TankConfig { area_m2: 40.0, height_m: 6.0, start_level_m: 2.5, elevation_m: 25.0 },
             // 180 mm over 2 km: about 1 m/s and 7 m/km of friction at 95 m³/h.
             main: MainConfig {
                 source_bar: 5.0,
@@ -80,7 +82,13 @@ impl Default for UtilityConfig {
                 friction: 1.56e-4,
                 wave_speed: 1200.0,
             },
-            valve: ValveConfig { cv: 120.0, rangeability: 50.0, travel_s: 60.0, start_percent: 75.0 },
+            valve: ValveConfig {
+                cv: 120.0,
+                rangeability: 50.0,
+                travel_s: 60.0,
+                start_percent: 75.0,
+                start_setpoint_m: 4.0,
+            },
             demand: DemandConfig { mean: 45.0, noise: 0.05 },
             sensors: SensorConfig { level_noise_m: 0.003, level_step_m: 0.001, pressure_step_bar: 0.01 },
             start_hour: 5.0,

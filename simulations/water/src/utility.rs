@@ -137,7 +137,7 @@ impl Utility {
             outflow: 0.0,
             opening,
             target: opening,
-            setpoint_m: config.tank.height_m * 0.8,
+            setpoint_m: config.valve.start_setpoint_m,
             surge_bar: 0.0,
             totals: Totals::default(),
             readings: Readings::default(),

@@ -34,7 +34,7 @@ fn the_level_stays_between_floor_and_rim() {
         for _ in 0..6 * 3600 {
             u.step(1.0);
             let level = u.snapshot().level_m;
-            assert!((0.0..=5.0 + 1e-12).contains(&level), "{level}");
+            assert!((0.0..=6.0 + 1e-12).contains(&level), "{level}");
         }
     }
 }
