@@ -10,6 +10,7 @@
 //! ```
 //! Acks wait, like every output, until the cycle's commit is durable.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -207,20 +208,18 @@ impl Replica {
     fn handle_part(&mut self, part: Part, ks: &mut Keyspace) -> Result<(), Misbehaviour> {
         let Some(link) = &mut self.link else { return Ok(()) };
         let (session, batch, number, end) = (part.session, part.batch, part.part, part.end);
+        let ack = ToCloud::Ack { batch, part: number, session };
         match place(&part, link, self.applied) {
-            Place::Repeated => {}
+            Place::Repeated => {
+                self.send(&ack);
+                return Ok(());
+            }
             Place::Gap => {
                 link.staging = None;
                 self.send(&ToCloud::Nack { batch, applied: self.applied, session });
                 return Ok(());
             }
-            Place::First => {
-                let snapshot = part.base.is_none();
-                let mut staging =
-                    Staging { batch, next_part: 0, snapshot, bytes: 0, writes: BTreeMap::new() };
-                staging.add(part)?;
-                link.staging = Some(staging);
-            }
+            Place::First => link.staging.insert(Staging::new(&part)).add(part)?,
             Place::Next(staging) => staging.add(part)?,
         }
         if let Some(end) = end
@@ -229,7 +228,7 @@ impl Replica {
             link.done = Some(batch);
             self.apply(staging, end, ks);
         }
-        self.send(&ToCloud::Ack { batch, part: number, session });
+        self.send(&ack);
         Ok(())
     }
 
@@ -264,7 +263,7 @@ impl Replica {
 enum Place<'a> {
     First,
     Next(&'a mut Staging),
-    /// Its ack got lost.
+    /// Its ack got lost, or a later batch took its place.
     Repeated,
     Gap,
 }
@@ -278,14 +277,11 @@ fn place<'a>(part: &Part, link: &'a mut Link, applied: Position) -> Place<'a> {
     if link.done.is_some_and(|done| part.batch <= done) {
         return Place::Repeated;
     }
-    if let Some(staging) = link.staging.as_mut() {
-        let staged = (staging.batch, staging.next_part);
-        if (part.batch, part.part) < staged {
-            return Place::Repeated;
-        }
-        if (part.batch, part.part) == staged {
-            // Looked up again, because the borrow of the arm above would outlive it.
-            return link.staging.as_mut().map_or(Place::Gap, Place::Next);
+    if let Some(staging) = &mut link.staging {
+        match (part.batch, part.part).cmp(&(staging.batch, staging.next_part)) {
+            Ordering::Less => return Place::Repeated,
+            Ordering::Equal => return Place::Next(staging),
+            Ordering::Greater => {}
         }
     }
     let starts = part.part == 0 && part.base.is_none_or(|base| base == applied);
@@ -293,6 +289,11 @@ fn place<'a>(part: &Part, link: &'a mut Link, applied: Position) -> Place<'a> {
 }
 
 impl Staging {
+    fn new(first: &Part) -> Self {
+        let snapshot = first.base.is_none();
+        Self { batch: first.batch, next_part: 0, snapshot, bytes: 0, writes: BTreeMap::new() }
+    }
+
     fn add(&mut self, part: Part) -> Result<(), Misbehaviour> {
         for Put { name, value } in part.puts {
             self.bytes += name.len() + value.len();

@@ -1,1 +1,288 @@
+use proptest::prelude::*;
 
+use super::*;
+use crate::sync::{Part, Put};
+
+fn now(seconds: u64) -> Now {
+    Now { mono: Mono(seconds * 1_000_000), wall: bus::UnixMillis(0) }
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn put(ks: &mut Keyspace, at: &str, value: impl Into<Bytes>) {
+    ks.put(Key::new(at).unwrap(), value.into());
+}
+
+/// A feed whose term is sealed.
+fn cloud() -> (Keyspace, Feed) {
+    let mut ks = Keyspace::new();
+    let feed = Feed::load(&mut ks, 7);
+    ks.seal();
+    (ks, feed)
+}
+
+fn hello(applied: Position) -> ToCloud {
+    ToCloud::Hello { incarnation: Incarnation(1), applied, session: 9 }
+}
+
+fn position(revision: u64) -> Position {
+    Position { term: 7, revision: Revision(revision) }
+}
+
+fn outputs(feed: &mut Feed) -> Vec<FeedOutput> {
+    std::iter::from_fn(|| feed.poll_output()).collect()
+}
+
+/// What was sent to `edge`; other outputs must not be there.
+fn sent(feed: &mut Feed, to: &Name) -> Vec<ToEdge> {
+    outputs(feed)
+        .into_iter()
+        .map(|output| {
+            let FeedOutput::Send { edge, payload, .. } = output else { panic!("{output:?}") };
+            assert_eq!(edge, *to);
+            minicbor::decode(&payload).unwrap()
+        })
+        .collect()
+}
+
+fn hear(feed: &mut Feed, ks: &mut Keyspace, edge: &Name, message: &ToCloud) {
+    feed.handle_frame(edge, &encode(message), ks, now(1));
+}
+
+/// An edge that is up and has the snapshot.
+fn join(feed: &mut Feed, ks: &mut Keyspace, edge: &Name) {
+    feed.handle_edge_up(edge, now(0));
+    hear(feed, ks, edge, &hello(Position::default()));
+    let last = outputs(feed).into_iter().rev().find_map(|output| {
+        let FeedOutput::Send { payload, .. } = output else { return None };
+        minicbor::decode::<ToEdge>(&payload).ok()
+    });
+    let Some(ToEdge::Part(Part { batch, part, .. })) = last else { panic!("no snapshot") };
+    hear(feed, ks, edge, &ToCloud::Ack { batch, part, session: 9 });
+    ks.seal();
+    feed.handle_commit(ks, now(1));
+}
+
+#[test]
+fn a_change_goes_to_the_edge_it_concerns_and_to_no_other() {
+    let (mut ks, mut feed) = cloud();
+    let (a, b) = (name("a"), name("b"));
+    join(&mut feed, &mut ks, &a);
+    join(&mut feed, &mut ks, &b);
+    let base = position(ks.revision().0 - 1);
+    put(&mut ks, "/e/b/lease", "1");
+    ks.seal();
+    feed.handle_commit(&ks, now(2));
+    let part = Part {
+        batch: 2,
+        part: 0,
+        base: Some(base),
+        end: Some(position(ks.revision().0)),
+        puts: vec![Put { name: "lease".into(), value: "1".into() }],
+        dels: vec![],
+        session: 9,
+    };
+    assert_eq!(sent(&mut feed, &b), [ToEdge::Part(part)]);
+    let in_step: Vec<bool> = feed.edges(&ks).map(|(_, in_step)| in_step).collect();
+    assert_eq!(in_step, [false, false]);
+}
+
+#[test]
+fn what_changes_while_the_window_is_full_is_folded() {
+    let (mut ks, mut feed) = cloud();
+    let edge = name("a");
+    join(&mut feed, &mut ks, &edge);
+    for n in 0..50u8 {
+        put(&mut ks, "/e/a/x", vec![n]);
+        ks.seal();
+        feed.handle_commit(&ks, now(2));
+    }
+    let parts = sent(&mut feed, &edge);
+    assert_eq!(parts.len(), 8);
+    let Some(ToEdge::Part(last)) = parts.last() else { panic!("no part") };
+    hear(&mut feed, &mut ks, &edge, &ToCloud::Ack { batch: last.batch, part: 0, session: 9 });
+    let [ToEdge::Part(folded)] = &sent(&mut feed, &edge)[..] else { panic!("not one batch") };
+    assert_eq!((folded.base, folded.end), (last.end, Some(position(ks.revision().0))));
+    assert_eq!(folded.puts, [Put { name: "x".into(), value: vec![49].into() }]);
+}
+
+#[test]
+fn words_before_hello_or_of_another_session_are_ignored() {
+    let (mut ks, mut feed) = cloud();
+    let edge = name("a");
+    feed.handle_edge_up(&edge, now(0));
+    for early in [
+        ToCloud::Ack { batch: 0, part: 0, session: 9 },
+        ToCloud::Nack { batch: 0, applied: position(0), session: 9 },
+        ToCloud::Up { lane: Lane::Event, after: None, entries: vec![] },
+    ] {
+        hear(&mut feed, &mut ks, &edge, &early);
+    }
+    assert_eq!(outputs(&mut feed), []);
+    join(&mut feed, &mut ks, &edge);
+    outputs(&mut feed);
+    hear(&mut feed, &mut ks, &edge, &ToCloud::Ack { batch: 77, part: 0, session: 8 });
+    hear(&mut feed, &mut ks, &edge, &ToCloud::Nack { batch: 77, applied: position(0), session: 8 });
+    assert_eq!(outputs(&mut feed), []);
+}
+
+#[test]
+fn an_edge_that_misbehaves_is_named_and_forgotten() {
+    let (mut ks, mut feed) = cloud();
+    let edge = name("a");
+    for (frame, what) in [
+        (Bytes::from_static(b"\xff\x00"), Misbehaviour::Malformed),
+        (encode(&ToCloud::Ack { batch: 40, part: 0, session: 9 }), Misbehaviour::AckedUnsent),
+    ] {
+        join(&mut feed, &mut ks, &edge);
+        outputs(&mut feed);
+        feed.handle_frame(&edge, &frame, &mut ks, now(2));
+        assert_eq!(outputs(&mut feed), [FeedOutput::Misbehaved { edge: edge.clone(), what }]);
+        assert_eq!((feed.edges(&ks).count(), feed.poll_timeout()), (0, None));
+    }
+}
+
+#[test]
+fn an_entry_is_handed_out_with_its_incarnation_and_acked() {
+    let (mut ks, mut feed) = cloud();
+    let edge = name("a");
+    join(&mut feed, &mut ks, &edge);
+    outputs(&mut feed);
+    let entries = vec![
+        Entry { seq: 4, body: Body::Gap { from: 2 } },
+        Entry { seq: 5, body: Body::Data { key: "k".into(), payload: "v".into() } },
+    ];
+    let message = ToCloud::Up { lane: Lane::Telemetry, after: None, entries };
+    let payload = encode(&ToEdge::UpAck { lane: Lane::Telemetry, seq: 5 });
+    let ack = FeedOutput::Send { edge: edge.clone(), class: Class::State, payload };
+    let incarnation = Incarnation(1);
+    let entry = UpEntry { seq: 5, class: Class::Telemetry, key: "k".into(), payload: "v".into() };
+    let gap = FeedOutput::Gap { edge: edge.clone(), incarnation, from: 2, to: 4 };
+    let up = FeedOutput::Up { edge: edge.clone(), incarnation, entry };
+    hear(&mut feed, &mut ks, &edge, &message);
+    assert_eq!(outputs(&mut feed), [gap, up, ack.clone()]);
+    hear(&mut feed, &mut ks, &edge, &message);
+    assert_eq!(outputs(&mut feed), [ack]);
+}
+
+#[test]
+fn another_disk_is_announced_and_not_believed() {
+    let (mut ks, mut feed) = cloud();
+    let edge = name("a");
+    join(&mut feed, &mut ks, &edge);
+    outputs(&mut feed);
+    let applied = position(ks.revision().0);
+    let other = ToCloud::Hello { incarnation: Incarnation(2), applied, session: 10 };
+    hear(&mut feed, &mut ks, &edge, &other);
+    let announced =
+        FeedOutput::NewIncarnation { edge: edge.clone(), was: Some(Incarnation(1)), is: Incarnation(2) };
+    assert_eq!(feed.poll_output(), Some(announced));
+    let [ToEdge::Part(part)] = &sent(&mut feed, &edge)[..] else { panic!("not one part") };
+    assert_eq!(part.base, None);
+}
+
+#[test]
+fn an_edge_in_step_gets_a_bookmark_for_its_hello() {
+    let (mut ks, mut feed) = cloud();
+    let edge = name("a");
+    join(&mut feed, &mut ks, &edge);
+    outputs(&mut feed);
+    let here = position(ks.revision().0);
+    feed.handle_edge_up(&edge, now(3));
+    hear(&mut feed, &mut ks, &edge, &hello(here));
+    let [ToEdge::Part(part)] = &sent(&mut feed, &edge)[..] else { panic!("not one part") };
+    assert_eq!((part.base, part.end, part.puts.len()), (Some(here), Some(here), 0));
+}
+
+#[test]
+fn a_value_too_large_to_send_is_named_and_left_out() {
+    let (mut ks, mut feed) = cloud();
+    let edge = name("a");
+    join(&mut feed, &mut ks, &edge);
+    outputs(&mut feed);
+    put(&mut ks, "/e/a/big", vec![0; crate::MAX_VALUE_LEN + 1]);
+    put(&mut ks, "/e/a/max", vec![0; crate::MAX_VALUE_LEN]);
+    ks.seal();
+    feed.handle_commit(&ks, now(2));
+    let key = Key::new("/e/a/big").unwrap();
+    assert_eq!(feed.poll_output(), Some(FeedOutput::Oversized { edge: edge.clone(), key }));
+    let [ToEdge::Part(part)] = &sent(&mut feed, &edge)[..] else { panic!("not one part") };
+    assert_eq!((part.puts.len(), &part.dels[..]), (1, &["big".to_owned()][..]));
+}
+
+#[test]
+fn many_edges_are_served_in_turns() {
+    let (mut ks, mut feed) = cloud();
+    let edges: Vec<Name> = (0..TURNS_PER_CYCLE + 44).map(|n| name(&format!("e{n}"))).collect();
+    for edge in &edges {
+        join(&mut feed, &mut ks, edge);
+    }
+    outputs(&mut feed);
+    put(&mut ks, "/all/x", "1");
+    ks.seal();
+    feed.handle_commit(&ks, now(2));
+    assert_eq!(outputs(&mut feed).len(), TURNS_PER_CYCLE);
+    assert_eq!(feed.poll_timeout(), Some((Mono::ZERO, "edges wait for their turn")));
+    feed.handle_timeout(&ks, now(2));
+    assert_eq!(outputs(&mut feed).len(), 44);
+    assert_eq!(feed.poll_timeout().unwrap().1, "look after an edge");
+}
+
+#[test]
+fn without_an_ack_the_cursor_goes_back_to_where_the_edge_was() {
+    let (mut ks, mut feed) = cloud();
+    let edge = name("a");
+    join(&mut feed, &mut ks, &edge);
+    outputs(&mut feed);
+    put(&mut ks, "/e/a/x", "1");
+    ks.seal();
+    feed.handle_commit(&ks, now(2));
+    let [ToEdge::Part(first)] = &sent(&mut feed, &edge)[..] else { panic!("not one part") };
+    feed.handle_timeout(&ks, now(31));
+    assert_eq!(outputs(&mut feed), []);
+    feed.handle_timeout(&ks, now(32));
+    let [ToEdge::Part(again)] = &sent(&mut feed, &edge)[..] else { panic!("not one part") };
+    assert_eq!((again.base, &again.puts), (first.base, &first.puts));
+    assert_ne!(again.batch, first.batch);
+    assert_eq!(feed.stats().stalls, 1);
+}
+
+#[test]
+fn compaction_in_the_middle_of_a_batch_starts_a_snapshot() {
+    let (mut ks, mut feed) = cloud();
+    let edge = name("a");
+    join(&mut feed, &mut ks, &edge);
+    outputs(&mut feed);
+    for n in 0..20 {
+        put(&mut ks, &format!("/e/a/k{n:02}"), vec![0; 6000]);
+        ks.seal();
+    }
+    feed.handle_commit(&ks, now(2));
+    let parts = sent(&mut feed, &edge);
+    let Some(ToEdge::Part(last)) = parts.last() else { panic!("no part") };
+    assert_eq!(last.end, None, "the window closed within the batch");
+    ks.delete(&Key::new("/e/a/k00").unwrap());
+    ks.seal();
+    let deleted = ks.revision();
+    put(&mut ks, "/c/x", "1");
+    ks.seal();
+    ks.compact(Revision(deleted.0 + 1));
+    ks.seal();
+    hear(&mut feed, &mut ks, &edge, &ToCloud::Ack { batch: last.batch, part: last.part, session: 9 });
+    let ToEdge::Part(next) = &sent(&mut feed, &edge)[0] else { panic!("no part") };
+    assert_eq!((next.base, next.part, next.batch), (None, 0, last.batch + 1));
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_of_an_edge_panic(frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 1..8)) {
+        let (mut ks, mut feed) = cloud();
+        let edge = name("a");
+        join(&mut feed, &mut ks, &edge);
+        for frame in frames {
+            feed.handle_frame(&edge, &frame, &mut ks, now(1));
+        }
+    }
+}

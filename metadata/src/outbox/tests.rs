@@ -1,1 +1,165 @@
+use super::*;
 
+fn push(outbox: &mut Outbox, ks: &mut Keyspace, class: Class, key: &str, payload: &str) {
+    outbox.push(class, key, Bytes::copy_from_slice(payload.as_bytes()), ks).unwrap();
+}
+
+fn empty() -> (Keyspace, Outbox) {
+    let mut ks = Keyspace::new();
+    let outbox = Outbox::load(&mut ks);
+    (ks, outbox)
+}
+
+fn data(seq: u64, key: &str, payload: &str) -> Entry {
+    Entry { seq, body: Body::Data { key: key.into(), payload: Bytes::copy_from_slice(payload.as_bytes()) } }
+}
+
+fn up(lane: Lane, after: Option<u64>, entries: Vec<Entry>) -> Option<ToCloud> {
+    Some(ToCloud::Up { lane, after, entries })
+}
+
+fn restarted(ks: &mut Keyspace) -> (Keyspace, Outbox) {
+    ks.seal();
+    let mut ks =
+        Keyspace::load(ks.changes("/", crate::Revision::ZERO).map(|(k, r, v)| (k.clone(), r, v.cloned())));
+    let outbox = Outbox::load(&mut ks);
+    (ks, outbox)
+}
+
+#[test]
+fn state_keeps_the_latest_of_a_key_and_events_are_all_kept() {
+    let (mut ks, mut outbox) = empty();
+    for payload in ["1", "2"] {
+        for class in [Class::State, Class::Event] {
+            push(&mut outbox, &mut ks, class, "a", payload);
+        }
+    }
+    push(&mut outbox, &mut ks, Class::State, "b", "1");
+    assert_eq!(outbox.len(), 4);
+    let state = vec![data(2, "a", "2"), data(3, "b", "1")];
+    assert_eq!(outbox.next_message(&ks), up(Lane::State, None, state));
+    assert_eq!(outbox.next_message(&ks), up(Lane::Event, None, vec![data(1, "a", "1"), data(2, "a", "2")]));
+    assert_eq!(outbox.next_message(&ks), None);
+}
+
+#[test]
+fn what_replaces_an_entry_under_way_goes_after_it() {
+    let (mut ks, mut outbox) = empty();
+    push(&mut outbox, &mut ks, Class::State, "a", "1");
+    outbox.next_message(&ks);
+    push(&mut outbox, &mut ks, Class::State, "a", "2");
+    assert_eq!(outbox.next_message(&ks), up(Lane::State, Some(1), vec![data(2, "a", "2")]));
+    outbox.handle_ack(Lane::State, 1, &mut ks).unwrap();
+    assert_eq!(outbox.len(), 1);
+    outbox.handle_ack(Lane::State, 2, &mut ks).unwrap();
+    assert_eq!((outbox.len(), outbox.has_unacked(), ks.range("/o/").count()), (0, false, 0));
+}
+
+#[test]
+fn a_restart_sends_from_the_first_and_uses_no_number_twice() {
+    let (mut ks, mut outbox) = empty();
+    push(&mut outbox, &mut ks, Class::Event, "a", "1");
+    push(&mut outbox, &mut ks, Class::Event, "a", "2");
+    outbox.next_message(&ks);
+    outbox.handle_ack(Lane::Event, 1, &mut ks).unwrap();
+    let (mut ks, mut outbox) = restarted(&mut ks);
+    assert_eq!(outbox.next_message(&ks), up(Lane::Event, None, vec![data(2, "a", "2")]));
+    outbox.handle_ack(Lane::Event, 2, &mut ks).unwrap();
+    let (mut ks, mut outbox) = restarted(&mut ks);
+    push(&mut outbox, &mut ks, Class::Event, "a", "3");
+    let Some(ToCloud::Up { entries, .. }) = outbox.next_message(&ks) else { panic!("nothing to send") };
+    assert!(entries[0].seq > 2, "{entries:?}");
+}
+
+#[test]
+fn a_full_lane_refuses_and_keeps_what_it_accepted() {
+    let (mut ks, mut outbox) = empty();
+    let big = Bytes::from(vec![0; MAX_VALUE_LEN]);
+    for class in [Class::State, Class::Event] {
+        let mut accepted = 0;
+        while outbox.push(class, &format!("k{accepted}"), big.clone(), &mut ks).is_ok() {
+            accepted += 1;
+        }
+        assert_eq!(accepted, MAX_LANE_BYTES / (MAX_VALUE_LEN + ENTRY_BYTES));
+        assert_eq!(outbox.push(class, "other", big.clone(), &mut ks), Err(PushError::Full));
+    }
+    // A known key's state replaces, whatever the fill.
+    assert_eq!(outbox.push(Class::State, "k0", big, &mut ks), Ok(()));
+    assert_eq!(outbox.len(), 2 * (MAX_LANE_BYTES / (MAX_VALUE_LEN + ENTRY_BYTES)));
+}
+
+#[test]
+fn entries_are_bounded_by_number_too() {
+    let (mut ks, mut outbox) = empty();
+    for _ in 0..MAX_EVENT_ENTRIES {
+        push(&mut outbox, &mut ks, Class::Event, "a", "");
+    }
+    assert_eq!(outbox.push(Class::Event, "a", Bytes::new(), &mut ks), Err(PushError::Full));
+}
+
+#[test]
+fn what_is_too_large_for_a_frame_is_refused() {
+    let (mut ks, mut outbox) = empty();
+    let too_large = Bytes::from(vec![0; MAX_VALUE_LEN + 1]);
+    let refused = outbox.push(Class::State, "a", too_large, &mut ks);
+    assert_eq!(refused, Err(PushError::TooLarge(MAX_VALUE_LEN + 1)));
+    let refused = outbox.push(Class::State, &"k".repeat(MAX_KEY_LEN + 1), Bytes::new(), &mut ks);
+    assert_eq!(refused, Err(PushError::KeyTooLong(MAX_KEY_LEN + 1)));
+}
+
+#[test]
+fn the_oldest_telemetry_gives_way_to_one_gap_that_names_it() {
+    let (mut ks, mut outbox) = empty();
+    for n in 0..MAX_TELEMETRY_ENTRIES + 10 {
+        push(&mut outbox, &mut ks, Class::Telemetry, "a", &n.to_string());
+    }
+    assert_eq!(outbox.len(), MAX_TELEMETRY_ENTRIES);
+    let Some(ToCloud::Up { entries, .. }) = outbox.next_message(&ks) else { panic!("nothing to send") };
+    // One of the places is the gap's own.
+    assert_eq!(entries[0], Entry { seq: 11, body: Body::Gap { from: 1 } });
+    assert_eq!(entries[1], data(12, "a", "11"));
+    let (mut ks, mut outbox) = restarted(&mut ks);
+    push(&mut outbox, &mut ks, Class::Telemetry, "a", "x");
+    let Some(ToCloud::Up { entries, .. }) = outbox.next_message(&ks) else { panic!("nothing to send") };
+    assert_eq!(entries[0], Entry { seq: 12, body: Body::Gap { from: 1 } });
+}
+
+#[test]
+fn telemetry_is_bounded_by_bytes_too() {
+    let (mut ks, mut outbox) = empty();
+    let big = Bytes::from(vec![0; MAX_VALUE_LEN]);
+    for _ in 0..20 {
+        outbox.push(Class::Telemetry, "a", big.clone(), &mut ks).unwrap();
+    }
+    let Some(ToCloud::Up { entries, .. }) = outbox.next_message(&ks) else { panic!("nothing to send") };
+    assert_eq!(entries, [Entry { seq: 13, body: Body::Gap { from: 1 } }]);
+    assert_eq!(outbox.len(), 8);
+}
+
+#[test]
+fn lanes_take_turns_within_one_window() {
+    let (mut ks, mut outbox) = empty();
+    for n in 0..40 {
+        for class in [Class::State, Class::Event, Class::Telemetry] {
+            push(&mut outbox, &mut ks, class, &format!("k{n}"), &"x".repeat(1000));
+        }
+    }
+    let mut order = Vec::new();
+    while let Some(ToCloud::Up { lane, entries, .. }) = outbox.next_message(&ks) {
+        order.push((lane, entries.len()));
+    }
+    let round = [(Lane::State, 7), (Lane::Event, 7), (Lane::Telemetry, 7)];
+    assert_eq!(order, [&round[..], &round[..2]].concat());
+    outbox.handle_ack(Lane::State, 7, &mut ks).unwrap();
+    let Some(ToCloud::Up { lane, .. }) = outbox.next_message(&ks) else { panic!("the window is open again") };
+    assert_eq!(lane, Lane::Telemetry);
+}
+
+#[test]
+fn an_ack_of_what_was_never_numbered_is_misbehaviour() {
+    let (mut ks, mut outbox) = empty();
+    push(&mut outbox, &mut ks, Class::Event, "a", "1");
+    assert_eq!(outbox.handle_ack(Lane::Event, 2, &mut ks), Err(Misbehaviour::AckedUnsent));
+    assert_eq!(outbox.handle_ack(Lane::Event, u64::MAX, &mut ks), Err(Misbehaviour::AckedUnsent));
+    assert_eq!(outbox.len(), 1);
+}
