@@ -217,7 +217,10 @@ mod tests {
 
     /// The reference: a list of all that was ever said, read from the end.
     #[derive(Default)]
-    struct Naive(Vec<(u8, Option<(i64, Option<u64>)>)>);
+    struct Naive(Vec<(u8, Said)>);
+
+    /// A value and its expiry, or nothing.
+    type Said = Option<(i64, Option<u64>)>;
 
     impl Naive {
         fn effective(&self, now: u64) -> Option<(u8, i64)> {

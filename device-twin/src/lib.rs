@@ -14,8 +14,22 @@
 //! a reconnect, a read or a message that was on its way for an hour.
 //!
 //! Reading order: [`model`] (manifests and the [`model::Catalog`]), [`arbiter`] (who wins), [`rule`] (what a document
-//! can say), [`twin`] (what is stored and sent), [`edge`], [`cloud`].
+//! can say), [`twin`] (what is stored and sent), [`edge`], [`cloud`]; then the broker: [`gate`] (what faces clients,
+//! pure) and `io` (sockets, behind the feature of that name).
 
 pub mod arbiter;
+pub mod cloud;
+pub mod edge;
+pub mod gate;
 pub mod model;
 pub mod rule;
+pub mod twin;
+pub mod view;
+
+#[cfg(feature = "io")]
+pub mod io;
+
+pub use cloud::CloudTwins;
+pub use edge::EdgeTwins;
+pub use twin::{Expiry, PropertyId, Publish, Ticket};
+pub use view::TwinView;

@@ -1,0 +1,275 @@
+//! The cloud's half: wishes go down by version, what edges say comes up and is kept, and people see both together.
+//!
+//! The cloud is the authority over desired values: it numbers them (even epochs) and writes each into the keyspace of
+//! the edge where the device is bound. It never writes a reported value; it keeps the newest that the device's edge
+//! told, and takes nothing from an edge about a device of another.
+
+mod desired;
+mod up;
+
+pub use desired::SetError;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bus::twin::{DeviceId, TwinTopic};
+use bus::{Filter, Mono, Name, Now, Topic};
+use bytes::Bytes;
+use metadata::{Key, Keyspace};
+
+use crate::model::{Catalog, Change, Kind, Layout, Property};
+use crate::twin::{
+    self, Desired, DesiredBody, DeviceState, PropertyId, Publish, Reported, ReportedBody, Ticket, TwinResult,
+};
+use crate::view::TwinView;
+
+/// Results kept a property: enough to see how the last wishes ended; older ones are forgotten.
+pub const RESULTS_KEPT: usize = 8;
+
+/// What [`CloudTwins`] wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// To the cloud's own broker, and to sites that asked for the topic.
+    Publish(Publish),
+    Accept(Ticket),
+    Reject(Ticket, String),
+}
+
+/// What went wrong, counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Reported values that were not newer than what is known.
+    pub repeated: u64,
+    /// Entries about devices that are not bound to the edge that sent them.
+    pub foreign: u64,
+    pub malformed: u64,
+}
+
+/// What the cloud keeps of one property.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Twin {
+    desired: Option<Placed>,
+    reported: Option<Reported>,
+    /// When the reported value came, in this process's life.
+    heard: Option<Mono>,
+    results: VecDeque<TwinResult>,
+}
+
+/// A desired value and the edge in whose keyspace it lies.
+#[derive(Debug, Clone, PartialEq)]
+struct Placed {
+    edge: Name,
+    desired: Desired,
+}
+
+/// The twins of all edges.
+#[derive(Debug, Default)]
+pub struct CloudTwins {
+    catalog: Catalog,
+    twins: BTreeMap<PropertyId, Twin>,
+    states: BTreeMap<DeviceId, DeviceState>,
+    stats: Stats,
+    outputs: VecDeque<Output>,
+}
+
+impl CloudTwins {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes up what the store holds, once at the start, and publishes what is retained.
+    pub fn load(&mut self, ks: &mut Keyspace, now: Now) {
+        self.load_twins(ks);
+        let mut devices = BTreeSet::new();
+        for kind in Kind::ALL {
+            for (key, json) in entries(ks, kind.prefix(Layout::Cloud)) {
+                devices.extend(self.put_manifest(&key, Some(&json)));
+            }
+        }
+        self.devices_changed(&devices, ks, now);
+        if let Ok(all) = Filter::new("twin/#") {
+            let retained = self.retained(&all);
+            self.outputs.extend(retained.into_iter().map(Output::Publish));
+        }
+    }
+
+    fn load_twins(&mut self, ks: &Keyspace) {
+        for (id, reported) in stored(ks, "/c/reported/") {
+            self.twins.entry(id).or_default().reported = Some(reported);
+        }
+        for (id, results) in stored::<Vec<TwinResult>>(ks, "/c/result/") {
+            self.twins.entry(id).or_default().results = results.into();
+        }
+        for (key, bytes) in ks.range("/e/") {
+            if let Some((id, placed)) = placed(key.as_str(), bytes) {
+                self.twins.entry(id).or_default().desired = Some(placed);
+            }
+        }
+        for (key, bytes) in ks.range("/c/state/") {
+            let device = key.as_str().strip_prefix("/c/state/").and_then(|text| text.parse().ok());
+            self.states.extend(device.zip(twin::decode(bytes)));
+        }
+    }
+
+    /// Manifests under `/c/resource/` changed, by the controller.
+    pub fn handle_changed(&mut self, keys: &[Key], ks: &mut Keyspace, now: Now) {
+        let mut devices = BTreeSet::new();
+        for key in keys {
+            let json = ks.get(key.as_str()).cloned();
+            devices.extend(self.put_manifest(key, json.as_deref()));
+        }
+        self.devices_changed(&devices, ks, now);
+    }
+
+    /// The devices that the manifest touches.
+    fn put_manifest(&mut self, key: &Key, json: Option<&[u8]>) -> BTreeSet<DeviceId> {
+        let Some((kind, id)) = Kind::of_key(Layout::Cloud, key.as_str()) else { return BTreeSet::new() };
+        match self.catalog.put(kind, &id, json) {
+            Change::Devices(devices) => devices,
+            Change::Rule(_) => BTreeSet::new(),
+        }
+    }
+
+    fn devices_changed(&mut self, devices: &BTreeSet<DeviceId>, ks: &mut Keyspace, now: Now) {
+        for device in devices {
+            if self.catalog.device(device).is_none() {
+                self.forget(device, ks);
+            } else {
+                self.follow(device, ks);
+                self.take_manifest_wishes(device, ks, now);
+            }
+        }
+    }
+
+    /// The device is gone: so is what was said of it.
+    fn forget(&mut self, device: &DeviceId, ks: &mut Keyspace) {
+        for id in self.ids_of(device) {
+            self.take_back(&id, ks);
+            self.twins.remove(&id);
+            for prefix in ["/c/reported/", "/c/result/", "/c/manifest-desired/"] {
+                ks.delete(&twin::key(prefix, &id));
+            }
+            self.clear(&id.reported_topic());
+        }
+        if self.states.remove(device).is_some() {
+            ks.delete(&twin::key("/c/state/", device));
+            self.clear(&TwinTopic::State { device: device.clone() });
+        }
+    }
+
+    /// An empty retained message takes the last one away (MQTT 5.0 §3.3.1.3).
+    fn clear(&mut self, topic: &TwinTopic) {
+        let topic = topic.topic();
+        self.publish(Publish { topic, payload: Bytes::new(), retain: true, expiry: None });
+    }
+
+    fn publish(&mut self, publish: Publish) {
+        self.outputs.push_back(Output::Publish(publish));
+    }
+
+    /// A client of the cloud's broker published on a topic under `twin/`: only sets are taken here.
+    pub fn handle_mqtt(
+        &mut self,
+        ticket: Option<Ticket>,
+        topic: &Topic,
+        payload: &[u8],
+        ks: &mut Keyspace,
+        now: Now,
+    ) {
+        let done = match TwinTopic::parse(topic) {
+            Some(TwinTopic::Set { device, property }) => {
+                self.set_from_app(&PropertyId { device, property }, payload, ks, now)
+            }
+            _ => Err("in the cloud only twin/<namespace>/<device>/set/<property> is taken".to_owned()),
+        };
+        self.outputs.extend(ticket.map(|ticket| match done {
+            Ok(()) => Output::Accept(ticket),
+            Err(why) => Output::Reject(ticket, why),
+        }));
+    }
+
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Every property of every device, for people.
+    pub fn views(&self, now: Now) -> Vec<TwinView> {
+        self.catalog.devices().flat_map(|(device, _)| self.view(device, now)).collect()
+    }
+
+    /// The properties of one device, for people; empty if there is no such device.
+    pub fn view(&self, device: &DeviceId, now: Now) -> Vec<TwinView> {
+        let Some(info) = self.catalog.device(device) else { return Vec::new() };
+        let nothing = Twin::default();
+        let view = |(name, property): (&String, &Property)| {
+            let id = PropertyId::new(device, name);
+            let twin = self.twins.get(&id).unwrap_or(&nothing);
+            let desired = twin.desired.as_ref().map(|placed| &placed.desired);
+            let age = twin.heard.map(|at| now.mono.since(at));
+            TwinView::new(&id, property, twin.reported.as_ref(), desired, age)
+        };
+        info.properties.iter().map(view).collect()
+    }
+
+    /// Whether the device's edge says it can be worked with; `None` before it said anything.
+    pub fn state(&self, device: &DeviceId) -> Option<&DeviceState> {
+        self.states.get(device)
+    }
+
+    /// How the last wishes for a property ended, oldest first.
+    pub fn results(&self, id: &PropertyId) -> impl Iterator<Item = &TwinResult> {
+        self.twins.get(id).into_iter().flat_map(|twin| &twin.results)
+    }
+
+    /// What is retained here under `filter`: replay it to a node or app that newly asked.
+    pub fn retained(&self, filter: &Filter) -> Vec<Publish> {
+        let mut all = Vec::new();
+        for (id, twin) in &self.twins {
+            let reported = twin.reported.as_ref().and_then(|reported| ReportedBody::of(reported, None));
+            all.extend(reported.map(|body| Publish::retained(&id.reported_topic(), &body)));
+            let desired = twin.desired.as_ref().map(|placed| DesiredBody::from(&placed.desired));
+            all.extend(desired.map(|body| Publish::retained(&id.desired_topic(), &body)));
+        }
+        for (device, state) in &self.states {
+            all.push(Publish::retained(&TwinTopic::State { device: device.clone() }, state));
+        }
+        all.retain(|publish| filter.matches(&publish.topic));
+        all
+    }
+
+    fn ids_of(&self, device: &DeviceId) -> Vec<PropertyId> {
+        let from = PropertyId::new(device, "");
+        self.twins.range(from..).map(|(id, _)| id).take_while(|id| id.device == *device).cloned().collect()
+    }
+}
+
+fn entries(ks: &Keyspace, prefix: &str) -> Vec<(Key, Bytes)> {
+    ks.range(prefix).map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+fn stored<'k, T: minicbor::Decode<'k, ()>>(
+    ks: &'k Keyspace,
+    prefix: &str,
+) -> impl Iterator<Item = (PropertyId, T)> {
+    let prefix_len = prefix.len();
+    ks.range(prefix).filter_map(move |(key, bytes)| {
+        Some((PropertyId::parse(&key.as_str()[prefix_len..])?, twin::decode(bytes)?))
+    })
+}
+
+/// `/e/<edge>/desired/<ns>/<device>/<property>`.
+fn placed(key: &str, bytes: &[u8]) -> Option<(PropertyId, Placed)> {
+    let (edge, rest) = key.strip_prefix("/e/")?.split_once('/')?;
+    let id = PropertyId::parse(rest.strip_prefix("desired/")?)?;
+    Some((id, Placed { edge: Name::new(edge).ok()?, desired: twin::decode(bytes)? }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,334 @@
+use bus::twin::{DesiredVersion, Incarnation, Outcome, ReportedVersion};
+use bus::{Mono, Quality, Sample, UnixMillis, Value};
+
+use super::*;
+use crate::model::InvalidValue;
+use crate::twin::{Ack, Availability, cbor, decode};
+
+const MANIFESTS: [(&str, &str); 3] = [
+    (
+        "/c/resource/devicemodel/water/valve",
+        "{apiVersion: devices.kubeedge.io/v1beta1, kind: DeviceModel, metadata: {name: valve, namespace: water}, spec: {properties: [
+            {name: position, type: FLOAT, accessMode: ReadWrite, minimum: '0', maximum: '100', unit: percent},
+            {name: flow, type: FLOAT, accessMode: ReadOnly}]}}",
+    ),
+    (
+        "/c/resource/device/water/valve",
+        "{apiVersion: devices.kubeedge.io/v1beta1, kind: Device, metadata: {name: valve, namespace: water}, spec: {
+            deviceModelRef: {name: valve}, nodeName: pump-house, protocol: {protocolName: virtual}}}",
+    ),
+    (
+        "/c/resource/device/water/spare",
+        "{apiVersion: devices.kubeedge.io/v1beta1, kind: Device, metadata: {name: spare, namespace: water}, spec: {
+            deviceModelRef: {name: valve}}}",
+    ),
+];
+
+const VALVE: &str = MANIFESTS[1].0;
+const DESIRED: &str = "/e/pump-house/desired/water/valve/position";
+const LIFE: Incarnation = Incarnation(9);
+
+fn json(yaml: &str) -> Bytes {
+    let value: serde_json::Value = serde_saphyr::from_str(yaml).unwrap();
+    serde_json::to_vec(&value).unwrap().into()
+}
+
+fn edge(name: &str) -> Name {
+    Name::new(name).unwrap()
+}
+
+fn position() -> PropertyId {
+    PropertyId::parse("water/valve/position").unwrap()
+}
+
+fn version(epoch: u64, seq: u64) -> DesiredVersion {
+    DesiredVersion { epoch, seq }
+}
+
+const NOW: Now = Now { mono: Mono(5_000_000), wall: UnixMillis(1_000_000) };
+
+struct World {
+    twins: CloudTwins,
+    ks: Keyspace,
+    seen: Vec<Output>,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self { twins: CloudTwins::new(), ks: Keyspace::new(), seen: Vec::new() };
+        for (key, yaml) in MANIFESTS {
+            world.apply(key, yaml);
+        }
+        world
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.twins.poll_output() {
+            self.seen.push(output);
+        }
+        self.ks.seal();
+    }
+
+    fn restart(&mut self) {
+        self.twins = CloudTwins::new();
+        self.twins.load(&mut self.ks, NOW);
+        self.drain();
+    }
+
+    fn apply(&mut self, key: &str, yaml: &str) {
+        let key = Key::new(key).unwrap();
+        self.ks.put(key.clone(), json(yaml));
+        self.twins.handle_changed(&[key], &mut self.ks, NOW);
+        self.drain();
+    }
+
+    fn delete(&mut self, key: &str) {
+        let key = Key::new(key).unwrap();
+        self.ks.delete(&key);
+        self.twins.handle_changed(&[key], &mut self.ks, NOW);
+        self.drain();
+    }
+
+    fn set(&mut self, value: Value) -> Result<DesiredVersion, SetError> {
+        let done = self.twins.set_desired(&position().device, "position", value, "ann", &mut self.ks, NOW);
+        self.drain();
+        done
+    }
+
+    fn desired(&self, key: &str) -> Option<Desired> {
+        decode(self.ks.get(key)?)
+    }
+
+    fn up(&mut self, from: &str, life: Incarnation, key: &str, payload: &[u8]) {
+        self.twins.handle_up(&edge(from), life, key, payload, &mut self.ks, NOW);
+        self.drain();
+    }
+
+    fn report(&mut self, life: u64, rev: u64, value: f64, ack: Option<Ack>) {
+        let sample = Sample { value: Value::Float(value), time: UnixMillis(3), quality: Quality::Good };
+        let version = ReportedVersion { incarnation: Incarnation(life), rev };
+        let reported = Reported { version, sample: Some(sample), ack };
+        self.up("pump-house", Incarnation(life), "reported/water/valve/position", &cbor(&reported));
+    }
+
+    fn view(&self) -> TwinView {
+        self.twins.view(&position().device, NOW).into_iter().find(|view| view.property == "position").unwrap()
+    }
+
+    fn reported(&self) -> Option<f64> {
+        self.view().reported.and_then(|sample| sample.value.as_f64())
+    }
+}
+
+fn ack(seq: u64, outcome: Outcome) -> Option<Ack> {
+    Some(Ack { version: version(0, seq), outcome, detail: String::new() })
+}
+
+fn topics(seen: &[Output]) -> Vec<String> {
+    let publish = |output: &Output| match output {
+        Output::Publish(publish) => Some(publish.topic.to_string()),
+        Output::Accept(_) | Output::Reject(..) => None,
+    };
+    seen.iter().filter_map(publish).collect()
+}
+
+#[test]
+fn a_wish_gets_the_next_version_and_lies_where_its_edge_will_find_it() {
+    let mut world = World::new();
+    assert_eq!(world.set(Value::Int(40)), Ok(version(0, 1)));
+    assert_eq!(world.set(Value::Float(41.0)), Ok(version(0, 2)));
+    let expected =
+        Desired { value: Value::Float(41.0), version: version(0, 2), issued: NOW.wall, by: "ann".to_owned() };
+    assert_eq!(world.desired(DESIRED), Some(expected));
+    assert_eq!(topics(&world.seen), ["twin/water/valve/desired/position"; 2]);
+}
+
+#[test]
+fn what_cannot_be_wished_changes_nothing() {
+    let mut world = World::new();
+    let before = world.ks.revision();
+    let valve = position().device;
+    let out_of_range = world.set(Value::Int(101)).unwrap_err();
+    assert_eq!(
+        twin::explain(&out_of_range),
+        "water/valve/position cannot be set to this: 101 is outside 0 to 100"
+    );
+    let flow = PropertyId::new(&valve, "flow");
+    let mut set = |device: &DeviceId, property: &str| {
+        world.twins.set_desired(device, property, Value::Int(1), "ann", &mut world.ks, NOW).unwrap_err()
+    };
+    assert_eq!(set(&valve, "flow"), SetError::Value(flow, InvalidValue::ReadOnly));
+    assert_eq!(set(&valve, "x").to_string(), "device water/valve has no property 'x'");
+    assert_eq!(set(&"water/pump".parse().unwrap(), "x").to_string(), "device water/pump is not known here");
+    let spare: DeviceId = "water/spare".parse().unwrap();
+    assert_eq!(set(&spare, "position"), SetError::Unbound(spare.clone()));
+    world.drain();
+    assert_eq!((world.ks.revision(), world.seen.len()), (before, 0));
+}
+
+#[test]
+fn a_twin_has_converged_when_its_version_was_carried_out_and_not_when_values_are_equal() {
+    let mut world = World::new();
+    world.report(9, 1, 40.0, None);
+    assert!(world.view().converged, "nothing is desired");
+    world.set(Value::Int(40)).unwrap();
+    assert!(!world.view().converged);
+    world.report(9, 2, 40.0, ack(1, Outcome::Expired));
+    assert!(!world.view().converged);
+    world.report(9, 3, 40.0, ack(1, Outcome::Succeeded));
+    assert!(world.view().converged);
+    world.set(Value::Int(40)).unwrap();
+    assert!(!world.view().converged, "the same value, wished again");
+}
+
+#[test]
+fn a_reported_value_never_goes_back() {
+    let mut world = World::new();
+    world.report(9, 5, 50.0, None);
+    world.report(9, 5, 49.0, None);
+    world.report(9, 4, 48.0, None);
+    assert_eq!(world.reported(), Some(50.0));
+    assert_eq!(world.twins.stats(), Stats { repeated: 2, ..Stats::default() });
+    world.report(10, 1, 10.0, None);
+    assert_eq!(world.reported(), Some(10.0), "a new life of the edge's store begins anew");
+    assert_eq!(topics(&world.seen).len(), 2);
+}
+
+#[test]
+fn an_edge_speaks_for_its_own_devices_only_and_rubbish_is_counted() {
+    let mut world = World::new();
+    let version = ReportedVersion { incarnation: LIFE, rev: 1 };
+    let reported = cbor(&Reported { version, sample: None, ack: None });
+    world.up("hill", LIFE, "reported/water/valve/position", &reported);
+    world.up("pump-house", LIFE, "reported/water/spare/position", &reported);
+    world.up("pump-house", LIFE, "reported/water/valve/position", b"\xff");
+    world.up("pump-house", LIFE, "reported/water/valve", &reported);
+    world.up("pump-house", LIFE, "state/valve", &reported);
+    world.up("pump-house", LIFE, "weather/today", b"fine");
+    assert_eq!(world.twins.stats(), Stats { repeated: 0, foreign: 2, malformed: 3 });
+    assert_eq!((world.reported(), world.seen.len()), (None, 0));
+}
+
+#[test]
+fn everything_is_there_after_a_restart() {
+    let mut world = World::new();
+    world.set(Value::Int(40)).unwrap();
+    world.report(9, 3, 40.0, ack(1, Outcome::Succeeded));
+    let state = DeviceState { state: Availability::Online, reason: String::new() };
+    world.up("pump-house", LIFE, "state/water/valve", &cbor(&state));
+    let result = TwinResult {
+        outcome: Outcome::Succeeded,
+        version: Some(version(0, 1)),
+        detail: String::new(),
+        at: UnixMillis(1),
+    };
+    world.up("pump-house", LIFE, "result/water/valve/position", &cbor(&result));
+    let before = TwinView { age_ms: None, ..world.view() };
+    let revision = world.ks.revision();
+    world.seen.clear();
+    world.restart();
+    assert_eq!(world.ks.revision(), revision, "a start writes nothing");
+    assert_eq!(world.view(), before);
+    assert_eq!(world.twins.state(&position().device), Some(&state));
+    assert_eq!(world.twins.results(&position()).collect::<Vec<_>>(), [&result]);
+    assert_eq!(
+        topics(&world.seen),
+        ["twin/water/valve/reported/position", "twin/water/valve/desired/position", "twin/water/valve/state"]
+    );
+    assert_eq!(world.set(Value::Int(1)), Ok(version(0, 2)));
+}
+
+#[test]
+fn only_the_last_results_are_kept() {
+    let mut world = World::new();
+    for at in 0..20 {
+        let result = TwinResult {
+            outcome: Outcome::Expired,
+            version: None,
+            detail: String::new(),
+            at: UnixMillis(at),
+        };
+        world.up("pump-house", LIFE, "result/water/valve/position", &cbor(&result));
+    }
+    let kept: Vec<u64> = world.twins.results(&position()).map(|result| result.at.0).collect();
+    assert_eq!(kept, [12, 13, 14, 15, 16, 17, 18, 19]);
+}
+
+#[test]
+fn a_cloud_restored_from_an_old_copy_does_not_give_a_version_twice() {
+    let mut world = World::new();
+    world.report(9, 1, 40.0, ack(17, Outcome::Succeeded));
+    assert_eq!(world.set(Value::Int(1)), Ok(version(0, 18)));
+}
+
+#[test]
+fn a_device_that_was_deleted_and_made_again_goes_on_with_its_versions() {
+    let mut world = World::new();
+    world.set(Value::Int(40)).unwrap();
+    world.report(9, 1, 40.0, None);
+    world.delete(VALVE);
+    assert_eq!(world.desired(DESIRED), None);
+    assert_eq!(world.ks.get("/c/reported/water/valve/position"), None);
+    assert_eq!(world.twins.view(&position().device, NOW), []);
+    world.apply(VALVE, MANIFESTS[1].1);
+    assert_eq!(world.view().desired, None);
+    assert_eq!(world.set(Value::Int(40)), Ok(version(0, 2)));
+}
+
+#[test]
+fn wishes_follow_a_device_to_another_edge_as_old_as_they_are() {
+    let mut world = World::new();
+    world.set(Value::Int(40)).unwrap();
+    let wish = world.desired(DESIRED);
+    world.apply(VALVE, &MANIFESTS[1].1.replace("pump-house", "hill"));
+    assert_eq!(world.desired(DESIRED), None);
+    assert_eq!(world.desired("/e/hill/desired/water/valve/position"), wish);
+}
+
+#[test]
+fn the_manifests_own_wish_is_taken_when_it_changes() {
+    let mut world = World::new();
+    let with = |text: &str| {
+        MANIFESTS[1].1.replace(
+            "nodeName",
+            &format!("properties: [{{name: position, desired: {{value: '{text}'}}}}], nodeName"),
+        )
+    };
+    world.apply(VALVE, &with("30"));
+    assert_eq!(world.view().desired, Some(Value::Float(30.0)));
+    world.set(Value::Int(40)).unwrap();
+    world.apply(VALVE, &with("30"));
+    world.restart();
+    assert_eq!(world.view().desired, Some(Value::Float(40.0)), "applied again unchanged, it is no new wish");
+    world.apply(VALVE, &with("high"));
+    assert_eq!(topics(&world.seen).last().unwrap(), "twin/water/valve/result");
+    assert_eq!(world.view().version, Some(version(0, 2)));
+}
+
+#[test]
+fn an_app_sets_over_mqtt_and_is_answered() {
+    let mut world = World::new();
+    let mut say = |topic: &str, payload: &str| {
+        let topic = Topic::new(topic).unwrap();
+        world.twins.handle_mqtt(Some(Ticket(3)), &topic, payload.as_bytes(), &mut world.ks, NOW);
+        let mut seen = Vec::new();
+        while let Some(output) = world.twins.poll_output() {
+            seen.push(output);
+        }
+        seen
+    };
+    let said = say("twin/water/valve/set/position", r#"{"value": 40}"#);
+    assert_eq!(
+        (topics(&said), said.last()),
+        (vec!["twin/water/valve/desired/position".to_owned()], Some(&Output::Accept(Ticket(3))))
+    );
+    let said = say("twin/water/valve/set/position", "true");
+    let why = "water/valve/position cannot be set to this: wrong type: expected Float, got true";
+    assert_eq!(
+        (topics(&said), said.last()),
+        (vec!["twin/water/valve/result".to_owned()], Some(&Output::Reject(Ticket(3), why.to_owned())))
+    );
+    assert!(matches!(say("twin/water/valve/report/position", "1")[..], [Output::Reject(..)]));
+    assert!(matches!(say("twin/water/valve/set/position", "{")[..], [Output::Reject(..)]));
+    assert_eq!(world.view().version, Some(version(0, 1)));
+}

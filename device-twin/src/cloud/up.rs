@@ -1,0 +1,103 @@
+//! What edges tell.
+
+use bus::twin::{DeviceId, Incarnation, ResultBody, TwinTopic};
+use bus::{Name, Now};
+use metadata::Keyspace;
+
+use super::{CloudTwins, RESULTS_KEPT};
+use crate::twin::{self, DeviceState, PropertyId, Publish, Reported, ReportedBody, TwinResult, key};
+
+impl CloudTwins {
+    /// One entry of an edge's outbox: `reported/<ns>/<device>/<property>`, `result/..` or `state/<ns>/<device>`.
+    /// Others are not ours and ignored. An entry may come again; it then changes nothing but the results' list.
+    pub fn handle_up(
+        &mut self,
+        edge: &Name,
+        incarnation: Incarnation,
+        key: &str,
+        payload: &[u8],
+        ks: &mut Keyspace,
+        now: Now,
+    ) {
+        let Some((kind, rest)) = key.split_once('/') else { return };
+        let taken = match kind {
+            "reported" => self.reported_up(edge, incarnation, rest, payload, ks, now),
+            "result" => self.result_up(edge, rest, payload, ks),
+            "state" => self.state_up(edge, rest, payload, ks),
+            _ => return,
+        };
+        if taken.is_none() {
+            self.stats.malformed += 1;
+        }
+    }
+
+    /// Whether `edge` may speak about `device`.
+    fn speaks_for(&mut self, edge: &Name, device: &DeviceId) -> bool {
+        let bound = self.catalog.device(device).is_some_and(|info| info.node.as_ref() == Some(edge));
+        self.stats.foreign += u64::from(!bound);
+        bound
+    }
+
+    /// `None` if it is malformed, here and below.
+    fn reported_up(
+        &mut self,
+        edge: &Name,
+        incarnation: Incarnation,
+        rest: &str,
+        payload: &[u8],
+        ks: &mut Keyspace,
+        now: Now,
+    ) -> Option<()> {
+        let id = PropertyId::parse(rest)?;
+        let reported: Reported = twin::decode(payload)?;
+        if !self.speaks_for(edge, &id.device) {
+            return Some(());
+        }
+        let known = self.twins.get(&id).and_then(|twin| twin.reported.as_ref()).map(|known| known.version);
+        let older =
+            known.is_some_and(|known| known.incarnation == incarnation && reported.version.rev <= known.rev);
+        if older || reported.version.incarnation != incarnation {
+            self.stats.repeated += 1;
+            return Some(());
+        }
+        ks.put(key("/c/reported/", &id), twin::cbor(&reported));
+        if let Some(body) = ReportedBody::of(&reported, None) {
+            self.publish(Publish::retained(&id.reported_topic(), &body));
+        }
+        let twin = self.twins.entry(id).or_default();
+        twin.reported = Some(reported);
+        twin.heard = Some(now.mono);
+        Some(())
+    }
+
+    fn result_up(&mut self, edge: &Name, rest: &str, payload: &[u8], ks: &mut Keyspace) -> Option<()> {
+        let id = PropertyId::parse(rest)?;
+        let result: TwinResult = twin::decode(payload)?;
+        if !self.speaks_for(edge, &id.device) {
+            return Some(());
+        }
+        let TwinResult { outcome, version, detail, at: _ } = result.clone();
+        let body = ResultBody { property: id.property.clone(), outcome, version, detail };
+        self.publish(Publish::once(&TwinTopic::Result { device: id.device.clone() }, &body));
+        let results = &mut self.twins.entry(id.clone()).or_default().results;
+        if results.len() >= RESULTS_KEPT {
+            results.pop_front();
+        }
+        results.push_back(result);
+        let all: Vec<&TwinResult> = results.iter().collect();
+        ks.put(key("/c/result/", &id), twin::cbor(&all));
+        Some(())
+    }
+
+    fn state_up(&mut self, edge: &Name, rest: &str, payload: &[u8], ks: &mut Keyspace) -> Option<()> {
+        let device: DeviceId = rest.parse().ok().filter(|_| rest.contains('/'))?;
+        let state: DeviceState = twin::decode(payload)?;
+        if !self.speaks_for(edge, &device) {
+            return Some(());
+        }
+        ks.put(key("/c/state/", &device), twin::cbor(&state));
+        self.publish(Publish::retained(&TwinTopic::State { device: device.clone() }, &state));
+        self.states.insert(device, state);
+        Some(())
+    }
+}

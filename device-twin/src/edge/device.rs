@@ -1,0 +1,225 @@
+//! Devices bound to this edge, their mappers, and whether they can be worked with.
+
+use std::collections::BTreeSet;
+
+use bus::twin::{DeviceConfig, DeviceId, MapperConfig, MapperTopic, Outcome, PropertyConfig};
+use bus::{Name, Now, Quality};
+use bytes::Bytes;
+use metadata::Keyspace;
+
+use super::EdgeTwins;
+use super::property::{Outstanding, Twin};
+use crate::model::{DeviceInfo, Property};
+use crate::twin::{self, Availability, DeviceState, PropertyId, Publish, WriteRecord, key, millis};
+
+/// A device of this edge.
+#[derive(Debug, Default)]
+pub(super) struct Bound {
+    mapper: Option<Name>,
+    /// As it was last published.
+    pub(super) state: Option<DeviceState>,
+}
+
+/// A mapper as this edge knows it.
+#[derive(Debug, Default)]
+pub(super) struct Mapper {
+    online: bool,
+    /// The configuration that was last published to it.
+    config: Option<Bytes>,
+}
+
+impl EdgeTwins {
+    /// Brings twins, mapper configurations and states in line with the manifests of `ids`.
+    pub(super) fn devices_changed(&mut self, ids: &BTreeSet<DeviceId>, ks: &mut Keyspace, now: Now) {
+        let mut mappers = BTreeSet::new();
+        for id in ids {
+            mappers.extend(self.devices.get(id).and_then(|bound| bound.mapper.clone()));
+            match self.catalog.device(id).filter(|info| info.node.as_ref() == Some(&self.me)).cloned() {
+                Some(info) => self.bind(id, &info, ks, now),
+                None => self.unbind(id, ks),
+            }
+            mappers.extend(self.devices.get(id).and_then(|bound| bound.mapper.clone()));
+        }
+        mappers.iter().for_each(|mapper| self.publish_config(mapper));
+        ids.iter().for_each(|id| self.update_state(id));
+    }
+
+    fn bind(&mut self, device: &DeviceId, info: &DeviceInfo, ks: &mut Keyspace, now: Now) {
+        self.devices.entry(device.clone()).or_default().mapper.clone_from(&info.mapper);
+        for id in self.ids_of(device) {
+            if info.properties.contains_key(&id.property) {
+                self.reschedule(&id);
+            } else {
+                self.drop_twin(&id, ks);
+            }
+        }
+        for (name, property) in &info.properties {
+            let id = PropertyId::new(device, name);
+            if !self.twins.contains_key(&id) {
+                self.add_twin(&id, property, ks, now);
+            }
+        }
+    }
+
+    fn unbind(&mut self, device: &DeviceId, ks: &mut Keyspace) {
+        self.ids_of(device).iter().for_each(|id| self.drop_twin(id, ks));
+        if self.devices.remove(device).is_some() {
+            let topic = bus::twin::TwinTopic::State { device: device.clone() };
+            self.clear(topic.topic());
+        }
+    }
+
+    fn add_twin(&mut self, id: &PropertyId, property: &Property, ks: &mut Keyspace, now: Now) {
+        let mut twin = Twin::load(id, ks);
+        twin.recall_setting(property, id, ks);
+        if let Some(reported) = &twin.reported {
+            self.outputs.seen(id, reported, None);
+        }
+        if let Some(desired) = &twin.desired {
+            self.outputs.desired(id, desired);
+        }
+        self.twins.insert(id.clone(), twin);
+        self.end_interrupted_write(id, ks, now);
+        self.desired_changed(id, ks, now);
+        self.reschedule(id);
+    }
+
+    /// A write was under way when the last process ended: whether it happened can only be read from the device.
+    fn end_interrupted_write(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
+        let record = ks.get(&format!("/t/write/{id}")).and_then(|bytes| twin::decode::<WriteRecord>(bytes));
+        if let (Some(record), Some(twin)) = (record, self.twins.get_mut(id)) {
+            twin.write = Some(Outstanding { record, who: None, deadline: now.mono });
+            self.finish_write(id, Outcome::Unknown, "the node restarted in mid-write", ks, now);
+        }
+    }
+
+    /// What was decided on stays in the store, so that a device that comes back does not see an old version as new.
+    fn drop_twin(&mut self, id: &PropertyId, ks: &mut Keyspace) {
+        let Some(twin) = self.twins.remove(id) else { return };
+        twin.due.map(|at| self.timers.remove(&(at, id.clone())));
+        ks.delete(&key("/t/reported/", id));
+        ks.delete(&key("/t/write/", id));
+        self.clear(id.reported_topic().topic());
+        self.clear(id.desired_topic().topic());
+    }
+
+    /// An empty retained message takes the last one away (MQTT 5.0 §3.3.1.3).
+    pub(super) fn clear(&mut self, topic: bus::Topic) {
+        self.outputs.publish(Publish { topic, payload: Bytes::new(), retain: true, expiry: None });
+    }
+
+    fn publish_config(&mut self, name: &Name) {
+        let served = self.devices.iter().filter(|(_, bound)| bound.mapper.as_ref() == Some(name));
+        let configs = served.filter_map(|(id, _)| Some(device_config(id, self.catalog.device(id)?)));
+        let config = twin::json(&MapperConfig { devices: configs.collect() });
+        let mapper = self.mappers.entry(name.clone()).or_default();
+        if mapper.config.as_ref() != Some(&config) {
+            mapper.config = Some(config.clone());
+            let topic = MapperTopic::Config { mapper: name.clone() }.topic();
+            self.outputs.publish(Publish { topic, payload: config, retain: true, expiry: None });
+        }
+    }
+
+    pub(super) fn is_online(&self, device: &DeviceId) -> bool {
+        let mapper = self.mapper_of(device).and_then(|name| self.mappers.get(name));
+        mapper.is_some_and(|mapper| mapper.online)
+    }
+
+    pub(super) fn mapper_of(&self, device: &DeviceId) -> Option<&Name> {
+        self.devices.get(device)?.mapper.as_ref()
+    }
+
+    /// A mapper came or went.
+    pub(super) fn mapper_state(&mut self, name: &Name, online: bool, ks: &mut Keyspace, now: Now) {
+        let Some(mapper) = self.mappers.get_mut(name) else { return };
+        if std::mem::replace(&mut mapper.online, online) == online {
+            return;
+        }
+        let served = self.devices.iter().filter(|(_, bound)| bound.mapper.as_ref() == Some(name));
+        let devices: Vec<DeviceId> = served.map(|(id, _)| id.clone()).collect();
+        for device in &devices {
+            for id in self.ids_of(device) {
+                if online {
+                    self.mapper_came(&id, ks, now)
+                } else {
+                    self.mapper_went(&id, ks, now)
+                }
+                self.reschedule(&id);
+            }
+            self.update_state(device);
+        }
+    }
+
+    /// Settings that were not acknowledged are delivered; an actuator is left as it is.
+    fn mapper_came(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
+        let is_setting = self.property(id).is_some_and(|property| !property.policy.actuator);
+        let is_open = self.twins.get(id).is_some_and(Twin::has_open_setting);
+        if is_setting && is_open {
+            self.arbitrate(id, super::write::Decision::Fresh, ks, now);
+        }
+    }
+
+    fn mapper_went(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
+        self.finish_write(id, Outcome::Unknown, "the mapper went away in mid-write", ks, now);
+        let is_actuator = self.property(id).is_some_and(|property| property.policy.actuator);
+        if let Some(twin) = self.twins.get_mut(id).filter(|_| is_actuator) {
+            twin.spoken = None;
+        }
+        self.mark_bad(id, ks, now);
+    }
+
+    /// Publishes the device's state if it is another than before.
+    pub(super) fn update_state(&mut self, device: &DeviceId) {
+        let state = self.state_of(device);
+        let Some(bound) = self.devices.get_mut(device) else { return };
+        if bound.state.as_ref() != Some(&state) {
+            self.outputs.state(device, &state);
+            bound.state = Some(state);
+        }
+    }
+
+    fn state_of(&self, device: &DeviceId) -> DeviceState {
+        let is = |state, reason: String| DeviceState { state, reason };
+        let Some(mapper) = self.mapper_of(device) else {
+            return is(Availability::Offline, "spec.protocol.protocolName names no mapper".to_owned());
+        };
+        if !self.is_online(device) {
+            return is(Availability::Offline, format!("mapper {mapper} is not connected"));
+        }
+        if let Some(problem) = self.catalog.device(device).and_then(|info| info.problem.clone()) {
+            return is(Availability::Degraded, problem);
+        }
+        let silent: Vec<String> =
+            self.ids_of(device).into_iter().filter(|id| self.is_silent(id)).map(|id| id.property).collect();
+        if silent.is_empty() {
+            is(Availability::Online, String::new())
+        } else {
+            is(Availability::Degraded, format!("not heard of: {}", silent.join(", ")))
+        }
+    }
+
+    /// Bad, or never reported although it should be.
+    fn is_silent(&self, id: &PropertyId) -> bool {
+        let expected = self.property(id).is_some_and(|property| property.policy.max_age.is_some());
+        let sample = self.twins.get(id).and_then(|twin| twin.reported.as_ref()?.sample.as_ref());
+        sample.map_or(expected, |sample| sample.quality == Quality::Bad)
+    }
+}
+
+fn device_config(id: &DeviceId, info: &DeviceInfo) -> DeviceConfig {
+    let properties = info.properties.iter().map(|(name, property)| property_config(name, property));
+    DeviceConfig { device: id.clone(), connection: info.connection.clone(), properties: properties.collect() }
+}
+
+fn property_config(name: &str, property: &Property) -> PropertyConfig {
+    PropertyConfig {
+        name: name.to_owned(),
+        value_type: property.value_type,
+        writable: property.writable,
+        address: property.address.clone(),
+        poll_ms: millis(property.poll),
+        minimum: property.minimum,
+        maximum: property.maximum,
+        unit: property.unit.clone(),
+    }
+}

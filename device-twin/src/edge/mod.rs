@@ -1,0 +1,309 @@
+//! The edge's half: reports come in from mappers, wishes from cloud, operators and rules; at most one write a property
+//! goes out.
+//!
+//! A desired value of the cloud takes this way, and no version takes it twice:
+//!
+//! ```text
+//!                older or known            not valid      too old, or age unknown        held by a stronger slot
+//!  /m/desired --> (ignored)  --> Rejected  --> Expired (actuators)  --> Superseded (actuators)
+//!      |                                             ^
+//!      |  cloud's time not known yet: Waiting -------+ after CLOCK_GRACE
+//!      v
+//!   slot 14 --> write --> Succeeded | Failed | Rejected | Expired      (the mapper's answer)
+//!                     `-> Superseded (a newer write)  | Unknown (no answer, or a restart)
+//! ```
+//!
+//! Only a *decision* moves an actuator: a new desired value, an operator's set, a rule's evaluation, or the end of one
+//! of these. A start of node or mapper is none. A setting (`onStale: apply`) is delivered again until it is
+//! acknowledged.
+//!
+//! Drive it as every core: `handle_*`, then [`EdgeTwins::poll_output`] to `None`, then [`EdgeTwins::poll_timeout`].
+//! The node seals the keyspace after each handle and holds outputs back until that is durable.
+
+mod clock;
+mod desired;
+mod device;
+mod mqtt;
+mod output;
+mod property;
+mod reading;
+mod resync;
+mod rules;
+mod write;
+
+pub use output::Output;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bus::bus::ClockOffset;
+use bus::twin::{DeviceId, Incarnation, ReportedVersion, TwinTopic};
+use bus::{Filter, Mono, Name, Now, Topic};
+use metadata::{Key, Keyspace};
+
+use crate::model::{Catalog, Change, Kind, Layout, Property};
+use crate::twin::{self, PropertyId, Publish, ReportedBody, key};
+use crate::view::TwinView;
+use clock::CloudClock;
+use device::{Bound, Mapper};
+use output::Outputs;
+use property::Twin;
+use rules::Rules;
+
+/// How long a new desired value waits for the first estimate of the cloud's clock: both come right after the link, in
+/// any order. Then it counts as stale.
+pub const CLOCK_GRACE: Duration = Duration::from_secs(10);
+
+/// How long an operator's set at the edge holds its slot.
+pub const OPERATOR_HOLD: Duration = Duration::from_secs(600);
+
+/// How long a mapper has to carry out a write.
+pub const WRITE_TTL: Duration = Duration::from_secs(10);
+
+/// How long after that its answer is waited for.
+pub const WRITE_GRACE: Duration = Duration::from_secs(2);
+
+/// After a write that failed the same one is not tried again before this: a device in trouble is left alone.
+pub const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// How often rules look at time itself: ages, `for`, and the renewal of their slots.
+pub const RULE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Numbers reserved with one write to the store, so that an id is never given out twice and a report costs no write
+/// for its number. A restart skips what was not used.
+const RESERVE: u64 = 1024;
+
+/// What went wrong, counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Reports that said nothing new and cost no write to the store.
+    pub unchanged: u64,
+    /// Reports, sets and results that were refused.
+    pub refused: u64,
+    /// Desired values that came again, or were older than what is known.
+    pub repeated_desired: u64,
+    /// Desired values that were too old to be applied.
+    pub stale_desired: u64,
+    /// Decisions of rules that their output cannot hold.
+    pub unfit_decisions: u64,
+}
+
+/// The twins of one edge.
+#[derive(Debug)]
+pub struct EdgeTwins {
+    me: Name,
+    incarnation: Incarnation,
+    start: Mono,
+    catalog: Catalog,
+    clock: CloudClock,
+    twins: BTreeMap<PropertyId, Twin>,
+    devices: BTreeMap<DeviceId, Bound>,
+    mappers: BTreeMap<Name, Mapper>,
+    rules: Rules,
+    timers: BTreeSet<(Mono, PropertyId)>,
+    numbers: Numbers,
+    stats: Stats,
+    outputs: Outputs,
+}
+
+/// Grows over restarts: revisions of reported values and ids of writes.
+#[derive(Debug, Default)]
+struct Numbers {
+    next: u64,
+    reserved: u64,
+}
+
+impl Numbers {
+    const KEY: &str = "/t/rev";
+
+    fn load(ks: &Keyspace) -> Self {
+        let next = ks.get(Self::KEY).and_then(|bytes| twin::decode(bytes)).unwrap_or(1);
+        Self { next, reserved: next }
+    }
+
+    fn take(&mut self, ks: &mut Keyspace) -> u64 {
+        if self.next >= self.reserved {
+            self.reserved = self.next + RESERVE;
+            ks.put(key(Self::KEY, ""), twin::cbor(&self.reserved));
+        }
+        let number = self.next;
+        self.next += 1;
+        number
+    }
+}
+
+impl EdgeTwins {
+    /// `incarnation` is the store's ([`metadata::Replica`] knows it). Call [`Self::load`] next.
+    pub fn new(me: Name, incarnation: Incarnation) -> Self {
+        Self {
+            me,
+            incarnation,
+            start: Mono::ZERO,
+            catalog: Catalog::default(),
+            clock: CloudClock::default(),
+            twins: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            mappers: BTreeMap::new(),
+            rules: Rules::default(),
+            timers: BTreeSet::new(),
+            numbers: Numbers::default(),
+            stats: Stats::default(),
+            outputs: Outputs::default(),
+        }
+    }
+
+    /// Takes up what the store holds, once at the start: publishes what is retained, ends writes that were under way
+    /// as unknown, and writes nothing to a device.
+    pub fn load(&mut self, ks: &mut Keyspace, now: Now) {
+        self.start = now.mono;
+        self.numbers = Numbers::load(ks);
+        let mut devices = BTreeSet::new();
+        for kind in Kind::ALL {
+            let all: Vec<_> =
+                ks.range(kind.prefix(Layout::Edge)).map(|(k, v)| (k.clone(), v.clone())).collect();
+            for (key, json) in all {
+                if let Some((kind, id)) = Kind::of_key(Layout::Edge, key.as_str())
+                    && let Change::Devices(changed) = self.catalog.put(kind, &id, Some(&json))
+                {
+                    devices.extend(changed);
+                }
+            }
+        }
+        self.devices_changed(&devices, ks, now);
+        self.rules_changed(ks, now);
+    }
+
+    /// Keys under `/m/` changed, by the replica.
+    pub fn handle_changed(&mut self, keys: &[Key], ks: &mut Keyspace, now: Now) {
+        let mut devices = BTreeSet::new();
+        let mut manifests = false;
+        for key in keys {
+            let Some((kind, id)) = Kind::of_key(Layout::Edge, key.as_str()) else { continue };
+            manifests = true;
+            let json = ks.get(key.as_str()).cloned();
+            if let Change::Devices(changed) = self.catalog.put(kind, &id, json.as_deref()) {
+                devices.extend(changed);
+            }
+        }
+        if manifests {
+            self.devices_changed(&devices, ks, now);
+            self.rules_changed(ks, now);
+        }
+        for key in keys {
+            let id = key.as_str().strip_prefix("/m/desired/").and_then(PropertyId::parse);
+            if let Some(id) = id.filter(|id| self.twins.contains_key(id)) {
+                self.desired_changed(&id, ks, now);
+            }
+        }
+    }
+
+    /// What the link says of the cloud's clock; `None` while there is no link.
+    pub fn handle_clock(&mut self, estimate: Option<ClockOffset>, ks: &mut Keyspace, now: Now) {
+        self.clock.update(estimate, now);
+        let waiting: Vec<PropertyId> =
+            self.timers.iter().map(|(_, id)| id).filter(|id| self.is_waiting(id)).cloned().collect();
+        waiting.iter().for_each(|id| self.decide_desired(id, ks, now));
+    }
+
+    fn is_waiting(&self, id: &PropertyId) -> bool {
+        self.twins.get(id).is_some_and(|twin| twin.waiting.is_some())
+    }
+
+    /// A message of the mesh on a topic that was asked for with [`Output::Watch`].
+    pub fn handle_remote(&mut self, topic: &Topic, payload: &[u8], ks: &mut Keyspace, now: Now) {
+        for rule in self.rules.take_remote(topic, payload, now) {
+            self.run_rule(&rule, ks, now);
+        }
+    }
+
+    pub fn handle_timeout(&mut self, ks: &mut Keyspace, now: Now) {
+        while let Some((_, id)) = self.timers.first().filter(|(at, _)| *at <= now.mono).cloned() {
+            self.property_due(&id, ks, now);
+            self.reschedule(&id);
+        }
+        for rule in self.rules.due(now.mono) {
+            self.run_rule(&rule, ks, now);
+        }
+    }
+
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop()
+    }
+
+    pub fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
+        let property = self.timers.first().map(|(at, _)| (*at, "twin"));
+        let rules = self.rules.next_tick().map(|at| (at, "rules"));
+        property.into_iter().chain(rules).min()
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Every twin of this edge, for people.
+    pub fn views(&self, now: Now) -> Vec<TwinView> {
+        self.twins.keys().filter_map(|id| self.view_of(id, now)).collect()
+    }
+
+    /// The twins of one device, for people.
+    pub fn view(&self, device: &DeviceId, now: Now) -> Vec<TwinView> {
+        let of_device = self.twins.keys().filter(|id| id.device == *device);
+        of_device.filter_map(|id| self.view_of(id, now)).collect()
+    }
+
+    fn view_of(&self, id: &PropertyId, now: Now) -> Option<TwinView> {
+        let (property, twin) = (self.property(id)?, self.twins.get(id)?);
+        let (reported, desired) = (twin.reported.as_ref(), twin.desired.as_ref());
+        Some(TwinView::new(id, property, reported, desired, twin.age(now.mono)))
+    }
+
+    /// What is retained here under `filter`: replay it to a node that newly asked.
+    pub fn retained(&self, filter: &Filter, now: Now) -> Vec<Publish> {
+        let mut all = Vec::new();
+        for (id, twin) in &self.twins {
+            let body = twin.reported.as_ref().and_then(|r| ReportedBody::of(r, twin.age(now.mono)));
+            all.extend(body.map(|body| Publish::retained(&id.reported_topic(), &body)));
+            let desired = twin.desired.as_ref().map(twin::DesiredBody::from);
+            all.extend(desired.map(|body| Publish::retained(&id.desired_topic(), &body)));
+        }
+        for (device, bound) in &self.devices {
+            let topic = TwinTopic::State { device: device.clone() };
+            all.extend(bound.state.as_ref().map(|state| Publish::retained(&topic, state)));
+        }
+        all.retain(|publish| filter.matches(&publish.topic));
+        all
+    }
+
+    fn next_version(&mut self, ks: &mut Keyspace) -> ReportedVersion {
+        ReportedVersion { incarnation: self.incarnation, rev: self.numbers.take(ks) }
+    }
+
+    /// Puts the twin's next moment into the list of timers.
+    fn reschedule(&mut self, id: &PropertyId) {
+        let Some(twin) = self.twins.get_mut(id) else { return };
+        let property = self.catalog.property(&id.device, &id.property).ok();
+        let due = property.and_then(|property| twin.next_due(property, self.start));
+        let old = std::mem::replace(&mut twin.due, due);
+        if due != old {
+            self.timers.extend(due.map(|at| (at, id.clone())));
+            old.map(|at| self.timers.remove(&(at, id.clone())));
+        }
+    }
+
+    /// The properties of one device that have a twin here.
+    fn ids_of(&self, device: &DeviceId) -> Vec<PropertyId> {
+        let from = PropertyId::new(device, "");
+        self.twins.range(from..).map(|(id, _)| id).take_while(|id| id.device == *device).cloned().collect()
+    }
+
+    fn property(&self, id: &PropertyId) -> Option<&Property> {
+        self.catalog.property(&id.device, &id.property).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests;

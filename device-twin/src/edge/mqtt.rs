@@ -1,0 +1,149 @@
+//! What clients of the local broker say.
+
+use bus::twin::{DeviceId, MapperTopic, Outcome, ReportBody, ReportMany, ResultBody, TwinTopic, WriteResult};
+use bus::{Name, Now, Topic, Value};
+use metadata::Keyspace;
+use serde::de::DeserializeOwned;
+
+use super::property::{Owner, Who};
+use super::write::Decision;
+use super::{EdgeTwins, OPERATOR_HOLD};
+use crate::arbiter::{Entry, Slot};
+use crate::twin::{PropertyId, SetBody, Ticket, explain};
+
+impl EdgeTwins {
+    /// A client published on a topic under `twin/` or `mapper/`. With a ticket it is answered by
+    /// [`super::Output::Accept`] or [`super::Output::Reject`]; without one a refusal is told on `twin/../result` only.
+    pub fn handle_publish(
+        &mut self,
+        ticket: Option<Ticket>,
+        topic: &Topic,
+        payload: &[u8],
+        ks: &mut Keyspace,
+        now: Now,
+    ) {
+        let done = match (TwinTopic::parse(topic), MapperTopic::parse(topic)) {
+            (Some(topic), _) => self.twin_said(topic, payload, ks, now),
+            (None, Some(topic)) => self.mapper_said(&topic, payload, ks, now),
+            (None, None) => Err("neither a twin's nor a mapper's topic".to_owned()),
+        };
+        match done {
+            Ok(()) => self.outputs.accept(ticket),
+            Err(why) => {
+                self.stats.refused += 1;
+                self.outputs.reject(ticket, why);
+            }
+        }
+    }
+
+    fn twin_said(
+        &mut self,
+        topic: TwinTopic,
+        payload: &[u8],
+        ks: &mut Keyspace,
+        now: Now,
+    ) -> Result<(), String> {
+        match topic {
+            TwinTopic::Report { device, property } => {
+                let id = PropertyId { device, property };
+                let done = parse::<ReportBody>(payload).and_then(|body| self.report(&id, body, ks, now));
+                self.told(&id, done)
+            }
+            TwinTopic::ReportMany { device } => self.report_many(&device, payload, ks, now),
+            TwinTopic::Set { device, property } => {
+                let id = PropertyId { device, property };
+                let done =
+                    parse::<SetBody>(payload).and_then(|body| self.set(&id, body.into_value(), ks, now));
+                self.told(&id, done)
+            }
+            TwinTopic::Command { device, name } => Err(format!("{device} has no command '{name}'")),
+            TwinTopic::Reported { .. }
+            | TwinTopic::Desired { .. }
+            | TwinTopic::Result { .. }
+            | TwinTopic::State { .. } => Err("only nodes publish here".to_owned()),
+        }
+    }
+
+    /// Each property by itself: one wrong reading does not cost the others.
+    fn report_many(
+        &mut self,
+        device: &DeviceId,
+        payload: &[u8],
+        ks: &mut Keyspace,
+        now: Now,
+    ) -> Result<(), String> {
+        let mut first = Ok(());
+        for (property, body) in parse::<ReportMany>(payload)? {
+            let id = PropertyId { device: device.clone(), property };
+            let done = self.report(&id, body, ks, now);
+            first = first.and(self.told(&id, done));
+        }
+        first
+    }
+
+    /// Tells a refusal to whoever watches the device.
+    fn told(&mut self, id: &PropertyId, done: Result<(), String>) -> Result<(), String> {
+        if let Err(why) = &done {
+            let property = id.property.clone();
+            let body =
+                ResultBody { property, outcome: Outcome::Rejected, version: None, detail: why.clone() };
+            self.outputs.result(id, &body);
+        }
+        done
+    }
+
+    /// A local operator's wish: slot 8, for [`OPERATOR_HOLD`].
+    fn set(&mut self, id: &PropertyId, value: Value, ks: &mut Keyspace, now: Now) -> Result<(), String> {
+        let property = self.catalog.property(&id.device, &id.property).map_err(|why| explain(&why))?;
+        let twin =
+            self.twins.get_mut(id).ok_or_else(|| format!("device {} is not of this edge", id.device))?;
+        let value = property.check_desired(value).map_err(|why| explain(&why))?;
+        if let Some((slot, owner)) = twin.masked_by(Slot::LOCAL_OPERATOR, now.mono) {
+            return Err(format!("{slot} ({owner}) holds it"));
+        }
+        let owner = Owner { who: Who::Operator, cause: String::new() };
+        twin.slots.set(Slot::LOCAL_OPERATOR, Entry { value, owner, expires: Some(now.mono + OPERATOR_HOLD) });
+        self.arbitrate(id, Decision::Fresh, ks, now);
+        self.reschedule(id);
+        Ok(())
+    }
+
+    fn mapper_said(
+        &mut self,
+        topic: &MapperTopic,
+        payload: &[u8],
+        ks: &mut Keyspace,
+        now: Now,
+    ) -> Result<(), String> {
+        match topic {
+            MapperTopic::Result { mapper } => {
+                let result: WriteResult = parse(payload)?;
+                self.write_result(mapper, &result, ks, now)
+            }
+            MapperTopic::State { mapper } => self.mapper_announced(mapper, payload, ks, now),
+            MapperTopic::Config { .. } | MapperTopic::Write { .. } => {
+                Err("only nodes publish here".to_owned())
+            }
+        }
+    }
+
+    fn mapper_announced(
+        &mut self,
+        mapper: &Name,
+        payload: &[u8],
+        ks: &mut Keyspace,
+        now: Now,
+    ) -> Result<(), String> {
+        let online = match payload {
+            b"online" | b"\"online\"" => true,
+            b"offline" | b"\"offline\"" => false,
+            _ => return Err("a mapper's state is 'online' or 'offline'".to_owned()),
+        };
+        self.mapper_state(mapper, online, ks, now);
+        Ok(())
+    }
+}
+
+fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(payload).map_err(|why| format!("malformed: {why}"))
+}

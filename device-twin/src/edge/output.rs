@@ -1,0 +1,103 @@
+//! What the edge's twins want done.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bus::twin::{DesiredVersion, DeviceId, Outcome, ResultBody, TwinTopic};
+use bus::{Class, Filter, UnixMillis};
+use bytes::Bytes;
+
+use crate::twin::{
+    Desired, DesiredBody, DeviceState, PropertyId, Publish, Reported, ReportedBody, Ticket, TwinResult, cbor,
+};
+
+/// What [`super::EdgeTwins`] wants done, in this order, once the keyspace's writes are durable.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// To the local broker, and to other sites that asked for the topic.
+    Publish(Publish),
+    /// Into the outbox, for the cloud's [`crate::cloud::CloudTwins`].
+    Up {
+        class: Class,
+        key: String,
+        payload: Bytes,
+    },
+    /// The client's publish is taken.
+    Accept(Ticket),
+    /// The client's publish is refused, and why.
+    Reject(Ticket, String),
+    /// A rule here reads twins of other sites: subscribe on the bus.
+    Watch(Filter),
+    Unwatch(Filter),
+}
+
+/// Outputs on their way; drained after each `handle_*`, and as long as what one input causes.
+#[derive(Debug, Default)]
+pub(super) struct Outputs {
+    queue: VecDeque<Output>,
+}
+
+impl Outputs {
+    pub(super) fn pop(&mut self) -> Option<Output> {
+        self.queue.pop_front()
+    }
+
+    pub(super) fn push(&mut self, output: Output) {
+        self.queue.push_back(output);
+    }
+
+    pub(super) fn publish(&mut self, publish: Publish) {
+        self.push(Output::Publish(publish));
+    }
+
+    fn up(&mut self, class: Class, key: String, payload: Bytes) {
+        self.push(Output::Up { class, key, payload });
+    }
+
+    /// To subscribers only: the value did not change, it was just seen again.
+    pub(super) fn seen(&mut self, id: &PropertyId, reported: &Reported, age: Option<Duration>) {
+        if let Some(body) = ReportedBody::of(reported, age) {
+            self.publish(Publish::retained(&id.reported_topic(), &body));
+        }
+    }
+
+    pub(super) fn reported(&mut self, id: &PropertyId, reported: &Reported, age: Option<Duration>) {
+        self.seen(id, reported, age);
+        self.up(Class::State, format!("reported/{id}"), cbor(reported));
+    }
+
+    pub(super) fn desired(&mut self, id: &PropertyId, desired: &Desired) {
+        self.publish(Publish::retained(&id.desired_topic(), &DesiredBody::from(desired)));
+    }
+
+    pub(super) fn state(&mut self, device: &DeviceId, state: &DeviceState) {
+        self.publish(Publish::retained(&TwinTopic::State { device: device.clone() }, state));
+        self.up(Class::State, format!("state/{device}"), cbor(state));
+    }
+
+    /// To whoever watches the device here.
+    pub(super) fn result(&mut self, id: &PropertyId, body: &ResultBody) {
+        self.publish(Publish::once(&TwinTopic::Result { device: id.device.clone() }, body));
+    }
+
+    /// Here and in the cloud.
+    pub(super) fn outcome(
+        &mut self,
+        id: &PropertyId,
+        (outcome, version, detail): (Outcome, Option<DesiredVersion>, &str),
+        at: UnixMillis,
+    ) {
+        let property = id.property.clone();
+        self.result(id, &ResultBody { property, outcome, version, detail: detail.to_owned() });
+        let result = TwinResult { outcome, version, detail: detail.to_owned(), at };
+        self.up(Class::Event, format!("result/{id}"), cbor(&result));
+    }
+
+    pub(super) fn accept(&mut self, ticket: Option<Ticket>) {
+        self.queue.extend(ticket.map(Output::Accept));
+    }
+
+    pub(super) fn reject(&mut self, ticket: Option<Ticket>, why: String) {
+        self.queue.extend(ticket.map(|ticket| Output::Reject(ticket, why)));
+    }
+}

@@ -1,0 +1,169 @@
+use bus::{Class, Filter};
+use serde_json::json;
+
+use super::*;
+use crate::twin::{Reported, decode};
+
+#[test]
+fn a_mapper_is_told_its_devices_once() {
+    let world = World::cold();
+    let config = last(&world.seen, "mapper/virtual/config").unwrap();
+    let devices: Vec<&str> =
+        config["devices"].as_array().unwrap().iter().map(|d| d["device"]["name"].as_str().unwrap()).collect();
+    assert_eq!(devices, ["junction", "valve"], "the tank is another edge's");
+    assert_eq!(config["devices"][1]["connection"], json!({"socket": "/run/valve"}));
+    let position = &config["devices"][1]["properties"][0];
+    assert_eq!(position["name"], "position");
+    assert_eq!(
+        (&position["type"], &position["writable"], &position["maximum"]),
+        (&json!("float"), &json!(true), &json!(100.0))
+    );
+}
+
+#[test]
+fn a_device_that_is_taken_away_leaves_configuration_topics_and_store() {
+    let mut world = World::new();
+    world.say("twin/water/junction/report/pressure", "4");
+    world.seen.clear();
+    world.take_back("/m/device/water/junction");
+    assert_eq!(last(&world.seen, "mapper/virtual/config").unwrap()["devices"].as_array().unwrap().len(), 1);
+    let cleared = |topic: &str| {
+        world
+            .seen
+            .iter()
+            .any(|o| matches!(o, Output::Publish(p) if p.topic.as_str() == topic && p.payload.is_empty()))
+    };
+    assert!(cleared("twin/water/junction/reported/pressure") && cleared("twin/water/junction/state"));
+    assert!(world.ks.get("/t/reported/water/junction/pressure").is_none());
+    world.seconds(60);
+}
+
+#[test]
+fn a_report_is_stored_published_and_sent_up() {
+    let mut world = World::new();
+    let said = world.say("twin/water/junction/report/pressure", r#"{"value": 4.2, "time": 5}"#);
+    assert_eq!(said.last(), Some(&Output::Accept(Ticket(7))));
+    let Output::Publish(publish) = &said[0] else { panic!("{said:?}") };
+    assert!(publish.retain);
+    assert_eq!(
+        last(&said, "twin/water/junction/reported/pressure").unwrap(),
+        json!({"value": 4.2, "time": 5, "quality": "good", "rev": 1, "age_ms": 0})
+    );
+    let Output::Up { class, key, payload } = &said[1] else { panic!("{said:?}") };
+    assert_eq!((class, key.as_str()), (&Class::State, "reported/water/junction/pressure"));
+    assert_eq!(world.ks.get("/t/reported/water/junction/pressure"), Some(payload));
+    assert_eq!(decode::<Reported>(payload).unwrap().version.rev, 1);
+}
+
+#[test]
+fn an_unchanged_report_costs_no_write_but_shows_life() {
+    let mut world = World::new();
+    world.say("twin/water/junction/report/pressure", "4.0");
+    let revision = world.ks.revision();
+    for _ in 0..60 {
+        world.seconds(1);
+        let said = world.say("twin/water/junction/report/pressure", "4.05");
+        assert!(!said.iter().any(|o| matches!(o, Output::Up { .. })));
+        assert_eq!(
+            last(&said, "twin/water/junction/reported/pressure")
+                .map(|b| b["age_ms"].clone())
+                .unwrap_or(json!(0)),
+            0
+        );
+    }
+    assert_eq!(world.ks.revision(), revision);
+    assert_eq!(world.twins.stats().unchanged, 60);
+    let topic = "twin/water/junction/reported/pressure";
+    let refreshed =
+        world.seen.iter().filter(|o| matches!(o, Output::Publish(p) if p.topic.as_str() == topic)).count();
+    assert_eq!(refreshed, 1 + 15, "every four seconds: a third of maxAge, at the next report");
+}
+
+#[test]
+fn silence_turns_a_value_bad_and_a_report_makes_it_good() {
+    let mut world = World::new();
+    let state = |world: &World| last(&world.seen, "twin/water/junction/state").unwrap();
+    world.say("twin/water/junction/report/pressure", "4.0");
+    assert_eq!(state(&world), json!({"state": "online"}));
+    world.seconds(9);
+    world.say("twin/water/junction/report/pressure", "4.0");
+    world.seconds(9);
+    assert_eq!(last(&world.seen, "twin/water/junction/reported/pressure").unwrap()["quality"], "good");
+    world.seconds(1);
+    assert_eq!(last(&world.seen, "twin/water/junction/reported/pressure").unwrap()["quality"], "bad");
+    assert_eq!(state(&world), json!({"state": "degraded", "reason": "not heard of: pressure"}));
+    world.say("twin/water/junction/report/pressure", "4.0");
+    assert_eq!(last(&world.seen, "twin/water/junction/reported/pressure").unwrap()["quality"], "good");
+    world.mapper("offline");
+    assert_eq!(last(&world.seen, "twin/water/junction/reported/pressure").unwrap()["quality"], "bad");
+    assert_eq!(state(&world), json!({"state": "offline", "reason": "mapper virtual is not connected"}));
+}
+
+#[test]
+fn several_readings_come_at_once_and_a_wrong_one_does_not_cost_the_others() {
+    let mut world = World::new();
+    let said = world
+        .say("twin/water/valve/report", r#"{"colour": 1, "position": {"value": 30}, "setPoint": "high"}"#);
+    assert_eq!(
+        said.last(),
+        Some(&Output::Reject(Ticket(7), "device water/valve has no property 'colour'".to_owned()))
+    );
+    assert_eq!(last(&said, "twin/water/valve/reported/position").unwrap()["value"], 30.0);
+    assert_eq!(last(&said, "twin/water/valve/result").unwrap()["property"], "setPoint");
+}
+
+#[test]
+fn a_reading_outside_its_range_is_uncertain_and_one_of_another_type_refused() {
+    let mut world = World::new();
+    world.say("twin/water/valve/report/position", "104.5");
+    assert_eq!(last(&world.seen, "twin/water/valve/reported/position").unwrap()["quality"], "uncertain");
+    let said = world.say("twin/water/valve/report/position", "true");
+    assert_eq!(
+        said.last(),
+        Some(&Output::Reject(Ticket(7), "wrong type: expected Float, got true".to_owned()))
+    );
+}
+
+#[test]
+fn what_was_reported_is_there_after_a_restart_and_revisions_go_on() {
+    let mut world = World::new();
+    world.say("twin/water/junction/report/pressure", "4.0");
+    let before = world.twins.views(world.now());
+    world.restart();
+    let after = world.twins.views(world.now());
+    let without_age = |views: Vec<crate::TwinView>| -> Vec<_> {
+        views.into_iter().map(|view| crate::TwinView { age_ms: None, ..view }).collect()
+    };
+    assert_eq!(without_age(after), without_age(before));
+    world.mapper("online");
+    world.say("twin/water/junction/report/pressure", "5.0");
+    let rev = last(&world.seen, "twin/water/junction/reported/pressure").unwrap()["rev"].as_u64().unwrap();
+    assert!(rev > 1, "{rev}");
+}
+
+#[test]
+fn a_value_from_before_the_restart_turns_bad_if_nobody_confirms_it() {
+    let mut world = World::new();
+    world.say("twin/water/junction/report/pressure", "4.0");
+    world.seconds(3);
+    world.restart();
+    world.seconds(10);
+    assert_eq!(last(&world.seen, "twin/water/junction/reported/pressure").unwrap()["quality"], "bad");
+}
+
+#[test]
+fn what_is_retained_can_be_replayed_by_filter() {
+    let mut world = World::new();
+    world.say("twin/water/junction/report/pressure", "4.0");
+    world.desire("valve/setPoint", 3.0, 1, 0);
+    world.seconds(2);
+    let topics = |filter: &str| -> Vec<String> {
+        let all = world.twins.retained(&Filter::new(filter).unwrap(), world.now());
+        all.into_iter().map(|publish| publish.topic.to_string()).collect()
+    };
+    assert_eq!(topics("twin/+/+/reported/#"), ["twin/water/junction/reported/pressure"]);
+    assert_eq!(topics("twin/water/valve/#"), ["twin/water/valve/desired/setPoint", "twin/water/valve/state"]);
+    let replayed = world.twins.retained(&Filter::new("twin/water/junction/reported/#").unwrap(), world.now());
+    let body: serde_json::Value = serde_json::from_slice(&replayed[0].payload).unwrap();
+    assert_eq!(body["age_ms"], 2000);
+}

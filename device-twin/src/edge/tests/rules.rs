@@ -1,0 +1,188 @@
+use bus::{Filter, Value};
+
+use super::*;
+
+const FILL: &str = "{apiVersion: kubebus.io/v1alpha1, kind: Rule, metadata: {name: fill, namespace: water}, spec: {
+    inputs: {
+        level: {device: tank, property: pressure, maxAge: 10s},
+        setPoint: {device: valve, property: setPoint, from: desired},
+        position: {device: valve, property: position, maxAge: 30s},
+        pressure: {device: junction, property: pressure, maxAge: 10s}},
+    output: {device: valve, property: position, ttl: 20s},
+    onUnknown: hold,
+    cases: [
+        {name: pressure is high, when: {input: pressure, op: above, value: 6, hysteresis: 0.5},
+         then: {value: {input: level, minus: setPoint, gain: -40, offset: 50, min: position, max: 100}}},
+        {name: adjust, then: {value: {input: level, minus: setPoint, gain: -40, offset: 50, min: 0, max: 100}}}]}}";
+
+const NONE: [f64; 0] = [];
+
+const KEY: &str = "/m/rule/water/fill";
+
+fn watched() -> Filter {
+    Filter::new("twin/water/tank/reported/pressure").unwrap()
+}
+
+impl World {
+    fn ruled() -> Self {
+        let mut world = Self::new();
+        world.put(KEY, json(FILL));
+        world.desire("valve/setPoint", 3.0, 1, 0);
+        for write in world.writes() {
+            world.answer(&write, Outcome::Succeeded);
+        }
+        world
+    }
+
+    /// The tank's edge says so, `age_ms` after it was read.
+    fn level(&mut self, level: f64, age_ms: u64) {
+        let body =
+            format!(r#"{{"value": {level}, "time": 0, "quality": "good", "rev": 1, "age_ms": {age_ms}}}"#);
+        self.hear("twin/water/tank/reported/pressure", &body);
+    }
+
+    fn hear(&mut self, topic: &str, body: &str) {
+        let now = self.now();
+        self.twins.handle_remote(&Topic::new(topic).unwrap(), body.as_bytes(), &mut self.ks, now);
+        self.drain();
+    }
+
+    fn here(&mut self, position: f64, pressure: f64) {
+        self.say("twin/water/valve/report/position", &position.to_string());
+        self.say("twin/water/junction/report/pressure", &pressure.to_string());
+    }
+
+    fn positions(&mut self) -> Vec<f64> {
+        let writes = self.writes();
+        writes.iter().for_each(|write| self.answer(write, Outcome::Succeeded));
+        writes.into_iter().filter(|w| w.property == "position").map(|w| w.value.as_f64().unwrap()).collect()
+    }
+}
+
+#[test]
+fn the_valve_follows_the_tank_of_another_site_but_spares_the_pipe() {
+    let mut world = World::ruled();
+    world.here(50.0, 4.0);
+    world.level(2.5, 0);
+    assert_eq!(world.positions(), [70.0]);
+    world.here(70.0, 6.2);
+    world.level(3.5, 0);
+    assert_eq!(world.positions(), NONE, "it would close to 30; the pressure is high, so it stays at 70");
+    world.here(70.0, 4.0);
+    assert_eq!(world.positions(), [30.0], "the pressure has gone");
+    let cause = "cloud desired 0.2 by ann";
+    world.desire("valve/setPoint", 4.0, 2, 0);
+    let writes = world.writes();
+    assert_eq!(
+        writes.iter().map(|w| (w.value.clone(), w.cause.as_str())).collect::<Vec<_>>(),
+        [(Value::Float(4.0), cause), (Value::Float(70.0), "rule water/fill: adjust")],
+        "a new set point moves the valve"
+    );
+}
+
+#[test]
+fn a_rule_asks_for_the_twins_of_other_sites_and_lets_go_of_them() {
+    let mut world = World::new();
+    world.put(KEY, json(FILL));
+    assert!(world.seen.contains(&Output::Watch(watched())));
+    assert_eq!(world.seen.iter().filter(|o| matches!(o, Output::Watch(_))).count(), 1);
+    world.take_back(KEY);
+    assert!(world.seen.contains(&Output::Unwatch(watched())));
+}
+
+#[test]
+fn a_silent_site_holds_the_valve_for_as_long_as_the_document_says() {
+    let mut world = World::ruled();
+    world.here(50.0, 4.0);
+    world.level(2.5, 4000);
+    assert_eq!(world.positions(), [70.0]);
+    for _ in 0..30 {
+        world.seconds(3);
+        world.here(70.0, 4.0);
+    }
+    assert_eq!(world.positions(), NONE, "unknown: hold, renewed every second");
+    world.level(2.0, 11_000);
+    assert_eq!(world.positions(), NONE, "too old when it came");
+    world.level(2.0, 0);
+    assert_eq!(world.positions(), [90.0]);
+}
+
+#[test]
+fn a_copy_kept_by_the_cloud_neither_replaces_nor_makes_up_a_fresh_reading() {
+    let mut world = World::ruled();
+    let copy = r#"{"value": 2.0, "time": 0, "quality": "good", "rev": 7}"#;
+    world.here(50.0, 4.0);
+    world.hear("twin/water/tank/reported/pressure", copy);
+    assert_eq!(world.positions(), NONE, "its age is not known");
+    world.level(2.5, 0);
+    world.hear("twin/water/tank/reported/pressure", copy);
+    world.seconds(2);
+    assert_eq!(world.positions(), [70.0]);
+}
+
+#[test]
+fn a_rule_that_is_taken_away_lets_go_and_the_fail_safe_holds() {
+    let mut world = World::ruled();
+    world.here(50.0, 4.0);
+    world.level(2.5, 0);
+    assert_eq!(world.positions(), [70.0]);
+    world.take_back(KEY);
+    assert_eq!(world.positions(), [100.0]);
+    assert!(world.ks.get("/t/rule/water/fill").is_none());
+}
+
+#[test]
+fn a_write_that_failed_is_tried_again_by_the_rule_but_not_at_once() {
+    let mut world = World::ruled();
+    world.here(50.0, 4.0);
+    world.level(2.5, 0);
+    let writes = world.writes();
+    world.answer(&writes[0], Outcome::Failed);
+    world.seconds(4);
+    world.level(2.5, 0);
+    assert_eq!(world.positions(), NONE);
+    world.seconds(2);
+    assert_eq!(world.positions(), [70.0]);
+}
+
+#[test]
+fn after_a_restart_a_rule_waits_for_fresh_inputs() {
+    let mut world = World::ruled();
+    world.here(50.0, 4.0);
+    world.level(2.5, 0);
+    assert_eq!(world.positions(), [70.0]);
+    world.restart();
+    world.mapper("online");
+    world.level(2.5, 0);
+    world.seconds(5);
+    assert_eq!(world.positions(), NONE, "the pressure is not known yet");
+    world.here(70.0, 4.0);
+    assert_eq!(world.positions(), [70.0]);
+}
+
+#[test]
+fn on_unknown_fail_safe_moves_the_valve_to_safety() {
+    let mut world = World::ruled();
+    world.put(KEY, json(&FILL.replace("onUnknown: hold", "onUnknown: failSafe")));
+    world.here(50.0, 4.0);
+    world.level(2.5, 0);
+    assert_eq!(world.positions(), [100.0, 70.0], "first without the level, then with it");
+    world.seconds(11);
+    assert_eq!(world.positions(), [100.0]);
+}
+
+#[test]
+fn the_latch_of_a_rule_is_stored() {
+    let mut world = World::ruled();
+    world.here(50.0, 6.2);
+    world.level(2.5, 0);
+    assert_eq!(
+        crate::twin::decode::<Vec<bool>>(world.ks.get("/t/rule/water/fill").unwrap()),
+        Some(vec![true])
+    );
+    world.restart();
+    world.mapper("online");
+    world.here(50.0, 5.8);
+    world.level(3.5, 0);
+    assert_eq!(world.positions().last(), Some(&50.0), "still latched above 5.5: it closes no further");
+}

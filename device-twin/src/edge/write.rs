@@ -1,0 +1,192 @@
+//! Writes to devices: at most one outstanding a property, the newest wins, each id used once.
+
+use std::time::Duration;
+
+use bus::twin::{DesiredVersion, MapperTopic, Outcome, ResultBody, WriteRequest, WriteResult};
+use bus::{Name, Now};
+use metadata::Keyspace;
+
+use super::property::{Outstanding, Wanted, Who};
+use super::{EdgeTwins, RETRY_AFTER, WRITE_GRACE, WRITE_TTL};
+use crate::arbiter::Slot;
+use crate::twin::{self, Expiry, PropertyId, Publish, WriteRecord, key, millis};
+
+/// Whether somebody decided something new, or the same again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decision {
+    Fresh,
+    /// A rule renews what it said: after a failure it waits like everybody.
+    Renewed,
+}
+
+impl EdgeTwins {
+    /// Asks the device for what the slots say, if that is not what it was asked for last.
+    pub(super) fn arbitrate(&mut self, id: &PropertyId, decision: Decision, ks: &mut Keyspace, now: Now) {
+        let online = self.is_online(&id.device);
+        let Ok(property) = self.catalog.property(&id.device, &id.property) else { return };
+        let Some(twin) = self.twins.get_mut(id) else { return };
+        let Some(wanted) = twin.wanted(property, now.mono) else { return };
+        if decision == Decision::Fresh {
+            twin.retry = None;
+        }
+        if twin.retry.is_some() || !twin.needs_write(property, &wanted) {
+            return;
+        }
+        if online {
+            self.request(id, wanted, ks, now);
+        } else if property.policy.actuator {
+            self.give_up(
+                id,
+                wanted.who.as_ref(),
+                Outcome::Failed,
+                "the device is offline; set it again",
+                ks,
+                now,
+            );
+        }
+        self.reschedule(id);
+    }
+
+    fn request(&mut self, id: &PropertyId, wanted: Wanted, ks: &mut Keyspace, now: Now) {
+        let Some(mapper) = self.mapper_of(&id.device).cloned() else { return };
+        self.finish_write(id, Outcome::Superseded, "a newer write took its place", ks, now);
+        let write_id = format!("{:?}-{}", self.incarnation, self.numbers.take(ks));
+        let Some(twin) = self.twins.get_mut(id) else { return };
+        let ttl = wanted.expires.map_or(WRITE_TTL, |at| at.since(now.mono).min(WRITE_TTL));
+        let record = WriteRecord {
+            id: write_id,
+            value: wanted.value,
+            version: cloud_version(wanted.who.as_ref()),
+            cause: wanted.cause,
+            sent: now.wall,
+        };
+        ks.put(key("/t/write/", id), twin::cbor(&record));
+        self.outputs.publish(speak(id, &mapper, &record, ttl));
+        twin.spoken = Some(record.value.clone());
+        twin.write = Some(Outstanding { record, who: wanted.who, deadline: now.mono + ttl + WRITE_GRACE });
+    }
+
+    /// The outstanding write came to an end.
+    pub(super) fn finish_write(
+        &mut self,
+        id: &PropertyId,
+        outcome: Outcome,
+        detail: &str,
+        ks: &mut Keyspace,
+        now: Now,
+    ) {
+        let Some(twin) = self.twins.get_mut(id) else { return };
+        let Some(Outstanding { record, who, .. }) = twin.write.take() else { return };
+        ks.delete(&key("/t/write/", id));
+        if !matches!(outcome, Outcome::Succeeded | Outcome::Superseded) {
+            twin.spoken = None;
+            twin.retry = Some(now.mono + RETRY_AFTER);
+            let is_actuator = self.property(id).is_some_and(|property| property.policy.actuator);
+            if is_actuator {
+                self.let_go(id, who.as_ref());
+            }
+        }
+        match record.version {
+            Some(version) => self.settle(id, version, outcome, detail, ks, now),
+            None => self.outputs.outcome(id, (outcome, None, detail), now.wall),
+        }
+        self.reschedule(id);
+    }
+
+    /// Nothing will be written for `who`.
+    fn give_up(
+        &mut self,
+        id: &PropertyId,
+        who: Option<&Who>,
+        outcome: Outcome,
+        why: &str,
+        ks: &mut Keyspace,
+        now: Now,
+    ) {
+        self.let_go(id, who);
+        match who {
+            Some(Who::Cloud(version)) => self.settle(id, *version, outcome, why, ks, now),
+            Some(Who::Operator) => {
+                let property = id.property.clone();
+                self.outputs
+                    .result(id, &ResultBody { property, outcome, version: None, detail: why.to_owned() });
+            }
+            // A rule says it again; the fail-safe value is said when the next decision ends.
+            Some(Who::Rule(_)) | None => {}
+        }
+    }
+
+    /// A decision about an actuator that failed is over; nobody must find it in its slot later.
+    fn let_go(&mut self, id: &PropertyId, who: Option<&Who>) {
+        let slot = match who {
+            Some(Who::Cloud(_)) => Slot::CLOUD_DESIRED,
+            Some(Who::Operator) => Slot::LOCAL_OPERATOR,
+            Some(Who::Rule(_)) | None => return,
+        };
+        let Some(twin) = self.twins.get_mut(id) else { return };
+        if twin.slots.get(slot).is_some_and(|entry| Some(&entry.owner.who) == who) {
+            twin.slots.relinquish(slot);
+        }
+    }
+
+    /// The mapper's answer. A second one, or one to a write that is over, changes nothing.
+    pub(super) fn write_result(
+        &mut self,
+        mapper: &Name,
+        result: &WriteResult,
+        ks: &mut Keyspace,
+        now: Now,
+    ) -> Result<(), String> {
+        let id = PropertyId::new(&result.device, &result.property);
+        if self.mapper_of(&id.device) != Some(mapper) {
+            return Err(format!("device {} is not served by mapper {mapper}", id.device));
+        }
+        let outstanding = self.twins.get(&id).and_then(|twin| twin.write.as_ref());
+        if outstanding.is_some_and(|write| write.record.id == result.id) {
+            self.finish_write(&id, result.outcome, &result.detail, ks, now);
+        }
+        Ok(())
+    }
+
+    /// No answer, or time to try again.
+    pub(super) fn write_due(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
+        let Some(twin) = self.twins.get_mut(id) else { return };
+        if twin.write.as_ref().is_some_and(|write| write.deadline <= now.mono) {
+            self.finish_write(id, Outcome::Unknown, "the mapper did not answer", ks, now);
+        }
+        let is_setting = self.property(id).is_some_and(|property| !property.policy.actuator);
+        let Some(twin) = self.twins.get_mut(id) else { return };
+        if twin.retry.is_some_and(|at| at <= now.mono) {
+            twin.retry = None;
+            if is_setting && twin.has_open_setting() {
+                self.arbitrate(id, Decision::Renewed, ks, now);
+            }
+        }
+    }
+}
+
+fn cloud_version(who: Option<&Who>) -> Option<DesiredVersion> {
+    match who {
+        Some(Who::Cloud(version)) => Some(*version),
+        Some(Who::Operator | Who::Rule(_)) | None => None,
+    }
+}
+
+fn speak(id: &PropertyId, mapper: &Name, record: &WriteRecord, ttl: Duration) -> Publish {
+    let WriteRecord { id: write_id, value, version: _, cause, sent } = record.clone();
+    let request = WriteRequest {
+        id: write_id,
+        device: id.device.clone(),
+        property: id.property.clone(),
+        value,
+        sent,
+        ttl_ms: millis(ttl),
+        cause,
+    };
+    Publish {
+        topic: MapperTopic::Write { mapper: mapper.clone() }.topic(),
+        payload: twin::json(&request),
+        retain: false,
+        expiry: Some(Expiry(ttl)),
+    }
+}

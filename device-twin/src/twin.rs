@@ -1,0 +1,387 @@
+//! What is stored of twins, what edge and cloud tell each other, and what apps get to see.
+//!
+//! | key | value |
+//! |---|---|
+//! | cloud `/e/<edge>/desired/<ns>/<device>/<property>`, edge `/m/desired/..` | [`Desired`] |
+//! | edge `/t/reported/..`, cloud `/c/reported/..` | [`Reported`] |
+//! | edge `/t/desired/..` | [`Handled`]: which desired value was decided on, and how it ended |
+//! | edge `/t/write/..` | [`WriteRecord`]: the write that is under way |
+//! | edge `/t/rule/<ns>/<rule>` | the latched hystereses |
+//! | edge `/t/rev` | numbers below this may have been given out |
+//! | cloud `/c/result/..` | the last [`TwinResult`]s of a property |
+//! | cloud `/c/state/<ns>/<device>` | [`DeviceState`] |
+//! | cloud `/c/version/..` | the last [`DesiredVersion`] given out; outlives the device |
+//! | cloud `/c/manifest-desired/..` | the manifest's wish that was last made a desired value |
+//!
+//! All of it is minicbor with numbered fields: a newer node's additions are skipped by an older one.
+
+use std::fmt;
+use std::time::Duration;
+
+use bus::twin::{DesiredVersion, DeviceId, Outcome, ReportedVersion, TwinTopic};
+use bus::{Name, Quality, Sample, Topic, UnixMillis, Value};
+use bytes::Bytes;
+use metadata::Key;
+use minicbor::data::Type;
+use minicbor::{Decode, Decoder, Encode};
+use serde::{Deserialize, Serialize};
+
+/// An input of a client that wants to be told once it is durable: becomes its PUBACK.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// How long after it is said a message may still be delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Expiry(pub Duration);
+
+/// A message for a broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publish {
+    pub topic: Topic,
+    pub payload: Bytes,
+    pub retain: bool,
+    pub expiry: Option<Expiry>,
+}
+
+impl Publish {
+    pub(crate) fn retained(topic: &TwinTopic, body: &impl Serialize) -> Self {
+        Self { topic: topic.topic(), payload: json(body), retain: true, expiry: None }
+    }
+
+    pub(crate) fn once(topic: &TwinTopic, body: &impl Serialize) -> Self {
+        Self { topic: topic.topic(), payload: json(body), retain: false, expiry: None }
+    }
+}
+
+/// One property of one device, written `<namespace>/<device>/<property>`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PropertyId {
+    pub device: DeviceId,
+    pub property: String,
+}
+
+impl fmt::Display for PropertyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.device, self.property)
+    }
+}
+
+impl fmt::Debug for PropertyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl PropertyId {
+    pub fn new(device: &DeviceId, property: &str) -> Self {
+        Self { device: device.clone(), property: property.to_owned() }
+    }
+
+    /// From the end of a key; `None` if it names no property.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, '/');
+        let device =
+            DeviceId { namespace: Name::new(parts.next()?).ok()?, name: Name::new(parts.next()?).ok()? };
+        let property = parts.next()?;
+        let topic = Topic::new(&format!("twin/{device}/reported/{property}")).ok()?;
+        TwinTopic::parse(&topic)?;
+        Some(Self { device, property: property.to_owned() })
+    }
+
+    pub(crate) fn reported_topic(&self) -> TwinTopic {
+        TwinTopic::Reported { device: self.device.clone(), property: self.property.clone() }
+    }
+
+    pub(crate) fn desired_topic(&self) -> TwinTopic {
+        TwinTopic::Desired { device: self.device.clone(), property: self.property.clone() }
+    }
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "names and properties are printable ASCII and 63 + 63 + 63 + 128 bytes long"
+)]
+pub(crate) fn key(prefix: &str, rest: impl fmt::Display) -> Key {
+    Key::new(&format!("{prefix}{rest}")).expect("parts of a twin's key are checked")
+}
+
+/// A wish for a property, as its authority made it.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub struct Desired {
+    #[n(0)]
+    pub value: Value,
+    #[n(1)]
+    pub version: DesiredVersion,
+    /// On the cloud's clock; bounds its age and nothing else.
+    #[n(2)]
+    pub issued: UnixMillis,
+    /// Who wished it, for people.
+    #[n(3)]
+    pub by: String,
+}
+
+/// What became of a desired value: reported back by version.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct Ack {
+    #[n(0)]
+    pub version: DesiredVersion,
+    #[n(1)]
+    pub outcome: Outcome,
+    #[n(2)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+impl Ack {
+    /// Whether `version` was carried out.
+    pub fn answers(&self, version: DesiredVersion) -> bool {
+        self.version == version && self.outcome == Outcome::Succeeded
+    }
+}
+
+/// What an edge says of one property.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub struct Reported {
+    #[n(0)]
+    pub version: ReportedVersion,
+    /// `None`: nothing was read yet.
+    #[n(1)]
+    pub sample: Option<Sample>,
+    #[n(2)]
+    pub ack: Option<Ack>,
+}
+
+/// How one wish or report ended; goes up as an event, so that none is coalesced away.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct TwinResult {
+    #[n(0)]
+    pub outcome: Outcome,
+    #[n(1)]
+    pub version: Option<DesiredVersion>,
+    #[n(2)]
+    pub detail: String,
+    /// On the edge's clock, for display.
+    #[n(3)]
+    pub at: UnixMillis,
+}
+
+/// The desired value that an edge last decided on. It never decides on this or an older version again.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Handled {
+    #[n(0)]
+    pub version: DesiredVersion,
+    /// `None`: it was taken on and its end is not known yet.
+    #[n(1)]
+    pub ack: Option<Ack>,
+}
+
+/// A write that a mapper was asked for, persisted before it is asked.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+pub struct WriteRecord {
+    #[n(0)]
+    pub id: String,
+    #[n(1)]
+    pub value: Value,
+    /// Set if it carries out a desired value of the cloud.
+    #[n(2)]
+    pub version: Option<DesiredVersion>,
+    #[n(3)]
+    pub cause: String,
+    #[n(4)]
+    pub sent: UnixMillis,
+}
+
+/// Whether a device can be worked with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Availability {
+    /// Its mapper is away, or it has none.
+    #[n(0)]
+    Offline,
+    /// Its mapper is there, some property is not heard of.
+    #[n(1)]
+    Degraded,
+    #[n(2)]
+    Online,
+}
+
+/// `twin/../state`.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+pub struct DeviceState {
+    #[n(0)]
+    pub state: Availability,
+    #[n(1)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+}
+
+/// `twin/../reported/<property>`: a [`Sample`] with its version and the last acknowledgement.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReportedBody {
+    pub value: Value,
+    pub time: UnixMillis,
+    pub quality: Quality,
+    pub rev: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ack: Option<Ack>,
+    /// How old the reading was when this was said, in milliseconds on the monotonic clock of the edge that read it.
+    /// Absent: not known, as in the cloud's copies; rules then take it for old.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
+}
+
+/// `twin/../desired/<property>`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DesiredBody {
+    pub value: Value,
+    pub version: DesiredVersion,
+    pub issued: UnixMillis,
+    pub by: String,
+}
+
+/// `twin/../set/<property>`: an object with a value, or a bare value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SetBody {
+    Full { value: Value },
+    Bare(Value),
+}
+
+impl SetBody {
+    pub fn into_value(self) -> Value {
+        match self {
+            Self::Full { value } | Self::Bare(value) => value,
+        }
+    }
+}
+
+impl ReportedBody {
+    /// `None` while nothing was read.
+    pub fn of(reported: &Reported, age: Option<Duration>) -> Option<Self> {
+        let Reported { version, sample, ack } = reported;
+        let Sample { value, time, quality } = sample.clone()?;
+        Some(Self { value, time, quality, rev: version.rev, ack: ack.clone(), age_ms: age.map(millis) })
+    }
+}
+
+impl From<&Desired> for DesiredBody {
+    fn from(desired: &Desired) -> Self {
+        let Desired { value, version, issued, by } = desired.clone();
+        Self { value, version, issued, by }
+    }
+}
+
+#[expect(clippy::expect_used, reason = "our own types, string keys only")]
+pub(crate) fn json(body: &impl Serialize) -> Bytes {
+    serde_json::to_vec(body).expect("no map with other keys than text").into()
+}
+
+#[expect(clippy::expect_used, reason = "writing to memory cannot fail")]
+pub(crate) fn cbor(body: &impl Encode<()>) -> Bytes {
+    minicbor::to_vec(body).expect("writing to memory").into()
+}
+
+/// The deepest nesting that is decoded: JSON stops at 128 levels, and one level of a value takes three here.
+const MAX_DEPTH: usize = 512;
+
+/// Reads what [`cbor`] wrote; `None` for anything else, however it is nested.
+pub(crate) fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Option<T> {
+    if is_shallow(bytes) { minicbor::decode(bytes).ok() } else { None }
+}
+
+/// Values decode recursively: a peer must not choose how deep. We write definite lengths only.
+fn is_shallow(bytes: &[u8]) -> bool {
+    let mut decoder = Decoder::new(bytes);
+    let mut left: Vec<u64> = vec![1];
+    while let Some(n) = left.last_mut() {
+        if *n == 0 {
+            left.pop();
+            continue;
+        }
+        *n -= 1;
+        match open(&mut decoder) {
+            Ok(Some(parts)) if left.len() < MAX_DEPTH => left.push(parts),
+            Ok(None) => {}
+            Ok(Some(_)) | Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// Steps over a scalar, or into an array or map: the number of its parts.
+fn open(decoder: &mut Decoder<'_>) -> Result<Option<u64>, minicbor::decode::Error> {
+    let kind = decoder.datatype()?;
+    if matches!(kind, Type::ArrayIndef | Type::MapIndef) {
+        return Err(minicbor::decode::Error::message("of indefinite length"));
+    }
+    if kind == Type::Array {
+        return decoder.array();
+    }
+    if kind == Type::Map {
+        return Ok(decoder.map()?.map(|pairs| pairs.saturating_mul(2)));
+    }
+    decoder.skip().map(|()| None)
+}
+
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The whole error with its causes, on one line for people.
+pub(crate) fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_property_reads_back_from_its_key_and_other_texts_do_not() {
+        let id = PropertyId::parse("water/tank/level.1").unwrap();
+        assert_eq!(id.to_string(), "water/tank/level.1");
+        assert_eq!(key("/t/reported/", &id).as_str(), "/t/reported/water/tank/level.1");
+        for bad in
+            ["", "water/tank", "water/tank/", "water/tank/a/b", "Water/tank/a", "water/tank/a b", "w/t/+"]
+        {
+            assert_eq!(PropertyId::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_value_nested_without_end_is_refused_and_the_deepest_json_is_not() {
+        let json = format!("{}1{}", "{\"a\":".repeat(120), "}".repeat(120));
+        let deep: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(decode::<Value>(&cbor(&deep)), Some(deep));
+        let bomb: Vec<u8> = [0x82, 0x04, 0x81, 0xa1, 0x60].repeat(100_000);
+        assert_eq!(decode::<Value>(&bomb), None);
+    }
+
+    #[test]
+    fn a_set_is_an_object_with_a_value_or_a_bare_one() {
+        let read = |json: &str| serde_json::from_str::<SetBody>(json).unwrap().into_value();
+        assert_eq!(read("40"), Value::Int(40));
+        assert_eq!(read(r#"{"value": 40, "note": "mine"}"#), Value::Int(40));
+        assert!(matches!(read(r#"{"x": 1}"#), Value::Struct(_)));
+    }
+
+    #[test]
+    fn apps_see_a_reported_value_as_a_sample() {
+        let reported = Reported {
+            version: ReportedVersion { incarnation: bus::twin::Incarnation(1), rev: 7 },
+            sample: Some(Sample { value: Value::Float(3.5), time: UnixMillis(9), quality: Quality::Good }),
+            ack: None,
+        };
+        let body = json(&ReportedBody::of(&reported, None).unwrap());
+        assert_eq!(&body[..], br#"{"value":3.5,"time":9,"quality":"good","rev":7}"#);
+        let sample: Sample = serde_json::from_slice(&body).unwrap();
+        assert_eq!(Some(sample), reported.sample);
+    }
+}

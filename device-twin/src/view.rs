@@ -1,0 +1,55 @@
+//! One property as people are shown it.
+
+use std::time::Duration;
+
+use bus::twin::DesiredVersion;
+use bus::{Sample, Value};
+use serde::Serialize;
+
+use crate::model::Property;
+use crate::twin::{Ack, Desired, PropertyId, Reported};
+
+/// What is desired, what is reported, and whether the one became the other.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TwinView {
+    /// `<namespace>/<device>`.
+    pub device: String,
+    pub property: String,
+    pub unit: Option<String>,
+    pub writable: bool,
+    pub desired: Option<Value>,
+    pub version: Option<DesiredVersion>,
+    /// Who desires it.
+    pub by: Option<String>,
+    pub reported: Option<Sample>,
+    /// Time since the last report, as far as this node knows.
+    pub age_ms: Option<u64>,
+    pub ack: Option<Ack>,
+    /// The desired version was acknowledged with success; true if nothing is desired.
+    pub converged: bool,
+}
+
+impl TwinView {
+    pub(crate) fn new(
+        id: &PropertyId,
+        property: &Property,
+        reported: Option<&Reported>,
+        desired: Option<&Desired>,
+        age: Option<Duration>,
+    ) -> Self {
+        let ack = reported.and_then(|r| r.ack.clone());
+        Self {
+            device: id.device.to_string(),
+            property: id.property.clone(),
+            unit: property.unit.clone(),
+            writable: property.writable,
+            desired: desired.map(|d| d.value.clone()),
+            version: desired.map(|d| d.version),
+            by: desired.map(|d| d.by.clone()),
+            reported: reported.and_then(|r| r.sample.clone()),
+            age_ms: age.map(crate::twin::millis),
+            converged: desired.is_none_or(|d| ack.as_ref().is_some_and(|ack| ack.answers(d.version))),
+            ack,
+        }
+    }
+}
