@@ -133,6 +133,14 @@ impl Cursor {
         !self.in_flight.is_empty()
     }
 
+    /// Whether the edge has applied all that concerns it.
+    pub(crate) fn is_in_step(&self, ks: &Keyspace) -> bool {
+        let Some(sent) = self.sent else { return false };
+        let settled = self.in_flight.is_empty() && self.batch.is_none();
+        settled && self.changes(&Mark::Revision(sent.revision), ks).next().is_none()
+    }
+
+    /// Whether there are later revisions, of whatever concern.
     pub(crate) fn is_behind(&self, latest: Revision) -> bool {
         self.sent.is_none_or(|sent| sent.revision < latest)
     }

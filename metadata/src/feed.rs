@@ -128,12 +128,11 @@ impl Feed {
         self.stats
     }
 
-    /// The edges that said hello, and whether each was sent all there is.
+    /// The edges that said hello, and whether each has applied all that concerns it.
     pub fn edges(&self, ks: &Keyspace) -> impl Iterator<Item = (&Name, bool)> {
-        let latest = ks.revision();
-        self.sessions.iter().filter_map(move |(edge, session)| match session {
+        self.sessions.iter().filter_map(|(edge, session)| match session {
             Session::Greeting => None,
-            Session::Live(live) => Some((edge, !live.cursor.has_unacked() && !live.cursor.is_behind(latest))),
+            Session::Live(live) => Some((edge, live.cursor.is_in_step(ks))),
         })
     }
 

@@ -86,7 +86,7 @@ fn a_change_goes_to_the_edge_it_concerns_and_to_no_other() {
     };
     assert_eq!(sent(&mut feed, &b), [ToEdge::Part(part)]);
     let in_step: Vec<bool> = feed.edges(&ks).map(|(_, in_step)| in_step).collect();
-    assert_eq!(in_step, [false, false]);
+    assert_eq!(in_step, [true, false]);
 }
 
 #[test]
@@ -106,6 +106,42 @@ fn what_changes_while_the_window_is_full_is_folded() {
     let [ToEdge::Part(folded)] = &sent(&mut feed, &edge)[..] else { panic!("not one batch") };
     assert_eq!((folded.base, folded.end), (last.end, Some(position(ks.revision().0))));
     assert_eq!(folded.puts, [Put { name: "x".into(), value: vec![49].into() }]);
+}
+
+#[test]
+fn what_is_not_sealed_is_not_sent() {
+    let (mut ks, mut feed) = cloud();
+    let edge = name("a");
+    join(&mut feed, &mut ks, &edge);
+    outputs(&mut feed);
+    put(&mut ks, "/e/a/x", "1");
+    ks.seal();
+    put(&mut ks, "/e/a/x", "2");
+    put(&mut ks, "/e/a/y", "2");
+    feed.handle_commit(&ks, now(2));
+    let [ToEdge::Part(part)] = &sent(&mut feed, &edge)[..] else { panic!("not one part") };
+    assert_eq!(part.puts, [Put { name: "x".into(), value: "1".into() }]);
+}
+
+#[test]
+fn nacks_of_all_that_was_under_way_are_answered_once() {
+    let (mut ks, mut feed) = cloud();
+    let edge = name("a");
+    join(&mut feed, &mut ks, &edge);
+    outputs(&mut feed);
+    let applied = position(ks.revision().0 - 1);
+    for n in 0..3u8 {
+        put(&mut ks, "/e/a/x", vec![n]);
+        ks.seal();
+        feed.handle_commit(&ks, now(2));
+    }
+    for part in sent(&mut feed, &edge) {
+        let ToEdge::Part(Part { batch, .. }) = part else { panic!("{part:?}") };
+        hear(&mut feed, &mut ks, &edge, &ToCloud::Nack { batch, applied, session: 9 });
+    }
+    let [ToEdge::Part(part)] = &sent(&mut feed, &edge)[..] else { panic!("not one part") };
+    assert_eq!((part.base, part.end), (Some(applied), Some(position(ks.revision().0))));
+    assert_eq!(feed.stats().nacks, 1);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use self::world::{World, key};
 use crate::Revision;
+use crate::outbox::MAX_TELEMETRY_ENTRIES;
 use bus::Class;
 
 #[derive(Clone, Copy)]
@@ -223,6 +224,23 @@ fn a_far_behind_edge_is_caught_up_in_one_commit_without_flooding_the_link() {
     // Eight revisions went as they came, until the window was full; all others as one.
     assert_eq!(seen, BTreeSet::from([1, 2, 3, 4, 5, 6, 7, 8, 200]));
     assert_eq!(world.edges[0].host.ks.revision().0 - before.0, 9);
+}
+
+#[test]
+fn a_ring_that_overflowed_names_exactly_what_is_missing() {
+    let mut world = World::new(12, 1);
+    world.settle();
+    let push = |world: &mut World, times: usize| (0..times).for_each(|_| world.push(0, Class::Telemetry));
+    push(&mut world, 200);
+    world.sync_edge(0);
+    // Some arrive, but the edge does not get to know.
+    (0..2).for_each(|_| assert!(world.deliver_up(0)));
+    world.cut(0);
+    push(&mut world, MAX_TELEMETRY_ENTRIES);
+    world.crash_edge(0);
+    push(&mut world, 50);
+    world.settle();
+    world.check_quiet();
 }
 
 #[test]

@@ -33,9 +33,11 @@ pub(super) struct World {
     pub(super) edges: Vec<Edge>,
     pub(super) now: Now,
     pub(super) rng: Jitter,
-    /// What the cloud was handed, durable or not; the cloud's own record is in its keyspace.
+    /// Makes every value unlike any other.
     counter: u64,
-    pub(super) snapshots: u64,
+    term: u64,
+    /// What each edge was to see at each position of the cloud.
+    history: BTreeMap<(u64, Revision), BTreeMap<Name, BTreeMap<String, Bytes>>>,
     pub(super) resyncs: u64,
     pub(super) incarnations: u64,
 }
@@ -56,7 +58,16 @@ impl World {
         let names = (0..edges).map(|n| Name::new(&format!("edge-{n}")).unwrap());
         let edges = names.map(|name| Edge::new(name, MemoryStore::default(), seeded(&mut rng))).collect();
         let now = Now { mono: Mono(1), wall: UnixMillis(0) };
-        Self { cloud, edges, now, rng, counter: 0, snapshots: 0, resyncs: 0, incarnations: 0 }
+        let history = BTreeMap::new();
+        let mut world =
+            Self { cloud, edges, now, rng, counter: 0, term, history, resyncs: 0, incarnations: 0 };
+        world.remember();
+        world
+    }
+
+    fn remember(&mut self) {
+        let views = self.edges.iter().map(|edge| (edge.name.clone(), self.view(&edge.name))).collect();
+        self.history.insert((self.term, self.cloud.ks.revision()), views);
     }
 
     pub(super) fn below(&mut self, limit: u64) -> u64 {
@@ -94,6 +105,7 @@ impl World {
             if !self.cloud.seal() {
                 break;
             }
+            self.remember();
             self.cloud.core.handle_commit(&self.cloud.ks, self.now);
         }
     }
@@ -166,6 +178,11 @@ impl World {
         let back = applied.term == edge.applied.term && applied.revision < edge.applied.revision;
         assert!(!back, "{:?} after {:?}", applied, edge.applied);
         edge.applied = applied;
+        // At any moment, not only at the end, the copy is one whole state of the cloud.
+        if applied != Position::default() {
+            let views = &self.history[&(applied.term, applied.revision)];
+            assert_eq!(edge.copy(), views[&edge.name], "{} at {applied:?}", edge.name);
+        }
     }
 
     pub(super) fn sync_edge(&mut self, at: usize) {
@@ -264,9 +281,9 @@ impl World {
                 edge.host.core.handle_link_down();
             }
         }
-        self.snapshots += self.cloud.core.stats().snapshots;
-        let seed = seeded(&mut self.rng);
-        self.cloud = Host::start(disk, |ks| Feed::load(ks, seed));
+        self.term = seeded(&mut self.rng);
+        self.cloud = Host::start(disk, |ks| Feed::load(ks, self.term));
+        self.remember();
         self.end_cloud_cycle();
     }
 
@@ -323,6 +340,7 @@ impl World {
             assert_eq!(edge.copy(), self.view(&edge.name), "{}", edge.name);
             self.check_deliveries(edge);
         }
+        assert!(self.cloud.core.edges(&self.cloud.ks).all(|(_, in_step)| in_step));
     }
 
     fn view(&self, edge: &Name) -> BTreeMap<String, Bytes> {
