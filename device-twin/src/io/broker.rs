@@ -83,7 +83,7 @@ pub enum StartError {
     #[error("listen on {listen}")]
     Listen { listen: SocketAddr, source: io::Error },
     #[error("start rumqttd's router")]
-    Router(#[source] LinkError),
+    Router(#[source] Box<LinkError>),
 }
 
 /// The broker has stopped.
@@ -178,7 +178,7 @@ pub async fn start(config: BrokerConfig) -> Result<(BrokerHandle, mpsc::Receiver
     let (requests, inbox) = mpsc::channel(MAILBOX);
     let room = Arc::new(Semaphore::new(ROOM));
     let switchboard = Switchboard::new(node.clone(), Arc::clone(&counters), clock);
-    let switchboard = switchboard.await.map_err(StartError::Router)?;
+    let switchboard = switchboard.await.map_err(|error| StartError::Router(Box::new(error)))?;
     let (stop, stopped) = watch::channel(false);
     let handle = BrokerHandle {
         requests: requests.clone(),

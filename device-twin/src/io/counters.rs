@@ -39,6 +39,8 @@ pub struct Stats {
     pub too_large: u64,
     /// Messages matched here because rumqttd's router had no room for their names.
     pub matched_here: u64,
+    /// Matches that rumqttd's router told after the end of their batch: none, by the way it takes turns.
+    pub out_of_turn: u64,
     /// Times that rumqttd's router died and was replaced.
     pub router_restarts: u64,
     /// Clients, filters and retained messages there are now.
@@ -80,6 +82,7 @@ counters!(
     expired,
     too_large,
     matched_here,
+    out_of_turn,
     router_restarts,
 );
 

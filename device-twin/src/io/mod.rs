@@ -6,6 +6,8 @@ mod counters;
 mod port;
 mod router_link;
 mod switchboard;
+#[cfg(test)]
+mod tests;
 
 pub use broker::{BrokerConfig, BrokerEvent, BrokerGone, BrokerHandle, StartError, Ticket, start};
 pub use counters::Stats;

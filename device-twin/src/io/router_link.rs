@@ -77,13 +77,16 @@ impl RouterLink {
             tx,
             rx,
             paused: false,
-            settled: true,
+            settled: false,
             known_filters: BTreeSet::new(),
             direct: BTreeSet::new(),
             known_topics: BTreeSet::new(),
             _broker: broker,
         };
         link.subscribe(MARKER_ID, name::MARKER.to_owned()).await?;
+        // The first batch waits as well: a marker's filter that the router has not looked at yet would be in turn
+        // before the filters that come after it.
+        link.mark().await?;
         Ok(link)
     }
 

@@ -156,14 +156,26 @@ impl Switchboard {
         let mut outcome = Ok(());
         while let Some(output) = self.hub.poll_output() {
             let done = match output {
+                Output::Watch { id, filter } => self.router.watch(id, &filter).await,
+                Output::Unwatch { id, filter } => self.router.unwatch(id, &filter).await,
                 Output::Carry(carried) => {
                     self.pending.push_back(Pending { carried, _room: room.take() });
                     Ok(())
                 }
-                Output::Watch { id, filter } => self.router.watch(id, &filter).await,
-                Output::Unwatch { id, filter } => self.router.unwatch(id, &filter).await,
-                other => {
-                    self.tell(other);
+                Output::Deliver { to, delivery } => {
+                    self.tell(to, |port| port.deliver(delivery));
+                    Ok(())
+                }
+                Output::Replay { to, deliveries } => {
+                    self.tell(to, |port| port.replay(deliveries));
+                    Ok(())
+                }
+                Output::TakeOver { old } => {
+                    self.take_over(old);
+                    Ok(())
+                }
+                Output::Interest { filter, wanted } => {
+                    self.interests.insert(filter, wanted);
                     Ok(())
                 }
             };
@@ -172,44 +184,27 @@ impl Switchboard {
         outcome
     }
 
-    /// The outputs that cannot fail.
-    fn tell(&mut self, output: Output) {
-        match output {
-            Output::Deliver { to, delivery } => {
-                if let Some(port) = self.ports.get(&to) {
-                    let queued = port.deliver(delivery);
-                    self.note(port, queued);
-                }
-            }
-            Output::Replay { to, deliveries } => {
-                if let Some(port) = self.ports.get(&to) {
-                    let queued = port.replay(deliveries);
-                    self.note(port, queued);
-                }
-            }
-            Output::TakeOver { old } => {
-                if let Some(port) = self.ports.remove(&old) {
-                    port.close(CloseReason::TakenOver);
-                }
-            }
-            Output::Interest { filter, wanted } => drop(self.interests.insert(filter, wanted)),
-            Output::Carry(_) | Output::Watch { .. } | Output::Unwatch { .. } => {}
-        }
-    }
-
-    fn note(&self, port: &Port, queued: Queued) {
-        match queued {
+    fn tell(&self, client: ConnId, what: impl FnOnce(&Port) -> Queued) {
+        let Some(port) = self.ports.get(&client) else { return };
+        match what(port) {
             Queued::Yes => {}
             Queued::Dropped => count(&self.counters.dropped),
             Queued::Overflow => port.close(CloseReason::TooSlow),
         }
     }
 
+    fn take_over(&mut self, old: ConnId) {
+        if let Some(port) = self.ports.remove(&old) {
+            port.close(CloseReason::TakenOver);
+        }
+    }
+
     async fn handle_said(&mut self, said: Result<Said, LinkError>) -> Result<(), LinkError> {
         match said? {
             Said::Matched { filter, index } => {
-                if let Some(pending) = self.batch.get(usize::from(index)) {
-                    self.hub.handle_carried(filter, &pending.carried, self.clock.now());
+                match self.batch.get(usize::from(index)) {
+                    Some(pending) => self.hub.handle_carried(filter, &pending.carried, self.clock.now()),
+                    None => count(&self.counters.out_of_turn),
                 }
                 self.drain(None).await
             }

@@ -168,6 +168,15 @@ struct LastWill {
     life: Option<Duration>,
 }
 
+/// The flags of a fixed header (MQTT 5.0 §2.1.3), which the protocol layer does not look at.
+fn has_valid_flags(first: u8) -> bool {
+    match (first >> 4, first & 0x0f) {
+        (3, _) => true,
+        (6 | 8 | 10, flags) => flags == 0b0010,
+        (_, flags) => flags == 0,
+    }
+}
+
 /// One client's session.
 pub struct Session {
     id: ConnId,
@@ -176,6 +185,8 @@ pub struct Session {
     mqtt: Connection<role::Server>,
     state: State,
     last_answer: u64,
+    /// The next byte begins a packet.
+    between_packets: bool,
     unsent: Vec<u8>,
     outputs: VecDeque<Output>,
     deadline: Option<Mono>,
@@ -199,6 +210,7 @@ impl Session {
             mqtt: Connection::with_options(Version::Undetermined, options),
             state: State::Greeting,
             last_answer: 0,
+            between_packets: true,
             unsent: Vec::new(),
             outputs: VecDeque::new(),
             deadline: Some(now + CONNECT_TIMEOUT),
@@ -248,8 +260,16 @@ impl Session {
     pub fn handle_bytes(&mut self, bytes: &[u8], now: Mono) {
         self.now = now;
         let mut cursor = Cursor::new(bytes);
-        while (cursor.position() as usize) < bytes.len() && !matches!(self.state, State::Closed) {
+        while let Some(first) = cursor.remaining_slice().first()
+            && !matches!(self.state, State::Closed)
+        {
+            if self.between_packets && !has_valid_flags(*first) {
+                self.fail(MqttError::MalformedPacket);
+                return;
+            }
             let events = self.mqtt.recv(&mut cursor);
+            // Every whole packet has an event, a part of one has none.
+            self.between_packets = !events.is_empty();
             self.handle_events(events);
         }
     }
@@ -293,7 +313,8 @@ impl Session {
         if self.mqtt.get_protocol_version() != Version::V5_0 {
             return;
         }
-        if let Ok(packet) = v5_0::Disconnect::builder().reason_code(code).build() {
+        // The long form, with its empty properties: not every client reads the short one (rumqttc 0.25).
+        if let Ok(packet) = v5_0::Disconnect::builder().reason_code(code).props(vec![]).build() {
             self.send(packet.into());
         }
     }
