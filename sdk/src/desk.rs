@@ -120,6 +120,7 @@ impl Desk {
 
     pub(crate) fn handle_disconnected(&mut self) {
         self.in_flight = None;
+        self.results.clear();
         self.outputs.retain(|o| !matches!(o, Output::Publish { .. }));
     }
 
@@ -320,11 +321,10 @@ impl Desk {
         talkative.next().map(|(device, _)| device.clone())
     }
 
-    /// Whether everything that there was to say has been said and heard.
+    /// Whether everything that there was to say has been said and heard, or nobody listens.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.in_flight.is_none_or(|n| n == 0)
-            && self.results.is_empty()
-            && self.boards.values().all(|b| b.unsent.is_empty())
+        let said = self.results.is_empty() && self.boards.values().all(|b| b.unsent.is_empty());
+        self.in_flight.is_none_or(|n| n == 0 && said)
     }
 }
 

@@ -132,12 +132,12 @@ impl Device {
         }
     }
 
-    /// A batch was read, as far as it was.
+    /// A batch was read, as far as it was. A value, not an open session, is what ends a series of failures.
     pub(crate) fn handle_read(&mut self, batch: &[String], mut samples: Samples, now: Now) {
-        self.backoff.reset();
         for name in batch {
             match samples.take(name) {
                 Some(Reading::Value { value, quality, time }) => {
+                    self.backoff.reset();
                     self.keep(name, Sample { value, time: time.unwrap_or(now.wall), quality }, now.mono);
                 }
                 Some(Reading::Failed(Error::BadAddress { .. } | Error::Unsupported(_))) => {

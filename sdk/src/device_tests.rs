@@ -130,10 +130,12 @@ fn waits_grow_to_a_minute_and_start_anew_after_a_reading() {
         for seed in 0..40 {
             let mut device = Device::new(Duration::ZERO, ms(0), seed);
             for _ in 0..tries {
+                device.handle_opened();
+                device.handle_read(&names(&["a"]), Samples::default(), at(0));
                 device.handle_lost(&Error::transient("x"), ms(0));
             }
             if read {
-                device.handle_read(&[], Samples::default(), at(0));
+                device.handle_read(&names(&["a"]), samples(&[("a", 1.0)]), at(0));
                 device.handle_lost(&Error::transient("x"), ms(0));
             }
             longest = longest.max(device.pause(ms(0)).unwrap());

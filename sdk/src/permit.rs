@@ -53,14 +53,14 @@ impl Deadline {
 ///
 /// Nobody but the SDK can make one:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0451
 /// let permit = kubebus_sdk::WritePermit { ..todo!() };
 /// ```
-/// ```compile_fail
+/// ```compile_fail,E0599
 /// let permit = kubebus_sdk::WritePermit::default();
 /// ```
 /// and none is used twice:
-/// ```compile_fail
+/// ```compile_fail,E0382
 /// # fn driver(permit: kubebus_sdk::WritePermit) -> Result<(), kubebus_sdk::Error> {
 /// let first = permit.consume()?;
 /// let second = permit.consume()?;

@@ -1,5 +1,7 @@
 //! The line against a real socket.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set its scene has failed")]
+
 use kubebus_sdk::{Error, Value};
 use mapper_virtual::line::Line;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
@@ -61,4 +63,31 @@ async fn a_simulator_that_is_not_there_is_tried_again_later() {
     let dir = tempfile::tempdir().unwrap();
     let error = Line::connect(&dir.path().join("nobody")).await.unwrap_err();
     assert!(matches!(error, Error::Transient { retry_after: None, .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn the_water_utility_is_such_a_simulator() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("valve.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(async move {
+        let mut utility = water::Utility::new(water::UtilityConfig::default(), 1);
+        let mut stream = BufStream::new(listener.accept().await.unwrap().0);
+        let mut line = String::new();
+        while stream.read_line(&mut line).await.unwrap() > 0 {
+            let answer = water::handle_line(&mut utility, water::Device::Valve, line.trim_end());
+            stream.write_all(format!("{answer}\n").as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+            line.clear();
+            utility.step(60.0);
+        }
+    });
+    let mut line = Line::connect(&path).await.unwrap();
+    let position = |v: f64| [("position".to_owned(), Value::Float(v))].into();
+    assert_eq!(line.read(&["position", "nonsense"]).await, Ok(position(75.0)));
+    assert_eq!(line.write("position", &Value::Float(40.0)).await, Ok(()));
+    assert_eq!(line.read(&["position"]).await, Ok(position(40.0)));
+    let refused = line.write("pressure", &Value::Float(1.0)).await;
+    assert_eq!(refused, Err(Error::Device("pressure cannot be written".into())));
 }

@@ -213,7 +213,12 @@ impl<M: Mapper> Attendant<M> {
         let time = until.map_or(LONG, |until| until.since(self.mono()));
         let order = tokio::select! {
             () = sleep(time) => None,
-            _ = self.configs.changed() => None,
+            changed = self.configs.changed() => {
+                if changed.is_ok() {
+                    self.configs.mark_changed(); // `run` looks at it
+                }
+                None
+            }
             Some(order) = self.orders.recv() => Some(order),
         };
         if let Some(order) = order {

@@ -150,8 +150,20 @@ impl Node {
     }
 
     pub(crate) async fn report(&mut self, device: &str) -> ReportMany {
-        let wanted = format!("twin/test/{device}/report");
-        self.until(|topic, payload| (topic == wanted).then(|| serde_json::from_slice(payload).unwrap())).await
+        self.report_of(device, |_| true).await
+    }
+
+    pub(crate) async fn report_of(
+        &mut self,
+        device: &str,
+        wanted: impl Fn(&ReportMany) -> bool,
+    ) -> ReportMany {
+        let its_topic = format!("twin/test/{device}/report");
+        self.until(|topic, payload| {
+            let report = (topic == its_topic).then(|| serde_json::from_slice(payload).unwrap());
+            report.filter(&wanted)
+        })
+        .await
     }
 }
 
@@ -284,6 +296,16 @@ pub(crate) async fn world() -> (Broker, Node, Running) {
     let running = Running::start(&broker);
     assert_eq!(node.state().await, "online");
     (broker, node, running)
+}
+
+/// Waits for a device to have been treated so.
+pub(crate) async fn eventually(what: impl Fn() -> bool) {
+    let come = async {
+        while !what() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, come).await.expect("it did not come to that");
 }
 
 /// A device `test/<name>` with one writable property `position`, read every 100 ms.

@@ -18,7 +18,7 @@ const MAX_COMMANDS_KEPT: usize = 1024;
 /// One of the two devices of the utility.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Device {
-    /// At site A: `level`, `outflow`.
+    /// At site A: `level`, `outflow`, and `mixer` (writable).
     Tank,
     /// At site B: `position` and `setpoint` (both writable), `pressure`, `inflow`.
     Valve,
@@ -39,6 +39,8 @@ pub enum Register {
     Pressure,
     /// Flow into the tank in m³/h.
     Inflow,
+    /// Speed of the mixer that keeps the tank's water fresh, in %: an actuator that no rule touches.
+    Mixer,
 }
 
 /// Why a register could not be read or written.
@@ -54,7 +56,7 @@ pub enum RegisterError {
     OutOfRange { value: f64, minimum: f64, maximum: f64 },
 }
 
-/// A valve command that was accepted.
+/// A command to an actuator that was accepted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Command {
     /// Simulated time in seconds.
@@ -118,8 +120,26 @@ pub struct Utility {
     surge_bar: f64,
     totals: Totals,
     readings: Readings,
-    commands: u64,
-    log: VecDeque<Command>,
+    mixer_percent: f64,
+    valve_log: CommandLog,
+    mixer_log: CommandLog,
+}
+
+/// Accepted commands of one actuator: how many, and the last ones.
+#[derive(Debug, Clone, Default)]
+struct CommandLog {
+    count: u64,
+    kept: VecDeque<Command>,
+}
+
+impl CommandLog {
+    fn push(&mut self, at_s: f64, percent: f64) {
+        self.count += 1;
+        if self.kept.len() == MAX_COMMANDS_KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(Command { at_s, percent });
+    }
 }
 
 impl Utility {
@@ -141,8 +161,9 @@ impl Utility {
             surge_bar: 0.0,
             totals: Totals::default(),
             readings: Readings::default(),
-            commands: 0,
-            log: VecDeque::new(),
+            mixer_percent: 0.0,
+            valve_log: CommandLog::default(),
+            mixer_log: CommandLog::default(),
             config,
         };
         // The flow is steady before the first step: starting is no surge.
@@ -172,6 +193,7 @@ impl Utility {
             Register::Setpoint => self.setpoint_m,
             Register::Pressure => self.readings.pressure,
             Register::Inflow => self.inflow,
+            Register::Mixer => self.mixer_percent,
         })
     }
 
@@ -187,6 +209,11 @@ impl Utility {
                 check_range(value, 0.0, self.config.tank.height_m)?;
                 self.setpoint_m = value;
             }
+            Register::Mixer => {
+                check_range(value, 0.0, 100.0)?;
+                self.mixer_percent = value;
+                self.mixer_log.push(self.time_s, value);
+            }
             Register::Level | Register::Outflow | Register::Pressure | Register::Inflow => {
                 return Err(RegisterError::ReadOnly(register));
             }
@@ -196,7 +223,12 @@ impl Utility {
 
     /// The accepted position commands, oldest first: proof of what moved the valve, and when.
     pub fn commands(&self) -> impl Iterator<Item = &Command> {
-        self.log.iter()
+        self.valve_log.kept.iter()
+    }
+
+    /// The same of the mixer.
+    pub fn mixer_commands(&self) -> impl Iterator<Item = &Command> {
+        self.mixer_log.kept.iter()
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -213,7 +245,7 @@ impl Utility {
             spilled_m3: spilled,
             unserved_m3: unserved,
             mass_balance_error_m3: self.volume_m3 - self.start_volume_m3 - inflow + outflow + spilled,
-            commands: self.commands,
+            commands: self.valve_log.count,
         }
     }
 
@@ -234,11 +266,7 @@ impl Utility {
 
     fn command(&mut self, percent: f64) {
         self.target = percent / 100.0;
-        self.commands += 1;
-        if self.log.len() == MAX_COMMANDS_KEPT {
-            self.log.pop_front();
-        }
-        self.log.push_back(Command { at_s: self.time_s, percent });
+        self.valve_log.push(self.time_s, percent);
     }
 
     /// Moves the valve towards its target; returns for how many of the `dt` seconds it moved.
@@ -295,7 +323,7 @@ fn quantised(value: f64, step: f64) -> f64 {
 
 fn check_place(device: Device, register: Register) -> Result<(), RegisterError> {
     let home = match register {
-        Register::Level | Register::Outflow => Device::Tank,
+        Register::Level | Register::Outflow | Register::Mixer => Device::Tank,
         Register::Position | Register::Setpoint | Register::Pressure | Register::Inflow => Device::Valve,
     };
     if home == device { Ok(()) } else { Err(RegisterError::Elsewhere { device, register }) }
@@ -318,8 +346,15 @@ impl fmt::Display for Device {
 }
 
 impl Register {
-    const ALL: [Self; 6] =
-        [Self::Level, Self::Outflow, Self::Position, Self::Setpoint, Self::Pressure, Self::Inflow];
+    const ALL: [Self; 7] = [
+        Self::Level,
+        Self::Outflow,
+        Self::Position,
+        Self::Setpoint,
+        Self::Pressure,
+        Self::Inflow,
+        Self::Mixer,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -329,6 +364,7 @@ impl Register {
             Self::Setpoint => "setpoint",
             Self::Pressure => "pressure",
             Self::Inflow => "inflow",
+            Self::Mixer => "mixer",
         }
     }
 }

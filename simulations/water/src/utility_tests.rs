@@ -167,3 +167,13 @@ fn one_seed_is_one_run() {
     assert_eq!(end(1), end(1));
     assert_ne!(end(1), end(2));
 }
+
+#[test]
+fn the_mixer_is_an_actuator_of_the_tank_and_its_commands_are_kept() {
+    let mut utility = Utility::new(UtilityConfig::default(), 1);
+    utility.write(Device::Tank, Register::Mixer, 60.0).unwrap();
+    assert!(utility.write(Device::Tank, Register::Mixer, 101.0).is_err());
+    assert_eq!(utility.read(Device::Tank, Register::Mixer), Ok(60.0));
+    assert_eq!(utility.mixer_commands().map(|c| c.percent).collect::<Vec<_>>(), [60.0]);
+    assert_eq!(utility.commands().count(), 0);
+}
