@@ -20,6 +20,10 @@ use crate::permit::Deadline;
 /// device melt into the latest value per property and results wait in their queue.
 pub(crate) const WINDOW: usize = 32;
 
+/// Properties in one report, some 25 KiB: brokers limit their packets, and what does not fit would break the connection
+/// again and again. The rest follows in its turn.
+const MAX_REPORT: usize = 256;
+
 /// Devices of one mapper: each has a task and a session. Those beyond are not served, and the log says so.
 const MAX_DEVICES: usize = 4096;
 
@@ -336,7 +340,7 @@ impl Board {
             time: Some(sample.time),
             quality: sample.quality,
         };
-        let names = std::mem::take(unsent).into_iter();
+        let names = std::iter::from_fn(|| unsent.pop_first()).take(MAX_REPORT);
         names.filter_map(|name| latest.get(&name).map(full).map(|body| (name, body))).collect()
     }
 }

@@ -227,6 +227,22 @@ fn a_full_window_melts_reports_into_the_latest_and_starves_nobody() {
 }
 
 #[test]
+fn a_large_report_goes_out_in_parts() {
+    let mut desk = desk();
+    let names: Vec<_> = (0..MAX_REPORT + 1).map(|i| format!("p{i:04}")).collect();
+    let mut large = config("valve");
+    large.properties = names.iter().map(|name| property(name, false)).collect();
+    configure(&mut desk, &[large]);
+    let (_, sample) = report(1.0).pop_first().unwrap();
+    desk.handle_report(&device("valve"), names.iter().map(|name| (name.clone(), sample.clone())).collect());
+    let parts = drain(&mut desk).into_iter().map(|output| {
+        let Output::Publish { payload, .. } = output else { panic!("{output:?}") };
+        serde_json::from_slice::<ReportMany>(&payload).unwrap().into_keys().collect::<Vec<_>>()
+    });
+    assert_eq!(parts.collect::<Vec<_>>(), [names[..MAX_REPORT].to_vec(), names[MAX_REPORT..].to_vec()]);
+}
+
+#[test]
 fn what_is_not_configured_is_not_reported() {
     let mut desk = desk();
     desk.handle_report(&device("pump"), report(1.0));

@@ -40,3 +40,71 @@ fn typed<T: DeserializeOwned>(json: &Json) -> Result<T, serde_json::Error> {
     let json = if *json == Json::Null { &Json::Object(BTreeMap::new()) } else { json };
     serde_json::from_value(serde_json::to_value(json)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Context, Samples, Session, WriteOutcome, WritePermit};
+    use bus::{Value, ValueType};
+
+    struct Never;
+
+    #[derive(Debug, Default, PartialEq, serde::Deserialize)]
+    #[serde(default)]
+    struct Settings {
+        port: u16,
+    }
+
+    impl Mapper for Never {
+        type Config = Settings;
+        type Address = u16;
+        type Session = Self;
+        async fn open(_: &Settings, _: &Context) -> Result<Self, Error> {
+            Err(Error::Unsupported("opening".into()))
+        }
+    }
+
+    impl Session for Never {
+        type Address = u16;
+        async fn read(&mut self, _: &[&Point<u16>], _: &mut Samples) -> Result<(), Error> {
+            Err(Error::Unsupported("reading".into()))
+        }
+        async fn write(&mut self, _: &Point<u16>, _: Value, _: WritePermit) -> Result<WriteOutcome, Error> {
+            Err(Error::Unsupported("writing".into()))
+        }
+    }
+
+    fn config(connection: Json, addresses: &[Json]) -> DeviceConfig {
+        let properties = addresses.iter().enumerate().map(|(i, address)| PropertyConfig {
+            name: format!("p{i}"),
+            value_type: ValueType::Int,
+            writable: false,
+            address: address.clone(),
+            poll_ms: 1000,
+            minimum: None,
+            maximum: None,
+            unit: None,
+        });
+        let properties = properties.collect();
+        DeviceConfig { device: "test/a".parse().unwrap(), connection, properties }
+    }
+
+    #[test]
+    fn settings_and_addresses_come_in_the_mappers_own_types() {
+        let port = Json::Object([("port".to_owned(), Json::Int(502))].into());
+        let plan = Plan::<Never>::new(&config(port, &[Json::Int(40)])).unwrap();
+        assert_eq!(plan.connection, Settings { port: 502 });
+        let point = Point { name: "p0".into(), value_type: ValueType::Int, address: 40 };
+        assert_eq!((plan.points, plan.faults), ([("p0".to_owned(), point)].into(), vec![]));
+        assert_eq!(Plan::<Never>::new(&config(Json::Null, &[])).unwrap().connection, Settings::default());
+    }
+
+    #[test]
+    fn a_senseless_address_costs_one_property_and_senseless_settings_the_device() {
+        let plan = Plan::<Never>::new(&config(Json::Null, &[Json::Int(1), Json::Int(-1)])).unwrap();
+        assert_eq!(plan.points.keys().collect::<Vec<_>>(), ["p0"]);
+        assert!(matches!(&plan.faults[..], [Error::BadAddress { point, .. }] if point == "p1"));
+        let senseless = Json::Object([("port".to_owned(), Json::Text("high".into()))].into());
+        assert!(matches!(Plan::<Never>::new(&config(senseless, &[])), Err(Error::Config(_))));
+    }
+}

@@ -45,3 +45,26 @@ impl Samples {
         self.readings.remove(point)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bus::ValueType;
+
+    #[test]
+    fn a_value_of_the_wrong_type_counts_as_failed() {
+        let point = Point { name: "level".into(), value_type: ValueType::Float, address: () };
+        let mut samples = Samples::default();
+        samples.good(&point, Value::Int(3));
+        let reading = Reading::Value { value: Value::Float(3.0), quality: Quality::Good, time: None };
+        assert_eq!(samples.take("level"), Some(reading));
+        for wrong in [Value::Text("3".into()), Value::Float(f64::NAN)] {
+            samples.good(&point, wrong);
+            assert!(matches!(samples.take("level"), Some(Reading::Failed(Error::Bug(_)))));
+        }
+        samples.good(&point, Value::Float(1.0));
+        samples.failed(&point, Error::Device("no".into()));
+        assert_eq!(samples.take("level"), Some(Reading::Failed(Error::Device("no".into()))));
+        assert_eq!(samples.take("level"), None);
+    }
+}
