@@ -136,11 +136,12 @@ impl Socket {
         self.send_errors += 1;
     }
 
-    /// `address` as this socket can send to it, and will see it as a sender.
-    pub(super) fn reachable(&self, address: SocketAddr) -> SocketAddr {
-        match address {
-            SocketAddr::V4(v4) if self.is_v6 => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
-            SocketAddr::V4(_) | SocketAddr::V6(_) => address,
+    /// `address` as this socket sends to it, and sees it as a sender; `None` if it is of a family that it cannot reach.
+    pub(super) fn reachable(&self, address: SocketAddr) -> Option<SocketAddr> {
+        match (address, self.is_v6) {
+            (SocketAddr::V4(v4), true) => Some((v4.ip().to_ipv6_mapped(), v4.port()).into()),
+            (SocketAddr::V6(_), false) => None,
+            (SocketAddr::V4(_), false) | (SocketAddr::V6(_), true) => Some(address),
         }
     }
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use bus::bus::LinkId;
 use bus::{Class, Frame};
-use router::io::shard::{Command, DialError, Event, Expect, Lane, ShardConfig, SpawnError, Stopped, spawn};
+use router::io::shard::{
+    Command, Credentials, DialError, Event, Expect, Lane, ShardConfig, SpawnError, Stopped, spawn,
+};
 
 use crate::cluster::{Ca, Node, connect, frame, loopback, up};
 use crate::relay::Relay;
@@ -159,6 +161,53 @@ fn a_vanished_peer_is_noticed_by_either_side() {
     drop(relay);
     assert_eq!(edge.next_down(), "no sign of life from the peer");
     assert_eq!(cloud.next_down(), "no sign of life from the peer");
+}
+
+#[test]
+fn a_restarted_peer_is_noticed_with_the_next_packet() {
+    let ca = Ca::new();
+    let (before, after) = (ca.issue("c/cloud/hub"), ca.issue("c/cloud/other"));
+    let config = |own: &Credentials| ShardConfig {
+        keepalive: Duration::from_millis(300),
+        ..ShardConfig::new(loopback(), Some(own.clone()))
+    };
+    let mut cloud = Node::start(ShardConfig { accept: true, ..config(&before) });
+    let mut edge = Node::start(config(&ca.issue("c/edge/a")));
+    let relay = Relay::before(cloud.address());
+    connect_through(&relay, &mut edge, &mut cloud);
+    // Another node with another key cannot end what it does not know.
+    let stranger = Node::cloud(after);
+    relay.turn_to(stranger.address());
+    stranger.wait_for(|stats| stats.udp_received > 2);
+    assert!(edge.events.try_recv().is_err());
+    let restarted = Node::cloud(before);
+    relay.turn_to(restarted.address());
+    assert_eq!(edge.next_down(), "the peer no longer knows this link: it was restarted");
+}
+
+#[test]
+fn a_node_with_ipv6_reaches_clouds_of_both_families_and_one_without_says_so() {
+    let ca = Ca::new();
+    let mut cloud = Node::cloud(ca.issue("c/cloud/hub"));
+    let any = "[::]:0".parse().unwrap();
+    let mut edge = Node::start(ShardConfig::new(any, Some(ca.issue("c/edge/a"))));
+    let expect = Expect::Node(cloud.id.clone().unwrap());
+    edge.dial(1, cloud.address(), expect.clone(), Lane::Bus);
+    let event = edge.next();
+    assert!(matches!(&event, Event::Up { remote, .. } if *remote == cloud.address()), "{event:?}");
+    let v6 = "[::1]:9".parse().unwrap();
+    let why = "our socket is for IPv4 only".to_owned();
+    assert_eq!(
+        cloud.next(),
+        Event::Up {
+            link: LinkId(1),
+            attempt: None,
+            peer: Some(edge.id()),
+            remote: (std::net::Ipv4Addr::LOCALHOST, edge.address().port()).into(),
+            lane: Lane::Bus,
+        }
+    );
+    assert_eq!(cloud.fail(v6, expect, Lane::Bus), DialError::Address { address: v6, why });
 }
 
 #[test]

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use bus::{Lease, NodeId, Route, SubnetKind};
 use router::Table;
-use router::io::shard::{Command, Lane, ShardConfig};
+use router::io::shard::{Command, Expect, Lane, ShardConfig};
 use router::io::{Netlink, Overlay};
 
-use crate::cluster::{Ca, Node, PATIENCE, connect, loopback};
+use crate::cluster::{Ca, Node, PATIENCE, connect, loopback, up};
 use crate::namespace::{in_own_network, new_network, within};
+use crate::relay::Relay;
 
 /// An edge whose overlay interface is in a network of its own.
 struct Edge {
@@ -66,15 +67,21 @@ impl Edge {
     }
 }
 
-/// A hub with two edges, all lanes up.
-fn star() -> (Node, Edge, Edge) {
+/// A hub with two edges that are not linked yet.
+fn unlinked_star() -> (Node, Edge, Edge) {
     Netlink::open().unwrap().link_up("lo").unwrap();
     let ca = Ca::new();
-    let mut hub = Node::cloud(ca.issue("c/cloud/hub"));
-    let mut a = Edge::start(&ca, "c/edge/a", 2, &hub.id());
-    let mut b = Edge::start(&ca, "c/edge/b", 3, &hub.id());
+    let hub = Node::cloud(ca.issue("c/cloud/hub"));
+    let a = Edge::start(&ca, "c/edge/a", 2, &hub.id());
+    let b = Edge::start(&ca, "c/edge/b", 3, &hub.id());
     let table = Table::new(hub.id(), a.routes().into_iter().chain(b.routes()), None);
     hub.shard.send(Command::SetTable(Arc::new(table))).unwrap();
+    (hub, a, b)
+}
+
+/// A hub with two edges, all lanes up.
+fn star() -> (Node, Edge, Edge) {
+    let (mut hub, mut a, mut b) = unlinked_star();
     connect(&mut a.node, &mut hub, Lane::Packets);
     connect(&mut b.node, &mut hub, Lane::Packets);
     (hub, a, b)
@@ -132,6 +139,35 @@ fn a_megabyte_stream_of_tcp_crosses_whole() {
         });
         assert!(received == sent);
         hub.wait_for(|stats| stats.packets.forwarded > (20 << 20) / 1280);
+    });
+}
+
+/// Overload looks the same to MTU discovery: what it does to the tunnel must pass.
+#[test]
+fn a_path_that_swallowed_large_packets_carries_them_again() {
+    in_own_network("packets::a_path_that_swallowed_large_packets_carries_them_again", || {
+        let (mut hub, mut a, mut b) = unlinked_star();
+        let relay = Relay::before(hub.address());
+        connect(&mut b.node, &mut hub, Lane::Packets);
+        a.node.dial(1, relay.address, Expect::Node(hub.id.clone().unwrap()), Lane::Packets);
+        up(&mut a.node, Some(1), Some(hub.id()), Lane::Packets);
+        let (at_a, at_b) = (a.udp(a.lease.v4.into()), b.udp(b.lease.v4.into()));
+        carry(&at_a, &at_b, 1252);
+        carry(&at_b, &at_a, 100);
+        // Before the first probe came back.
+        let early = a.node.shard.stats().packets.too_big;
+        relay.narrow(1250);
+        let patience = Instant::now() + PATIENCE;
+        while a.node.shard.stats().packets.too_big == early {
+            assert!(Instant::now() < patience, "{:?}", a.node.shard.stats());
+            at_a.send_to(&[1; 1252], at_b.local_addr().unwrap()).unwrap();
+            at_a.send_to(&[2; 100], at_b.local_addr().unwrap()).unwrap();
+            thread::sleep(Duration::from_millis(5));
+        }
+        while at_b.recv(&mut [0; 2000]).is_ok() {}
+        carry(&at_a, &at_b, 100);
+        relay.narrow(0);
+        carry(&at_a, &at_b, 1252);
     });
 }
 

@@ -220,7 +220,7 @@ impl EventLoop {
         let Phase::Up(Up { streams, .. }) = &mut link.phase else { return };
         while streams.has_unread() {
             if !self.owner.has_room() {
-                self.unread.push(link.handle);
+                self.unread.insert(link.handle);
                 break;
             }
             match streams.read(&mut link.connection) {
@@ -261,7 +261,7 @@ impl EventLoop {
                 transmit.segment_size.map_or(1, |size| transmit.size.div_ceil(size.max(1)) as u64);
             self.socket.send(transmit, &mut self.out);
         }
-        self.unsent.push(link.handle);
+        self.unsent.insert(link.handle);
     }
 
     /// Quinn has forgotten the connection; its handle may be used again.

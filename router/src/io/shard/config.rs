@@ -21,8 +21,8 @@ use crate::io::udp::RecvBuffers;
 pub const EVENT_QUEUE: usize = 256;
 
 /// Commands that wait for the shard. When full, [`ShardHandle::send`](super::ShardHandle::send) blocks its caller for
-/// the one turn of the loop that it takes to empty the queue.
-pub const COMMAND_QUEUE: usize = 1024;
+/// the one turn of the loop that it takes to empty the queue. Worst case 256 of the largest frames.
+pub const COMMAND_QUEUE: usize = 256;
 
 /// What one class of one link may have waiting, frame heads included: two of the largest frames. When full, a
 /// droppable class loses the newest frame and counts it, another closes the link: flow control above has failed.
@@ -60,6 +60,11 @@ const MAX_MTU: u16 = 1472;
 /// After what looked like an MTU black hole. Overload looks the same, and while it lasts no packet of 1280 passes:
 /// quinn's own minute would be a minute without network.
 const BLACK_HOLE_COOLDOWN: Duration = Duration::from_secs(5);
+
+/// How long after a search for the path's MTU the next one begins. A path that was narrow for a while is found wide
+/// again within this time; on one that stays narrow it costs about ten lost probes. RFC 8899's ten minutes would be
+/// ten minutes without large packets.
+const MTU_SEARCH_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A handshake is two round trips; one that takes longer is dialled anew.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -166,7 +171,7 @@ fn idle_timeout(idle: Duration) -> IdleTimeout {
 
 fn mtu_discovery() -> MtuDiscoveryConfig {
     let mut config = MtuDiscoveryConfig::default();
-    config.upper_bound(MAX_MTU).black_hole_cooldown(BLACK_HOLE_COOLDOWN);
+    config.upper_bound(MAX_MTU).interval(MTU_SEARCH_INTERVAL).black_hole_cooldown(BLACK_HOLE_COOLDOWN);
     config
 }
 

@@ -1,5 +1,6 @@
 //! The thread: one `epoll_wait`, then a turn in which everything that is ready gets its share.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use bus::Frame;
 use bus::bus::LinkId;
 use quinn_proto::{
-    ClientConfig, ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, Incoming, ServerConfig, Transmit,
+    ClientConfig, ConnectionHandle, DatagramEvent, Endpoint, Incoming, ServerConfig, Transmit,
 };
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
@@ -22,6 +23,7 @@ use super::link::{CloseCode, Link, Phase};
 use super::links::Links;
 use super::owner::{Bell, Owner};
 use super::packets::Packets;
+use super::reset::endpoint_config;
 use super::streams::{Queued, Streams};
 use super::timers::Timers;
 use super::{Command, DialError, Event, Expect, Lane, ShardConfig, SpawnError, Stats};
@@ -48,9 +50,9 @@ pub(super) struct EventLoop {
     /// Where quinn writes packets to be sent.
     pub(super) out: Vec<u8>,
     /// Connections that have packets to send once the socket has room.
-    pub(super) unsent: Vec<ConnectionHandle>,
+    pub(super) unsent: BTreeSet<ConnectionHandle>,
     /// Connections that have frames to be read once the owner has room.
-    pub(super) unread: Vec<ConnectionHandle>,
+    pub(super) unread: BTreeSet<ConnectionHandle>,
     /// Clients that join now.
     pub(super) joining: usize,
     /// Until when a stopping shard may go on.
@@ -85,7 +87,7 @@ impl EventLoop {
         let address = config.listen;
         let socket = Socket::bind(address).map_err(|source| SpawnError::Bind { address, source })?;
         let server = server_config(&config)?;
-        let quic = Arc::new(EndpointConfig::default());
+        let quic = Arc::new(endpoint_config(config.credentials.as_ref()));
         let packets = Packets::new(config.tun.take());
         let epoll = watch(&bell, &socket, &packets).map_err(SpawnError::Loop)?;
         Ok(Self {
@@ -98,8 +100,8 @@ impl EventLoop {
             owner: Owner::new(events, bell.clone()),
             stats: Stats::default(),
             out: Vec::new(),
-            unsent: Vec::new(),
-            unread: Vec::new(),
+            unsent: BTreeSet::new(),
+            unread: BTreeSet::new(),
             joining: 0,
             stop_by: None,
             received: RecvBuffers::new(),
@@ -148,7 +150,7 @@ impl EventLoop {
             self.stop_now(now);
         }
         if !self.socket.is_blocked() {
-            self.unsent.drain(..).for_each(|handle| self.links.enqueue(handle));
+            std::mem::take(&mut self.unsent).into_iter().for_each(|handle| self.links.enqueue(handle));
         }
         while let Some(handle) = self.links.pop_queued() {
             self.attend(handle, now);
@@ -190,7 +192,7 @@ impl EventLoop {
     fn answer_bell(&mut self, now: Instant) {
         self.bell.silence();
         self.owner.stop_waiting();
-        self.unread.drain(..).for_each(|handle| self.links.enqueue(handle));
+        std::mem::take(&mut self.unread).into_iter().for_each(|handle| self.links.enqueue(handle));
         for _ in 0..COMMAND_QUEUE {
             match self.commands.try_recv() {
                 Ok(command) => self.obey(command, now),
@@ -232,6 +234,9 @@ impl EventLoop {
         if self.stop_by.is_some() {
             return Err(DialError::Failed("this node stops".into()));
         }
+        let unreachable = |why: &str| DialError::Address { address, why: why.into() };
+        let remote =
+            self.socket.reachable(address).ok_or_else(|| unreachable("our socket is for IPv4 only"))?;
         let (crypto, verdict) = match tls::client(self.config.credentials.as_ref(), expect, lane) {
             Ok(client) => client,
             Err(ClientError::NoCredentials) => return Err(DialError::NoCredentials),
@@ -241,8 +246,8 @@ impl EventLoop {
         config.transport_config(Arc::new(self.config.transport(Some(lane))));
         let (handle, connection) = self
             .endpoint
-            .connect(now, config, self.socket.reachable(address), SERVER_NAME)
-            .map_err(|error| DialError::Address { address, why: error.to_string() })?;
+            .connect(now, config, remote, SERVER_NAME)
+            .map_err(|error| unreachable(&error.to_string()))?;
         let until = now + HANDSHAKE_TIMEOUT;
         let phase = Phase::Dialing { attempt, lane, verdict, until, streams: Streams::new(lane) };
         let id = self.links.next_id();

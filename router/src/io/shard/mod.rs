@@ -20,7 +20,7 @@
 //! connection.
 //!
 //! Files: `config` (bounds), `event_loop` (the thread), `attend` (a connection's turn), `links` and `link` (connections), `streams` (frames), `packets`,
-//! `congestion`, `timers`, `owner` (the two queues), `stats`.
+//! `congestion`, `timers`, `reset` (after a crash), `owner` (the two queues), `stats`.
 
 mod attend;
 mod config;
@@ -30,6 +30,7 @@ mod link;
 mod links;
 mod owner;
 mod packets;
+mod reset;
 mod stats;
 mod streams;
 mod timers;

@@ -38,7 +38,8 @@ impl Bell {
     /// To be called before looking at what it was rung for.
     pub(super) fn silence(&self) {
         let _ = rustix::io::read(&self.fd, &mut [0u8; 8]);
-        self.rung.store(false, Ordering::Release);
+        // Not a plain store: what was done before the last ring must be seen after this.
+        self.rung.swap(false, Ordering::AcqRel);
     }
 }
 

@@ -100,11 +100,11 @@ impl PacketStats {
             self.no_lane += 1;
             return 0;
         };
-        match link.connection.datagrams().send(packet, false) {
-            Ok(()) => {
-                links.enqueue(handle);
-                return 1;
-            }
+        let sent = link.connection.datagrams().send(packet, false);
+        // Also when nothing was queued: only a turn lets quinn probe for a larger MTU.
+        links.enqueue(handle);
+        match sent {
+            Ok(()) => return 1,
             Err(SendDatagramError::TooLarge) => self.too_big += 1,
             Err(SendDatagramError::Blocked(_)) => self.queue_full += 1,
             Err(SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled) => self.no_lane += 1,
