@@ -5,7 +5,7 @@
 //! | cloud `/e/<edge>/desired/<ns>/<device>/<property>`, edge `/m/desired/..` | [`Desired`] |
 //! | edge `/t/reported/..`, cloud `/c/reported/..` | [`Reported`] |
 //! | edge `/t/desired/..` | [`Handled`]: which desired value was decided on, and how it ended |
-//! | edge `/t/write/..` | [`WriteRecord`]: the write that is under way |
+//! | edge `/t/write/..` | [`WriteRecord`]: the last write, and whether it ended |
 //! | edge `/t/rule/<ns>/<rule>` | the latched hystereses |
 //! | edge `/t/rev` | numbers below this may have been given out |
 //! | cloud `/c/result/..` | the last [`TwinResult`]s of a property |
@@ -175,7 +175,7 @@ pub struct Handled {
     pub ack: Option<Ack>,
 }
 
-/// A write that a mapper was asked for, persisted before it is asked.
+/// The last write that a mapper was asked for, persisted before it is asked, and again when it ends.
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 pub struct WriteRecord {
     #[n(0)]
@@ -189,6 +189,9 @@ pub struct WriteRecord {
     pub cause: String,
     #[n(4)]
     pub sent: UnixMillis,
+    /// `None`: it is under way.
+    #[n(5)]
+    pub outcome: Option<Outcome>,
 }
 
 /// Whether a device can be worked with.
@@ -239,7 +242,8 @@ pub struct DesiredBody {
     pub by: String,
 }
 
-/// `twin/../set/<property>`: an object with a value, or a bare value.
+/// `twin/../set/<property>`: an object with a value, or a bare value. At an edge an empty payload lets go of what was
+/// set there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum SetBody {
@@ -327,6 +331,14 @@ pub(crate) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Longest detail that is passed on and stored: a sentence, not the payload that an error may quote.
+const MAX_DETAIL_CHARS: usize = 256;
+
+/// As much of a text that others wrote as is stored and passed on.
+pub(crate) fn brief(text: &str) -> String {
+    text.chars().take(MAX_DETAIL_CHARS).collect()
+}
+
 /// The whole error with its causes, on one line for people.
 pub(crate) fn explain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -336,7 +348,7 @@ pub(crate) fn explain(error: &dyn std::error::Error) -> String {
         text.push_str(&cause.to_string());
         source = cause.source();
     }
-    text
+    brief(&text)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::{CloudTwins, Placed};
 use crate::model::{InvalidValue, Lookup};
-use crate::twin::{self, Desired, DesiredBody, PropertyId, Publish, SetBody, explain, key};
+use crate::twin::{self, Desired, DesiredBody, PropertyId, Publish, SetBody, brief, explain, key};
 
 /// Why a desired value is not taken.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -20,12 +20,12 @@ pub enum SetError {
     Value(PropertyId, #[source] InvalidValue),
 }
 
-/// The version after the newest one known: the next number in an even epoch.
-fn after(newest: DesiredVersion) -> DesiredVersion {
-    if newest.epoch.is_multiple_of(2) {
-        DesiredVersion { epoch: newest.epoch, seq: newest.seq + 1 }
-    } else {
-        DesiredVersion { epoch: newest.epoch + 1, seq: 1 }
+/// The version after the newest one known: the next number in an even epoch. What an edge acknowledges may be any
+/// number; at the end of one epoch the next even one begins.
+fn after(DesiredVersion { epoch, seq }: DesiredVersion) -> DesiredVersion {
+    match seq.checked_add(1) {
+        Some(seq) if epoch.is_multiple_of(2) => DesiredVersion { epoch, seq },
+        _ => DesiredVersion { epoch: epoch.saturating_add(2) & !1, seq: 1 },
     }
 }
 
@@ -129,7 +129,8 @@ impl CloudTwins {
         ks: &mut Keyspace,
         now: Now,
     ) -> Result<(), String> {
-        let body: SetBody = serde_json::from_slice(payload).map_err(|why| format!("malformed: {why}"))?;
+        let body: SetBody =
+            serde_json::from_slice(payload).map_err(|why| brief(&format!("malformed: {why}")))?;
         self.set_desired(&id.device, &id.property, body.into_value(), "app", ks, now).map(|_| ()).map_err(
             |why| {
                 self.refused(id, &why);

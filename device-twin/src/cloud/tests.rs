@@ -262,6 +262,21 @@ fn a_cloud_restored_from_an_old_copy_does_not_give_a_version_twice() {
 }
 
 #[test]
+fn an_edge_that_acknowledges_nonsense_does_not_stop_its_devices() {
+    let mut world = World::new();
+    for (rev, epoch, seq, next) in [
+        (1, 0, u64::MAX, version(2, 1)),
+        (2, 3, 7, version(4, 1)),
+        (3, u64::MAX, u64::MAX, version(u64::MAX - 1, 1)),
+    ] {
+        let nonsense =
+            Ack { version: version(epoch, seq), outcome: Outcome::Succeeded, detail: String::new() };
+        world.report(9, rev, 40.0, Some(nonsense));
+        assert_eq!(world.set(Value::Int(1)), Ok(next));
+    }
+}
+
+#[test]
 fn a_device_that_was_deleted_and_made_again_goes_on_with_its_versions() {
     let mut world = World::new();
     world.set(Value::Int(40)).unwrap();

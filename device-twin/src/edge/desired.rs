@@ -6,6 +6,7 @@ use bus::twin::{DesiredVersion, Outcome};
 use bus::{Now, Value};
 use metadata::Keyspace;
 
+use super::device::read_record;
 use super::property::{Owner, Twin, Who};
 use super::write::Decision;
 use super::{CLOCK_GRACE, EdgeTwins};
@@ -24,7 +25,7 @@ pub(super) enum Freshness {
     Untold,
 }
 
-/// The rule, in order: what applies late is fresh at any age; without the cloud's time nothing is told; older than
+/// The rule, in order: what applies late is fresh at any age; without the cloud's time nothing is told; as old as
 /// `desiredMaxAge` is stale.
 pub(super) fn freshness(policy: &Policy, age: Option<Duration>) -> Freshness {
     let lifetime = policy.desired_max_age.filter(|_| policy.actuator);
@@ -36,7 +37,7 @@ pub(super) fn freshness(policy: &Policy, age: Option<Duration>) -> Freshness {
     match (age, policy.desired_max_age) {
         (_, None) => Freshness::Fresh(None),
         (None, Some(_)) => Freshness::Untold,
-        (Some(age), Some(max)) if age > max => {
+        (Some(age), Some(max)) if age >= max => {
             let age = Duration::from_secs(age.as_secs());
             Freshness::Stale(format!("{} old; {what}", humantime::format_duration(age)))
         }
@@ -56,19 +57,11 @@ impl Twin {
             && property.policy.on_stale == OnStale::Apply
             && outcome != Some(Outcome::Rejected)
         {
-            self.spoken = (outcome == Some(Outcome::Succeeded)).then(|| value.clone());
+            let last = read_record(id, ks).filter(|record| record.outcome == Some(Outcome::Succeeded));
+            self.spoken = last.map(|record| record.value);
             self.slots.set(Slot::CLOUD_DESIRED, entry(value, &desired, None));
         }
         self.desired = Some(desired);
-    }
-
-    /// Whether a setting of the cloud holds that the device has not acknowledged.
-    pub(super) fn has_open_setting(&self) -> bool {
-        let entry = self.slots.get(Slot::CLOUD_DESIRED);
-        entry.is_some_and(|entry| match entry.owner.who {
-            Who::Cloud(version) => !self.is_done(version),
-            Who::Operator | Who::Rule(_) => false,
-        })
     }
 }
 

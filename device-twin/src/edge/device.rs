@@ -12,6 +12,10 @@ use super::property::{Outstanding, Twin};
 use crate::model::{DeviceInfo, Property};
 use crate::twin::{self, Availability, DeviceState, PropertyId, Publish, WriteRecord, key, millis};
 
+/// Mappers that are remembered, also before a device names them. A machine runs a handful; beyond this one that no
+/// device names is not noted, and counts as away until it says again that it is there.
+const MAX_MAPPERS: usize = 256;
+
 /// A device of this edge.
 #[derive(Debug, Default)]
 pub(super) struct Bound {
@@ -32,20 +36,25 @@ impl EdgeTwins {
     /// Brings twins, mapper configurations and states in line with the manifests of `ids`.
     pub(super) fn devices_changed(&mut self, ids: &BTreeSet<DeviceId>, ks: &mut Keyspace, now: Now) {
         let mut mappers = BTreeSet::new();
+        let mut here = Vec::new();
         for id in ids {
-            mappers.extend(self.devices.get(id).and_then(|bound| bound.mapper.clone()));
+            mappers.extend(self.mapper_of(id).cloned());
             match self.catalog.device(id).filter(|info| info.node.as_ref() == Some(&self.me)).cloned() {
-                Some(info) => self.bind(id, &info, ks, now),
+                Some(info) => {
+                    self.devices.entry(id.clone()).or_default().mapper.clone_from(&info.mapper);
+                    here.push((id, info));
+                }
                 None => self.unbind(id, ks),
             }
-            mappers.extend(self.devices.get(id).and_then(|bound| bound.mapper.clone()));
+            mappers.extend(self.mapper_of(id).cloned());
         }
+        // A mapper hears of a device before it is asked to write to it.
         mappers.iter().for_each(|mapper| self.publish_config(mapper));
+        here.iter().for_each(|(id, info)| self.bind(id, info, ks, now));
         ids.iter().for_each(|id| self.update_state(id));
     }
 
     fn bind(&mut self, device: &DeviceId, info: &DeviceInfo, ks: &mut Keyspace, now: Now) {
-        self.devices.entry(device.clone()).or_default().mapper.clone_from(&info.mapper);
         for id in self.ids_of(device) {
             if info.properties.contains_key(&id.property) {
                 self.reschedule(&id);
@@ -86,7 +95,7 @@ impl EdgeTwins {
 
     /// A write was under way when the last process ended: whether it happened can only be read from the device.
     fn end_interrupted_write(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
-        let record = ks.get(&format!("/t/write/{id}")).and_then(|bytes| twin::decode::<WriteRecord>(bytes));
+        let record = read_record(id, ks).filter(|record| record.outcome.is_none());
         if let (Some(record), Some(twin)) = (record, self.twins.get_mut(id)) {
             twin.write = Some(Outstanding { record, who: None, deadline: now.mono });
             self.finish_write(id, Outcome::Unknown, "the node restarted in mid-write", ks, now);
@@ -131,7 +140,10 @@ impl EdgeTwins {
 
     /// A mapper came or went.
     pub(super) fn mapper_state(&mut self, name: &Name, online: bool, ks: &mut Keyspace, now: Now) {
-        let Some(mapper) = self.mappers.get_mut(name) else { return };
+        if self.mappers.len() >= MAX_MAPPERS && !self.mappers.contains_key(name) {
+            return;
+        }
+        let mapper = self.mappers.entry(name.clone()).or_default();
         if std::mem::replace(&mut mapper.online, online) == online {
             return;
         }
@@ -150,19 +162,21 @@ impl EdgeTwins {
         }
     }
 
-    /// Settings that were not acknowledged are delivered; an actuator is left as it is.
+    /// A setting that the device does not have yet is delivered; an actuator is left as it is.
     fn mapper_came(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
-        let is_setting = self.property(id).is_some_and(|property| !property.policy.actuator);
-        let is_open = self.twins.get(id).is_some_and(Twin::has_open_setting);
-        if is_setting && is_open {
+        if self.is_setting(id) {
             self.arbitrate(id, super::write::Decision::Fresh, ks, now);
         }
     }
 
+    pub(super) fn is_setting(&self, id: &PropertyId) -> bool {
+        self.property(id).is_some_and(|property| !property.policy.actuator)
+    }
+
     fn mapper_went(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
         self.finish_write(id, Outcome::Unknown, "the mapper went away in mid-write", ks, now);
-        let is_actuator = self.property(id).is_some_and(|property| property.policy.actuator);
-        if let Some(twin) = self.twins.get_mut(id).filter(|_| is_actuator) {
+        let is_setting = self.is_setting(id);
+        if let Some(twin) = self.twins.get_mut(id).filter(|_| !is_setting) {
             twin.spoken = None;
         }
         self.mark_bad(id, ks, now);
@@ -204,6 +218,11 @@ impl EdgeTwins {
         let sample = self.twins.get(id).and_then(|twin| twin.reported.as_ref()?.sample.as_ref());
         sample.map_or(expected, |sample| sample.quality == Quality::Bad)
     }
+}
+
+/// The last write of a property.
+pub(super) fn read_record(id: &PropertyId, ks: &Keyspace) -> Option<WriteRecord> {
+    twin::decode(ks.get(&format!("/t/write/{id}"))?)
 }
 
 fn device_config(id: &DeviceId, info: &DeviceInfo) -> DeviceConfig {

@@ -9,7 +9,7 @@ use super::property::{Owner, Who};
 use super::write::Decision;
 use super::{EdgeTwins, OPERATOR_HOLD};
 use crate::arbiter::{Entry, Slot};
-use crate::twin::{PropertyId, SetBody, Ticket, explain};
+use crate::twin::{PropertyId, SetBody, Ticket, brief, explain};
 
 impl EdgeTwins {
     /// A client published on a topic under `twin/` or `mapper/`. With a ticket it is answered by
@@ -52,8 +52,10 @@ impl EdgeTwins {
             TwinTopic::ReportMany { device } => self.report_many(&device, payload, ks, now),
             TwinTopic::Set { device, property } => {
                 let id = PropertyId { device, property };
-                let done =
-                    parse::<SetBody>(payload).and_then(|body| self.set(&id, body.into_value(), ks, now));
+                let done = match payload {
+                    [] => self.unset(&id, ks, now),
+                    _ => parse::<SetBody>(payload).and_then(|body| self.set(&id, body.into_value(), ks, now)),
+                };
                 self.told(&id, done)
             }
             TwinTopic::Command { device, name } => Err(format!("{device} has no command '{name}'")),
@@ -108,6 +110,16 @@ impl EdgeTwins {
         Ok(())
     }
 
+    /// An empty set: the operator lets go.
+    fn unset(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) -> Result<(), String> {
+        let twin = self.twins.get_mut(id).ok_or_else(|| format!("{id} is not of this edge"))?;
+        if twin.slots.relinquish(Slot::LOCAL_OPERATOR).is_some() {
+            self.arbitrate(id, Decision::Fresh, ks, now);
+            self.reschedule(id);
+        }
+        Ok(())
+    }
+
     fn mapper_said(
         &mut self,
         topic: &MapperTopic,
@@ -145,5 +157,5 @@ impl EdgeTwins {
 }
 
 fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<T, String> {
-    serde_json::from_slice(payload).map_err(|why| format!("malformed: {why}"))
+    serde_json::from_slice(payload).map_err(|why| brief(&format!("malformed: {why}")))
 }

@@ -4,7 +4,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bus::twin::{DeviceId, TwinTopic};
+use bus::twin::{DeviceId, Outcome, TwinTopic};
 use bus::{Filter, Mono, Now, Quality, Topic, Value, ValueType};
 use metadata::Keyspace;
 
@@ -298,7 +298,12 @@ fn local(twins: &BTreeMap<PropertyId, Twin>, (from, id): &Source, now: Mono) -> 
         }
         From::Desired => {
             let desired = twin.desired.as_ref()?;
-            Some(Reading { value: desired.value.clone(), quality: Quality::Good, age: None })
+            let ack = twin.handled.as_ref().and_then(|handled| handled.ack.as_ref());
+            let refused = ack.is_some_and(|ack| {
+                ack.version == desired.version && matches!(ack.outcome, Outcome::Rejected | Outcome::Expired)
+            });
+            let quality = if refused { Quality::Bad } else { Quality::Good };
+            Some(Reading { value: desired.value.clone(), quality, age: None })
         }
     }
 }

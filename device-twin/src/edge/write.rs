@@ -9,7 +9,7 @@ use metadata::Keyspace;
 use super::property::{Outstanding, Wanted, Who};
 use super::{EdgeTwins, RETRY_AFTER, WRITE_GRACE, WRITE_TTL};
 use crate::arbiter::Slot;
-use crate::twin::{self, Expiry, PropertyId, Publish, WriteRecord, key, millis};
+use crate::twin::{self, Expiry, PropertyId, Publish, WriteRecord, brief, key, millis};
 
 /// Whether somebody decided something new, or the same again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,7 @@ impl EdgeTwins {
             version: cloud_version(wanted.who.as_ref()),
             cause: wanted.cause,
             sent: now.wall,
+            outcome: None,
         };
         ks.put(key("/t/write/", id), twin::cbor(&record));
         self.outputs.publish(speak(id, &mapper, &record, ttl));
@@ -77,12 +78,12 @@ impl EdgeTwins {
     ) {
         let Some(twin) = self.twins.get_mut(id) else { return };
         let Some(Outstanding { record, who, .. }) = twin.write.take() else { return };
-        ks.delete(&key("/t/write/", id));
+        let ended = WriteRecord { outcome: Some(outcome), ..record.clone() };
+        ks.put(key("/t/write/", id), twin::cbor(&ended));
         if !matches!(outcome, Outcome::Succeeded | Outcome::Superseded) {
             twin.spoken = None;
             twin.retry = Some(now.mono + RETRY_AFTER);
-            let is_actuator = self.property(id).is_some_and(|property| property.policy.actuator);
-            if is_actuator {
+            if outcome == Outcome::Rejected || !self.is_setting(id) {
                 self.let_go(id, who.as_ref());
             }
         }
@@ -116,7 +117,7 @@ impl EdgeTwins {
         }
     }
 
-    /// A decision about an actuator that failed is over; nobody must find it in its slot later.
+    /// A decision that failed is over; nobody must find it in its slot later.
     fn let_go(&mut self, id: &PropertyId, who: Option<&Who>) {
         let slot = match who {
             Some(Who::Cloud(_)) => Slot::CLOUD_DESIRED,
@@ -143,7 +144,7 @@ impl EdgeTwins {
         }
         let outstanding = self.twins.get(&id).and_then(|twin| twin.write.as_ref());
         if outstanding.is_some_and(|write| write.record.id == result.id) {
-            self.finish_write(&id, result.outcome, &result.detail, ks, now);
+            self.finish_write(&id, result.outcome, &brief(&result.detail), ks, now);
         }
         Ok(())
     }
@@ -154,11 +155,11 @@ impl EdgeTwins {
         if twin.write.as_ref().is_some_and(|write| write.deadline <= now.mono) {
             self.finish_write(id, Outcome::Unknown, "the mapper did not answer", ks, now);
         }
-        let is_setting = self.property(id).is_some_and(|property| !property.policy.actuator);
+        let is_setting = self.is_setting(id);
         let Some(twin) = self.twins.get_mut(id) else { return };
         if twin.retry.is_some_and(|at| at <= now.mono) {
             twin.retry = None;
-            if is_setting && twin.has_open_setting() {
+            if is_setting {
                 self.arbitrate(id, Decision::Renewed, ks, now);
             }
         }
@@ -173,7 +174,7 @@ fn cloud_version(who: Option<&Who>) -> Option<DesiredVersion> {
 }
 
 fn speak(id: &PropertyId, mapper: &Name, record: &WriteRecord, ttl: Duration) -> Publish {
-    let WriteRecord { id: write_id, value, version: _, cause, sent } = record.clone();
+    let WriteRecord { id: write_id, value, version: _, cause, sent, outcome: _ } = record.clone();
     let request = WriteRequest {
         id: write_id,
         device: id.device.clone(),

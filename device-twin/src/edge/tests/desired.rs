@@ -23,7 +23,7 @@ fn the_table_of_ages() {
         (policy(OnStale::Apply, true, Some(60)), Some(s(3600)), Freshness::Fresh(Some(s(60)))),
         (policy(OnStale::Rearm, true, Some(60)), None, Freshness::Untold),
         (policy(OnStale::Rearm, true, Some(60)), Some(s(20)), Freshness::Fresh(Some(s(40)))),
-        (policy(OnStale::Rearm, true, Some(60)), Some(s(60)), Freshness::Fresh(Some(s(0)))),
+        (policy(OnStale::Rearm, true, Some(60)), Some(s(60)), stale("1m old; rearm: set it again")),
         (policy(OnStale::Rearm, true, Some(60)), Some(s(61)), stale("1m 1s old; rearm: set it again")),
         (policy(OnStale::Hold, true, Some(60)), Some(s(3600)), stale("1h old; hold: what holds stays")),
         (policy(OnStale::Hold, false, Some(60)), Some(s(59)), Freshness::Fresh(None)),

@@ -21,6 +21,33 @@ fn a_mapper_is_told_its_devices_once() {
 }
 
 #[test]
+fn a_mapper_that_was_there_first_hears_of_a_device_before_it_is_asked_to_write() {
+    let mut world = World::new();
+    world.say("mapper/modbus/state", "online");
+    world.desire("pump/setPoint", 3.0, 1, 0);
+    world.seen.clear();
+    let pump = MANIFESTS[2]
+        .1
+        .replace("name: valve, namespace", "name: pump, namespace")
+        .replace("virtual", "modbus");
+    world.put("/m/device/water/pump", json(&pump));
+    let topics: Vec<&str> = world
+        .seen
+        .iter()
+        .filter_map(|o| if let Output::Publish(p) = o { Some(p.topic.as_str()) } else { None })
+        .collect();
+    assert_eq!(
+        topics,
+        [
+            "mapper/modbus/config",
+            "twin/water/pump/desired/setPoint",
+            "mapper/modbus/write",
+            "twin/water/pump/state"
+        ]
+    );
+}
+
+#[test]
 fn a_device_that_is_taken_away_leaves_configuration_topics_and_store() {
     let mut world = World::new();
     world.say("twin/water/junction/report/pressure", "4");

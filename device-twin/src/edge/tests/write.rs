@@ -60,13 +60,18 @@ fn ids_are_unique_over_restarts() {
 }
 
 #[test]
-fn the_record_of_a_write_is_stored_with_it_and_gone_when_it_ended() {
+fn the_record_of_a_write_is_stored_before_it_is_spoken_and_when_it_ended() {
     let mut world = World::new();
+    let record = |world: &World| {
+        let record = super::super::device::read_record(&id("valve/position"), &world.ks);
+        record.map(|record| (record.value, record.outcome))
+    };
+    assert_eq!(record(&world), None);
     world.desire("valve/position", 40.0, 1, 0);
-    assert!(world.ks.get("/t/write/water/valve/position").is_some());
+    assert_eq!(record(&world), Some((Value::Float(40.0), None)));
     let writes = world.writes();
     world.answer(&writes[0], Outcome::Failed);
-    assert!(world.ks.get("/t/write/water/valve/position").is_none());
+    assert_eq!(record(&world), Some((Value::Float(40.0), Some(Outcome::Failed))));
     assert_eq!(world.ack("valve/position"), Some((1, Outcome::Failed)));
 }
 
@@ -84,6 +89,51 @@ fn a_failed_setting_is_tried_again_and_a_rejected_one_is_not() {
     world.answer(&writes[0], Outcome::Rejected);
     world.seconds(100);
     assert_eq!(world.writes(), []);
+}
+
+#[test]
+fn an_operator_lets_go_with_an_empty_set() {
+    let mut world = World::new();
+    world.say("twin/water/valve/set/position", "70");
+    let writes = world.writes();
+    world.answer(&writes[0], Outcome::Succeeded);
+    world.say("twin/water/valve/set/position", "");
+    assert_eq!(world.written(), [("position".to_owned(), 100.0)]);
+}
+
+#[test]
+fn an_operators_setting_that_a_restart_cut_short_gives_way_to_the_clouds() {
+    let mut world = World::new();
+    world.desire("valve/setPoint", 3.0, 1, 0);
+    for value in ["", "5"] {
+        for write in world.writes() {
+            world.answer(&write, Outcome::Succeeded);
+        }
+        world.say("twin/water/valve/set/setPoint", value);
+    }
+    for write in world.writes() {
+        world.answer(&write, Outcome::Succeeded);
+    }
+    world.restart();
+    world.mapper("online");
+    assert_eq!(world.written(), [("setPoint".to_owned(), 3.0)], "the device still has 5");
+}
+
+#[test]
+fn a_long_detail_of_a_mapper_is_cut() {
+    let mut world = World::new();
+    world.desire("valve/setPoint", 3.0, 1, 0);
+    let request = world.writes().remove(0);
+    let result = WriteResult {
+        id: request.id,
+        device: request.device,
+        property: request.property,
+        outcome: Outcome::Failed,
+        detail: "x".repeat(100_000),
+    };
+    world.say("mapper/virtual/result", &serde_json::to_string(&result).unwrap());
+    let told = last(&world.seen, "twin/water/valve/result").unwrap();
+    assert_eq!(told["detail"].as_str().map(str::len), Some(256));
 }
 
 #[test]
