@@ -1,1 +1,22 @@
+//! The KubeBus node: the composition of all parts.
+//!
+//! [`Edge`] and [`Cloud`] are pure: they take an [`Input`] and the time, and give [`Output`]s. Two players play them:
+//! `io/driver.rs` with sockets and a disk, and `simulations/` with a seed. What a node must not do is say something
+//! that a crash could undo; [`journal`] keeps that order for all parts alike.
+//!
+//! Reading order: [`seam`] (what goes in and out), [`edge`], [`cloud`], [`journal`], then `io/driver.rs`.
 
+pub mod admin;
+pub mod cloud;
+pub mod config;
+pub mod edge;
+#[cfg(feature = "io")]
+pub mod io;
+pub mod journal;
+pub mod seam;
+
+mod interest;
+
+pub use cloud::Cloud;
+pub use edge::Edge;
+pub use seam::{Input, Node, Output};

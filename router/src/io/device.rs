@@ -64,6 +64,11 @@ impl Overlay {
         Ok(Self { netlink, has_ipv6: sysctl::has_ipv6(tun.name()), tun })
     }
 
+    /// The interface's name.
+    pub fn name(&self) -> &str {
+        self.tun.name()
+    }
+
     /// Another handle on the TUN, for the shard. The interface goes when the last handle is dropped, and addresses and
     /// routes with it.
     pub fn tun(&self) -> io::Result<Tun> {

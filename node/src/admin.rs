@@ -1,0 +1,78 @@
+//! What an administrator can ask of a running node, and the answers: the meaning behind the admin socket.
+
+use bus::twin::DeviceId;
+use bus::{Name, Value};
+use device_twin::TwinView;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// One request. The shell fills in what a core cannot know: the secret of a new token.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AdminRequest {
+    CreateToken { order: TokenOrder, secret: [u8; bus::JoinToken::SECRET_LEN] },
+    ListNodes,
+    Apply { manifest: serde_json::Value },
+    Delete { kind: String, device: DeviceId },
+    List { kind: String },
+    Twins { device: Option<DeviceId> },
+    SetTwin { device: DeviceId, property: String, value: Value },
+    Status,
+}
+
+/// What a join token allows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenOrder {
+    /// The site that the joining node belongs to.
+    pub site: Name,
+    /// Networks behind the node that it may advertise.
+    #[serde(default)]
+    pub lans: Vec<IpNet>,
+    /// How long the token is good for.
+    pub ttl_seconds: u64,
+    /// How many nodes may join with it.
+    pub uses: u32,
+}
+
+/// Why a request was refused; the HTTP status of the admin socket and the exit code of the CLI follow from it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum AdminError {
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{0}")]
+    NotFound(String),
+    #[error("{0}")]
+    Conflict(String),
+    /// Asked of a node that does not do this.
+    #[error("only the cloud can do this; run it there")]
+    CloudOnly,
+}
+
+/// The answer: a JSON document, shown as it is with `-o json`.
+pub type AdminResponse = Result<serde_json::Value, AdminError>;
+
+/// The views of one device, or of all.
+pub(crate) fn twins(views: Vec<TwinView>, device: Option<&DeviceId>) -> AdminResponse {
+    let Some(device) = device else {
+        return serde_json::to_value(views).map_err(|error| AdminError::Invalid(error.to_string()));
+    };
+    let name = device.to_string();
+    let found: Vec<TwinView> = views.into_iter().filter(|view| view.device == name).collect();
+    if found.is_empty() {
+        return Err(AdminError::NotFound(format!("this node knows no device {name}")));
+    }
+    serde_json::to_value(found).map_err(|error| AdminError::Invalid(error.to_string()))
+}
+
+/// An error with its causes, as one line.
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

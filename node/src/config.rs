@@ -1,0 +1,142 @@
+//! The configuration file: one YAML document, a section for each part.
+//!
+//! Every key has a default and a reason for it; `kubebus.example.yaml` at the top of the repository shows them all
+//! and is tested to equal them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bus::Name;
+use ipnet::{IpNet, Ipv4Net};
+use serde::{Deserialize, Serialize};
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Config {
+    /// Where the node keeps its identity, its store and its admin socket. Mode 0700.
+    pub data_dir: PathBuf,
+    pub cloud: CloudConfig,
+    pub link: LinkConfig,
+    pub overlay: OverlayConfig,
+    pub mqtt: MqttConfig,
+}
+
+/// Read by `kubebus cloud` only.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct CloudConfig {
+    /// The cluster's name, fixed at the first start: it is part of every certificate.
+    pub cluster: Name,
+    /// This cloud node's name.
+    pub name: Name,
+    /// UDP address that edges dial. 10001 lies outside the ephemeral range and is no registered service in use.
+    pub listen: SocketAddr,
+    /// What joining edges are told to dial later: `host:port`. Empty: the address that they joined by.
+    pub endpoints: Vec<String>,
+    /// The cloud VMs' subnets that this node is the gateway of.
+    pub vm_subnets: Vec<IpNet>,
+    /// The cloud containers' subnets on this node.
+    pub container_subnets: Vec<IpNet>,
+}
+
+/// The QUIC links.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct LinkConfig {
+    /// Something is sent at least this often: NATs forget a UDP flow after 30 s at the earliest (RFC 4787 §4.3 asks
+    /// for more, the field does not listen).
+    #[serde(with = "duration")]
+    pub keepalive: Duration,
+    /// A peer that is silent this long is gone: three keepalives.
+    #[serde(with = "duration")]
+    pub idle: Duration,
+}
+
+/// The overlay network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct OverlayConfig {
+    /// Off: twins and messages only, no packets, no privileges needed.
+    pub enabled: bool,
+    /// The interface that carries the overlay.
+    pub interface: String,
+    /// Addresses of nodes and containers. Read by the cloud; fixed once leases exist. A /16 holds 127 edges with a
+    /// container /24 each; take a /8 for 32,767.
+    pub pool: Ipv4Net,
+}
+
+/// The embedded MQTT broker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct MqttConfig {
+    /// TCP address of the broker. Loopback by default: clients do not authenticate yet.
+    pub listen: SocketAddr,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("/var/lib/kubebus"),
+            cloud: CloudConfig::default(),
+            link: LinkConfig::default(),
+            overlay: OverlayConfig::default(),
+            mqtt: MqttConfig::default(),
+        }
+    }
+}
+
+#[expect(clippy::expect_used, reason = "constants, covered by a test")]
+fn constant<T: std::str::FromStr>(text: &str) -> T {
+    text.parse().ok().expect("a valid constant")
+}
+
+impl Default for CloudConfig {
+    fn default() -> Self {
+        Self {
+            cluster: constant("kubebus"),
+            name: constant("cloud"),
+            listen: constant("0.0.0.0:10001"),
+            endpoints: Vec::new(),
+            vm_subnets: Vec::new(),
+            container_subnets: Vec::new(),
+        }
+    }
+}
+
+impl Default for LinkConfig {
+    fn default() -> Self {
+        Self { keepalive: Duration::from_secs(15), idle: Duration::from_secs(45) }
+    }
+}
+
+impl Default for OverlayConfig {
+    fn default() -> Self {
+        Self { enabled: true, interface: "kb0".to_owned(), pool: constant("10.86.0.0/16") }
+    }
+}
+
+impl Default for MqttConfig {
+    fn default() -> Self {
+        Self { listen: constant("127.0.0.1:1883") }
+    }
+}
+
+mod duration {
+    //! Durations as people write them: `15s`, `2m`.
+
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&humantime::format_duration(*value))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(d)?;
+        humantime::parse_duration(&text)
+            .map_err(|e| de::Error::custom(format!("'{text}': {e}; write 15s or 2m")))
+    }
+}

@@ -1,0 +1,352 @@
+//! An edge: bus, replica, twins and dialling in one cycle.
+
+use std::collections::VecDeque;
+
+use bus::bus::{LinkId, Role};
+use bus::overlay::{Lease, Route};
+use bus::twin::TwinTopic;
+use bus::{Bus, Channel, Frame, Identity, Message, Mono, NodeId, Now};
+use device_twin::edge::Output as FromTwins;
+use device_twin::{EdgeTwins, Publish};
+use metadata::{Key, Keyspace, Replica, ReplicaOutput};
+use router::dial::Dialer;
+use serde_json::json;
+
+use crate::admin::{self, AdminError, AdminRequest, AdminResponse};
+use crate::interest::Interest;
+use crate::journal::{Journal, Ready};
+use crate::seam::{DialLane, Input, Output};
+
+/// The part of a link's life that both dialled lanes share.
+#[derive(Debug)]
+struct Upstream {
+    dialer: Dialer,
+    link: Option<(LinkId, u64)>,
+}
+
+impl Upstream {
+    fn new(index: u32, seed: u64) -> Self {
+        let mut dialer = Dialer::new(index, seed);
+        dialer.handle_start();
+        Self { dialer, link: None }
+    }
+
+    fn handle_up(&mut self, link: LinkId, attempt: u64, now: Mono) {
+        self.dialer.handle_up(attempt, now);
+        self.link = Some((link, attempt));
+    }
+
+    fn handle_down(&mut self, link: LinkId, now: Mono) {
+        if let Some((up, attempt)) = self.link
+            && up == link
+        {
+            self.link = None;
+            self.dialer.handle_down(attempt, now);
+        }
+    }
+}
+
+/// One edge node.
+#[derive(Debug)]
+pub struct Edge {
+    identity: Identity,
+    cloud: NodeId,
+    keyspace: Keyspace,
+    journal: Journal<Output>,
+    bus: Bus,
+    replica: Replica,
+    twins: EdgeTwins,
+    bus_lane: Upstream,
+    packets_lane: Upstream,
+    interest: Interest,
+    /// Said in the present cycle.
+    said: VecDeque<Output>,
+    started: bool,
+}
+
+/// What an edge is told about itself.
+#[derive(Debug, Clone)]
+pub struct EdgeSettings {
+    pub identity: Identity,
+    /// The cloud that it dials.
+    pub cloud: NodeId,
+    /// Feeds the jitter of dialling and, where the store has none yet, the store's incarnation.
+    pub seed: u64,
+}
+
+impl Edge {
+    /// `keyspace` is what the store held.
+    pub fn new(settings: EdgeSettings, mut keyspace: Keyspace, now: Now) -> Self {
+        let EdgeSettings { identity, cloud, seed } = settings;
+        let loaded = keyspace.revision();
+        let replica = Replica::load(&mut keyspace, seed);
+        let mut twins = EdgeTwins::new(identity.node.name.clone(), replica.incarnation());
+        twins.load(&mut keyspace, now);
+        Self {
+            bus: Bus::new(identity.node.clone(), Role::Leaf),
+            journal: Journal::new(loaded),
+            bus_lane: Upstream::new(0, seed),
+            packets_lane: Upstream::new(1, seed.rotate_left(32)),
+            interest: Interest::default(),
+            said: VecDeque::new(),
+            started: false,
+            identity,
+            cloud,
+            keyspace,
+            replica,
+            twins,
+        }
+    }
+
+    pub fn handle(&mut self, input: Input, now: Now) {
+        if !std::mem::replace(&mut self.started, true) {
+            self.say_overlay();
+        }
+        match input {
+            Input::LinkUp { link, peer, attempt } => {
+                if let Some(attempt) = attempt {
+                    self.bus_lane.handle_up(link, attempt, now.mono);
+                }
+                self.bus.handle_link_up(link, peer, now);
+            }
+            Input::LinkDown { link } => {
+                self.bus_lane.handle_down(link, now.mono);
+                self.bus.handle_link_down(link, now);
+            }
+            Input::PacketsUp { link, attempt } => self.packets_lane.handle_up(link, attempt, now.mono),
+            Input::PacketsDown { link } => self.packets_lane.handle_down(link, now.mono),
+            Input::DialFailed { attempt, retry_after } => {
+                let lane = if self.bus_lane.dialer.owns(attempt) {
+                    &mut self.bus_lane
+                } else {
+                    &mut self.packets_lane
+                };
+                lane.dialer.handle_failed(attempt, retry_after, now.mono);
+            }
+            Input::Frame { link, frame } => self.handle_frame(link, &frame, now),
+            Input::Join { link, .. } => self.close(link, "an edge takes no joins"),
+            Input::Mqtt { ticket, topic, payload, retain } => {
+                if topic.as_str().starts_with("mesh/") {
+                    self.bus.publish(Message { topic, payload, retain, origin: self.identity.node.clone() });
+                    self.said.extend(ticket.map(Output::Accept));
+                } else {
+                    self.twins.handle_publish(ticket, &topic, &payload, &mut self.keyspace, now);
+                }
+            }
+            Input::Interest { filter, wanted } => self.interest.change(&filter, wanted, &mut self.bus),
+            Input::Persisted(revision) => return self.journal.handle_persisted(revision),
+            Input::Admin { id, request } => {
+                let response = self.answer(request, now);
+                self.said.push_back(Output::Admin { id, response });
+            }
+            Input::Timeout => self.handle_timeout(now),
+        }
+        self.settle(now);
+    }
+
+    fn handle_frame(&mut self, link: LinkId, frame: &Frame, now: Now) {
+        match frame.channel {
+            Channel::Bus => {
+                self.bus.handle_frame(link, &frame.payload, now);
+                self.twins.handle_clock(self.bus.clock_of(&self.cloud), &mut self.keyspace, now);
+            }
+            Channel::Metadata if self.bus.link_of(&self.cloud) == Some(link) => {
+                self.replica.handle_frame(&frame.payload, &mut self.keyspace, now);
+            }
+            // A frame that crossed with a close.
+            Channel::Metadata => {}
+            Channel::Join => self.close(link, "a join frame on the bus lane"),
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Now) {
+        self.bus_lane.dialer.handle_timeout(now.mono);
+        self.packets_lane.dialer.handle_timeout(now.mono);
+        self.bus.handle_timeout(now);
+        self.replica.handle_timeout(&self.keyspace, now);
+        self.twins.handle_timeout(&mut self.keyspace, now);
+    }
+
+    /// Lets the parts hear each other until all are silent, then closes the cycle.
+    fn settle(&mut self, now: Now) {
+        loop {
+            if let Some(output) = self.bus.poll_output() {
+                self.on_bus(output, now);
+            } else if let Some(output) = self.replica.poll_output() {
+                self.on_replica(output, now);
+            } else if let Some(output) = self.twins.poll_output() {
+                self.on_twins(output, now);
+            } else if let Some(dial) = self.bus_lane.dialer.poll_output() {
+                self.said.push_back(Output::Dial { lane: DialLane::Bus, attempt: dial.attempt });
+            } else if let Some(dial) = self.packets_lane.dialer.poll_output() {
+                self.said.push_back(Output::Dial { lane: DialLane::Packets, attempt: dial.attempt });
+            } else {
+                break;
+            }
+        }
+        self.journal.close_cycle(&mut self.keyspace, self.said.drain(..));
+    }
+
+    fn on_bus(&mut self, output: bus::bus::Output, now: Now) {
+        use bus::bus::Output as FromBus;
+        match output {
+            FromBus::Send { link, class, frame } => self.said.push_back(Output::Send { link, class, frame }),
+            FromBus::Deliver(message) => self.deliver(message, now),
+            FromBus::PeerUp { peer, .. } if peer == self.cloud => {
+                self.replica.handle_link_up(&self.keyspace, now)
+            }
+            FromBus::PeerDown { peer, .. } if peer == self.cloud => {
+                self.replica.handle_link_down();
+                self.twins.handle_clock(None, &mut self.keyspace, now);
+            }
+            FromBus::PeerUp { .. } | FromBus::PeerDown { .. } => {}
+            // What this edge has to say about its twins goes up through the outbox, asked for or not.
+            FromBus::Wanted { .. } => {}
+            FromBus::Close { link, why } => self.said.push_back(Output::Close { link, why: why.to_string() }),
+        }
+    }
+
+    /// A message from elsewhere: for the clients here and, if it is a twin, for the rules.
+    fn deliver(&mut self, message: Message, now: Now) {
+        if let Some(twin) = TwinTopic::parse(&message.topic) {
+            if self.twins.catalog().device(twin.device()).is_some() {
+                return; // The cloud's echo of what this edge itself reported.
+            }
+            self.twins.handle_remote(&message.topic, &message.payload, &mut self.keyspace, now);
+        }
+        let Message { topic, payload, retain, .. } = message;
+        self.said.push_back(Output::Publish { topic, payload, retain, expiry: None });
+    }
+
+    fn on_replica(&mut self, output: ReplicaOutput, now: Now) {
+        match output {
+            ReplicaOutput::Send { class, payload } => {
+                if let Some(link) = self.bus.link_of(&self.cloud) {
+                    let frame = Frame::new(Channel::Metadata, payload);
+                    self.said.push_back(Output::Send { link, class, frame });
+                }
+            }
+            ReplicaOutput::Changed(keys) => self.on_metadata(&keys, now),
+            ReplicaOutput::Resynced => {
+                self.note(
+                    "copied anew from the cloud, which may have been restored: saying everything again",
+                );
+                self.twins.handle_resynced(now);
+            }
+            ReplicaOutput::Misbehaved(why) => {
+                if let Some(link) = self.bus.link_of(&self.cloud) {
+                    self.close(link, &format!("the cloud {why}"));
+                }
+            }
+        }
+    }
+
+    fn on_metadata(&mut self, keys: &[Key], now: Now) {
+        self.twins.handle_changed(keys, &mut self.keyspace, now);
+        if keys.iter().any(|key| key.as_str() == LEASE || key.as_str().starts_with(ROUTES)) {
+            self.say_overlay();
+        }
+    }
+
+    fn on_twins(&mut self, output: FromTwins, now: Now) {
+        match output {
+            FromTwins::Publish(Publish { topic, payload, retain, expiry }) => {
+                self.said.push_back(Output::Publish { topic, payload, retain, expiry });
+            }
+            FromTwins::Up { class, key, payload } => {
+                if let Err(why) = self.replica.push(class, &key, payload, &mut self.keyspace, now) {
+                    self.note(&format!("{key} is not told to the cloud: {why}"));
+                }
+            }
+            FromTwins::Accept(ticket) => self.said.push_back(Output::Accept(ticket)),
+            FromTwins::Reject(ticket, why) => self.said.push_back(Output::Reject(ticket, why)),
+            FromTwins::Watch(filter) => self.interest.change(&filter, true, &mut self.bus),
+            FromTwins::Unwatch(filter) => self.interest.change(&filter, false, &mut self.bus),
+        }
+    }
+
+    fn answer(&mut self, request: AdminRequest, now: Now) -> AdminResponse {
+        match request {
+            AdminRequest::Status => Ok(self.status()),
+            AdminRequest::Twins { device } => admin::twins(self.twins.views(now), device.as_ref()),
+            AdminRequest::CreateToken { .. }
+            | AdminRequest::ListNodes
+            | AdminRequest::Apply { .. }
+            | AdminRequest::Delete { .. }
+            | AdminRequest::List { .. }
+            | AdminRequest::SetTwin { .. } => Err(AdminError::CloudOnly),
+        }
+    }
+
+    fn status(&self) -> serde_json::Value {
+        let connected = self.bus.link_of(&self.cloud).is_some();
+        let clock = self.bus.clock_of(&self.cloud);
+        json!({
+            "node": self.identity.to_string(),
+            "cloud": { "name": self.cloud.to_string(), "connected": connected,
+                       "clock_offset_ms": clock.map(|c| c.offset_ms) },
+            "metadata": { "applied": self.replica.applied().revision.0, "outbox": self.replica.outbox_len() },
+        })
+    }
+
+    /// Says goodbye to the cloud: step two of the shutdown.
+    pub fn goodbye(&mut self) {
+        self.bus.goodbye();
+        while let Some(output) = self.bus.poll_output() {
+            if let bus::bus::Output::Send { link, class, frame } = output {
+                self.said.push_back(Output::Send { link, class, frame });
+            }
+        }
+        self.journal.close_cycle(&mut self.keyspace, self.said.drain(..));
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.journal.is_full()
+    }
+
+    /// What this edge holds: for the oracle of the deterministic world.
+    pub fn keyspace(&self) -> &Keyspace {
+        &self.keyspace
+    }
+
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.journal.poll().map(|ready| match ready {
+            Ready::Persist(commit) => Output::Persist(commit),
+            Ready::Output(output) => output,
+        })
+    }
+
+    pub fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
+        // Before the first input everything is due: that is how the first dial comes out.
+        if !self.started {
+            return Some((Mono::ZERO, "start"));
+        }
+        let timeouts = [
+            self.bus_lane.dialer.poll_timeout(),
+            self.packets_lane.dialer.poll_timeout(),
+            self.bus.poll_timeout(),
+            self.replica.poll_timeout(),
+            self.twins.poll_timeout(),
+        ];
+        timeouts.into_iter().flatten().min()
+    }
+
+    fn close(&mut self, link: LinkId, why: &str) {
+        self.said.push_back(Output::Close { link, why: why.to_owned() });
+    }
+
+    fn note(&mut self, text: &str) {
+        self.said.push_back(Output::Note(text.to_owned()));
+    }
+
+    fn say_overlay(&mut self) {
+        let lease = self.keyspace.get(LEASE).and_then(|bytes| minicbor::decode::<Lease>(bytes).ok());
+        let Some(lease) = lease else { return };
+        let routes =
+            self.keyspace.range(ROUTES).filter_map(|(_, b)| minicbor::decode::<Route>(b).ok()).collect();
+        self.said.push_back(Output::Overlay { lease, routes });
+    }
+}
+
+const LEASE: &str = "/m/lease";
+const ROUTES: &str = "/m/route/";

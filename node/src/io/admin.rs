@@ -1,0 +1,251 @@
+//! The admin socket: HTTP on a Unix socket in the data directory, mode 0600, and its client.
+//!
+//! | request | means |
+//! |---|---|
+//! | `GET /healthz` | 200 while the owner loop answers |
+//! | `GET /metrics` | counters in Prometheus' text format |
+//! | `GET /kubebus/v1/status` | links, sync, queues |
+//! | `GET /kubebus/v1/nodes` | who joined |
+//! | `POST /kubebus/v1/tokens` | a join token for the [`TokenOrder`] in the body |
+//! | `POST /kubebus/v1/resources` | apply the manifest in the body |
+//! | `GET /kubebus/v1/resources/<kind>` | all of a kind |
+//! | `DELETE /kubebus/v1/resources/<kind>/<namespace>/<name>` | delete one |
+//! | `GET /kubebus/v1/twins[/<namespace>/<device>]` | desired and reported |
+//! | `PUT /kubebus/v1/twins/<namespace>/<device>/desired/<property>` | set desired to the JSON value in the body |
+
+use std::convert::Infallible;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::Name;
+use bus::twin::DeviceId;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use thiserror::Error;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use crate::admin::{AdminError, AdminRequest, AdminResponse, TokenOrder};
+
+/// Largest request body: a manifest of Kubernetes' own limit fits.
+const MAX_BODY: usize = 1 << 20;
+
+/// Connections served at once; further ones wait in the socket's backlog.
+const MAX_CONNECTIONS: usize = 16;
+
+/// How long the owner loop may take to answer before the client hears 503.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A request on its way to the owner loop.
+#[derive(Debug)]
+pub struct Asked {
+    pub request: AdminRequest,
+    pub reply: oneshot::Sender<AdminResponse>,
+}
+
+/// Binds the socket, replacing one that a crashed process left.
+pub fn bind(path: &Path) -> std::io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves until `ask`'s receiver is gone.
+pub async fn serve(listener: UnixListener, ask: mpsc::Sender<Asked>) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = ask.closed() => return,
+        };
+        while connections.try_join_next().is_some() {}
+        let Ok((stream, _)) = accepted else {
+            // Out of file descriptors: a moment later there may be some.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let ask = ask.clone();
+        connections.spawn(async move {
+            let service = hyper::service::service_fn(|request| answer(request, ask.clone()));
+            // A client that hangs up in mid-request is its own affair.
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            drop(slot);
+        });
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    ask: mpsc::Sender<Asked>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let body = match Limited::new(body, MAX_BODY).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(_) => return Ok(refusal(StatusCode::PAYLOAD_TOO_LARGE, "body over 1 MiB")),
+    };
+    let path = parts.uri.path();
+    let (request, text) = match path {
+        "/healthz" | "/metrics" => (Ok(AdminRequest::Status), true),
+        _ => (parse(&parts.method, path, &body), false),
+    };
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => return Ok(failure(&error)),
+    };
+    let answered = forward(request, &ask).await;
+    Ok(match answered {
+        Some(Ok(_)) if path == "/healthz" => plain("ok\n".to_owned()),
+        Some(Ok(status)) if text => plain(super::metrics::render(&status)),
+        Some(Ok(value)) => document(StatusCode::OK, &value),
+        Some(Err(error)) => failure(&error),
+        None => refusal(StatusCode::SERVICE_UNAVAILABLE, "the node is busy or stopping; try again"),
+    })
+}
+
+async fn forward(request: AdminRequest, ask: &mpsc::Sender<Asked>) -> Option<AdminResponse> {
+    let (reply, answer) = oneshot::channel();
+    let asked = async {
+        ask.send(Asked { request, reply }).await.ok()?;
+        answer.await.ok()
+    };
+    tokio::time::timeout(ANSWER_TIMEOUT, asked).await.ok().flatten()
+}
+
+fn parse(method: &Method, path: &str, body: &[u8]) -> Result<AdminRequest, AdminError> {
+    let unknown = || AdminError::NotFound(format!("no such path: {method} {path}"));
+    let rest = path.strip_prefix("/kubebus/v1/").ok_or_else(unknown)?;
+    let levels: Vec<&str> = rest.split('/').collect();
+    Ok(match (method.as_str(), levels.as_slice()) {
+        ("GET", ["status"]) => AdminRequest::Status,
+        ("GET", ["nodes"]) => AdminRequest::ListNodes,
+        ("POST", ["tokens"]) => create_token(body)?,
+        ("POST", ["resources"]) => AdminRequest::Apply { manifest: json_body(body)? },
+        ("GET", ["resources", kind]) => AdminRequest::List { kind: (*kind).to_owned() },
+        ("DELETE", ["resources", kind, namespace, name]) => {
+            AdminRequest::Delete { kind: (*kind).to_owned(), device: device(namespace, name)? }
+        }
+        ("GET", ["twins"]) => AdminRequest::Twins { device: None },
+        ("GET", ["twins", namespace, name]) => AdminRequest::Twins { device: Some(device(namespace, name)?) },
+        ("PUT", ["twins", namespace, name, "desired", property]) => AdminRequest::SetTwin {
+            device: device(namespace, name)?,
+            property: (*property).to_owned(),
+            value: json_body(body)?,
+        },
+        _ => return Err(unknown()),
+    })
+}
+
+fn create_token(body: &[u8]) -> Result<AdminRequest, AdminError> {
+    let order: TokenOrder = json_body(body)?;
+    let mut secret = [0; bus::JoinToken::SECRET_LEN];
+    getrandom::fill(&mut secret).map_err(|e| AdminError::Invalid(format!("no randomness: {e}")))?;
+    Ok(AdminRequest::CreateToken { order, secret })
+}
+
+fn json_body<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, AdminError> {
+    serde_json::from_slice(body).map_err(|e| AdminError::Invalid(format!("body: {e}")))
+}
+
+fn device(namespace: &str, name: &str) -> Result<DeviceId, AdminError> {
+    let part = |text| Name::new(text).map_err(|e| AdminError::Invalid(e.to_string()));
+    Ok(DeviceId { namespace: part(namespace)?, name: part(name)? })
+}
+
+fn failure(error: &AdminError) -> Response<Full<Bytes>> {
+    let status = match error {
+        AdminError::Invalid(_) => StatusCode::BAD_REQUEST,
+        AdminError::NotFound(_) => StatusCode::NOT_FOUND,
+        AdminError::Conflict(_) => StatusCode::CONFLICT,
+        AdminError::CloudOnly => StatusCode::MISDIRECTED_REQUEST,
+    };
+    refusal(status, &error.to_string())
+}
+
+fn refusal(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
+    document(status, &json!({ "error": message }))
+}
+
+fn document(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(value.to_string())));
+    *response.status_mut() = status;
+    response
+}
+
+fn plain(text: String) -> Response<Full<Bytes>> {
+    Response::new(Full::new(Bytes::from(text)))
+}
+
+/// Why a question to the node's admin socket got no answer.
+#[derive(Debug, Error)]
+pub enum AskError {
+    #[error("no kubebus runs under {path}: start 'kubebus cloud' or 'kubebus edge', or name its --data-dir")]
+    NotRunning { path: String },
+    #[error("the admin socket {path} needs the user that runs the node")]
+    Forbidden { path: String },
+    #[error("{message}")]
+    Refused { status: u16, message: String },
+    #[error("the node stopped in mid-answer")]
+    Broken(#[source] hyper::Error),
+    #[error("connect to the admin socket")]
+    Connect(#[source] std::io::Error),
+}
+
+/// Asks the node whose data directory is `data_dir`.
+pub async fn ask(
+    data_dir: &Path,
+    method: Method,
+    path: &str,
+    body: Option<&serde_json::Value>,
+) -> Result<String, AskError> {
+    let stream = connect(&data_dir.join(SOCKET)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(AskError::Broken)?;
+    let body = body.map(ToString::to_string).unwrap_or_default();
+    let mut request = Request::new(Full::new(Bytes::from(body)));
+    *request.method_mut() = method;
+    *request.uri_mut() = path.parse().map_err(|_| AskError::Refused {
+        status: 400,
+        message: format!("'{path}' holds characters that no name has"),
+    })?;
+    // Drives the socket until the answer is in; ends with this function.
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    let response = sender.send_request(request).await.map_err(AskError::Broken)?;
+    let status = response.status();
+    let bytes = response.into_body().collect().await.map_err(AskError::Broken)?.to_bytes();
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    if status.is_success() {
+        return Ok(text);
+    }
+    let parsed: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+    let message = parsed.and_then(|v| v.get("error")?.as_str().map(str::to_owned)).unwrap_or(text);
+    Err(AskError::Refused { status: status.as_u16(), message })
+}
+
+/// The socket's name in the data directory.
+pub const SOCKET: &str = "admin.sock";
+
+async fn connect(path: &Path) -> Result<UnixStream, AskError> {
+    UnixStream::connect(path).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
+            AskError::NotRunning { path: path.parent().unwrap_or(path).display().to_string() }
+        }
+        std::io::ErrorKind::PermissionDenied => AskError::Forbidden { path: path.display().to_string() },
+        _ => AskError::Connect(error),
+    })
+}

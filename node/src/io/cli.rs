@@ -1,0 +1,308 @@
+//! The command line: what was typed, and what it means.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bus::twin::DeviceId;
+use bus::{JoinToken, Name, Value};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+/// Cloud and edges behind NAT as one system: overlay network, device twins, message bus.
+///
+/// Without a command the demo runs: a small internet on this machine, one cloud, two sites behind NAT, a water
+/// utility on top.
+#[derive(Debug, Parser)]
+#[command(name = "kubebus", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show everything at work on this machine; needs no root
+    Demo(DemoArgs),
+    /// Whether this machine lets the demo have networks of its own
+    #[command(hide = true)]
+    DemoProbe,
+    /// Run the cloud node: the one with a public address
+    Cloud(RunArgs),
+    /// Join this machine to a cluster as an edge; starts nothing
+    Join(JoinArgs),
+    /// Run the edge node that 'kubebus join' prepared
+    Edge(RunArgs),
+    /// Invite edges
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Create or update devices, models, policies and rules from YAML or JSON files
+    Apply(ApplyArgs),
+    /// List nodes, devices, models, policies or rules
+    Get(GetArgs),
+    /// Delete a device, model, policy or rule
+    Delete(DeleteArgs),
+    /// Read and set device twins
+    #[command(subcommand)]
+    Twin(TwinCommand),
+    /// Run a mapper that comes with kubebus
+    #[command(subcommand)]
+    Mapper(MapperCommand),
+    /// Links, sync and queues of the running node
+    Status(AskArgs),
+}
+
+/// Where the node's files are.
+#[derive(Debug, Clone, Args)]
+pub struct Place {
+    /// Configuration file; see kubebus.example.yaml for the keys
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The node's data directory, instead of the configured one (/var/lib/kubebus)
+    #[arg(long, value_name = "DIR", env = "KUBEBUS_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub place: Place,
+    /// What to log: error, warn, info, debug, or per part as in router=debug,info
+    #[arg(long, default_value = "info", env = "KUBEBUS_LOG")]
+    pub log: String,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// End after this long instead of at Ctrl-C
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+    /// Check what is claimed, print what held and what did not, and exit with 7 if something did not
+    #[arg(long)]
+    pub check: bool,
+    /// Keep the nodes' files here instead of in a temporary directory
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+    /// Kill and restart the cloud or an edge this many times (kill -9 at random moments), then check
+    #[arg(long, value_name = "TIMES", default_value_t = 0)]
+    pub kills: u32,
+    /// Run on loopback without packets, as where user namespaces are forbidden
+    #[arg(long)]
+    pub no_packets: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct JoinArgs {
+    /// The cloud's address, host[:port]
+    pub cloud: String,
+    /// What 'kubebus token create' printed at the cloud
+    #[arg(long)]
+    pub token: JoinToken,
+    /// This node's name; the host name if not given
+    #[arg(long)]
+    pub name: Option<Name>,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Print a token with which an edge of a site can join
+    Create {
+        /// The site that the edge belongs to
+        #[arg(long)]
+        site: Name,
+        /// A network behind the edge that it may advertise; repeat for more
+        #[arg(long, value_name = "CIDR")]
+        lan: Vec<IpNet>,
+        /// How long the token is good for
+        #[arg(long, default_value = "24h", value_parser = humantime::parse_duration)]
+        ttl: Duration,
+        /// How many edges may join with it
+        #[arg(long, default_value_t = 1)]
+        uses: u32,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+}
+
+/// How to reach the running node and how to show the answer.
+#[derive(Debug, Clone, Args)]
+pub struct AskArgs {
+    #[command(flatten)]
+    pub place: Place,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Table,
+    Json,
+    Yaml,
+}
+
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// Manifest file, '-' for standard input; repeat for more
+    #[arg(short, long, required = true)]
+    pub filename: Vec<PathBuf>,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    #[value(alias = "node")]
+    Nodes,
+    #[value(alias = "device")]
+    Devices,
+    #[value(alias = "devicemodel")]
+    Devicemodels,
+    #[value(alias = "twinpolicy")]
+    Twinpolicies,
+    #[value(alias = "rule")]
+    Rules,
+}
+
+impl Kind {
+    /// The kind as the store names it; nodes are no stored resource.
+    pub fn resource(self) -> Option<&'static str> {
+        match self {
+            Self::Nodes => None,
+            Self::Devices => Some("device"),
+            Self::Devicemodels => Some("devicemodel"),
+            Self::Twinpolicies => Some("twinpolicy"),
+            Self::Rules => Some("rule"),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    #[arg(value_enum)]
+    pub kind: Kind,
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    #[arg(value_enum)]
+    pub kind: Kind,
+    /// namespace/name, or name in the namespace 'default'
+    pub name: DeviceId,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TwinCommand {
+    /// Show desired and reported of one device, or of all
+    Get {
+        /// namespace/device
+        device: Option<DeviceId>,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Set a property's desired value
+    Set {
+        /// namespace/device
+        device: DeviceId,
+        property: String,
+        /// JSON: 42, 3.5, true, "open"; a bare word is a string
+        #[arg(value_parser = parse_value, allow_hyphen_values = true)]
+        value: Value,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MapperCommand {
+    /// Run one until it is interrupted
+    Run {
+        #[arg(value_enum)]
+        protocol: BundledMapper,
+        /// Its name, as devices call it in spec.protocol.protocolName; the protocol's name if not given
+        #[arg(long)]
+        name: Option<Name>,
+        /// The node's MQTT address
+        #[arg(long, default_value = "127.0.0.1:1883")]
+        mqtt: SocketAddr,
+        #[arg(long, default_value = "info", env = "KUBEBUS_LOG")]
+        log: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BundledMapper {
+    /// Simulated devices: waveforms, or a simulator on a Unix socket
+    Virtual,
+}
+
+fn parse_value(text: &str) -> Result<Value, std::convert::Infallible> {
+    Ok(serde_json::from_str(text).unwrap_or_else(|_| Value::Text(text.to_owned())))
+}
+
+/// Splits `host[:port]`, with KubeBus' port if none is given.
+pub fn host_and_port(text: &str) -> Result<(String, u16), String> {
+    const PORT: u16 = 10001;
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok((address.ip().to_string(), address.port()));
+    }
+    if text.parse::<std::net::IpAddr>().is_ok() {
+        return Ok((text.to_owned(), PORT));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().map_err(|_| format!("'{port}' is no port"))?),
+        None => (text, PORT),
+    };
+    if host.is_empty() || host.contains(':') {
+        return Err(format!(
+            "'{text}' is no host[:port]; put an IPv6 address in brackets: [2001:db8::1]:10001"
+        ));
+    }
+    Ok((host.to_owned(), port))
+}
+
+impl Place {
+    /// The directory in force: flag, else configuration.
+    pub fn data_dir<'a>(&'a self, config: &'a crate::config::Config) -> &'a Path {
+        self.data_dir.as_deref().unwrap_or(&config.data_dir)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cloud_address_may_leave_out_the_port() {
+        for (text, host, port) in [
+            ("cloud.example", "cloud.example", 10001),
+            ("cloud.example:99", "cloud.example", 99),
+            ("203.0.113.10", "203.0.113.10", 10001),
+            ("[2001:db8::1]:7", "2001:db8::1", 7),
+            ("2001:db8::1", "2001:db8::1", 10001),
+        ] {
+            assert_eq!(host_and_port(text), Ok((host.to_owned(), port)), "{text}");
+        }
+        assert!(host_and_port("cloud:port").is_err());
+        assert!(host_and_port(":7").is_err());
+    }
+
+    #[test]
+    fn twin_values_are_json_or_a_bare_word() {
+        assert_eq!(parse_value("3.5"), Ok(Value::Float(3.5)));
+        assert_eq!(parse_value("true"), Ok(Value::Bool(true)));
+        assert_eq!(parse_value("open"), Ok(Value::Text("open".into())));
+    }
+}

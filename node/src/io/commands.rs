@@ -1,0 +1,244 @@
+//! What each command does.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use bus::Name;
+use hyper::Method;
+use serde_json::{Value, json};
+use tracing_subscriber::EnvFilter;
+
+use super::admin::{AskError, ask};
+use super::cli::{
+    ApplyArgs, BundledMapper, Cli, Command, DeleteArgs, Format, GetArgs, JoinArgs, MapperCommand, Place,
+    RunArgs, TokenCommand, TwinCommand, host_and_port,
+};
+use super::exit::Exit;
+use super::shutdown::Shutdown;
+use super::{demo, join, node, table};
+use crate::config::Config;
+
+/// Carries out what was typed; says what went wrong on stderr.
+pub fn run(cli: Cli) -> Exit {
+    let done = match cli.command {
+        None => demo::run(&demo::default_args()),
+        Some(Command::Demo(args)) => demo::run(&args),
+        Some(Command::DemoProbe) => demo::probe(),
+        Some(command) => block_on(command),
+    };
+    match done {
+        Ok(exit) => exit,
+        Err(error) => {
+            eprintln!("kubebus: {error:#}");
+            exit_of(&error)
+        }
+    }
+}
+
+fn exit_of(error: &anyhow::Error) -> Exit {
+    match error.downcast_ref::<AskError>() {
+        Some(AskError::NotRunning { .. }) => Exit::NotRunning,
+        Some(AskError::Refused { status: 404, .. }) => Exit::NotFound,
+        Some(AskError::Refused { status: 409, .. }) => Exit::Conflict,
+        Some(AskError::Refused { status: 400, .. }) => Exit::Usage,
+        Some(AskError::Forbidden { .. }) => Exit::Forbidden,
+        _ => match error.downcast_ref::<join::JoinError>() {
+            Some(join::JoinError::Refused { .. }) => Exit::Conflict,
+            _ => Exit::Failure,
+        },
+    }
+}
+
+/// One thread carries the owner loop, the broker's tasks and the admin socket: an edge has one core to give.
+fn block_on(command: Command) -> Result<Exit> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(carry_out(command))?;
+    Ok(Exit::Ok)
+}
+
+async fn carry_out(command: Command) -> Result<()> {
+    match command {
+        // Handled before there was a runtime.
+        Command::Demo(_) | Command::DemoProbe => Ok(()),
+        Command::Cloud(args) => {
+            let (config, data_dir) = start(&args)?;
+            node::run_cloud(&config, &data_dir).await
+        }
+        Command::Edge(args) => {
+            let (config, data_dir) = start(&args)?;
+            node::run_edge(&config, &data_dir).await
+        }
+        Command::Join(args) => join_cluster(args).await,
+        Command::Token(TokenCommand::Create { site, lan, ttl, uses, ask: args }) => {
+            let body = json!({ "site": site, "lans": lan, "ttl_seconds": ttl.as_secs(), "uses": uses });
+            let answer = post(&args.place, "/kubebus/v1/tokens", &body).await?;
+            match args.output {
+                Format::Table => say(answer["token"].as_str().unwrap_or_default()),
+                format => show(&answer, format, table::any),
+            }
+        }
+        Command::Apply(args) => apply(args).await,
+        Command::Get(args) => get(args).await,
+        Command::Delete(args) => delete(args).await,
+        Command::Twin(TwinCommand::Get { device, ask: args }) => {
+            let path = device.map_or("/kubebus/v1/twins".to_owned(), |d| format!("/kubebus/v1/twins/{d}"));
+            show(&fetch(&args.place, &path).await?, args.output, table::twins)
+        }
+        Command::Twin(TwinCommand::Set { device, property, value, place }) => {
+            let path = format!("/kubebus/v1/twins/{device}/desired/{property}");
+            let answer = call(&place, Method::PUT, &path, Some(&serde_json::to_value(&value)?)).await?;
+            say(&format!("{device} {property} desired {value}, version {}", text(&answer["version"])))
+        }
+        Command::Mapper(MapperCommand::Run { protocol: BundledMapper::Virtual, name, mqtt, log }) => {
+            log_to_stderr(&log)?;
+            let name = name.map_or_else(|| Name::new("virtual"), Ok)?;
+            let options = kubebus_sdk::Options::new(name, &mqtt.to_string())?;
+            let mut stop = Shutdown::listen().context("listen for signals")?;
+            mapper_virtual::run(options, async move { stop.requested().await }).await;
+            Ok(())
+        }
+        Command::Status(args) => {
+            show(&fetch(&args.place, "/kubebus/v1/status").await?, args.output, table::status)
+        }
+    }
+}
+
+fn start(args: &RunArgs) -> Result<(Config, PathBuf)> {
+    log_to_stderr(&args.log)?;
+    let config = read_config(&args.place)?;
+    let data_dir = args.place.data_dir(&config).to_owned();
+    Ok((config, data_dir))
+}
+
+fn log_to_stderr(levels: &str) -> Result<()> {
+    let filter = EnvFilter::try_new(levels).with_context(|| format!("--log {levels}"))?;
+    // Colours for people only: a log file stays readable.
+    let colours = rustix::termios::isatty(std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    Ok(())
+}
+
+fn read_config(place: &Place) -> Result<Config> {
+    let Some(path) = &place.config else { return Ok(Config::default()) };
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    serde_saphyr::from_str(&text).with_context(|| format!("{}", path.display()))
+}
+
+async fn join_cluster(args: JoinArgs) -> Result<()> {
+    log_to_stderr("warn")?;
+    let config = read_config(&args.place)?;
+    let data_dir = args.place.data_dir(&config);
+    let name = match args.name.or_else(node::host_name) {
+        Some(name) => name,
+        None => bail!("this machine's host name cannot be a node's name: give one with --name"),
+    };
+    let (host, port) = host_and_port(&args.cloud).map_err(anyhow::Error::msg)?;
+    let membership = join::join((&host, port), &args.token, &name, data_dir).await?;
+    let place = args.place.data_dir.map(|dir| format!(" --data-dir {}", dir.display())).unwrap_or_default();
+    say(&format!(
+        "edge/{name} is a member of cluster {}; start it with 'kubebus edge{place}'",
+        membership.cluster
+    ))
+}
+
+async fn apply(args: ApplyArgs) -> Result<()> {
+    for path in &args.filename {
+        for document in read_manifests(path)? {
+            let answer = post(&args.place, "/kubebus/v1/resources", &document)
+                .await
+                .with_context(|| path.display().to_string())?;
+            let placement = answer["placement"].as_str().map(|p| format!(" ({p})")).unwrap_or_default();
+            say(&format!(
+                "{} {} {}{placement}",
+                text(&answer["kind"]),
+                text(&answer["name"]),
+                text(&answer["applied"])
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+/// YAML, of which JSON is a part; several documents to a file.
+fn read_manifests(path: &Path) -> Result<Vec<Value>> {
+    let source = if path == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(path)
+    };
+    let source = source.with_context(|| path.display().to_string())?;
+    serde_saphyr::from_multiple(&source).with_context(|| path.display().to_string())
+}
+
+async fn get(args: GetArgs) -> Result<()> {
+    let GetArgs { kind, ask: args } = args;
+    match kind.resource() {
+        None => show(&fetch(&args.place, "/kubebus/v1/nodes").await?, args.output, table::nodes),
+        Some(resource) => {
+            let found = fetch(&args.place, &format!("/kubebus/v1/resources/{resource}")).await?;
+            show(&found, args.output, table::resources)
+        }
+    }
+}
+
+async fn delete(args: DeleteArgs) -> Result<()> {
+    let DeleteArgs { kind, name, place } = args;
+    let Some(resource) = kind.resource() else {
+        bail!("nodes cannot be deleted yet; {} can be", "devices, devicemodels, twinpolicies and rules")
+    };
+    call(&place, Method::DELETE, &format!("/kubebus/v1/resources/{resource}/{name}"), None).await?;
+    say(&format!("{resource} {name} deleted"))
+}
+
+async fn fetch(place: &Place, path: &str) -> Result<Value> {
+    call(place, Method::GET, path, None).await
+}
+
+async fn post(place: &Place, path: &str, body: &Value) -> Result<Value> {
+    call(place, Method::POST, path, Some(body)).await
+}
+
+async fn call(place: &Place, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+    let config = read_config(place)?;
+    let answer = ask(place.data_dir(&config), method, path, body).await?;
+    serde_json::from_str(&answer).context("the node's answer")
+}
+
+fn show(document: &Value, format: Format, as_table: fn(&Value) -> String) -> Result<()> {
+    match format {
+        Format::Table => say(&as_table(document)),
+        Format::Json => say(&serde_json::to_string_pretty(document)?),
+        Format::Yaml => say(serde_saphyr::to_string(document)?.trim_end()),
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Data goes to stdout; a reader that has seen enough (`head`) is no error.
+fn say(line: &str) -> Result<()> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("write to stdout"),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_file_says_the_defaults() {
+        let example = include_str!("../../../kubebus.example.yaml");
+        assert_eq!(serde_saphyr::from_str::<Config>(example).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let error = serde_saphyr::from_str::<Config>("link: {keepalives: 15s}").unwrap_err();
+        assert!(error.to_string().contains("keepalives"), "{error}");
+    }
+}

@@ -1,0 +1,393 @@
+//! The owner loop: plays a [`Node`] with real links, a broker, a disk and a clock.
+//!
+//! It decides nothing: inputs come from five queues and a timer, outputs go where their name says. All queues are
+//! bounded; while the journal is full (a stuck disk) only the store's word is taken, so that back-pressure reaches
+//! whoever causes the load.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bus::bus::LinkId;
+use bus::overlay::{Lease, Route};
+use bus::{Channel, Identity, Mono, NodeId, Now, UnixMillis};
+use device_twin::Ticket;
+use device_twin::gate::Refusal;
+use device_twin::io::{BrokerEvent, BrokerHandle, Ticket as BrokerTicket};
+use router::Table;
+use router::io::device::Overlay;
+use router::io::shard::{Command, Event, Expect, Lane, ShardHandle};
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, error, info, warn};
+
+use super::admin::Asked;
+use super::join::resolve;
+use super::shutdown::Shutdown;
+use super::store::{StoreEvent, StoreThread};
+use crate::admin::{AdminResponse, describe};
+use crate::seam::{DialLane, Input, Node, Output};
+
+/// Step two of the shutdown: how long goodbyes may take.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Inputs handled between two looks at the other queues.
+const BURST: usize = 64;
+
+/// Everything that the loop plays with.
+pub struct Driver {
+    pub node: Node,
+    pub me: NodeId,
+    pub upstream: Option<Upstream>,
+    pub shard: ShardHandle,
+    pub shard_events: mpsc::Receiver<Event>,
+    pub broker: BrokerHandle,
+    pub broker_events: mpsc::Receiver<BrokerEvent>,
+    pub store: StoreThread,
+    pub store_events: mpsc::Receiver<StoreEvent>,
+    pub admin: mpsc::Receiver<Asked>,
+    pub overlay: Option<Overlay>,
+    pub clock: Clock,
+    pub state: State,
+}
+
+/// Whom an edge dials.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    pub cloud: Identity,
+    /// `host:port`, tried in turn.
+    pub endpoints: Vec<(String, u16)>,
+}
+
+/// What the loop remembers between two turns: numbers that the pure side knows things by.
+#[derive(Debug, Default)]
+pub struct State {
+    tickets: BTreeMap<u64, BrokerTicket>,
+    next_ticket: u64,
+    questions: BTreeMap<u64, oneshot::Sender<AdminResponse>>,
+    next_question: u64,
+    lanes: BTreeMap<LinkId, Lane>,
+    dials: usize,
+    lease: Option<Lease>,
+    disk: Option<String>,
+}
+
+/// Both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock(Instant);
+
+impl Clock {
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub fn now(self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now {
+            mono: Mono::ZERO + self.0.elapsed(),
+            wall: UnixMillis(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
+
+    fn instant(self, at: Mono) -> tokio::time::Instant {
+        (self.0 + at.since(Mono::ZERO)).into()
+    }
+}
+
+/// What woke the loop.
+enum Wake {
+    Shard(Option<Event>),
+    Broker(Option<BrokerEvent>),
+    Store(Option<StoreEvent>),
+    Admin(Option<Asked>),
+    Timeout,
+    Stop,
+}
+
+/// A part without which a node cannot go on has ended.
+#[derive(Debug, thiserror::Error)]
+#[error("the {0} has ended")]
+pub struct PartEnded(&'static str);
+
+impl Driver {
+    /// Runs until the signal, or until a part ends that a node cannot do without.
+    pub async fn run(mut self, mut shutdown: Shutdown) -> Result<(), PartEnded> {
+        loop {
+            match self.wake(&mut shutdown).await {
+                Wake::Shard(event) => self.on_shard(event.ok_or(PartEnded("shard thread"))?),
+                Wake::Broker(event) => self.on_broker(event.ok_or(PartEnded("MQTT broker"))?),
+                Wake::Store(event) => self.on_store(event.ok_or(PartEnded("store thread"))?),
+                Wake::Admin(asked) => self.on_admin(asked.ok_or(PartEnded("admin socket"))?),
+                Wake::Timeout => self.handle(Input::Timeout),
+                Wake::Stop => break,
+            }
+            self.take_burst();
+            self.perform_all().await;
+        }
+        self.stop().await;
+        Ok(())
+    }
+
+    async fn wake(&mut self, shutdown: &mut Shutdown) -> Wake {
+        let open = !self.node.is_full();
+        let timeout = self.node.poll_timeout();
+        let timer = async {
+            match timeout {
+                Some((at, _)) => tokio::time::sleep_until(self.clock.instant(at)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            event = self.store_events.recv() => Wake::Store(event),
+            event = self.shard_events.recv(), if open => Wake::Shard(event),
+            event = self.broker_events.recv(), if open => Wake::Broker(event),
+            asked = self.admin.recv(), if open => Wake::Admin(asked),
+            () = timer, if open => Wake::Timeout,
+            () = shutdown.requested() => Wake::Stop,
+        }
+    }
+
+    /// What else is there already: one commit can carry it all.
+    fn take_burst(&mut self) {
+        for _ in 0..BURST {
+            if self.node.is_full() {
+                return;
+            }
+            if let Ok(event) = self.shard_events.try_recv() {
+                self.on_shard(event);
+            } else if let Ok(event) = self.broker_events.try_recv() {
+                self.on_broker(event);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.node.handle(input, self.clock.now());
+    }
+
+    fn on_shard(&mut self, event: Event) {
+        match event {
+            Event::Up { link, attempt, peer, remote, lane } => {
+                debug!(link = link.0, %lane, %remote, "link up");
+                self.state.lanes.insert(link, lane);
+                match (lane, peer, attempt) {
+                    (Lane::Bus, Some(peer), attempt) => self.handle(Input::LinkUp { link, peer, attempt }),
+                    (Lane::Packets, _, Some(attempt)) => self.handle(Input::PacketsUp { link, attempt }),
+                    // Packets lanes of others are the shard's affair; a join says what it wants in its first frame.
+                    _ => {}
+                }
+            }
+            Event::Failed { attempt, why } => {
+                info!(%why, "cannot reach the cloud");
+                self.handle(Input::DialFailed { attempt, retry_after: why.retry_after() });
+            }
+            Event::Down { link, why, .. } => {
+                debug!(link = link.0, why, "link down");
+                match self.state.lanes.remove(&link) {
+                    Some(Lane::Bus) => self.handle(Input::LinkDown { link }),
+                    Some(Lane::Packets) => self.handle(Input::PacketsDown { link }),
+                    Some(Lane::Join) | None => {}
+                }
+            }
+            Event::Frame { link, frame } if self.state.lanes.get(&link) == Some(&Lane::Join) => {
+                if frame.channel == Channel::Join {
+                    self.handle(Input::Join { link, request: frame.payload });
+                }
+            }
+            Event::Frame { link, frame } => self.handle(Input::Frame { link, frame }),
+        }
+    }
+
+    fn on_broker(&mut self, event: BrokerEvent) {
+        match event {
+            BrokerEvent::Publish { ticket, topic, payload, retain, .. } => {
+                let ticket = ticket.map(|ticket| {
+                    self.state.next_ticket += 1;
+                    self.state.tickets.insert(self.state.next_ticket, ticket);
+                    Ticket(self.state.next_ticket)
+                });
+                self.handle(Input::Mqtt { ticket, topic, payload, retain });
+            }
+            BrokerEvent::Interest { filter, wanted } => self.handle(Input::Interest { filter, wanted }),
+        }
+    }
+
+    fn on_store(&mut self, event: StoreEvent) {
+        match event {
+            StoreEvent::Durable(revision) => {
+                if self.state.disk.take().is_some() {
+                    info!("the disk takes writes again");
+                }
+                self.handle(Input::Persisted(revision));
+            }
+            StoreEvent::Degraded(why) => {
+                let why = describe(&why);
+                error!(why, "the disk refuses writes: trying again every second, and acknowledging nothing");
+                self.state.disk = Some(why);
+            }
+        }
+    }
+
+    fn on_admin(&mut self, asked: Asked) {
+        self.state.next_question += 1;
+        self.state.questions.insert(self.state.next_question, asked.reply);
+        self.handle(Input::Admin { id: self.state.next_question, request: asked.request });
+    }
+
+    async fn perform_all(&mut self) {
+        while let Some(output) = self.node.poll_output() {
+            self.perform(output).await;
+        }
+    }
+
+    async fn perform(&mut self, output: Output) {
+        match output {
+            Output::Persist(commit) => self.store.submit(commit),
+            Output::Send { link, class, frame } => self.command(Command::Send { link, class, frame }),
+            Output::Close { link, why } => self.command(Command::Close { link, reason: why.into() }),
+            Output::Dial { lane, attempt } => self.dial(lane, attempt).await,
+            Output::Publish { topic, payload, retain, expiry } => {
+                // The broker never waits for this loop; that it has ended shows at its events.
+                let _ = self.broker.publish(topic, payload, retain, expiry.map(|e| e.0)).await;
+            }
+            Output::Accept(ticket) => {
+                if let Some(ticket) = self.state.tickets.remove(&ticket.0) {
+                    self.broker.accept(ticket);
+                }
+            }
+            Output::Reject(ticket, why) => {
+                debug!(why, "refused a message");
+                if let Some(ticket) = self.state.tickets.remove(&ticket.0) {
+                    self.broker.reject(ticket, Refusal::Payload);
+                }
+            }
+            Output::Overlay { lease, routes } => self.set_overlay(lease, routes),
+            Output::Admin { id, response } => self.answer(id, response),
+            Output::Note(text) => info!("{text}"),
+        }
+    }
+
+    fn command(&self, command: Command) {
+        // That the shard has ended shows at its events.
+        let _ = self.shard.send(command);
+    }
+
+    /// The endpoints take turns, so that a dead one costs every second try at most.
+    async fn dial(&mut self, lane: DialLane, attempt: u64) {
+        let Some(Upstream { cloud, endpoints }) = &self.upstream else { return };
+        let Some((host, port)) = endpoints.get(self.state.dials % endpoints.len().max(1)) else { return };
+        self.state.dials += usize::from(lane == DialLane::Bus);
+        let lane = match lane {
+            DialLane::Bus => Lane::Bus,
+            DialLane::Packets => Lane::Packets,
+        };
+        match resolve(host, *port).await {
+            Ok(address) => {
+                let expect = Expect::Node(cloud.clone());
+                self.command(Command::Dial { attempt, address, expect, lane });
+            }
+            Err(why) => {
+                info!("{why}");
+                self.handle(Input::DialFailed { attempt, retry_after: None });
+            }
+        }
+    }
+
+    fn set_overlay(&mut self, lease: Lease, routes: Vec<Route>) {
+        if let Some(overlay) = &mut self.overlay {
+            match overlay.sync(&lease, &self.me, &routes) {
+                Ok(report) => debug!(?report, "overlay interface in line"),
+                Err(why) => error!(why = describe(&why), "cannot bring the overlay interface in line"),
+            }
+        }
+        let via = self.upstream.as_ref().map(|upstream| upstream.cloud.node.clone());
+        let table = Table::new(self.me.clone(), routes, via).with_lease(&lease);
+        self.command(Command::SetTable(Arc::new(table)));
+        self.state.lease = Some(lease);
+    }
+
+    fn answer(&mut self, id: u64, response: AdminResponse) {
+        let Some(reply) = self.state.questions.remove(&id) else { return };
+        let response = response.map(|mut document| {
+            if let Some(status) = document.as_object_mut().filter(|d| d.contains_key("node")) {
+                status.insert("overlay".to_owned(), self.overlay_status());
+                status.insert("disk".to_owned(), json!(self.state.disk.as_deref().unwrap_or("ok")));
+                status.insert("counters".to_owned(), self.counters());
+            }
+            document
+        });
+        // Who asked may have hung up.
+        let _ = reply.send(response);
+    }
+
+    fn overlay_status(&self) -> serde_json::Value {
+        match (&self.state.lease, &self.overlay) {
+            (Some(lease), Some(overlay)) => json!({
+                "interface": overlay.name(),
+                "addresses": [lease.v4.to_string(), lease.v6.to_string()],
+                "containers": [lease.container_v4.to_string(), lease.container_v6.to_string()],
+            }),
+            (None, Some(_)) => json!({ "interface": "waiting for the first lease" }),
+            (_, None) => json!({ "interface": "off" }),
+        }
+    }
+
+    fn counters(&self) -> serde_json::Value {
+        let shard = self.shard.stats();
+        let packets = shard.packets;
+        let dropped: serde_json::Map<String, serde_json::Value> = router::DropReason::ALL
+            .iter()
+            .zip(packets.dropped)
+            .map(|(reason, count)| (reason.as_str().to_owned(), count.into()))
+            .chain([
+                ("no-table".to_owned(), packets.no_table.into()),
+                ("no-lane".to_owned(), packets.no_lane.into()),
+                ("too-big".to_owned(), packets.too_big.into()),
+                ("queue-full".to_owned(), packets.queue_full.into()),
+            ])
+            .collect();
+        let mqtt = self.broker.stats();
+        json!({
+            "link_frames_sent": shard.frames_sent,
+            "link_frames_received": shard.frames_received,
+            "link_frames_dropped": shard.frames_dropped,
+            "link_peer_faults": shard.peer_faults,
+            "link_handshakes_refused": shard.refused + shard.refused_busy,
+            "router_packets_sent": packets.sent,
+            "router_packets_received": packets.received,
+            "router_packets_forwarded": packets.forwarded,
+            "router_packets_dropped": dropped,
+            "mqtt_received": mqtt.received,
+            "mqtt_sent": mqtt.sent,
+            "mqtt_refused": mqtt.refused,
+            "mqtt_malformed": mqtt.malformed,
+            "mqtt_too_slow": mqtt.too_slow,
+        })
+    }
+
+    /// Steps two to five; accepting stopped with the loop.
+    async fn stop(mut self) {
+        info!("stopping");
+        self.node.goodbye();
+        let flushed = async {
+            self.perform_all().await;
+            self.broker.shutdown().await;
+        };
+        if tokio::time::timeout(FLUSH, flushed).await.is_err() {
+            warn!("some goodbyes were not said in time");
+        }
+        // The thread waits for room to tell that it is done.
+        drop(self.store_events);
+        self.store.finish();
+        let _ = self.shard.send(Command::Stop);
+        self.shard.join();
+        drop(self.overlay);
+    }
+}
+
+/// Resolves nothing, parses only: `host:port` as `kubebus join` stored it.
+pub fn parse_endpoints(endpoints: &[String]) -> Result<Vec<(String, u16)>, String> {
+    endpoints.iter().map(|text| super::cli::host_and_port(text)).collect()
+}

@@ -1,0 +1,30 @@
+//! What the exit code says.
+
+use std::process::ExitCode;
+
+/// Exit codes of `kubebus`; scripts may rely on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    Ok = 0,
+    /// Something went wrong that no other code names.
+    Failure = 1,
+    /// The command line or a file given by it makes no sense (clap uses 2 as well).
+    Usage = 2,
+    /// The node's admin socket does not answer: it is not running, or under another `--data-dir`.
+    NotRunning = 3,
+    /// The thing asked for does not exist.
+    NotFound = 4,
+    /// The request contradicts what is there: taken name, used token, stale version.
+    Conflict = 5,
+    /// The machine forbids what is needed: privileges, TUN, user namespaces.
+    Forbidden = 6,
+    /// `demo --check`: something did not hold.
+    CheckFailed = 7,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}

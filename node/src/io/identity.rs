@@ -1,0 +1,185 @@
+//! A node's identity on disk: who it is, its key, its certificate and its cluster's.
+
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use bus::{Identity, Name, NodeId};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// What `kubebus join` learned, besides keys and certificates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Membership {
+    pub cluster: Name,
+    pub name: Name,
+    /// The cloud node's name, as its certificate says it.
+    pub cloud: Name,
+    /// Where the cloud is dialled, `host:port`, tried in turn.
+    pub endpoints: Vec<String>,
+}
+
+/// Everything an edge needs to connect. Certificates and key in DER.
+#[derive(Clone)]
+pub struct EdgeIdentity {
+    pub membership: Membership,
+    pub certificate: Vec<u8>,
+    pub key: Vec<u8>,
+    pub ca: Vec<u8>,
+}
+
+impl std::fmt::Debug for EdgeIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EdgeIdentity").field("membership", &self.membership).finish_non_exhaustive()
+    }
+}
+
+impl EdgeIdentity {
+    pub fn identity(&self) -> Identity {
+        let Membership { cluster, name, .. } = &self.membership;
+        Identity { cluster: cluster.clone(), node: NodeId::edge(name.clone()) }
+    }
+}
+
+/// Why the identity could not be read or written.
+#[derive(Debug, Error)]
+pub enum IdentityError {
+    #[error("{0} holds no identity: join first with 'kubebus join <cloud> --token <token>'")]
+    NotJoined(PathBuf),
+    #[error("{0} is a member already, as {1}: remove the directory to join as another node")]
+    AlreadyJoined(PathBuf, Identity),
+    #[error("{path}")]
+    File {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{path} is damaged: restore it, or remove the directory and join again")]
+    Damaged {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+const MEMBERSHIP: &str = "identity.json";
+const CERTIFICATE: &str = "node.crt.der";
+const KEY: &str = "node.key.der";
+const CA: &str = "ca.crt.der";
+
+/// Creates the data directory, mode 0700, if it is not there.
+pub fn create_data_dir(dir: &Path) -> Result<(), IdentityError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|source| IdentityError::File { path: dir.to_owned(), source })
+}
+
+/// Reads what [`save`] wrote.
+pub fn load(dir: &Path) -> Result<EdgeIdentity, IdentityError> {
+    let path = dir.join(MEMBERSHIP);
+    let text = std::fs::read_to_string(&path).map_err(|source| match source.kind() {
+        ErrorKind::NotFound => IdentityError::NotJoined(dir.to_owned()),
+        _ => IdentityError::File { path: path.clone(), source },
+    })?;
+    let membership = serde_json::from_str(&text).map_err(|source| IdentityError::Damaged { path, source })?;
+    let read = |name: &str| {
+        let path = dir.join(name);
+        std::fs::read(&path).map_err(|source| IdentityError::File { path, source })
+    };
+    Ok(EdgeIdentity { membership, certificate: read(CERTIFICATE)?, key: read(KEY)?, ca: read(CA)? })
+}
+
+/// Refuses a directory that holds an identity already.
+pub fn check_vacant(dir: &Path) -> Result<(), IdentityError> {
+    match load(dir) {
+        Ok(found) => Err(IdentityError::AlreadyJoined(dir.to_owned(), found.identity())),
+        Err(IdentityError::NotJoined(_)) => Ok(()),
+        Err(other) => Err(other),
+    }
+}
+
+/// The key of a join that was begun.
+pub fn load_key(dir: &Path) -> Result<Option<Vec<u8>>, IdentityError> {
+    let path = dir.join(KEY);
+    match std::fs::read(&path) {
+        Ok(key) => Ok(Some(key)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(IdentityError::File { path, source }),
+    }
+}
+
+/// Keeps the key before the cloud hears of it.
+pub fn save_key(dir: &Path, key: &[u8]) -> Result<(), IdentityError> {
+    write(&dir.join(KEY), key)
+}
+
+/// Writes the identity; the membership last, so that a crash in between leaves a directory that can join again.
+pub fn save(dir: &Path, identity: &EdgeIdentity) -> Result<(), IdentityError> {
+    let EdgeIdentity { membership, certificate, key, ca } = identity;
+    create_data_dir(dir)?;
+    write(&dir.join(CERTIFICATE), certificate)?;
+    write(&dir.join(KEY), key)?;
+    write(&dir.join(CA), ca)?;
+    let path = dir.join(MEMBERSHIP);
+    let text = serde_json::to_vec_pretty(membership)
+        .map_err(|source| IdentityError::Damaged { path: path.clone(), source })?;
+    write(&path, &text)
+}
+
+/// A whole file or none: written beside, flushed, renamed. Readable by its owner only.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
+    let fail = |source| IdentityError::File { path: path.to_owned(), source };
+    let beside = path.with_extension("new");
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&beside)
+        .map_err(fail)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail)?;
+    std::fs::rename(&beside, path).map_err(fail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> EdgeIdentity {
+        let name = |text| Name::new(text).unwrap();
+        EdgeIdentity {
+            membership: Membership {
+                cluster: name("water"),
+                name: name("a"),
+                cloud: name("cloud"),
+                endpoints: vec!["203.0.113.10:10001".into()],
+            },
+            certificate: vec![1],
+            key: vec![2],
+            ca: vec![3],
+        }
+    }
+
+    #[test]
+    fn an_identity_reads_back_and_blocks_a_second_join() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(load(dir.path()), Err(IdentityError::NotJoined(_))));
+        check_vacant(dir.path()).unwrap();
+        save(dir.path(), &sample()).unwrap();
+        let found = load(dir.path()).unwrap();
+        assert_eq!((found.membership, found.key), (sample().membership, vec![2]));
+        assert!(matches!(check_vacant(dir.path()), Err(IdentityError::AlreadyJoined(..))));
+    }
+
+    #[test]
+    fn the_key_is_readable_by_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        save(dir.path(), &sample()).unwrap();
+        let mode = std::fs::metadata(dir.path().join(KEY)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}

@@ -1,0 +1,15 @@
+//! The shells: driver, store thread, admin socket, joining, the command line and the demo.
+
+pub mod admin;
+pub mod cli;
+pub mod commands;
+pub mod demo;
+pub mod driver;
+pub mod exit;
+pub mod identity;
+pub mod join;
+pub mod metrics;
+pub mod node;
+pub mod shutdown;
+pub mod store;
+mod table;

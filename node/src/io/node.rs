@@ -1,0 +1,219 @@
+//! Starting a node: `kubebus cloud` and `kubebus edge`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use bus::{Identity, Name, NodeId};
+use controller::io::ca::{CertificateAuthority, NODE_VALIDITY};
+use controller::{CloudSubnets, Cluster, Plan};
+use device_twin::io::{BrokerConfig, start as start_broker};
+use metadata::io::RedbStore;
+use metadata::{Keyspace, Store};
+use router::io::device::Overlay;
+use router::io::shard::{self, Credentials, ShardConfig};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::admin;
+use super::driver::{Clock, Driver, State, Upstream, parse_endpoints};
+use super::identity;
+use super::shutdown::Shutdown;
+use super::store::StoreThread;
+use crate::cloud::{Cloud, CloudSettings};
+use crate::config::Config;
+use crate::edge::{Edge, EdgeSettings};
+use crate::seam::Node;
+
+/// Page cache of the store. An edge's whole state is in memory anyway: the cache only saves reads of inner pages
+/// while committing.
+const EDGE_CACHE: usize = 2 << 20;
+const CLOUD_CACHE: usize = 32 << 20;
+
+/// Questions of the admin socket on their way to the owner loop; further ones wait.
+const QUESTIONS: usize = 16;
+
+/// News of the store thread, which waits while the owner loop is busy.
+const STORE_EVENTS: usize = 64;
+
+/// Runs the cloud until it is told to stop.
+pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
+    let shutdown = Shutdown::listen().context("listen for signals")?;
+    identity::create_data_dir(data_dir)?;
+    let clock = Clock::start();
+    let me =
+        Identity { cluster: config.cloud.cluster.clone(), node: NodeId::cloud(config.cloud.name.clone()) };
+    let authority = CertificateAuthority::open_or_create(&data_dir.join("ca"), &me.cluster, clock.now().wall)
+        .context("the cluster's certificate authority")?;
+    let (certificate, key) =
+        authority.self_issue(&me, clock.now().wall).context("the cloud's certificate")?;
+    let credentials = Credentials {
+        chain: vec![certificate],
+        key: PrivateKeyDer::Pkcs8(key),
+        ca: authority.ca_der().clone(),
+        identity: me.clone(),
+    };
+    let (store, keyspace) = open_store(data_dir, CLOUD_CACHE)?;
+    let overlay = open_overlay(config)?;
+    let shard = ShardConfig {
+        accept: true,
+        tun: overlay.as_ref().map(Overlay::tun).transpose().context("share the TUN")?,
+        ..shard_config(config, config.cloud.listen, credentials)
+    };
+    let plan = Plan::new(config.overlay.pool, &me.cluster, &authority.hash()).context("overlay.pool")?;
+    let settings = CloudSettings {
+        cluster: Cluster {
+            name: me.cluster.clone(),
+            cloud: config.cloud.name.clone(),
+            ca_der: authority.ca_der().to_vec(),
+            endpoints: config.cloud.endpoints.clone(),
+            plan,
+        },
+        subnets: CloudSubnets {
+            vms: config.cloud.vm_subnets.clone(),
+            containers: config.cloud.container_subnets.clone(),
+        },
+        ca: authority.hash(),
+        seed: seed()?,
+    };
+    let sign = move |csr: &[u8], identity: &Identity| {
+        authority.issue(csr, identity, clock.now().wall, NODE_VALIDITY)
+    };
+    let cloud = Cloud::new(settings, Box::new(sign), keyspace, clock.now())
+        .context("the address plan does not fit what was given out")?;
+    let parts = Parts {
+        me: me.node,
+        node: Node::Cloud(Box::new(cloud)),
+        upstream: None,
+        shard,
+        store,
+        overlay,
+        clock,
+    };
+    info!(cluster = %me.cluster, listen = %config.cloud.listen, "cloud starts");
+    play(parts, config, data_dir, shutdown).await
+}
+
+/// Runs the edge that joined into `data_dir`.
+pub async fn run_edge(config: &Config, data_dir: &Path) -> Result<()> {
+    let shutdown = Shutdown::listen().context("listen for signals")?;
+    let clock = Clock::start();
+    let stored = identity::load(data_dir)?;
+    let me = stored.identity();
+    let membership = stored.membership;
+    let endpoints = match parse_endpoints(&membership.endpoints) {
+        Ok(endpoints) if !endpoints.is_empty() => endpoints,
+        Ok(_) => bail!("{} names no endpoint of the cloud: join again", data_dir.display()),
+        Err(why) => bail!("{}: {why}", data_dir.display()),
+    };
+    let credentials = Credentials {
+        chain: vec![CertificateDer::from(stored.certificate)],
+        key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(stored.key)),
+        ca: CertificateDer::from(stored.ca),
+        identity: me.clone(),
+    };
+    let (store, keyspace) = open_store(data_dir, EDGE_CACHE)?;
+    let overlay = open_overlay(config)?;
+    let shard = ShardConfig {
+        tun: overlay.as_ref().map(Overlay::tun).transpose().context("share the TUN")?,
+        ..shard_config(config, any_like(&endpoints), credentials)
+    };
+    let cloud = Identity { cluster: me.cluster.clone(), node: NodeId::cloud(membership.cloud) };
+    let settings = EdgeSettings { identity: me.clone(), cloud: cloud.node.clone(), seed: seed()? };
+    let edge = Edge::new(settings, keyspace, clock.now());
+    let upstream = Some(Upstream { cloud, endpoints });
+    let node = Node::Edge(Box::new(edge));
+    let parts = Parts { me: me.node.clone(), node, upstream, shard, store, overlay, clock };
+    info!(identity = %me, "edge starts");
+    play(parts, config, data_dir, shutdown).await
+}
+
+/// What the two kinds of node differ in.
+struct Parts {
+    me: NodeId,
+    node: Node,
+    upstream: Option<Upstream>,
+    shard: ShardConfig,
+    store: RedbStore,
+    overlay: Option<Overlay>,
+    clock: Clock,
+}
+
+async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown) -> Result<()> {
+    let Parts { me, node, upstream, shard, store, overlay, clock } = parts;
+    let broker = BrokerConfig { listen: config.mqtt.listen, ..BrokerConfig::default() };
+    let (broker, broker_events) = start_broker(broker).await.context("the MQTT broker (mqtt.listen)")?;
+    let (shard, shard_events) = shard::spawn(shard).context("the QUIC endpoint")?;
+    let (told, store_events) = mpsc::channel(STORE_EVENTS);
+    let store = StoreThread::start(Box::new(store), told).context("the store thread")?;
+    let (ask, asked) = mpsc::channel(QUESTIONS);
+    let socket = data_dir.join(admin::SOCKET);
+    let listener = admin::bind(&socket).with_context(|| format!("the admin socket {}", socket.display()))?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(admin::serve(listener, ask));
+    let driver = Driver {
+        node,
+        me,
+        upstream,
+        shard,
+        shard_events,
+        broker,
+        broker_events,
+        store,
+        store_events,
+        admin: asked,
+        overlay,
+        clock,
+        state: State::default(),
+    };
+    driver.run(shutdown).await?;
+    Ok(())
+}
+
+fn open_store(data_dir: &Path, cache: usize) -> Result<(RedbStore, Keyspace)> {
+    let path: PathBuf = data_dir.join("store.redb");
+    let mut store = RedbStore::open(&path, cache)?;
+    let rows = store.load()?;
+    Ok((store, Keyspace::load(rows)))
+}
+
+fn open_overlay(config: &Config) -> Result<Option<Overlay>> {
+    if !config.overlay.enabled {
+        warn!("overlay.enabled is false: twins and messages only, no packets");
+        return Ok(None);
+    }
+    let opened = Overlay::open(&config.overlay.interface);
+    let overlay = opened.context("the overlay interface (overlay.enabled: false runs without it)")?;
+    router::io::sysctl::enable_forwarding()
+        .context("forward packets between the overlay and this node's networks")?;
+    Ok(Some(overlay))
+}
+
+fn shard_config(config: &Config, listen: SocketAddr, credentials: Credentials) -> ShardConfig {
+    ShardConfig {
+        keepalive: config.link.keepalive,
+        idle: config.link.idle,
+        ..ShardConfig::new(listen, Some(credentials))
+    }
+}
+
+/// Any port of the family that the endpoints are written in; names are looked up as IPv4.
+fn any_like(endpoints: &[(String, u16)]) -> SocketAddr {
+    let is_v6 = endpoints.iter().all(|(host, _)| host.parse::<Ipv6Addr>().is_ok());
+    let any = if is_v6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+    SocketAddr::new(any, 0)
+}
+
+fn seed() -> Result<u64> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).context("the system's randomness")?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// This machine's name as a node's name, as far as it can be one.
+pub fn host_name() -> Option<Name> {
+    let full = rustix::system::uname().nodename().to_str().ok()?.to_ascii_lowercase();
+    Name::new(full.split('.').next()?).ok()
+}

@@ -1,0 +1,121 @@
+//! Answers as tables for people.
+
+use serde_json::Value;
+
+/// Rows under heads, columns as wide as they need to be.
+fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = heads.iter().map(|head| head.len()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: Vec<&str>| {
+        let padded: Vec<String> =
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        padded.join("   ").trim_end().to_owned()
+    };
+    let head = line(heads.to_vec());
+    let body = rows.iter().map(|row| line(row.iter().map(String::as_str).collect()));
+    std::iter::once(head).chain(body).collect::<Vec<_>>().join("\n")
+}
+
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
+        Value::Number(number) if number.is_f64() => {
+            let rounded = format!("{:.3}", number.as_f64().unwrap_or_default());
+            rounded.trim_end_matches('0').trim_end_matches('.').to_owned()
+        }
+        other @ (Value::Bool(_) | Value::Number(_) | Value::Object(_)) => other.to_string(),
+    }
+}
+
+fn rows(list: &Value, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {
+    list.as_array().map(Vec::as_slice).unwrap_or_default().iter().map(row).collect()
+}
+
+pub(super) fn twins(list: &Value) -> String {
+    let heads = ["DEVICE", "PROPERTY", "DESIRED", "REPORTED", "UNIT", "QUALITY", "AGE", "STATE"];
+    let row = |twin: &Value| {
+        let age = twin["age_ms"].as_u64().map_or("-".to_owned(), |ms| format!("{:.1}s", ms as f64 / 1e3));
+        let state = match (twin["desired"].is_null(), twin["converged"].as_bool(), &twin["ack"]["outcome"]) {
+            (true, ..) => "-".to_owned(),
+            (_, Some(true), _) => "converged".to_owned(),
+            (_, _, Value::String(outcome)) if twin["ack"]["version"] == twin["version"] => outcome.clone(),
+            _ => "pending".to_owned(),
+        };
+        vec![
+            cell(&twin["device"]),
+            cell(&twin["property"]),
+            cell(&twin["desired"]),
+            cell(&twin["reported"]["value"]),
+            cell(&twin["unit"]),
+            cell(&twin["reported"]["quality"]),
+            age,
+            state,
+        ]
+    };
+    table(&heads, &rows(list, row))
+}
+
+pub(super) fn nodes(list: &Value) -> String {
+    let heads = ["NAME", "SITE", "CONNECTED", "ADDRESS", "CONTAINERS", "LANS"];
+    let keys = ["name", "site", "connected", "address", "containers", "lans"];
+    table(&heads, &rows(list, |node| keys.iter().map(|key| cell(&node[*key])).collect()))
+}
+
+pub(super) fn resources(list: &Value) -> String {
+    let row = |item: &Value| {
+        let meta = &item["metadata"];
+        vec![cell(&meta["namespace"]), cell(&meta["name"]), cell(&item["spec"]["nodeName"])]
+    };
+    table(&["NAMESPACE", "NAME", "NODE"], &rows(list, row))
+}
+
+pub(super) fn status(document: &Value) -> String {
+    let mut lines = Vec::new();
+    flatten("", document, &mut lines);
+    lines.retain(|row| !row[0].starts_with("counters.") || row[1] != "0");
+    table(&["KEY", "VALUE"], &lines)
+}
+
+/// For answers without a table of their own.
+pub(super) fn any(document: &Value) -> String {
+    let mut lines = Vec::new();
+    flatten("", document, &mut lines);
+    table(&["KEY", "VALUE"], &lines)
+}
+
+fn flatten(prefix: &str, value: &Value, lines: &mut Vec<Vec<String>>) {
+    let Value::Object(fields) = value else {
+        lines.push(vec![prefix.to_owned(), cell(value)]);
+        return;
+    };
+    for (key, field) in fields {
+        let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        flatten(&name, field, lines);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn twins_read_as_a_table() {
+        let list = serde_json::json!([
+            { "device": "water/valve", "property": "setpoint", "desired": 3.2, "converged": true, "unit": "m",
+              "reported": { "value": 3.2, "quality": "good" }, "age_ms": 1200 },
+            { "device": "water/valve", "property": "position", "desired": 100, "converged": false, "version": "0.2",
+              "ack": { "version": "0.2", "outcome": "expired" }, "reported": { "value": 41.25, "quality": "good" } },
+        ]);
+        let expected = "\
+DEVICE        PROPERTY   DESIRED   REPORTED   UNIT   QUALITY   AGE    STATE
+water/valve   setpoint   3.2       3.2        m      good      1.2s   converged
+water/valve   position   100       41.25      -      good      -      expired";
+        assert_eq!(twins(&list), expected);
+    }
+}

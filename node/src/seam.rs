@@ -1,0 +1,162 @@
+//! The only seam between a node and the world.
+
+use std::time::Duration;
+
+use bus::bus::LinkId;
+use bus::overlay::{Lease, Route};
+use bus::{Class, Filter, Frame, Mono, NodeId, Now, Topic};
+use bytes::Bytes;
+use device_twin::{Expiry, Ticket};
+use metadata::{Commit, Revision};
+
+use crate::admin::{AdminRequest, AdminResponse};
+use crate::{Cloud, Edge};
+
+/// What can happen to a node.
+#[derive(Debug)]
+pub enum Input {
+    /// A bus connection to an authenticated peer stands. `attempt` if this node dialled it.
+    LinkUp {
+        link: LinkId,
+        peer: NodeId,
+        attempt: Option<u64>,
+    },
+    LinkDown {
+        link: LinkId,
+    },
+    /// A packets connection that this node dialled stands, or is gone.
+    PacketsUp {
+        link: LinkId,
+        attempt: u64,
+    },
+    PacketsDown {
+        link: LinkId,
+    },
+    Frame {
+        link: LinkId,
+        frame: Frame,
+    },
+    /// A request on the join lane: whoever sends it has no identity yet.
+    Join {
+        link: LinkId,
+        request: Bytes,
+    },
+    DialFailed {
+        attempt: u64,
+        retry_after: Option<Duration>,
+    },
+    /// A client of the local broker published.
+    Mqtt {
+        ticket: Option<Ticket>,
+        topic: Topic,
+        payload: Bytes,
+        retain: bool,
+    },
+    /// The first local subscriber of a filter came, or its last one left.
+    Interest {
+        filter: Filter,
+        wanted: bool,
+    },
+    /// The store holds everything up to this revision.
+    Persisted(Revision),
+    Admin {
+        id: u64,
+        request: AdminRequest,
+    },
+    /// A timeout that [`Node::poll_timeout`] named has come.
+    Timeout,
+}
+
+/// Which of an edge's two connections to dial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DialLane {
+    Bus,
+    Packets,
+}
+
+/// What a node wants done.
+#[derive(Debug, PartialEq)]
+pub enum Output {
+    /// Make durable, then say [`Input::Persisted`].
+    Persist(Commit),
+    Send {
+        link: LinkId,
+        class: Class,
+        frame: Frame,
+    },
+    Close {
+        link: LinkId,
+        why: String,
+    },
+    /// Dial the cloud; the attempt's number comes back with what became of it.
+    Dial {
+        lane: DialLane,
+        attempt: u64,
+    },
+    /// To the clients of the local broker.
+    Publish {
+        topic: Topic,
+        payload: Bytes,
+        retain: bool,
+        expiry: Option<Expiry>,
+    },
+    Accept(Ticket),
+    Reject(Ticket, String),
+    /// The overlay's addresses and routes, whole; the shell brings interface and table in line.
+    Overlay {
+        lease: Lease,
+        routes: Vec<Route>,
+    },
+    Admin {
+        id: u64,
+        response: AdminResponse,
+    },
+    /// For the log: what an operator should know.
+    Note(String),
+}
+
+/// A node of either kind.
+#[derive(Debug)]
+pub enum Node {
+    Cloud(Box<Cloud>),
+    Edge(Box<Edge>),
+}
+
+impl Node {
+    pub fn handle(&mut self, input: Input, now: Now) {
+        match self {
+            Self::Cloud(cloud) => cloud.handle(input, now),
+            Self::Edge(edge) => edge.handle(input, now),
+        }
+    }
+
+    pub fn poll_output(&mut self) -> Option<Output> {
+        match self {
+            Self::Cloud(cloud) => cloud.poll_output(),
+            Self::Edge(edge) => edge.poll_output(),
+        }
+    }
+
+    pub fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
+        match self {
+            Self::Cloud(cloud) => cloud.poll_timeout(),
+            Self::Edge(edge) => edge.poll_timeout(),
+        }
+    }
+
+    /// Whether the shell must wait with further inputs (all but [`Input::Persisted`]) until the disk caught up.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Cloud(cloud) => cloud.is_full(),
+            Self::Edge(edge) => edge.is_full(),
+        }
+    }
+
+    /// Says goodbye to all peers: step two of the shutdown.
+    pub fn goodbye(&mut self) {
+        match self {
+            Self::Cloud(cloud) => cloud.goodbye(),
+            Self::Edge(edge) => edge.goodbye(),
+        }
+    }
+}
