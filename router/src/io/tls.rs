@@ -132,7 +132,12 @@ pub fn identity_of(certificate: &[u8]) -> Result<Identity, NoIdentity> {
     }
 }
 
-/// Checks that credentials are usable and name the node that they say.
+/// Checks that credentials fit together and name the node that they say.
+pub(super) fn check(credentials: &Credentials) -> Result<(), CredentialsError> {
+    anchored(&credentials.ca).map_err(CredentialsError::Tls)?;
+    certified_key(credentials).map(drop)
+}
+
 fn certified_key(credentials: &Credentials) -> Result<CertifiedKey, CredentialsError> {
     let first = credentials.chain.first().ok_or(CredentialsError::Identity(NoIdentity::Missing))?;
     let certificate = identity_of(first).map_err(CredentialsError::Identity)?;

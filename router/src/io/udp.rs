@@ -193,3 +193,63 @@ impl RecvBuffers {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn transmit(destination: SocketAddr, size: usize) -> Transmit {
+        Transmit { destination, ecn: None, size, segment_size: None, src_ip: None }
+    }
+
+    #[test]
+    fn a_kept_transmit_goes_first_and_nothing_passes_it() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let to = receiver.local_addr().unwrap();
+        let mut socket = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        // As after WouldBlock, which a loopback never says.
+        socket.kept = Some((transmit(to, 5), b"first and more".to_vec()));
+        assert!(socket.is_blocked());
+        socket.send(transmit(to, 6), &mut b"second".to_vec());
+        socket.flush();
+        assert!(!socket.is_blocked());
+        socket.send(transmit(to, 5), &mut b"third".to_vec());
+        let mut buffer = [0; 100];
+        let received: Vec<_> =
+            (0..2).map(|_| receiver.recv(&mut buffer).map(|len| buffer[..len].to_vec()).unwrap()).collect();
+        assert_eq!(received, [b"first".to_vec(), b"third".to_vec()]);
+    }
+
+    #[test]
+    fn segmented_batches_arrive_as_the_datagrams_that_they_were() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let (mut from, to) = (Socket::bind(any).unwrap(), Socket::bind(any).unwrap());
+        let mut batch: Vec<u8> = (0..10u8).flat_map(|n| [n; 1200]).collect();
+        batch.extend([10; 700]);
+        let whole = Transmit { segment_size: Some(1200), ..transmit(to.local_addr().unwrap(), batch.len()) };
+        assert!(from.max_segments(1200) >= 11, "this kernel has no UDP segmentation");
+        from.send(whole, &mut batch);
+        let mut buffers = RecvBuffers::new();
+        let mut received = Vec::new();
+        while received.len() < 11 {
+            match to.recv(&mut buffers) {
+                Ok(()) => received.extend(buffers.datagrams().map(|got| (got.bytes[0], got.bytes.len()))),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+        let expected: Vec<(u8, usize)> = (0..10).map(|n| (n, 1200)).chain([(10, 700)]).collect();
+        assert_eq!(received, expected);
+    }
+
+    #[test]
+    fn a_batch_never_exceeds_what_one_send_carries() {
+        let socket = Socket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        for mtu in [0, 1, 1200, 1472, u16::MAX] {
+            let segments = socket.max_segments(mtu);
+            assert!(segments == 1 || segments * usize::from(mtu) <= MAX_BATCH_LEN, "{mtu}: {segments}");
+            assert!((1..=MAX_BATCH_SEGMENTS).contains(&segments));
+        }
+    }
+}

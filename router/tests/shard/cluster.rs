@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bus::bus::LinkId;
 use bus::{Channel, Class, Frame, Identity, NodeId};
 use bytes::Bytes;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType, date_time_ymd};
 use router::io::shard::{
     Command, Credentials, DialError, Event, Expect, Lane, ShardConfig, ShardHandle, Stats, spawn,
 };
@@ -50,8 +50,18 @@ impl Ca {
 
     /// Credentials whose certificate says `uris`, whatever they claim to be.
     pub(crate) fn issue_with_uris(&self, name: &str, uris: &[&str]) -> Credentials {
-        let key = KeyPair::generate().unwrap();
+        self.sign(name, uris, CertificateParams::default())
+    }
+
+    /// Credentials that were good in 2025.
+    pub(crate) fn issue_expired(&self, name: &str) -> Credentials {
         let mut params = CertificateParams::default();
+        (params.not_before, params.not_after) = (date_time_ymd(2025, 1, 1), date_time_ymd(2025, 12, 31));
+        self.sign(name, &[&format!("spiffe://{name}")], params)
+    }
+
+    fn sign(&self, name: &str, uris: &[&str], mut params: CertificateParams) -> Credentials {
+        let key = KeyPair::generate().unwrap();
         params.subject_alt_names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap())).collect();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
         Credentials {

@@ -17,12 +17,12 @@ fn pair() -> (Node, Node) {
     (Node::cloud(ca.issue("c/cloud/hub")), Node::edge(ca.issue("c/edge/a")))
 }
 
-/// The same with a keepalive of 0.2 s and an idle time of 1 s.
+/// The same with a keepalive of 0.3 s and an idle time of 2 s.
 fn impatient_pair() -> (Node, Node) {
     let ca = Ca::new();
     let config = |name| ShardConfig {
-        keepalive: Duration::from_millis(200),
-        idle: Duration::from_secs(1),
+        keepalive: Duration::from_millis(300),
+        idle: Duration::from_secs(2),
         ..ShardConfig::new(loopback(), Some(ca.issue(name)))
     };
     (Node::start(ShardConfig { accept: true, ..config("c/cloud/hub") }), Node::start(config("c/edge/a")))
@@ -214,7 +214,7 @@ fn a_node_with_ipv6_reaches_clouds_of_both_families_and_one_without_says_so() {
 fn a_quiet_link_stays_up() {
     let (mut cloud, mut edge) = impatient_pair();
     let (up, _) = connect(&mut edge, &mut cloud, Lane::Bus);
-    std::thread::sleep(Duration::from_millis(2500));
+    std::thread::sleep(Duration::from_secs(4));
     edge.send(up, Class::Event, frame("still here"));
     assert_eq!(cloud.next_frame(), frame("still here"));
 }

@@ -67,6 +67,17 @@ fn a_client_gets_in_only_as_a_node_of_the_cluster() {
 }
 
 #[test]
+fn an_expired_certificate_is_no_certificate() {
+    let ca = Ca::new();
+    let told = refusal(&ca, ca.issue_expired("c/edge/a"), Lane::Bus);
+    assert!(told.contains("certificate expired"), "{told}");
+    let stale = Node::cloud(ca.issue_expired("c/cloud/hub"));
+    let error = Node::edge(ca.issue("c/edge/a")).fail(stale.address(), expect("c/cloud/hub"), Lane::Bus);
+    let DialError::Server(ServerRefused::Certificate(why)) = &error else { panic!("{error}") };
+    assert!(why.contains("certificate expired"), "{why}");
+}
+
+#[test]
 fn a_dialler_learns_in_words_why_it_is_refused_and_is_never_up() {
     let ca = Ca::new();
     let hub = Node::cloud(ca.issue("c/cloud/hub"));
@@ -150,8 +161,8 @@ fn only_so_many_join_at_once_and_not_for_long() {
 fn credentials_that_do_not_fit_together_start_no_shard() {
     let ca = Ca::new();
     let start = |credentials| {
-        let config = ShardConfig { accept: true, ..ShardConfig::new(loopback(), Some(credentials)) };
-        let SpawnError::Credentials(error) = spawn(config).unwrap_err() else { panic!("other error") };
+        let error = spawn(ShardConfig::new(loopback(), Some(credentials))).unwrap_err();
+        let SpawnError::Credentials(error) = error else { panic!("{error}") };
         error
     };
     let no_uri = start(ca.issue_with_uris("c/cloud/hub", &[]));

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::Lane;
 use super::congestion::LaneControllers;
-use crate::io::tls::{Credentials, CredentialsError};
+use crate::io::tls::{self, Credentials, CredentialsError};
 use crate::io::tun::Tun;
 use crate::io::udp::RecvBuffers;
 
@@ -139,7 +139,7 @@ impl ShardConfig {
         if self.accept && self.credentials.is_none() {
             return Err(SpawnError::NoCredentials);
         }
-        Ok(())
+        self.credentials.as_ref().map_or(Ok(()), |own| Ok(tls::check(own)?))
     }
 
     /// QUIC parameters of a dial, or of accepting, where the lane shows only later.

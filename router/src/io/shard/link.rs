@@ -36,12 +36,15 @@ impl From<CloseCode> for VarInt {
 }
 
 /// ```text
-///   (Dial) ---> Dialing --- server's HANDSHAKE_DONE ----+
-///                  |                                    v
-///                  +------- failed, too slow ---> Gone <--- closed, lost --- Up
-///                  +------- refused, too slow --->  ^                        ^
-///   (accept) -> Accepting                           |                        |
-///                  +------- certificate fits its lane ------------------------+
+///   Command::Dial          stranger's first packet
+///        v                          v
+///     Dialing                   Accepting
+///        |  server's HANDSHAKE_DONE  |  certificate fits the lane
+///        +-----------> Up <----------+
+///        |             |             |
+///        | failed      | closed,     | refused
+///        | too slow    | lost        | too slow
+///        +-----------> Gone <--------+
 /// ```
 /// A dial is up only with the server's HANDSHAKE_DONE: TLS 1.3 lets a client finish before the server has looked at
 /// its certificate.

@@ -120,7 +120,8 @@ pub enum Event {
         attempt: u64,
         why: DialError,
     },
-    /// Comes once after every `Up`, and nothing of this link after it.
+    /// Comes once after every `Up`, and nothing of this link after it; when the shard itself ends with the queue full,
+    /// its end stands for all that are missing.
     Down {
         link: LinkId,
         peer: Option<NodeId>,
@@ -141,7 +142,7 @@ pub enum DialError {
     #[error("the server is at its limit")]
     Busy,
     #[error("not the expected server: {0}")]
-    Server(#[source] ServerRefused),
+    Server(ServerRefused),
     /// In the server's words.
     #[error("refused by the server: {0}")]
     Refused(String),

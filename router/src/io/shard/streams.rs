@@ -14,6 +14,9 @@ use super::config::{JOIN_BYTES, SEND_QUEUE_BYTES, send_window};
 /// Bytes taken from a stream at a time: the decoder holds a frame and at most this.
 const READ_LEN: usize = 64 << 10;
 
+/// Payloads shorter than this are copied out of their receive buffer: a copy of a few KiB costs less than what it pins.
+const COPY_BELOW: usize = 16 << 10;
+
 /// What a peer did that ends its link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(super) enum PeerFault {
@@ -173,7 +176,7 @@ impl Streams {
         let Some(incoming) = self.incoming.get_mut(&id) else { return Ok(None) };
         loop {
             if let Some(frame) = incoming.decoder.next_frame()? {
-                return Ok(Some(frame));
+                return Ok(Some(unpinned(frame)));
             }
             match next_chunk(id, connection) {
                 Ok(Some(chunk)) => {
@@ -192,6 +195,14 @@ impl Streams {
             }
         }
     }
+}
+
+/// A frame whose payload is its own: somebody may keep it for long, and it is cut from a buffer of 64 KiB or more.
+fn unpinned(frame: Frame) -> Frame {
+    if frame.payload.len() >= COPY_BELOW {
+        return frame;
+    }
+    Frame { payload: Bytes::copy_from_slice(&frame.payload), ..frame }
 }
 
 /// What has arrived in order; `None` at the stream's end.
