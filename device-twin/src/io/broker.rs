@@ -96,6 +96,10 @@ pub struct BrokerGone;
 pub(super) struct Clock(Instant);
 
 impl Clock {
+    pub(super) fn start() -> Self {
+        Self(Instant::now())
+    }
+
     pub(super) fn now(self) -> Mono {
         Mono::ZERO + self.0.elapsed()
     }
@@ -172,7 +176,7 @@ pub async fn start(config: BrokerConfig) -> Result<(BrokerHandle, mpsc::Receiver
     let BrokerConfig { listen, max_clients, max_packet } = config;
     let listener = TcpListener::bind(listen).await.map_err(|source| StartError::Listen { listen, source })?;
     let address = listener.local_addr().map_err(|source| StartError::Listen { listen, source })?;
-    let clock = Clock(Instant::now());
+    let clock = Clock::start();
     let counters = Arc::new(Counters::default());
     let (node, events) = mpsc::channel(NODE_QUEUE);
     let (requests, inbox) = mpsc::channel(MAILBOX);

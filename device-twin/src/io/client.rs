@@ -76,11 +76,11 @@ impl Client {
                 break why;
             }
             if let Err(error) = self.wait().await {
-                tracing::debug!(client = %self.name, %error, "connection broke");
+                tracing::debug!(client = ?self.name, %error, "connection broke");
                 self.session.handle_gone(self.shared.clock.now());
             }
         };
-        tracing::debug!(client = %self.name, %why, "connection closed");
+        tracing::debug!(client = ?self.name, %why, "connection closed");
         self.shared.counters.add_close(why);
         // What cannot be told to a client that does not listen is lost with it.
         let _ = tokio::time::timeout(FAREWELL, self.say_farewell()).await;

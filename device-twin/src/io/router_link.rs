@@ -10,6 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
 
 use bus::{Filter, Topic};
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use rumqttd::protocol::{
     Unsubscribe,
 };
 use rumqttd::{Broker, Config, Forward, Notification, RouterConfig};
+use tokio::time::Instant;
 
 use crate::gate::name;
 use crate::gate::subscriptions::FilterId;
@@ -43,6 +45,9 @@ const MAX_FILTERS: usize = 1024;
 /// Topics the router ever hears of, about 200 bytes each.
 const MAX_TOPICS: usize = 100_000;
 
+/// A batch takes the router well under a millisecond. One that is silent for this long is given up for dead.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The router's number for the marker's filter; clients' filters count up from 1.
 const MARKER_ID: usize = (1 << 28) - 1;
 
@@ -61,7 +66,8 @@ pub(super) struct RouterLink {
     rx: LinkRx,
     /// The router paused since the last marker went out: what it held back comes behind that marker.
     paused: bool,
-    settled: bool,
+    /// By when the batch in hand is to be done with; `None`: there is none.
+    unsettled_until: Option<Instant>,
     known_filters: BTreeSet<Filter>,
     direct: BTreeSet<FilterId>,
     known_topics: BTreeSet<u64>,
@@ -77,7 +83,7 @@ impl RouterLink {
             tx,
             rx,
             paused: false,
-            settled: false,
+            unsettled_until: None,
             known_filters: BTreeSet::new(),
             direct: BTreeSet::new(),
             known_topics: BTreeSet::new(),
@@ -92,7 +98,7 @@ impl RouterLink {
 
     /// Whether a batch may be sent.
     pub(super) fn is_settled(&self) -> bool {
-        self.settled
+        self.unsettled_until.is_none()
     }
 
     /// Whether the hub has to match this filter itself.
@@ -151,24 +157,36 @@ impl RouterLink {
 
     /// Sends a batch of at most [`MAX_BATCH`]; the router must be settled.
     pub(super) async fn send(&mut self, batch: &[Numbered]) -> Result<(), LinkError> {
-        debug_assert!(self.settled && batch.len() <= MAX_BATCH);
+        debug_assert!(self.is_settled() && batch.len() <= MAX_BATCH);
         self.tx.buffer().extend((0..).zip(batch).map(|(index, carried)| publish(&carried.message, index)));
-        self.settled = false;
         self.mark().await
     }
 
     async fn mark(&mut self) -> Result<(), LinkError> {
         self.paused = false;
+        self.unsettled_until = Some(Instant::now() + PATIENCE);
         let marker =
             Publish::new(Bytes::from_static(name::MARKER.as_bytes()), Bytes::from_static(b"."), false);
         self.tx.send(Packet::Publish(marker, None)).await?;
         Ok(())
     }
 
+    /// Kills the router the way a client of rumqttd's own front can: with a topic that begins outside ASCII.
+    #[cfg(test)]
+    pub(super) async fn poison(&mut self) -> Result<(), LinkError> {
+        let topic = Bytes::from_static("ä".as_bytes());
+        self.tx.send(Packet::Publish(Publish::new(topic, Bytes::from_static(b"x"), false), None)).await?;
+        Ok(())
+    }
+
     /// Waits for the router; may be dropped while waiting.
     pub(super) async fn next(&mut self) -> Result<Said, LinkError> {
         loop {
-            if let Some(notification) = self.rx.next().await?
+            let notification = match self.unsettled_until {
+                Some(until) => tokio::time::timeout_at(until, self.rx.next()).await??,
+                None => self.rx.next().await?,
+            };
+            if let Some(notification) = notification
                 && let Some(said) = self.handle(notification).await?
             {
                 return Ok(said);
@@ -200,7 +218,7 @@ impl RouterLink {
                 Ok(None)
             }
             (Some(&MARKER_ID), _) => {
-                self.settled = true;
+                self.unsettled_until = None;
                 Ok(Some(Said::Settled))
             }
             (Some(&id), Some(index)) => Ok(Some(Said::Matched { filter: FilterId(id), index })),

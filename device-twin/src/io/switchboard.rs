@@ -61,7 +61,7 @@ pub(super) struct Switchboard {
     pending: VecDeque<Pending>,
     /// What the router has in hand, at most [`MAX_BATCH`].
     batch: Vec<Pending>,
-    /// News for the node, the latest per filter: bounded by the filters in use and just gone.
+    /// News for the node, at most one per filter that is in use or that the node believes to be.
     interests: BTreeMap<Filter, bool>,
     node: mpsc::Sender<BrokerEvent>,
     counters: Arc<Counters>,
@@ -175,7 +175,7 @@ impl Switchboard {
                     Ok(())
                 }
                 Output::Interest { filter, wanted } => {
-                    self.interests.insert(filter, wanted);
+                    self.note_interest(filter, wanted);
                     Ok(())
                 }
             };
@@ -190,6 +190,13 @@ impl Switchboard {
             Queued::Yes => {}
             Queued::Dropped => count(&self.counters.dropped),
             Queued::Overflow => port.close(CloseReason::TooSlow),
+        }
+    }
+
+    /// News that undoes what the node has not heard yet leaves nothing to tell.
+    fn note_interest(&mut self, filter: Filter, wanted: bool) {
+        if self.interests.remove(&filter).is_none() {
+            self.interests.insert(filter, wanted);
         }
     }
 
@@ -269,5 +276,79 @@ impl Switchboard {
             self.match_here(&pending.carried, true).await?;
         }
         self.send_batch().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bus::Topic;
+    use bytes::Bytes;
+    use mqtt_protocol_core::mqtt::packet::RetainHandling;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::gate::Qos;
+
+    const CLIENT: ConnId = ConnId(1);
+
+    async fn publish(requests: &mpsc::Sender<Request>, room: &Arc<Semaphore>, number: usize) {
+        let message = Message {
+            topic: Topic::new("numbers").unwrap(),
+            payload: Bytes::from(number.to_string()),
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            expires: None,
+            properties: vec![],
+            from: None,
+        };
+        let room = Arc::clone(room).acquire_owned().await.unwrap();
+        requests.send(Request::Publish { message, room }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn when_the_router_dies_another_takes_over_and_nothing_is_lost() {
+        const MESSAGES: usize = 1000;
+        let counters = Arc::new(Counters::default());
+        let (node, _events) = mpsc::channel(8);
+        let (requests, inbox) = mpsc::channel(MAILBOX);
+        let room = Arc::new(Semaphore::new(ROOM));
+        let mut board = Switchboard::new(node, Arc::clone(&counters), Clock::start()).await.unwrap();
+        let port = Arc::new(Port::default());
+        let wish = Wish {
+            filter: Filter::new("#").unwrap(),
+            qos: Qos::AtLeastOnce,
+            no_local: false,
+            as_published: false,
+            retained: RetainHandling::SendRetained,
+            identifier: None,
+        };
+        let opened = Request::Opened { client: CLIENT, name: "c".into(), port: Arc::clone(&port) };
+        board.handle_request(opened).await.unwrap();
+        board.handle_request(Request::Subscribe { client: CLIENT, wish }).await.unwrap();
+        board.router.poison().await.unwrap();
+        let hear = async {
+            // What the dead router had in hand may come twice.
+            let mut heard = std::collections::BTreeSet::new();
+            while heard.len() < MESSAGES {
+                port.woken().await;
+                while let Some(delivery) = port.next_delivery() {
+                    heard.insert(delivery.message.payload.clone());
+                }
+            }
+        };
+        let say = async {
+            for number in 0..MESSAGES {
+                publish(&requests, &room, number).await;
+            }
+            hear.await;
+        };
+        tokio::select! {
+            ended = board.run(inbox) => panic!("{ended:?}"),
+            () = say => {}
+            () = tokio::time::sleep(Duration::from_secs(20)) => panic!("not all heard"),
+        }
+        assert_eq!(counters.stats().router_restarts, 1);
     }
 }

@@ -14,6 +14,8 @@
 mod connect;
 mod publish;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;

@@ -131,6 +131,9 @@ impl Session {
     /// Sends a message to the client; only after [`Session::wants_delivery`].
     pub fn handle_delivery(&mut self, delivery: &Delivery, now: Mono) {
         self.now = now;
+        if !matches!(self.state, State::Open(_)) {
+            return;
+        }
         if delivery.message.is_expired(now) {
             self.stats.expired += 1;
             return;

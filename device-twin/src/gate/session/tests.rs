@@ -1,0 +1,303 @@
+//! Sessions in virtual time, spoken to in bytes.
+
+use bus::Topic;
+use bytes::Bytes;
+use mqtt_protocol_core::mqtt::packet::{
+    MaximumPacketSize, Property, ReceiveMaximum, WillDelayInterval, v3_1_1,
+};
+use std::sync::Arc;
+
+use super::*;
+use crate::gate::{Delivery, Refusal};
+
+const MAX_PACKET: u32 = 1024;
+const SECOND: u64 = 1_000_000;
+
+fn at(seconds: u64) -> Mono {
+    Mono(seconds * SECOND)
+}
+
+/// What the session wants done, and the bytes it sends.
+fn drain(session: &mut Session) -> (Vec<Output>, Vec<u8>) {
+    (std::iter::from_fn(|| session.poll_output()).collect(), session.take_bytes())
+}
+
+fn new() -> Session {
+    Session::new(ConnId(7), MAX_PACKET, Mono::ZERO)
+}
+
+fn connect_3(keep_alive: u16) -> Vec<u8> {
+    let connect = v3_1_1::Connect::builder().client_id("c").unwrap().clean_session(true);
+    connect.keep_alive(keep_alive).build().unwrap().to_continuous_buffer()
+}
+
+fn connect_5(properties: Vec<Property>) -> Vec<u8> {
+    let connect = v5_0::Connect::builder().client_id("c").unwrap().clean_start(true);
+    connect.props(properties).build().unwrap().to_continuous_buffer()
+}
+
+/// With a will at QoS 1 that is to wait for a session that does not outlive its connection.
+fn connect_with_will(topic: &str) -> Vec<u8> {
+    let delay = Property::WillDelayInterval(WillDelayInterval::new(60).unwrap());
+    let connect = v5_0::Connect::builder().client_id("c").unwrap().clean_start(true);
+    let connect = connect.will_message(topic, b"gone", Qos::AtLeastOnce, true).unwrap();
+    connect.will_props(vec![delay]).build().unwrap().to_continuous_buffer()
+}
+
+/// A session that has let its client in.
+fn open(connect: &[u8]) -> Session {
+    let mut session = new();
+    session.handle_bytes(connect, Mono::ZERO);
+    let (outputs, bytes) = drain(&mut session);
+    assert_eq!(outputs, [Output::Opened { client: "c".into() }]);
+    assert_eq!((bytes[0], bytes[2], bytes[3]), (0x20, 0, 0));
+    session
+}
+
+fn open_3() -> Session {
+    open(&connect_3(0))
+}
+
+fn open_5(properties: Vec<Property>) -> Session {
+    open(&connect_5(properties))
+}
+
+fn delivery(payload: &str, qos: Qos, expires: Option<Mono>) -> Delivery {
+    let message = Message {
+        topic: Topic::new("t").unwrap(),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        qos,
+        retain: false,
+        expires,
+        properties: vec![],
+        from: None,
+    };
+    Delivery { message: Arc::new(message), qos, retain: false, subscription: None }
+}
+
+/// PUBLISH of `x` to `mesh/a` at QoS 1 and 2.
+const PUBLISH_1: [u8; 13] = *b"\x32\x0b\x00\x06mesh/a\x00\x09x";
+const PUBLISH_2: [u8; 13] = *b"\x34\x0b\x00\x06mesh/a\x00\x09x";
+
+fn take_answer(session: &mut Session) -> Answer {
+    let (outputs, bytes) = drain(session);
+    assert_eq!(bytes, [0; 0], "acknowledged too early");
+    let [Output::Publish { answer: Some(answer), route: Route::Both, .. }] = outputs[..] else {
+        panic!("{outputs:?}")
+    };
+    answer
+}
+
+#[test]
+fn who_does_not_connect_in_time_is_closed() {
+    let mut session = new();
+    assert_eq!(session.poll_timeout(), Some((Mono::ZERO + CONNECT_TIMEOUT, "connect timeout")));
+    session.handle_timeout(Mono(1));
+    assert_eq!(drain(&mut session), (vec![], vec![]));
+    session.handle_timeout(Mono::ZERO + CONNECT_TIMEOUT);
+    assert_eq!(drain(&mut session), (vec![Output::Close(CloseReason::ConnectTimeout)], vec![]));
+    assert_eq!(session.poll_timeout(), None);
+}
+
+#[test]
+fn silence_for_one_and_a_half_keep_alives_ends_the_session() {
+    let mut session = open(&connect_3(10));
+    assert_eq!(session.poll_timeout(), Some((at(15), "keep-alive")));
+    session.handle_bytes(&[0xc0, 0], at(14));
+    assert_eq!(drain(&mut session), (vec![], vec![0xd0, 0]));
+    assert_eq!(session.poll_timeout(), Some((at(29), "keep-alive")));
+    session.handle_timeout(at(29));
+    assert_eq!(drain(&mut session).0, [Output::Close(CloseReason::KeepAlive)]);
+}
+
+#[test]
+fn a_keep_alive_of_zero_is_for_ever() {
+    assert_eq!(open_3().poll_timeout(), None);
+    assert_eq!(open_5(vec![]).poll_timeout(), None);
+}
+
+#[test]
+fn a_packet_in_single_bytes_is_the_same_packet() {
+    let mut session = new();
+    for byte in connect_3(0).into_iter().chain(PUBLISH_1) {
+        session.handle_bytes(&[byte], Mono::ZERO);
+    }
+    let (outputs, _) = drain(&mut session);
+    assert!(matches!(outputs[..], [Output::Opened { .. }, Output::Publish { .. }]), "{outputs:?}");
+}
+
+#[test]
+fn a_message_for_the_node_is_acknowledged_when_it_answers() {
+    for (publish, acknowledged) in [(PUBLISH_1, 0x40), (PUBLISH_2, 0x50)] {
+        let mut session = open_3();
+        session.handle_bytes(&publish, at(1));
+        let answer = take_answer(&mut session);
+        session.handle_answer(answer, Ok(()), at(2));
+        assert_eq!(drain(&mut session), (vec![], vec![acknowledged, 2, 0, 9]));
+        session.handle_answer(answer, Ok(()), at(2));
+        assert_eq!(drain(&mut session), (vec![], vec![]), "answered twice");
+    }
+}
+
+#[test]
+fn a_message_that_the_node_does_not_answer_ends_the_session() {
+    let mut session = open_3();
+    session.handle_bytes(&PUBLISH_1, at(1));
+    let answer = take_answer(&mut session);
+    assert_eq!(session.poll_timeout(), Some((at(1) + ANSWER_TIMEOUT, "answer of the node")));
+    session.handle_timeout(at(1) + ANSWER_TIMEOUT);
+    assert_eq!(drain(&mut session), (vec![Output::Close(CloseReason::NodeBusy)], vec![]));
+    session.handle_answer(answer, Ok(()), at(40));
+    assert_eq!(drain(&mut session), (vec![], vec![]));
+}
+
+#[test]
+fn who_waits_for_the_node_too_often_is_not_read_from() {
+    let mut session = open_3();
+    let mut answers = Vec::new();
+    for id in 1..=u16::try_from(MAX_UNANSWERED).unwrap() {
+        assert!(session.wants_bytes());
+        let mut publish = PUBLISH_1;
+        publish[10..12].copy_from_slice(&id.to_be_bytes());
+        session.handle_bytes(&publish, Mono::ZERO);
+        answers.push(take_answer(&mut session));
+    }
+    assert!(!session.wants_bytes());
+    session.handle_answer(answers[500], Ok(()), Mono::ZERO);
+    assert!(session.wants_bytes());
+}
+
+#[test]
+fn a_qos_2_message_is_told_once_however_often_it_is_sent() {
+    let mut session = open_3();
+    session.handle_bytes(&PUBLISH_2, Mono::ZERO);
+    let answer = take_answer(&mut session);
+    session.handle_answer(answer, Ok(()), Mono::ZERO);
+    session.handle_bytes(&[&[0x3c], &PUBLISH_2[1..]].concat(), Mono::ZERO);
+    session.handle_bytes(&[0x62, 2, 0, 9], Mono::ZERO);
+    let acknowledgements = [[0x50, 2, 0, 9], [0x50, 2, 0, 9], [0x70, 2, 0, 9]].concat();
+    assert_eq!(drain(&mut session), (vec![], acknowledgements));
+    session.handle_bytes(&PUBLISH_2, Mono::ZERO);
+    take_answer(&mut session);
+}
+
+#[test]
+fn the_clients_receive_maximum_is_honoured() {
+    let mut session = open_5(vec![Property::ReceiveMaximum(ReceiveMaximum::new(2).unwrap())]);
+    for id in [1, 2] {
+        assert!(session.wants_delivery());
+        session.handle_delivery(&delivery("x", Qos::AtLeastOnce, None), Mono::ZERO);
+        assert_eq!(session.take_bytes(), [0x32, 7, 0, 1, b't', 0, id, 0, b'x']);
+    }
+    assert!(!session.wants_delivery());
+    session.handle_bytes(&[0x40, 2, 0, 1], Mono::ZERO);
+    assert!(session.wants_delivery());
+}
+
+#[test]
+fn a_3_1_1_client_gets_so_many_at_a_time() {
+    let mut session = open_3();
+    for _ in 0..MAX_IN_FLIGHT {
+        assert!(session.wants_delivery());
+        session.handle_delivery(&delivery("x", Qos::ExactlyOnce, None), Mono::ZERO);
+        session.take_bytes();
+    }
+    assert!(!session.wants_delivery());
+    session.handle_bytes(&[0x50, 2, 0, 1], Mono::ZERO);
+    assert_eq!(session.take_bytes(), [0x62, 2, 0, 1]);
+    assert!(!session.wants_delivery());
+    session.handle_bytes(&[0x70, 2, 0, 1], Mono::ZERO);
+    assert!(session.wants_delivery());
+}
+
+#[test]
+fn a_message_larger_than_the_client_takes_is_left_out() {
+    let mut session = open_5(vec![Property::MaximumPacketSize(MaximumPacketSize::new(20).unwrap())]);
+    session.handle_delivery(&delivery(&"x".repeat(20), Qos::AtLeastOnce, None), Mono::ZERO);
+    assert_eq!(session.take_bytes(), [0; 0]);
+    session.handle_delivery(&delivery("x", Qos::AtLeastOnce, None), Mono::ZERO);
+    assert_eq!(session.take_bytes().len(), 9);
+    assert_eq!(session.stats(), Stats { sent: 1, too_large: 1, ..Default::default() });
+}
+
+#[test]
+fn a_packet_larger_than_we_take_ends_the_session() {
+    let mut session = open_5(vec![]);
+    session.handle_bytes(&[0x30, 0x80, 0x08], Mono::ZERO);
+    assert_eq!(drain(&mut session), (vec![Output::Close(CloseReason::Malformed)], vec![0xe0, 1, 0x95]));
+}
+
+#[test]
+fn a_message_tells_how_long_it_has_to_live_and_an_old_one_is_left_out() {
+    let mut session = open_5(vec![]);
+    let message = delivery("x", Qos::AtMostOnce, Some(at(10)));
+    session.handle_delivery(&message, at(7));
+    assert_eq!(session.take_bytes(), [0x30, 10, 0, 1, b't', 5, 2, 0, 0, 0, 3, b'x']);
+    session.handle_delivery(&message, at(10));
+    assert_eq!(session.take_bytes(), [0; 0]);
+    assert_eq!(session.stats(), Stats { sent: 1, expired: 1, ..Default::default() });
+}
+
+#[test]
+fn a_will_is_published_on_every_way_out_but_a_goodbye() {
+    type WayOut = fn(&mut Session);
+    let ways: [(WayOut, bool, CloseReason); 6] = [
+        (|s| s.handle_gone(at(1)), true, CloseReason::Gone),
+        (|s| s.handle_bytes(&[0x00, 0x00], at(1)), true, CloseReason::Malformed),
+        (|s| s.close(CloseReason::TakenOver, at(1)), true, CloseReason::TakenOver),
+        (|s| s.handle_bytes(&[0xe0, 1, 4], at(1)), true, CloseReason::Disconnected),
+        (|s| s.handle_bytes(&[0xe0, 0], at(1)), false, CloseReason::Disconnected),
+        (|s| s.close(CloseReason::Shutdown, at(1)), false, CloseReason::Shutdown),
+    ];
+    for (way, willed, why) in ways {
+        let mut session = open(&connect_with_will("w"));
+        way(&mut session);
+        session.handle_gone(at(2));
+        let (outputs, _) = drain(&mut session);
+        match (&outputs[..], willed) {
+            ([Output::Publish { message, route: Route::Local, answer: None }, Output::Close(said)], true) => {
+                assert_eq!((message.topic.as_str(), &message.payload[..], *said), ("w", &b"gone"[..], why));
+            }
+            ([Output::Close(said)], false) => assert_eq!(*said, why),
+            _ => panic!("{why}: {outputs:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_will_that_would_be_refused_is_refused_at_connect() {
+    let mut session = new();
+    session.handle_bytes(&connect_with_will("mapper/m/config"), Mono::ZERO);
+    assert_eq!(
+        drain(&mut session),
+        (vec![Output::Close(CloseReason::Refused)], vec![0x20, 3, 0, Refusal::NodesOnly.connack() as u8, 0])
+    );
+}
+
+#[test]
+fn a_client_may_have_so_many_filters() {
+    let mut session = open_3();
+    let subscribe = |n: usize| {
+        let filter = format!("f/{n:03}");
+        [&[0x82, 10, 0, 1, 0, 5][..], filter.as_bytes(), &[0]].concat()
+    };
+    for n in 0..MAX_FILTERS {
+        session.handle_bytes(&subscribe(n), Mono::ZERO);
+        assert_eq!(session.take_bytes(), [0x90, 3, 0, 1, 0]);
+    }
+    session.handle_bytes(&subscribe(MAX_FILTERS), Mono::ZERO);
+    assert_eq!(session.take_bytes(), [0x90, 3, 0, 1, 0x80]);
+    session.handle_bytes(&subscribe(0), Mono::ZERO);
+    assert_eq!(session.take_bytes(), [0x90, 3, 0, 1, 0], "one that it has already");
+}
+
+#[test]
+fn nothing_is_taken_from_a_closed_session() {
+    let mut session = open_3();
+    session.handle_bytes(&[0xe0, 0, 0xc0, 0], Mono::ZERO);
+    assert_eq!(drain(&mut session), (vec![Output::Close(CloseReason::Disconnected)], vec![]));
+    session.handle_bytes(&PUBLISH_1, Mono::ZERO);
+    session.handle_delivery(&delivery("x", Qos::AtLeastOnce, None), Mono::ZERO);
+    assert_eq!(drain(&mut session), (vec![], vec![]));
+    assert!(!session.wants_bytes() && !session.wants_delivery());
+}
