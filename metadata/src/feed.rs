@@ -95,6 +95,16 @@ enum Session {
     Live(Box<Live>),
 }
 
+impl Session {
+    /// What the edge called it.
+    fn name(&self) -> Option<u32> {
+        match self {
+            Self::Greeting => None,
+            Self::Live(live) => Some(live.cursor.session()),
+        }
+    }
+}
+
 /// The feed of one cloud, for all its edges.
 #[derive(Debug)]
 pub struct Feed {
@@ -153,9 +163,7 @@ impl Feed {
 
     /// A frame of [`bus::Channel::Metadata`] arrived from this edge.
     pub fn handle_frame(&mut self, edge: &Name, payload: &[u8], ks: &mut Keyspace, now: Now) {
-        if !self.sessions.contains_key(edge) {
-            return;
-        }
+        let Some(session) = self.sessions.get(edge) else { return };
         let outcome = match minicbor::decode::<ToCloud>(payload) {
             Err(_) => Err(Misbehaviour::Malformed),
             Ok(ToCloud::Hello { incarnation, applied, session }) => {
@@ -163,17 +171,13 @@ impl Feed {
                 self.begin(edge, inbox, cursor, ks, now);
                 Ok(())
             }
-            Ok(ToCloud::Ack { batch, part, session }) => match self.in_session(edge, session) {
-                true => self.handle_ack(edge, batch, part, ks, now),
-                false => Ok(()),
-            },
-            Ok(ToCloud::Nack { batch, applied, session }) => {
-                if self.in_session(edge, session) {
-                    self.handle_nack(edge, batch, applied, ks, now);
-                }
+            Ok(other) if session.name() != Some(other.session()) => Ok(()),
+            Ok(ToCloud::Ack { batch, part, .. }) => self.handle_ack(edge, batch, part, ks, now),
+            Ok(ToCloud::Nack { batch, applied, .. }) => {
+                self.handle_nack(edge, batch, applied, ks, now);
                 Ok(())
             }
-            Ok(ToCloud::Up { lane, after, entries }) => self.handle_up(edge, lane, after, entries, ks),
+            Ok(ToCloud::Up { lane, after, entries, .. }) => self.handle_up(edge, lane, after, entries, ks),
         };
         if let Err(what) = outcome {
             self.stats.misbehaved += 1;
@@ -250,11 +254,6 @@ impl Feed {
         self.serve(edge, true, ks, now);
     }
 
-    /// Whether the edge said hello with this session last.
-    fn in_session(&mut self, edge: &Name, session: u32) -> bool {
-        self.live(edge).is_some_and(|live| live.cursor.session() == session)
-    }
-
     fn known(&self, position: Position, ks: &Keyspace) -> Option<Position> {
         self.terms.contains(position, ks.revision()).then_some(position)
     }
@@ -295,13 +294,14 @@ impl Feed {
         let Some(live) = self.live(edge) else { return Ok(()) };
         let received = live.inbox.receive(lane, after, entries, ks)?;
         let (incarnation, seq) = (live.inbox.incarnation(), live.inbox.stored(lane));
+        let session = live.cursor.session();
         let reply = match received {
-            Received::Gap => ToEdge::UpNack { lane, seq },
+            Received::Gap => ToEdge::UpNack { lane, seq, session },
             Received::Taken(taken) => {
                 self.stats.up_entries += taken.len() as u64;
                 self.stats.up_repeated += u64::from(taken.is_empty());
                 self.outputs.extend(taken.into_iter().map(|entry| hand_out(edge, incarnation, lane, entry)));
-                ToEdge::UpAck { lane, seq }
+                ToEdge::UpAck { lane, seq, session }
             }
         };
         self.send(edge, &reply);

@@ -136,7 +136,7 @@ impl Outbox {
     }
 
     /// The next message, if the window allows one.
-    pub(crate) fn next_message(&mut self, ks: &Keyspace) -> Option<ToCloud> {
+    pub(crate) fn next_message(&mut self, session: u32, ks: &Keyspace) -> Option<ToCloud> {
         let unacked: usize = self.queues.iter().flat_map(|q| &q.in_flight).map(|(_, bytes)| bytes).sum();
         if unacked >= WINDOW_BYTES {
             return None;
@@ -144,7 +144,7 @@ impl Outbox {
         let turn = self.turn;
         let at = (turn..turn + 3).map(|n| n % 3).find(|at| self.queues[*at].has_unsent())?;
         self.turn = at + 1;
-        Some(self.queues[at].take(ks))
+        Some(self.queues[at].take(session, ks))
     }
 
     /// The cloud stored everything up to `seq`.
@@ -309,7 +309,7 @@ impl Queue {
         self.unsent().next().is_some()
     }
 
-    fn take(&mut self, ks: &Keyspace) -> ToCloud {
+    fn take(&mut self, session: u32, ks: &Keyspace) -> ToCloud {
         let (mut bytes, mut entries, mut last) = (0, Vec::new(), 0);
         for (seq, row) in self.unsent() {
             if bytes + row.bytes > MESSAGE_BYTES && bytes > 0 {
@@ -321,7 +321,7 @@ impl Queue {
         }
         let after = self.sent.replace(last);
         self.in_flight.push_back((last, bytes));
-        ToCloud::Up { lane: self.lane, after, entries }
+        ToCloud::Up { lane: self.lane, after, entries, session }
     }
 }
 

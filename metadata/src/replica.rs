@@ -140,18 +140,10 @@ impl Replica {
         let Some(link) = &mut self.link else { return };
         let outcome = match minicbor::decode::<ToEdge>(payload) {
             Err(_) => Err(Misbehaviour::Malformed),
-            Ok(ToEdge::Part(part)) if part.session != link.session => Ok(()),
-            Ok(ToEdge::Part(part)) => {
+            Ok(message) if message.session() != link.session => return,
+            Ok(message) => {
                 link.heard = true;
-                self.handle_part(part, ks)
-            }
-            Ok(ToEdge::UpAck { lane, seq }) => {
-                link.deadline = now.mono + STALL;
-                self.outbox.handle_ack(lane, seq, ks)
-            }
-            Ok(ToEdge::UpNack { lane, .. }) => {
-                self.outbox.handle_nack(lane);
-                Ok(())
+                self.handle_message(message, ks, now)
             }
         };
         match outcome {
@@ -200,8 +192,25 @@ impl Replica {
         if link.heard && !self.outbox.has_unacked() {
             link.deadline = now.mono + STALL;
         }
-        while let Some(message) = self.outbox.next_message(ks) {
+        let session = link.session;
+        while let Some(message) = self.outbox.next_message(session, ks) {
             self.send(&message);
+        }
+    }
+
+    fn handle_message(&mut self, message: ToEdge, ks: &mut Keyspace, now: Now) -> Result<(), Misbehaviour> {
+        match message {
+            ToEdge::Part(part) => self.handle_part(part, ks),
+            ToEdge::UpAck { lane, seq, .. } => {
+                if let Some(link) = &mut self.link {
+                    link.deadline = now.mono + STALL;
+                }
+                self.outbox.handle_ack(lane, seq, ks)
+            }
+            ToEdge::UpNack { lane, .. } => {
+                self.outbox.handle_nack(lane);
+                Ok(())
+            }
         }
     }
 

@@ -10,8 +10,8 @@
 //!  | <------------------ UpAck{lane, seq}|   stored: drop it
 //!  | <----------------- UpNack{lane, seq}|   a gap: send again from the first
 //! ```
-//! Outputs are held until they are durable, so words of an earlier session may arrive on a new link: parts, acks and
-//! nacks name their session, and those of another are ignored. `Up` and its answers are true in any session.
+//! Outputs are held until they are durable, so words of an earlier session may arrive on a new link, even from before a
+//! disk was wiped: each names its session, and those of another are ignored.
 //!
 //! Unknown fields are skipped, so that nodes of two versions can talk. Names are those below `/m/` at the edge.
 
@@ -77,7 +77,20 @@ pub enum ToCloud {
         after: Option<u64>,
         #[n(2)]
         entries: Vec<Entry>,
+        #[n(3)]
+        session: u32,
     },
+}
+
+impl ToCloud {
+    pub(crate) fn session(&self) -> u32 {
+        match self {
+            Self::Hello { session, .. }
+            | Self::Ack { session, .. }
+            | Self::Nack { session, .. }
+            | Self::Up { session, .. } => *session,
+        }
+    }
 }
 
 /// Cloud to edge.
@@ -91,6 +104,8 @@ pub enum ToEdge {
         lane: Lane,
         #[n(1)]
         seq: u64,
+        #[n(2)]
+        session: u32,
     },
     #[n(2)]
     UpNack {
@@ -98,7 +113,19 @@ pub enum ToEdge {
         lane: Lane,
         #[n(1)]
         seq: u64,
+        #[n(2)]
+        session: u32,
     },
+}
+
+impl ToEdge {
+    pub(crate) fn session(&self) -> u32 {
+        match self {
+            Self::Part(Part { session, .. }) | Self::UpAck { session, .. } | Self::UpNack { session, .. } => {
+                *session
+            }
+        }
+    }
 }
 
 /// One message's share of a batch. A batch folds all revisions from one position to another and is applied in one
@@ -273,8 +300,8 @@ mod tests {
         assert_eq!(hex(encode(&part)), "82008187010082010982010c8182656c65617365410181616103");
         let data = Body::Data { key: "k".into(), payload: Bytes::from_static(b"v") };
         let entries = vec![Entry { seq: 5, body: data }, Entry { seq: 6, body: Body::Gap { from: 6 } }];
-        let up = ToCloud::Up { lane: Lane::Telemetry, after: None, entries };
-        assert_eq!(hex(encode(&up)), "82038302f6828205820082616b4176820682018106");
+        let up = ToCloud::Up { lane: Lane::Telemetry, after: None, entries, session: 3 };
+        assert_eq!(hex(encode(&up)), "82038402f6828205820082616b417682068201810603");
     }
 
     proptest! {

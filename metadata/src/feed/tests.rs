@@ -152,7 +152,7 @@ fn words_before_hello_or_of_another_session_are_ignored() {
     for early in [
         ToCloud::Ack { batch: 0, part: 0, session: 9 },
         ToCloud::Nack { batch: 0, applied: position(0), session: 9 },
-        ToCloud::Up { lane: Lane::Event, after: None, entries: vec![] },
+        ToCloud::Up { lane: Lane::Event, after: None, entries: vec![], session: 9 },
     ] {
         hear(&mut feed, &mut ks, &edge, &early);
     }
@@ -190,8 +190,8 @@ fn an_entry_is_handed_out_with_its_incarnation_and_acked() {
         Entry { seq: 4, body: Body::Gap { from: 2 } },
         Entry { seq: 5, body: Body::Data { key: "k".into(), payload: "v".into() } },
     ];
-    let message = ToCloud::Up { lane: Lane::Telemetry, after: None, entries };
-    let payload = encode(&ToEdge::UpAck { lane: Lane::Telemetry, seq: 5 });
+    let message = ToCloud::Up { lane: Lane::Telemetry, after: None, entries, session: 9 };
+    let payload = encode(&ToEdge::UpAck { lane: Lane::Telemetry, seq: 5, session: 9 });
     let ack = FeedOutput::Send { edge: edge.clone(), class: Class::State, payload };
     let incarnation = Incarnation(1);
     let entry = UpEntry { seq: 5, class: Class::Telemetry, key: "k".into(), payload: "v".into() };

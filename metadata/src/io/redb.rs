@@ -104,6 +104,11 @@ fn explain(file: &Path, doing: &'static str, error: redb::Error) -> StoreError {
         redb::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
             StoreError::Corrupt { file, found: "it is no store".into(), source: Some(error.into()) }
         }
+        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => StoreError::Corrupt {
+            file,
+            found: "a page lies beyond its end".into(),
+            source: Some(error.into()),
+        },
         other => StoreError::Io { file, doing, source: other.into() },
     }
 }

@@ -15,7 +15,7 @@ fn data(seq: u64, key: &str, payload: &str) -> Entry {
 }
 
 fn up(lane: Lane, after: Option<u64>, entries: Vec<Entry>) -> Option<ToCloud> {
-    Some(ToCloud::Up { lane, after, entries })
+    Some(ToCloud::Up { lane, after, entries, session: 3 })
 }
 
 fn restarted(ks: &mut Keyspace) -> (Keyspace, Outbox) {
@@ -37,18 +37,21 @@ fn state_keeps_the_latest_of_a_key_and_events_are_all_kept() {
     push(&mut outbox, &mut ks, Class::State, "b", "1");
     assert_eq!(outbox.len(), 4);
     let state = vec![data(2, "a", "2"), data(3, "b", "1")];
-    assert_eq!(outbox.next_message(&ks), up(Lane::State, None, state));
-    assert_eq!(outbox.next_message(&ks), up(Lane::Event, None, vec![data(1, "a", "1"), data(2, "a", "2")]));
-    assert_eq!(outbox.next_message(&ks), None);
+    assert_eq!(outbox.next_message(3, &ks), up(Lane::State, None, state));
+    assert_eq!(
+        outbox.next_message(3, &ks),
+        up(Lane::Event, None, vec![data(1, "a", "1"), data(2, "a", "2")])
+    );
+    assert_eq!(outbox.next_message(3, &ks), None);
 }
 
 #[test]
 fn what_replaces_an_entry_under_way_goes_after_it() {
     let (mut ks, mut outbox) = empty();
     push(&mut outbox, &mut ks, Class::State, "a", "1");
-    outbox.next_message(&ks);
+    outbox.next_message(3, &ks);
     push(&mut outbox, &mut ks, Class::State, "a", "2");
-    assert_eq!(outbox.next_message(&ks), up(Lane::State, Some(1), vec![data(2, "a", "2")]));
+    assert_eq!(outbox.next_message(3, &ks), up(Lane::State, Some(1), vec![data(2, "a", "2")]));
     outbox.handle_ack(Lane::State, 1, &mut ks).unwrap();
     assert_eq!(outbox.len(), 1);
     outbox.handle_ack(Lane::State, 2, &mut ks).unwrap();
@@ -60,14 +63,14 @@ fn a_restart_sends_from_the_first_and_uses_no_number_twice() {
     let (mut ks, mut outbox) = empty();
     push(&mut outbox, &mut ks, Class::Event, "a", "1");
     push(&mut outbox, &mut ks, Class::Event, "a", "2");
-    outbox.next_message(&ks);
+    outbox.next_message(3, &ks);
     outbox.handle_ack(Lane::Event, 1, &mut ks).unwrap();
     let (mut ks, mut outbox) = restarted(&mut ks);
-    assert_eq!(outbox.next_message(&ks), up(Lane::Event, None, vec![data(2, "a", "2")]));
+    assert_eq!(outbox.next_message(3, &ks), up(Lane::Event, None, vec![data(2, "a", "2")]));
     outbox.handle_ack(Lane::Event, 2, &mut ks).unwrap();
     let (mut ks, mut outbox) = restarted(&mut ks);
     push(&mut outbox, &mut ks, Class::Event, "a", "3");
-    let Some(ToCloud::Up { entries, .. }) = outbox.next_message(&ks) else { panic!("nothing to send") };
+    let Some(ToCloud::Up { entries, .. }) = outbox.next_message(3, &ks) else { panic!("nothing to send") };
     assert!(entries[0].seq > 2, "{entries:?}");
 }
 
@@ -114,13 +117,13 @@ fn the_oldest_telemetry_gives_way_to_one_gap_that_names_it() {
         push(&mut outbox, &mut ks, Class::Telemetry, "a", &n.to_string());
     }
     assert_eq!(outbox.len(), MAX_TELEMETRY_ENTRIES);
-    let Some(ToCloud::Up { entries, .. }) = outbox.next_message(&ks) else { panic!("nothing to send") };
+    let Some(ToCloud::Up { entries, .. }) = outbox.next_message(3, &ks) else { panic!("nothing to send") };
     // One of the places is the gap's own.
     assert_eq!(entries[0], Entry { seq: 11, body: Body::Gap { from: 1 } });
     assert_eq!(entries[1], data(12, "a", "11"));
     let (mut ks, mut outbox) = restarted(&mut ks);
     push(&mut outbox, &mut ks, Class::Telemetry, "a", "x");
-    let Some(ToCloud::Up { entries, .. }) = outbox.next_message(&ks) else { panic!("nothing to send") };
+    let Some(ToCloud::Up { entries, .. }) = outbox.next_message(3, &ks) else { panic!("nothing to send") };
     assert_eq!(entries[0], Entry { seq: 12, body: Body::Gap { from: 1 } });
 }
 
@@ -131,7 +134,7 @@ fn telemetry_is_bounded_by_bytes_too() {
     for _ in 0..20 {
         outbox.push(Class::Telemetry, "a", big.clone(), &mut ks).unwrap();
     }
-    let Some(ToCloud::Up { entries, .. }) = outbox.next_message(&ks) else { panic!("nothing to send") };
+    let Some(ToCloud::Up { entries, .. }) = outbox.next_message(3, &ks) else { panic!("nothing to send") };
     assert_eq!(entries, [Entry { seq: 13, body: Body::Gap { from: 1 } }]);
     assert_eq!(outbox.len(), 8);
 }
@@ -145,13 +148,15 @@ fn lanes_take_turns_within_one_window() {
         }
     }
     let mut order = Vec::new();
-    while let Some(ToCloud::Up { lane, entries, .. }) = outbox.next_message(&ks) {
+    while let Some(ToCloud::Up { lane, entries, .. }) = outbox.next_message(3, &ks) {
         order.push((lane, entries.len()));
     }
     let round = [(Lane::State, 7), (Lane::Event, 7), (Lane::Telemetry, 7)];
     assert_eq!(order, [&round[..], &round[..2]].concat());
     outbox.handle_ack(Lane::State, 7, &mut ks).unwrap();
-    let Some(ToCloud::Up { lane, .. }) = outbox.next_message(&ks) else { panic!("the window is open again") };
+    let Some(ToCloud::Up { lane, .. }) = outbox.next_message(3, &ks) else {
+        panic!("the window is open again")
+    };
     assert_eq!(lane, Lane::Telemetry);
 }
 

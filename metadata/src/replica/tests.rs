@@ -140,6 +140,11 @@ fn words_of_another_session_are_ignored() {
     let stale = Part { session: edge.session.wrapping_add(1), ..edge.part(0, 0, None, Some(at(3))) };
     assert_eq!(edge.hear(stale), []);
     assert_eq!(edge.replica.applied(), Position::default());
+    edge.replica.push(Class::Event, "a", "1".into(), &mut edge.ks, now(0)).unwrap();
+    edge.said();
+    let stale = ToEdge::UpAck { lane: Lane::Event, seq: 1, session: edge.session.wrapping_add(1) };
+    assert_eq!(edge.hear_bytes(&encode(&stale)), []);
+    assert_eq!(edge.replica.outbox_len(), 1);
 }
 
 #[test]
@@ -188,7 +193,7 @@ fn an_entry_that_is_not_acknowledged_is_said_again() {
     assert_eq!(edge.replica.poll_timeout().unwrap().0, now(40).mono);
     edge.replica.handle_timeout(&edge.ks, now(40));
     assert_eq!(edge.said(), said);
-    edge.hear_bytes(&encode(&ToEdge::UpAck { lane: Lane::Event, seq: 1 }));
+    edge.hear_bytes(&encode(&ToEdge::UpAck { lane: Lane::Event, seq: 1, session: edge.session }));
     assert_eq!((edge.replica.poll_timeout(), edge.replica.outbox_len()), (None, 0));
 }
 
