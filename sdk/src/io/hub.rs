@@ -9,6 +9,7 @@ use bus::backoff::Jitter;
 use bus::twin::{DeviceConfig, DeviceId, MapperTopic, Outcome};
 use rumqttc::v5::AsyncClient;
 use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::Filter;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -104,6 +105,7 @@ impl<M: Mapper> Hub<M> {
     pub(super) fn handle_line(&mut self, event: LineEvent) {
         match event {
             LineEvent::Connected(client) => self.connected(client),
+            LineEvent::Subscribed { granted } => self.subscribed(granted),
             LineEvent::Acked => self.desk.handle_acked(),
             LineEvent::Message { topic, payload, retained } => self.message(&topic, &payload, retained),
             LineEvent::Lost => {
@@ -119,13 +121,19 @@ impl<M: Mapper> Hub<M> {
         if self.phase != Phase::Serving {
             return;
         }
-        tracing::info!("connected to the broker");
-        for topic in [&self.config_topic, &self.write_topic] {
-            if let Err(error) = client.try_subscribe(topic.as_str(), QoS::AtLeastOnce) {
-                tracing::error!(%error, %topic, "cannot subscribe");
-            }
+        let filter = |topic: &Topic| Filter::new(topic.as_str(), QoS::AtLeastOnce);
+        match client.try_subscribe_many([filter(&self.config_topic), filter(&self.write_topic)]) {
+            Ok(()) => self.client = Some(client),
+            Err(error) => tracing::error!(%error, "cannot subscribe"),
         }
-        self.client = Some(client);
+    }
+
+    /// Only now are we `online`: a write that is sent to us because of it arrives.
+    fn subscribed(&mut self, granted: bool) {
+        if !granted {
+            return tracing::error!("the broker refuses us our topics: may this client act for this mapper?");
+        }
+        tracing::info!("connected to the broker");
         self.desk.handle_connected();
     }
 

@@ -9,7 +9,7 @@ use bus::twin::MapperTopic;
 use bytes::Bytes;
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{LastWill, Packet};
+use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use tokio::sync::mpsc;
 
@@ -33,6 +33,10 @@ const MAX_IN_FLIGHT: u16 = 1024;
 /// What happens on the connection.
 pub(super) enum LineEvent {
     Connected(AsyncClient),
+    /// The broker's answer to our subscriptions.
+    Subscribed {
+        granted: bool,
+    },
     /// A message on one of the topics that this mapper listens to.
     Message {
         topic: Bytes,
@@ -50,7 +54,7 @@ pub(super) async fn keep(options: &Options, events: mpsc::Sender<LineEvent>) -> 
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT, options.seed);
     let mut told = false;
     loop {
-        // Requests: a full window, two subscriptions, the state, the goodbye.
+        // Requests: a full window, the subscriptions, the state, the goodbye.
         let (client, connection) = AsyncClient::new(mqtt_options(options), WINDOW + 8);
         let mut attempt = Attempt { client: Some(client), connection, events: &events };
         let end = attempt.run().await;
@@ -110,6 +114,10 @@ impl Attempt<'_> {
     fn understand(&mut self, event: Event) -> Option<LineEvent> {
         match event {
             Event::Incoming(Packet::ConnAck(_)) => self.client.take().map(LineEvent::Connected),
+            Event::Incoming(Packet::SubAck(ack)) => {
+                let granted = ack.return_codes.iter().all(|c| matches!(c, SubscribeReasonCode::Success(_)));
+                Some(LineEvent::Subscribed { granted })
+            }
             Event::Incoming(Packet::PubAck(_)) => Some(LineEvent::Acked),
             Event::Incoming(Packet::Publish(publish)) => {
                 let retained = publish.retain;

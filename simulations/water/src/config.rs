@@ -68,6 +68,10 @@ pub struct SensorConfig {
     pub level_step_m: f64,
     /// Smallest step of the pressure reading, in bar.
     pub pressure_step_bar: f64,
+    /// Smallest step of the flow readings, in m³/h.
+    pub flow_step: f64,
+    /// Smallest step of the valve's position feedback, in %.
+    pub position_step_percent: f64,
 }
 
 impl Default for UtilityConfig {
@@ -90,7 +94,13 @@ impl Default for UtilityConfig {
                 start_setpoint_m: 4.0,
             },
             demand: DemandConfig { mean: 45.0, noise: 0.05 },
-            sensors: SensorConfig { level_noise_m: 0.003, level_step_m: 0.001, pressure_step_bar: 0.01 },
+            sensors: SensorConfig {
+                level_noise_m: 0.003,
+                level_step_m: 0.001,
+                pressure_step_bar: 0.01,
+                flow_step: 0.1,
+                position_step_percent: 0.1,
+            },
             start_hour: 5.0,
         }
     }

@@ -95,13 +95,6 @@ struct Totals {
     unserved: f64,
 }
 
-/// Readings that change only with time, never by being read.
-#[derive(Debug, Clone, Default)]
-struct Readings {
-    level: f64,
-    pressure: f64,
-}
-
 /// The utility. See the crate's page.
 #[derive(Debug, Clone)]
 pub struct Utility {
@@ -119,7 +112,8 @@ pub struct Utility {
     setpoint_m: f64,
     surge_bar: f64,
     totals: Totals,
-    readings: Readings,
+    /// What the level sensor sees; changes with time only, never by being read.
+    noisy_level_m: f64,
     mixer_percent: f64,
     valve_log: CommandLog,
     mixer_log: CommandLog,
@@ -160,7 +154,7 @@ impl Utility {
             setpoint_m: config.valve.start_setpoint_m,
             surge_bar: 0.0,
             totals: Totals::default(),
-            readings: Readings::default(),
+            noisy_level_m: 0.0,
             mixer_percent: 0.0,
             valve_log: CommandLog::default(),
             mixer_log: CommandLog::default(),
@@ -186,13 +180,14 @@ impl Utility {
 
     pub fn read(&self, device: Device, register: Register) -> Result<f64, RegisterError> {
         check_place(device, register)?;
+        let sensors = &self.config.sensors;
         Ok(match register {
-            Register::Level => self.readings.level,
-            Register::Outflow => self.outflow,
-            Register::Position => self.opening * 100.0,
+            Register::Level => quantised(self.noisy_level_m, sensors.level_step_m),
+            Register::Outflow => quantised(self.outflow, sensors.flow_step),
+            Register::Position => quantised(self.opening * 100.0, sensors.position_step_percent),
             Register::Setpoint => self.setpoint_m,
-            Register::Pressure => self.readings.pressure,
-            Register::Inflow => self.inflow,
+            Register::Pressure => quantised(self.pressure(), sensors.pressure_step_bar),
+            Register::Inflow => quantised(self.inflow, sensors.flow_step),
             Register::Mixer => self.mixer_percent,
         })
     }
@@ -310,15 +305,15 @@ impl Utility {
     }
 
     fn sense(&mut self) {
-        let sensors = &self.config.sensors;
-        let level = self.level() + sensors.level_noise_m * self.noise.normal();
-        self.readings.level = quantised(level.max(0.0), sensors.level_step_m);
-        self.readings.pressure = quantised(self.pressure(), sensors.pressure_step_bar);
+        let level = self.level() + self.config.sensors.level_noise_m * self.noise.normal();
+        self.noisy_level_m = level.max(0.0);
     }
 }
 
+/// To the nearest step, as a decimal number people can read if the step is one.
 fn quantised(value: f64, step: f64) -> f64 {
-    if step > 0.0 { (value / step).round() * step } else { value }
+    let per_unit = 1.0 / step;
+    if step > 0.0 { (value * per_unit).round() / per_unit } else { value }
 }
 
 fn check_place(device: Device, register: Register) -> Result<(), RegisterError> {
