@@ -166,9 +166,12 @@ impl Feed {
         let Some(session) = self.sessions.get(edge) else { return };
         let outcome = match minicbor::decode::<ToCloud>(payload) {
             Err(_) => Err(Misbehaviour::Malformed),
-            Ok(ToCloud::Hello { incarnation, applied, session }) => {
+            Ok(ToCloud::Hello { incarnation, applied, session, numbered }) => {
                 let (inbox, cursor) = self.greet(edge, incarnation, applied, session, ks);
-                self.begin(edge, inbox, cursor, ks, now);
+                match inbox.is_ahead_of(numbered) {
+                    true => self.send(edge, &ToEdge::Renew { session }),
+                    false => self.begin(edge, inbox, cursor, ks, now),
+                }
                 Ok(())
             }
             Ok(other) if session.name() != Some(other.session()) => Ok(()),

@@ -70,6 +70,11 @@ impl Inbox {
         self.present.stored[lane as usize]
     }
 
+    /// Whether more is stored than the edge says it ever numbered: it runs on an old copy of its disk.
+    pub(crate) fn is_ahead_of(&self, numbered: [u64; 3]) -> bool {
+        self.present.stored.iter().zip(numbered).any(|(stored, numbered)| *stored > numbered)
+    }
+
     /// Takes what is new of a message.
     pub(crate) fn receive(
         &mut self,

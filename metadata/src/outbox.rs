@@ -117,6 +117,11 @@ impl Outbox {
         }
     }
 
+    /// The last number given, by lane.
+    pub(crate) fn numbered(&self) -> [u64; 3] {
+        Lane::ALL.map(|lane| self.queues[lane as usize].next - 1)
+    }
+
     /// How many entries wait.
     pub fn len(&self) -> usize {
         self.queues.iter().map(|queue| queue.rows.len()).sum()

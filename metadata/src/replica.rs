@@ -96,6 +96,7 @@ impl Replica {
         Self { incarnation, applied, outbox, link: None, jitter, outputs: VecDeque::new() }
     }
 
+    /// Changes only if the cloud finds that this disk is an old copy; [`ReplicaOutput::Resynced`] follows then.
     pub fn incarnation(&self) -> Incarnation {
         self.incarnation
     }
@@ -180,7 +181,8 @@ impl Replica {
         let session = self.jitter.next_u64() as u32;
         let deadline = now.mono + STALL;
         self.link = Some(Link { session, heard: false, staging: None, done: None, deadline });
-        self.send(&ToCloud::Hello { incarnation: self.incarnation, applied: self.applied, session });
+        let Self { incarnation, applied, .. } = *self;
+        self.send(&ToCloud::Hello { incarnation, applied, session, numbered: self.outbox.numbered() });
     }
 
     fn send(&mut self, message: &ToCloud) {
@@ -211,7 +213,19 @@ impl Replica {
                 self.outbox.handle_nack(lane);
                 Ok(())
             }
+            ToEdge::Renew { .. } => {
+                self.renew(ks, now);
+                Ok(())
+            }
         }
+    }
+
+    /// This disk is an old copy of itself: what is numbered from here on must not be taken for what was.
+    fn renew(&mut self, ks: &mut Keyspace, now: Now) {
+        self.incarnation = Incarnation(self.jitter.next_u64());
+        ks.put(Key::literal(INCARNATION), encode(&self.incarnation));
+        self.say_hello(now);
+        self.outbox.rewind();
     }
 
     fn handle_part(&mut self, part: Part, ks: &mut Keyspace) -> Result<(), Misbehaviour> {

@@ -9,6 +9,7 @@
 //!  | Up{lane, after, entries} ---------> |   what waits in the outbox
 //!  | <------------------ UpAck{lane, seq}|   stored: drop it
 //!  | <----------------- UpNack{lane, seq}|   a gap: send again from the first
+//!  | <----------------------------- Renew|   your disk went back in time: take a new incarnation
 //! ```
 //! Outputs are held until they are durable, so words of an earlier session may arrive on a new link, even from before a
 //! disk was wiped: each names its session, and those of another are ignored.
@@ -47,6 +48,9 @@ pub enum ToCloud {
         /// Drawn by the edge for each hello.
         #[n(2)]
         session: u32,
+        /// The last number given to an entry, by lane.
+        #[n(3)]
+        numbered: [u64; 3],
     },
     /// The part, and all before it, has arrived; the last part of a batch: is applied.
     #[n(1)]
@@ -116,14 +120,21 @@ pub enum ToEdge {
         #[n(2)]
         session: u32,
     },
+    /// Answers a hello whose numbers lie before what is stored: the disk is an old copy, and would use them twice.
+    #[n(3)]
+    Renew {
+        #[n(0)]
+        session: u32,
+    },
 }
 
 impl ToEdge {
     pub(crate) fn session(&self) -> u32 {
         match self {
-            Self::Part(Part { session, .. }) | Self::UpAck { session, .. } | Self::UpNack { session, .. } => {
-                *session
-            }
+            Self::Part(Part { session, .. })
+            | Self::UpAck { session, .. }
+            | Self::UpNack { session, .. }
+            | Self::Renew { session } => *session,
         }
     }
 }
@@ -286,8 +297,13 @@ mod tests {
     fn the_format_is_pinned() {
         let hex = |bytes: Bytes| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
         let at = |term, revision| Position { term, revision: Revision(revision) };
-        let hello = ToCloud::Hello { incarnation: Incarnation(7), applied: at(1, 9), session: 3 };
-        assert_eq!(hex(encode(&hello)), "8200830782010903");
+        let hello = ToCloud::Hello {
+            incarnation: Incarnation(7),
+            applied: at(1, 9),
+            session: 3,
+            numbered: [0, 2, 0],
+        };
+        assert_eq!(hex(encode(&hello)), "820084078201090383000200");
         let part = ToEdge::Part(Part {
             batch: 1,
             part: 0,

@@ -24,7 +24,7 @@ fn cloud() -> (Keyspace, Feed) {
 }
 
 fn hello(applied: Position) -> ToCloud {
-    ToCloud::Hello { incarnation: Incarnation(1), applied, session: 9 }
+    ToCloud::Hello { incarnation: Incarnation(1), applied, session: 9, numbered: [0; 3] }
 }
 
 fn position(revision: u64) -> Position {
@@ -210,13 +210,34 @@ fn another_disk_is_announced_and_not_believed() {
     join(&mut feed, &mut ks, &edge);
     outputs(&mut feed);
     let applied = position(ks.revision().0);
-    let other = ToCloud::Hello { incarnation: Incarnation(2), applied, session: 10 };
+    let other = ToCloud::Hello { incarnation: Incarnation(2), applied, session: 10, numbered: [0; 3] };
     hear(&mut feed, &mut ks, &edge, &other);
     let announced =
         FeedOutput::NewIncarnation { edge: edge.clone(), was: Some(Incarnation(1)), is: Incarnation(2) };
     assert_eq!(feed.poll_output(), Some(announced));
     let [ToEdge::Part(part)] = &sent(&mut feed, &edge)[..] else { panic!("not one part") };
     assert_eq!(part.base, None);
+}
+
+#[test]
+fn an_old_copy_of_a_disk_is_told_to_take_a_new_incarnation() {
+    let (mut ks, mut feed) = cloud();
+    let edge = name("a");
+    join(&mut feed, &mut ks, &edge);
+    let entries = vec![Entry { seq: 5, body: Body::Data { key: "k".into(), payload: "v".into() } }];
+    hear(&mut feed, &mut ks, &edge, &ToCloud::Up { lane: Lane::Event, after: None, entries, session: 9 });
+    outputs(&mut feed);
+    let here = position(ks.revision().0);
+    let hello = |session, numbered| ToCloud::Hello {
+        incarnation: Incarnation(1),
+        applied: here,
+        session,
+        numbered: [0, numbered, 0],
+    };
+    hear(&mut feed, &mut ks, &edge, &hello(10, 4));
+    assert_eq!(sent(&mut feed, &edge), [ToEdge::Renew { session: 10 }]);
+    hear(&mut feed, &mut ks, &edge, &hello(11, 5));
+    assert!(matches!(&sent(&mut feed, &edge)[..], [ToEdge::Part(_)]));
 }
 
 #[test]

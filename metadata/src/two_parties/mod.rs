@@ -149,6 +149,25 @@ fn a_cloud_restored_from_a_backup_is_not_mistaken_for_the_one_before() {
 }
 
 #[test]
+fn an_edge_put_back_to_a_copy_of_its_disk_loses_nothing_it_says_from_then_on() {
+    for seed in 0..20 {
+        let mut world = World::new(8000 + seed, 3);
+        world.push(0, Class::Event);
+        world.cloud_writes(5, 64);
+        world.settle();
+        let copy = world.edges[0].host.store.clone();
+        // Past the numbers reserved on the copy.
+        (0..2000).for_each(|_| world.push(0, Class::Event));
+        world.settle();
+        world.put_back_edge(0, copy);
+        (0..10).for_each(|_| world.push(0, Class::Event));
+        world.settle();
+        world.check_quiet();
+        assert_eq!((world.incarnations, world.resyncs), (1, 4), "seed {seed}");
+    }
+}
+
+#[test]
 fn what_is_meant_for_one_edge_goes_before_what_is_meant_for_all() {
     let mut world = World::new(1, 3);
     world.cloud.ks.put(key("/all/x"), "all".into());

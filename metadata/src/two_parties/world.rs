@@ -257,6 +257,12 @@ impl World {
         self.edges[at].pushed.clear();
     }
 
+    /// The disk is replaced by an old copy of it.
+    pub(super) fn put_back_edge(&mut self, at: usize, copy: MemoryStore) {
+        self.restart_edge(at, |_| copy);
+        self.edges[at].pushed.clear();
+    }
+
     fn restart_edge(&mut self, at: usize, disk: impl FnOnce(Host<Replica, ReplicaOutput>) -> MemoryStore) {
         self.cut(at);
         let seed = seeded(&mut self.rng);
