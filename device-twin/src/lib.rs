@@ -29,6 +29,9 @@ pub mod view;
 #[cfg(feature = "io")]
 pub mod io;
 
+#[cfg(test)]
+mod two_halves;
+
 pub use cloud::CloudTwins;
 pub use edge::EdgeTwins;
 pub use twin::{Expiry, PropertyId, Publish, Ticket};

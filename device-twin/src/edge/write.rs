@@ -87,9 +87,11 @@ impl EdgeTwins {
                 self.let_go(id, who.as_ref());
             }
         }
-        match record.version {
-            Some(version) => self.settle(id, version, outcome, detail, ks, now),
-            None => self.outputs.outcome(id, (outcome, None, detail), now.wall),
+        match (record.version, who) {
+            (Some(version), _) => self.settle(id, version, outcome, detail, ks, now),
+            (None, Some(Who::Operator)) => self.outputs.outcome(id, (outcome, None, detail), now.wall),
+            // Rules write all day: the cloud sees what they do in the reported values.
+            (None, _) => self.outputs.result(id, &local(id, outcome, detail)),
         }
         self.reschedule(id);
     }
@@ -108,9 +110,7 @@ impl EdgeTwins {
         match who {
             Some(Who::Cloud(version)) => self.settle(id, *version, outcome, why, ks, now),
             Some(Who::Operator) => {
-                let property = id.property.clone();
-                self.outputs
-                    .result(id, &ResultBody { property, outcome, version: None, detail: why.to_owned() });
+                self.outputs.outcome(id, (outcome, None, why), now.wall);
             }
             // A rule says it again; the fail-safe value is said when the next decision ends.
             Some(Who::Rule(_)) | None => {}
@@ -164,6 +164,10 @@ impl EdgeTwins {
             }
         }
     }
+}
+
+fn local(id: &PropertyId, outcome: Outcome, detail: &str) -> ResultBody {
+    ResultBody { property: id.property.clone(), outcome, version: None, detail: detail.to_owned() }
 }
 
 fn cloud_version(who: Option<&Who>) -> Option<DesiredVersion> {

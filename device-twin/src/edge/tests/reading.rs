@@ -179,6 +179,34 @@ fn a_value_from_before_the_restart_turns_bad_if_nobody_confirms_it() {
 }
 
 #[test]
+fn a_cloud_that_may_have_forgotten_is_told_again() {
+    let mut world = World::new();
+    world.say("twin/water/junction/report/pressure", "4.0");
+    let up = |world: &World| -> std::collections::BTreeMap<String, Bytes> {
+        let up = |o: &Output| match o {
+            Output::Up { key, payload, .. } => Some((key.clone(), payload.clone())),
+            Output::Publish(_)
+            | Output::Accept(_)
+            | Output::Reject(..)
+            | Output::Watch(_)
+            | Output::Unwatch(_) => None,
+        };
+        world.seen.iter().filter_map(up).collect()
+    };
+    let before = up(&world);
+    assert_eq!(
+        before.keys().collect::<Vec<_>>(),
+        ["reported/water/junction/pressure", "state/water/junction"]
+    );
+    world.seen.clear();
+    world.twins.handle_resynced(world.now());
+    world.drain();
+    let again = up(&world);
+    assert!(before.iter().all(|told| again.get(told.0) == Some(told.1)), "{again:?}");
+    assert!(again.contains_key("state/water/valve"));
+}
+
+#[test]
 fn what_is_retained_can_be_replayed_by_filter() {
     let mut world = World::new();
     world.say("twin/water/junction/report/pressure", "4.0");
