@@ -1,6 +1,6 @@
 //! What to do next for one device: the decisions, without the driver and the clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bus::backoff::Jitter;
@@ -57,6 +57,8 @@ pub(crate) struct Device {
     schedule: Schedule,
     properties: BTreeMap<String, (PropertyConfig, Freshness)>,
     report: BTreeMap<String, Sample>,
+    /// Points whose failure the log has been told of.
+    failing: BTreeSet<String>,
 }
 
 impl Device {
@@ -74,6 +76,7 @@ impl Device {
             schedule: Schedule::new(now + spread),
             properties: BTreeMap::new(),
             report: BTreeMap::new(),
+            failing: BTreeSet::new(),
         }
     }
 
@@ -81,6 +84,7 @@ impl Device {
     /// the schedule.
     pub(crate) fn configure(&mut self, properties: &[PropertyConfig], now: Mono) {
         let mut before = std::mem::take(&mut self.properties);
+        self.failing.clear();
         for property in properties {
             let period = Duration::from_millis(property.poll_ms);
             let mut freshness = match before.remove(&property.name) {
@@ -132,28 +136,41 @@ impl Device {
         }
     }
 
-    /// A batch was read, as far as it was. A value, not an open session, is what ends a series of failures.
-    pub(crate) fn handle_read(&mut self, batch: &[String], mut samples: Samples, now: Now) {
+    /// A batch was read, as far as it was; `missing` is what became of points that are not among the samples, unless
+    /// the session is lost anyway. Returns the points that fail for the first time since they had a value, for the log.
+    /// A value, not an open session, is what ends a series of failures.
+    pub(crate) fn handle_read(
+        &mut self,
+        batch: &[String],
+        mut samples: Samples,
+        missing: Option<&Error>,
+        now: Now,
+    ) -> Vec<(String, Error)> {
+        let mut complaints = Vec::new();
         for name in batch {
-            match samples.take(name) {
-                Some(Reading::Value { value, quality, time }) => {
+            let error = match (samples.take(name), missing) {
+                (Some(Reading::Value { value, quality, time }), _) => {
                     self.backoff.reset();
+                    self.failing.remove(name);
                     self.keep(name, Sample { value, time: time.unwrap_or(now.wall), quality }, now.mono);
+                    continue;
                 }
-                Some(Reading::Failed(Error::BadAddress { .. } | Error::Unsupported(_))) => {
-                    self.quarantine(name)
-                }
-                // The last value grows old: that is all that is known.
-                Some(Reading::Failed(_)) | None => {}
+                (Some(Reading::Failed(error)), _) => error,
+                (None, Some(error)) => error.clone(),
+                (None, None) => continue,
+            };
+            if self.handle_failed(name, &error) {
+                complaints.push((name.clone(), error));
             }
         }
+        complaints
     }
 
-    /// The whole batch failed, but the session lives.
-    pub(crate) fn handle_refused(&mut self, batch: &[String], error: &Error) {
+    /// One point could not be read: its last value grows old, that is all that is known. Returns whether that is news.
+    fn handle_failed(&mut self, name: &str, error: &Error) -> bool {
         match error {
-            Error::BadAddress { point, .. } => self.quarantine(point),
-            Error::Unsupported(_) => batch.iter().for_each(|name| self.quarantine(name)),
+            Error::BadAddress { point, .. } if point != name => return false, // another point's fault
+            Error::BadAddress { .. } | Error::Unsupported(_) => self.quarantine(name),
             Error::Device(_)
             | Error::Expired
             | Error::Transient { .. }
@@ -162,6 +179,7 @@ impl Device {
             | Error::Config(_)
             | Error::Bug(_) => {}
         }
+        self.failing.insert(name.to_owned())
     }
 
     /// A write went well: what the device read back is reported, and the property is read soon.

@@ -53,11 +53,15 @@ fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|n| (*n).to_owned()).collect()
 }
 
+fn read(device: &mut Device, batch: &[String], samples: Samples, now: Now) {
+    device.handle_read(batch, samples, None, now);
+}
+
 #[test]
 fn an_open_device_is_read_in_batches_and_reported() {
     let (mut device, first) = open_device();
     assert_eq!(device.step(ms(first)), Step::Read(names(&["a", "b"])));
-    device.handle_read(&names(&["a", "b"]), samples(&[("a", 1.0), ("b", 2.0)]), at(first));
+    read(&mut device, &names(&["a", "b"]), samples(&[("a", 1.0), ("b", 2.0)]), at(first));
     let expected =
         [("a", 1.0), ("b", 2.0)].map(|(n, v)| (n.to_owned(), sample(v, first, Quality::Good))).into();
     assert_eq!(device.take_report(), expected);
@@ -69,11 +73,11 @@ fn an_open_device_is_read_in_batches_and_reported() {
 fn what_the_driver_leaves_out_turns_bad_and_nothing_is_invented() {
     let (mut device, first) = open_device();
     device.step(ms(first));
-    device.handle_read(&names(&["a", "b"]), samples(&[("a", 1.0)]), at(first));
+    read(&mut device, &names(&["a", "b"]), samples(&[("a", 1.0)]), at(first));
     device.take_report();
     for second in 1..=2 {
         device.step(ms(first + second * 1000));
-        device.handle_read(&names(&["a", "b"]), Samples::default(), at(first + second * 1000));
+        read(&mut device, &names(&["a", "b"]), Samples::default(), at(first + second * 1000));
         assert!(device.take_report().is_empty());
     }
     device.step(ms(first + 3000));
@@ -87,7 +91,7 @@ fn what_the_driver_leaves_out_turns_bad_and_nothing_is_invented() {
 fn values_turn_bad_while_the_session_is_lost() {
     let (mut device, first) = open_device();
     device.step(ms(first));
-    device.handle_read(&names(&["a"]), samples(&[("a", 1.0)]), at(first));
+    read(&mut device, &names(&["a"]), samples(&[("a", 1.0)]), at(first));
     device.take_report();
     device.handle_lost(&Error::Config("nonsense".into()), ms(first + 10));
     assert_eq!(device.step(ms(first + 10)), Step::Wait(Some(ms(first + 3000))));
@@ -125,17 +129,17 @@ fn the_kind_of_an_error_decides_when_the_session_is_opened_again() {
 
 #[test]
 fn waits_grow_to_a_minute_and_start_anew_after_a_reading() {
-    let longest = |tries: u32, read: bool| {
+    let longest = |tries: u32, recovers: bool| {
         let mut longest = Duration::ZERO;
         for seed in 0..40 {
             let mut device = Device::new(Duration::ZERO, ms(0), seed);
             for _ in 0..tries {
                 device.handle_opened();
-                device.handle_read(&names(&["a"]), Samples::default(), at(0));
+                read(&mut device, &names(&["a"]), Samples::default(), at(0));
                 device.handle_lost(&Error::transient("x"), ms(0));
             }
-            if read {
-                device.handle_read(&names(&["a"]), samples(&[("a", 1.0)]), at(0));
+            if recovers {
+                read(&mut device, &names(&["a"]), samples(&[("a", 1.0)]), at(0));
                 device.handle_lost(&Error::transient("x"), ms(0));
             }
             longest = longest.max(device.pause(ms(0)).unwrap());
@@ -153,12 +157,12 @@ fn a_bad_address_leaves_out_one_property_until_it_is_configured_anew() {
     let mut found = samples(&[("b", 2.0)]);
     let point = Point { name: "a".into(), value_type: ValueType::Float, address: () };
     found.failed(&point, Error::BadAddress { point: "a".into(), why: "no such register".into() });
-    device.handle_read(&names(&["a", "b"]), found, at(first));
+    read(&mut device, &names(&["a", "b"]), found, at(first));
     assert_eq!(device.step(ms(first + 4000)), Step::Read(names(&["b"])));
     device.configure(&[property("a", 1000), property("b", 2000)], ms(first + 4100));
     assert_eq!(device.step(ms(first + 4100)), Step::Read(names(&["a"])));
-    device.handle_refused(&names(&["a"]), &Error::Unsupported("reading".into()));
-    device.handle_refused(&names(&["b"]), &Error::Device("busy".into()));
+    let refused = Error::Unsupported("reading".into());
+    device.handle_read(&names(&["a"]), Samples::default(), Some(&refused), at(first));
     assert_eq!(device.step(ms(first + 20_000)), Step::Read(names(&["b"])));
 }
 
@@ -166,7 +170,7 @@ fn a_bad_address_leaves_out_one_property_until_it_is_configured_anew() {
 fn a_new_configuration_keeps_what_did_not_change() {
     let (mut device, first) = open_device();
     device.step(ms(first));
-    device.handle_read(&names(&["a", "b"]), samples(&[("a", 1.0), ("b", 2.0)]), at(first));
+    read(&mut device, &names(&["a", "b"]), samples(&[("a", 1.0), ("b", 2.0)]), at(first));
     device.take_report();
     let moved = PropertyConfig { address: Json::Int(7), ..property("b", 2000) };
     device.configure(&[property("a", 1000), moved], ms(first + 10));
@@ -180,7 +184,7 @@ fn a_new_configuration_keeps_what_did_not_change() {
 fn a_written_property_is_reported_as_read_back_and_read_at_once() {
     let (mut device, first) = open_device();
     device.step(ms(first));
-    device.handle_read(&names(&["a", "b"]), samples(&[("a", 1.0), ("b", 2.0)]), at(first));
+    read(&mut device, &names(&["a", "b"]), samples(&[("a", 1.0), ("b", 2.0)]), at(first));
     device.take_report();
     device.handle_written("b", Some(Value::Int(5)), at(first + 100));
     assert_eq!(device.take_report(), [("b".to_owned(), sample(5.0, first + 100, Quality::Good))].into());
@@ -193,4 +197,26 @@ fn a_crashed_driver_is_left_alone_for_a_while() {
     assert_eq!(device.step(ms(0)), Step::Wait(Some(Mono::ZERO + LONGEST_WAIT)));
     assert_eq!(device.unreachable(), Some("the driver crashed"));
     assert_eq!(device.step(Mono::ZERO + LONGEST_WAIT), Step::Open);
+}
+
+#[test]
+fn the_log_hears_of_a_failure_once_until_a_value_comes() {
+    let (mut device, first) = open_device();
+    let (batch, busy) = (names(&["a", "b"]), Error::Device("busy".into()));
+    let mut complaints =
+        |found: &[(&str, f64)]| device.handle_read(&batch, samples(found), Some(&busy), at(first));
+    assert_eq!(complaints(&[("a", 1.0)]), [("b".to_owned(), busy.clone())]);
+    assert_eq!(complaints(&[("a", 1.0)]), []);
+    assert_eq!(complaints(&[("b", 1.0)]), [("a".to_owned(), busy.clone())]);
+    assert_eq!(complaints(&[]), [("b".to_owned(), busy.clone())]);
+}
+
+#[test]
+fn a_bad_address_in_a_batch_is_one_points_fault() {
+    let (mut device, first) = open_device();
+    device.step(ms(first));
+    let fault = Error::BadAddress { point: "a".into(), why: "no such register".into() };
+    let complaints = device.handle_read(&names(&["a", "b"]), Samples::default(), Some(&fault), at(first));
+    assert_eq!(complaints, [("a".to_owned(), fault)]);
+    assert_eq!(device.step(ms(first + 20_000)), Step::Read(names(&["b"])));
 }

@@ -150,15 +150,19 @@ impl<M: Mapper> Attendant<M> {
             }
         };
         let result = read.unwrap_or_else(|_| Err(Error::Timeout("read".to_owned())));
+        let silent = Error::Device("no value".to_owned());
+        let missing = match &result {
+            Ok(()) => Some(&silent),
+            Err(error) => error.keeps_session().then_some(error),
+        };
         // What was read before the error was read.
-        self.core.handle_read(&batch, samples, self.clock.now());
-        match result {
-            Ok(()) => {}
-            Err(error) if error.keeps_session() => {
-                tracing::debug!(device = %self.device, %error, "not read");
-                self.core.handle_refused(&batch, &error);
-            }
-            Err(error) => self.lost(&error),
+        for (property, error) in self.core.handle_read(&batch, samples, missing, self.clock.now()) {
+            tracing::warn!(device = %self.device, property, %error, "not read");
+        }
+        if let Err(error) = result
+            && !error.keeps_session()
+        {
+            self.lost(&error);
         }
     }
 
