@@ -150,6 +150,9 @@ impl EdgeTwins {
         let served = self.devices.iter().filter(|(_, bound)| bound.mapper.as_ref() == Some(name));
         let devices: Vec<DeviceId> = served.map(|(id, _)| id.clone()).collect();
         for device in &devices {
+            if online {
+                self.rules.settle(device);
+            }
             for id in self.ids_of(device) {
                 if online {
                     self.mapper_came(&id, ks, now)
@@ -164,6 +167,9 @@ impl EdgeTwins {
 
     /// A setting that the device does not have yet is delivered; an actuator is left as it is.
     fn mapper_came(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
+        if let Some(twin) = self.twins.get_mut(id).filter(|twin| twin.is_bad()) {
+            twin.seen = None;
+        }
         if self.is_setting(id) {
             self.arbitrate(id, super::write::Decision::Fresh, ks, now);
         }

@@ -160,6 +160,11 @@ impl Twin {
         all.into_iter().flatten().min()
     }
 
+    pub(super) fn is_bad(&self) -> bool {
+        let sample = self.reported.as_ref().and_then(|reported| reported.sample.as_ref());
+        sample.is_some_and(|sample| sample.quality == Quality::Bad)
+    }
+
     pub(super) fn age(&self, now: Mono) -> Option<Duration> {
         self.seen.map(|at| now.since(at))
     }

@@ -103,6 +103,16 @@ impl Rules {
         self.reading(&source)
     }
 
+    /// The mapper of `device` came: what is read from it and through it begins anew.
+    pub(super) fn settle(&mut self, device: &DeviceId) {
+        for rule in self.running.values_mut() {
+            let reads = rule.inputs.values().any(|(_, id)| id.device == *device);
+            if reads || rule.output.device == *device {
+                rule.state.settle();
+            }
+        }
+    }
+
     fn watch(&mut self, sources: BTreeSet<Source>) -> Vec<Output> {
         let gone: Vec<Source> = self.remote.keys().filter(|s| !sources.contains(s)).cloned().collect();
         let mut outputs = Vec::new();

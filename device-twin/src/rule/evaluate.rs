@@ -31,10 +31,16 @@ pub enum Decision {
     Relinquish,
 }
 
-/// What a rule remembers between evaluations, one entry a predicate.
+/// How long an input without `maxAge` has to be heard of for the first time.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// What a rule remembers between evaluations.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RuleState {
+    /// One entry a predicate.
     memory: Vec<Memory>,
+    /// Since when its inputs have had the chance to be heard.
+    began: Option<Mono>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,11 +58,18 @@ impl RuleState {
     }
 
     pub fn from_latches(latches: impl IntoIterator<Item = bool>) -> Self {
-        Self { memory: latches.into_iter().map(|latched| Memory { latched, since: None }).collect() }
+        let memory = latches.into_iter().map(|latched| Memory { latched, since: None }).collect();
+        Self { memory, began: None }
+    }
+
+    /// Inputs begin anew, after their mapper came: see [`evaluate`].
+    pub fn settle(&mut self) {
+        self.began = None;
     }
 }
 
-/// Decides. Every predicate is looked at, also where the result no longer depends on it, so that what is remembered
+/// Decides. An input that was not heard of yet is not unknown before its `maxAge` has passed: until then the rule holds,
+/// so that a start moves nothing. Every predicate is looked at, also where the result no longer depends on it, so that what is remembered
 /// of one does not hang on another's value.
 pub fn evaluate(
     rule: &RuleSpec,
@@ -64,7 +77,8 @@ pub fn evaluate(
     now: Mono,
     state: &mut RuleState,
 ) -> Decision {
-    let inputs = Inputs { rule, readings };
+    let began = *state.began.get_or_insert(now);
+    let inputs = Inputs { rule, readings, waited: now.since(began) };
     let predicates = rule.predicates();
     state.memory.resize(predicates.len(), Memory::default());
     let truths: Vec<Truth> =
@@ -102,6 +116,7 @@ fn each(parts: &[When], left: &mut IntoIter<Truth>) -> Vec<Truth> {
 struct Inputs<'a> {
     rule: &'a RuleSpec,
     readings: &'a BTreeMap<&'a str, Reading>,
+    waited: Duration,
 }
 
 impl Inputs<'_> {
@@ -191,8 +206,19 @@ impl Inputs<'_> {
         number.is_finite().then_some(number)
     }
 
+    /// Whether an input may still be heard of for the first time.
+    fn is_settling(&self) -> bool {
+        self.rule.inputs.iter().any(|(name, input)| {
+            let unheard = self.readings.get(name.as_str()).is_none_or(|reading| {
+                reading.age.is_none() && (input.max_age.is_some() || reading.quality == Quality::Bad)
+            });
+            unheard && self.waited < input.max_age.map_or(SETTLE, |span| span.0)
+        })
+    }
+
     fn unknown(&self, why: &str) -> Decision {
         match &self.rule.on_unknown {
+            _ if self.is_settling() => Decision::Hold,
             OnUnknown::Hold => Decision::Hold,
             OnUnknown::FailSafe => Decision::FailSafe,
             OnUnknown::Value(value) => Decision::Set { value: value.clone(), cause: why.to_owned() },

@@ -86,6 +86,28 @@ fn a_silent_bad_or_absent_sensor_is_unknown() {
 }
 
 #[test]
+fn an_input_that_was_never_heard_of_is_unknown_when_its_time_is_over() {
+    let rule = rule(&FILL_TANK.replace("onUnknown: hold", "onUnknown: {value: 70}")).unwrap();
+    let mut state = RuleState::default();
+    let mut silent = water(2.5, 60.0, 4.0);
+    silent.get_mut("level").unwrap().age = None;
+    let unknown = Decision::Set { value: Value::Int(70), cause: "adjust: an input is unknown".to_owned() };
+    assert_eq!(evaluate(&rule, &silent, seconds(0), &mut state), Decision::Hold);
+    assert_eq!(evaluate(&rule, &silent, seconds(9), &mut state), Decision::Hold);
+    assert_eq!(evaluate(&rule, &silent, seconds(10), &mut state), unknown);
+    silent.get_mut("level").unwrap().age = Some(Duration::from_secs(11));
+    assert_eq!(
+        evaluate(&rule, &silent, seconds(0), &mut RuleState::default()),
+        unknown,
+        "heard, and too old"
+    );
+    silent.remove("setPoint");
+    assert_eq!(evaluate(&rule, &silent, seconds(10), &mut state), unknown);
+    state.settle();
+    assert_eq!(evaluate(&rule, &silent, seconds(10), &mut state), Decision::Hold);
+}
+
+#[test]
 fn a_restart_keeps_the_hysteresis_and_begins_the_for_anew() {
     let rule = rule(FILL_TANK).unwrap();
     let mut state = RuleState::default();

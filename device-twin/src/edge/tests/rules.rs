@@ -166,9 +166,34 @@ fn on_unknown_fail_safe_moves_the_valve_to_safety() {
     world.put(KEY, json(&FILL.replace("onUnknown: hold", "onUnknown: failSafe")));
     world.here(50.0, 4.0);
     world.level(2.5, 0);
-    assert_eq!(world.positions(), [100.0, 70.0], "first without the level, then with it");
+    assert_eq!(world.positions(), [70.0], "the level had its time to come");
     world.seconds(11);
     assert_eq!(world.positions(), [100.0]);
+}
+
+#[test]
+fn neither_node_nor_mapper_moves_the_valve_by_starting_while_inputs_are_on_their_way() {
+    let mut world = World::ruled();
+    world.put(KEY, json(&FILL.replace("onUnknown: hold", "onUnknown: {value: 5}")));
+    world.here(50.0, 4.0);
+    world.level(2.5, 0);
+    assert_eq!(world.positions(), [70.0]);
+    world.mapper("offline");
+    world.seconds(3);
+    world.mapper("online");
+    world.seconds(2);
+    world.here(70.0, 4.0);
+    world.level(2.5, 0);
+    world.seconds(1);
+    assert_eq!(world.positions(), [70.0], "the mapper may have lost it; never 5");
+    world.restart();
+    world.mapper("online");
+    world.seconds(5);
+    world.here(70.0, 4.0);
+    world.level(2.0, 0);
+    assert_eq!(world.positions(), [90.0]);
+    world.seconds(12);
+    assert_eq!(world.positions(), [5.0], "all are silent");
 }
 
 #[test]
