@@ -1,6 +1,6 @@
 //! What a link does for its owner.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bus::bus::LinkId;
 use bus::{Class, Frame};
@@ -161,6 +161,21 @@ fn a_vanished_peer_is_noticed_by_either_side() {
     drop(relay);
     assert_eq!(edge.next_down(), "no sign of life from the peer");
     assert_eq!(cloud.next_down(), "no sign of life from the peer");
+}
+
+#[test]
+fn a_frame_that_waited_for_a_cut_path_arrives_soon_after_its_return() {
+    let (mut cloud, mut edge) = pair();
+    let relay = Relay::before(cloud.address());
+    let (link, _) = connect_through(&relay, &mut edge, &mut cloud);
+    relay.narrow(1);
+    edge.send(link, Class::State, frame("waits"));
+    std::thread::sleep(Duration::from_secs(9));
+    relay.narrow(0);
+    let back = Instant::now();
+    assert_eq!(cloud.next_frame().payload, "waits");
+    // By then QUIC's own probes are 8 s apart, or 13 s.
+    assert!(back.elapsed() < Duration::from_secs(3), "{:?}", back.elapsed());
 }
 
 #[test]

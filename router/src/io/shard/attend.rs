@@ -12,6 +12,7 @@ use super::config::{JOIN_LIFETIME, LINK_WINDOW, MAX_STREAMS};
 use super::congestion::lift_window;
 use super::event_loop::EventLoop;
 use super::link::{CloseCode, Link, Phase, Up, dial_error, down_reason};
+use super::silence::Silence;
 use super::streams::{PeerFault, Streams};
 use super::{DialError, Event, Lane, STOPPING};
 use crate::io::tls::identity_of;
@@ -33,7 +34,9 @@ impl EventLoop {
         self.take_packets(&mut link, now);
         self.exchange_frames(&mut link, now);
         self.say_goodbye(&mut link, now);
+        link.break_silence(now);
         self.transmit(&mut link, now);
+        link.observe(now);
         self.serve_endpoint(&mut link);
         if link.connection.is_drained() {
             return self.forget(&link);
@@ -139,7 +142,8 @@ impl EventLoop {
             self.links.name(lane, node.clone(), link.handle);
         }
         let remote = link.remote();
-        link.phase = Phase::Up(Up { lane, peer: peer.clone(), streams, until: None });
+        link.phase =
+            Phase::Up(Up { lane, peer: peer.clone(), streams, until: None, silence: Silence::default() });
         self.owner.tell(Event::Up { link: link.id, attempt, peer, remote, lane });
     }
 

@@ -8,6 +8,7 @@ use bus::{Class, Frame, NodeId};
 use quinn_proto::{Connection, ConnectionError, ConnectionHandle, TransportErrorCode, VarInt};
 
 use super::congestion::lift_window;
+use super::silence::Silence;
 use super::streams::{Queued, Streams};
 use super::{DialError, Lane};
 use crate::io::tls::Verdict;
@@ -75,6 +76,7 @@ pub(super) struct Up {
     pub(super) streams: Streams,
     /// A join must be over by then.
     pub(super) until: Option<Instant>,
+    pub(super) silence: Silence,
 }
 
 /// One connection.
@@ -111,7 +113,7 @@ impl Link {
     pub(super) fn deadline(&mut self) -> Option<Instant> {
         let own = match &self.phase {
             Phase::Dialing { until, .. } | Phase::Accepting { until } => Some(*until),
-            Phase::Up(up) => up.until,
+            Phase::Up(up) => [up.until, up.silence.deadline()].into_iter().flatten().min(),
             Phase::Gone => None,
         };
         [self.connection.poll_timeout(), own].into_iter().flatten().min()
@@ -123,6 +125,24 @@ impl Link {
             Phase::Dialing { until, .. } | Phase::Accepting { until } => *until <= now,
             Phase::Up(up) => up.until.is_some_and(|until| until <= now),
             Phase::Gone => false,
+        }
+    }
+
+    /// Knocks at a silent peer, if it is time.
+    pub(super) fn break_silence(&mut self, now: Instant) {
+        if let Phase::Up(up) = &mut self.phase
+            && up.silence.knock(now)
+        {
+            self.connection.ping();
+        }
+    }
+
+    /// Notes what the turn brought and sent.
+    pub(super) fn observe(&mut self, now: Instant) {
+        if let Phase::Up(up) = &mut self.phase
+            && up.lane == Lane::Bus
+        {
+            up.silence.observe(&self.connection.stats(), now);
         }
     }
 

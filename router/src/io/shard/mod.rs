@@ -20,7 +20,7 @@
 //! connection.
 //!
 //! Files: `config` (bounds), `event_loop` (the thread), `attend` (a connection's turn), `links` and `link` (connections), `streams` (frames), `packets`,
-//! `congestion`, `timers`, `reset` (after a crash), `owner` (the two queues), `stats`.
+//! `congestion`, `silence`, `timers`, `reset` (after a crash), `owner` (the two queues), `stats`.
 
 mod attend;
 mod config;
@@ -31,6 +31,7 @@ mod links;
 mod owner;
 mod packets;
 mod reset;
+mod silence;
 mod stats;
 mod streams;
 mod timers;
