@@ -29,6 +29,7 @@ pub(super) struct Edge {
 }
 
 pub(super) struct World {
+    seed: u64,
     pub(super) cloud: Host<Feed, FeedOutput>,
     pub(super) edges: Vec<Edge>,
     pub(super) now: Now,
@@ -50,6 +51,15 @@ pub(super) fn key(text: &str) -> Key {
     Key::new(text).unwrap()
 }
 
+/// A failure names what repeats it.
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the world of seed {}", self.seed);
+        }
+    }
+}
+
 impl World {
     pub(super) fn new(seed: u64, edges: usize) -> Self {
         let mut rng = Jitter::new(seed);
@@ -60,7 +70,7 @@ impl World {
         let now = Now { mono: Mono(1), wall: UnixMillis(0) };
         let history = BTreeMap::new();
         let mut world =
-            Self { cloud, edges, now, rng, counter: 0, term, history, resyncs: 0, incarnations: 0 };
+            Self { seed, cloud, edges, now, rng, counter: 0, term, history, resyncs: 0, incarnations: 0 };
         world.remember();
         world
     }
