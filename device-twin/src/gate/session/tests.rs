@@ -301,3 +301,42 @@ fn nothing_is_taken_from_a_closed_session() {
     assert_eq!(drain(&mut session), (vec![], vec![]));
     assert!(!session.wants_bytes() && !session.wants_delivery());
 }
+
+mod any_bytes {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Packets that begin rightly and go on at random.
+    fn packet() -> impl Strategy<Value = Vec<u8>> {
+        (any::<u8>(), proptest::collection::vec(any::<u8>(), 0..40)).prop_map(|(first, body)| {
+            let flags = if matches!(first >> 4, 6 | 8 | 10) { 2 } else { 0 };
+            let first = if first >> 4 == 3 { first } else { first & 0xf0 | flags };
+            [&[first, u8::try_from(body.len()).unwrap()], &body[..]].concat()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn no_bytes_make_a_session_panic_or_go_on_after_its_end(
+            five in any::<bool>(),
+            packets in proptest::collection::vec(packet(), 1..20),
+            chunk in 1..64usize,
+        ) {
+            let mut session = if five { open_5(vec![]) } else { open_3() };
+            for bytes in packets.concat().chunks(chunk) {
+                if session.wants_delivery() {
+                    session.handle_delivery(&delivery("x", Qos::ExactlyOnce, None), Mono::ZERO);
+                }
+                session.handle_bytes(bytes, Mono::ZERO);
+            }
+            session.handle_gone(Mono::ZERO);
+            let (outputs, _) = drain(&mut session);
+            let closes = outputs.iter().filter(|o| matches!(o, Output::Close(_))).count();
+            prop_assert_eq!(closes, 1);
+            prop_assert!(matches!(outputs.last(), Some(Output::Close(_))));
+        }
+    }
+}
