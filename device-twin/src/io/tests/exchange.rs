@@ -192,6 +192,29 @@ async fn nothing_is_lost_or_reordered_under_load() {
 }
 
 #[tokio::test]
+async fn large_messages_do_not_push_small_ones_out() {
+    // More than a filter's log holds (three segments of 64 KiB), less than a client's queue (8 MiB).
+    const ROUNDS: usize = 30;
+    let world = World::new().await;
+    let mut subscriber = Client::new(world.address(), Version::Three, "subscriber").await;
+    for filter in ["#", "+/size"] {
+        subscriber.subscribe(filter, AtLeastOnce).await;
+    }
+    let large = "x".repeat(100_000);
+    for round in 0..ROUNDS {
+        for payload in [&large, "", &round.to_string(), &large[..60_000]] {
+            world.publish("any/size", payload, false).await;
+        }
+    }
+    let mut lengths: Vec<usize> =
+        subscriber.messages(8 * ROUNDS).await.iter().map(|m| m.payload.len()).collect();
+    lengths.sort_unstable();
+    let count = |length: usize| lengths.iter().filter(|l| **l == length).count();
+    assert_eq!([0, 60_000, 100_000].map(count), [2 * ROUNDS; 3]);
+    assert_eq!(world.broker.stats().out_of_turn, 0);
+}
+
+#[tokio::test]
 async fn shutdown_tells_the_clients_and_frees_the_port() {
     let world = World::new().await;
     let mut five = Raw::connected_5(world.address(), "five").await;
