@@ -3,7 +3,7 @@
 //! | task | owns | ends |
 //! |---|---|---|
 //! | `switchboard` | the hub, the link to rumqttd's router | when all others have |
-//! | `acceptor` | the listener, all client tasks | at [`BrokerHandle::shutdown`], or when the last handle is dropped |
+//! | `acceptor` | the listener, all client tasks | at [`BrokerHandle::shutdown`], when the last handle is dropped, or after the switchboard; then the events end |
 //! | one per client | socket and session | with its connection; a panic there costs that connection alone |
 
 use std::collections::BTreeMap;
@@ -219,7 +219,7 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    /// `stop` changes, or its sender goes with the last handle; it is held until all is closed.
+    /// Until `stop` changes, or its sender goes with the last handle; it is held until all is closed.
     async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut last = 0;
         loop {
@@ -236,6 +236,7 @@ impl Acceptor {
                 },
                 Some(done) = self.clients.join_next_with_id() => self.bury(done).await,
                 _ = stop.changed() => break,
+                () = self.shared.requests.closed() => break,
             }
         }
         self.close_all().await;
