@@ -67,6 +67,8 @@ pub enum Output {
     PeerDown { peer: NodeId, link: LinkId },
     /// The peer newly asked for `filter`: replay what is retained for it.
     Wanted { peer: NodeId, filter: Filter },
+    /// A peer published on a guarded topic: pass it on with [`Bus::relay`] if the peer may speak there.
+    Offered { from: NodeId, message: Message },
     /// Close this link.
     Close { link: LinkId, why: CloseReason },
 }
@@ -114,6 +116,9 @@ enum Packet {
     Publish {
         #[n(0)]
         message: Message,
+        /// On the sender's clock.
+        #[n(1)]
+        sent: UnixMillis,
     },
 }
 
@@ -125,6 +130,36 @@ pub struct ClockOffset {
     pub uncertainty: Duration,
 }
 
+/// A peer's wall clock against our monotonic one, so that a jump of our own wall clock changes nothing.
+#[derive(Debug, Clone, Copy)]
+struct PeerClock {
+    /// Its wall clock when our monotonic one was zero, in milliseconds; may be far off and even negative.
+    at_zero_ms: i64,
+    uncertainty: Duration,
+}
+
+/// A message from the future by more than this, beyond the clock's uncertainty: the peer's clock has jumped.
+const CLOCK_SLACK: Duration = Duration::from_secs(1);
+
+impl PeerClock {
+    fn now_ms(self, now: Mono) -> i64 {
+        self.at_zero_ms.saturating_add(i64::try_from(now.0 / 1000).unwrap_or(i64::MAX))
+    }
+
+    /// How long ago `sent` was; `None` if the clocks contradict each other.
+    fn since(self, sent: UnixMillis, now: Mono) -> Option<Duration> {
+        let sent = i64::try_from(sent.0).ok()?;
+        let passed = self.now_ms(now).saturating_sub(sent);
+        match u64::try_from(passed) {
+            Ok(passed) => Some(Duration::from_millis(passed)),
+            Err(_) => {
+                let ahead = Duration::from_millis(passed.unsigned_abs());
+                (ahead <= self.uncertainty + CLOCK_SLACK).then_some(Duration::ZERO)
+            }
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Peer {
     link: LinkId,
@@ -134,7 +169,7 @@ struct Peer {
 #[derive(Debug)]
 enum Phase {
     Greeting,
-    Up { wants: BTreeSet<Filter>, clock: Option<ClockOffset>, next_clock: Mono },
+    Up { wants: BTreeSet<Filter>, clock: Option<PeerClock>, next_clock: Mono },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -160,6 +195,8 @@ pub struct Bus {
     links: BTreeMap<LinkId, NodeId>,
     /// Who asked for a filter: nobody is never stored.
     holders: BTreeMap<Filter, BTreeSet<Holder>>,
+    /// What peers publish under it is not passed on unasked.
+    guarded: Option<Filter>,
     outputs: VecDeque<Output>,
     stats: Stats,
 }
@@ -172,9 +209,15 @@ impl Bus {
             peers: BTreeMap::new(),
             links: BTreeMap::new(),
             holders: BTreeMap::new(),
+            guarded: None,
             outputs: VecDeque::new(),
             stats: Stats::default(),
         }
+    }
+
+    /// From now on, what peers publish under `filter` comes out as [`Output::Offered`] instead of being passed on.
+    pub fn guard(&mut self, filter: Filter) {
+        self.guarded = Some(filter);
     }
 
     pub fn stats(&self) -> Stats {
@@ -197,8 +240,15 @@ impl Bus {
         self.links.get(&link).filter(|peer| self.link_of(peer) == Some(link))
     }
 
-    /// The best estimate of a peer's clock on the present link.
-    pub fn clock_of(&self, peer: &NodeId) -> Option<ClockOffset> {
+    /// The best estimate of a peer's clock on the present link, against ours as it stands now.
+    pub fn clock_of(&self, peer: &NodeId, now: Now) -> Option<ClockOffset> {
+        let clock = self.peer_clock(peer)?;
+        let ours = i64::try_from(now.wall.0).unwrap_or(i64::MAX);
+        let offset_ms = clock.now_ms(now.mono).saturating_sub(ours);
+        Some(ClockOffset { offset_ms, uncertainty: clock.uncertainty })
+    }
+
+    fn peer_clock(&self, peer: &NodeId) -> Option<PeerClock> {
         match &self.peers.get(peer)?.phase {
             Phase::Up { clock, .. } => *clock,
             Phase::Greeting => None,
@@ -263,7 +313,7 @@ impl Bus {
             }
             Packet::ClockTell { asked_at, wall } => self.learn_clock(peer, Mono(asked_at), wall, now),
             Packet::Interest { add, remove } => self.learn_interest(peer, add, remove)?,
-            Packet::Publish { message } => self.pass_on(Some(peer), message),
+            Packet::Publish { message, sent } => self.take(peer, message, sent, now),
         }
         Ok(())
     }
@@ -298,9 +348,20 @@ impl Bus {
         // A peer that lies about `asked_at` harms nobody but the estimate of its own clock.
         let round_trip = now.mono.since(asked_at);
         let half = i64::try_from(round_trip.as_millis() / 2).unwrap_or(i64::MAX);
-        let offset_ms = (wall.0 as i64).saturating_add(half).saturating_sub(now.wall.0 as i64);
+        let told = i64::try_from(wall.0).unwrap_or(i64::MAX).saturating_add(half);
+        let at_zero_ms = told.saturating_sub(i64::try_from(now.mono.0 / 1000).unwrap_or(i64::MAX));
         if let Some(Peer { phase: Phase::Up { clock, .. }, .. }) = self.peers.get_mut(peer) {
-            *clock = Some(ClockOffset { offset_ms, uncertainty: round_trip / 2 });
+            *clock = Some(PeerClock { at_zero_ms, uncertainty: round_trip / 2 });
+        }
+    }
+
+    fn take(&mut self, peer: &NodeId, mut message: Message, sent: UnixMillis, now: Now) {
+        let hop = self.peer_clock(peer).and_then(|clock| clock.since(sent, now.mono));
+        message.travelled = message.travelled.zip(hop).map(|(before, hop)| before.saturating_add(hop));
+        if self.guarded.as_ref().is_some_and(|filter| filter.matches(&message.topic)) {
+            self.outputs.push_back(Output::Offered { from: peer.clone(), message });
+        } else {
+            self.pass_on(Some(peer), message, now);
         }
     }
 
@@ -383,18 +444,23 @@ impl Bus {
     }
 
     /// Somebody here published.
-    pub fn publish(&mut self, message: Message) {
-        self.pass_on(None, message);
+    pub fn publish(&mut self, message: Message, now: Now) {
+        self.pass_on(None, message, now);
+    }
+
+    /// Passes on what `from` had [`Output::Offered`].
+    pub fn relay(&mut self, from: &NodeId, message: Message, now: Now) {
+        self.pass_on(Some(from), message, now);
     }
 
     /// Sends one message to one peer, whatever it asked for: the replay after [`Output::Wanted`].
-    pub fn send_to(&mut self, peer: &NodeId, message: Message) {
+    pub fn send_to(&mut self, peer: &NodeId, message: Message, now: Now) {
         if let Some(link) = self.link_of(peer) {
-            self.send(link, Class::Event, &Packet::Publish { message });
+            self.send(link, Class::Event, &Packet::Publish { message, sent: now.wall });
         }
     }
 
-    fn pass_on(&mut self, from: Option<&NodeId>, message: Message) {
+    fn pass_on(&mut self, from: Option<&NodeId>, message: Message, now: Now) {
         let mut targets = BTreeSet::new();
         let mut local = false;
         for (_, holders) in self.holders.iter().filter(|(filter, _)| filter.matches(&message.topic)) {
@@ -412,7 +478,7 @@ impl Bus {
         }
         for peer in targets {
             self.stats.forwarded += 1;
-            self.send_to(&peer, message.clone());
+            self.send_to(&peer, message.clone(), now);
         }
         if local && message.origin != self.me {
             self.stats.delivered += 1;

@@ -1,13 +1,13 @@
 //! The cloud: bus, feed, twins and controllers in one cycle.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
 use bus::bus::{LinkId, Role};
 use bus::token::{CaHash, JoinToken};
-use bus::twin::DeviceId;
-use bus::{Bus, Channel, Class, Frame, Identity, Message, Mono, NodeId, NodeKind, Now, Value};
+use bus::twin::{DeviceId, TwinTopic};
+use bus::{Bus, Channel, Class, Filter, Frame, Identity, Message, Mono, NodeId, NodeKind, Now, Topic, Value};
 use controller::binding::Binder;
 use controller::cluster::EstablishError;
 use controller::join::{CsrError, Signed};
@@ -52,6 +52,9 @@ pub struct Cloud {
     feed: Feed,
     twins: CloudTwins,
     interest: Interest,
+    /// The newest version of each reported value that went straight from site to site: the copy that comes later
+    /// through the outbox is not sent again. Bounded by the properties that the catalog knows.
+    relayed: BTreeMap<Topic, u64>,
     /// Said in the present cycle.
     said: VecDeque<Output>,
     started: bool,
@@ -77,12 +80,15 @@ impl Cloud {
         let binder = Binder::load(&keyspace);
         binder.reconcile_all(&mut keyspace);
         let me = cluster.cloud_id();
+        let mut bus = Bus::new(me.clone(), Role::Hub);
+        bus.guard(guarded());
         let mut twins = CloudTwins::new();
         twins.load(&mut keyspace, now);
         Ok(Self {
-            bus: Bus::new(me.clone(), Role::Hub),
+            bus,
             journal: Journal::new(loaded),
             interest: Interest::default(),
+            relayed: BTreeMap::new(),
             said: VecDeque::new(),
             started: false,
             feed: Feed::load(&mut keyspace, seed),
@@ -107,7 +113,7 @@ impl Cloud {
             Input::Join { link, request } => self.handle_join(link, &request, now),
             Input::Mqtt { ticket, topic, payload, retain } => {
                 if topic.as_str().starts_with("mesh/") {
-                    self.bus.publish(Message { topic, payload, retain, origin: self.me.clone() });
+                    self.bus.publish(Message::new(topic, payload, retain, self.me.clone()), now);
                     self.said.extend(ticket.map(Output::Accept));
                 } else {
                     self.twins.handle_mqtt(ticket, &topic, &payload, &mut self.keyspace, now);
@@ -180,7 +186,7 @@ impl Cloud {
             } else if let Some(output) = self.feed.poll_output() {
                 self.on_feed(output, now);
             } else if let Some(output) = self.twins.poll_output() {
-                self.on_twins(output);
+                self.on_twins(output, now);
             } else {
                 return;
             }
@@ -191,6 +197,8 @@ impl Cloud {
         use bus::bus::Output as FromBus;
         match output {
             FromBus::Send { link, class, frame } => self.said.push_back(Output::Send { link, class, frame }),
+            // What is said here of twins is said by the twins here.
+            FromBus::Deliver(message) if TwinTopic::parse(&message.topic).is_some() => {}
             FromBus::Deliver(Message { topic, payload, retain, .. }) => {
                 self.said.push_back(Output::Publish { topic, payload, retain, expiry: None });
             }
@@ -204,10 +212,10 @@ impl Cloud {
             }
             FromBus::Wanted { peer, filter } => {
                 for Publish { topic, payload, retain, .. } in self.twins.retained(&filter) {
-                    let message = Message { topic, payload, retain, origin: self.me.clone() };
-                    self.bus.send_to(&peer, message);
+                    self.bus.send_to(&peer, Message::new(topic, payload, retain, self.me.clone()), now);
                 }
             }
+            FromBus::Offered { from, message } => self.on_offer(&from, message, now),
             FromBus::Close { link, why } => self.said.push_back(Output::Close { link, why: why.to_string() }),
         }
     }
@@ -250,16 +258,26 @@ impl Cloud {
         self.say_overlay();
     }
 
-    fn on_twins(&mut self, output: FromTwins) {
+    /// A report straight from its edge: fresher than the copy that comes through the outbox, and it says its age.
+    fn on_offer(&mut self, from: &NodeId, message: Message, now: Now) {
+        let Some(TwinTopic::Reported { device, .. }) = TwinTopic::parse(&message.topic) else { return };
+        if message.origin != *from || !self.twins.speaks_for(&from.name, &device) {
+            return self.note(format!("{from} spoke for {device}, which is not its own: not passed on"));
+        }
+        if let Some(rev) = rev_of(&message.payload) {
+            self.relayed.insert(message.topic.clone(), rev);
+        }
+        self.bus.relay(from, message, now);
+    }
+
+    fn on_twins(&mut self, output: FromTwins, now: Now) {
         match output {
             FromTwins::Publish(Publish { topic, payload, retain, expiry }) => {
-                let message = Message {
-                    topic: topic.clone(),
-                    payload: payload.clone(),
-                    retain,
-                    origin: self.me.clone(),
-                };
-                self.bus.publish(message);
+                let newest = self.relayed.get(&topic);
+                if newest.is_none() || newest < rev_of(&payload).as_ref() {
+                    let message = Message::new(topic.clone(), payload.clone(), retain, self.me.clone());
+                    self.bus.publish(message, now);
+                }
                 self.said.push_back(Output::Publish { topic, payload, retain, expiry });
             }
             FromTwins::Accept(ticket) => self.said.push_back(Output::Accept(ticket)),
@@ -415,6 +433,17 @@ impl Cloud {
     fn note(&mut self, text: String) {
         self.said.push_back(Output::Note(text));
     }
+}
+
+/// Only the edge that has a device speaks for it.
+#[expect(clippy::expect_used, reason = "a constant")]
+fn guarded() -> Filter {
+    Filter::new("twin/#").expect("a valid filter")
+}
+
+/// The version within its edge's incarnation; what is no reported value has none.
+fn rev_of(payload: &[u8]) -> Option<u64> {
+    serde_json::from_slice::<device_twin::twin::ReportedBody>(payload).ok().map(|body| body.rev)
 }
 
 fn nodes_of(keyspace: &Keyspace) -> Vec<Key> {

@@ -127,7 +127,7 @@ impl Edge {
             Input::Join { link, .. } => self.close(link, "an edge takes no joins"),
             Input::Mqtt { ticket, topic, payload, retain } => {
                 if topic.as_str().starts_with("mesh/") {
-                    self.bus.publish(Message { topic, payload, retain, origin: self.identity.node.clone() });
+                    self.bus.publish(Message::new(topic, payload, retain, self.identity.node.clone()), now);
                     self.said.extend(ticket.map(Output::Accept));
                 } else {
                     self.twins.handle_publish(ticket, &topic, &payload, &mut self.keyspace, now);
@@ -148,7 +148,7 @@ impl Edge {
         match frame.channel {
             Channel::Bus => {
                 self.bus.handle_frame(link, &frame.payload, now);
-                self.twins.handle_clock(self.bus.clock_of(&self.cloud), &mut self.keyspace, now);
+                self.twins.handle_clock(self.bus.clock_of(&self.cloud, now), &mut self.keyspace, now);
             }
             Channel::Metadata if self.bus.link_of(&self.cloud) == Some(link) => {
                 self.replica.handle_frame(&frame.payload, &mut self.keyspace, now);
@@ -202,6 +202,8 @@ impl Edge {
             FromBus::PeerUp { .. } | FromBus::PeerDown { .. } => {}
             // What this edge has to say about its twins goes up through the outbox, asked for or not.
             FromBus::Wanted { .. } => {}
+            // Nothing is guarded at an edge: its one peer is the cloud.
+            FromBus::Offered { .. } => {}
             FromBus::Close { link, why } => self.said.push_back(Output::Close { link, why: why.to_string() }),
         }
     }
@@ -212,7 +214,8 @@ impl Edge {
             if self.twins.catalog().device(twin.device()).is_some() {
                 return; // The cloud's echo of what this edge itself reported.
             }
-            self.twins.handle_remote(&message.topic, &message.payload, &mut self.keyspace, now);
+            let Message { topic, payload, travelled, .. } = &message;
+            self.twins.handle_remote(topic, payload, *travelled, &mut self.keyspace, now);
         }
         let Message { topic, payload, retain, .. } = message;
         self.said.push_back(Output::Publish { topic, payload, retain, expiry: None });
@@ -228,9 +231,7 @@ impl Edge {
             }
             ReplicaOutput::Changed(keys) => self.on_metadata(&keys, now),
             ReplicaOutput::Resynced => {
-                self.note(
-                    "copied anew from the cloud, which may have been restored: saying everything again",
-                );
+                self.note("metadata copied anew from the cloud, which is told everything again");
                 self.twins.handle_resynced(now);
             }
             ReplicaOutput::Misbehaved(why) => {
@@ -251,6 +252,11 @@ impl Edge {
     fn on_twins(&mut self, output: FromTwins, now: Now) {
         match output {
             FromTwins::Publish(Publish { topic, payload, retain, expiry }) => {
+                if let Some(TwinTopic::Reported { .. }) = TwinTopic::parse(&topic) {
+                    let message =
+                        Message::new(topic.clone(), payload.clone(), retain, self.identity.node.clone());
+                    self.bus.publish(message, now);
+                }
                 self.said.push_back(Output::Publish { topic, payload, retain, expiry });
             }
             FromTwins::Up { class, key, payload } => {
@@ -267,7 +273,7 @@ impl Edge {
 
     fn answer(&mut self, request: AdminRequest, now: Now) -> AdminResponse {
         match request {
-            AdminRequest::Status => Ok(self.status()),
+            AdminRequest::Status => Ok(self.status(now)),
             AdminRequest::Twins { device } => admin::twins(self.twins.views(now), device.as_ref()),
             AdminRequest::CreateToken { .. }
             | AdminRequest::ListNodes
@@ -278,9 +284,9 @@ impl Edge {
         }
     }
 
-    fn status(&self) -> serde_json::Value {
+    fn status(&self, now: Now) -> serde_json::Value {
         let connected = self.bus.link_of(&self.cloud).is_some();
-        let clock = self.bus.clock_of(&self.cloud);
+        let clock = self.bus.clock_of(&self.cloud, now);
         json!({
             "node": self.identity.to_string(),
             "cloud": { "name": self.cloud.to_string(), "connected": connected,

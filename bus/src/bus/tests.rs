@@ -16,7 +16,7 @@ fn filter(text: &str) -> Filter {
 }
 
 fn message(topic: &str, origin: &NodeId) -> Message {
-    Message { topic: Topic::new(topic).unwrap(), payload: "x".into(), retain: false, origin: origin.clone() }
+    Message::new(Topic::new(topic).unwrap(), "x".into(), false, origin.clone())
 }
 
 /// A star: node 0 is the hub, link n joins hub and node n.
@@ -78,7 +78,7 @@ fn a_message_reaches_those_who_asked_and_nobody_else() {
     star.nodes[2].subscribe(&filter("mesh/#"));
     star.run();
     let a = edge("a");
-    star.nodes[1].publish(message("mesh/x", &a));
+    star.nodes[1].publish(message("mesh/x", &a), now(0));
     star.run();
     assert_eq!(star.delivered(), [(2, "mesh/x".to_owned())]);
     assert_eq!(star.nodes[0].stats().forwarded, 1);
@@ -89,7 +89,7 @@ fn a_message_reaches_those_who_asked_and_nobody_else() {
 fn a_leaf_that_nobody_listens_to_sends_nothing() {
     let mut star = Star::new(&["a", "b"]);
     (1..=2).for_each(|n| star.link(n, n as u64));
-    star.nodes[1].publish(message("mesh/x", &edge("a")));
+    star.nodes[1].publish(message("mesh/x", &edge("a")), now(0));
     assert_eq!(star.nodes[1].poll_output(), None);
 }
 
@@ -101,7 +101,7 @@ fn interest_is_taken_back_with_the_last_subscriber() {
     star.run();
     star.nodes[2].unsubscribe(&filter("mesh/#"));
     star.run();
-    star.nodes[1].publish(message("mesh/x", &edge("a")));
+    star.nodes[1].publish(message("mesh/x", &edge("a")), now(0));
     assert_eq!(star.nodes[1].poll_output(), None);
 }
 
@@ -114,10 +114,10 @@ fn a_subscriber_that_reconnects_is_asked_for_again() {
     star.nodes[0].handle_link_down(LinkId(2), now(1));
     star.nodes[2].handle_link_down(LinkId(2), now(1));
     star.run();
-    star.nodes[1].publish(message("mesh/lost", &edge("a")));
+    star.nodes[1].publish(message("mesh/lost", &edge("a")), now(0));
     star.run();
     star.link(2, 102);
-    star.nodes[1].publish(message("mesh/x", &edge("a")));
+    star.nodes[1].publish(message("mesh/x", &edge("a")), now(0));
     star.run();
     assert_eq!(star.delivered(), [(2, "mesh/x".to_owned())]);
 }
@@ -159,7 +159,7 @@ fn bytes_that_are_no_packet_close_the_link_and_only_that() {
 fn the_peers_clock_is_known_within_half_a_round_trip() {
     let mut star = Star::new(&["a"]);
     star.link(1, 1);
-    let clock = star.nodes[1].clock_of(&star.nodes[0].me.clone()).unwrap();
+    let clock = star.nodes[1].clock_of(&star.nodes[0].me.clone(), now(10)).unwrap();
     assert!(clock.offset_ms.unsigned_abs() <= 10, "{clock:?}");
     assert!(clock.uncertainty <= Duration::from_millis(5));
 }
@@ -171,4 +171,58 @@ fn a_newly_wanted_filter_is_told_to_the_shell_for_replay() {
     star.nodes[1].subscribe(&filter("twin/#"));
     star.run();
     assert!(star.seen.contains(&(0, Output::Wanted { peer: edge("a"), filter: filter("twin/#") })));
+}
+
+/// A message from `a` that the hub gets `delay_ms` after it was sent.
+fn relayed_after(delay_ms: u64) -> Message {
+    let mut star = Star::new(&["a", "b"]);
+    (1..=2).for_each(|n| star.link(n, n as u64));
+    star.nodes[2].subscribe(&filter("mesh/#"));
+    star.run();
+    star.nodes[1].publish(message("mesh/x", &edge("a")), now(20));
+    let Some(Output::Send { link, frame, .. }) = star.nodes[1].poll_output() else { panic!("sent") };
+    star.nodes[0].handle_frame(link, &frame.payload, now(20 + delay_ms));
+    let Some(Output::Send { link, frame, .. }) = star.nodes[0].poll_output() else { panic!("passed on") };
+    star.nodes[2].handle_frame(link, &frame.payload, now(20 + delay_ms));
+    let Some(Output::Deliver(message)) = star.nodes[2].poll_output() else { panic!("delivered") };
+    message
+}
+
+#[test]
+fn a_message_that_waited_for_its_link_says_so() {
+    let near = |delay_ms: u64| {
+        let travelled = relayed_after(delay_ms).travelled.unwrap();
+        travelled.abs_diff(Duration::from_millis(delay_ms)) <= Duration::from_millis(20)
+    };
+    assert!(near(0));
+    assert!(near(30_000));
+}
+
+#[test]
+fn a_peer_whose_clock_contradicts_itself_gives_no_travel_time() {
+    let clock = PeerClock { at_zero_ms: 1_000_000, uncertainty: Duration::from_millis(5) };
+    assert_eq!(clock.since(UnixMillis(1_000_000), Mono(7_000_000)), Some(Duration::from_secs(7)));
+    assert_eq!(clock.since(UnixMillis(1_007_500), Mono(7_000_000)), Some(Duration::ZERO));
+    assert_eq!(clock.since(UnixMillis(1_060_000), Mono(7_000_000)), None);
+}
+
+#[test]
+fn a_guarded_topic_is_passed_on_only_by_leave() {
+    let mut star = Star::new(&["a", "b"]);
+    star.nodes[0].guard(filter("twin/#"));
+    (1..=2).for_each(|n| star.link(n, n as u64));
+    star.nodes[2].subscribe(&filter("twin/#"));
+    star.run();
+    star.nodes[1].publish(message("twin/x", &edge("a")), now(0));
+    star.run();
+    let offered = star.seen.iter().find_map(|(at, output)| {
+        let Output::Offered { from, message } = output else { return None };
+        (*at == 0).then(|| (from.clone(), message.clone()))
+    });
+    let (from, message) = offered.expect("offered to the hub's shell");
+    assert_eq!(from, edge("a"));
+    assert_eq!(star.delivered(), []);
+    star.nodes[0].relay(&from, message, now(0));
+    star.run();
+    assert_eq!(star.delivered(), [(2, "twin/x".to_owned())]);
 }

@@ -32,7 +32,7 @@ impl CloudTwins {
     }
 
     /// Whether `edge` may speak about `device`.
-    fn speaks_for(&mut self, edge: &Name, device: &DeviceId) -> bool {
+    pub fn speaks_for(&mut self, edge: &Name, device: &DeviceId) -> bool {
         let bound = self.catalog.device(device).is_some_and(|info| info.node.as_ref() == Some(edge));
         self.stats.foreign += u64::from(!bound);
         bound

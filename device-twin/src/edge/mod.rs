@@ -209,9 +209,17 @@ impl EdgeTwins {
         self.twins.get(id).is_some_and(|twin| twin.waiting.is_some())
     }
 
-    /// A message of the mesh on a topic that was asked for with [`Output::Watch`].
-    pub fn handle_remote(&mut self, topic: &Topic, payload: &[u8], ks: &mut Keyspace, now: Now) {
-        for rule in self.rules.take_remote(topic, payload, now) {
+    /// A message of the mesh on a topic that was asked for with [`Output::Watch`]. What `travelled` long is so much
+    /// older; without a known travel time its age is not known either.
+    pub fn handle_remote(
+        &mut self,
+        topic: &Topic,
+        payload: &[u8],
+        travelled: Option<Duration>,
+        ks: &mut Keyspace,
+        now: Now,
+    ) {
+        for rule in self.rules.take_remote(topic, payload, travelled, now) {
             self.run_rule(&rule, ks, now);
         }
     }

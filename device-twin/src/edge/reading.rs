@@ -1,7 +1,7 @@
 //! Reports of mappers, and what silence means.
 
 use bus::twin::ReportBody;
-use bus::{Now, Quality, Sample};
+use bus::{Mono, Now, Quality, Sample};
 use metadata::Keyspace;
 use std::time::Duration;
 
@@ -28,7 +28,10 @@ impl EdgeTwins {
         let Sample { value, time, quality } = body.into_sample(now.wall);
         let (value, trust) = property.check_reported(value).map_err(|why| explain(&why))?;
         let sample = Sample { value, time, quality: quality.min(trust) };
-        let is_first = twin.seen.replace(now.mono).is_none();
+        // A mapper that reconnects says its last reading again, however old it is.
+        let age = now.wall.since(time);
+        let read_at = Mono(now.mono.0.saturating_sub(u64::try_from(age.as_micros()).unwrap_or(u64::MAX)));
+        let is_first = twin.seen.replace(twin.seen.map_or(read_at, |seen| seen.max(read_at))).is_none();
         let old = twin.reported.as_ref().and_then(|reported| reported.sample.as_ref());
         let unchanged = old.is_some_and(|old| {
             old.quality == sample.quality && property.is_unchanged(&old.value, &sample.value)
@@ -57,7 +60,8 @@ impl EdgeTwins {
         twin.published = Some(now.mono);
         if let Some(mut reported) = twin.reported.clone() {
             reported.sample.iter_mut().for_each(|sample| sample.time = time);
-            self.outputs.seen(id, &reported, Some(Duration::ZERO));
+            let age = twin.age(now.mono);
+            self.outputs.seen(id, &reported, age);
         }
     }
 

@@ -91,8 +91,14 @@ impl Rules {
     }
 
     /// Notes what another site said; the rules that read it.
-    pub(super) fn take_remote(&mut self, topic: &Topic, payload: &[u8], now: Now) -> Vec<DeviceId> {
-        let Some((source, remote)) = remote(topic, payload, now) else { return Vec::new() };
+    pub(super) fn take_remote(
+        &mut self,
+        topic: &Topic,
+        payload: &[u8],
+        travelled: Option<Duration>,
+        now: Now,
+    ) -> Vec<DeviceId> {
+        let Some((source, remote)) = remote(topic, payload, travelled, now) else { return Vec::new() };
         let Some(known) = self.remote.get_mut(&source) else { return Vec::new() };
         // A copy kept by the cloud says nothing about age: it must not make a reading old that came first hand.
         let is_copy = remote.as_ref().is_some_and(|new| new.age.is_none());
@@ -132,7 +138,12 @@ impl Rules {
 }
 
 /// `None` if the message is no twin's; an empty one takes back what was said.
-fn remote(topic: &Topic, payload: &[u8], now: Now) -> Option<(Source, Option<Remote>)> {
+fn remote(
+    topic: &Topic,
+    payload: &[u8],
+    travelled: Option<Duration>,
+    now: Now,
+) -> Option<(Source, Option<Remote>)> {
     let heard = now.mono;
     match TwinTopic::parse(topic)? {
         TwinTopic::Reported { device, property } => {
@@ -141,7 +152,7 @@ fn remote(topic: &Topic, payload: &[u8], now: Now) -> Option<(Source, Option<Rem
                 value: body.value,
                 quality: body.quality,
                 heard,
-                age: body.age_ms.map(Duration::from_millis),
+                age: body.age_ms.map(Duration::from_millis).zip(travelled).map(|(age, way)| age + way),
             });
             Some(((From::Reported, PropertyId { device, property }), remote))
         }

@@ -52,6 +52,9 @@ pub enum Command {
     Status(AskArgs),
 }
 
+/// rumqttd tells of each client at `info`; the gate before it does what is worth telling.
+const DEFAULT_LOG: &str = "info,rumqttd=warn";
+
 /// Where the node's files are.
 #[derive(Debug, Clone, Args)]
 pub struct Place {
@@ -68,7 +71,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub place: Place,
     /// What to log: error, warn, info, debug, or per part as in router=debug,info
-    #[arg(long, default_value = "info", env = "KUBEBUS_LOG")]
+    #[arg(long, default_value = DEFAULT_LOG, env = "KUBEBUS_LOG")]
     pub log: String,
 }
 
@@ -231,7 +234,7 @@ pub enum MapperCommand {
         /// The node's MQTT address
         #[arg(long, default_value = "127.0.0.1:1883")]
         mqtt: SocketAddr,
-        #[arg(long, default_value = "info", env = "KUBEBUS_LOG")]
+        #[arg(long, default_value = DEFAULT_LOG, env = "KUBEBUS_LOG")]
         log: String,
     },
 }

@@ -35,6 +35,7 @@ const FLUSH: Duration = Duration::from_secs(1);
 const BURST: usize = 64;
 
 /// Everything that the loop plays with.
+#[derive(Debug)]
 pub struct Driver {
     pub node: Node,
     pub me: NodeId,

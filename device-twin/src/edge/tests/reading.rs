@@ -222,3 +222,16 @@ fn what_is_retained_can_be_replayed_by_filter() {
     let body: serde_json::Value = serde_json::from_slice(&replayed[0].payload).unwrap();
     assert_eq!(body["age_ms"], 2000);
 }
+
+#[test]
+fn a_reading_that_its_mapper_says_again_is_as_old_as_it_is() {
+    let mut world = World::new();
+    world.seconds(100);
+    let earlier = world.now().wall.0 - 20_000;
+    world.say("twin/water/junction/report/pressure", &format!(r#"{{"value": 4.0, "time": {earlier}}}"#));
+    let age = world.twins.views(world.now()).iter().find(|v| v.property == "pressure").unwrap().age_ms;
+    assert_eq!(age, Some(20_000));
+    world.say("twin/water/junction/report/pressure", "4.0");
+    let age = world.twins.views(world.now()).iter().find(|v| v.property == "pressure").unwrap().age_ms;
+    assert_eq!(age, Some(0));
+}

@@ -42,8 +42,13 @@ impl World {
     }
 
     fn hear(&mut self, topic: &str, body: &str) {
-        let now = self.now();
-        self.twins.handle_remote(&Topic::new(topic).unwrap(), body.as_bytes(), &mut self.ks, now);
+        self.hear_after(topic, body, Some(Duration::ZERO));
+    }
+
+    /// It was `travelled` on its way, if that is known.
+    fn hear_after(&mut self, topic: &str, body: &str, travelled: Option<Duration>) {
+        let (topic, now) = (Topic::new(topic).unwrap(), self.now());
+        self.twins.handle_remote(&topic, body.as_bytes(), travelled, &mut self.ks, now);
         self.drain();
     }
 
@@ -103,6 +108,11 @@ fn a_silent_site_holds_the_valve_for_as_long_as_the_document_says() {
     assert_eq!(world.positions(), NONE, "unknown: hold, renewed every second");
     world.level(2.0, 11_000);
     assert_eq!(world.positions(), NONE, "too old when it came");
+    let fresh = r#"{"value": 2.0, "time": 0, "quality": "good", "rev": 1, "age_ms": 0}"#;
+    for travelled in [Some(Duration::from_secs(11)), None] {
+        world.hear_after("twin/water/tank/reported/pressure", fresh, travelled);
+        assert_eq!(world.positions(), NONE, "fresh when it was sent, but {travelled:?} on its way");
+    }
     world.level(2.0, 0);
     assert_eq!(world.positions(), [90.0]);
 }
