@@ -45,7 +45,7 @@ pub enum InvalidManifest {
          TwinPolicy and Rule (kubebus.io/v1alpha1)"
     )]
     UnknownKind { api_version: String, kind: String },
-    #[error("{kind}.{source}")]
+    #[error("{kind}")]
     Content { kind: &'static str, source: ManifestError },
     #[error("manifest of {0} bytes is over the limit of {MAX_MANIFEST_LEN}")]
     TooLong(usize),

@@ -11,7 +11,10 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq)]
 pub enum AdminRequest {
     CreateToken { order: TokenOrder, secret: [u8; bus::JoinToken::SECRET_LEN] },
+    ListTokens,
+    RevokeToken { id: String },
     ListNodes,
+    DeleteNode { name: Name },
     Apply { manifest: serde_json::Value },
     Delete { kind: String, device: DeviceId },
     List { kind: String },

@@ -7,14 +7,16 @@ use std::time::Duration;
 use bus::bus::{LinkId, Role};
 use bus::token::{CaHash, JoinToken};
 use bus::twin::{DeviceId, TwinTopic};
-use bus::{Bus, Channel, Class, Filter, Frame, Identity, Message, Mono, NodeId, NodeKind, Now, Topic, Value};
+use bus::{
+    Bus, Channel, Class, Filter, Frame, Identity, Message, Mono, Name, NodeId, NodeKind, Now, Topic, Value,
+};
 use controller::binding::Binder;
 use controller::cluster::EstablishError;
 use controller::join::{CsrError, Signed};
 use controller::resource::{self, Applied, Manifest};
 use controller::token::{self, TokenSpec};
 use controller::{CloudSubnets, Cluster, lease, nodes, route};
-use device_twin::cloud::Output as FromTwins;
+use device_twin::cloud::{Output as FromTwins, SetError};
 use device_twin::model::Kind;
 use device_twin::{CloudTwins, Publish};
 use metadata::{Feed, FeedOutput, Key, Keyspace};
@@ -288,7 +290,10 @@ impl Cloud {
     fn answer(&mut self, request: AdminRequest, now: Now) -> AdminResponse {
         match request {
             AdminRequest::CreateToken { order, secret } => self.create_token(order, secret, now),
+            AdminRequest::ListTokens => self.list_tokens(now),
+            AdminRequest::RevokeToken { id } => self.revoke_token(&id),
             AdminRequest::ListNodes => self.list_nodes(),
+            AdminRequest::DeleteNode { name } => self.delete_node(&name, now),
             AdminRequest::Apply { manifest } => self.apply(&manifest, now),
             AdminRequest::Delete { kind, device } => self.delete(&kind, &device, now),
             AdminRequest::List { kind } => self.list(&kind),
@@ -311,6 +316,46 @@ impl Cloud {
         token::create(&spec, &secret, &self.cluster.plan, &mut self.keyspace, now)
             .map_err(|error| AdminError::Invalid(admin::describe(&error)))?;
         Ok(json!({ "token": JoinToken::new(self.ca, secret).to_string() }))
+    }
+
+    fn list_tokens(&self, now: Now) -> AdminResponse {
+        let tokens =
+            token::list(&self.keyspace).map_err(|error| AdminError::Invalid(admin::describe(&error)))?;
+        let rows = tokens.iter().map(|token| {
+            let lans: Vec<String> = token.lans.iter().map(ToString::to_string).collect();
+            json!({
+                "id": token.id().to_string(), "site": token.site, "lans": lans, "uses": token.uses,
+                "used_by": token.used_by, "expires": token.expires, "expired": token.is_expired(now),
+            })
+        });
+        Ok(rows.collect())
+    }
+
+    fn revoke_token(&mut self, id: &str) -> AdminResponse {
+        let tokens =
+            token::list(&self.keyspace).map_err(|error| AdminError::Invalid(admin::describe(&error)))?;
+        let meant: Vec<_> =
+            tokens.iter().map(|token| token.id()).filter(|t| t.to_string().starts_with(id)).collect();
+        match meant.as_slice() {
+            [one] => {
+                token::revoke(one, &mut self.keyspace);
+                Ok(json!({ "id": one.to_string(), "revoked": true }))
+            }
+            [] => Err(AdminError::NotFound(format!("there is no token '{id}'; see 'kubebus token list'"))),
+            _ => Err(AdminError::Conflict(format!("several tokens begin with '{id}': give more of it"))),
+        }
+    }
+
+    /// Forgets a node: its link ends, its certificate lets it in no more, its devices wait for a node of that name.
+    fn delete_node(&mut self, name: &Name, now: Now) -> AdminResponse {
+        let before = nodes_of(&self.keyspace);
+        nodes::remove(name, &mut self.keyspace, now)
+            .map_err(|error| AdminError::NotFound(admin::describe(&error)))?;
+        self.on_membership(&before);
+        if let Some(link) = self.bus.link_of(&NodeId::edge(name.clone())) {
+            self.close(link, "removed from the cluster");
+        }
+        Ok(json!({ "name": name, "deleted": true }))
     }
 
     fn list_nodes(&self) -> AdminResponse {
@@ -367,7 +412,10 @@ impl Cloud {
         let version = self
             .twins
             .set_desired(device, property, value, "kubebus twin set", &mut self.keyspace, now)
-            .map_err(|error| AdminError::Invalid(admin::describe(&error)))?;
+            .map_err(|error| match &error {
+                SetError::Lookup(_) => AdminError::NotFound(admin::describe(&error)),
+                SetError::Unbound(_) | SetError::Value(..) => AdminError::Invalid(admin::describe(&error)),
+            })?;
         Ok(json!({ "device": device.to_string(), "property": property, "version": version }))
     }
 

@@ -276,7 +276,10 @@ impl Edge {
             AdminRequest::Status => Ok(self.status(now)),
             AdminRequest::Twins { device } => admin::twins(self.twins.views(now), device.as_ref()),
             AdminRequest::CreateToken { .. }
+            | AdminRequest::ListTokens
+            | AdminRequest::RevokeToken { .. }
             | AdminRequest::ListNodes
+            | AdminRequest::DeleteNode { .. }
             | AdminRequest::Apply { .. }
             | AdminRequest::Delete { .. }
             | AdminRequest::List { .. }

@@ -6,7 +6,10 @@
 //! | `GET /metrics` | counters in Prometheus' text format |
 //! | `GET /kubebus/v1/status` | links, sync, queues |
 //! | `GET /kubebus/v1/nodes` | who joined |
+//! | `DELETE /kubebus/v1/nodes/<name>` | forget one |
 //! | `POST /kubebus/v1/tokens` | a join token for the [`TokenOrder`] in the body |
+//! | `GET /kubebus/v1/tokens` | the tokens, without their secrets |
+//! | `DELETE /kubebus/v1/tokens/<id>` | revoke one; the beginning of its id will do |
 //! | `POST /kubebus/v1/resources` | apply the manifest in the body |
 //! | `GET /kubebus/v1/resources/<kind>` | all of a kind |
 //! | `DELETE /kubebus/v1/resources/<kind>/<namespace>/<name>` | delete one |
@@ -133,7 +136,10 @@ fn parse(method: &Method, path: &str, body: &[u8]) -> Result<AdminRequest, Admin
     Ok(match (method.as_str(), levels.as_slice()) {
         ("GET", ["status"]) => AdminRequest::Status,
         ("GET", ["nodes"]) => AdminRequest::ListNodes,
+        ("DELETE", ["nodes", node]) => AdminRequest::DeleteNode { name: name(node)? },
         ("POST", ["tokens"]) => create_token(body)?,
+        ("GET", ["tokens"]) => AdminRequest::ListTokens,
+        ("DELETE", ["tokens", id]) => AdminRequest::RevokeToken { id: (*id).to_owned() },
         ("POST", ["resources"]) => AdminRequest::Apply { manifest: json_body(body)? },
         ("GET", ["resources", kind]) => AdminRequest::List { kind: (*kind).to_owned() },
         ("DELETE", ["resources", kind, namespace, name]) => {
@@ -161,9 +167,12 @@ fn json_body<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, AdminErro
     serde_json::from_slice(body).map_err(|e| AdminError::Invalid(format!("body: {e}")))
 }
 
-fn device(namespace: &str, name: &str) -> Result<DeviceId, AdminError> {
-    let part = |text| Name::new(text).map_err(|e| AdminError::Invalid(e.to_string()));
-    Ok(DeviceId { namespace: part(namespace)?, name: part(name)? })
+fn name(text: &str) -> Result<Name, AdminError> {
+    Name::new(text).map_err(|error| AdminError::Invalid(error.to_string()))
+}
+
+fn device(namespace: &str, device: &str) -> Result<DeviceId, AdminError> {
+    Ok(DeviceId { namespace: name(namespace)?, name: name(device)? })
 }
 
 fn failure(error: &AdminError) -> Response<Full<Bytes>> {

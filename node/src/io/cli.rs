@@ -40,7 +40,7 @@ pub enum Command {
     Apply(ApplyArgs),
     /// List nodes, devices, models, policies or rules
     Get(GetArgs),
-    /// Delete a device, model, policy or rule
+    /// Delete a node, device, model, policy or rule
     Delete(DeleteArgs),
     /// Read and set device twins
     #[command(subcommand)]
@@ -126,6 +126,18 @@ pub enum TokenCommand {
         uses: u32,
         #[command(flatten)]
         ask: AskArgs,
+    },
+    /// List tokens; their secrets are not stored
+    List {
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Revoke a token that was not used up
+    Revoke {
+        /// The id that 'kubebus token list' shows, or its beginning
+        id: String,
+        #[command(flatten)]
+        place: Place,
     },
 }
 

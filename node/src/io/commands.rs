@@ -15,6 +15,7 @@ use super::cli::{
     RunArgs, TokenCommand, TwinCommand, host_and_port,
 };
 use super::exit::Exit;
+use super::identity::IdentityError;
 use super::shutdown::Shutdown;
 use super::{demo, join, node, table};
 use crate::config::Config;
@@ -36,7 +37,15 @@ pub fn run(cli: Cli) -> Exit {
     }
 }
 
+/// What was given by the user makes no sense: the command line, or a file named there.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:#}")]
+struct Usage(anyhow::Error);
+
 fn exit_of(error: &anyhow::Error) -> Exit {
+    if error.is::<Usage>() {
+        return Exit::Usage;
+    }
     match error.downcast_ref::<AskError>() {
         Some(AskError::NotRunning { .. }) => Exit::NotRunning,
         Some(AskError::Refused { status: 404, .. }) => Exit::NotFound,
@@ -45,6 +54,7 @@ fn exit_of(error: &anyhow::Error) -> Exit {
         Some(AskError::Forbidden { .. }) => Exit::Forbidden,
         _ => match error.downcast_ref::<join::JoinError>() {
             Some(join::JoinError::Refused { .. }) => Exit::Conflict,
+            Some(join::JoinError::Identity(IdentityError::AlreadyJoined(..))) => Exit::Conflict,
             _ => Exit::Failure,
         },
     }
@@ -78,6 +88,13 @@ async fn carry_out(command: Command) -> Result<()> {
                 Format::Table => say(answer["token"].as_str().unwrap_or_default()),
                 format => show(&answer, format, table::any),
             }
+        }
+        Command::Token(TokenCommand::List { ask: args }) => {
+            show(&fetch(&args.place, "/kubebus/v1/tokens").await?, args.output, table::tokens)
+        }
+        Command::Token(TokenCommand::Revoke { id, place }) => {
+            let answer = call(&place, Method::DELETE, &format!("/kubebus/v1/tokens/{id}"), None).await?;
+            say(&format!("token {} revoked", text(&answer["id"])))
         }
         Command::Apply(args) => apply(args).await,
         Command::Get(args) => get(args).await,
@@ -122,21 +139,25 @@ fn log_to_stderr(levels: &str) -> Result<()> {
 
 fn read_config(place: &Place) -> Result<Config> {
     let Some(path) = &place.config else { return Ok(Config::default()) };
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    serde_saphyr::from_str(&text).with_context(|| format!("{}", path.display()))
+    let read = || serde_saphyr::from_str(&std::fs::read_to_string(path)?).map_err(anyhow::Error::from);
+    read().map_err(|error| Usage(error.context(path.display().to_string())).into())
 }
 
 async fn join_cluster(args: JoinArgs) -> Result<()> {
     log_to_stderr("warn")?;
     let config = read_config(&args.place)?;
-    let data_dir = args.place.data_dir(&config);
+    let data_dir = args.place.data_dir(&config).to_owned();
     let name = match args.name.or_else(node::host_name) {
         Some(name) => name,
         None => bail!("this machine's host name cannot be a node's name: give one with --name"),
     };
-    let (host, port) = host_and_port(&args.cloud).map_err(anyhow::Error::msg)?;
-    let membership = join::join((&host, port), &args.token, &name, data_dir).await?;
-    let place = args.place.data_dir.map(|dir| format!(" --data-dir {}", dir.display())).unwrap_or_default();
+    let (host, port) = host_and_port(&args.cloud).map_err(|why| Usage(anyhow::Error::msg(why)))?;
+    let membership = join::join((&host, port), &args.token, &name, &data_dir).await?;
+    let flag = |name: &str, path: Option<PathBuf>| path.map(|path| format!(" --{name} {}", path.display()));
+    let place: String = [flag("config", args.place.config), flag("data-dir", args.place.data_dir)]
+        .into_iter()
+        .flatten()
+        .collect();
     say(&format!(
         "edge/{name} is a member of cluster {}; start it with 'kubebus edge{place}'",
         membership.cluster
@@ -163,13 +184,15 @@ async fn apply(args: ApplyArgs) -> Result<()> {
 
 /// YAML, of which JSON is a part; several documents to a file.
 fn read_manifests(path: &Path) -> Result<Vec<Value>> {
-    let source = if path == Path::new("-") {
-        std::io::read_to_string(std::io::stdin())
-    } else {
-        std::fs::read_to_string(path)
+    let read = || {
+        let source = if path == Path::new("-") {
+            std::io::read_to_string(std::io::stdin())?
+        } else {
+            std::fs::read_to_string(path)?
+        };
+        serde_saphyr::from_multiple(&source).map_err(anyhow::Error::from)
     };
-    let source = source.with_context(|| path.display().to_string())?;
-    serde_saphyr::from_multiple(&source).with_context(|| path.display().to_string())
+    read().map_err(|error| Usage(error.context(path.display().to_string())).into())
 }
 
 async fn get(args: GetArgs) -> Result<()> {
@@ -185,11 +208,12 @@ async fn get(args: GetArgs) -> Result<()> {
 
 async fn delete(args: DeleteArgs) -> Result<()> {
     let DeleteArgs { kind, name, place } = args;
-    let Some(resource) = kind.resource() else {
-        bail!("nodes cannot be deleted yet; {} can be", "devices, devicemodels, twinpolicies and rules")
+    let (path, what) = match kind.resource() {
+        None => (format!("/kubebus/v1/nodes/{}", name.name), format!("node {}", name.name)),
+        Some(resource) => (format!("/kubebus/v1/resources/{resource}/{name}"), format!("{resource} {name}")),
     };
-    call(&place, Method::DELETE, &format!("/kubebus/v1/resources/{resource}/{name}"), None).await?;
-    say(&format!("{resource} {name} deleted"))
+    call(&place, Method::DELETE, &path, None).await?;
+    say(&format!("{what} deleted"))
 }
 
 async fn fetch(place: &Place, path: &str) -> Result<Value> {

@@ -343,10 +343,10 @@ impl Driver {
             .zip(packets.dropped)
             .map(|(reason, count)| (reason.as_str().to_owned(), count.into()))
             .chain([
-                ("no-table".to_owned(), packets.no_table.into()),
-                ("no-lane".to_owned(), packets.no_lane.into()),
-                ("too-big".to_owned(), packets.too_big.into()),
-                ("queue-full".to_owned(), packets.queue_full.into()),
+                ("no_table".to_owned(), packets.no_table.into()),
+                ("no_lane".to_owned(), packets.no_lane.into()),
+                ("too_big".to_owned(), packets.too_big.into()),
+                ("queue_full".to_owned(), packets.queue_full.into()),
             ])
             .collect();
         let mqtt = self.broker.stats();

@@ -67,6 +67,20 @@ pub(super) fn nodes(list: &Value) -> String {
     table(&heads, &rows(list, |node| keys.iter().map(|key| cell(&node[*key])).collect()))
 }
 
+pub(super) fn tokens(list: &Value) -> String {
+    let row = |token: &Value| {
+        let id: String = cell(&token["id"]).chars().take(12).collect();
+        let used = token["used_by"].as_array().map_or(0, Vec::len);
+        let state = match (token["expired"].as_bool(), token["uses"].as_u64()) {
+            (Some(true), _) => "expired".to_owned(),
+            (_, Some(uses)) if used as u64 >= uses => "used".to_owned(),
+            (_, uses) => format!("{used} of {} used", uses.unwrap_or_default()),
+        };
+        vec![id, cell(&token["site"]), state, cell(&token["used_by"]), cell(&token["lans"])]
+    };
+    table(&["ID", "SITE", "STATE", "USED BY", "LANS"], &rows(list, row))
+}
+
 pub(super) fn resources(list: &Value) -> String {
     let row = |item: &Value| {
         let meta = &item["metadata"];

@@ -169,7 +169,9 @@ fn a_frame_that_waited_for_a_cut_path_arrives_soon_after_its_return() {
     let relay = Relay::before(cloud.address());
     let (link, _) = connect_through(&relay, &mut edge, &mut cloud);
     relay.narrow(1);
+    // Far more than the congestion window holds: it must not hold back the question whether the path is back.
     edge.send(link, Class::State, frame("waits"));
+    (0..100).for_each(|_| edge.send(link, Class::Event, frame(vec![0; 2000])));
     std::thread::sleep(Duration::from_secs(9));
     relay.narrow(0);
     let back = Instant::now();

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use lab::io::Namespace;
 use serde_json::Value;
 
@@ -138,9 +138,17 @@ impl Member {
         Ok(found.unwrap_or_default())
     }
 
-    /// Subnets of the overlay address and of containers, as the node's lease has them.
+    /// A list that the node's lease gives it; the first lease comes with the first sync.
     pub(super) fn overlay(&self, field: &str) -> Result<Vec<String>> {
-        Ok(serde_json::from_value(self.status()?["overlay"][field].clone())?)
+        let start = Instant::now();
+        loop {
+            let status = self.status()?;
+            match &status["overlay"][field] {
+                Value::Null if start.elapsed() < READY => std::thread::sleep(Duration::from_millis(50)),
+                Value::Null => bail!("{} has no lease", self.name),
+                list => return Ok(serde_json::from_value(list.clone())?),
+            }
+        }
     }
 
     /// Starts a bundled mapper beside this node.

@@ -9,7 +9,7 @@ use rustls::pki_types::CertificateDer;
 use tracing::debug;
 
 use super::config::{JOIN_LIFETIME, LINK_WINDOW, MAX_STREAMS};
-use super::congestion::lift_window;
+use super::congestion::{lift_window, restore_window};
 use super::event_loop::EventLoop;
 use super::link::{CloseCode, Link, Phase, Up, dial_error, down_reason};
 use super::silence::Silence;
@@ -34,7 +34,7 @@ impl EventLoop {
         self.take_packets(&mut link, now);
         self.exchange_frames(&mut link, now);
         self.say_goodbye(&mut link, now);
-        link.break_silence(now);
+        self.break_silence(&mut link, now);
         self.transmit(&mut link, now);
         link.observe(now);
         self.serve_endpoint(&mut link);
@@ -256,16 +256,37 @@ impl EventLoop {
         }
     }
 
+    /// One packet to a peer that owes an answer, whatever the congestion window says: what is unanswered fills it, and
+    /// QUIC's own probes come too rarely by then.
+    fn break_silence(&mut self, link: &mut Link, now: Instant) {
+        if !self.socket.is_blocked() && link.is_time_to_knock(now) {
+            link.connection.ping();
+            lift_window(&link.connection);
+            self.transmit_once(link, 1, now);
+            restore_window(&link.connection);
+        }
+    }
+
     fn transmit(&mut self, link: &mut Link, now: Instant) {
         while !self.socket.is_blocked() {
-            self.out.clear();
             let segments = self.socket.max_segments(link.connection.current_mtu());
-            let Some(transmit) = link.connection.poll_transmit(now, segments, &mut self.out) else { return };
-            self.stats.udp_sent +=
-                transmit.segment_size.map_or(1, |size| transmit.size.div_ceil(size.max(1)) as u64);
-            self.socket.send(transmit, &mut self.out);
+            if !self.transmit_once(link, segments, now) {
+                return;
+            }
         }
         self.unsent.insert(link.handle);
+    }
+
+    /// Whether there was something to send.
+    fn transmit_once(&mut self, link: &mut Link, segments: usize, now: Instant) -> bool {
+        self.out.clear();
+        let Some(transmit) = link.connection.poll_transmit(now, segments, &mut self.out) else {
+            return false;
+        };
+        self.stats.udp_sent +=
+            transmit.segment_size.map_or(1, |size| transmit.size.div_ceil(size.max(1)) as u64);
+        self.socket.send(transmit, &mut self.out);
+        true
     }
 
     /// Quinn has forgotten the connection; its handle may be used again.

@@ -32,9 +32,18 @@ struct LaneController {
 /// Lifts the congestion window of `connection`'s present path. A move to another address may bring a new controller:
 /// call it again then.
 pub(super) fn lift_window(connection: &Connection) {
+    set_unlimited(connection, true);
+}
+
+/// Takes [`lift_window`] back.
+pub(super) fn restore_window(connection: &Connection) {
+    set_unlimited(connection, false);
+}
+
+fn set_unlimited(connection: &Connection, unlimited: bool) {
     let copy = connection.congestion_state().clone_box().into_any();
     if let Ok(controller) = copy.downcast::<LaneController>() {
-        controller.unlimited.store(true, Ordering::Relaxed);
+        controller.unlimited.store(unlimited, Ordering::Relaxed);
     }
 }
 

@@ -128,12 +128,11 @@ impl Link {
         }
     }
 
-    /// Knocks at a silent peer, if it is time.
-    pub(super) fn break_silence(&mut self, now: Instant) {
-        if let Phase::Up(up) = &mut self.phase
-            && up.silence.knock(now)
-        {
-            self.connection.ping();
+    /// Whether it is time to knock at a silent peer.
+    pub(super) fn is_time_to_knock(&mut self, now: Instant) -> bool {
+        match &mut self.phase {
+            Phase::Up(up) => up.silence.knock(now),
+            Phase::Dialing { .. } | Phase::Accepting { .. } | Phase::Gone => false,
         }
     }
 

@@ -138,7 +138,7 @@ pub enum Event {
 /// Why a dial made no link.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DialError {
-    #[error("no answer")]
+    #[error("no answer: is 'kubebus cloud' running there, and is its UDP port open?")]
     NoAnswer,
     #[error("the server is at its limit")]
     Busy,
