@@ -1,0 +1,16 @@
+//! The `kubebus` binary as its users meet it: real processes on loopback, real MQTT clients, real kills.
+//!
+//! [`harness`] starts the nodes, [`mqtt`] speaks to them with mosquitto's tools, [`device`] is a simulated device. The
+//! rest are the tests, one file a subject. Without TUN, so that no privileges are needed; packets have tests of their
+//! own in `router`.
+#![cfg(feature = "io")]
+
+mod apps;
+mod cli;
+mod device;
+mod harness;
+mod joining;
+mod mqtt;
+mod process;
+mod survival;
+mod twins;

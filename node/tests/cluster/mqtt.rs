@@ -1,0 +1,131 @@
+//! mosquitto's tools as clients: what a technician has at hand.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+
+use crate::harness::Node;
+use crate::process::{Ran, eventually, run};
+
+/// MQTT 3.1.1 and 5.0, as mosquitto's `-V` calls them.
+pub(crate) const VERSIONS: [&str; 2] = ["mqttv311", "mqttv5"];
+pub(crate) const V5: &str = "mqttv5";
+
+/// Tells a message from mosquitto_sub's own remarks.
+const MARK: &str = "> ";
+
+/// By line, also into a pipe: mosquitto_sub's own remarks would else wait for its first message.
+fn tool(name: &str, node: &Node, version: &str) -> Command {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = std::env::split_paths(&path).any(|dir| dir.join(name).is_file());
+    assert!(is_there, "{name} is not there; install it: apt-get install mosquitto-clients");
+    let at = node.mqtt();
+    let mut command = Command::new("stdbuf");
+    command.args(["-oL", name]).args([
+        "-h",
+        &at.ip().to_string(),
+        "-p",
+        &at.port().to_string(),
+        "-V",
+        version,
+    ]);
+    command
+}
+
+/// Publishes with QoS 1: ends when the PUBACK is there.
+#[track_caller]
+pub(crate) fn publish(node: &Node, version: &str, topic: &str, payload: &str) -> Ran {
+    publish_with(node, version, topic, payload, &[])
+}
+
+#[track_caller]
+pub(crate) fn publish_with(node: &Node, version: &str, topic: &str, payload: &str, more: &[&str]) -> Ran {
+    let mut command = tool("mosquitto_pub", node, version);
+    command.args(["-q", "1", "-t", topic, "-m", payload]).args(more);
+    run(command).expect(0)
+}
+
+/// Publishes something that the node takes.
+#[track_caller]
+pub(crate) fn say(node: &Node, version: &str, topic: &str, payload: &str) {
+    let ran = publish(node, version, topic, payload);
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""), "{topic} {payload}");
+}
+
+/// One message as a subscriber got it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Message {
+    pub(crate) topic: String,
+    pub(crate) payload: String,
+    pub(crate) retained: bool,
+}
+
+impl Message {
+    fn parse(line: &str) -> Option<Self> {
+        let (retained, rest) = line.strip_prefix(MARK)?.split_once(' ')?;
+        let (topic, payload) = rest.split_once(' ')?;
+        Some(Self { topic: topic.to_owned(), payload: payload.to_owned(), retained: retained == "1" })
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.payload).unwrap_or_default()
+    }
+}
+
+/// A running mosquitto_sub.
+pub(crate) struct Subscriber {
+    process: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Subscriber {
+    /// Subscribes and waits for the SUBACK.
+    #[track_caller]
+    pub(crate) fn start(node: &Node, version: &str, filter: &str) -> Self {
+        let mut command = tool("mosquitto_sub", node, version);
+        command.args(["-d", "-q", "1", "-t", filter, "-F", &format!("{MARK}%r %t %p")]);
+        let mut process =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let (kept, stdout) = (Arc::clone(&lines), process.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            BufReader::new(stdout)
+                .lines()
+                .map_while(Result::ok)
+                .for_each(|line| kept.lock().unwrap().push(line));
+        });
+        let subscriber = Self { process, lines };
+        eventually("a SUBACK", || subscriber.find(|line| line.starts_with("Subscribed").then_some(())));
+        subscriber
+    }
+
+    fn find<T>(&self, look: impl Fn(&str) -> Option<T>) -> Result<T, String> {
+        let lines = self.lines.lock().unwrap();
+        lines.iter().find_map(|line| look(line)).ok_or_else(|| lines.join("\n"))
+    }
+
+    /// All messages so far.
+    pub(crate) fn messages(&self) -> Vec<Message> {
+        self.lines.lock().unwrap().iter().filter_map(|line| Message::parse(line)).collect()
+    }
+
+    /// Waits for a message on `topic` with `expected` at a JSON pointer.
+    #[track_caller]
+    pub(crate) fn gets(&self, topic: &str, pointer: &str, expected: &Value) -> Message {
+        eventually(&format!("{topic} {pointer} = {expected}"), || {
+            self.find(|line| {
+                let is_it = |m: &Message| m.topic == topic && m.json().pointer(pointer) == Some(expected);
+                Message::parse(line).filter(is_it)
+            })
+        })
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
