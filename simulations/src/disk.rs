@@ -1,0 +1,106 @@
+//! A node's disk: slow, sometimes stuck, and after a crash as it was at the last sync.
+//!
+//! ```text
+//! Persist(commit) --> waiting --begin()--> being written --finish()--> durable --> Persisted
+//!                                              |
+//!                                         crash(n): the first n of these landed all the same
+//! ```
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use metadata::{Commit, Key, Keyspace, MemoryStore, Revision, Store, StoreError};
+
+/// The disk of one machine.
+#[derive(Debug, Default)]
+pub struct Disk {
+    store: MemoryStore,
+    waiting: Vec<Commit>,
+    writing: Vec<Commit>,
+    /// What is durable, for the oracle: the store hands out only all of it.
+    durable: Image,
+}
+
+/// Keys and values as a row of commits left them.
+#[derive(Debug, Clone, Default)]
+pub struct Image {
+    rows: BTreeMap<Key, Bytes>,
+    pub revision: Revision,
+}
+
+impl Image {
+    pub fn apply(&mut self, commit: &Commit) {
+        self.revision = commit.revision;
+        for write in &commit.writes {
+            match &write.value {
+                Some(value) => self.rows.insert(write.key.clone(), value.clone()),
+                None => self.rows.remove(write.key.as_str()),
+            };
+        }
+    }
+
+    pub fn get(&self, key: &str) -> Option<&Bytes> {
+        self.rows.get(key)
+    }
+
+    /// What lies under `prefix`, the prefix cut off.
+    pub fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a Bytes)> {
+        let from = self.rows.range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded));
+        from.map_while(move |(key, value)| Some((key.as_str().strip_prefix(prefix)?, value)))
+    }
+}
+
+impl Disk {
+    /// Takes a commit; true if the disk was idle and [`Self::begin`] is to be called.
+    pub fn submit(&mut self, commit: Commit) -> bool {
+        self.waiting.push(commit);
+        self.writing.is_empty()
+    }
+
+    /// Begins to write what waits, one transaction a commit; false if nothing does.
+    pub fn begin(&mut self) -> bool {
+        self.writing = std::mem::take(&mut self.waiting);
+        for commit in &self.writing {
+            self.store.write(std::slice::from_ref(commit));
+        }
+        !self.writing.is_empty()
+    }
+
+    /// All that was being written is durable: the last revision.
+    pub fn finish(&mut self) -> Option<Revision> {
+        self.store.sync();
+        self.writing
+            .drain(..)
+            .map(|commit| {
+                self.durable.apply(&commit);
+                commit.revision
+            })
+            .last()
+    }
+
+    /// Loses power. `luck` chooses how many of the transactions under way landed.
+    pub fn crash(&mut self, luck: u64) -> usize {
+        let landed = (luck % (self.writing.len() as u64 + 1)) as usize;
+        self.store.crash(landed);
+        self.writing.drain(..).take(landed).for_each(|commit| self.durable.apply(&commit));
+        self.waiting.clear();
+        landed
+    }
+
+    /// Commits that are not durable yet.
+    pub fn pending(&self) -> usize {
+        self.waiting.len() + self.writing.len()
+    }
+
+    pub fn load(&mut self) -> Result<Keyspace, StoreError> {
+        self.store.load().map(Keyspace::load)
+    }
+
+    pub fn durable(&self) -> &Image {
+        &self.durable
+    }
+
+    pub fn wipe(&mut self) {
+        *self = Self::default();
+    }
+}

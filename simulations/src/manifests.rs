@@ -1,0 +1,80 @@
+//! What the cluster of the world consists of: one model, its policies, and devices at every edge.
+
+use bus::Name;
+use bus::twin::DeviceId;
+use device_twin::PropertyId;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// The mapper at each edge.
+pub const MAPPER: &str = "sim";
+/// Reported only.
+pub const SENSOR: &str = "pressure";
+/// Written late rather than never.
+pub const SETTING: &str = "speed";
+/// Written while it is meant, or not at all.
+pub const ACTUATOR: &str = "valve";
+pub const PROPERTIES: [&str; 3] = [SENSOR, SETTING, ACTUATOR];
+/// How long a wish for the actuator is meant.
+pub const MEANT_FOR: Duration = Duration::from_secs(10);
+
+#[expect(clippy::expect_used, reason = "names made of constants and small numbers")]
+pub fn name(text: &str) -> Name {
+    Name::new(text).expect("a name")
+}
+
+pub fn edge_name(site: usize) -> Name {
+    name(&format!("edge-{site}"))
+}
+
+pub fn device(site: usize, number: usize) -> DeviceId {
+    DeviceId { namespace: name("plant"), name: name(&format!("pump-{site}-{number}")) }
+}
+
+pub fn property(device: &DeviceId, property: &str) -> PropertyId {
+    PropertyId::new(device, property)
+}
+
+/// The site whose edge a device is bound to.
+pub fn site_of(device: &DeviceId) -> Option<usize> {
+    device.name.as_str().split('-').nth(1)?.parse().ok()
+}
+
+pub fn model() -> Value {
+    json!({
+        "apiVersion": "devices.kubeedge.io/v1beta1", "kind": "DeviceModel",
+        "metadata": {"name": "pump", "namespace": "plant"},
+        "spec": {"protocol": MAPPER, "properties": [
+            {"name": SENSOR, "type": "DOUBLE", "accessMode": "ReadOnly", "minimum": "0", "maximum": "10"},
+            {"name": SETTING, "type": "DOUBLE", "accessMode": "ReadWrite", "minimum": "0", "maximum": "100"},
+            {"name": ACTUATOR, "type": "DOUBLE", "accessMode": "ReadWrite", "minimum": "0", "maximum": "100"},
+        ]},
+    })
+}
+
+pub fn policies() -> Vec<Value> {
+    let policy = |property: &str, spec: Value| {
+        let mut document = json!({
+            "apiVersion": "kubebus.io/v1alpha1", "kind": "TwinPolicy",
+            "metadata": {"name": format!("pump-{property}"), "namespace": "plant"}, "spec": spec,
+        });
+        document["spec"]["model"] = "pump".into();
+        document["spec"]["property"] = property.into();
+        document
+    };
+    vec![
+        policy(SENSOR, json!({"maxAge": "90s", "deadband": 0.2})),
+        policy(SETTING, json!({"onStale": "apply"})),
+        policy(ACTUATOR, json!({"actuator": true, "onStale": "rearm", "desiredMaxAge": "10s"})),
+    ]
+}
+
+pub fn device_manifest(site: usize, number: usize) -> Value {
+    let id = device(site, number);
+    json!({
+        "apiVersion": "devices.kubeedge.io/v1beta1", "kind": "Device",
+        "metadata": {"name": id.name, "namespace": id.namespace},
+        "spec": {"deviceModelRef": {"name": "pump"}, "nodeName": edge_name(site),
+                 "protocol": {"protocolName": MAPPER, "configData": {"unit": number}}},
+    })
+}

@@ -1,0 +1,176 @@
+//! What must hold after every event, and what must hold once the world has come to rest.
+//!
+//! The oracle sees what the nodes hand out (commits, words, and what became durable) and what is true in the world
+//! (the real time, what devices did), never what a node believes. Its parts:
+//!
+//! | module | asks |
+//! |---|---|
+//! | [`versions`] | does no version go back, on any node and for any subscriber |
+//! | [`copies`] | is an edge's copy a state that the cloud went through, whole |
+//! | [`promises`] | would a crash now undo what was said |
+//! | [`writes`] | does a device move only by a fresh decision, once an id, in its time |
+//! | [`settled`] | after quiet: is everything where it belongs |
+//!
+//! A wall clock that is set in mid-flight can make an age wrong; that is the only excuse, and each use is counted.
+
+mod copies;
+mod promises;
+mod settled;
+mod versions;
+mod writes;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use bus::Mono;
+use bus::twin::Incarnation;
+use metadata::Commit;
+
+use crate::disk::Image;
+use crate::faults::Machine;
+
+pub use settled::Settled;
+
+/// An invariant that did not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    pub at: Mono,
+    pub invariant: &'static str,
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at, invariant, what } = self;
+        write!(f, "at {}.{:06} s: {invariant}: {what}", at.0 / 1_000_000, at.0 % 1_000_000)
+    }
+}
+
+/// How often each question was asked, and the first answer that was wrong.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    pub(crate) asked: BTreeMap<&'static str, u64>,
+    pub(crate) first: Option<Violation>,
+}
+
+impl Verdict {
+    /// Asks whether `holds`; `what` tells the story if it does not.
+    pub(crate) fn ask(
+        &mut self,
+        at: Mono,
+        invariant: &'static str,
+        holds: bool,
+        what: impl FnOnce() -> String,
+    ) {
+        *self.asked.entry(invariant).or_default() += 1;
+        if !holds && self.first.is_none() {
+            self.first = Some(Violation { at, invariant, what: what() });
+        }
+    }
+}
+
+/// The oracle of one run.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    verdict: Verdict,
+    /// What each running node holds, as its commits told.
+    held: BTreeMap<Machine, Image>,
+    /// Each site's disks, in the order of their lives.
+    lives: BTreeMap<usize, Vec<Incarnation>>,
+    copies: copies::Copies,
+    promises: promises::Promises,
+    writes: writes::Writes,
+    subscribers: versions::Subscribers,
+    /// When a wall clock was set.
+    jumps: Vec<(Mono, Machine)>,
+    wiped: BTreeSet<usize>,
+}
+
+impl Oracle {
+    pub fn violation(&self) -> Option<&Violation> {
+        self.verdict.first.as_ref()
+    }
+
+    pub fn asked(&self) -> &BTreeMap<&'static str, u64> {
+        &self.verdict.asked
+    }
+
+    /// The player itself saw something that cannot be.
+    pub fn accuse(&mut self, at: Mono, invariant: &'static str, what: String) {
+        self.verdict.ask(at, invariant, false, || what);
+    }
+
+    /// A node handed out a commit; it is not durable yet.
+    pub fn on_commit(&mut self, machine: Machine, commit: &Commit, now: Mono) {
+        self.check_versions(machine, commit, now);
+        self.held.entry(machine).or_default().apply(commit);
+        self.note_life(machine);
+        match machine {
+            Machine::Cloud => self.copies.on_cloud_commit(commit, &self.held[&machine]),
+            Machine::Edge(site) => {
+                self.writes.on_edge_commit(site, commit);
+                self.check_bounds(site, commit, now);
+                let held = &self.held[&machine];
+                self.copies.check_edge(site, commit, held, &mut self.verdict, now);
+            }
+        }
+    }
+
+    /// A node's process ended: what it held is what its disk holds.
+    pub fn on_crash(&mut self, machine: Machine, durable: &Image, now: Mono) {
+        self.held.insert(machine, durable.clone());
+        match machine {
+            Machine::Cloud => self.copies.on_cloud_crash(durable.revision),
+            Machine::Edge(site) => self.writes.on_edge_crash(site),
+        }
+        self.check_kept(machine, durable, now);
+    }
+
+    pub fn on_wipe(&mut self, site: usize) {
+        self.held.insert(Machine::Edge(site), Image::default());
+        self.wiped.insert(site);
+        self.promises.forget_site(site);
+    }
+
+    pub fn on_wall_jump(&mut self, machine: Machine, now: Mono) {
+        self.jumps.push((now, machine));
+    }
+
+    /// A cloud process starts; positions of this run carry `term`.
+    pub fn on_cloud_start(&mut self, term: u64) {
+        self.copies.begin_term(term);
+    }
+
+    fn note_life(&mut self, machine: Machine) {
+        let Machine::Edge(site) = machine else { return };
+        let held = &self.held[&machine];
+        let Some(life) = held.get("/sync/incarnation").and_then(|b| minicbor::decode(b).ok()) else { return };
+        let lives = self.lives.entry(site).or_default();
+        if lives.last() != Some(&life) {
+            lives.push(life);
+        }
+    }
+
+    /// Queues that are kept on disk stay below their bounds.
+    fn check_bounds(&mut self, site: usize, commit: &Commit, now: Mono) {
+        if !commit.revision.0.is_multiple_of(32) {
+            return;
+        }
+        let held = &self.held[&Machine::Edge(site)];
+        for (prefix, bound) in [
+            ("/o/state/", metadata::outbox::MAX_STATE_ENTRIES),
+            ("/o/event/", metadata::outbox::MAX_EVENT_ENTRIES),
+            ("/o/telemetry/", metadata::outbox::MAX_TELEMETRY_ENTRIES),
+        ] {
+            let waiting = held.under(prefix).count();
+            self.verdict.ask(now, "held queues stay under their bounds", waiting <= bound, || {
+                format!("edge-{site} holds {waiting} entries under {prefix}")
+            });
+        }
+    }
+
+    /// Whether the wall clock of `machine` was set between two moments.
+    fn was_set(&self, machine: Machine, from: Mono, to: Mono) -> bool {
+        self.jumps.iter().any(|(at, whose)| *whose == machine && from <= *at && *at <= to)
+    }
+}

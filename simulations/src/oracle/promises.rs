@@ -1,0 +1,167 @@
+//! Nothing is said that a crash could undo: what is told to anybody is compared with the disk as a crash at this
+//! instant would leave it.
+
+use std::collections::BTreeMap;
+
+use bus::Mono;
+use bus::bus::LinkId;
+use bus::twin::{DesiredVersion, Incarnation, ReportedVersion};
+use bus::{Channel, Frame};
+use device_twin::PropertyId;
+use metadata::Position;
+use metadata::sync::{Body, Part, ToCloud, ToEdge};
+
+use super::{Oracle, versions};
+use crate::disk::Image;
+use crate::faults::Machine;
+use crate::manifests;
+
+const INVARIANT: &str = "nothing is said before it is durable";
+
+/// `/sync/in/<edge>` as the cloud keeps it: lives of the edge's disk, with the last entry stored of each lane.
+type Inbox = Vec<(Incarnation, [u64; 3])>;
+
+/// What was said to somebody.
+#[derive(Debug, Default)]
+pub(super) struct Promises {
+    /// Reports whose mapper was told that they are taken.
+    pub(super) reports: BTreeMap<PropertyId, ReportedVersion>,
+    /// Wishes whose author was told that they are taken.
+    pub(super) wishes: BTreeMap<PropertyId, DesiredVersion>,
+    /// The number of a batch's last part and where it leads, by link, session and batch.
+    ends: BTreeMap<(LinkId, u32, u32), (u32, Position)>,
+}
+
+impl Promises {
+    pub(super) fn forget_site(&mut self, site: usize) {
+        self.reports.retain(|id, _| manifests::site_of(&id.device) != Some(site));
+    }
+}
+
+fn holds_report(durable: &Image, id: &PropertyId, told: ReportedVersion) -> bool {
+    let kept = durable.get(&format!("/t/reported/{id}")).and_then(versions::reported);
+    kept.is_some_and(|kept| kept.incarnation == told.incarnation && kept.rev >= told.rev)
+}
+
+fn holds_wish(durable: &Image, id: &PropertyId, told: DesiredVersion) -> bool {
+    let site = manifests::site_of(&id.device).unwrap_or_default();
+    let kept = durable.get(&format!("/e/{}/desired/{id}", manifests::edge_name(site)));
+    kept.and_then(versions::desired).is_some_and(|kept| kept >= told)
+}
+
+impl Oracle {
+    /// The mapper was told that its report is taken; `told` is the version that the node gave it.
+    pub fn on_report_accepted(&mut self, id: &PropertyId, told: ReportedVersion, durable: &Image, now: Mono) {
+        self.verdict.ask(now, INVARIANT, holds_report(durable, id, told), || {
+            format!("PUBACK for {id} {told:?}, which the disk does not hold")
+        });
+        self.promises.reports.insert(id.clone(), told);
+    }
+
+    /// The author of a wish was told that it is taken.
+    pub fn on_wish_accepted(&mut self, id: &PropertyId, told: DesiredVersion, durable: &Image, now: Mono) {
+        self.verdict.ask(now, INVARIANT, holds_wish(durable, id, told), || {
+            format!("the wish {told} for {id} was accepted, and the disk does not hold it")
+        });
+        let known = self.promises.wishes.entry(id.clone()).or_default();
+        *known = told.max(*known);
+    }
+
+    pub fn on_welcome(&mut self, site: usize, durable: &Image, now: Mono) {
+        let key = format!("/c/node/{}", manifests::edge_name(site));
+        self.verdict.ask(now, INVARIANT, durable.get(&key).is_some(), || {
+            format!("edge-{site} is welcome, and the disk does not know it")
+        });
+    }
+
+    /// A frame leaves.
+    pub fn on_send(
+        &mut self,
+        from: Machine,
+        site: usize,
+        link: LinkId,
+        frame: &Frame,
+        durable: &Image,
+        now: Mono,
+    ) {
+        if frame.channel != Channel::Metadata {
+            return;
+        }
+        match from {
+            Machine::Cloud => self.cloud_says(site, link, &frame.payload, durable, now),
+            Machine::Edge(_) => self.edge_says(site, link, &frame.payload, durable, now),
+        }
+    }
+
+    fn cloud_says(&mut self, site: usize, link: LinkId, payload: &[u8], durable: &Image, now: Mono) {
+        let Ok(message) = minicbor::decode::<ToEdge>(payload) else { return };
+        if let ToEdge::UpAck { lane, seq, .. } = message {
+            let key = format!("/sync/in/{}", manifests::edge_name(site));
+            let inbox: Inbox = durable.get(&key).and_then(|b| minicbor::decode(b).ok()).unwrap_or_default();
+            let stored = inbox.first().map_or(0, |(_, stored)| stored[lane as usize]);
+            self.verdict.ask(now, INVARIANT, stored >= seq, || {
+                format!("UpAck {seq} of lane {lane:?} to edge-{site}; the disk holds up to {stored}")
+            });
+        } else if let ToEdge::Part(Part { batch, part, session, end: Some(end), .. }) = message {
+            self.promises.ends.insert((link, session, batch), (part, end));
+            self.verdict.ask(now, INVARIANT, end.revision <= durable.revision, || {
+                format!("edge-{site} is told {end:?}; the disk is at {}", durable.revision)
+            });
+        }
+    }
+
+    fn edge_says(&mut self, site: usize, link: LinkId, payload: &[u8], durable: &Image, now: Mono) {
+        let Ok(message) = minicbor::decode::<ToCloud>(payload) else { return };
+        if let ToCloud::Up { entries, .. } = message {
+            for entry in entries {
+                if let Body::Data { key, payload } = entry.body {
+                    self.check_up(site, &key, &payload, durable, now);
+                }
+            }
+        } else if let ToCloud::Ack { batch, part, session } = message {
+            let end = self.promises.ends.get(&(link, session, batch));
+            let Some((_, end)) = end.copied().filter(|(last, _)| part >= *last) else { return };
+            self.check_applied(site, end, durable, now);
+        } else if let ToCloud::Hello { applied, .. } = message {
+            self.check_applied(site, applied, durable, now);
+        }
+    }
+
+    fn check_applied(&mut self, site: usize, told: Position, durable: &Image, now: Mono) {
+        let kept = durable.get("/sync/applied").and_then(|bytes| minicbor::decode::<Position>(bytes).ok());
+        let kept = kept.unwrap_or_default();
+        self.verdict.ask(now, INVARIANT, kept.revision >= told.revision, || {
+            format!("edge-{site} says it stands at {told:?}; its disk is at {kept:?}")
+        });
+    }
+
+    fn check_up(&mut self, site: usize, key: &str, payload: &bytes::Bytes, durable: &Image, now: Mono) {
+        let Some(id) = key.strip_prefix("reported/").and_then(PropertyId::parse) else { return };
+        let Some(told) = versions::reported(payload) else { return };
+        let life = self.lives.get(&site).and_then(|lives| lives.last());
+        let holds = life != Some(&told.incarnation) || holds_report(durable, &id, told);
+        self.verdict.ask(now, INVARIANT, holds, || {
+            format!("edge-{site} tells {id} {told:?}, which its disk does not hold")
+        });
+    }
+
+    /// After a crash: what was said before must be on the disk.
+    pub(super) fn check_kept(&mut self, machine: Machine, durable: &Image, now: Mono) {
+        const KEPT: &str = "a crash undoes nothing that was said";
+        match machine {
+            Machine::Cloud => {
+                for (id, told) in &self.promises.wishes {
+                    let holds = holds_wish(durable, id, *told);
+                    self.verdict.ask(now, KEPT, holds, || format!("the wish {told} for {id} is lost"));
+                }
+            }
+            Machine::Edge(site) => {
+                let of_site = |id: &PropertyId| manifests::site_of(&id.device) == Some(site);
+                for (id, told) in self.promises.reports.iter().filter(|(id, _)| of_site(id)) {
+                    let holds = holds_report(durable, id, *told);
+                    self.verdict.ask(now, KEPT, holds, || format!("the report {told:?} of {id} is lost"));
+                }
+            }
+        }
+    }
+}

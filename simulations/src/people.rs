@@ -1,0 +1,477 @@
+//! Everybody around the nodes: who joins them, applies manifests, wishes things, subscribes; and the way between
+//! brokers and mappers.
+
+use std::time::Duration;
+
+use bus::bus::LinkId;
+use bus::token::CaHash;
+use bus::twin::{DesiredVersion, MapperTopic, TwinTopic, WriteRequest};
+use bus::{Filter, Identity, JoinToken, NodeId, Now, Topic, Value};
+use bytes::Bytes;
+use controller::cluster::EstablishError;
+use controller::join::{JoinReply, JoinRequest, Signed};
+use controller::nodes::KeyHash;
+use controller::{CloudSubnets, Cluster, Plan};
+use device_twin::PropertyId;
+use device_twin::twin::{Desired, Reported, Ticket};
+use metadata::Keyspace;
+use node::admin::{AdminRequest, AdminResponse, TokenOrder};
+use node::cloud::CloudSettings;
+use node::edge::EdgeSettings;
+use node::{Cloud, Edge, Input, Node};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::devices::Action;
+use crate::dice::Dice;
+use crate::faults::Machine;
+use crate::host::{About, Question};
+use crate::manifests::{self, ACTUATOR, MAPPER, PROPERTIES, SETTING, name};
+use crate::plant::Bug;
+use crate::world::{Event, World};
+
+const CA: CaHash = CaHash([7; 32]);
+
+/// What people have in mind, and how far they got.
+#[derive(Debug)]
+pub(crate) struct People {
+    manifests: Vec<(serde_json::Value, bool)>,
+    devices: Vec<(usize, PropertyId)>,
+    joins: Vec<Join>,
+}
+
+/// How far a site's joining is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Join {
+    NoToken,
+    HasToken,
+    Welcome,
+}
+
+pub(crate) fn cloud_id() -> NodeId {
+    NodeId::cloud(name("cloud"))
+}
+
+pub(crate) fn edge_id(site: usize) -> NodeId {
+    NodeId::edge(manifests::edge_name(site))
+}
+
+fn cluster() -> Result<Cluster, EstablishError> {
+    #[expect(clippy::expect_used, reason = "the default pool is one")]
+    let plan = Plan::new(Plan::DEFAULT_POOL, &name("world"), &CA).expect("a pool");
+    let endpoints = vec!["cloud.example:10001".to_owned()];
+    Ok(Cluster { name: name("world"), cloud: name("cloud"), ca_der: vec![1], endpoints, plan })
+}
+
+/// A certificate is not looked at in this world; who holds it is decided by the links.
+fn sign(csr: &[u8], identity: &Identity) -> Signed {
+    let certificate_der = Sha256::digest([csr, identity.to_string().as_bytes()].concat()).to_vec();
+    Signed {
+        serial: certificate_der[..8].to_vec(),
+        certificate_der,
+        public_key: KeyHash::of_spki(csr),
+        not_after: bus::UnixMillis(u64::MAX),
+    }
+}
+
+pub(crate) fn cloud(seed: u64, keyspace: Keyspace, now: Now) -> Result<Node, EstablishError> {
+    let settings = CloudSettings { cluster: cluster()?, subnets: CloudSubnets::default(), ca: CA, seed };
+    let signer = Box::new(|csr: &[u8], identity: &Identity| Ok(sign(csr, identity)));
+    Ok(Node::Cloud(Box::new(Cloud::new(settings, signer, keyspace, now)?)))
+}
+
+pub(crate) fn edge(site: usize, seed: u64, keyspace: Keyspace, now: Now) -> Node {
+    let identity = Identity { cluster: name("world"), node: edge_id(site) };
+    let settings = EdgeSettings { identity, cloud: cloud_id(), seed };
+    Node::Edge(Box::new(Edge::new(settings, keyspace, now)))
+}
+
+impl People {
+    pub(crate) fn new(sites: usize, dice: &mut Dice) -> Self {
+        let mut documents = vec![manifests::model()];
+        documents.extend(manifests::policies());
+        let mut devices = Vec::new();
+        for site in 0..sites {
+            for number in 0..dice.between(1, 2) as usize {
+                documents.push(manifests::device_manifest(site, number));
+                let device = manifests::device(site, number);
+                devices.extend(PROPERTIES.map(|property| (site, manifests::property(&device, property))));
+            }
+        }
+        for last in (1..documents.len()).rev() {
+            documents.swap(last, dice.between(0, last as u64) as usize);
+        }
+        let manifests = documents.into_iter().map(|document| (document, false)).collect();
+        Self { manifests, devices, joins: vec![Join::NoToken; sites] }
+    }
+
+    pub(crate) fn properties_of(&self, site: usize) -> Vec<PropertyId> {
+        self.devices.iter().filter(|(of, _)| *of == site).map(|(_, id)| id.clone()).collect()
+    }
+}
+
+fn secret(site: usize) -> [u8; JoinToken::SECRET_LEN] {
+    [site as u8 + 1; JoinToken::SECRET_LEN]
+}
+
+impl World {
+    pub(crate) fn until_quiet(&self) -> Duration {
+        self.quiet_from().since(self.now)
+    }
+
+    /// One step towards membership; tried again until it is reached.
+    pub(crate) fn join(&mut self, site: usize) {
+        match self.people.joins[site] {
+            Join::Welcome => return,
+            Join::NoToken => {
+                let id = self.number();
+                self.asked.tokens.insert(id, site);
+                let order = TokenOrder { site: name("plant"), lans: vec![], ttl_seconds: 86_400, uses: 1 };
+                let request = AdminRequest::CreateToken { order, secret: secret(site) };
+                self.tell(Machine::Cloud, Input::Admin { id, request });
+            }
+            Join::HasToken => {
+                let link = self.links.fresh_link();
+                self.asked.joins.insert(link, site);
+                let request = JoinRequest {
+                    secret: secret(site).to_vec(),
+                    name: manifests::edge_name(site),
+                    csr_der: vec![site as u8; 16],
+                };
+                self.tell(Machine::Cloud, Input::Join { link, request: request.to_bytes().into() });
+            }
+        }
+        let again = self.chance.span(Duration::from_millis(300), Duration::from_secs(20));
+        self.agenda.at(self.now + again, Event::Join { site });
+    }
+
+    pub(crate) fn join_answered(&mut self, link: LinkId, reply: &[u8]) {
+        let Some(site) = self.asked.joins.remove(&link) else { return };
+        let reply = JoinReply::from_bytes(reply);
+        self.trace
+            .say(self.now, format_args!("edge-{site} join: {}", matches!(reply, Ok(JoinReply::Welcome(_)))));
+        match reply {
+            Ok(JoinReply::Welcome(_)) => {
+                let durable = self.hosts[&Machine::Cloud].disk.durable();
+                self.oracle.on_welcome(site, durable, self.now);
+                // A reply may get lost: the edge then asks again with the same token and key.
+                if !self.chance.one_in(4) && self.people.joins[site] != Join::Welcome {
+                    self.people.joins[site] = Join::Welcome;
+                    let machine = Machine::Edge(site);
+                    self.agenda.at(self.now + Duration::from_millis(400), Event::Boot { machine });
+                }
+            }
+            Ok(JoinReply::Refused { message, .. }) => {
+                self.oracle.accuse(
+                    self.now,
+                    "whoever has a token is let in",
+                    format!("edge-{site}: {message}"),
+                );
+            }
+            Err(why) => self.oracle.accuse(self.now, "whoever has a token is let in", why.to_string()),
+        }
+    }
+
+    /// The next manifest that has not been taken, until all are.
+    pub(crate) fn apply(&mut self) {
+        let Some(number) = self.people.manifests.iter().position(|(_, taken)| !taken) else { return };
+        let manifest = self.people.manifests[number].0.clone();
+        let id = self.number();
+        self.asked.manifests.insert(id, number);
+        self.tell(Machine::Cloud, Input::Admin { id, request: AdminRequest::Apply { manifest } });
+        let next = self.chance.span(Duration::from_millis(100), Duration::from_secs(5));
+        self.agenda.at(self.now + next, Event::Apply);
+    }
+
+    /// Somebody at the cloud wishes something, by the CLI or as an app; sometimes what cannot be.
+    pub(crate) fn wish(&mut self) {
+        if self.quiet {
+            return;
+        }
+        for _ in 0..if self.chance.one_in(6) { 3 } else { 1 } {
+            self.wish_once();
+        }
+        let next = self.chance.skewed(Duration::from_secs(2), Duration::from_secs(600));
+        self.agenda.at(self.now + next, Event::Wish);
+    }
+
+    fn wish_once(&mut self) {
+        let property = if self.chance.one_in(2) { SETTING } else { ACTUATOR };
+        let wanted: Vec<&PropertyId> =
+            self.people.devices.iter().map(|(_, id)| id).filter(|id| id.property == property).collect();
+        let Some(id) = self.chance.pick(&wanted).map(|id| (*id).clone()) else { return };
+        let valid = !self.chance.one_in(20);
+        let value = if valid { self.chance.between(0, 100) as f64 } else { 1000.0 };
+        let number = self.number();
+        let (input, question) = if self.chance.one_in(2) {
+            let request = AdminRequest::SetTwin {
+                device: id.device.clone(),
+                property: id.property.clone(),
+                value: Value::Float(value),
+            };
+            (Input::Admin { id: number, request }, Question::Admin(number))
+        } else {
+            let topic = TwinTopic::Set { device: id.device.clone(), property: id.property.clone() }.topic();
+            let payload = json!({"value": value}).to_string().into();
+            let ticket = Some(Ticket(number));
+            (Input::Mqtt { ticket, topic, payload, retain: false }, Question::Ticket(number))
+        };
+        self.trace.say(self.now, format_args!("somebody wishes {id} = {value}"));
+        self.tell_about(Machine::Cloud, input, About::Wish { question, id, valid });
+    }
+
+    /// Somebody at a site moves an actuator.
+    pub(crate) fn operate(&mut self) {
+        if self.quiet {
+            return;
+        }
+        let next = self.chance.skewed(Duration::from_secs(60), Duration::from_secs(3600));
+        self.agenda.at(self.now + next, Event::Operator);
+        let movable: Vec<&(usize, PropertyId)> =
+            self.people.devices.iter().filter(|(_, id)| id.property == ACTUATOR).collect();
+        let Some((site, id)) = self.chance.pick(&movable).map(|found| (*found).clone()) else { return };
+        let value = self.chance.between(0, 100) as f64;
+        let topic = TwinTopic::Set { device: id.device.clone(), property: id.property.clone() }.topic();
+        let input =
+            Input::Mqtt { ticket: None, topic, payload: json!(value).to_string().into(), retain: false };
+        self.trace.say(self.now, format_args!("somebody at edge-{site} moves {id} to {value}"));
+        self.tell_about(Machine::Edge(site), input, About::Operator { id, value });
+    }
+
+    /// What the world wants to remember of an input that was just handled.
+    pub(crate) fn note(&mut self, machine: Machine, about: About) {
+        let life = self.hosts[&machine].life;
+        match about {
+            About::Nothing => {}
+            About::Report { ticket, id } => {
+                let kept = self.value_at(machine, &format!("/t/reported/{id}"));
+                let reported = kept.and_then(|bytes| minicbor::decode::<Reported>(&bytes).ok());
+                self.asked
+                    .reports
+                    .insert(ticket, (machine, life, id, reported.map(|reported| reported.version)));
+            }
+            About::Wish { question, id, valid } => self.note_wish(question, id, valid, life),
+            About::Operator { id, value } => self.oracle.on_operator(&id, value, self.now),
+        }
+    }
+
+    fn note_wish(&mut self, question: Question, id: PropertyId, valid: bool, life: u32) {
+        let site = manifests::site_of(&id.device).unwrap_or_default();
+        let key = format!("/e/{}/desired/{id}", manifests::edge_name(site));
+        let desired = self.value_at(Machine::Cloud, &key).and_then(|b| minicbor::decode::<Desired>(&b).ok());
+        let version = desired.map(|desired| desired.version).filter(|_| valid);
+        if let Some(version) = version {
+            self.oracle.on_issued(&id, version, self.now);
+        }
+        self.asked.wishes.insert(question, (life, id, version));
+    }
+
+    fn value_at(&self, machine: Machine, key: &str) -> Option<Bytes> {
+        let keyspace = match &self.hosts[&machine].running.as_ref()?.node {
+            Node::Cloud(cloud) => cloud.keyspace(),
+            Node::Edge(edge) => edge.keyspace(),
+        };
+        keyspace.get(key).cloned()
+    }
+
+    pub(crate) fn accepted(&mut self, ticket: u64) {
+        self.trace.say(self.now, format_args!("ticket {ticket} accepted"));
+        if let Some((machine, _, id, version)) = self.asked.reports.remove(&ticket) {
+            if let Some(version) = version {
+                let durable = self.hosts[&machine].disk.durable();
+                self.oracle.on_report_accepted(&id, version, durable, self.now);
+            }
+        } else {
+            self.wish_accepted(Question::Ticket(ticket));
+        }
+    }
+
+    fn wish_accepted(&mut self, question: Question) {
+        let Some((_, id, version)) = self.asked.wishes.remove(&question) else { return };
+        match version {
+            Some(version) => self.wish_taken(&id, version),
+            None => self.oracle.accuse(self.now, "what cannot be is not accepted", format!("{id}")),
+        }
+    }
+
+    fn wish_taken(&mut self, id: &PropertyId, version: DesiredVersion) {
+        let durable = self.hosts[&Machine::Cloud].disk.durable();
+        self.oracle.on_wish_accepted(id, version, durable, self.now);
+    }
+
+    pub(crate) fn rejected(&mut self, ticket: u64, why: &str) {
+        self.trace.say(self.now, format_args!("ticket {ticket} rejected: {why}"));
+        self.asked.reports.remove(&ticket);
+        self.asked.wishes.remove(&Question::Ticket(ticket));
+    }
+
+    pub(crate) fn answered(&mut self, id: u64, response: AdminResponse) {
+        self.trace.say(self.now, format_args!("question {id} answered: {response:?}"));
+        if let Some(site) = self.asked.tokens.remove(&id) {
+            // It may exist from an asking whose answer was lost; the secret is the same.
+            if self.people.joins[site] == Join::NoToken {
+                self.people.joins[site] = Join::HasToken;
+            }
+        } else if let Some(number) = self.asked.manifests.remove(&id) {
+            match response {
+                Ok(_) => self.people.manifests[number].1 = true,
+                Err(why) => self.oracle.accuse(self.now, "a good manifest is taken", why.to_string()),
+            }
+        } else if response.is_ok() {
+            self.wish_accepted(Question::Admin(id));
+        } else {
+            self.asked.wishes.remove(&Question::Admin(id));
+        }
+    }
+
+    /// After a start of an edge its broker's clients come back.
+    pub(crate) fn clients_come(&mut self, site: usize) {
+        let life = self.hosts[&Machine::Edge(site)].life;
+        let mapper = self.chance.skewed(Duration::from_millis(100), Duration::from_secs(30));
+        let app = self.chance.skewed(Duration::from_millis(100), Duration::from_secs(60));
+        self.agenda.at(self.now + mapper, Event::MapperConnects { site, life });
+        self.agenda.at(self.now + app, Event::Subscribe { site, life });
+    }
+
+    /// An app at each site looks at the next site's devices.
+    pub(crate) fn subscribe(&mut self, site: usize, life: u32) {
+        if self.hosts[&Machine::Edge(site)].life != life {
+            return;
+        }
+        let other = (site + 1) % self.mappers.len();
+        let filters = (0..2).map(|number| format!("twin/{}/reported/#", manifests::device(other, number)));
+        for filter in filters.filter_map(|text| Filter::new(&text).ok()) {
+            self.tell(Machine::Edge(site), Input::Interest { filter, wanted: true });
+        }
+    }
+
+    pub(crate) fn mapper_connects(&mut self, site: usize, life: u32) {
+        let host = &self.hosts[&Machine::Edge(site)];
+        if host.life != life || host.running.is_none() || !self.mappers[site].running {
+            return;
+        }
+        let config = host.mapper_config.clone();
+        let topic = MapperTopic::Config { mapper: name(MAPPER) };
+        self.trace.say(self.now, format_args!("edge-{site} mapper connects"));
+        self.mappers[site].handle_connected();
+        self.take_mapper_actions(site);
+        if let Some(payload) = config {
+            self.agenda.at(self.now, Event::ToMapper { site, life, topic, payload, expires: None });
+        }
+    }
+
+    /// The broker publishes the mapper's will.
+    pub(crate) fn mapper_crashes(&mut self, site: usize) {
+        let was_connected = self.mappers[site].connected;
+        self.mappers[site].handle_crash();
+        if was_connected {
+            let topic = MapperTopic::State { mapper: name(MAPPER) }.topic();
+            let payload = Bytes::from_static(b"offline");
+            self.tell(Machine::Edge(site), Input::Mqtt { ticket: None, topic, payload, retain: true });
+        }
+    }
+
+    pub(crate) fn publish_to_mapper(
+        &mut self,
+        site: usize,
+        topic: MapperTopic,
+        payload: Bytes,
+        expires: Option<bus::Mono>,
+    ) {
+        let slow = self.chance.per_mille(self.mappers[site].habits.slow / 4);
+        let longest = if slow { Duration::from_secs(15) } else { Duration::from_millis(20) };
+        let mut at = self.now + self.chance.span(Duration::from_micros(300), longest);
+        let repeats = self.chance.per_mille(self.mappers[site].habits.repeated);
+        let now = self.now;
+        let host = self.host(Machine::Edge(site));
+        at = at.max(host.last_to_mapper);
+        host.last_to_mapper = at;
+        let life = host.life;
+        match &topic {
+            MapperTopic::Config { .. } => host.mapper_config = Some(payload.clone()),
+            MapperTopic::Write { .. } => {
+                if let Ok(request) = serde_json::from_slice::<WriteRequest>(&payload) {
+                    let durable = self.hosts[&Machine::Edge(site)].disk.durable();
+                    self.oracle.on_published(site, &request, durable, now);
+                }
+            }
+            MapperTopic::Result { .. } | MapperTopic::State { .. } => {}
+        }
+        if repeats {
+            let (topic, payload) = (topic.clone(), payload.clone());
+            self.agenda
+                .at(at + Duration::from_secs(1), Event::ToMapper { site, life, topic, payload, expires });
+        }
+        if self.bug == Bug::RepeatsWrites {
+            let (topic, payload) = (topic.clone(), payload.clone());
+            self.agenda.at(
+                at + Duration::from_secs(60),
+                Event::ToMapper { site, life, topic, payload, expires: None },
+            );
+        }
+        self.agenda.at(at, Event::ToMapper { site, life, topic, payload, expires });
+    }
+
+    pub(crate) fn to_mapper(
+        &mut self,
+        site: usize,
+        life: u32,
+        topic: &MapperTopic,
+        payload: &[u8],
+        expires: Option<bus::Mono>,
+    ) {
+        let host = &self.hosts[&Machine::Edge(site)];
+        let expired = expires.is_some_and(|at| at <= self.now);
+        if host.life != life || expired || !self.mappers[site].connected {
+            return;
+        }
+        let now = host.now(self.now);
+        self.mappers[site].handle_message(topic, payload, now);
+        self.take_mapper_actions(site);
+    }
+
+    pub(crate) fn take_mapper_actions(&mut self, site: usize) {
+        let life = self.hosts[&Machine::Edge(site)].life;
+        for action in self.mappers[site].take_actions() {
+            match action {
+                Action::Publish { topic, payload, retain, sure } => {
+                    let event = Event::FromMapper { site, life, topic, payload, retain, sure };
+                    self.agenda.at(self.now + Duration::from_millis(1), event);
+                }
+                Action::Wake { at, event } => self.agenda.at(at, Event::Mapper { site, event }),
+                Action::Execute(request) => {
+                    self.trace.say(self.now, format_args!("edge-{site} device moves: {request:?}"));
+                    self.oracle.on_executed(site, &request, self.now);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn from_mapper(
+        &mut self,
+        site: usize,
+        life: u32,
+        topic: Topic,
+        payload: Bytes,
+        retain: bool,
+        sure: bool,
+    ) {
+        let machine = Machine::Edge(site);
+        if self.hosts[&machine].life != life || !self.mappers[site].connected {
+            return;
+        }
+        let number = self.number();
+        let report = match TwinTopic::parse(&topic) {
+            Some(TwinTopic::Report { device, property }) if sure => {
+                Some(manifests::property(&device, &property))
+            }
+            _ => None,
+        };
+        let text = String::from_utf8_lossy(&payload).into_owned();
+        self.trace
+            .say(self.now, format_args!("edge-{site} mapper says {} {text} ({number})", topic.as_str()));
+        let about = report.map_or(About::Nothing, |id| About::Report { ticket: number, id });
+        let ticket = sure.then_some(Ticket(number));
+        self.tell_about(machine, Input::Mqtt { ticket, topic, payload, retain }, about);
+    }
+}

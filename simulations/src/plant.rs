@@ -1,0 +1,16 @@
+//! Bugs that can be built into the player, to see that the oracle would find them in a node.
+
+/// What is wrong with the player.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Bug {
+    #[default]
+    None,
+    /// Tells the node that its commits are durable when they have only been handed to the disk.
+    SpeaksBeforeDurable,
+    /// Answers for the cloud's clock as if it were two hours earlier: wishes never look old.
+    MisstatesCloudTime,
+    /// Hands each batch to the edge without its last row.
+    TearsBatches,
+    /// Hands each message to the mapper under a new id, a while later once more.
+    RepeatsWrites,
+}

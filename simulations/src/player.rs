@@ -1,0 +1,364 @@
+//! Plays nodes: inputs in, outputs to where their names say, as `node/src/io/driver.rs` does with real things.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bus::bus::LinkId;
+use bus::twin::{MapperTopic, TwinTopic};
+use bus::{Class, Frame, Mono, Now};
+use metadata::sync::{Part, ToEdge};
+use node::seam::DialLane;
+use node::{Input, Node, Output};
+
+use crate::faults::Machine;
+use crate::host::{About, Running};
+use crate::links::{Effects, End, NetEvent, News};
+use crate::plant::Bug;
+use crate::world::{Event, World};
+
+/// How far behind [`Bug::MisstatesCloudTime`] puts the cloud's clock.
+const MISSTATED: Duration = Duration::from_secs(7200);
+
+impl World {
+    pub(crate) fn tell_about(&mut self, machine: Machine, input: Input, about: About) {
+        let now = self.clock_for(machine, &input);
+        let host = self.host(machine);
+        let Some(running) = &mut host.running else { return };
+        let waits = running.node.is_full() && !matches!(input, Input::Persisted(_));
+        if waits || (!running.deferred.is_empty() && !matches!(input, Input::Persisted(_))) {
+            running.deferred.push_back((input, about));
+            return;
+        }
+        running.node.handle(input, now);
+        self.note(machine, about);
+        self.perform_all(machine);
+        self.set_timer(machine);
+    }
+
+    fn clock_for(&self, machine: Machine, input: &Input) -> Now {
+        let mut now = self.hosts[&machine].now(self.now);
+        if self.bug == Bug::MisstatesCloudTime
+            && machine == Machine::Cloud
+            && matches!(input, Input::Frame { .. })
+        {
+            now.wall.0 -= MISSTATED.as_millis() as u64;
+        }
+        now
+    }
+
+    pub(crate) fn start(&mut self, machine: Machine, node: Node) {
+        let running = Running { node, timer: None, deferred: VecDeque::new() };
+        self.host(machine).running = Some(running);
+        if machine == Machine::Cloud {
+            self.links.cloud_runs = true;
+        }
+        self.set_timer(machine);
+    }
+
+    fn set_timer(&mut self, machine: Machine) {
+        let now = self.now;
+        let host = self.host(machine);
+        let life = host.life;
+        let Some(running) = &mut host.running else { return };
+        let Some((at, _)) = running.node.poll_timeout() else { return };
+        let at = at.max(now);
+        if running.timer != Some(at) {
+            running.timer = Some(at);
+            self.agenda.at(at, Event::Timer { machine, life, at });
+        }
+    }
+
+    pub(crate) fn on_timer(&mut self, machine: Machine, life: u32, at: Mono) {
+        let host = self.host(machine);
+        let Some(running) = host.running.as_mut().filter(|_| host.life == life) else { return };
+        if running.timer == Some(at) {
+            running.timer = None;
+            if !running.node.is_full() {
+                self.tell(machine, Input::Timeout);
+            }
+        }
+    }
+
+    fn perform_all(&mut self, machine: Machine) {
+        while let Some(output) = self.next_output(machine) {
+            self.perform(machine, output);
+        }
+    }
+
+    fn next_output(&mut self, machine: Machine) -> Option<Output> {
+        self.host(machine).running.as_mut()?.node.poll_output()
+    }
+
+    fn perform(&mut self, machine: Machine, output: Output) {
+        match output {
+            Output::Persist(commit) => {
+                self.oracle.on_commit(machine, &commit, self.now);
+                let revision = commit.revision;
+                self.trace.say(
+                    self.now,
+                    format_args!("{machine} commits {revision}: {} rows", commit.writes.len()),
+                );
+                if self.host(machine).disk.submit(commit) {
+                    self.begin_writing(machine);
+                }
+                if self.bug == Bug::SpeaksBeforeDurable {
+                    self.tell(machine, Input::Persisted(revision));
+                }
+            }
+            Output::Send { link, class, frame } => self.send(machine, link, class, frame),
+            Output::Close { link, why } => {
+                self.trace.say(self.now, format_args!("{machine} closes {}: {why}", link.0));
+                let effects = self.links.close(link, end_of(machine), self.now);
+                self.follow(effects);
+            }
+            Output::Dial { lane, attempt } => {
+                self.trace.say(self.now, format_args!("{machine} dials {lane:?} {attempt}"));
+                if let Machine::Edge(site) = machine {
+                    let effects = self.links.dial(site, lane, attempt, self.now);
+                    self.follow(effects);
+                }
+            }
+            Output::Publish { topic, payload, retain: _, expiry } => {
+                self.trace
+                    .say(self.now, format_args!("{machine} publishes {} {}", topic.as_str(), show(&payload)));
+                let expires = expiry.map(|expiry| self.now + expiry.0);
+                if let (Some(topic), Machine::Edge(site)) = (MapperTopic::parse(&topic), machine) {
+                    self.publish_to_mapper(site, topic, payload, expires);
+                } else if let Some(TwinTopic::Reported { device, property }) = TwinTopic::parse(&topic) {
+                    let id = crate::manifests::property(&device, &property);
+                    self.oracle.on_seen(machine, &id, &payload, self.now);
+                }
+            }
+            Output::Accept(ticket) => self.accepted(ticket.0),
+            Output::Reject(ticket, why) => self.rejected(ticket.0, &why),
+            Output::Overlay { lease, routes } => self.check_overlay(machine, &lease, &routes),
+            Output::Admin { id, response } => self.answered(id, response),
+            Output::Note(text) => self.trace.say(self.now, format_args!("{machine} notes: {text}")),
+        }
+    }
+
+    fn send(&mut self, machine: Machine, link: LinkId, class: Class, frame: Frame) {
+        if self.asked.joins.contains_key(&link) {
+            return self.join_answered(link, &frame.payload);
+        }
+        let site = match machine {
+            Machine::Edge(site) => Some(site),
+            Machine::Cloud => self.links.site_of(link),
+        };
+        let Some(site) = site else { return };
+        let (now, durable) = (self.now, self.hosts[&machine].disk.durable());
+        self.oracle.on_send(machine, site, link, &frame, durable, now);
+        let effects = self.links.send(link, end_of(machine), class, frame, now);
+        self.follow(effects);
+    }
+
+    fn begin_writing(&mut self, machine: Machine) {
+        let mut latency = self.disks.skewed(Duration::from_micros(200), Duration::from_millis(40));
+        let luck = self.disks.span(Duration::ZERO, latency);
+        let now = self.now;
+        let host = self.host(machine);
+        if !host.disk.begin() {
+            return;
+        }
+        latency += host.stuck_until.since(now);
+        let life = host.life;
+        if let Some(away) = host.armed.take() {
+            self.agenda.at(now + luck, Event::CrashNow { machine, life, away });
+        }
+        self.agenda.at(now + latency, Event::DiskDone { machine, life });
+    }
+
+    pub(crate) fn on_disk_done(&mut self, machine: Machine, life: u32) {
+        let host = self.host(machine);
+        if host.life != life {
+            return;
+        }
+        let Some(revision) = host.disk.finish() else { return };
+        self.begin_writing(machine);
+        self.trace.say(self.now, format_args!("{machine} has persisted {revision}"));
+        if self.bug != Bug::SpeaksBeforeDurable {
+            self.tell(machine, Input::Persisted(revision));
+        }
+        self.take_deferred(machine);
+    }
+
+    /// What waited for the disk.
+    fn take_deferred(&mut self, machine: Machine) {
+        while let Some(running) = self.host(machine).running.as_mut()
+            && !running.node.is_full()
+            && let Some((input, about)) = running.deferred.pop_front()
+        {
+            let rest = std::mem::take(&mut running.deferred);
+            self.tell_about(machine, input, about);
+            if let Some(running) = self.host(machine).running.as_mut() {
+                running.deferred.extend(rest);
+            }
+        }
+    }
+
+    pub(crate) fn follow(&mut self, effects: Effects) {
+        for (at, event) in effects.wake {
+            self.agenda.at(at, Event::Net(event));
+        }
+        for (site, end, news) in effects.news {
+            let machine = match end {
+                End::Edge => Machine::Edge(site),
+                End::Cloud => Machine::Cloud,
+            };
+            self.on_news(machine, site, news);
+        }
+    }
+
+    pub(crate) fn on_net(&mut self, event: NetEvent) {
+        let effects = self.links.handle(event, self.now);
+        self.follow(effects);
+    }
+
+    fn on_news(&mut self, machine: Machine, site: usize, news: News) {
+        let input = match news {
+            News::Up { link, lane, attempt } => {
+                self.trace.say(self.now, format_args!("{machine} link {} {lane:?} up", link.0));
+                self.up(machine, site, link, lane, attempt)
+            }
+            News::Failed { attempt } => {
+                self.trace.say(self.now, format_args!("{machine} dial {attempt} failed"));
+                Some(Input::DialFailed { attempt, retry_after: None })
+            }
+            News::Frame { link, frame } => {
+                let len = frame.payload.len();
+                self.trace.say(
+                    self.now,
+                    format_args!("{machine} gets {:?} on {}: {len} bytes", frame.channel, link.0),
+                );
+                Some(Input::Frame { link, frame: self.tampered(machine, frame) })
+            }
+            News::Down { link, lane } => {
+                self.trace.say(self.now, format_args!("{machine} link {} down", link.0));
+                match (lane, machine) {
+                    (DialLane::Bus, _) => Some(Input::LinkDown { link }),
+                    (DialLane::Packets, Machine::Edge(_)) => Some(Input::PacketsDown { link }),
+                    (DialLane::Packets, Machine::Cloud) => None,
+                }
+            }
+        };
+        if let Some(input) = input {
+            self.tell(machine, input);
+        }
+    }
+
+    /// Packets lanes of others are the shard's affair.
+    fn up(&self, machine: Machine, site: usize, link: LinkId, lane: DialLane, attempt: u64) -> Option<Input> {
+        match (lane, machine) {
+            (DialLane::Bus, Machine::Edge(_)) => {
+                Some(Input::LinkUp { link, peer: crate::people::cloud_id(), attempt: Some(attempt) })
+            }
+            (DialLane::Bus, Machine::Cloud) => {
+                Some(Input::LinkUp { link, peer: crate::people::edge_id(site), attempt: None })
+            }
+            (DialLane::Packets, Machine::Edge(_)) => Some(Input::PacketsUp { link, attempt }),
+            (DialLane::Packets, Machine::Cloud) => None,
+        }
+    }
+
+    fn tampered(&self, machine: Machine, frame: Frame) -> Frame {
+        let tears = self.bug == Bug::TearsBatches && machine != Machine::Cloud;
+        match minicbor::decode::<ToEdge>(&frame.payload) {
+            Ok(ToEdge::Part(mut part)) if tears && frame.channel == bus::Channel::Metadata => {
+                Part::clone(&part).puts.last().iter().for_each(|_| drop(part.puts.pop()));
+                let torn = minicbor::to_vec(ToEdge::Part(part)).unwrap_or_default();
+                Frame::new(frame.channel, torn)
+            }
+            Ok(_) | Err(_) => frame,
+        }
+    }
+
+    /// The process ends without a word.
+    pub(crate) fn crash(&mut self, machine: Machine, away: Duration) {
+        if self.hosts[&machine].running.is_none() {
+            return;
+        }
+        let luck = self.disks.number();
+        let host = self.host(machine);
+        host.running = None;
+        host.life += 1;
+        host.armed = None;
+        host.mapper_config = None;
+        let pending = host.disk.pending();
+        let landed = host.disk.crash(luck);
+        self.trace
+            .say(self.now, format_args!("{machine} crashes; {landed} of {pending} commits under way landed"));
+        self.oracle.on_crash(machine, self.hosts[&machine].disk.durable(), self.now);
+        match machine {
+            Machine::Cloud => {
+                self.links.cloud_runs = false;
+                self.links.crash(End::Cloud, None);
+            }
+            Machine::Edge(site) => {
+                self.links.crash(End::Edge, Some(site));
+                self.mappers[site].connected = false;
+            }
+        }
+        let away = away.min(self.until_quiet()).max(Duration::from_millis(500));
+        self.agenda.at(self.now + away, Event::Boot { machine });
+    }
+
+    pub(crate) fn wipe(&mut self, site: usize, away: Duration) {
+        let machine = Machine::Edge(site);
+        if self.hosts[&machine].running.is_some() {
+            self.crash(machine, away);
+            self.host(machine).disk.wipe();
+            self.oracle.on_wipe(site);
+        }
+    }
+
+    pub(crate) fn boot(&mut self, machine: Machine) {
+        if self.hosts[&machine].running.is_some() {
+            return;
+        }
+        let (now, seed) = (self.hosts[&machine].now(self.now), self.chance.number());
+        let keyspace = match self.host(machine).disk.load() {
+            Ok(keyspace) => keyspace,
+            Err(why) => return self.oracle.accuse(self.now, "disks can be read", why.to_string()),
+        };
+        self.trace.say(self.now, format_args!("{machine} starts at {}", keyspace.revision()));
+        let node = match machine {
+            Machine::Cloud => {
+                self.oracle.on_cloud_start(seed.max(1));
+                crate::people::cloud(seed, keyspace, now)
+            }
+            Machine::Edge(site) => Ok(crate::people::edge(site, seed, keyspace, now)),
+        };
+        match node {
+            Ok(node) => self.start(machine, node),
+            Err(why) => {
+                return self.oracle.accuse(self.now, "a cloud starts on its own disk", why.to_string());
+            }
+        }
+        if let Machine::Edge(site) = machine {
+            self.clients_come(site);
+        }
+    }
+
+    fn check_overlay(&mut self, machine: Machine, lease: &bus::Lease, routes: &[bus::Route]) {
+        self.trace.say(self.now, format_args!("{machine} overlay {} with {} routes", lease.v4, routes.len()));
+        let mut prefixes: Vec<_> = routes.iter().map(|route| route.prefix).collect();
+        prefixes.sort_unstable();
+        let twice = prefixes.windows(2).find(|pair| pair[0] == pair[1]);
+        if let Some(pair) = twice {
+            self.oracle.accuse(self.now, "a prefix has one owner", format!("{machine}: {}", pair[0]));
+        }
+    }
+}
+
+fn end_of(machine: Machine) -> End {
+    match machine {
+        Machine::Cloud => End::Cloud,
+        Machine::Edge(_) => End::Edge,
+    }
+}
+
+/// A payload in the event log.
+fn show(payload: &[u8]) -> std::borrow::Cow<'_, str> {
+    const SHOWN: usize = 200;
+    String::from_utf8_lossy(&payload[..payload.len().min(SHOWN)])
+}
