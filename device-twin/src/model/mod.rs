@@ -119,7 +119,10 @@ fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, FieldError> {
     let mut reader = serde_json::Deserializer::from_slice(json);
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let field = error.path().to_string();
-        FieldError::new(if field == "." { "document".to_owned() } else { field }, error.inner().to_string())
+        // Line and column are of the JSON as it travelled, not of the file that somebody wrote.
+        let text = error.inner().to_string();
+        let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
+        FieldError::new(if field == "." { "document".to_owned() } else { field }, what.to_owned())
     })
 }
 

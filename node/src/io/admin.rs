@@ -250,11 +250,15 @@ pub async fn ask(
 pub const SOCKET: &str = "admin.sock";
 
 async fn connect(path: &Path) -> Result<UnixStream, AskError> {
-    UnixStream::connect(path).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
+    UnixStream::connect(path).await.map_err(|error| {
+        use std::io::ErrorKind;
+        let is_any = |kinds: &[ErrorKind]| kinds.contains(&error.kind());
+        if is_any(&[ErrorKind::NotFound, ErrorKind::ConnectionRefused]) {
             AskError::NotRunning { path: path.parent().unwrap_or(path).display().to_string() }
+        } else if is_any(&[ErrorKind::PermissionDenied]) {
+            AskError::Forbidden { path: path.display().to_string() }
+        } else {
+            AskError::Connect(error)
         }
-        std::io::ErrorKind::PermissionDenied => AskError::Forbidden { path: path.display().to_string() },
-        _ => AskError::Connect(error),
     })
 }

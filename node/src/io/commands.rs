@@ -86,7 +86,7 @@ async fn carry_out(command: Command) -> Result<()> {
             let answer = post(&args.place, "/kubebus/v1/tokens", &body).await?;
             match args.output {
                 Format::Table => say(answer["token"].as_str().unwrap_or_default()),
-                format => show(&answer, format, table::any),
+                format @ (Format::Json | Format::Yaml) => show(&answer, format, table::any),
             }
         }
         Command::Token(TokenCommand::List { ask: args }) => {
@@ -147,9 +147,8 @@ async fn join_cluster(args: JoinArgs) -> Result<()> {
     log_to_stderr("warn")?;
     let config = read_config(&args.place)?;
     let data_dir = args.place.data_dir(&config).to_owned();
-    let name = match args.name.or_else(node::host_name) {
-        Some(name) => name,
-        None => bail!("this machine's host name cannot be a node's name: give one with --name"),
+    let Some(name) = args.name.or_else(node::host_name) else {
+        bail!("this machine's host name cannot be a node's name: give one with --name");
     };
     let (host, port) = host_and_port(&args.cloud).map_err(|why| Usage(anyhow::Error::msg(why)))?;
     let membership = join::join((&host, port), &args.token, &name, &data_dir).await?;

@@ -80,9 +80,12 @@ pub fn create_data_dir(dir: &Path) -> Result<(), IdentityError> {
 /// Reads what [`save`] wrote.
 pub fn load(dir: &Path) -> Result<EdgeIdentity, IdentityError> {
     let path = dir.join(MEMBERSHIP);
-    let text = std::fs::read_to_string(&path).map_err(|source| match source.kind() {
-        ErrorKind::NotFound => IdentityError::NotJoined(dir.to_owned()),
-        _ => IdentityError::File { path: path.clone(), source },
+    let text = std::fs::read_to_string(&path).map_err(|source| {
+        if source.kind() == ErrorKind::NotFound {
+            IdentityError::NotJoined(dir.to_owned())
+        } else {
+            IdentityError::File { path: path.clone(), source }
+        }
     })?;
     let membership = serde_json::from_str(&text).map_err(|source| IdentityError::Damaged { path, source })?;
     let read = |name: &str| {

@@ -78,7 +78,8 @@ pub async fn join(
     Ok(membership)
 }
 
-fn key_and_csr(data_dir: &Path) -> Result<(Vec<u8>, Vec<u8>), JoinError> {
+/// The node's key, made at the first call, and a request for a certificate of it.
+pub fn key_and_csr(data_dir: &Path) -> Result<(Vec<u8>, Vec<u8>), JoinError> {
     if let Some(key) = identity::load_key(data_dir)? {
         let csr = csr_for(&PrivatePkcs8KeyDer::from(key.as_slice())).map_err(JoinError::Key)?;
         return Ok((key, csr));

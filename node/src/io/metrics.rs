@@ -11,16 +11,13 @@ pub fn render(status: &Value) -> String {
     let Some(counters) = status.get("counters").and_then(Value::as_object) else { return out };
     for (name, value) in counters {
         let metric = format!("kubebus_{name}_total");
-        match value {
-            Value::Object(by_reason) => {
-                let _ = writeln!(out, "# TYPE {metric} counter");
-                for (reason, value) in by_reason {
-                    let _ = writeln!(out, "{metric}{{reason=\"{reason}\"}} {value}");
-                }
+        let _ = writeln!(out, "# TYPE {metric} counter");
+        if let Value::Object(by_reason) = value {
+            for (reason, value) in by_reason {
+                let _ = writeln!(out, "{metric}{{reason=\"{reason}\"}} {value}");
             }
-            value => {
-                let _ = writeln!(out, "# TYPE {metric} counter\n{metric} {value}");
-            }
+        } else {
+            let _ = writeln!(out, "{metric} {value}");
         }
     }
     out

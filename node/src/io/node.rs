@@ -19,9 +19,9 @@ use tracing::{info, warn};
 
 use super::admin;
 use super::driver::{Clock, Driver, State, Upstream, parse_endpoints};
-use super::identity;
 use super::shutdown::Shutdown;
 use super::store::StoreThread;
+use super::{identity, join};
 use crate::cloud::{Cloud, CloudSettings};
 use crate::config::Config;
 use crate::edge::{Edge, EdgeSettings};
@@ -47,11 +47,13 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
         Identity { cluster: config.cloud.cluster.clone(), node: NodeId::cloud(config.cloud.name.clone()) };
     let authority = CertificateAuthority::open_or_create(&data_dir.join("ca"), &me.cluster, clock.now().wall)
         .context("the cluster's certificate authority")?;
-    let (certificate, key) =
-        authority.self_issue(&me, clock.now().wall).context("the cloud's certificate")?;
+    // The key stays the same from start to start: edges know by it that a cloud which lost their links is theirs.
+    let (key, csr) = join::key_and_csr(data_dir).context("the cloud's key")?;
+    let signed =
+        authority.issue(&csr, &me, clock.now().wall, NODE_VALIDITY).context("the cloud's certificate")?;
     let credentials = Credentials {
-        chain: vec![certificate],
-        key: PrivateKeyDer::Pkcs8(key),
+        chain: vec![CertificateDer::from(signed.certificate_der)],
+        key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key)),
         ca: authority.ca_der().clone(),
         identity: me.clone(),
     };

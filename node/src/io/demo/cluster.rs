@@ -143,11 +143,14 @@ impl Member {
         let start = Instant::now();
         loop {
             let status = self.status()?;
-            match &status["overlay"][field] {
-                Value::Null if start.elapsed() < READY => std::thread::sleep(Duration::from_millis(50)),
-                Value::Null => bail!("{} has no lease", self.name),
-                list => return Ok(serde_json::from_value(list.clone())?),
+            let list = &status["overlay"][field];
+            if !list.is_null() {
+                return Ok(serde_json::from_value(list.clone())?);
             }
+            if start.elapsed() > READY {
+                bail!("{} has no lease", self.name);
+            }
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 

@@ -122,6 +122,8 @@ fn row(endpoints: &[Endpoint], from: usize) -> Vec<Option<Cell>> {
     endpoints.iter().enumerate().map(probe).collect()
 }
 
+type Probe = fn(SocketAddr, Duration) -> Result<Duration, ProbeError>;
+
 fn cell(target: &Endpoint) -> Cell {
     let mut cell = Cell { failures: Vec::new(), round_trip: Duration::ZERO };
     for address in target.addresses {
@@ -132,8 +134,7 @@ fn cell(target: &Endpoint) -> Cell {
             Ok(_) => {}
             Err(error) => cell.failures.push(format!("{family} ping: {error}")),
         }
-        let others: [(&str, fn(SocketAddr, Duration) -> Result<Duration, ProbeError>); 2] =
-            [("UDP", udp_echo), ("TCP", tcp_echo)];
+        let others: [(&str, Probe); 2] = [("UDP", udp_echo), ("TCP", tcp_echo)];
         for (protocol, probe) in others {
             if let Err(error) = tried(|| probe(echo, TIMEOUT)) {
                 cell.failures.push(format!("{family} {protocol}: {error}"));
