@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use serde_json::{Value, json};
 
 use crate::harness::{Cluster, Node, QUICK_LINK, kubebus};
-use crate::process::run;
+use crate::process::{run, run_with};
 
 /// Exit codes as `kubebus` documents them.
 const FAILURE: i32 = 1;
@@ -41,6 +41,8 @@ fn every_command_explains_itself() {
         "edge",
         "token",
         "token create",
+        "token list",
+        "token revoke",
         "apply",
         "get",
         "delete",
@@ -223,13 +225,8 @@ fn manifests_are_created_changed_listed_and_deleted() {
 #[test]
 fn manifests_come_from_standard_input_too() {
     let cluster = Cluster::start();
-    let mut command = cluster.cloud.command(&["apply", "-f", "-"]);
-    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
-    let mut process = command.spawn().unwrap();
-    process.stdin.take().unwrap().write_all(METER.as_bytes()).unwrap();
-    let output = process.wait_with_output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && said.contains("device water/meter created"), "{said}");
+    let said = run_with(cluster.cloud.command(&["apply", "-f", "-"]), METER).expect(0);
+    assert!(said.stdout.contains("device water/meter created"), "{said:?}");
 }
 
 #[test]

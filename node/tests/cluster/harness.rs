@@ -186,6 +186,11 @@ impl Node {
         });
     }
 
+    /// How often its log says this.
+    pub(crate) fn logged(&self, words: &str) -> usize {
+        std::fs::read_to_string(self.log()).unwrap_or_default().matches(words).count()
+    }
+
     fn log_tail(&self) -> String {
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();

@@ -8,6 +8,7 @@ use crate::process::{eventually, run};
 /// Exit codes as `kubebus` documents them.
 const FAILURE: i32 = 1;
 const USAGE: i32 = 2;
+const NOT_FOUND: i32 = 4;
 const CONFLICT: i32 = 5;
 
 /// Races that one token sees.
@@ -190,6 +191,59 @@ fn tokens_that_make_no_sense_are_not_created() {
     create(&["--lan", "192.168.1.0/33"]).refused(USAGE, &["--lan"]);
     create(&["--lan", "10.86.3.0/24"]).refused(USAGE, &["10.86.3.0/24 overlaps", "10.86.0.0/16"]);
     cluster.cloud.run(&["token", "create", "--site", "Plant 1"]).refused(USAGE, &["--site", "a-z, 0-9"]);
+}
+
+#[test]
+fn a_revoked_token_admits_nobody() {
+    let cluster = Cluster::start();
+    let (kept, revoked) = (cluster.token(), cluster.cloud.say(&["token", "create", "--site", "hut"]));
+    let list = cluster.cloud.ask(&["token", "list"]);
+    let sites = list.as_array().unwrap().iter().map(|token| token["site"].as_str().unwrap());
+    assert_eq!(sites.clone().count(), 2);
+    let hut = list.as_array().unwrap().iter().find(|token| token["site"] == "hut").unwrap();
+    let id = hut["id"].as_str().unwrap();
+    assert!(!revoked.contains(id), "the id is not the secret");
+
+    cluster
+        .cloud
+        .run(&["token", "revoke", "nothing"])
+        .refused(NOT_FOUND, &["'nothing'", "kubebus token list"]);
+    cluster.cloud.run(&["token", "revoke", ""]).refused(CONFLICT, &["give more"]);
+    assert_eq!(cluster.cloud.say(&["token", "revoke", &id[..8]]), format!("token {id} revoked"));
+    let edge = cluster.stranger("a");
+    cluster.join(&edge, &revoked).refused(CONFLICT, &["not known to cluster water"]);
+    cluster.join(&edge, &kept).expect(0);
+}
+
+#[test]
+fn a_deleted_node_is_turned_away_also_when_another_took_its_name() {
+    let cluster = Cluster::start();
+    let mut old = cluster.edge("a");
+    cluster.cloud.run(&["delete", "node", "b"]).refused(NOT_FOUND, &["b"]);
+    assert_eq!(cluster.cloud.say(&["delete", "node", "a"]), "node a deleted");
+    assert_eq!(cluster.cloud.ask(&["get", "nodes"]), serde_json::json!([]));
+    is_turned_away(&cluster, &mut old);
+
+    let new = cluster.stranger("successor");
+    let (endpoint, token) = (cluster.cloud.endpoint(), cluster.token());
+    new.run(&["join", &endpoint, "--token", &token, "--name", "a"]).expect(0);
+    is_turned_away(&cluster, &mut old);
+    let mut new = new;
+    new.start();
+    cluster.in_step("a");
+}
+
+/// Starts an edge anew, so that it dials at once, and waits until the cloud has met it.
+#[track_caller]
+fn is_turned_away(cluster: &Cluster, edge: &mut Node) {
+    let met = |cluster: &Cluster| cluster.cloud.logged("turned edge/a away");
+    let before = met(cluster);
+    edge.kill();
+    edge.start();
+    eventually("the cloud turns it away", || {
+        assert!(!cluster.is_connected("a"), "the cloud let it in");
+        if met(cluster) > before { Ok(()) } else { Err("not yet".to_owned()) }
+    });
 }
 
 #[test]

@@ -5,12 +5,21 @@
 //! own in `router`.
 #![cfg(feature = "io")]
 
+#[cfg(test)]
 mod apps;
+#[cfg(test)]
 mod cli;
+#[cfg(test)]
 mod device;
+#[cfg(test)]
 mod harness;
+#[cfg(test)]
 mod joining;
+#[cfg(test)]
 mod mqtt;
+#[cfg(test)]
 mod process;
+#[cfg(test)]
 mod survival;
+#[cfg(test)]
 mod twins;

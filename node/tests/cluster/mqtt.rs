@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 
 use crate::harness::Node;
-use crate::process::{Ran, eventually, run};
+use crate::process::{Ran, eventually, run, run_with};
 
 /// MQTT 3.1.1 and 5.0, as mosquitto's `-V` calls them.
 pub(crate) const VERSIONS: [&str; 2] = ["mqttv311", "mqttv5"];
@@ -54,6 +54,15 @@ pub(crate) fn say(node: &Node, version: &str, topic: &str, payload: &str) {
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""), "{topic} {payload}");
 }
 
+/// Publishes each line as a message of its own, with QoS 1 and as fast as it goes.
+#[track_caller]
+pub(crate) fn say_lines(node: &Node, topic: &str, lines: &str) {
+    let mut command = tool("mosquitto_pub", node, V5);
+    command.args(["-q", "1", "-t", topic, "-l"]);
+    let ran = run_with(command, lines).expect(0);
+    assert_eq!(ran.stderr, "", "{topic}");
+}
+
 /// One message as a subscriber got it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Message {
@@ -97,7 +106,7 @@ impl Subscriber {
                 .for_each(|line| kept.lock().unwrap().push(line));
         });
         let subscriber = Self { process, lines };
-        eventually("a SUBACK", || subscriber.find(|line| line.starts_with("Subscribed").then_some(())));
+        subscriber.remarks("Subscribed (mid");
         subscriber
     }
 
@@ -109,6 +118,12 @@ impl Subscriber {
     /// All messages so far.
     pub(crate) fn messages(&self) -> Vec<Message> {
         self.lines.lock().unwrap().iter().filter_map(|line| Message::parse(line)).collect()
+    }
+
+    /// Waits for a remark of mosquitto_sub's own.
+    #[track_caller]
+    pub(crate) fn remarks(&self, words: &str) {
+        eventually(words, || self.find(|line| line.contains(words).then_some(())));
     }
 
     /// Waits for a message on `topic` with `expected` at a JSON pointer.

@@ -1,6 +1,7 @@
 //! Programs with a deadline.
 
 use std::fmt;
+use std::io::Write;
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -48,15 +49,25 @@ impl fmt::Debug for Ran {
 
 /// Runs a program to its end; one that does not end is killed and fails the test.
 #[track_caller]
-pub(crate) fn run(mut command: Command) -> Ran {
+pub(crate) fn run(command: Command) -> Ran {
+    run_with(command, "")
+}
+
+/// The same, with a standard input.
+#[track_caller]
+pub(crate) fn run_with(mut command: Command, input: &str) -> Ran {
     let shown = format!("{command:?}");
-    let child = command
-        .stdin(Stdio::null())
+    let mut child = command
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("{shown}: {error}"));
     let pid = Pid::from_child(&child);
+    let mut stdin = child.stdin.take().unwrap();
+    // A program that ends without reading says why by its exit code.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
     let (tell, told) = mpsc::sync_channel(1);
     std::thread::spawn(move || tell.send(child.wait_with_output()));
     match told.recv_timeout(PATIENCE) {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::device::{Device, Mapper};
 use crate::harness::{Cluster, Node};
 use crate::mqtt::{self, Subscriber, V5, VERSIONS};
+use crate::process::becomes;
 
 /// A meter that no mapper serves: an app reports for it. And a valve behind the virtual mapper, which also has a
 /// setting.
@@ -57,6 +58,9 @@ spec:
         valve.display()
     )
 }
+
+/// Reports in a row.
+const BURST: u64 = 1000;
 
 /// How long a wish for the valve's position is meant.
 const DESIRED_MAX_AGE: &str = "5s";
@@ -118,6 +122,21 @@ fn several_properties_and_what_is_known_of_them_go_in_one_report() {
     cloud.twin_becomes(("water/meter", "count"), "/reported/value", json!(7));
     let rate = json!({ "value": 2.5, "quality": "uncertain", "time": 1_700_000_000_000_u64 });
     cloud.twin_becomes(("water/meter", "rate"), "/reported", rate);
+}
+
+#[test]
+fn the_last_of_many_reports_is_what_everybody_knows_in_the_end() {
+    let plant = Plant::start();
+    let b = plant.cluster.edge("b");
+    let topic = "twin/water/meter/reported/count";
+    let there = Subscriber::start(&b, V5, topic);
+    let counts: String = (1..=BURST).map(|count| format!("{count}\n")).collect();
+    mqtt::say_lines(&plant.a, "twin/water/meter/report/count", &counts);
+    there.gets(topic, "/value", &json!(BURST));
+    let heard: Vec<u64> = there.messages().iter().filter_map(|m| m.json()["value"].as_u64()).collect();
+    assert!(heard.is_sorted(), "never an older one after a newer one: {heard:?}");
+    plant.cluster.cloud.twin_becomes(("water/meter", "count"), "/reported/value", json!(BURST));
+    becomes("nothing is left to say", &json!(0), || plant.a.ask(&["status"])["metadata"]["outbox"].clone());
 }
 
 #[test]
@@ -285,9 +304,9 @@ fn a_deleted_device_leaves_nothing_retained() {
         let last = subscriber.messages().into_iter().rfind(|m| m.topic == topic);
         last.map_or(Value::Null, |message| json!(message.payload))
     };
-    crate::process::becomes("the twin is cleared at b", &json!(""), || cleared(&watcher));
+    becomes("the twin is cleared at b", &json!(""), || cleared(&watcher));
     for node in [&plant.a, &b, &plant.cluster.cloud] {
-        crate::process::becomes(&format!("nothing is retained at {}", node.name), &json!([]), || {
+        becomes(&format!("nothing is retained at {}", node.name), &json!([]), || {
             let late = Subscriber::start(node, V5, "twin/water/#");
             late.gets("twin/water/valve/state", "/state", &json!("online"));
             let left = late.messages().into_iter().filter(|m| m.topic.starts_with("twin/water/meter/"));
