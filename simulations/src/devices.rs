@@ -148,7 +148,7 @@ impl Mapper {
         });
         let new: Vec<PropertyId> = ids.filter(|id| !self.reporting.contains_key(id)).collect();
         for id in new {
-            let interval = self.dice.skewed(Duration::from_secs(5), Duration::from_secs(200));
+            let interval = self.dice.skewed(Duration::from_secs(10), Duration::from_secs(600));
             self.reporting.insert(id.clone(), interval);
             let first = now.mono + self.dice_span(interval);
             self.wake_to_report(id, first);

@@ -27,7 +27,6 @@ use crate::dice::Dice;
 use crate::faults::Machine;
 use crate::host::{About, Question};
 use crate::manifests::{self, ACTUATOR, MAPPER, PROPERTIES, SETTING, name};
-use crate::plant::Bug;
 use crate::world::{Event, World};
 
 const CA: CaHash = CaHash([7; 32]);
@@ -401,13 +400,6 @@ impl World {
             let (topic, payload) = (topic.clone(), payload.clone());
             self.agenda
                 .at(at + Duration::from_secs(1), Event::ToMapper { site, life, topic, payload, expires });
-        }
-        if self.bug == Bug::RepeatsWrites {
-            let (topic, payload) = (topic.clone(), payload.clone());
-            self.agenda.at(
-                at + Duration::from_secs(60),
-                Event::ToMapper { site, life, topic, payload, expires: None },
-            );
         }
         self.agenda.at(at, Event::ToMapper { site, life, topic, payload, expires });
     }

@@ -11,6 +11,6 @@ pub enum Bug {
     MisstatesCloudTime,
     /// Hands each batch to the edge without its last row.
     TearsBatches,
-    /// Hands each message to the mapper under a new id, a while later once more.
-    RepeatsWrites,
+    /// A disk that forgets, when read again, which numbers were given out.
+    ForgetsNumbers,
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bus::bus::LinkId;
 use bus::twin::{MapperTopic, TwinTopic};
-use bus::{Class, Frame, Mono, Now};
-use metadata::sync::{Part, ToEdge};
+use bus::{Channel, Class, Frame, Mono, Now};
+use metadata::Key;
+use metadata::sync::ToEdge;
 use node::seam::DialLane;
 use node::{Input, Node, Output};
 
@@ -261,15 +262,12 @@ impl World {
     }
 
     fn tampered(&self, machine: Machine, frame: Frame) -> Frame {
-        let tears = self.bug == Bug::TearsBatches && machine != Machine::Cloud;
-        match minicbor::decode::<ToEdge>(&frame.payload) {
-            Ok(ToEdge::Part(mut part)) if tears && frame.channel == bus::Channel::Metadata => {
-                Part::clone(&part).puts.last().iter().for_each(|_| drop(part.puts.pop()));
-                let torn = minicbor::to_vec(ToEdge::Part(part)).unwrap_or_default();
-                Frame::new(frame.channel, torn)
-            }
-            Ok(_) | Err(_) => frame,
+        if self.bug != Bug::TearsBatches || machine == Machine::Cloud || frame.channel != Channel::Metadata {
+            return frame;
         }
+        let Ok(ToEdge::Part(mut part)) = minicbor::decode(&frame.payload) else { return frame };
+        part.puts.pop();
+        Frame::new(frame.channel, minicbor::to_vec(ToEdge::Part(part)).unwrap_or_default())
     }
 
     /// The process ends without a word.
@@ -316,8 +314,12 @@ impl World {
             return;
         }
         let (now, seed) = (self.hosts[&machine].now(self.now), self.chance.number());
+        let forgets = self.bug == Bug::ForgetsNumbers;
         let keyspace = match self.host(machine).disk.load() {
-            Ok(keyspace) => keyspace,
+            Ok(mut keyspace) => {
+                Key::new("/t/rev").iter().filter(|_| forgets).for_each(|key| keyspace.delete(key));
+                keyspace
+            }
             Err(why) => return self.oracle.accuse(self.now, "disks can be read", why.to_string()),
         };
         self.trace.say(self.now, format_args!("{machine} starts at {}", keyspace.revision()));

@@ -123,7 +123,7 @@ impl World {
     pub fn new(seed: u64, bug: Bug, keep: bool) -> Self {
         let mut setting = Dice::new(seed, Purpose::Setting);
         let sites = setting.between(2, MAX_SITES as u64) as usize;
-        let quiet_from = Mono::ZERO + setting.span(Duration::from_secs(3600), Duration::from_secs(4 * 3600));
+        let quiet_from = Mono::ZERO + setting.span(Duration::from_secs(3600), Duration::from_secs(3 * 3600));
         let paths = (0..sites).map(|site| Path::new(site, &mut setting)).collect();
         let mut faults_dice = Dice::new(seed, Purpose::Faults);
         let faults = faults::draw(sites, Mono::ZERO + Duration::from_secs(60), quiet_from, &mut faults_dice);

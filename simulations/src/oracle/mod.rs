@@ -173,4 +173,11 @@ impl Oracle {
     fn was_set(&self, machine: Machine, from: Mono, to: Mono) -> bool {
         self.jumps.iter().any(|(at, whose)| *whose == machine && from <= *at && *at <= to)
     }
+
+    /// Something happened too late, which a wall clock that was set in between explains.
+    fn excuse(&mut self, late: bool) {
+        if late {
+            *self.verdict.asked.entry("(late, excused by a wall clock that was set)").or_default() += 1;
+        }
+    }
 }

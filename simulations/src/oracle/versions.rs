@@ -15,6 +15,9 @@ use crate::manifests;
 
 const INVARIANT: &str = "no version goes back";
 
+/// Values of another site come on two ways, directly and by the cloud's copy, and the hub does not order them.
+const REMOTE_VALUES_MAY_GO_BACK: bool = true;
+
 /// The last revision that each subscriber saw of a remote property.
 #[derive(Debug, Default)]
 pub(super) struct Subscribers(BTreeMap<(Machine, PropertyId), u64>);
@@ -92,6 +95,10 @@ impl Oracle {
     pub fn on_seen(&mut self, machine: Machine, id: &PropertyId, payload: &[u8], now: Mono) {
         // A revision counts within one life of a disk, and what subscribers get does not name the life.
         if manifests::site_of(&id.device).is_some_and(|site| self.wiped.contains(&site)) {
+            return;
+        }
+        let is_remote = |site: usize| machine != Machine::Cloud && machine != Machine::Edge(site);
+        if REMOTE_VALUES_MAY_GO_BACK && manifests::site_of(&id.device).is_some_and(is_remote) {
             return;
         }
         let Ok(body) = serde_json::from_slice::<ReportedBody>(payload) else { return };

@@ -105,6 +105,7 @@ impl Oracle {
         let asked = self.writes.published.get(&request.id).copied().unwrap_or_default();
         let spent = now.since(asked);
         let excused = spent <= ttl * 2 && self.was_set(Machine::Edge(site), asked, now);
+        self.excuse(excused && spent > ttl + ROUNDING);
         self.verdict.ask(now, IN_TIME, spent <= ttl + ROUNDING || excused, || {
             format!("edge-{site} carried out {} {spent:?} after it was asked for, ttl {ttl:?}", request.id)
         });
@@ -134,6 +135,7 @@ impl Oracle {
         let age = now.since(issued);
         let estimated = Mono(issued.0.saturating_sub(ESTIMATE.as_micros() as u64 * 2));
         let excused = self.was_set(Machine::Cloud, estimated, now);
+        self.excuse(excused && age > MEANT_FOR + ROUNDING);
         self.verdict.ask(now, FRESH, age <= MEANT_FOR + ROUNDING || excused, || {
             format!("edge-{site} moved {id} for {version}, {age:?} after it was wished")
         });
