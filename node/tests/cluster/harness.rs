@@ -186,6 +186,19 @@ impl Node {
         });
     }
 
+    /// A copy of the data directory as it is now.
+    pub(crate) fn copy_data(&self) -> PathBuf {
+        let copy = self.dir.join("copy");
+        copy_files(&self.data_dir(), &copy);
+        copy
+    }
+
+    /// Puts a copy in the place of the data directory.
+    pub(crate) fn put_back(&self, copy: &Path) {
+        std::fs::remove_dir_all(self.data_dir()).unwrap();
+        copy_files(copy, &self.data_dir());
+    }
+
     /// How often its log says this.
     pub(crate) fn logged(&self, words: &str) -> usize {
         std::fs::read_to_string(self.log()).unwrap_or_default().matches(words).count()
@@ -195,6 +208,19 @@ impl Node {
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(SHOWN)..].join("\n")
+    }
+}
+
+/// Regular files and directories; a socket that a killed node left is no data.
+fn copy_files(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let (kind, place) = (entry.file_type().unwrap(), to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy_files(&entry.path(), &place);
+        } else if kind.is_file() {
+            std::fs::copy(entry.path(), place).unwrap();
+        }
     }
 }
 

@@ -12,6 +12,8 @@ mod cli;
 #[cfg(test)]
 mod device;
 #[cfg(test)]
+mod disks;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod joining;
