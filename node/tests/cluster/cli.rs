@@ -367,13 +367,3 @@ fn a_configuration_without_sense_is_named() {
     std::fs::remove_file(&config).unwrap();
     node.run(&["cloud"]).refused(USAGE, &[shown, "No such file"]);
 }
-
-/// Two nodes of one directory would each hold half the truth.
-#[test]
-fn a_second_node_in_the_same_directory_is_refused_and_the_first_goes_on() {
-    let cluster = Cluster::start();
-    let ran = cluster.cloud.run(&["cloud"]);
-    assert_eq!((ran.code, ran.stdout.as_str()), (Some(FAILURE), ""), "{ran:?}");
-    cluster.cloud.say(&["status"]);
-    cluster.edge("a");
-}

@@ -45,7 +45,7 @@ fn own_address() -> Ipv4Addr {
 
 /// One node: its files, its addresses and, while it runs, its process.
 pub(crate) struct Node {
-    role: &'static str,
+    pub(crate) role: &'static str,
     pub(crate) name: String,
     dir: PathBuf,
     address: Ipv4Addr,

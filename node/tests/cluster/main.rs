@@ -22,6 +22,8 @@ mod mqtt;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod starting;
+#[cfg(test)]
 mod survival;
 #[cfg(test)]
 mod twins;

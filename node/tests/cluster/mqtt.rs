@@ -1,6 +1,6 @@
 //! mosquitto's tools as clients: what a technician has at hand.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -61,6 +61,32 @@ pub(crate) fn say_lines(node: &Node, topic: &str, lines: &str) {
     command.args(["-q", "1", "-t", topic, "-l"]);
     let ran = run_with(command, lines).expect(0);
     assert_eq!(ran.stderr, "", "{topic}");
+}
+
+/// Counts on a topic, one message a number from 1 on with QoS 1, until `enough` are acknowledged; then `interrupt`
+/// is called in the middle of it. Returns the last number whose PUBACK came.
+#[track_caller]
+pub(crate) fn count_until(
+    node: &mut Node,
+    topic: &str,
+    enough: u64,
+    interrupt: impl FnOnce(&mut Node),
+) -> u64 {
+    let mut command = tool("mosquitto_pub", node, V5);
+    command.args(["-d", "-q", "1", "-t", topic, "-l"]);
+    let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut stdin, stdout) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
+    // Ends with the process that reads.
+    std::thread::spawn(move || (1_u64..).try_for_each(|number| writeln!(stdin, "{number}")));
+    let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+    // The tool numbers its messages from 1 on as well.
+    let acknowledged =
+        |line: String| line.split_once("received PUBACK (Mid: ")?.1.split(',').next()?.parse().ok();
+    let reached = lines.by_ref().filter_map(acknowledged).find(|number: &u64| *number >= enough);
+    interrupt(node);
+    process.kill().unwrap();
+    process.wait().unwrap();
+    lines.filter_map(acknowledged).chain(reached).max().unwrap_or_default()
 }
 
 /// One message as a subscriber got it.

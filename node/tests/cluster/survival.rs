@@ -45,6 +45,20 @@ fn a_report_outlives_an_edge_that_is_killed_right_after_it() {
     }
 }
 
+#[test]
+fn no_acknowledged_report_is_lost_by_a_kill_in_the_middle_of_many() {
+    let mut plant = Plant::start();
+    for enough in [100, 250, 400] {
+        let acknowledged = mqtt::count_until(&mut plant.a, REPORT, enough, Node::kill);
+        assert!(acknowledged >= enough, "only {acknowledged} of {enough} were acknowledged");
+        plant.a.start();
+        let kept = plant.a.twin("water/meter", "count")["reported"]["value"].as_u64();
+        assert!(kept >= Some(acknowledged), "{kept:?} is kept, {acknowledged} was acknowledged");
+        plant.cluster.cloud.twin_becomes(COUNT, "/reported/value", json!(kept));
+        mqtt::say(&plant.a, V5, REPORT, "0");
+    }
+}
+
 /// A stateless reset tells of the restart (RFC 9000 §10.3), where silence would need 45 s.
 #[test]
 fn a_cloud_that_was_killed_is_found_again_before_its_edges_give_it_up() {
