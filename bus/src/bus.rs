@@ -13,22 +13,30 @@
 //! was gone. Delivery over a link that breaks is not repeated here; what must not be lost goes through the metadata
 //! service's outbox.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
+mod clock;
+mod packet;
+#[cfg(test)]
+mod tests;
 
-use minicbor::{Decode, Encode};
+pub use self::clock::{CLOCK_INTERVAL, ClockOffset};
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
 use thiserror::Error;
 
+use self::clock::PeerClock;
+use self::packet::Packet;
 use crate::{Channel, Class, Filter, Frame, Message, Mono, NodeId, Now, UnixMillis};
 
 /// The bus protocol spoken here. A peer with another major version is refused with a clear reason.
 pub const PROTOCOL_VERSION: u16 = 1;
 
-/// Filters one peer may ask for; bounds the memory and the matching work an authenticated peer can cost.
+/// Filters one edge may ask for; bounds the memory and the matching work an authenticated peer can cost. Further ones are
+/// not held, and counted.
 pub const MAX_FILTERS_PER_PEER: usize = 4096;
 
-/// How often the peer's clock is asked for: drift of a bad quartz (100 ppm) stays under 6 ms in between.
-pub const CLOCK_INTERVAL: Duration = Duration::from_secs(60);
+/// Filters told in one packet: at 1 KiB each it stays far below a frame's limit.
+const FILTERS_PER_PACKET: usize = 256;
 
 /// One connection's number, given by the shell; never reused in a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,8 +58,6 @@ pub enum Misbehaviour {
     Version,
     #[error("spoke before its hello")]
     NoHello,
-    #[error("asked for more than {MAX_FILTERS_PER_PEER} filters")]
-    TooManyFilters,
 }
 
 /// What the bus wants done.
@@ -67,7 +73,7 @@ pub enum Output {
     PeerDown { peer: NodeId, link: LinkId },
     /// The peer newly asked for `filter`: replay what is retained for it.
     Wanted { peer: NodeId, filter: Filter },
-    /// A peer published on a guarded topic: pass it on with [`Bus::relay`] if the peer may speak there.
+    /// A peer published: a hub passes it on with [`Bus::relay`] if the peer may speak there.
     Offered { from: NodeId, message: Message },
     /// Close this link.
     Close { link: LinkId, why: CloseReason },
@@ -82,82 +88,6 @@ pub enum CloseReason {
     Goodbye,
     #[error("the peer {0}")]
     Misbehaved(Misbehaviour),
-}
-
-#[derive(Debug, Encode, Decode)]
-enum Packet {
-    #[n(0)]
-    Hello {
-        #[n(0)]
-        version: u16,
-    },
-    #[n(1)]
-    Goodbye,
-    #[n(2)]
-    ClockAsk {
-        #[n(0)]
-        asked_at: u64,
-    },
-    #[n(3)]
-    ClockTell {
-        #[n(0)]
-        asked_at: u64,
-        #[n(1)]
-        wall: UnixMillis,
-    },
-    #[n(4)]
-    Interest {
-        #[n(0)]
-        add: Vec<Filter>,
-        #[n(1)]
-        remove: Vec<Filter>,
-    },
-    #[n(5)]
-    Publish {
-        #[n(0)]
-        message: Message,
-        /// On the sender's clock.
-        #[n(1)]
-        sent: UnixMillis,
-    },
-}
-
-/// How far the peer's wall clock is ahead of ours, as estimated on the link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClockOffset {
-    pub offset_ms: i64,
-    /// The true offset lies within this of the estimate (half the round trip).
-    pub uncertainty: Duration,
-}
-
-/// A peer's wall clock against our monotonic one, so that a jump of our own wall clock changes nothing.
-#[derive(Debug, Clone, Copy)]
-struct PeerClock {
-    /// Its wall clock when our monotonic one was zero, in milliseconds; may be far off and even negative.
-    at_zero_ms: i64,
-    uncertainty: Duration,
-}
-
-/// A message from the future by more than this, beyond the clock's uncertainty: the peer's clock has jumped.
-const CLOCK_SLACK: Duration = Duration::from_secs(1);
-
-impl PeerClock {
-    fn now_ms(self, now: Mono) -> i64 {
-        self.at_zero_ms.saturating_add(i64::try_from(now.0 / 1000).unwrap_or(i64::MAX))
-    }
-
-    /// How long ago `sent` was; `None` if the clocks contradict each other.
-    fn since(self, sent: UnixMillis, now: Mono) -> Option<Duration> {
-        let sent = i64::try_from(sent.0).ok()?;
-        let passed = self.now_ms(now).saturating_sub(sent);
-        match u64::try_from(passed) {
-            Ok(passed) => Some(Duration::from_millis(passed)),
-            Err(_) => {
-                let ahead = Duration::from_millis(passed.unsigned_abs());
-                (ahead <= self.uncertainty + CLOCK_SLACK).then_some(Duration::ZERO)
-            }
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -184,6 +114,8 @@ pub struct Stats {
     pub delivered: u64,
     pub forwarded: u64,
     pub misbehaved: u64,
+    /// Filters beyond [`MAX_FILTERS_PER_PEER`].
+    pub filters_refused: u64,
 }
 
 /// The bus of one node.
@@ -195,8 +127,6 @@ pub struct Bus {
     links: BTreeMap<LinkId, NodeId>,
     /// Who asked for a filter: nobody is never stored.
     holders: BTreeMap<Filter, BTreeSet<Holder>>,
-    /// What peers publish under it is not passed on unasked.
-    guarded: Option<Filter>,
     outputs: VecDeque<Output>,
     stats: Stats,
 }
@@ -209,15 +139,9 @@ impl Bus {
             peers: BTreeMap::new(),
             links: BTreeMap::new(),
             holders: BTreeMap::new(),
-            guarded: None,
             outputs: VecDeque::new(),
             stats: Stats::default(),
         }
-    }
-
-    /// From now on, what peers publish under `filter` comes out as [`Output::Offered`] instead of being passed on.
-    pub fn guard(&mut self, filter: Filter) {
-        self.guarded = Some(filter);
     }
 
     pub fn stats(&self) -> Stats {
@@ -227,6 +151,11 @@ impl Bus {
     /// The peers that said hello.
     pub fn peers(&self) -> impl Iterator<Item = &NodeId> {
         self.peers.iter().filter(|(_, p)| matches!(p.phase, Phase::Up { .. })).map(|(id, _)| id)
+    }
+
+    /// The link to a peer, whether it has said hello or not.
+    pub fn any_link_of(&self, peer: &NodeId) -> Option<LinkId> {
+        self.peers.get(peer).map(|peer| peer.link)
     }
 
     /// The link to a peer that is up.
@@ -242,10 +171,7 @@ impl Bus {
 
     /// The best estimate of a peer's clock on the present link, against ours as it stands now.
     pub fn clock_of(&self, peer: &NodeId, now: Now) -> Option<ClockOffset> {
-        let clock = self.peer_clock(peer)?;
-        let ours = i64::try_from(now.wall.0).unwrap_or(i64::MAX);
-        let offset_ms = clock.now_ms(now.mono).saturating_sub(ours);
-        Some(ClockOffset { offset_ms, uncertainty: clock.uncertainty })
+        Some(self.peer_clock(peer)?.against(now))
     }
 
     fn peer_clock(&self, peer: &NodeId) -> Option<PeerClock> {
@@ -312,7 +238,7 @@ impl Bus {
                 self.send(link, Class::Control, &Packet::ClockTell { asked_at, wall: now.wall });
             }
             Packet::ClockTell { asked_at, wall } => self.learn_clock(peer, Mono(asked_at), wall, now),
-            Packet::Interest { add, remove } => self.learn_interest(peer, add, remove)?,
+            Packet::Interest { add, remove } => self.learn_interest(peer, add, remove),
             Packet::Publish { message, sent } => self.take(peer, message, sent, now),
         }
         Ok(())
@@ -330,8 +256,8 @@ impl Bus {
                 Phase::Up { wants: BTreeSet::new(), clock: None, next_clock: now.mono + CLOCK_INTERVAL };
         }
         self.send(link, Class::Control, &Packet::ClockAsk { asked_at: now.mono.0 });
-        if !wanted.is_empty() {
-            self.send(link, Class::State, &Packet::Interest { add: wanted, remove: Vec::new() });
+        for part in wanted.chunks(FILTERS_PER_PACKET) {
+            self.send(link, Class::State, &Packet::Interest { add: part.to_vec(), remove: Vec::new() });
         }
         self.outputs.push_back(Output::PeerUp { peer: peer.clone(), link });
     }
@@ -345,20 +271,15 @@ impl Bus {
     }
 
     fn learn_clock(&mut self, peer: &NodeId, asked_at: Mono, wall: UnixMillis, now: Now) {
-        // A peer that lies about `asked_at` harms nobody but the estimate of its own clock.
-        let round_trip = now.mono.since(asked_at);
-        let half = i64::try_from(round_trip.as_millis() / 2).unwrap_or(i64::MAX);
-        let told = i64::try_from(wall.0).unwrap_or(i64::MAX).saturating_add(half);
-        let at_zero_ms = told.saturating_sub(i64::try_from(now.mono.0 / 1000).unwrap_or(i64::MAX));
         if let Some(Peer { phase: Phase::Up { clock, .. }, .. }) = self.peers.get_mut(peer) {
-            *clock = Some(PeerClock { at_zero_ms, uncertainty: round_trip / 2 });
+            *clock = Some(PeerClock::told(asked_at, wall, now.mono));
         }
     }
 
     fn take(&mut self, peer: &NodeId, mut message: Message, sent: UnixMillis, now: Now) {
         let hop = self.peer_clock(peer).and_then(|clock| clock.since(sent, now.mono));
         message.travelled = message.travelled.zip(hop).map(|(before, hop)| before.saturating_add(hop));
-        if self.guarded.as_ref().is_some_and(|filter| filter.matches(&message.topic)) {
+        if self.role == Role::Hub {
             self.outputs.push_back(Output::Offered { from: peer.clone(), message });
         } else {
             self.pass_on(Some(peer), message, now);
@@ -370,7 +291,7 @@ impl Bus {
         peer: &NodeId,
         add: Vec<Filter>,
         remove: Vec<Filter>,
-    ) -> Result<(), CloseReason> {
+    ) {
         for filter in remove {
             let Some(Peer { phase: Phase::Up { wants, .. }, .. }) = self.peers.get_mut(peer) else { break };
             if wants.remove(&filter) {
@@ -379,16 +300,17 @@ impl Bus {
         }
         for filter in add {
             let Some(Peer { phase: Phase::Up { wants, .. }, .. }) = self.peers.get_mut(peer) else { break };
-            if !wants.insert(filter.clone()) {
+            // A leaf's one peer is its hub, which speaks for everybody.
+            if self.role == Role::Hub && wants.len() >= MAX_FILTERS_PER_PEER && !wants.contains(&filter) {
+                self.stats.filters_refused += 1;
                 continue;
             }
-            if wants.len() > MAX_FILTERS_PER_PEER {
-                return Err(CloseReason::Misbehaved(Misbehaviour::TooManyFilters));
+            if !wants.insert(filter.clone()) {
+                continue;
             }
             self.hold(&filter, Holder::Peer(peer.clone()));
             self.outputs.push_back(Output::Wanted { peer: peer.clone(), filter });
         }
-        Ok(())
     }
 
     /// Somebody here subscribed. The caller counts: once per filter, however many subscribers.
@@ -530,6 +452,3 @@ impl Bus {
         self.outputs.push_back(Output::Send { link, class, frame: Frame::new(Channel::Bus, payload) });
     }
 }
-
-#[cfg(test)]
-mod tests;
