@@ -74,11 +74,6 @@ impl Dialer {
         attempt >> 32 == u64::from(self.index)
     }
 
-    /// Whether the link is up.
-    pub fn is_up(&self) -> bool {
-        matches!(self.state, State::Up { .. })
-    }
-
     /// Begins. Does nothing to a dialer that has begun.
     pub fn handle_start(&mut self) {
         if self.state == State::Idle {
@@ -151,6 +146,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn is_up(dialer: &Dialer) -> bool {
+        matches!(dialer.state, State::Up { .. })
+    }
+
     fn at(seconds: u64) -> Mono {
         Mono(seconds * 1_000_000)
     }
@@ -174,10 +173,10 @@ mod tests {
         assert_eq!(dialer.poll_output(), Some(Dial { attempt: (3 << 32) + 1 }));
         assert_eq!((dialer.poll_output(), dialer.poll_timeout()), (None, None), "told once");
         dialer.handle_up((3 << 32) + 1, at(1));
-        assert!(dialer.is_up() && dialer.poll_timeout().is_none());
+        assert!(is_up(&dialer) && dialer.poll_timeout().is_none());
         dialer.handle_down((3 << 32) + 1, at(2));
         let (until, why) = dialer.poll_timeout().unwrap();
-        assert_eq!((dialer.is_up(), why), (false, "dial again"));
+        assert_eq!((is_up(&dialer), why), (false, "dial again"));
         dialer.handle_timeout(Mono(until.0 - 1));
         assert_eq!(dialer.poll_output(), None, "not before its time");
         dialer.handle_timeout(until);
@@ -195,7 +194,7 @@ mod tests {
         assert_eq!(dialer.state, State::Dialing { attempt: second, told: true });
         dialer.handle_up(second, at(2));
         dialer.handle_down(first, at(2));
-        assert!(dialer.is_up());
+        assert!(is_up(&dialer));
         assert!(dialer.owns(first) && !dialer.owns(1));
     }
 

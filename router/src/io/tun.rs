@@ -12,9 +12,8 @@ use super::netlink::{Netlink, NetlinkError};
 
 const CLONE_DEVICE: &str = "/dev/net/tun";
 
-/// `TUNSETIFF` and `TUNGETIFF` of linux/if_tun.h.
+/// `TUNSETIFF` of linux/if_tun.h.
 const TUN_SET_INTERFACE: Opcode = opcode::write::<libc::c_int>(b'T', 202);
-const TUN_GET_INTERFACE: Opcode = opcode::read::<libc::c_uint>(b'T', 210);
 
 const PLAIN_TUN: u16 = (libc::IFF_TUN | libc::IFF_NO_PI) as u16;
 
@@ -54,10 +53,6 @@ pub enum TunError {
     Open(#[source] io::Error),
     #[error("cannot create the interface '{name}'")]
     Create { name: String, source: io::Error },
-    #[error("the descriptor is no plain TUN interface (IFF_TUN and IFF_NO_PI, without IFF_VNET_HDR)")]
-    NotATun(#[source] io::Error),
-    #[error("cannot make the TUN non-blocking")]
-    NonBlocking(#[source] io::Error),
     #[error("cannot set the MTU of the TUN")]
     Mtu(#[from] NetlinkError),
 }
@@ -72,16 +67,6 @@ impl Tun {
         attach(&fd, request).map_err(|errno| create_error(name, errno))?;
         Netlink::open()?.set_mtu(name, mtu)?;
         Ok(Self { fd, name: name.to_owned() })
-    }
-
-    /// Takes over a TUN that somebody else opened, perhaps in another network namespace.
-    pub fn from_fd(fd: OwnedFd) -> Result<Self, TunError> {
-        let request = attached(&fd).map_err(|errno| TunError::NotATun(errno.into()))?;
-        if !request.is_plain() {
-            return Err(TunError::NotATun(Errno::INVAL.into()));
-        }
-        rustix::io::ioctl_fionbio(&fd, true).map_err(|errno| TunError::NonBlocking(errno.into()))?;
-        Ok(Self { fd, name: request.name() })
     }
 
     pub fn name(&self) -> &str {
@@ -131,7 +116,7 @@ fn create_error(name: &str, errno: Errno) -> TunError {
     }
 }
 
-/// `struct ifreq` of linux/if.h as the two calls use it: a name, flags, and room for the rest of the C union.
+/// `struct ifreq` of linux/if.h as the call uses it: a name, flags, and room for the rest of the C union.
 #[derive(Debug, Clone, Copy)]
 #[repr(C)]
 struct InterfaceRequest {
@@ -155,16 +140,6 @@ impl InterfaceRequest {
         request.name[..name.len()].copy_from_slice(name.as_bytes());
         Ok(request)
     }
-
-    fn is_plain(&self) -> bool {
-        let shape = (libc::IFF_TUN | libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as u16;
-        self.flags & shape == PLAIN_TUN
-    }
-
-    fn name(&self) -> String {
-        let end = self.name.iter().position(|b| *b == 0).unwrap_or(self.name.len());
-        String::from_utf8_lossy(&self.name[..end]).into_owned()
-    }
 }
 
 #[expect(unsafe_code, reason = "no safe wrapper of TUNSETIFF exists")]
@@ -172,12 +147,4 @@ fn attach(fd: &OwnedFd, mut request: InterfaceRequest) -> Result<(), Errno> {
     // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, which `InterfaceRequest` is at least as large as; any
     // bytes are a valid value of it.
     unsafe { ioctl(fd, Updater::<TUN_SET_INTERFACE, _>::new(&mut request)) }
-}
-
-#[expect(unsafe_code, reason = "no safe wrapper of TUNGETIFF exists")]
-fn attached(fd: &OwnedFd) -> Result<InterfaceRequest, Errno> {
-    let mut request = InterfaceRequest::EMPTY;
-    // SAFETY: as in `attach`; on a descriptor that is no TUN the call fails and writes nothing.
-    unsafe { ioctl(fd, Updater::<TUN_GET_INTERFACE, _>::new(&mut request))? };
-    Ok(request)
 }

@@ -47,13 +47,6 @@ impl Netlink {
         self.set_link(message, || format!("set the MTU of '{name}' to {mtu}"))
     }
 
-    /// Moves the interface into another network namespace, where it arrives down and without addresses.
-    pub fn link_set_netns(&mut self, name: &str, netns: BorrowedFd<'_>) -> Result<(), NetlinkError> {
-        let mut message = self.existing(name)?;
-        message.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
-        self.set_link(message, || format!("move the interface '{name}' to another network namespace"))
-    }
-
     /// Removes the interface.
     pub fn link_del(&mut self, name: &str) -> Result<(), NetlinkError> {
         let message = RouteNetlinkMessage::DelLink(self.existing(name)?);
