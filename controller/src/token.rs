@@ -18,9 +18,6 @@ use crate::record::{self, DamagedRecord};
 
 pub const PREFIX: &str = "/c/token/";
 
-/// How long a token holds if nothing is said.
-pub const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
-
 /// A token that outlives a year is a password.
 pub const MAX_TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -46,10 +43,11 @@ pub struct TokenSpec {
     pub uses: u32,
 }
 
+#[cfg(test)]
 impl TokenSpec {
     /// One edge at `site`, within a day, without a LAN.
-    pub fn for_site(site: Name) -> Self {
-        Self { site, lans: Vec::new(), ttl: DEFAULT_TTL, uses: 1 }
+    pub(crate) fn for_site(site: Name) -> Self {
+        Self { site, lans: Vec::new(), ttl: Duration::from_secs(24 * 3600), uses: 1 }
     }
 }
 

@@ -1,3 +1,5 @@
+use std::error::Error as _;
+
 use super::*;
 use serde_json::json;
 
@@ -105,19 +107,21 @@ fn each_refusal_names_the_field() {
         "spec": {"inputs": {}, "output": {"device": "d", "property": "p", "ttl": "0s"}, "onUnknown": "hold",
         "cases": []}});
     for (document, expected) in [
-        (device("/metadata/name", "Not A Name".into()), "Device.metadata.name: "),
-        (device("/spec/nodeName", "Worker".into()), "Device.spec.nodeName: "),
-        (device("/spec/properties/0/name", "a/b".into()), "Device.spec.properties[0].name: "),
-        (model("/spec/properties/0/type", "REAL".into()), "DeviceModel.spec.properties[0].type: "),
-        (model("/spec/properties/0/minimum", "low".into()), "DeviceModel.spec.properties[0].minimum: "),
-        (policy, "TwinPolicy.spec.actuatr: "),
-        (rule, "Rule.spec.output.ttl: "),
-        (model("/metadata", json!("x")), "DeviceModel.metadata: "),
+        (device("/metadata/name", "Not A Name".into()), "Device: metadata.name: "),
+        (device("/spec/nodeName", "Worker".into()), "Device: spec.nodeName: "),
+        (device("/spec/properties/0/name", "a/b".into()), "Device: spec.properties[0].name: "),
+        (model("/spec/properties/0/type", "REAL".into()), "DeviceModel: spec.properties[0].type: "),
+        (model("/spec/properties/0/minimum", "low".into()), "DeviceModel: spec.properties[0].minimum: "),
+        (policy, "TwinPolicy: spec.actuatr: "),
+        (rule, "Rule: spec.output.ttl: "),
+        (model("/metadata", json!("x")), "DeviceModel: metadata: "),
         (json!({"apiVersion": "v1", "kind": "Pod"}), "v1 Pod is not known; known are Device and DeviceModel"),
         (json!([1, 2]), "  is not known"),
     ] {
-        let error = Manifest::parse(&document).unwrap_err().to_string();
-        assert!(error.starts_with(expected), "{error}");
+        let error = Manifest::parse(&document).unwrap_err();
+        let field = error.source().map_or(String::new(), |field| format!(": {field}"));
+        let text = format!("{error}{field}");
+        assert!(text.starts_with(expected), "{text}");
     }
     let fat = device("/metadata/labels/hall", "x".repeat(MAX_MANIFEST_LEN).into());
     assert!(matches!(Manifest::parse(&fat), Err(InvalidManifest::TooLong(_))));
