@@ -65,9 +65,10 @@ fn is_on_path(program: &str) -> bool {
     std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]).any(|dir| dir.join(program).is_file())
 }
 
-/// The cores build without `io`, and then nothing async, no socket library and no store is in their tree.
+/// The cores build without `io`; then nothing async, no socket library and no store is in their tree, and their own
+/// sources name no clock, file or socket.
 fn cores_are_pure() -> Result<()> {
-    step("the cores build without io, and nothing of it is in their tree");
+    step("the cores build without io, and nothing of it is in their tree or sources");
     cargo(&["check", "--locked", "-p", "simulations"])?;
     let tree = Command::new(env!("CARGO"))
         .args(["tree", "--locked", "-p", "simulations", "-e", "normal", "--prefix", "none"])
@@ -78,7 +79,41 @@ fn cores_are_pure() -> Result<()> {
         let found = tree.lines().any(|line| line.split(' ').next() == Some(banned));
         ensure!(!found, "{banned} is in the tree of `simulations`, which must be pure");
     }
+    CORES.iter().try_for_each(|core| source_is_pure(&repository().join(core)))
+}
+
+/// What holds a core.
+const CORES: [&str; 7] = [
+    "bus/src",
+    "metadata/src",
+    "router/src",
+    "device-twin/src",
+    "controller/src",
+    "node/src",
+    "simulations/lab/src",
+];
+
+/// What no core names: the standard library's clocks, files and sockets, and maps without an order.
+const IMPURE: [&str; 6] =
+    ["Instant::now", "SystemTime", "std::fs", "net::TcpStream", "net::UdpSocket", "HashMap"];
+
+fn source_is_pure(place: &Path) -> Result<()> {
+    if place.file_stem().is_some_and(|name| name == "io") {
+        return Ok(());
+    }
+    if place.is_dir() {
+        let entries = std::fs::read_dir(place).with_context(|| format!("read {}", place.display()))?;
+        return entries.into_iter().try_for_each(|entry| source_is_pure(&entry?.path()));
+    }
+    let source = std::fs::read_to_string(place).with_context(|| format!("read {}", place.display()))?;
+    for word in IMPURE {
+        ensure!(!source.contains(word), "{} names {word}, and belongs to a core", place.display());
+    }
     Ok(())
+}
+
+fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 fn simulations(seeds: &str) -> Result<()> {
