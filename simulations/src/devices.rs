@@ -15,9 +15,6 @@ use serde_json::json;
 use crate::dice::Dice;
 use crate::manifests::{self, MAPPER, SENSOR};
 
-/// The SDK says `online` once a connection, and the node forgets it when no device of this mapper is known yet.
-pub const SAY_ONLINE_AGAIN_AFTER_CONFIG: bool = true;
-
 /// How bad a mapper is, in thousandths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Habits {
@@ -152,9 +149,6 @@ impl Mapper {
             self.reporting.insert(id.clone(), interval);
             let first = now.mono + self.dice_span(interval);
             self.wake_to_report(id, first);
-        }
-        if SAY_ONLINE_AGAIN_AFTER_CONFIG {
-            self.say_online();
         }
     }
 

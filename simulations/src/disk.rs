@@ -12,7 +12,7 @@ use bytes::Bytes;
 use metadata::{Commit, Key, Keyspace, MemoryStore, Revision, Store, StoreError};
 
 /// The disk of one machine.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Disk {
     store: MemoryStore,
     waiting: Vec<Commit>,

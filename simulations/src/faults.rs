@@ -24,6 +24,9 @@ impl fmt::Display for Machine {
     }
 }
 
+/// Old copies of edges' disks: off until reports survive them (seed 114 with this on).
+const OLD_DISKS_ARE_PUT_BACK: bool = false;
+
 /// One thing that goes wrong. Those with a length end by themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
@@ -57,6 +60,11 @@ pub enum Fault {
         site: usize,
         away: Duration,
     },
+    /// An edge comes back with the disk as it was when its process last started: somebody put an old copy back.
+    OldDisk {
+        site: usize,
+        away: Duration,
+    },
     /// The wall clock is set.
     WallJump {
         machine: Machine,
@@ -85,6 +93,7 @@ impl Fault {
             Self::Crash { .. } => "edge crash",
             Self::CrashInCommit { .. } => "crash in commit",
             Self::Wipe { .. } => "wiped disk",
+            Self::OldDisk { .. } => "old disk put back",
             Self::WallJump { .. } => "wall clock jump",
             Self::DiskStuck { .. } => "stuck disk",
             Self::MapperCrash { .. } => "mapper crash",
@@ -96,7 +105,7 @@ impl Fault {
         let site = dice.between(0, sites as u64 - 1) as usize;
         let machine = if dice.one_in(3) { Machine::Cloud } else { Machine::Edge(site) };
         let away = dice.skewed(secs(1), secs(900));
-        match dice.between(0, 15) {
+        match dice.between(0, 16) {
             0..=3 => {
                 let towards = match dice.between(0, 4) {
                     0 => vec![End::Edge],
@@ -119,6 +128,7 @@ impl Fault {
                 Self::WallJump { machine, by_ms: if dice.one_in(2) { by } else { -by } }
             }
             13 => Self::DiskStuck { machine, lasts: dice.skewed(secs(1), secs(60)) },
+            14 if OLD_DISKS_ARE_PUT_BACK => Self::OldDisk { site, away },
             _ => Self::MapperCrash { site, away: dice.skewed(secs(1), secs(120)) },
         }
     }

@@ -41,6 +41,8 @@ pub(crate) struct Running {
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) disk: Disk,
+    /// The disk as it was when the process last started.
+    pub(crate) copy: Disk,
     pub(crate) running: Option<Running>,
     /// Counts the processes: what was meant for an earlier one is void.
     pub(crate) life: u32,
@@ -59,6 +61,7 @@ impl Host {
     pub(crate) fn new(wall_offset_ms: i64) -> Self {
         Self {
             disk: Disk::default(),
+            copy: Disk::default(),
             running: None,
             life: 0,
             wall_offset_ms,

@@ -6,11 +6,10 @@ use std::time::Duration;
 use bus::bus::LinkId;
 use bus::token::CaHash;
 use bus::twin::{DesiredVersion, MapperTopic, TwinTopic, WriteRequest};
-use bus::{Filter, Identity, JoinToken, NodeId, Now, Topic, Value};
+use bus::{Filter, Identity, JoinToken, KeyHash, NodeId, Now, Topic, Value};
 use bytes::Bytes;
 use controller::cluster::EstablishError;
 use controller::join::{JoinReply, JoinRequest, Signed};
-use controller::nodes::KeyHash;
 use controller::{CloudSubnets, Cluster, Plan};
 use device_twin::PropertyId;
 use device_twin::twin::{Desired, Reported, Ticket};
@@ -53,6 +52,19 @@ pub(crate) fn cloud_id() -> NodeId {
 
 pub(crate) fn edge_id(site: usize) -> NodeId {
     NodeId::edge(manifests::edge_name(site))
+}
+
+/// What an edge's request for a certificate is about.
+fn csr(site: usize) -> Vec<u8> {
+    vec![site as u8; 16]
+}
+
+pub(crate) fn key_of(site: usize) -> KeyHash {
+    KeyHash::of_spki(&csr(site))
+}
+
+pub(crate) fn cloud_key() -> KeyHash {
+    KeyHash::of_spki(b"cloud")
 }
 
 fn cluster() -> Result<Cluster, EstablishError> {
@@ -135,7 +147,7 @@ impl World {
                 let request = JoinRequest {
                     secret: secret(site).to_vec(),
                     name: manifests::edge_name(site),
-                    csr_der: vec![site as u8; 16],
+                    csr_der: csr(site),
                 };
                 self.tell(Machine::Cloud, Input::Join { link, request: request.to_bytes().into() });
             }
@@ -404,7 +416,7 @@ impl World {
         self.agenda.at(at, Event::ToMapper { site, life, topic, payload, expires });
     }
 
-    pub(crate) fn to_mapper(
+    pub(crate) fn deliver_to_mapper(
         &mut self,
         site: usize,
         life: u32,
@@ -439,7 +451,7 @@ impl World {
         }
     }
 
-    pub(crate) fn from_mapper(
+    pub(crate) fn hear_mapper(
         &mut self,
         site: usize,
         life: u32,

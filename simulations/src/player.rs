@@ -14,6 +14,7 @@ use node::{Input, Node, Output};
 use crate::faults::Machine;
 use crate::host::{About, Running};
 use crate::links::{Effects, End, NetEvent, News};
+use crate::people;
 use crate::plant::Bug;
 use crate::world::{Event, World};
 
@@ -223,7 +224,7 @@ impl World {
             }
             News::Failed { attempt } => {
                 self.trace.say(self.now, format_args!("{machine} dial {attempt} failed"));
-                Some(Input::DialFailed { attempt, retry_after: None })
+                Input::DialFailed { attempt, retry_after: None }
             }
             News::Frame { link, frame } => {
                 let len = frame.payload.len();
@@ -231,33 +232,31 @@ impl World {
                     self.now,
                     format_args!("{machine} gets {:?} on {}: {len} bytes", frame.channel, link.0),
                 );
-                Some(Input::Frame { link, frame: self.tampered(machine, frame) })
+                Input::Frame { link, frame: self.tampered(machine, frame) }
             }
             News::Down { link, lane } => {
                 self.trace.say(self.now, format_args!("{machine} link {} down", link.0));
-                match (lane, machine) {
-                    (DialLane::Bus, _) => Some(Input::LinkDown { link }),
-                    (DialLane::Packets, Machine::Edge(_)) => Some(Input::PacketsDown { link }),
-                    (DialLane::Packets, Machine::Cloud) => None,
+                match lane {
+                    DialLane::Bus => Input::LinkDown { link },
+                    DialLane::Packets => Input::PacketsDown { link },
                 }
             }
         };
-        if let Some(input) = input {
-            self.tell(machine, input);
-        }
+        self.tell(machine, input);
     }
 
-    /// Packets lanes of others are the shard's affair.
-    fn up(&self, machine: Machine, site: usize, link: LinkId, lane: DialLane, attempt: u64) -> Option<Input> {
+    fn up(&self, machine: Machine, site: usize, link: LinkId, lane: DialLane, attempt: u64) -> Input {
+        let (peer, key) = (people::edge_id(site), people::key_of(site));
         match (lane, machine) {
-            (DialLane::Bus, Machine::Edge(_)) => {
-                Some(Input::LinkUp { link, peer: crate::people::cloud_id(), attempt: Some(attempt) })
-            }
-            (DialLane::Bus, Machine::Cloud) => {
-                Some(Input::LinkUp { link, peer: crate::people::edge_id(site), attempt: None })
-            }
-            (DialLane::Packets, Machine::Edge(_)) => Some(Input::PacketsUp { link, attempt }),
-            (DialLane::Packets, Machine::Cloud) => None,
+            (DialLane::Bus, Machine::Edge(_)) => Input::LinkUp {
+                link,
+                peer: people::cloud_id(),
+                key: people::cloud_key(),
+                attempt: Some(attempt),
+            },
+            (DialLane::Bus, Machine::Cloud) => Input::LinkUp { link, peer, key, attempt: None },
+            (DialLane::Packets, Machine::Edge(_)) => Input::PacketsUp { link, attempt },
+            (DialLane::Packets, Machine::Cloud) => Input::PeerPackets { link, peer, key },
         }
     }
 
@@ -309,6 +308,16 @@ impl World {
         }
     }
 
+    pub(crate) fn put_old_disk_back(&mut self, site: usize, away: Duration) {
+        let machine = Machine::Edge(site);
+        if self.hosts[&machine].running.is_some() {
+            self.crash(machine, away);
+            let host = self.host(machine);
+            host.disk = host.copy.clone();
+            self.oracle.on_old_disk(site, self.hosts[&machine].disk.durable());
+        }
+    }
+
     pub(crate) fn boot(&mut self, machine: Machine) {
         if self.hosts[&machine].running.is_some() {
             return;
@@ -322,13 +331,15 @@ impl World {
             }
             Err(why) => return self.oracle.accuse(self.now, "disks can be read", why.to_string()),
         };
+        let host = self.host(machine);
+        host.copy = host.disk.clone();
         self.trace.say(self.now, format_args!("{machine} starts at {}", keyspace.revision()));
         let node = match machine {
             Machine::Cloud => {
                 self.oracle.on_cloud_start(seed.max(1));
-                crate::people::cloud(seed, keyspace, now)
+                people::cloud(seed, keyspace, now)
             }
-            Machine::Edge(site) => Ok(crate::people::edge(site, seed, keyspace, now)),
+            Machine::Edge(site) => Ok(people::edge(site, seed, keyspace, now)),
         };
         match node {
             Ok(node) => self.start(machine, node),

@@ -252,10 +252,10 @@ impl World {
             }
             Event::MapperConnects { site, life } => self.mapper_connects(site, life),
             Event::ToMapper { site, life, topic, payload, expires } => {
-                self.to_mapper(site, life, &topic, &payload, expires);
+                self.deliver_to_mapper(site, life, &topic, &payload, expires);
             }
             Event::FromMapper { site, life, topic, payload, retain, sure } => {
-                self.from_mapper(site, life, topic, payload, retain, sure);
+                self.hear_mapper(site, life, topic, payload, retain, sure);
             }
             Event::Subscribe { site, life } => self.subscribe(site, life),
             Event::Join { site } => self.join(site),
@@ -289,6 +289,7 @@ impl World {
             Fault::Crash { machine, away } => self.crash(machine, away),
             Fault::CrashInCommit { machine, away } => self.host(machine).armed = Some(away),
             Fault::Wipe { site, away } => self.wipe(site, away),
+            Fault::OldDisk { site, away } => self.put_old_disk_back(site, away),
             Fault::WallJump { machine, by_ms } => {
                 self.host(machine).wall_offset_ms += by_ms;
                 self.oracle.on_wall_jump(machine, self.now);
@@ -317,6 +318,7 @@ impl World {
             | Fault::Crash { .. }
             | Fault::CrashInCommit { .. }
             | Fault::Wipe { .. }
+            | Fault::OldDisk { .. }
             | Fault::WallJump { .. }
             | Fault::DiskStuck { .. } => {}
         }

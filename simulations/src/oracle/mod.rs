@@ -69,6 +69,10 @@ impl Verdict {
     }
 }
 
+fn life_of(held: &Image) -> Option<Incarnation> {
+    held.get("/sync/incarnation").and_then(|bytes| minicbor::decode(bytes).ok())
+}
+
 /// The oracle of one run.
 #[derive(Debug, Default)]
 pub struct Oracle {
@@ -83,7 +87,10 @@ pub struct Oracle {
     subscribers: versions::Subscribers,
     /// When a wall clock was set.
     jumps: Vec<(Mono, Machine)>,
+    /// Sites whose disk was once empty or an old copy: their revisions began anew.
     wiped: BTreeSet<usize>,
+    /// Sites whose node counts on from an old copy in that copy's life: until it takes a new one numbers come twice.
+    aged: BTreeMap<usize, Incarnation>,
 }
 
 impl Oracle {
@@ -105,6 +112,7 @@ impl Oracle {
         self.check_versions(machine, commit, now);
         self.held.entry(machine).or_default().apply(commit);
         self.note_life(machine);
+        self.note_new_numbers(machine, commit);
         match machine {
             Machine::Cloud => self.copies.on_cloud_commit(commit, &self.held[&machine]),
             Machine::Edge(site) => {
@@ -129,7 +137,19 @@ impl Oracle {
     pub fn on_wipe(&mut self, site: usize) {
         self.held.insert(Machine::Edge(site), Image::default());
         self.wiped.insert(site);
+        self.aged.remove(&site);
         self.promises.forget_site(site);
+    }
+
+    /// What happened since the copy was taken is forgotten there, and only the cloud can tell.
+    pub fn on_old_disk(&mut self, site: usize, durable: &Image) {
+        self.held.insert(Machine::Edge(site), durable.clone());
+        self.wiped.insert(site);
+        if let Some(life) = life_of(durable) {
+            self.aged.insert(site, life);
+        }
+        self.promises.forget_site(site);
+        self.writes.forget_site(site);
     }
 
     pub fn on_wall_jump(&mut self, machine: Machine, now: Mono) {
@@ -143,11 +163,21 @@ impl Oracle {
 
     fn note_life(&mut self, machine: Machine) {
         let Machine::Edge(site) = machine else { return };
-        let held = &self.held[&machine];
-        let Some(life) = held.get("/sync/incarnation").and_then(|b| minicbor::decode(b).ok()) else { return };
+        let Some(life) = life_of(&self.held[&machine]) else { return };
         let lives = self.lives.entry(site).or_default();
         if lives.last() != Some(&life) {
             lives.push(life);
+            self.promises.forget_site(site);
+        }
+    }
+
+    fn note_new_numbers(&mut self, machine: Machine, commit: &Commit) {
+        let Machine::Edge(site) = machine else { return };
+        let Some(old) = self.aged.get(&site).copied() else { return };
+        let told = commit.writes.iter().filter(|write| write.key.as_str().starts_with("/t/reported/"));
+        let mut told = told.filter_map(|write| versions::reported(write.value.as_ref()?));
+        if told.any(|version| version.incarnation != old) {
+            self.aged.remove(&site);
         }
     }
 

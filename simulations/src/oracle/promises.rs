@@ -33,6 +33,7 @@ pub(super) struct Promises {
 }
 
 impl Promises {
+    /// Its reports are told under other versions from now on.
     pub(super) fn forget_site(&mut self, site: usize) {
         self.reports.retain(|id, _| manifests::site_of(&id.device) != Some(site));
     }
@@ -52,10 +53,19 @@ fn holds_wish(durable: &Image, id: &PropertyId, told: DesiredVersion) -> bool {
 impl Oracle {
     /// The mapper was told that its report is taken; `told` is the version that the node gave it.
     pub fn on_report_accepted(&mut self, id: &PropertyId, told: ReportedVersion, durable: &Image, now: Mono) {
+        if self.is_past(id, told) {
+            return;
+        }
         self.verdict.ask(now, INVARIANT, holds_report(durable, id, told), || {
             format!("PUBACK for {id} {told:?}, which the disk does not hold")
         });
         self.promises.reports.insert(id.clone(), told);
+    }
+
+    /// The disk has another life by now, under which all was said again.
+    fn is_past(&self, id: &PropertyId, told: ReportedVersion) -> bool {
+        let site = manifests::site_of(&id.device).unwrap_or_default();
+        self.lives.get(&site).and_then(|lives| lives.last()).is_some_and(|life| *life != told.incarnation)
     }
 
     /// The author of a wish was told that it is taken.
@@ -138,8 +148,7 @@ impl Oracle {
     fn check_up(&mut self, site: usize, key: &str, payload: &bytes::Bytes, durable: &Image, now: Mono) {
         let Some(id) = key.strip_prefix("reported/").and_then(PropertyId::parse) else { return };
         let Some(told) = versions::reported(payload) else { return };
-        let life = self.lives.get(&site).and_then(|lives| lives.last());
-        let holds = life != Some(&told.incarnation) || holds_report(durable, &id, told);
+        let holds = self.is_past(&id, told) || holds_report(durable, &id, told);
         self.verdict.ask(now, INVARIANT, holds, || {
             format!("edge-{site} tells {id} {told:?}, which its disk does not hold")
         });

@@ -62,7 +62,9 @@ impl Oracle {
                 self.check_reported(machine, key, &before, after, now);
             }
         }
-        if let Machine::Edge(_) = machine {
+        if let Machine::Edge(site) = machine
+            && !self.aged.contains_key(&site)
+        {
             self.check_against_cloud(machine, commit, now);
         }
     }
@@ -71,7 +73,7 @@ impl Oracle {
         let (Some(was), Some(is)) = (reported(before), reported(after)) else { return };
         let site = device_of(key).and_then(|id| manifests::site_of(&id.device));
         let lives = site.and_then(|site| self.lives.get(&site));
-        let life = |v: ReportedVersion| lives.and_then(|l| l.iter().position(|i| *i == v.incarnation));
+        let life = |v: ReportedVersion| lives.and_then(|l| l.iter().rposition(|i| *i == v.incarnation));
         let holds = if was.incarnation == is.incarnation { was.rev < is.rev } else { life(was) < life(is) };
         self.verdict.ask(now, INVARIANT, holds, || format!("{machine} {key}: {was:?} became {is:?}"));
     }

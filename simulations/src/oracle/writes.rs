@@ -47,6 +47,11 @@ impl Writes {
         }
     }
 
+    /// Its node begins again from what it once knew.
+    pub(super) fn forget_site(&mut self, site: usize) {
+        self.newest.retain(|id, _| manifests::site_of(&id.device) != Some(site));
+    }
+
     /// A decision of an operator does not outlive the node that took it.
     pub(super) fn on_edge_crash(&mut self, site: usize) {
         self.operators.retain(|id, _| manifests::site_of(&id.device) != Some(site));
@@ -66,6 +71,7 @@ impl Oracle {
     /// A node asks a mapper to write.
     pub fn on_published(&mut self, site: usize, request: &WriteRequest, durable: &Image, now: Mono) {
         let again = self.writes.published.insert(request.id.clone(), now).is_some();
+        let again = again && !self.aged.contains_key(&site);
         self.verdict.ask(now, ONCE, !again, || format!("edge-{site} asks for write {} again", request.id));
         let number = request.id.rsplit('-').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(u64::MAX);
         let reserved =
@@ -100,6 +106,7 @@ impl Oracle {
     /// A device really moved.
     pub fn on_executed(&mut self, site: usize, request: &WriteRequest, now: Mono) {
         let first = self.writes.executed.insert(request.id.clone());
+        let first = first || self.aged.contains_key(&site);
         self.verdict.ask(now, ONCE, first, || format!("edge-{site} carried out {} twice", request.id));
         let ttl = Duration::from_millis(request.ttl_ms);
         let asked = self.writes.published.get(&request.id).copied().unwrap_or_default();
