@@ -286,12 +286,7 @@ impl Bus {
         }
     }
 
-    fn learn_interest(
-        &mut self,
-        peer: &NodeId,
-        add: Vec<Filter>,
-        remove: Vec<Filter>,
-    ) {
+    fn learn_interest(&mut self, peer: &NodeId, add: Vec<Filter>, remove: Vec<Filter>) {
         for filter in remove {
             let Some(Peer { phase: Phase::Up { wants, .. }, .. }) = self.peers.get_mut(peer) else { break };
             if wants.remove(&filter) {

@@ -27,7 +27,7 @@ pub use backoff::Backoff;
 pub use bus::Bus;
 pub use class::Class;
 pub use frame::{Channel, Frame};
-pub use id::{Identity, Name, NodeId, NodeKind};
+pub use id::{Identity, KeyHash, Name, NodeId, NodeKind};
 pub use message::Message;
 pub use overlay::{Lease, Route, SubnetKind};
 pub use time::{Mono, Now, UnixMillis};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Decoder, Encode, decode};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -11,7 +11,7 @@ use crate::UnixMillis;
 
 /// What a property holds. In JSON it is the natural form: `true`, `42`, `3.5`, `"open"`, `{..}`; bytes are base64
 /// text and told from a string by the model's type only.
-#[derive(Debug, Clone, PartialEq, Encode, Decode, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Encode, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Value {
     #[n(0)]
@@ -24,6 +24,46 @@ pub enum Value {
     Text(#[n(0)] String),
     #[n(4)]
     Struct(#[n(0)] BTreeMap<String, Self>),
+}
+
+/// Structs within structs that are read from a peer, as deep as JSON is read: deeper ones would cost stack.
+const MAX_DEPTH: usize = 128;
+
+/// By hand, and not derived, for the sake of [`MAX_DEPTH`].
+impl<'b, C> Decode<'b, C> for Value {
+    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+        Self::decode_within(d, MAX_DEPTH)
+    }
+}
+
+impl Value {
+    fn decode_within(d: &mut Decoder<'_>, depth: usize) -> Result<Self, decode::Error> {
+        let malformed = || decode::Error::message("not a value");
+        if d.array()? != Some(2) {
+            return Err(malformed());
+        }
+        let variant = d.u32()?;
+        if d.array()? != Some(1) {
+            return Err(malformed());
+        }
+        match variant {
+            0 => Ok(Self::Bool(d.bool()?)),
+            1 => Ok(Self::Int(d.i64()?)),
+            2 => Ok(Self::Float(d.f64()?)),
+            3 => Ok(Self::Text(d.str()?.to_owned())),
+            4 => Self::decode_fields(d, depth.checked_sub(1).ok_or_else(malformed)?),
+            _ => Err(malformed()),
+        }
+    }
+
+    fn decode_fields(d: &mut Decoder<'_>, depth: usize) -> Result<Self, decode::Error> {
+        let len = d.map()?.ok_or_else(|| decode::Error::message("not a value"))?;
+        let mut fields = BTreeMap::new();
+        for _ in 0..len {
+            fields.insert(d.str()?.to_owned(), Self::decode_within(d, depth)?);
+        }
+        Ok(Self::Struct(fields))
+    }
 }
 
 /// The type that a model gives a property.
@@ -138,6 +178,8 @@ pub struct Sample {
 
 #[cfg(test)]
 mod tests {
+    use minicbor::decode;
+
     use super::*;
 
     #[test]
@@ -151,6 +193,20 @@ mod tests {
             assert_eq!(serde_json::from_str::<Value>(json).unwrap(), value);
             assert_eq!(serde_json::to_string(&value).unwrap(), json);
         }
+    }
+
+    #[test]
+    fn values_read_back_from_the_wire_and_too_deep_ones_are_refused() {
+        let nested = |depth: usize| {
+            (0..depth).fold(Value::Int(-1), |inner, _| Value::Struct([("x".to_owned(), inner)].into()))
+        };
+        let samples = [Value::Bool(true), Value::Float(2.5), Value::Text("a".into()), nested(MAX_DEPTH)];
+        for value in samples {
+            let bytes = minicbor::to_vec(&value).unwrap();
+            assert_eq!(decode::<Value>(&bytes).unwrap(), value);
+        }
+        let bytes = minicbor::to_vec(nested(MAX_DEPTH + 1)).unwrap();
+        assert!(decode::<Value>(&bytes).is_err());
     }
 
     #[test]

@@ -1,12 +1,10 @@
 //! Who belongs to the cluster: `/c/node/<name>`, one record for each edge that joined.
 
-use std::fmt;
-
+pub use bus::KeyHash;
 use bus::token::TokenId;
 use bus::{Name, NodeId, Now, UnixMillis};
 use metadata::Keyspace;
 use minicbor::{Decode, Encode};
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::lan::Lan;
@@ -14,27 +12,6 @@ use crate::record::{self, DamagedRecord};
 use crate::{lease, route};
 
 pub const PREFIX: &str = "/c/node/";
-
-/// SHA-256 of a public key's SubjectPublicKeyInfo in DER (RFC 5280 §4.1.2.7).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
-#[cbor(transparent)]
-pub struct KeyHash(
-    #[n(0)]
-    #[cbor(with = "minicbor::bytes")]
-    pub [u8; 32],
-);
-
-impl KeyHash {
-    pub fn of_spki(spki_der: &[u8]) -> Self {
-        Self(Sha256::digest(spki_der).into())
-    }
-}
-
-impl fmt::Debug for KeyHash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0[..6].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
 
 /// One edge of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -104,7 +81,9 @@ pub fn remove(name: &Name, ks: &mut Keyspace, now: Now) -> Result<(), RemoveErro
     let node = get(name, ks)?.ok_or_else(|| RemoveError::Unknown(name.clone()))?;
     route::replace(&node.id(), &[], ks)?;
     lease::release(&node.id(), ks, now)?;
-    record::delete_all(ks, &format!("/e/{name}/"));
+    // Wishes are the devices', which stay bound to the name and find them again when a node of that name comes.
+    let wishes = format!("/e/{name}/desired/");
+    record::delete_all_but(ks, &format!("/e/{name}/"), &wishes);
     record::delete(ks, &key(name));
     Ok(())
 }

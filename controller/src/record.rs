@@ -51,10 +51,10 @@ pub(crate) fn delete(ks: &mut Keyspace, key: &str) {
     ks.delete(&own_key(key));
 }
 
-/// Deletes every key that begins with `prefix`.
-pub(crate) fn delete_all(ks: &mut Keyspace, prefix: &str) {
+/// Deletes every key that begins with `prefix`, but not those that begin with `kept`.
+pub(crate) fn delete_all_but(ks: &mut Keyspace, prefix: &str, kept: &str) {
     let keys: Vec<Key> = ks.range(prefix).map(|(key, _)| key.clone()).collect();
-    keys.iter().for_each(|key| ks.delete(key));
+    keys.iter().filter(|key| !key.as_str().starts_with(kept)).for_each(|key| ks.delete(key));
 }
 
 pub(crate) fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {

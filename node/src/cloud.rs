@@ -8,7 +8,7 @@ use bus::bus::{LinkId, Role};
 use bus::token::{CaHash, JoinToken};
 use bus::twin::{DeviceId, TwinTopic};
 use bus::{
-    Bus, Channel, Class, Filter, Frame, Identity, Message, Mono, Name, NodeId, NodeKind, Now, Topic, Value,
+    Bus, Channel, Class, Frame, Identity, KeyHash, Message, Mono, Name, NodeId, NodeKind, Now, Topic, Value,
 };
 use controller::binding::Binder;
 use controller::cluster::EstablishError;
@@ -54,9 +54,11 @@ pub struct Cloud {
     feed: Feed,
     twins: CloudTwins,
     interest: Interest,
-    /// The newest version of each reported value that went straight from site to site: the copy that comes later
-    /// through the outbox is not sent again. Bounded by the properties that the catalog knows.
+    /// The newest version of each reported value that other sites were told, by either of its two ways: none goes back.
+    /// Bounded by the properties that the catalog knows.
     relayed: BTreeMap<Topic, u64>,
+    /// The packets connection of each member.
+    packets: BTreeMap<NodeId, LinkId>,
     /// Said in the present cycle.
     said: VecDeque<Output>,
     started: bool,
@@ -82,15 +84,14 @@ impl Cloud {
         let binder = Binder::load(&keyspace);
         binder.reconcile_all(&mut keyspace);
         let me = cluster.cloud_id();
-        let mut bus = Bus::new(me.clone(), Role::Hub);
-        bus.guard(guarded());
         let mut twins = CloudTwins::new();
         twins.load(&mut keyspace, now);
         Ok(Self {
-            bus,
+            bus: Bus::new(me.clone(), Role::Hub),
             journal: Journal::new(loaded),
             interest: Interest::default(),
             relayed: BTreeMap::new(),
+            packets: BTreeMap::new(),
             said: VecDeque::new(),
             started: false,
             feed: Feed::load(&mut keyspace, seed),
@@ -109,7 +110,9 @@ impl Cloud {
             self.say_overlay();
         }
         match input {
-            Input::LinkUp { link, peer, .. } => self.handle_link_up(link, peer, now),
+            Input::LinkUp { link, peer, key, .. } => self.handle_link_up(link, peer, key, now),
+            Input::PeerPackets { link, peer, key } => self.handle_peer_packets(link, peer, key),
+            Input::PacketsDown { link } => self.packets.retain(|_, kept| *kept != link),
             Input::LinkDown { link } => self.bus.handle_link_down(link, now),
             Input::Frame { link, frame } => self.handle_frame(link, &frame, now),
             Input::Join { link, request } => self.handle_join(link, &request, now),
@@ -132,18 +135,37 @@ impl Cloud {
                 self.feed.handle_timeout(&self.keyspace, now);
             }
             // A cloud dials nobody.
-            Input::PacketsUp { .. } | Input::PacketsDown { .. } | Input::DialFailed { .. } => {}
+            Input::PacketsUp { .. } | Input::DialFailed { .. } => {}
         }
         self.settle(now);
     }
 
-    /// A certificate lives longer than a membership: who was removed is turned away here.
-    fn handle_link_up(&mut self, link: LinkId, peer: NodeId, now: Now) {
-        if peer.kind == NodeKind::Edge && nodes::exists(&peer.name, &self.keyspace) {
+    /// A certificate lives longer than a membership, and a name may have been given to another key since: who is not
+    /// in the register as it stands now is turned away here.
+    fn is_member(&self, peer: &NodeId, key: KeyHash) -> bool {
+        peer.kind == NodeKind::Edge
+            && nodes::get(&peer.name, &self.keyspace)
+                .is_ok_and(|found| found.is_some_and(|n| n.public_key == key))
+    }
+
+    fn turn_away(&mut self, link: LinkId, peer: &NodeId) {
+        self.note(format!("turned {peer} away: not a member, or with another key"));
+        self.close(link, "not a member of this cluster any more: join again");
+    }
+
+    fn handle_link_up(&mut self, link: LinkId, peer: NodeId, key: KeyHash, now: Now) {
+        if self.is_member(&peer, key) {
             self.bus.handle_link_up(link, peer, now);
         } else {
-            self.note(format!("turned {peer} away: not a member"));
-            self.close(link, "not a member of this cluster any more: join again");
+            self.turn_away(link, &peer);
+        }
+    }
+
+    fn handle_peer_packets(&mut self, link: LinkId, peer: NodeId, key: KeyHash) {
+        if self.is_member(&peer, key) {
+            self.packets.insert(peer, link);
+        } else {
+            self.turn_away(link, &peer);
         }
     }
 
@@ -200,7 +222,7 @@ impl Cloud {
         match output {
             FromBus::Send { link, class, frame } => self.said.push_back(Output::Send { link, class, frame }),
             // What is said here of twins is said by the twins here.
-            FromBus::Deliver(message) if TwinTopic::parse(&message.topic).is_some() => {}
+            FromBus::Deliver(message) if !message.topic.as_str().starts_with("mesh/") => {}
             FromBus::Deliver(Message { topic, payload, retain, .. }) => {
                 self.said.push_back(Output::Publish { topic, payload, retain, expiry: None });
             }
@@ -255,28 +277,41 @@ impl Cloud {
     /// Nodes came or went: devices that waited for them are bound, and their routes count.
     fn on_membership(&mut self, before: &[Key]) {
         let after = nodes_of(&self.keyspace);
+        if *before == after {
+            return; // A refused stranger costs no more than this look.
+        }
         let changed: Vec<&Key> = before.iter().chain(&after).collect();
         self.binder.handle_changes(changed, &mut self.keyspace);
         self.say_overlay();
     }
 
-    /// A report straight from its edge: fresher than the copy that comes through the outbox, and it says its age.
+    /// What a peer says to other sites. Messages of apps pass as they are. A report straight from its edge is fresher
+    /// than the copy that comes through the outbox, and says its age; only the edge that has a device speaks for it.
     fn on_offer(&mut self, from: &NodeId, message: Message, now: Now) {
-        let Some(TwinTopic::Reported { device, .. }) = TwinTopic::parse(&message.topic) else { return };
-        if message.origin != *from || !self.twins.speaks_for(&from.name, &device) {
+        if message.origin != *from {
+            return self.note(format!("{from} spoke for {}: not passed on", message.origin));
+        }
+        if message.topic.as_str().starts_with("mesh/") {
+            return self.bus.relay(from, message, now);
+        }
+        let Some(TwinTopic::Reported { device, property }) = TwinTopic::parse(&message.topic) else { return };
+        if !self.twins.speaks_for(&from.name, &device)
+            || self.twins.catalog().property(&device, &property).is_err()
+        {
             return self.note(format!("{from} spoke for {device}, which is not its own: not passed on"));
         }
-        if let Some(rev) = rev_of(&message.payload) {
+        // The same version as the copy's is passed on all the same: it alone says its age.
+        let Some(rev) = rev_of(&message.payload) else { return };
+        if self.relayed.get(&message.topic).is_none_or(|newest| *newest <= rev) {
             self.relayed.insert(message.topic.clone(), rev);
+            self.bus.relay(from, message, now);
         }
-        self.bus.relay(from, message, now);
     }
 
     fn on_twins(&mut self, output: FromTwins, now: Now) {
         match output {
             FromTwins::Publish(Publish { topic, payload, retain, expiry }) => {
-                let newest = self.relayed.get(&topic);
-                if newest.is_none() || newest < rev_of(&payload).as_ref() {
+                if self.is_news(&topic, &payload) {
                     let message = Message::new(topic.clone(), payload.clone(), retain, self.me.clone());
                     self.bus.publish(message, now);
                 }
@@ -285,6 +320,18 @@ impl Cloud {
             FromTwins::Accept(ticket) => self.said.push_back(Output::Accept(ticket)),
             FromTwins::Reject(ticket, why) => self.said.push_back(Output::Reject(ticket, why)),
         }
+    }
+
+    /// Whether other sites have not heard this yet; only reported values take two ways.
+    fn is_news(&mut self, topic: &Topic, payload: &[u8]) -> bool {
+        let Some(TwinTopic::Reported { .. }) = TwinTopic::parse(topic) else { return true };
+        // An empty payload takes the value back.
+        let Some(rev) = rev_of(payload) else { return true };
+        let is_newer = self.relayed.get(topic).is_none_or(|newest| *newest < rev);
+        if is_newer {
+            self.relayed.insert(topic.clone(), rev);
+        }
+        is_newer
     }
 
     fn answer(&mut self, request: AdminRequest, now: Now) -> AdminResponse {
@@ -352,7 +399,9 @@ impl Cloud {
         nodes::remove(name, &mut self.keyspace, now)
             .map_err(|error| AdminError::NotFound(admin::describe(&error)))?;
         self.on_membership(&before);
-        if let Some(link) = self.bus.link_of(&NodeId::edge(name.clone())) {
+        let node = NodeId::edge(name.clone());
+        let packets = self.packets.remove(&node);
+        for link in self.bus.any_link_of(&node).into_iter().chain(packets) {
             self.close(link, "removed from the cluster");
         }
         Ok(json!({ "name": name, "deleted": true }))
@@ -481,12 +530,6 @@ impl Cloud {
     fn note(&mut self, text: String) {
         self.said.push_back(Output::Note(text));
     }
-}
-
-/// Only the edge that has a device speaks for it.
-#[expect(clippy::expect_used, reason = "a constant")]
-fn guarded() -> Filter {
-    Filter::new("twin/#").expect("a valid filter")
 }
 
 /// The version within its edge's incarnation; what is no reported value has none.

@@ -13,7 +13,7 @@ use router::dial::Dialer;
 use serde_json::json;
 
 use crate::admin::{self, AdminError, AdminRequest, AdminResponse};
-use crate::interest::Interest;
+use crate::interest::{Interest, is_for_other_sites};
 use crate::journal::{Journal, Ready};
 use crate::seam::{DialLane, Input, Output};
 
@@ -103,7 +103,7 @@ impl Edge {
             self.say_overlay();
         }
         match input {
-            Input::LinkUp { link, peer, attempt } => {
+            Input::LinkUp { link, peer, attempt, .. } => {
                 if let Some(attempt) = attempt {
                     self.bus_lane.handle_up(link, attempt, now.mono);
                 }
@@ -124,7 +124,9 @@ impl Edge {
                 lane.dialer.handle_failed(attempt, retry_after, now.mono);
             }
             Input::Frame { link, frame } => self.handle_frame(link, &frame, now),
-            Input::Join { link, .. } => self.close(link, "an edge takes no joins"),
+            Input::Join { link, .. } | Input::PeerPackets { link, .. } => {
+                self.close(link, "an edge is not dialled")
+            }
             Input::Mqtt { ticket, topic, payload, retain } => {
                 if topic.as_str().starts_with("mesh/") {
                     self.bus.publish(Message::new(topic, payload, retain, self.identity.node.clone()), now);
@@ -208,9 +210,14 @@ impl Edge {
         }
     }
 
-    /// A message from elsewhere: for the clients here and, if it is a twin, for the rules.
+    /// A message from elsewhere: for the clients here and, if it is a twin, for the rules. What only clients here may
+    /// say (`set`, `report`, a mapper's topics) does not come in by this door.
     fn deliver(&mut self, message: Message, now: Now) {
-        if let Some(twin) = TwinTopic::parse(&message.topic) {
+        let twin = TwinTopic::parse(&message.topic);
+        if !is_for_other_sites(&message.topic, twin.as_ref()) {
+            return;
+        }
+        if let Some(twin) = twin {
             if self.twins.catalog().device(twin.device()).is_some() {
                 return; // The cloud's echo of what this edge itself reported.
             }
@@ -232,7 +239,7 @@ impl Edge {
             ReplicaOutput::Changed(keys) => self.on_metadata(&keys, now),
             ReplicaOutput::Resynced => {
                 self.note("metadata copied anew from the cloud, which is told everything again");
-                self.twins.handle_resynced(now);
+                self.twins.handle_resynced(self.replica.incarnation(), &mut self.keyspace, now);
             }
             ReplicaOutput::Misbehaved(why) => {
                 if let Some(link) = self.bus.link_of(&self.cloud) {

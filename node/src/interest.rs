@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bus::{Bus, Filter};
+use bus::twin::TwinTopic;
+use bus::{Bus, Filter, Topic};
 
 /// Counts per filter, so that the bus hears of the first and the last only.
 #[derive(Debug, Default)]
@@ -21,4 +22,9 @@ impl Interest {
             self.0.remove(filter);
         }
     }
+}
+
+/// What may travel between sites: apps' own messages, and what nodes say of twins.
+pub(crate) fn is_for_other_sites(topic: &Topic, twin: Option<&TwinTopic>) -> bool {
+    topic.as_str().starts_with("mesh/") || twin.is_some_and(TwinTopic::is_nodes_only)
 }

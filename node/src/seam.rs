@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bus::bus::LinkId;
 use bus::overlay::{Lease, Route};
-use bus::{Class, Filter, Frame, Mono, NodeId, Now, Topic};
+use bus::{Class, Filter, Frame, KeyHash, Mono, NodeId, Now, Topic};
 use bytes::Bytes;
 use device_twin::{Expiry, Ticket};
 use metadata::{Commit, Revision};
@@ -19,6 +19,7 @@ pub enum Input {
     LinkUp {
         link: LinkId,
         peer: NodeId,
+        key: KeyHash,
         attempt: Option<u64>,
     },
     LinkDown {
@@ -31,6 +32,12 @@ pub enum Input {
     },
     PacketsDown {
         link: LinkId,
+    },
+    /// A peer's packets connection to this node stands.
+    PeerPackets {
+        link: LinkId,
+        peer: NodeId,
+        key: KeyHash,
     },
     Frame {
         link: LinkId,

@@ -236,7 +236,8 @@ fn many_filters_are_told_in_parts_and_too_many_cost_nobody_its_link() {
     star.link(1, 1);
     star.link(2, 2);
     for leaf in 1..=2 {
-        (0..MAX_FILTERS_PER_PEER + 9).for_each(|n| star.nodes[leaf].subscribe(&filter(&format!("mesh/{leaf}/{n}"))));
+        (0..MAX_FILTERS_PER_PEER + 9)
+            .for_each(|n| star.nodes[leaf].subscribe(&filter(&format!("mesh/{leaf}/{n}"))));
     }
     star.run();
     assert_eq!(star.nodes[0].stats().filters_refused, 18);

@@ -24,6 +24,9 @@ struct Anchor {
     uncertainty: Duration,
 }
 
+/// A little in the future is the estimate's own error.
+const FUTURE: Duration = Duration::from_secs(1);
+
 impl CloudClock {
     /// Takes what the link says now. `None` (no link) leaves what is known; an estimate that is merely repeated is
     /// not taken again, since our wall clock may have been set in between.
@@ -38,7 +41,8 @@ impl CloudClock {
         }
     }
 
-    /// How old something is that the cloud issued at `issued`, at most. `None` if the cloud's time is not known.
+    /// How old something is that the cloud issued at `issued`, at most. `None` if the cloud's time is not known, or
+    /// contradicts itself: something issued in the future was stamped by a clock that has been set back since.
     pub(super) fn age_of(&self, issued: UnixMillis, now: Now) -> Option<Duration> {
         let anchor = self.anchor.as_ref()?;
         let by_mono = now.mono.since(anchor.mono);
@@ -47,7 +51,9 @@ impl CloudClock {
             return None;
         }
         let cloud = UnixMillis(anchor.cloud.0.saturating_add(crate::twin::millis(by_mono)));
-        Some(cloud.since(issued).saturating_add(anchor.uncertainty))
+        let ahead = Duration::from_millis(issued.0.saturating_sub(cloud.0));
+        let plausible = ahead <= anchor.uncertainty + FUTURE;
+        plausible.then(|| cloud.since(issued).saturating_add(anchor.uncertainty))
     }
 }
 
@@ -69,7 +75,12 @@ mod tests {
         assert_eq!(clock.age_of(UnixMillis(0), now(0, 1000)), None);
         clock.update(ahead(7200), now(0, 1000));
         assert_eq!(clock.age_of(UnixMillis(8_200_000), now(5, 1005)), Some(Duration::from_secs(6)));
-        assert_eq!(clock.age_of(UnixMillis(9_999_000), now(5, 1005)), Some(Duration::from_secs(1)));
+        assert_eq!(
+            clock.age_of(UnixMillis(8_206_000), now(5, 1005)),
+            Some(Duration::from_secs(1)),
+            "as good as now"
+        );
+        assert_eq!(clock.age_of(UnixMillis(9_999_000), now(5, 1005)), None, "the cloud's clock was set back");
     }
 
     #[test]

@@ -1,13 +1,21 @@
 //! Saying everything again to a cloud that may have forgotten it.
 
 use bus::Now;
+use bus::twin::Incarnation;
+use metadata::Keyspace;
 
 use super::EdgeTwins;
+use crate::twin::{self, PropertyId, key};
 
 impl EdgeTwins {
     /// The metadata copy was made anew: the cloud may have been restored from a backup, and not know what it was told
-    /// since. What it does know is not repeated there: the versions are the same.
-    pub fn handle_resynced(&mut self, now: Now) {
+    /// since. What it does know is not repeated there: the versions are the same. After the store has taken a new
+    /// incarnation (an old copy of the disk was put back) they start over, or the cloud would take them for old ones.
+    pub fn handle_resynced(&mut self, incarnation: Incarnation, ks: &mut Keyspace, now: Now) {
+        if incarnation != self.incarnation {
+            self.incarnation = incarnation;
+            self.renumber(ks);
+        }
         for (id, twin) in &self.twins {
             if let Some(reported) = &twin.reported {
                 self.outputs.reported(id, reported, twin.age(now.mono));
@@ -16,6 +24,18 @@ impl EdgeTwins {
         for (device, bound) in &self.devices {
             if let Some(state) = &bound.state {
                 self.outputs.state(device, state);
+            }
+        }
+    }
+
+    fn renumber(&mut self, ks: &mut Keyspace) {
+        let ids: Vec<PropertyId> = self.twins.keys().cloned().collect();
+        for id in ids {
+            let version = self.next_version(ks);
+            let reported = self.twins.get_mut(&id).and_then(|twin| twin.reported.as_mut());
+            if let Some(reported) = reported {
+                reported.version = version;
+                ks.put(key("/t/reported/", &id), twin::cbor(reported));
             }
         }
     }

@@ -15,7 +15,10 @@ const ENTRIES: TableDefinition<'_, &str, (u64, Option<&[u8]>)> = TableDefinition
 #[derive(Debug)]
 pub struct RedbStore {
     file: PathBuf,
-    database: Database,
+    cache_bytes: usize,
+    /// `None` after a failed write: redb takes no further one on a handle that met an I/O error, so the next commit opens
+    /// the file anew.
+    database: Option<Database>,
 }
 
 impl RedbStore {
@@ -23,22 +26,22 @@ impl RedbStore {
     /// edge, as all values are in memory anyway. Reads the whole file once to check it.
     pub fn open(file: impl AsRef<Path>, cache_bytes: usize) -> Result<Self, StoreError> {
         let file = file.as_ref().to_owned();
-        let (database, sound) = unpanicked(&file, || {
-            let mut database = Database::builder().set_cache_size(cache_bytes).create(&file)?;
-            let sound = database.check_integrity()?;
-            Ok((database, sound))
-        })?
-        .map_err(|error: DatabaseError| explain(&file, "open", error.into()))?;
-        if !sound {
-            let found = "its checksums do not match, and a repair would lose commits".into();
-            return Err(StoreError::Corrupt { file, found, source: None });
-        }
-        Ok(Self { file, database })
+        let database = open_checked(&file, cache_bytes)?;
+        Ok(Self { file, cache_bytes, database: Some(database) })
     }
 
-    fn read(&self) -> Result<Vec<Row>, StoreError> {
-        let read = self.doing("read");
-        let transaction = self.database.begin_read().map_err(|e| read(e.into()))?;
+    fn database(&mut self) -> Result<&Database, StoreError> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => open_checked(&self.file, self.cache_bytes)?,
+        };
+        Ok(self.database.insert(database))
+    }
+
+    fn read(&mut self) -> Result<Vec<Row>, StoreError> {
+        let file = self.file.clone();
+        let read = |error: redb::Error| explain(&file, "read", error);
+        let transaction = self.database()?.begin_read().map_err(|e| read(e.into()))?;
         let table = match transaction.open_table(ENTRIES) {
             Ok(table) => table,
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
@@ -49,7 +52,7 @@ impl RedbStore {
             let (key, value) = row.map_err(|e| read(e.into()))?;
             let (revision, value) = value.value();
             let key = Key::new(key.value()).map_err(|error| StoreError::Corrupt {
-                file: self.file.clone(),
+                file: file.clone(),
                 found: "it holds a name that is no key".into(),
                 source: Some(error.into()),
             })?;
@@ -57,28 +60,38 @@ impl RedbStore {
         }
         Ok(rows)
     }
+}
 
-    fn write(&self, commits: &[Commit]) -> Result<(), redb::Error> {
-        // Durability is immediate by default: `commit` returns after the fsync.
-        let transaction = self.database.begin_write()?;
-        {
-            let mut table = transaction.open_table(ENTRIES)?;
-            for Commit { revision, writes, forgotten } in commits {
-                for key in forgotten {
-                    table.remove(key.as_str())?;
-                }
-                for write in writes {
-                    table.insert(write.key.as_str(), (revision.0, write.value.as_deref()))?;
-                }
+fn open_checked(file: &Path, cache_bytes: usize) -> Result<Database, StoreError> {
+    let (database, sound) = unpanicked(file, || {
+        let mut database = Database::builder().set_cache_size(cache_bytes).create(file)?;
+        let sound = database.check_integrity()?;
+        Ok((database, sound))
+    })?
+    .map_err(|error: DatabaseError| explain(file, "open", error.into()))?;
+    if !sound {
+        let found = "its checksums do not match, and a repair would lose commits".into();
+        return Err(StoreError::Corrupt { file: file.to_owned(), found, source: None });
+    }
+    Ok(database)
+}
+
+fn write(database: &Database, commits: &[Commit]) -> Result<(), redb::Error> {
+    // Durability is immediate by default: `commit` returns after the fsync.
+    let transaction = database.begin_write()?;
+    {
+        let mut table = transaction.open_table(ENTRIES)?;
+        for Commit { revision, writes, forgotten } in commits {
+            for key in forgotten {
+                table.remove(key.as_str())?;
+            }
+            for write in writes {
+                table.insert(write.key.as_str(), (revision.0, write.value.as_deref()))?;
             }
         }
-        transaction.commit()?;
-        Ok(())
     }
-
-    fn doing(&self, doing: &'static str) -> impl Fn(redb::Error) -> StoreError + '_ {
-        move |error| explain(&self.file, doing, error)
-    }
+    transaction.commit()?;
+    Ok(())
 }
 
 /// redb panics on some pages that a bad disk left (`unreachable!` on an unknown page type): that is an error here.
@@ -115,11 +128,15 @@ fn explain(file: &Path, doing: &'static str, error: redb::Error) -> StoreError {
 
 impl Store for RedbStore {
     fn load(&mut self) -> Result<Vec<Row>, StoreError> {
-        unpanicked(&self.file, || self.read())?
+        unpanicked(&self.file.clone(), || self.read())?
     }
 
     fn commit(&mut self, commits: &[Commit]) -> Result<(), StoreError> {
-        self.write(commits).map_err(self.doing("write"))
+        let written = write(self.database()?, commits);
+        written.map_err(|error| {
+            self.database = None;
+            explain(&self.file, "write", error)
+        })
     }
 }
 

@@ -54,7 +54,9 @@ fn exit_of(error: &anyhow::Error) -> Exit {
         Some(AskError::Forbidden { .. }) => Exit::Forbidden,
         _ => match error.downcast_ref::<join::JoinError>() {
             Some(join::JoinError::Refused { .. }) => Exit::Conflict,
-            Some(join::JoinError::Identity(IdentityError::AlreadyJoined(..))) => Exit::Conflict,
+            Some(join::JoinError::Identity(
+                IdentityError::AlreadyJoined(..) | IdentityError::CloudsDir(_),
+            )) => Exit::Conflict,
             _ => Exit::Failure,
         },
     }

@@ -5,8 +5,9 @@
 //! whoever causes the load.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bus::bus::LinkId;
 use bus::overlay::{Lease, Route};
@@ -17,8 +18,10 @@ use device_twin::io::{BrokerEvent, BrokerHandle, Ticket as BrokerTicket};
 use router::Table;
 use router::io::device::Overlay;
 use router::io::shard::{Command, Event, Expect, Lane, ShardHandle};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use super::admin::Asked;
@@ -30,6 +33,9 @@ use crate::seam::{DialLane, Input, Node, Output};
 
 /// Step two of the shutdown: how long goodbyes may take.
 const FLUSH: Duration = Duration::from_secs(1);
+
+/// How long a name server may take to tell where the cloud is.
+const LOOKUP: Duration = Duration::from_secs(5);
 
 /// Inputs handled between two looks at the other queues.
 const BURST: usize = 64;
@@ -69,29 +75,34 @@ pub struct State {
     next_question: u64,
     lanes: BTreeMap<LinkId, Lane>,
     dials: usize,
+    /// At most one a lane.
+    lookups: JoinSet<Lookup>,
     lease: Option<Lease>,
     disk: Option<String>,
 }
 
-/// Both clocks.
+/// Where an endpoint is, for a dial.
+type Lookup = (DialLane, u64, Result<SocketAddr, String>);
+
+/// Both clocks. The monotonic one goes on while the machine sleeps: what was fresh before a nap is not fresh after it.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock(Instant);
+pub struct Clock {
+    start: Timespec,
+}
 
 impl Clock {
     pub fn start() -> Self {
-        Self(Instant::now())
+        Self { start: clock_gettime(ClockId::Boottime) }
     }
 
     pub fn now(self) -> Now {
+        let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Boottime);
+        let micros = (tv_sec - self.start.tv_sec) * 1_000_000 + (tv_nsec - self.start.tv_nsec) / 1_000;
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now {
-            mono: Mono::ZERO + self.0.elapsed(),
+            mono: Mono(u64::try_from(micros).unwrap_or_default()),
             wall: UnixMillis(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)),
         }
-    }
-
-    fn instant(self, at: Mono) -> tokio::time::Instant {
-        (self.0 + at.since(Mono::ZERO)).into()
     }
 }
 
@@ -101,6 +112,7 @@ enum Wake {
     Broker(Option<BrokerEvent>),
     Store(Option<StoreEvent>),
     Admin(Option<Asked>),
+    Lookup(Lookup),
     Timeout,
     Stop,
 }
@@ -119,6 +131,7 @@ impl Driver {
                 Wake::Broker(event) => self.on_broker(event.ok_or(PartEnded("MQTT broker"))?),
                 Wake::Store(event) => self.on_store(event.ok_or(PartEnded("store thread"))?),
                 Wake::Admin(asked) => self.on_admin(asked.ok_or(PartEnded("admin socket"))?),
+                Wake::Lookup(found) => self.on_lookup(found),
                 Wake::Timeout => self.handle(Input::Timeout),
                 Wake::Stop => break,
             }
@@ -134,7 +147,7 @@ impl Driver {
         let timeout = self.node.poll_timeout();
         let timer = async {
             match timeout {
-                Some((at, _)) => tokio::time::sleep_until(self.clock.instant(at)).await,
+                Some((at, _)) => tokio::time::sleep(at.since(self.clock.now().mono)).await,
                 None => std::future::pending().await,
             }
         };
@@ -143,6 +156,7 @@ impl Driver {
             event = self.shard_events.recv(), if open => Wake::Shard(event),
             event = self.broker_events.recv(), if open => Wake::Broker(event),
             asked = self.admin.recv(), if open => Wake::Admin(asked),
+            Some(Ok(found)) = self.state.lookups.join_next(), if open => Wake::Lookup(found),
             () = timer, if open => Wake::Timeout,
             () = shutdown.requested() => Wake::Stop,
         }
@@ -174,10 +188,15 @@ impl Driver {
                 debug!(link = link.0, %lane, %remote, "link up");
                 self.state.lanes.insert(link, lane);
                 match (lane, peer, attempt) {
-                    (Lane::Bus, Some(peer), attempt) => self.handle(Input::LinkUp { link, peer, attempt }),
+                    (Lane::Bus, Some((peer, key)), attempt) => {
+                        self.handle(Input::LinkUp { link, peer, key, attempt });
+                    }
                     (Lane::Packets, _, Some(attempt)) => self.handle(Input::PacketsUp { link, attempt }),
-                    // Packets lanes of others are the shard's affair; a join says what it wants in its first frame.
-                    _ => {}
+                    (Lane::Packets, Some((peer, key)), None) => {
+                        self.handle(Input::PeerPackets { link, peer, key });
+                    }
+                    // A join says what it wants in its first frame.
+                    (Lane::Join, ..) | (Lane::Bus | Lane::Packets, None, _) => {}
                 }
             }
             Event::Failed { attempt, why } => {
@@ -193,9 +212,14 @@ impl Driver {
                 }
             }
             Event::Frame { link, frame } if self.state.lanes.get(&link) == Some(&Lane::Join) => {
+                // One request a connection: strangers get no more of our time.
+                self.state.lanes.remove(&link);
                 if frame.channel == Channel::Join {
                     self.handle(Input::Join { link, request: frame.payload });
                 }
+            }
+            Event::Frame { link, .. } if !self.state.lanes.contains_key(&link) => {
+                self.command(Command::Close { link, reason: "one request is enough".into() });
             }
             Event::Frame { link, frame } => self.handle(Input::Frame { link, frame }),
         }
@@ -232,6 +256,10 @@ impl Driver {
     }
 
     fn on_admin(&mut self, asked: Asked) {
+        // Who asked was told that the node is busy: what he wished then must not happen now.
+        if asked.reply.is_closed() {
+            return;
+        }
         self.state.next_question += 1;
         self.state.questions.insert(self.state.next_question, asked.reply);
         self.handle(Input::Admin { id: self.state.next_question, request: asked.request });
@@ -248,7 +276,7 @@ impl Driver {
             Output::Persist(commit) => self.store.submit(commit),
             Output::Send { link, class, frame } => self.command(Command::Send { link, class, frame }),
             Output::Close { link, why } => self.command(Command::Close { link, reason: why.into() }),
-            Output::Dial { lane, attempt } => self.dial(lane, attempt).await,
+            Output::Dial { lane, attempt } => self.dial(lane, attempt),
             Output::Publish { topic, payload, retain, expiry } => {
                 // The broker never waits for this loop; that it has ended shows at its events.
                 let _ = self.broker.publish(topic, payload, retain, expiry.map(|e| e.0)).await;
@@ -275,16 +303,28 @@ impl Driver {
         let _ = self.shard.send(command);
     }
 
-    /// The endpoints take turns, so that a dead one costs every second try at most.
-    async fn dial(&mut self, lane: DialLane, attempt: u64) {
-        let Some(Upstream { cloud, endpoints }) = &self.upstream else { return };
-        let Some((host, port)) = endpoints.get(self.state.dials % endpoints.len().max(1)) else { return };
+    /// The endpoints take turns, so that a dead one costs every second try at most. The lookup is a task: without its
+    /// cloud a site has no name server either, and must go on meanwhile.
+    fn dial(&mut self, lane: DialLane, attempt: u64) {
+        let Some(Upstream { endpoints, .. }) = &self.upstream else { return };
+        let Some((host, port)) = endpoints.get(self.state.dials % endpoints.len().max(1)).cloned() else {
+            return;
+        };
         self.state.dials += usize::from(lane == DialLane::Bus);
+        self.state.lookups.spawn(async move {
+            let found = tokio::time::timeout(LOOKUP, resolve(&host, port)).await;
+            let address = found.map_err(|_| format!("no name server tells where {host} is"));
+            (lane, attempt, address.and_then(|found| found.map_err(|why| describe(&why))))
+        });
+    }
+
+    fn on_lookup(&mut self, (lane, attempt, found): Lookup) {
+        let Some(Upstream { cloud, .. }) = &self.upstream else { return };
         let lane = match lane {
             DialLane::Bus => Lane::Bus,
             DialLane::Packets => Lane::Packets,
         };
-        match resolve(host, *port).await {
+        match found {
             Ok(address) => {
                 let expect = Expect::Node(cloud.clone());
                 self.command(Command::Dial { attempt, address, expect, lane });

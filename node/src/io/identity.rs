@@ -49,6 +49,15 @@ pub enum IdentityError {
     NotJoined(PathBuf),
     #[error("{0} is a member already, as {1}: remove the directory to join as another node")]
     AlreadyJoined(PathBuf, Identity),
+    #[error("{0} belongs to an edge, {1}: give the cloud a directory of its own")]
+    EdgesDir(PathBuf, Identity),
+    #[error("{0} belongs to a cloud: give the edge a directory of its own")]
+    CloudsDir(PathBuf),
+    #[error(
+        "{dir} belongs to {was}, not {now}: its edges know it by that name; put it back into the configuration \
+         (cloud.cluster, cloud.name), or start a new cluster in another directory"
+    )]
+    Renamed { dir: PathBuf, was: String, now: Identity },
     #[error("{path}")]
     File {
         path: PathBuf,
@@ -67,9 +76,13 @@ const MEMBERSHIP: &str = "identity.json";
 const CERTIFICATE: &str = "node.crt.der";
 const KEY: &str = "node.key.der";
 const CA: &str = "ca.crt.der";
+/// A cloud's SPIFFE id.
+const CLOUD: &str = "cloud.id";
 
-/// Creates the data directory, mode 0700, if it is not there.
+/// Creates the data directory, mode 0700, if it is not there. From now on this process makes files for its user only,
+/// whatever the directory's mode.
 pub fn create_data_dir(dir: &Path) -> Result<(), IdentityError> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -95,8 +108,30 @@ pub fn load(dir: &Path) -> Result<EdgeIdentity, IdentityError> {
     Ok(EdgeIdentity { membership, certificate: read(CERTIFICATE)?, key: read(KEY)?, ca: read(CA)? })
 }
 
+/// Takes the directory for a cloud at its first start, and lets no edge and no other cloud in afterwards.
+pub fn claim_for_cloud(dir: &Path, me: &Identity) -> Result<(), IdentityError> {
+    match load(dir) {
+        Ok(found) => return Err(IdentityError::EdgesDir(dir.to_owned(), found.identity())),
+        Err(IdentityError::NotJoined(_)) => {}
+        Err(other) => return Err(other),
+    }
+    let path = dir.join(CLOUD);
+    match std::fs::read_to_string(&path) {
+        Ok(was) if was.trim() == me.to_string() => Ok(()),
+        Ok(was) => {
+            let was = was.trim().to_owned();
+            Err(IdentityError::Renamed { dir: dir.to_owned(), was, now: me.clone() })
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => write(&path, me.to_string().as_bytes()),
+        Err(source) => Err(IdentityError::File { path, source }),
+    }
+}
+
 /// Refuses a directory that holds an identity already.
 pub fn check_vacant(dir: &Path) -> Result<(), IdentityError> {
+    if dir.join(CLOUD).exists() {
+        return Err(IdentityError::CloudsDir(dir.to_owned()));
+    }
     match load(dir) {
         Ok(found) => Err(IdentityError::AlreadyJoined(dir.to_owned(), found.identity())),
         Err(IdentityError::NotJoined(_)) => Ok(()),
@@ -144,7 +179,10 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
         .open(&beside)
         .map_err(fail)?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail)?;
-    std::fs::rename(&beside, path).map_err(fail)
+    std::fs::rename(&beside, path).map_err(fail)?;
+    // The new name itself must survive a power cut: the token is used up by then.
+    let dir = path.parent().unwrap_or(Path::new("."));
+    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(fail)
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
     let clock = Clock::start();
     let me =
         Identity { cluster: config.cloud.cluster.clone(), node: NodeId::cloud(config.cloud.name.clone()) };
+    identity::claim_for_cloud(data_dir, &me)?;
     let authority = CertificateAuthority::open_or_create(&data_dir.join("ca"), &me.cluster, clock.now().wall)
         .context("the cluster's certificate authority")?;
     // The key stays the same from start to start: edges know by it that a cloud which lost their links is theirs.

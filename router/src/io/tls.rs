@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use bus::id::InvalidIdentity;
 use bus::token::CaHash;
-use bus::{Identity, Name, NodeId, NodeKind};
+use bus::{Identity, KeyHash, Name, NodeId, NodeKind};
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
@@ -130,6 +130,12 @@ pub fn identity_of(certificate: &[u8]) -> Result<Identity, NoIdentity> {
         (Some(uri), None) => Ok(uri.parse()?),
         _ => Err(NoIdentity::NoUri),
     }
+}
+
+/// Which key a certificate is for; `None` if it is no certificate.
+pub(super) fn key_of(certificate: &[u8]) -> Option<KeyHash> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(KeyHash::of_spki(certificate.public_key().raw))
 }
 
 /// Checks that credentials fit together and name the node that they say.

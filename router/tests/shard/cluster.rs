@@ -163,7 +163,8 @@ pub(crate) fn connect(from: &mut Node, to: &mut Node, lane: Lane) -> (LinkId, Li
 /// Waits for a link of exactly this kind.
 pub(crate) fn up(node: &mut Node, attempt: Option<u64>, peer: Option<NodeId>, lane: Lane) -> LinkId {
     let event = node.next();
-    let Event::Up { link, remote, .. } = event else { panic!("{event:?}") };
-    assert_eq!(event, Event::Up { link, attempt, peer, remote, lane });
-    link
+    let Event::Up { link, attempt: by, peer: named, lane: on, .. } = &event else { panic!("{event:?}") };
+    let named = named.as_ref().map(|(node, _)| node.clone());
+    assert_eq!((*by, named, *on), (attempt, peer, lane), "{event:?}");
+    *link
 }

@@ -167,6 +167,10 @@ impl<M: Mapper> Attendant<M> {
     }
 
     async fn write(&mut self, order: Order) {
+        // An order is meant for the device as it is configured now, not as it was when the order came.
+        if self.configs.has_changed().is_ok_and(|changed| changed) {
+            self.reconfigure().await;
+        }
         let Order { request, .. } = &order;
         tracing::info!(device = %self.device, property = request.property, value = %request.value, cause = request.cause, "write");
         let (id, property) = (request.id.clone(), request.property.clone());

@@ -199,7 +199,8 @@ fn a_cloud_that_may_have_forgotten_is_told_again() {
         ["reported/water/junction/pressure", "state/water/junction"]
     );
     world.seen.clear();
-    world.twins.handle_resynced(world.now());
+    let now = world.now();
+    world.twins.handle_resynced(Incarnation(9), &mut world.ks, now);
     world.drain();
     let again = up(&world);
     assert!(before.iter().all(|told| again.get(told.0) == Some(told.1)), "{again:?}");

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use bus::{Identity, NodeId};
+use bus::{Identity, KeyHash, NodeId};
 use quinn_proto::crypto::rustls::HandshakeData;
 use quinn_proto::{Connection, ConnectionError, ConnectionHandle, Dir, Event as QuicEvent, StreamEvent};
 use rustls::pki_types::CertificateDer;
@@ -15,7 +15,7 @@ use super::link::{CloseCode, Link, Phase, Up, dial_error, down_reason};
 use super::silence::Silence;
 use super::streams::{PeerFault, Streams};
 use super::{DialError, Event, Lane, STOPPING};
-use crate::io::tls::identity_of;
+use crate::io::tls::{identity_of, key_of};
 
 impl EventLoop {
     /// Lets a connection act on what has happened to it. In this order: quinn's endpoint must hear of a connection's
@@ -100,13 +100,18 @@ impl EventLoop {
     }
 
     /// A newer link of a node takes the place of its older one: after a half-open link the node is back before we knew
-    /// that it was gone. So no node has more than one link a lane here.
+    /// that it was gone. So no node has more than one link a lane here. One of another key does not: the name may have
+    /// been given anew, and it is the owner who knows to whom.
     fn admit_node(&mut self, link: &mut Link, lane: Lane, node: NodeId, now: Instant) {
         link.unproven = false;
         self.stats.unproven = self.stats.unproven.saturating_sub(1);
         if let Some(older) = self.links.handle_of_node(lane, &node)
-            && self.links.get_mut(older).is_some_and(|older| older.accepted)
+            && let Some(old_link) = self.links.get_mut(older)
+            && old_link.accepted
         {
+            if peer_key(&old_link.connection) != peer_key(&link.connection) {
+                return self.refuse(link, "a node of this name and another key is connected", now);
+            }
             self.close_linked(older, CloseCode::Closed, "replaced by a newer link of the same node", now);
         }
         if lane == Lane::Bus {
@@ -144,6 +149,7 @@ impl EventLoop {
         let remote = link.remote();
         link.phase =
             Phase::Up(Up { lane, peer: peer.clone(), streams, until: None, silence: Silence::default() });
+        let peer = peer.zip(peer_key(&link.connection));
         self.owner.tell(Event::Up { link: link.id, attempt, peer, remote, lane });
     }
 
@@ -306,7 +312,15 @@ fn lane_of(connection: &Connection) -> Option<Lane> {
 
 /// The peer's verified identity.
 fn peer_of(connection: &Connection) -> Option<Identity> {
+    identity_of(&certificate_of(connection)?).ok()
+}
+
+fn peer_key(connection: &Connection) -> Option<KeyHash> {
+    key_of(&certificate_of(connection)?)
+}
+
+fn certificate_of(connection: &Connection) -> Option<CertificateDer<'static>> {
     let chain =
         connection.crypto_session().peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    identity_of(chain.first()?).ok()
+    chain.into_iter().next()
 }

@@ -45,7 +45,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use bus::bus::LinkId;
-use bus::{Class, Frame, NodeId};
+use bus::{Class, Frame, KeyHash, NodeId};
 use thiserror::Error;
 use tokio::sync::mpsc::Receiver;
 
@@ -113,7 +113,8 @@ pub enum Event {
     Up {
         link: LinkId,
         attempt: Option<u64>,
-        peer: Option<NodeId>,
+        /// With the key that it proved.
+        peer: Option<(NodeId, KeyHash)>,
         remote: SocketAddr,
         lane: Lane,
     },
