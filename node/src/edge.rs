@@ -154,6 +154,10 @@ impl Edge {
             }
             Channel::Metadata if self.bus.link_of(&self.cloud) == Some(link) => {
                 self.replica.handle_frame(&frame.payload, &mut self.keyspace, now);
+                if self.replica.incarnation() != self.twins.incarnation() {
+                    self.note("the store is an old copy: it goes on under a new incarnation");
+                    self.twins.handle_resynced(self.replica.incarnation(), &mut self.keyspace, now);
+                }
             }
             // A frame that crossed with a close.
             Channel::Metadata => {}

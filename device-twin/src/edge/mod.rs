@@ -170,6 +170,7 @@ impl EdgeTwins {
             }
         }
         self.devices_changed(&devices, ks, now);
+        self.renumber(ks);
         self.rules_changed(ks, now);
     }
 

@@ -5,6 +5,7 @@ use bus::twin::Incarnation;
 use metadata::Keyspace;
 
 use super::EdgeTwins;
+use super::property::Twin;
 use crate::twin::{self, PropertyId, key};
 
 impl EdgeTwins {
@@ -12,10 +13,8 @@ impl EdgeTwins {
     /// since. What it does know is not repeated there: the versions are the same. After the store has taken a new
     /// incarnation (an old copy of the disk was put back) they start over, or the cloud would take them for old ones.
     pub fn handle_resynced(&mut self, incarnation: Incarnation, ks: &mut Keyspace, now: Now) {
-        if incarnation != self.incarnation {
-            self.incarnation = incarnation;
-            self.renumber(ks);
-        }
+        self.incarnation = incarnation;
+        self.renumber(ks);
         for (id, twin) in &self.twins {
             if let Some(reported) = &twin.reported {
                 self.outputs.reported(id, reported, twin.age(now.mono));
@@ -28,8 +27,16 @@ impl EdgeTwins {
         }
     }
 
-    fn renumber(&mut self, ks: &mut Keyspace) {
-        let ids: Vec<PropertyId> = self.twins.keys().cloned().collect();
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Gives what carries another incarnation's number one of the present.
+    pub(super) fn renumber(&mut self, ks: &mut Keyspace) {
+        let present = self.incarnation;
+        let foreign = |twin: &Twin| twin.reported.as_ref().is_some_and(|r| r.version.incarnation != present);
+        let ids: Vec<PropertyId> =
+            self.twins.iter().filter(|(_, twin)| foreign(twin)).map(|(id, _)| id.clone()).collect();
         for id in ids {
             let version = self.next_version(ks);
             let reported = self.twins.get_mut(&id).and_then(|twin| twin.reported.as_mut());
