@@ -186,13 +186,13 @@ impl Binder {
         wanted
     }
 
-    /// Desired values for devices that are not, or no longer, this edge's.
+    /// Desired values for devices that are not, or no longer, this edge's. Those of a node that was removed wait for the next
+    /// one of that name, to which the devices are still bound.
     fn remove_stray_wishes(&self, edge: &Name, ks: &mut Keyspace) {
         let prefix = format!("/e/{edge}/desired/");
         let belongs = |key: &Key| {
             let device = device_of_wish(&key.as_str()[prefix.len()..]);
-            self.nodes.contains(edge)
-                && device.is_some_and(|device| self.node_of_device.of(&device) == Some(edge))
+            device.is_some_and(|device| self.node_of_device.of(&device) == Some(edge))
         };
         let stray: Vec<Key> =
             ks.range(&prefix).map(|(key, _)| key).filter(|key| !belongs(key)).cloned().collect();

@@ -1,28 +1,25 @@
 //! The cloud: bus, feed, twins and controllers in one cycle.
 
+mod answers;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::time::Duration;
 
 use bus::bus::{LinkId, Role};
-use bus::token::{CaHash, JoinToken};
-use bus::twin::{DeviceId, TwinTopic};
+use bus::token::CaHash;
+use bus::twin::TwinTopic;
 use bus::{
-    Bus, Channel, Class, Frame, Identity, KeyHash, Message, Mono, Name, NodeId, NodeKind, Now, Topic, Value,
+    Bus, Channel, Class, Filter, Frame, Identity, KeyHash, Message, Mono, NodeId, NodeKind, Now, Topic,
 };
+use bytes::Bytes;
 use controller::binding::Binder;
 use controller::cluster::EstablishError;
 use controller::join::{CsrError, Signed};
-use controller::resource::{self, Applied, Manifest};
-use controller::token::{self, TokenSpec};
 use controller::{CloudSubnets, Cluster, lease, nodes, route};
-use device_twin::cloud::{Output as FromTwins, SetError};
-use device_twin::model::Kind;
+use device_twin::cloud::Output as FromTwins;
 use device_twin::{CloudTwins, Publish};
 use metadata::{Feed, FeedOutput, Key, Keyspace};
-use serde_json::json;
 
-use crate::admin::{self, AdminError, AdminRequest, AdminResponse, TokenOrder};
 use crate::interest::Interest;
 use crate::journal::{Journal, Ready};
 use crate::seam::{Input, Output};
@@ -56,7 +53,7 @@ pub struct Cloud {
     interest: Interest,
     /// The newest version of each reported value that other sites were told, by either of its two ways: none goes back.
     /// Bounded by the properties that the catalog knows.
-    relayed: BTreeMap<Topic, u64>,
+    relayed: BTreeMap<Topic, Told>,
     /// The packets connection of each member.
     packets: BTreeMap<NodeId, LinkId>,
     /// Said in the present cycle.
@@ -234,11 +231,7 @@ impl Cloud {
                 self.note(format!("{peer} is gone"));
                 self.feed.handle_edge_down(&peer.name, now);
             }
-            FromBus::Wanted { peer, filter } => {
-                for Publish { topic, payload, retain, .. } in self.twins.retained(&filter) {
-                    self.bus.send_to(&peer, Message::new(topic, payload, retain, self.me.clone()), now);
-                }
-            }
+            FromBus::Wanted { peer, filter } => self.replay(&peer, &filter, now),
             FromBus::Offered { from, message } => self.on_offer(&from, message, now),
             FromBus::Close { link, why } => self.said.push_back(Output::Close { link, why: why.to_string() }),
         }
@@ -285,6 +278,17 @@ impl Cloud {
         self.say_overlay();
     }
 
+    /// What is retained, to a site that newly asks for it; what went straight from site to site may be newer than the
+    /// copy here.
+    fn replay(&mut self, peer: &NodeId, filter: &Filter, now: Now) {
+        for Publish { topic, payload, retain, .. } in self.twins.retained(filter) {
+            let told =
+                self.relayed.get(&topic).filter(|told| rev_of(&payload).is_some_and(|rev| rev < told.rev));
+            let payload = told.map_or(payload, |told| told.payload.clone());
+            self.bus.send_to(peer, Message::new(topic, payload, retain, self.me.clone()), now);
+        }
+    }
+
     /// What a peer says to other sites. Messages of apps pass as they are. A report straight from its edge is fresher
     /// than the copy that comes through the outbox, and says its age; only the edge that has a device speaks for it.
     fn on_offer(&mut self, from: &NodeId, message: Message, now: Now) {
@@ -302,8 +306,8 @@ impl Cloud {
         }
         // The same version as the copy's is passed on all the same: it alone says its age.
         let Some(rev) = rev_of(&message.payload) else { return };
-        if self.relayed.get(&message.topic).is_none_or(|newest| *newest <= rev) {
-            self.relayed.insert(message.topic.clone(), rev);
+        if self.relayed.get(&message.topic).is_none_or(|newest| newest.rev <= rev) {
+            self.relayed.insert(message.topic.clone(), Told { rev, payload: message.payload.clone() });
             self.bus.relay(from, message, now);
         }
     }
@@ -323,162 +327,15 @@ impl Cloud {
     }
 
     /// Whether other sites have not heard this yet; only reported values take two ways.
-    fn is_news(&mut self, topic: &Topic, payload: &[u8]) -> bool {
+    fn is_news(&mut self, topic: &Topic, payload: &Bytes) -> bool {
         let Some(TwinTopic::Reported { .. }) = TwinTopic::parse(topic) else { return true };
         // An empty payload takes the value back.
         let Some(rev) = rev_of(payload) else { return true };
-        let is_newer = self.relayed.get(topic).is_none_or(|newest| *newest < rev);
+        let is_newer = self.relayed.get(topic).is_none_or(|newest| newest.rev < rev);
         if is_newer {
-            self.relayed.insert(topic.clone(), rev);
+            self.relayed.insert(topic.clone(), Told { rev, payload: payload.clone() });
         }
         is_newer
-    }
-
-    fn answer(&mut self, request: AdminRequest, now: Now) -> AdminResponse {
-        match request {
-            AdminRequest::CreateToken { order, secret } => self.create_token(order, secret, now),
-            AdminRequest::ListTokens => self.list_tokens(now),
-            AdminRequest::RevokeToken { id } => self.revoke_token(&id),
-            AdminRequest::ListNodes => self.list_nodes(),
-            AdminRequest::DeleteNode { name } => self.delete_node(&name, now),
-            AdminRequest::Apply { manifest } => self.apply(&manifest, now),
-            AdminRequest::Delete { kind, device } => self.delete(&kind, &device, now),
-            AdminRequest::List { kind } => self.list(&kind),
-            AdminRequest::Twins { device } => admin::twins(self.twins.views(now), device.as_ref()),
-            AdminRequest::SetTwin { device, property, value } => {
-                self.set_twin(&device, &property, value, now)
-            }
-            AdminRequest::Status => Ok(self.status()),
-        }
-    }
-
-    fn create_token(
-        &mut self,
-        order: TokenOrder,
-        secret: [u8; JoinToken::SECRET_LEN],
-        now: Now,
-    ) -> AdminResponse {
-        let TokenOrder { site, lans, ttl_seconds, uses } = order;
-        let spec = TokenSpec { site, lans, ttl: Duration::from_secs(ttl_seconds), uses };
-        token::create(&spec, &secret, &self.cluster.plan, &mut self.keyspace, now)
-            .map_err(|error| AdminError::Invalid(admin::describe(&error)))?;
-        Ok(json!({ "token": JoinToken::new(self.ca, secret).to_string() }))
-    }
-
-    fn list_tokens(&self, now: Now) -> AdminResponse {
-        let tokens =
-            token::list(&self.keyspace).map_err(|error| AdminError::Invalid(admin::describe(&error)))?;
-        let rows = tokens.iter().map(|token| {
-            let lans: Vec<String> = token.lans.iter().map(ToString::to_string).collect();
-            json!({
-                "id": token.id().to_string(), "site": token.site, "lans": lans, "uses": token.uses,
-                "used_by": token.used_by, "expires": token.expires, "expired": token.is_expired(now),
-            })
-        });
-        Ok(rows.collect())
-    }
-
-    fn revoke_token(&mut self, id: &str) -> AdminResponse {
-        let tokens =
-            token::list(&self.keyspace).map_err(|error| AdminError::Invalid(admin::describe(&error)))?;
-        let meant: Vec<_> =
-            tokens.iter().map(|token| token.id()).filter(|t| t.to_string().starts_with(id)).collect();
-        match meant.as_slice() {
-            [one] => {
-                token::revoke(one, &mut self.keyspace);
-                Ok(json!({ "id": one.to_string(), "revoked": true }))
-            }
-            [] => Err(AdminError::NotFound(format!("there is no token '{id}'; see 'kubebus token list'"))),
-            _ => Err(AdminError::Conflict(format!("several tokens begin with '{id}': give more of it"))),
-        }
-    }
-
-    /// Forgets a node: its link ends, its certificate lets it in no more, its devices wait for a node of that name.
-    fn delete_node(&mut self, name: &Name, now: Now) -> AdminResponse {
-        let before = nodes_of(&self.keyspace);
-        nodes::remove(name, &mut self.keyspace, now)
-            .map_err(|error| AdminError::NotFound(admin::describe(&error)))?;
-        self.on_membership(&before);
-        let node = NodeId::edge(name.clone());
-        let packets = self.packets.remove(&node);
-        for link in self.bus.any_link_of(&node).into_iter().chain(packets) {
-            self.close(link, "removed from the cluster");
-        }
-        Ok(json!({ "name": name, "deleted": true }))
-    }
-
-    fn list_nodes(&self) -> AdminResponse {
-        let records =
-            nodes::list(&self.keyspace).map_err(|error| AdminError::Invalid(admin::describe(&error)))?;
-        let rows = records.iter().map(|record| {
-            let held = lease::of(&record.id(), &self.keyspace).ok().flatten();
-            json!({
-                "name": record.name, "site": record.site, "lans": record.lans.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                "connected": self.bus.link_of(&record.id()).is_some(),
-                "address": held.as_ref().map(|lease| lease.v4.to_string()),
-                "containers": held.map(|lease| lease.container_v4.to_string()),
-            })
-        });
-        Ok(rows.collect())
-    }
-
-    fn apply(&mut self, document: &serde_json::Value, now: Now) -> AdminResponse {
-        let manifest =
-            Manifest::parse(document).map_err(|error| AdminError::Invalid(admin::describe(&error)))?;
-        let applied = manifest.apply(&mut self.keyspace);
-        self.on_resources(&[manifest.key()], now);
-        let placement = match manifest.kind() {
-            Kind::Device => self.binder.device(manifest.id()),
-            Kind::Rule => self.binder.rule(manifest.id()),
-            Kind::Model | Kind::Policy => None,
-        };
-        Ok(json!({
-            "kind": kind_name(manifest.kind()), "name": manifest.id().to_string(), "applied": applied_word(applied),
-            "placement": placement.map(|p| p.to_string()),
-        }))
-    }
-
-    fn delete(&mut self, kind: &str, id: &DeviceId, now: Now) -> AdminResponse {
-        let kind = kind_named(kind)?;
-        if !resource::delete(kind, id, &mut self.keyspace) {
-            return Err(AdminError::NotFound(format!("there is no {} {id}", kind_name(kind))));
-        }
-        self.on_resources(&[resource::key(kind, id)], now);
-        Ok(json!({ "kind": kind_name(kind), "name": id.to_string(), "applied": "deleted" }))
-    }
-
-    fn list(&self, kind: &str) -> AdminResponse {
-        let all = resource::list(kind_named(kind)?, None, &self.keyspace);
-        Ok(all.filter_map(|(_, json)| serde_json::from_slice::<serde_json::Value>(json).ok()).collect())
-    }
-
-    fn on_resources(&mut self, keys: &[Key], now: Now) {
-        self.binder.handle_changes(keys, &mut self.keyspace);
-        self.twins.handle_changed(keys, &mut self.keyspace, now);
-    }
-
-    fn set_twin(&mut self, device: &DeviceId, property: &str, value: Value, now: Now) -> AdminResponse {
-        let version = self
-            .twins
-            .set_desired(device, property, value, "kubebus twin set", &mut self.keyspace, now)
-            .map_err(|error| match &error {
-                SetError::Lookup(_) => AdminError::NotFound(admin::describe(&error)),
-                SetError::Unbound(_) | SetError::Value(..) => AdminError::Invalid(admin::describe(&error)),
-            })?;
-        Ok(json!({ "device": device.to_string(), "property": property, "version": version }))
-    }
-
-    fn status(&self) -> serde_json::Value {
-        let edges: Vec<_> = self
-            .feed
-            .edges(&self.keyspace)
-            .map(|(edge, in_step)| json!({ "edge": edge, "in_step": in_step }))
-            .collect();
-        json!({
-            "node": Identity { cluster: self.cluster.name.clone(), node: self.me.clone() }.to_string(),
-            "connected": edges,
-            "metadata": { "revision": self.keyspace.revision().0 },
-        })
     }
 
     fn say_overlay(&mut self) {
@@ -532,6 +389,13 @@ impl Cloud {
     }
 }
 
+/// What other sites were last told of a reported value.
+#[derive(Debug)]
+struct Told {
+    rev: u64,
+    payload: Bytes,
+}
+
 /// The version within its edge's incarnation; what is no reported value has none.
 fn rev_of(payload: &[u8]) -> Option<u64> {
     serde_json::from_slice::<device_twin::twin::ReportedBody>(payload).ok().map(|body| body.rev)
@@ -539,25 +403,4 @@ fn rev_of(payload: &[u8]) -> Option<u64> {
 
 fn nodes_of(keyspace: &Keyspace) -> Vec<Key> {
     keyspace.range("/c/node/").map(|(key, _)| key.clone()).collect()
-}
-
-fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Device => "device",
-        Kind::Model => "devicemodel",
-        Kind::Policy => "twinpolicy",
-        Kind::Rule => "rule",
-    }
-}
-
-fn applied_word(applied: Applied) -> &'static str {
-    match applied {
-        Applied::Created => "created",
-        Applied::Changed => "configured",
-        Applied::Unchanged => "unchanged",
-    }
-}
-
-fn kind_named(text: &str) -> Result<Kind, AdminError> {
-    resource::kind_named(text).ok_or_else(|| AdminError::NotFound(format!("there is no kind '{text}'")))
 }

@@ -29,7 +29,7 @@ pub struct Config {
 pub struct CloudConfig {
     /// The cluster's name, fixed at the first start: it is part of every certificate.
     pub cluster: Name,
-    /// This cloud node's name.
+    /// This cloud node's name, fixed at the first start: its edges know it by that.
     pub name: Name,
     /// UDP address that edges dial. 10001 lies outside the ephemeral range and is no registered service in use.
     pub listen: SocketAddr,

@@ -54,8 +54,8 @@ pub enum IdentityError {
     #[error("{0} belongs to a cloud: give the edge a directory of its own")]
     CloudsDir(PathBuf),
     #[error(
-        "{dir} belongs to {was}, not {now}: its edges know it by that name; put it back into the configuration \
-         (cloud.cluster, cloud.name), or start a new cluster in another directory"
+        "{dir} belongs to {was}, not {now}: its edges know it by that name; put the name back into the configuration \
+         (cloud.name), or start a new cluster in another directory"
     )]
     Renamed { dir: PathBuf, was: String, now: Identity },
     #[error("{path}")]
@@ -117,11 +117,9 @@ pub fn claim_for_cloud(dir: &Path, me: &Identity) -> Result<(), IdentityError> {
     }
     let path = dir.join(CLOUD);
     match std::fs::read_to_string(&path) {
-        Ok(was) if was.trim() == me.to_string() => Ok(()),
-        Ok(was) => {
-            let was = was.trim().to_owned();
-            Err(IdentityError::Renamed { dir: dir.to_owned(), was, now: me.clone() })
-        }
+        // Another cluster is for the certificate authority to refuse.
+        Ok(was) if was.parse::<Identity>().is_ok_and(|was| was == *me || was.cluster != me.cluster) => Ok(()),
+        Ok(was) => Err(IdentityError::Renamed { dir: dir.to_owned(), was, now: me.clone() }),
         Err(error) if error.kind() == ErrorKind::NotFound => write(&path, me.to_string().as_bytes()),
         Err(source) => Err(IdentityError::File { path, source }),
     }
