@@ -284,7 +284,7 @@ proptest! {
                 for device in ["d0", "d1", "d2"] {
                     let at_home = cloud.binder.node_of_device.of(&id(device)) == Some(&name(edge));
                     let wished = cloud.ks.get(&format!("/e/{edge}/desired/default/{device}/level")).is_some();
-                    prop_X;
+                    prop_assert!(!wished || at_home);
                     if at_home && cloud.binder.nodes.contains(&name(edge)) {
                         cloud.wish(edge, device);
                     }
