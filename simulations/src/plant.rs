@@ -7,8 +7,8 @@ pub enum Bug {
     None,
     /// Tells the node that its commits are durable when they have only been handed to the disk.
     SpeaksBeforeDurable,
-    /// Answers for the cloud's clock as if it were two hours earlier: wishes never look old.
-    MisstatesCloudTime,
+    /// Tells edges that the cloud's time is still that of the last wish: it never looks old.
+    StopsCloudTime,
     /// Hands each batch to the edge without its last row.
     TearsBatches,
     /// A disk that forgets, when read again, which numbers were given out.

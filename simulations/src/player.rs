@@ -18,12 +18,12 @@ use crate::people;
 use crate::plant::Bug;
 use crate::world::{Event, World};
 
-/// How far behind [`Bug::MisstatesCloudTime`] puts the cloud's clock.
-const MISSTATED: Duration = Duration::from_secs(7200);
-
 impl World {
     pub(crate) fn tell_about(&mut self, machine: Machine, input: Input, about: About) {
         let now = self.clock_for(machine, &input);
+        if let About::Wish { .. } = about {
+            self.last_wish = Some(now.wall);
+        }
         let host = self.host(machine);
         let Some(running) = &mut host.running else { return };
         let waits = running.node.is_full() && !matches!(input, Input::Persisted(_));
@@ -39,11 +39,9 @@ impl World {
 
     fn clock_for(&self, machine: Machine, input: &Input) -> Now {
         let mut now = self.hosts[&machine].now(self.now);
-        if self.bug == Bug::MisstatesCloudTime
-            && machine == Machine::Cloud
-            && matches!(input, Input::Frame { .. })
-        {
-            now.wall.0 -= MISSTATED.as_millis() as u64;
+        let answers = machine == Machine::Cloud && matches!(input, Input::Frame { .. });
+        if self.bug == Bug::StopsCloudTime && answers {
+            now.wall = self.last_wish.unwrap_or(now.wall);
         }
         now
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bus::bus::LinkId;
 use bus::twin::{DesiredVersion, MapperTopic, ReportedVersion};
-use bus::{Mono, Topic};
+use bus::{Mono, Topic, UnixMillis};
 use bytes::Bytes;
 use device_twin::PropertyId;
 use node::Input;
@@ -108,6 +108,8 @@ pub struct World {
     pub(crate) people: People,
     pub(crate) asked: Asked,
     pub(crate) bug: Bug,
+    /// When the last wish was made, on the cloud's clock.
+    pub(crate) last_wish: Option<UnixMillis>,
     pub(crate) disks: Dice,
     pub(crate) chance: Dice,
     faults: Vec<(Mono, Fault)>,
@@ -139,6 +141,7 @@ impl World {
             people: People::new(sites, &mut setting),
             asked: Asked::default(),
             bug,
+            last_wish: None,
             disks: Dice::new(seed, Purpose::Disks),
             chance: Dice::new(seed, Purpose::Apps),
             faults,

@@ -38,7 +38,7 @@ fn a_node_that_speaks_before_its_disk_is_found() {
 
 #[test]
 fn old_wishes_that_look_fresh_are_found() {
-    assert_eq!(found(Bug::MisstatesCloudTime, 8), ["only a fresh decision moves an actuator"]);
+    assert_eq!(found(Bug::StopsCloudTime, 16), ["only a fresh decision moves an actuator"]);
 }
 
 #[test]

@@ -5,11 +5,11 @@
 //!
 //! | module | asks |
 //! |---|---|
-//! | [`versions`] | does no version go back, on any node and for any subscriber |
-//! | [`copies`] | is an edge's copy a state that the cloud went through, whole |
-//! | [`promises`] | would a crash now undo what was said |
-//! | [`writes`] | does a device move only by a fresh decision, once an id, in its time |
-//! | [`settled`] | after quiet: is everything where it belongs |
+//! | `versions` | does no version go back, on any node and for any subscriber |
+//! | `copies` | is an edge's copy a state that the cloud went through, whole |
+//! | `promises` | would a crash now undo what was said |
+//! | `writes` | does a device move only by a fresh decision, once an id, in its time |
+//! | `settled` | after quiet: is everything where it belongs |
 //!
 //! A wall clock that is set in mid-flight can make an age wrong; that is the only excuse, and each use is counted.
 
