@@ -3,12 +3,6 @@
 //! A *hub* (cloud) passes messages on between its peers; a *leaf* (edge) does not, so a message can never run in a
 //! circle. A message goes to a peer only while somebody there (or behind it) asked for it.
 //!
-//! ```text
-//!              link_up            peer's hello
-//!   (no peer) ---------> Greeting -------------> Up
-//!        ^                  |                     |
-//!        +------------------+---------------------+   link_down, goodbye, misbehaviour
-//! ```
 //! A newer link of the same peer replaces the older one: after a half-open link the peer is back before we knew it
 //! was gone. Delivery over a link that breaks is not repeated here; what must not be lost goes through the metadata
 //! service's outbox.
@@ -56,8 +50,6 @@ pub enum Misbehaviour {
     Malformed,
     #[error("speaks another protocol version")]
     Version,
-    #[error("spoke before its hello")]
-    NoHello,
 }
 
 /// What the bus wants done.
@@ -67,7 +59,7 @@ pub enum Output {
     Send { link: LinkId, class: Class, frame: Frame },
     /// Hand to the local broker.
     Deliver(Message),
-    /// The peer said hello: start syncing with it.
+    /// The peer is there: start syncing with it.
     PeerUp { peer: NodeId, link: LinkId },
     /// The peer is gone.
     PeerDown { peer: NodeId, link: LinkId },
@@ -93,13 +85,9 @@ pub enum CloseReason {
 #[derive(Debug)]
 struct Peer {
     link: LinkId,
-    phase: Phase,
-}
-
-#[derive(Debug)]
-enum Phase {
-    Greeting,
-    Up { wants: BTreeSet<Filter>, clock: Option<PeerClock>, next_clock: Mono },
+    wants: BTreeSet<Filter>,
+    clock: Option<PeerClock>,
+    next_clock: Mono,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,25 +136,18 @@ impl Bus {
         self.stats
     }
 
-    /// The peers that said hello.
+    /// The peers that are connected.
     pub fn peers(&self) -> impl Iterator<Item = &NodeId> {
-        self.peers.iter().filter(|(_, p)| matches!(p.phase, Phase::Up { .. })).map(|(id, _)| id)
+        self.peers.keys()
     }
 
-    /// The link to a peer, whether it has said hello or not.
-    pub fn any_link_of(&self, peer: &NodeId) -> Option<LinkId> {
+    pub fn link_of(&self, peer: &NodeId) -> Option<LinkId> {
         self.peers.get(peer).map(|peer| peer.link)
     }
 
-    /// The link to a peer that is up.
-    pub fn link_of(&self, peer: &NodeId) -> Option<LinkId> {
-        let peer = self.peers.get(peer)?;
-        matches!(peer.phase, Phase::Up { .. }).then_some(peer.link)
-    }
-
-    /// The peer at the other end of a link, once it said hello.
+    /// The peer at the other end of a link.
     pub fn peer_of(&self, link: LinkId) -> Option<&NodeId> {
-        self.links.get(&link).filter(|peer| self.link_of(peer) == Some(link))
+        self.links.get(&link)
     }
 
     /// The best estimate of a peer's clock on the present link, against ours as it stands now.
@@ -175,10 +156,7 @@ impl Bus {
     }
 
     fn peer_clock(&self, peer: &NodeId) -> Option<PeerClock> {
-        match &self.peers.get(peer)?.phase {
-            Phase::Up { clock, .. } => *clock,
-            Phase::Greeting => None,
-        }
+        self.peers.get(peer)?.clock
     }
 
     /// A bus connection to an authenticated peer stands.
@@ -188,20 +166,19 @@ impl Bus {
             self.handle_link_down(old, now);
         }
         self.links.insert(link, peer.clone());
-        self.peers.insert(peer, Peer { link, phase: Phase::Greeting });
-        self.send(link, Class::Control, &Packet::Hello { version: PROTOCOL_VERSION });
+        let next_clock = now.mono + CLOCK_INTERVAL;
+        self.peers.insert(peer.clone(), Peer { link, wants: BTreeSet::new(), clock: None, next_clock });
+        self.greet(link, peer, now);
     }
 
     /// The connection is gone, for whatever reason. Unknown links are ignored: they were replaced.
     pub fn handle_link_down(&mut self, link: LinkId, _now: Now) {
         let Some(peer) = self.links.remove(&link) else { return };
-        let Some(Peer { phase, .. }) = self.peers.remove(&peer) else { return };
-        if let Phase::Up { wants, .. } = phase {
-            for filter in wants {
-                self.release(&filter, &Holder::Peer(peer.clone()));
-            }
-            self.outputs.push_back(Output::PeerDown { peer, link });
+        let Some(Peer { wants, .. }) = self.peers.remove(&peer) else { return };
+        for filter in wants {
+            self.release(&filter, &Holder::Peer(peer.clone()));
         }
+        self.outputs.push_back(Output::PeerDown { peer, link });
     }
 
     /// A frame of [`Channel::Bus`] arrived.
@@ -225,15 +202,12 @@ impl Bus {
         packet: Packet,
         now: Now,
     ) -> Result<(), CloseReason> {
-        let up = matches!(self.peers.get(peer), Some(Peer { phase: Phase::Up { .. }, .. }));
         match packet {
             Packet::Hello { version } if version != PROTOCOL_VERSION => {
                 return Err(CloseReason::Misbehaved(Misbehaviour::Version));
             }
-            Packet::Hello { .. } if up => return Err(CloseReason::Misbehaved(Misbehaviour::Malformed)),
-            Packet::Hello { .. } => self.greet(link, peer, now),
+            Packet::Hello { .. } => {}
             Packet::Goodbye => return Err(CloseReason::Goodbye),
-            _ if !up => return Err(CloseReason::Misbehaved(Misbehaviour::NoHello)),
             Packet::ClockAsk { asked_at } => {
                 self.send(link, Class::Control, &Packet::ClockTell { asked_at, wall: now.wall });
             }
@@ -244,22 +218,20 @@ impl Bus {
         Ok(())
     }
 
-    fn greet(&mut self, link: LinkId, peer: &NodeId, now: Now) {
+    /// All at once: the classes of a link travel apart, so that nothing can wait for a hello to be there first.
+    fn greet(&mut self, link: LinkId, peer: NodeId, now: Now) {
+        self.send(link, Class::Control, &Packet::Hello { version: PROTOCOL_VERSION });
+        self.send(link, Class::Control, &Packet::ClockAsk { asked_at: now.mono.0 });
         let wanted: Vec<Filter> = self
             .holders
             .iter()
-            .filter(|(_, holders)| holders.iter().any(|h| self.speaks_for(h, peer)))
+            .filter(|(_, holders)| holders.iter().any(|h| self.speaks_for(h, &peer)))
             .map(|(filter, _)| filter.clone())
             .collect();
-        if let Some(entry) = self.peers.get_mut(peer) {
-            entry.phase =
-                Phase::Up { wants: BTreeSet::new(), clock: None, next_clock: now.mono + CLOCK_INTERVAL };
-        }
-        self.send(link, Class::Control, &Packet::ClockAsk { asked_at: now.mono.0 });
         for part in wanted.chunks(FILTERS_PER_PACKET) {
             self.send(link, Class::State, &Packet::Interest { add: part.to_vec(), remove: Vec::new() });
         }
-        self.outputs.push_back(Output::PeerUp { peer: peer.clone(), link });
+        self.outputs.push_back(Output::PeerUp { peer, link });
     }
 
     /// Whether what `holder` asked for is told to `peer` as our wish.
@@ -271,7 +243,7 @@ impl Bus {
     }
 
     fn learn_clock(&mut self, peer: &NodeId, asked_at: Mono, wall: UnixMillis, now: Now) {
-        if let Some(Peer { phase: Phase::Up { clock, .. }, .. }) = self.peers.get_mut(peer) {
+        if let Some(Peer { clock, .. }) = self.peers.get_mut(peer) {
             *clock = Some(PeerClock::told(asked_at, wall, now.mono));
         }
     }
@@ -288,13 +260,13 @@ impl Bus {
 
     fn learn_interest(&mut self, peer: &NodeId, add: Vec<Filter>, remove: Vec<Filter>) {
         for filter in remove {
-            let Some(Peer { phase: Phase::Up { wants, .. }, .. }) = self.peers.get_mut(peer) else { break };
+            let Some(Peer { wants, .. }) = self.peers.get_mut(peer) else { break };
             if wants.remove(&filter) {
                 self.release(&filter, &Holder::Peer(peer.clone()));
             }
         }
         for filter in add {
-            let Some(Peer { phase: Phase::Up { wants, .. }, .. }) = self.peers.get_mut(peer) else { break };
+            let Some(Peer { wants, .. }) = self.peers.get_mut(peer) else { break };
             // A leaf's one peer is its hub, which speaks for everybody.
             if self.role == Role::Hub && wants.len() >= MAX_FILTERS_PER_PEER && !wants.contains(&filter) {
                 self.stats.filters_refused += 1;
@@ -351,9 +323,7 @@ impl Bus {
                 (true, false) => (vec![], vec![filter.clone()]),
                 _ => continue,
             };
-            if matches!(peer.phase, Phase::Up { .. }) {
-                packets.push((peer.link, Packet::Interest { add, remove }));
-            }
+            packets.push((peer.link, Packet::Interest { add, remove }));
         }
         for (link, packet) in packets {
             self.send(link, Class::State, &packet);
@@ -414,10 +384,8 @@ impl Bus {
     pub fn handle_timeout(&mut self, now: Now) {
         let mut due = Vec::new();
         for peer in self.peers.values_mut() {
-            if let Phase::Up { next_clock, .. } = &mut peer.phase
-                && *next_clock <= now.mono
-            {
-                *next_clock = now.mono + CLOCK_INTERVAL;
+            if peer.next_clock <= now.mono {
+                peer.next_clock = now.mono + CLOCK_INTERVAL;
                 due.push(peer.link);
             }
         }
@@ -431,14 +399,7 @@ impl Bus {
     }
 
     pub fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
-        self.peers
-            .values()
-            .filter_map(|p| match p.phase {
-                Phase::Up { next_clock, .. } => Some(next_clock),
-                Phase::Greeting => None,
-            })
-            .min()
-            .map(|at| (at, "ask a peer's clock"))
+        self.peers.values().map(|peer| (peer.next_clock, "ask a peer's clock")).min()
     }
 
     fn send(&mut self, link: LinkId, class: Class, packet: &Packet) {

@@ -84,7 +84,7 @@ impl Cloud {
         self.on_membership(&before);
         let node = NodeId::edge(name.clone());
         let packets = self.packets.remove(&node);
-        for link in self.bus.any_link_of(&node).into_iter().chain(packets) {
+        for link in self.bus.link_of(&node).into_iter().chain(packets) {
             self.close(link, "removed from the cluster");
         }
         Ok(json!({ "name": name, "deleted": true }))

@@ -128,7 +128,10 @@ impl Oracle {
     pub fn on_crash(&mut self, machine: Machine, durable: &Image, now: Mono) {
         self.held.insert(machine, durable.clone());
         match machine {
-            Machine::Cloud => self.copies.on_cloud_crash(durable.revision),
+            Machine::Cloud => {
+                self.copies.on_cloud_crash(durable.revision);
+                self.subscribers.on_cloud_crash();
+            }
             Machine::Edge(site) => self.writes.on_edge_crash(site),
         }
         self.check_kept(machine, durable, now);

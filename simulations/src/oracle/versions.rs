@@ -15,12 +15,33 @@ use crate::manifests;
 
 const INVARIANT: &str = "no version goes back";
 
-/// Values of another site come on two ways, directly and by the cloud's copy, and the hub does not order them.
-const REMOTE_VALUES_MAY_GO_BACK: bool = true;
-
-/// The last revision that each subscriber saw of a remote property.
+/// The last revision that each subscriber saw of a property, and the number of cloud crashes that this may not be
+/// excused with any more.
 #[derive(Debug, Default)]
-pub(super) struct Subscribers(BTreeMap<(Machine, PropertyId), u64>);
+pub(super) struct Subscribers {
+    last: BTreeMap<(Machine, PropertyId), (u64, u64)>,
+    cloud_crashes: u64,
+}
+
+impl Subscribers {
+    /// What went straight from site to site was in the cloud's memory only. After a crash it knows the copy that came
+    /// through the outbox, which may be older, and replays that: a value may go back once.
+    pub(super) fn on_cloud_crash(&mut self) {
+        self.cloud_crashes += 1;
+    }
+
+    /// What was seen before, if going back to `rev` from it is not excused.
+    fn see(&mut self, subscriber: (Machine, PropertyId), rev: u64) -> u64 {
+        let crashes = self.cloud_crashes;
+        let (last, excused) = self.last.entry(subscriber).or_insert((rev, crashes));
+        let before = std::mem::replace(last, rev);
+        if rev < before && *excused < crashes {
+            *excused = crashes;
+            return rev;
+        }
+        before
+    }
+}
 
 pub(super) fn reported(bytes: &Bytes) -> Option<ReportedVersion> {
     minicbor::decode::<Reported>(bytes).ok().map(|reported| reported.version)
@@ -99,12 +120,8 @@ impl Oracle {
         if manifests::site_of(&id.device).is_some_and(|site| self.wiped.contains(&site)) {
             return;
         }
-        let is_remote = |site: usize| machine != Machine::Cloud && machine != Machine::Edge(site);
-        if REMOTE_VALUES_MAY_GO_BACK && manifests::site_of(&id.device).is_some_and(is_remote) {
-            return;
-        }
         let Ok(body) = serde_json::from_slice::<ReportedBody>(payload) else { return };
-        let last = self.subscribers.0.insert((machine, id.clone()), body.rev).unwrap_or_default();
+        let last = self.subscribers.see((machine, id.clone()), body.rev);
         self.verdict.ask(now, "no subscriber sees a version go back", last <= body.rev, || {
             format!("{machine} saw {id} at revision {last}, then {}", body.rev)
         });
