@@ -46,6 +46,12 @@ impl Actor {
         self.child.wait().with_context(|| format!("wait for {}", self.name))
     }
 
+    /// Stops the process where it is, or lets it go on: to its peers a cut, to itself nothing at all.
+    pub(super) fn freeze(&self, is_frozen: bool) {
+        let signal = if is_frozen { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
+        send(&self.child, signal);
+    }
+
     /// Fails with the end of its log if the process has ended.
     pub(super) fn check_alive(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait().context("look after a process")? {
@@ -79,7 +85,7 @@ impl Actor {
 
     /// SIGTERM, and after three seconds SIGKILL.
     pub(super) fn stop(&mut self) {
-        terminate(&self.child);
+        send(&self.child, rustix::process::Signal::TERM);
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(3) {
             if !matches!(self.child.try_wait(), Ok(None)) {
@@ -118,9 +124,10 @@ fn die_with_parent(command: &mut Command) {
     }
 }
 
-fn terminate(child: &Child) {
+fn send(child: &Child, signal: rustix::process::Signal) {
     if let Some(pid) = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw) {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        // A process that is gone needs no signal.
+        let _ = rustix::process::kill_process(pid, signal);
     }
 }
 

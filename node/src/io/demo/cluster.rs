@@ -89,6 +89,13 @@ impl Member {
         self.process.as_mut().map_or(Ok(()), |process| process.kill().map(drop))
     }
 
+    /// Stops the process where it is, or lets it go on.
+    pub(super) fn freeze(&self, is_frozen: bool) {
+        if let Some(process) = &self.process {
+            process.freeze(is_frozen);
+        }
+    }
+
     pub(super) fn stop(&mut self) {
         self.process = None;
     }
