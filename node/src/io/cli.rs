@@ -96,7 +96,7 @@ pub struct DemoArgs {
 
 #[derive(Debug, Args)]
 pub struct JoinArgs {
-    /// The cloud's address, host[:port]
+    /// The cloud's address: host, or host:port
     pub cloud: String,
     /// What 'kubebus token create' printed at the cloud
     #[arg(long)]
