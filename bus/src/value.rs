@@ -29,7 +29,7 @@ pub enum Value {
 /// Structs within structs that are read from a peer, as deep as JSON is read: deeper ones would cost stack.
 const MAX_DEPTH: usize = 128;
 
-/// By hand, and not derived, for the sake of [`MAX_DEPTH`].
+/// By hand, and not derived, for the sake of `MAX_DEPTH`.
 impl<'b, C> Decode<'b, C> for Value {
     fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
         Self::decode_within(d, MAX_DEPTH)
