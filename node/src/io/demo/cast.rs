@@ -21,6 +21,8 @@ pub(super) fn kubebus(args: &[&str]) -> Result<Command> {
     // Not `current_exe`: the link still works when the binary was replaced under a running demo.
     let mut command = Command::new("/proc/self/exe");
     command.arg0("kubebus").args(args).stdin(Stdio::null()).env_remove("KUBEBUS_DATA_DIR");
+    // Ctrl-C at a terminal goes to the whole group: the story ends first, and then its actors, in order.
+    command.process_group(0);
     Ok(command)
 }
 

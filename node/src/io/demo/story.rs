@@ -110,6 +110,9 @@ impl Story {
 
     pub(super) fn check(&mut self, held: bool, claim: &str, seen: impl std::fmt::Display) {
         let seen = seen.to_string();
+        if !held && stopped() {
+            return; // Nobody waited for it.
+        }
         if !held {
             self.narrator.say(format_args!("DID NOT HOLD: {claim}: {seen}"));
         }
