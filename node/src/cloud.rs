@@ -21,7 +21,7 @@ use device_twin::{CloudTwins, Publish};
 use metadata::{Feed, FeedOutput, Key, Keyspace};
 
 use crate::interest::Interest;
-use crate::journal::{Journal, Ready};
+use crate::journal::Journal;
 use crate::seam::{Input, Output};
 
 /// Signs a CSR for an identity: the certificate authority's only word to the pure side.
@@ -367,10 +367,7 @@ impl Cloud {
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.journal.poll().map(|ready| match ready {
-            Ready::Persist(commit) => Output::Persist(commit),
-            Ready::Output(output) => output,
-        })
+        self.journal.poll().map(Output::from)
     }
 
     pub fn poll_timeout(&self) -> Option<(Mono, &'static str)> {

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::admin::{self, AdminError, AdminRequest, AdminResponse};
 use crate::interest::{Interest, is_for_other_sites};
-use crate::journal::{Journal, Ready};
+use crate::journal::Journal;
 use crate::seam::{DialLane, Input, Output};
 
 /// The part of a link's life that both dialled lanes share.
@@ -330,10 +330,7 @@ impl Edge {
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.journal.poll().map(|ready| match ready {
-            Ready::Persist(commit) => Output::Persist(commit),
-            Ready::Output(output) => output,
-        })
+        self.journal.poll().map(Output::from)
     }
 
     pub fn poll_timeout(&self) -> Option<(Mono, &'static str)> {

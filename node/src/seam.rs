@@ -10,6 +10,7 @@ use device_twin::{Expiry, Ticket};
 use metadata::{Commit, Revision};
 
 use crate::admin::{AdminRequest, AdminResponse};
+use crate::journal::Ready;
 use crate::{Cloud, Edge};
 
 /// What can happen to a node.
@@ -120,6 +121,15 @@ pub enum Output {
     },
     /// For the log: what an operator should know.
     Note(String),
+}
+
+impl From<Ready<Self>> for Output {
+    fn from(ready: Ready<Self>) -> Self {
+        match ready {
+            Ready::Persist(commit) => Self::Persist(commit),
+            Ready::Output(output) => output,
+        }
+    }
 }
 
 /// A node of either kind.
