@@ -9,10 +9,13 @@ use thiserror::Error;
 
 use crate::key::{Commit, Key, Revision};
 
+#[cfg(test)]
+pub(crate) mod conformance;
+
 /// One row as a store keeps it; no value is a tombstone.
 pub type Row = (Key, Revision, Option<Bytes>);
 
-/// A disk for one [`crate::Keyspace`].
+/// A disk for one [`crate::Keyspace`]. All that a store promises is tested by one suite, `conformance`.
 pub trait Store {
     /// All rows, for [`crate::Keyspace::load`].
     fn load(&mut self) -> Result<Vec<Row>, StoreError>;
@@ -114,13 +117,17 @@ impl Store for MemoryStore {
 
 #[cfg(test)]
 mod tests {
+    use super::conformance::{Place, kept_by, put};
     use super::*;
-    use crate::key::Write;
 
-    fn commit(revision: u64, at: &str, value: Option<&'static str>) -> Commit {
-        let write = Write { key: Key::new(at).unwrap(), value: value.map(Bytes::from) };
-        Commit { revision: Revision(revision), writes: vec![write], forgotten: vec![] }
+    impl Place for MemoryStore {
+        fn reopen(&mut self) -> &mut dyn Store {
+            self.crash(0);
+            self
+        }
     }
+
+    kept_by!(MemoryStore::default());
 
     fn rows(store: &mut MemoryStore) -> Vec<(String, u64)> {
         store.load().unwrap().into_iter().map(|(key, revision, _)| (key.to_string(), revision.0)).collect()
@@ -129,9 +136,9 @@ mod tests {
     #[test]
     fn a_crash_keeps_what_was_synced_and_a_whole_number_of_transactions() {
         let mut store = MemoryStore::default();
-        store.commit(&[commit(1, "/a", Some("1"))]).unwrap();
-        store.write(&[commit(2, "/b", Some("1")), commit(3, "/c", Some("1"))]);
-        store.write(&[commit(4, "/d", Some("1"))]);
+        store.commit(&[put(1, "/a", "1")]).unwrap();
+        store.write(&[put(2, "/b", "1"), put(3, "/c", "1")]);
+        store.write(&[put(4, "/d", "1")]);
         let mut other = store.clone();
         store.crash(0);
         assert_eq!(rows(&mut store), [("/a".to_owned(), 1)]);

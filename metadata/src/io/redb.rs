@@ -143,41 +143,36 @@ impl Store for RedbStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::Write;
+    use crate::store::conformance::{Place, kept_by, put};
 
     const CACHE: usize = 2 << 20;
 
-    fn commit(revision: u64, at: &str, value: Option<&'static str>) -> Commit {
-        let write = Write { key: Key::new(at).unwrap(), value: value.map(Bytes::from) };
-        Commit { revision: Revision(revision), writes: vec![write], forgotten: vec![] }
+    /// A file in a directory of its own.
+    struct Folder {
+        dir: tempfile::TempDir,
+        open: Option<RedbStore>,
     }
 
-    fn row(at: &str, revision: u64, value: Option<&'static str>) -> Row {
-        (Key::new(at).unwrap(), Revision(revision), value.map(Bytes::from))
+    impl Folder {
+        fn new() -> Self {
+            Self { dir: tempfile::tempdir().unwrap(), open: None }
+        }
     }
+
+    impl Place for Folder {
+        fn reopen(&mut self) -> &mut dyn Store {
+            self.open = None;
+            self.open.insert(RedbStore::open(self.dir.path().join("kubebus.redb"), CACHE).unwrap())
+        }
+    }
+
+    kept_by!(Folder::new());
 
     fn filled(file: &Path) {
         let mut store = RedbStore::open(file, CACHE).unwrap();
         for n in 0..300 {
-            store
-                .commit(&[commit(n + 1, &format!("/c/k{n}"), Some("some value that fills the page"))])
-                .unwrap();
+            store.commit(&[put(n + 1, &format!("/c/k{n}"), "some value that fills the page")]).unwrap();
         }
-    }
-
-    #[test]
-    fn what_was_committed_is_there_after_reopening() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("kubebus.redb");
-        let mut store = RedbStore::open(&file, CACHE).unwrap();
-        assert_eq!(store.load().unwrap(), []);
-        store.commit(&[commit(1, "/c/a", Some("1")), commit(2, "/c/b", Some("2"))]).unwrap();
-        store.commit(&[commit(3, "/c/a", None), commit(4, "/c/d", Some(""))]).unwrap();
-        let forget = Commit { forgotten: vec![Key::new("/c/b").unwrap()], ..commit(5, "/c/e", Some("5")) };
-        store.commit(&[forget]).unwrap();
-        drop(store);
-        let rows = RedbStore::open(&file, CACHE).unwrap().load().unwrap();
-        assert_eq!(rows, [row("/c/a", 3, None), row("/c/d", 4, Some("")), row("/c/e", 5, Some("5"))]);
     }
 
     #[test]
