@@ -42,8 +42,8 @@ pub enum FeedOutput {
     Send { edge: Name, class: Class, payload: Bytes },
     /// The edge says this; it is handed out once. Store what comes of it in this same cycle.
     Up { edge: Name, incarnation: Incarnation, entry: UpEntry },
-    /// The edge had to drop its telemetry entries `from..=to`.
-    Gap { edge: Name, incarnation: Incarnation, from: u64, to: u64 },
+    /// The edge had no room for the entries `from..=to` of this class: telemetry that gave way, events that it refused.
+    Gap { edge: Name, incarnation: Incarnation, class: Class, from: u64, to: u64 },
     /// The edge has another disk than last time (`was`), or is seen first: what was known of its reports is void.
     NewIncarnation { edge: Name, was: Option<Incarnation>, is: Incarnation },
     /// This value is over [`crate::MAX_VALUE_LEN`]: the edge goes without it.
@@ -377,7 +377,7 @@ fn hand_out(edge: &Name, incarnation: Incarnation, lane: Lane, Entry { seq, body
         Body::Data { key, payload } => {
             FeedOutput::Up { edge, incarnation, entry: UpEntry { seq, class: lane.class(), key, payload } }
         }
-        Body::Gap { from } => FeedOutput::Gap { edge, incarnation, from, to: seq },
+        Body::Gap { from } => FeedOutput::Gap { edge, incarnation, class: lane.class(), from, to: seq },
     }
 }
 

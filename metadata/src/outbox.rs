@@ -2,11 +2,11 @@
 //!
 //! | lane | bound reached |
 //! |---|---|
-//! | state: latest of a key only | a new key is refused, known keys go on |
-//! | event: each one | the new one is refused |
+//! | state: latest of a key only | a new key is refused, known keys go on; its owner tells it when there is room |
+//! | event: each one | the new one is refused; one gap entry names all that were |
 //! | telemetry: a ring | the oldest give way; one gap entry names them |
 //!
-//! What was accepted in the first two lanes is never dropped: whoever is refused can say so to where it came from.
+//! What was accepted in the first two lanes is never dropped, and what was not is known to be missing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -91,7 +91,8 @@ impl Outbox {
     }
 
     /// Takes one entry. `key` names it to the cloud, as in `reported/default/pump-1/pressure`. State entries replace an
-    /// older one of their key, commands' results are events, bulk is telemetry.
+    /// older one of their key, commands' results are events, bulk is telemetry. A refused state is to be pushed again
+    /// when [`Self::has_room`]; a refused event is lost, and a gap tells the cloud so.
     pub fn push(
         &mut self,
         class: Class,
@@ -108,7 +109,7 @@ impl Outbox {
         let queue = &mut self.queues[Lane::of(class) as usize];
         match queue.lane {
             Lane::State => queue.replace(key, payload, ks),
-            Lane::Event => queue.append_within(key, payload, ks),
+            Lane::Event => queue.append_or_refuse(key, payload, ks),
             Lane::Telemetry => {
                 queue.append(Body::Data { key: key.to_owned(), payload }, ks);
                 queue.shed(ks);
@@ -129,6 +130,11 @@ impl Outbox {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether what was refused may try again: states and events fill at most half of their lanes.
+    pub fn has_room(&self) -> bool {
+        self.queues.iter().all(|queue| queue.lane == Lane::Telemetry || queue.is_half_empty())
     }
 
     /// Sends from the first again: on a new link, or because nothing was acknowledged for too long.
@@ -246,10 +252,23 @@ impl Queue {
         self.put(seq, &body, ks);
     }
 
-    fn append_within(&mut self, key: &str, payload: Bytes, ks: &mut Keyspace) -> Result<(), PushError> {
-        self.room(0, 0, key, &payload)?;
-        self.append(Body::Data { key: key.to_owned(), payload }, ks);
-        Ok(())
+    fn append_or_refuse(&mut self, key: &str, payload: Bytes, ks: &mut Keyspace) -> Result<(), PushError> {
+        let room = self.room(0, 0, key, &payload);
+        match room {
+            Ok(()) => self.append(Body::Data { key: key.to_owned(), payload }, ks),
+            Err(_) => self.append_gap(ks),
+        }
+        room
+    }
+
+    /// Gives a number to what is refused. A gap at the end grows, so that any number of them take one row.
+    fn append_gap(&mut self, ks: &mut Keyspace) {
+        let last = self.rows.last_key_value().filter(|(_, row)| row.gap).map(|(seq, _)| *seq);
+        let from = last.map_or(self.next, |last| self.gap_from(last, ks));
+        if let Some(last) = last {
+            self.remove(last, ks);
+        }
+        self.append(Body::Gap { from }, ks);
     }
 
     /// The new entry goes to the end: the old one may be on its way already.
@@ -271,6 +290,10 @@ impl Queue {
         let after = self.bytes - bytes + key.len() + payload.len() + ENTRY_BYTES;
         let fits = self.rows.len() - entries < self.max_entries && after <= MAX_LANE_BYTES;
         if fits { Ok(()) } else { Err(PushError::Full) }
+    }
+
+    fn is_half_empty(&self) -> bool {
+        self.rows.len() <= self.max_entries / 2 && self.bytes <= MAX_LANE_BYTES / 2
     }
 
     /// Turns the oldest entries into one gap until the lane is within its bounds.
@@ -301,6 +324,14 @@ impl Queue {
         parse(self.lane, &key, ks.get(key.as_str())?).map(|(_, body)| body)
     }
 
+    /// A gap that grew after it was sent says what is new of it only.
+    fn clip(&self, body: Body) -> Body {
+        match body {
+            Body::Gap { from } => Body::Gap { from: from.max(self.sent.map_or(0, |sent| sent + 1)) },
+            data @ Body::Data { .. } => data,
+        }
+    }
+
     fn rewind(&mut self) {
         self.sent = None;
         self.in_flight.clear();
@@ -322,7 +353,7 @@ impl Queue {
             }
             bytes += row.bytes;
             last = *seq;
-            entries.extend(self.body(*seq, ks).map(|body| Entry { seq: *seq, body }));
+            entries.extend(self.body(*seq, ks).map(|body| Entry { seq: *seq, body: self.clip(body) }));
         }
         let after = self.sent.replace(last);
         self.in_flight.push_back((last, bytes));

@@ -111,6 +111,11 @@ impl Replica {
         self.outbox.len()
     }
 
+    /// Whether what the outbox refused may try again.
+    pub fn has_room(&self) -> bool {
+        self.outbox.has_room()
+    }
+
     /// Puts an entry into the outbox; see [`Outbox::push`].
     pub fn push(
         &mut self,

@@ -253,8 +253,9 @@ impl Cloud {
                     "edge/{edge} has a new store: wiped, replaced or cloned; it is sent everything"
                 ));
             }
-            FeedOutput::Gap { edge, from, to, .. } => {
-                self.note(format!("edge/{edge} had no room for its telemetry {from} to {to}"));
+            FeedOutput::Gap { edge, class, from, to, .. } => {
+                let what = if class == Class::Telemetry { "samples" } else { "events" };
+                self.note(format!("edge/{edge} had no room for its {what} {from} to {to}: they are lost"));
             }
             FeedOutput::Oversized { edge, key } => {
                 self.note(format!("{key} is too large for edge/{edge}, which goes without it"));

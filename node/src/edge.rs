@@ -1,14 +1,14 @@
 //! An edge: bus, replica, twins and dialling in one cycle.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bus::bus::{LinkId, Role};
 use bus::overlay::{Lease, Route};
 use bus::twin::TwinTopic;
-use bus::{Bus, Channel, Frame, Identity, Message, Mono, NodeId, Now};
+use bus::{Bus, Channel, Class, Frame, Identity, Message, Mono, NodeId, Now};
 use device_twin::edge::Output as FromTwins;
 use device_twin::{EdgeTwins, Publish};
-use metadata::{Key, Keyspace, Replica, ReplicaOutput};
+use metadata::{Key, Keyspace, PushError, Replica, ReplicaOutput};
 use router::dial::Dialer;
 use serde_json::json;
 
@@ -59,9 +59,21 @@ pub struct Edge {
     bus_lane: Upstream,
     packets_lane: Upstream,
     interest: Interest,
+    untold: Untold,
     /// Said in the present cycle.
     said: VecDeque<Output>,
     started: bool,
+}
+
+/// What the outbox had no room for.
+#[derive(Debug, Default)]
+enum Untold {
+    #[default]
+    Nothing,
+    /// These values; bounded by the properties of this edge's devices.
+    Values(BTreeSet<String>),
+    /// Nobody knows which: the process before this one ended while the outbox was full.
+    AnyValue,
 }
 
 /// What an edge is told about itself.
@@ -88,6 +100,7 @@ impl Edge {
             bus_lane: Upstream::new(0, seed),
             packets_lane: Upstream::new(1, seed.rotate_left(32)),
             interest: Interest::default(),
+            untold: if replica.has_room() { Untold::Nothing } else { Untold::AnyValue },
             said: VecDeque::new(),
             started: false,
             identity,
@@ -186,7 +199,7 @@ impl Edge {
                 self.said.push_back(Output::Dial { lane: DialLane::Bus, attempt: dial.attempt });
             } else if let Some(dial) = self.packets_lane.dialer.poll_output() {
                 self.said.push_back(Output::Dial { lane: DialLane::Packets, attempt: dial.attempt });
-            } else {
+            } else if !self.tell_untold() {
                 break;
             }
         }
@@ -271,8 +284,10 @@ impl Edge {
                 self.said.push_back(Output::Publish { topic, payload, retain, expiry });
             }
             FromTwins::Up { class, key, payload } => {
-                if let Err(why) = self.replica.push(class, &key, payload, &mut self.keyspace, now) {
-                    self.note(&format!("{key} is not told to the cloud: {why}"));
+                match self.replica.push(class, &key, payload, &mut self.keyspace, now) {
+                    Ok(()) => {}
+                    Err(PushError::Full) => self.on_full(class, key),
+                    Err(why) => self.note(&format!("{key} is not told to the cloud: {why}")),
                 }
             }
             FromTwins::Accept(ticket) => self.said.push_back(Output::Accept(ticket)),
@@ -280,6 +295,33 @@ impl Edge {
             FromTwins::Watch(filter) => self.interest.change(&filter, true, &mut self.bus),
             FromTwins::Unwatch(filter) => self.interest.change(&filter, false, &mut self.bus),
         }
+    }
+
+    /// Values wait for room; the outbox itself names the events that it refused.
+    fn on_full(&mut self, class: Class, key: String) {
+        if let Untold::Nothing = self.untold {
+            self.note(
+                "the outbox is full: the cloud hears of newer values when there is room, and of newer events how many \
+                 there were",
+            );
+            self.untold = Untold::Values(BTreeSet::new());
+        }
+        if let (Untold::Values(keys), Class::State) = (&mut self.untold, class) {
+            keys.insert(key);
+        }
+    }
+
+    /// Whether there was room to tell something again.
+    fn tell_untold(&mut self) -> bool {
+        if matches!(self.untold, Untold::Nothing) || !self.replica.has_room() {
+            return false;
+        }
+        match std::mem::take(&mut self.untold) {
+            Untold::Nothing => {}
+            Untold::Values(keys) => self.twins.tell_again(|key| keys.contains(key)),
+            Untold::AnyValue => self.twins.tell_again(|_| true),
+        }
+        true
     }
 
     fn answer(&mut self, request: AdminRequest, now: Now) -> AdminResponse {
@@ -367,3 +409,6 @@ impl Edge {
 
 const LEASE: &str = "/m/lease";
 const ROUTES: &str = "/m/route/";
+
+#[cfg(test)]
+mod tests;

@@ -63,7 +63,7 @@ impl Outputs {
 
     pub(super) fn reported(&mut self, id: &PropertyId, reported: &Reported, age: Option<Duration>) {
         self.seen(id, reported, age);
-        self.up(Class::State, format!("reported/{id}"), cbor(reported));
+        self.up(Class::State, reported_key(id), cbor(reported));
     }
 
     pub(super) fn desired(&mut self, id: &PropertyId, desired: &Desired) {
@@ -72,7 +72,12 @@ impl Outputs {
 
     pub(super) fn state(&mut self, device: &DeviceId, state: &DeviceState) {
         self.publish(Publish::retained(&TwinTopic::State { device: device.clone() }, state));
-        self.up(Class::State, format!("state/{device}"), cbor(state));
+        self.up(Class::State, state_key(device), cbor(state));
+    }
+
+    /// To the cloud alone.
+    pub(super) fn tell(&mut self, key: String, value: &impl minicbor::Encode<()>) {
+        self.up(Class::State, key, cbor(value));
     }
 
     /// To whoever watches the device here.
@@ -100,4 +105,14 @@ impl Outputs {
     pub(super) fn reject(&mut self, ticket: Option<Ticket>, why: String) {
         self.queue.extend(ticket.map(|ticket| Output::Reject(ticket, why)));
     }
+}
+
+/// What the outbox knows a reported value by.
+pub(super) fn reported_key(id: &PropertyId) -> String {
+    format!("reported/{id}")
+}
+
+/// What the outbox knows a device's state by.
+pub(super) fn state_key(device: &DeviceId) -> String {
+    format!("state/{device}")
 }

@@ -5,6 +5,7 @@ use bus::twin::Incarnation;
 use metadata::Keyspace;
 
 use super::EdgeTwins;
+use super::output::{reported_key, state_key};
 use super::property::Twin;
 use crate::twin::{self, PropertyId, key};
 
@@ -23,6 +24,22 @@ impl EdgeTwins {
         for (device, bound) in &self.devices {
             if let Some(state) = &bound.state {
                 self.outputs.state(device, state);
+            }
+        }
+    }
+
+    /// Tells the cloud again what the outbox had no room for: each value, as it is now, under a key that is `wanted`.
+    pub fn tell_again(&mut self, wanted: impl Fn(&str) -> bool) {
+        for (id, twin) in &self.twins {
+            let key = reported_key(id);
+            if let Some(reported) = twin.reported.as_ref().filter(|_| wanted(&key)) {
+                self.outputs.tell(key, reported);
+            }
+        }
+        for (device, bound) in &self.devices {
+            let key = state_key(device);
+            if let Some(state) = bound.state.as_ref().filter(|_| wanted(&key)) {
+                self.outputs.tell(key, state);
             }
         }
     }

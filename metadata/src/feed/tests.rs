@@ -195,7 +195,7 @@ fn an_entry_is_handed_out_with_its_incarnation_and_acked() {
     let ack = FeedOutput::Send { edge: edge.clone(), class: Class::State, payload };
     let incarnation = Incarnation(1);
     let entry = UpEntry { seq: 5, class: Class::Telemetry, key: "k".into(), payload: "v".into() };
-    let gap = FeedOutput::Gap { edge: edge.clone(), incarnation, from: 2, to: 4 };
+    let gap = FeedOutput::Gap { edge: edge.clone(), incarnation, class: Class::Telemetry, from: 2, to: 4 };
     let up = FeedOutput::Up { edge: edge.clone(), incarnation, entry };
     hear(&mut feed, &mut ks, &edge, &message);
     assert_eq!(outputs(&mut feed), [gap, up, ack.clone()]);

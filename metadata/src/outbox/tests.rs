@@ -88,7 +88,61 @@ fn a_full_lane_refuses_and_keeps_what_it_accepted() {
     }
     // A known key's state replaces, whatever the fill.
     assert_eq!(outbox.push(Class::State, "k0", big, &mut ks), Ok(()));
-    assert_eq!(outbox.len(), 2 * (MAX_LANE_BYTES / (MAX_VALUE_LEN + ENTRY_BYTES)));
+    let gap_of_the_events = 1;
+    assert_eq!(outbox.len(), 2 * (MAX_LANE_BYTES / (MAX_VALUE_LEN + ENTRY_BYTES)) + gap_of_the_events);
+    assert!(!outbox.has_room());
+}
+
+fn sent(outbox: &mut Outbox, ks: &Keyspace) -> Vec<Entry> {
+    let messages = std::iter::from_fn(|| outbox.next_message(3, ks));
+    messages.flat_map(|m| if let ToCloud::Up { entries, .. } = m { entries } else { vec![] }).collect()
+}
+
+/// Sends and acknowledges everything.
+fn drain(outbox: &mut Outbox, ks: &mut Keyspace) -> Vec<Entry> {
+    let mut all = Vec::new();
+    loop {
+        let entries = sent(outbox, ks);
+        let Some(last) = entries.last() else { return all };
+        outbox.handle_ack(Lane::Event, last.seq, ks).unwrap();
+        all.extend(entries);
+    }
+}
+
+#[test]
+fn events_without_room_are_named_by_one_gap_that_grows() {
+    let (mut ks, mut outbox) = empty();
+    let fill = MAX_EVENT_ENTRIES as u64;
+    for _ in 0..fill {
+        push(&mut outbox, &mut ks, Class::Event, "a", "");
+    }
+    for _ in 0..3 {
+        assert_eq!(outbox.push(Class::Event, "late", Bytes::new(), &mut ks), Err(PushError::Full));
+    }
+    let (mut ks, mut outbox) = restarted(&mut ks);
+    assert_eq!(outbox.push(Class::Event, "late", Bytes::new(), &mut ks), Err(PushError::Full));
+    assert_eq!((outbox.len(), outbox.has_room()), (fill as usize + 1, false));
+    let entries = drain(&mut outbox, &mut ks);
+    let gap = Entry { seq: fill + 4, body: Body::Gap { from: fill + 1 } };
+    assert_eq!((entries.len() as u64, entries.last()), (fill + 1, Some(&gap)));
+    assert!(outbox.has_room());
+    push(&mut outbox, &mut ks, Class::Event, "a", "room again");
+    assert_eq!(drain(&mut outbox, &mut ks), [data(fill + 5, "a", "room again")]);
+}
+
+#[test]
+fn a_gap_that_grows_under_way_names_what_is_new_only() {
+    let (mut ks, mut outbox) = empty();
+    for _ in 0..MAX_EVENT_ENTRIES {
+        push(&mut outbox, &mut ks, Class::Event, "a", "");
+    }
+    let fill = MAX_EVENT_ENTRIES as u64;
+    assert!(outbox.push(Class::Event, "late", Bytes::new(), &mut ks).is_err());
+    outbox.queues[Lane::Event as usize].sent = Some(fill - 1);
+    let gap = Entry { seq: fill + 1, body: Body::Gap { from: fill + 1 } };
+    assert_eq!(sent(&mut outbox, &ks), [data(fill, "a", ""), gap]);
+    assert!(outbox.push(Class::Event, "late", Bytes::new(), &mut ks).is_err());
+    assert_eq!(sent(&mut outbox, &ks), [Entry { seq: fill + 2, body: Body::Gap { from: fill + 2 } }]);
 }
 
 #[test]

@@ -129,7 +129,7 @@ impl World {
                 value.extend_from_slice(&entry.payload);
                 self.cloud.ks.put(record, value.into());
             }
-            FeedOutput::Gap { edge, incarnation, from, to } => {
+            FeedOutput::Gap { edge, incarnation, from, to, .. } => {
                 let record = self.record(&edge, incarnation, Class::Telemetry, to);
                 assert_eq!(self.cloud.ks.get(record.as_str()), None, "{record} was delivered twice");
                 self.cloud.ks.put(record, format!("gap {from}").into());

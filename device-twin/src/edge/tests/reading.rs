@@ -236,3 +236,19 @@ fn a_reading_that_its_mapper_says_again_is_as_old_as_it_is() {
     let age = world.twins.views(world.now()).iter().find(|v| v.property == "pressure").unwrap().age_ms;
     assert_eq!(age, Some(0));
 }
+
+#[test]
+fn what_the_outbox_had_no_room_for_is_told_again_as_it_is_now() {
+    let mut world = World::new();
+    world.say("twin/water/junction/report/pressure", "4");
+    world.say("twin/water/valve/report/position", "10");
+    world.seen.clear();
+    world.twins.tell_again(|key| key == "reported/water/junction/pressure" || key == "state/water/valve");
+    world.drain();
+    let told: Vec<&str> = world
+        .seen
+        .iter()
+        .map(|o| if let Output::Up { class: Class::State, key, .. } = o { key.as_str() } else { "?" })
+        .collect();
+    assert_eq!(told, ["reported/water/junction/pressure", "state/water/valve"]);
+}
