@@ -64,11 +64,10 @@ impl Upstairs {
         edge.replica.handle_link_up(&edge.keyspace, NOW);
         let mut arrived = BTreeSet::new();
         while let Some(output) = edge.replica.poll_output() {
-            match output {
-                ReplicaOutput::Send { payload, .. } => {
-                    self.feed.handle_frame(name, &payload, &mut self.keyspace, NOW);
-                }
-                other => edge.on_replica(other, NOW),
+            if let ReplicaOutput::Send { payload, .. } = output {
+                self.feed.handle_frame(name, &payload, &mut self.keyspace, NOW);
+            } else {
+                edge.on_replica(output, NOW);
             }
             self.keyspace.seal();
             while let Some(output) = self.feed.poll_output() {
