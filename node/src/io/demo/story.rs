@@ -1,28 +1,25 @@
-//! What happens in the demo, in order.
+//! What happens in the demo, in order; each act is in a file of its own.
 
-use std::net::{IpAddr, SocketAddr};
+mod joining;
+mod parting;
+mod reaching;
+mod working;
+
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use ipnet::IpNet;
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::app::{Meter, Watcher};
 use super::cast::Actor;
 use super::cluster::Member;
-use super::matrix::{Echoes, Endpoint, Matrix, knock};
 use super::plant::{Plant, TIME_FACTOR};
 use super::report::{Narrator, Report};
-use super::stage::{CLOUD, Stage, VM_SUBNETS, attach_container};
+use super::stage::Stage;
 use super::{kills, pause, stopped};
 use crate::io::cli::DemoArgs;
-
-/// How long the cloud is cut off.
-const CUT: Duration = Duration::from_secs(30);
-
-/// Both sides must agree again this soon after a cut.
-const AGREE_WITHIN: Duration = Duration::from_secs(5);
 
 /// For things that take a round trip or two; a check that runs into it does not hold.
 const SOON: Duration = Duration::from_secs(20);
@@ -117,260 +114,6 @@ impl Story {
             self.narrator.say(format_args!("DID NOT HOLD: {claim}: {seen}"));
         }
         self.report.check(held, claim, seen);
-    }
-
-    fn form_cluster(&mut self) -> Result<()> {
-        if let Some(stage) = &self.stage {
-            self.narrator.say(format_args!(
-                "a small internet: cloud {CLOUD}; site a behind NAT {}, site b behind NAT {}; 3 Mbit/s, 60 ms",
-                stage.sites[0].public, stage.sites[1].public
-            ));
-        }
-        self.cloud.configure(&self.cloud_config())?;
-        self.narrator.typed("cloud");
-        self.cloud.start()?;
-        let address = self.stage.as_ref().map_or("127.0.0.1:21001".to_owned(), |_| CLOUD.to_string());
-        for index in 0..self.edges.len() {
-            self.join(index, &address)?;
-        }
-        let names = ["a", "b"];
-        let both = |story: &mut Self| {
-            let listed = story.cloud.ask(&["get", "nodes", "-o", "json"])?;
-            let listed: Vec<Value> = serde_json::from_str(&listed)?;
-            Ok(names
-                .iter()
-                .all(|n| listed.iter().any(|node| node["name"] == *n && node["connected"] == true)))
-        };
-        let took = self.wait_for(SOON, both)?;
-        self.check(took.is_some(), "both sites joined by token and connected", since(took));
-        let listed = self.cloud.tell(&self.narrator, &["get", "nodes"])?;
-        self.narrator.print(indent(&listed));
-        Ok(())
-    }
-
-    fn cloud_config(&self) -> String {
-        let mqtt = self.cloud.mqtt;
-        match &self.stage {
-            Some(_) => format!(
-                "cloud: {{cluster: water, vm-subnets: [{}]}}\nmqtt: {{listen: '{mqtt}'}}\n",
-                VM_SUBNETS.map(|subnet| format!("'{subnet}'")).join(", ")
-            ),
-            None => format!(
-                "cloud: {{cluster: water, listen: '127.0.0.1:21001'}}\nmqtt: {{listen: '{mqtt}'}}\n\
-                 overlay: {{enabled: false}}\n"
-            ),
-        }
-    }
-
-    fn join(&mut self, index: usize, address: &str) -> Result<()> {
-        let site = format!("site-{}", self.edges[index].name);
-        let mut create = vec!["token".to_owned(), "create".to_owned(), "--site".to_owned(), site];
-        if let Some(stage) = &self.stage {
-            create.extend(stage.sites[index].lans().into_iter().flat_map(|lan| ["--lan".to_owned(), lan]));
-        }
-        let create: Vec<&str> = create.iter().map(String::as_str).collect();
-        let token = self.cloud.tell(&self.narrator, &create)?;
-        let edge = &mut self.edges[index];
-        let packets = if self.stage.is_some() { "" } else { "overlay: {enabled: false}\n" };
-        edge.configure(&format!("mqtt: {{listen: '{}'}}\n{packets}", edge.mqtt))?;
-        let name = edge.name.clone();
-        self.narrator.typed(format_args!("join {address} --token {}… --name {name}", &token[..12]));
-        edge.ask(&["join", address, "--token", &token, "--name", &name])?;
-        self.narrator.typed("edge");
-        edge.start()?;
-        let again = edge.ask(&["join", address, "--token", &token, "--name", "impostor"]);
-        if again.is_ok() {
-            bail!("a used token let a second node in");
-        }
-        Ok(())
-    }
-
-    fn reach_everybody(&mut self) -> Result<()> {
-        let Some(stage) = self.stage.take() else { return Ok(()) };
-        let endpoints = self.endpoints(&stage);
-        let done = endpoints.and_then(|endpoints| self.probe(&stage, &endpoints));
-        self.stage = Some(stage);
-        done
-    }
-
-    fn endpoints(&self, stage: &Stage) -> Result<Vec<Endpoint>> {
-        let endpoint = |label: String, namespace: &lab::io::Namespace, addresses: [IpAddr; 2]| Endpoint {
-            label,
-            namespace: namespace.clone(),
-            addresses,
-        };
-        let vm = ["10.50.1.10".parse()?, "fd50:1::10".parse()?];
-        let cloud = &self.cloud;
-        let mut all = vec![
-            endpoint("cloud-node".to_owned(), &stage.cloud, addresses(cloud)?),
-            endpoint("cloud-vm".to_owned(), &stage.vm, vm),
-        ];
-        let container = attach_container(&stage.cloud, &stage.cloud_container, &containers(cloud)?)?;
-        all.push(endpoint("cloud-cont".to_owned(), &stage.cloud_container, container));
-        for (site, edge) in stage.sites.iter().zip(&self.edges) {
-            let container = attach_container(&site.edge, &site.container, &containers(edge)?)?;
-            all.push(endpoint(format!("edge-{}", site.letter), &site.edge, addresses(edge)?));
-            all.push(endpoint(format!("cont-{}", site.letter), &site.container, container));
-            all.push(endpoint(format!("lan-{}", site.letter), &site.host, site.host_addresses()?));
-        }
-        Ok(all)
-    }
-
-    fn probe(&mut self, stage: &Stage, endpoints: &[Endpoint]) -> Result<()> {
-        self.narrator.say("who reaches whom over the overlay: ping, UDP and TCP, IPv4 and IPv6");
-        let echoes = Echoes::start(endpoints)?;
-        let matrix = Matrix::probe(endpoints)?;
-        drop(echoes);
-        self.narrator.print(matrix.render());
-        let failures = matrix.failures();
-        let seen = match failures.first() {
-            None => format!("{} pairs, each by ping, UDP and TCP over IPv4 and IPv6", matrix.pairs()),
-            Some(first) => format!("{} probes failed, the first: {first}", failures.len()),
-        };
-        self.check(failures.is_empty(), "all subnet kinds reach each other over the overlay", seen);
-        for (site, other) in [(0, 1), (1, 0)] {
-            let target = &stage.sites[site];
-            for outside in [&stage.cloud, &stage.sites[other].edge] {
-                let through = knock(outside, &target.edge, target.private, target.public)?;
-                let claim = format!("nothing gets in through the NAT of site {}", target.letter);
-                let seen =
-                    format!("UDP, TCP and ping from {} to {}: {through:?}", outside.name(), target.public);
-                self.check(through.is_empty(), &claim, seen);
-            }
-        }
-        self.narrator.say("and nobody gets in through a NAT unasked");
-        Ok(())
-    }
-
-    fn give_devices(&mut self) -> Result<()> {
-        for (name, text) in [
-            ("models.yaml", include_str!("../../../../simulations/water/manifests/models.yaml").to_owned()),
-            (
-                "policies.yaml",
-                include_str!("../../../../simulations/water/manifests/policies.yaml").to_owned(),
-            ),
-            ("rule.yaml", include_str!("../../../../simulations/water/manifests/rule.yaml").to_owned()),
-            ("devices.yaml", self.device_manifests()),
-        ] {
-            let path = self.manifests.join(name);
-            std::fs::write(&path, text).with_context(|| path.display().to_string())?;
-            self.narrator.typed(format_args!("apply -f {name}"));
-            let said = self.cloud.ask(&["apply", "-f", &path.display().to_string()])?;
-            self.narrator.print(indent(&said));
-        }
-        for edge in &self.edges {
-            self.narrator.typed(format_args!("mapper run virtual        (at edge {})", edge.name));
-            self.mappers.push(edge.start_mapper()?);
-        }
-        let inside =
-            |index: usize, stage: &Option<Stage>| stage.as_ref().map(|s| s.sites[index].edge.clone());
-        let [a, b] = &self.edges;
-        self.meter = Some(Meter::start(inside(0, &self.stage).as_ref(), a.mqtt, METER_REPORT)?);
-        self.watcher = Some(Watcher::start(inside(1, &self.stage).as_ref(), b.mqtt, "twin/#")?);
-        let took = self.wait_for(SOON, |story| Ok(story.seen_at_b(TANK_LEVEL).is_some()))?;
-        self.check(took.is_some(), "an app at site B sees the tank's level of site A over MQTT", since(took));
-        let took = self.wait_for(SOON, |story| {
-            Ok(!story.cloud.twin("water/valve", "position")?["reported"].is_null())
-        })?;
-        self.check(took.is_some(), "the cloud sees the valve of site B", since(took));
-        Ok(())
-    }
-
-    fn device_manifests(&self) -> String {
-        include_str!("../../../../simulations/water/manifests/devices.yaml")
-            .replace("/run/water/tank.sock", &self.plant.socket("tank").display().to_string())
-            .replace("/run/water/valve.sock", &self.plant.socket("valve").display().to_string())
-    }
-
-    fn follow_the_set_point(&mut self) -> Result<()> {
-        self.cloud.tell(&self.narrator, &["twin", "set", "water/valve", "setpoint", "2.5"])?;
-        let took = self.wait_for(SOON, |story| story.converged("water/valve", "setpoint"))?;
-        self.check(
-            took.is_some(),
-            "the set point reaches the valve's controller and is acknowledged",
-            since(took),
-        );
-        self.cloud.tell(&self.narrator, &["twin", "set", "water/tank", "mixer", "60"])?;
-        let took = self.wait_for(SOON, |story| story.converged("water/tank", "mixer"))?;
-        self.check(took.is_some(), "a fresh wish from the cloud moves an actuator at a site", since(took));
-        let before = self.before;
-        let moved = |story: &mut Self| {
-            let now = story.plant.snapshot();
-            let level = (now.level_m - before.level_m).abs() > 0.05;
-            Ok(level && (now.position_percent - before.position_percent).abs() > 2.0)
-        };
-        let took = self.wait_for(SOON, moved)?;
-        let now = self.plant.snapshot();
-        let seen = format!(
-            "level {:.2} to {:.2} m, valve {:.0} to {:.0} %, {} valve commands",
-            before.level_m, now.level_m, before.position_percent, now.position_percent, now.commands
-        );
-        self.check(took.is_some() && now.commands > 0, "level and valve move by the rule at site B", seen);
-        let shown = self.cloud.tell(&self.narrator, &["twin", "get"])?;
-        self.narrator.print(indent(&shown));
-        Ok(())
-    }
-
-    /// The cloud is away; everything goes on; it returns.
-    fn survive_a_cut(&mut self) -> Result<()> {
-        self.cut(true);
-        match &self.stage {
-            Some(_) => {
-                self.narrator.say("the cloud is cut off from the internet; its operator goes on typing")
-            }
-            None => self.narrator.say("the cloud is frozen"),
-        }
-        let mixed = self.plant.mixer_commands();
-        let commands = self.plant.snapshot().commands;
-        let acknowledged = self.meter.as_ref().map_or(0, Meter::acknowledged);
-        if self.stage.is_some() {
-            self.cloud.tell(&self.narrator, &["twin", "set", "water/tank", "mixer", "100"])?;
-            self.cloud.tell(&self.narrator, &["twin", "set", "water/valve", "setpoint", "3.0"])?;
-        }
-        self.watch_until(Instant::now() + CUT)?;
-        let moved = self.plant.snapshot().commands - commands;
-        let reports = self.meter.as_ref().map_or(0, Meter::acknowledged) - acknowledged;
-        let local = self.edges[1].twin("water/valve", "pressure")?;
-        let fresh = local["age_ms"].as_u64().is_some_and(|age| age < 10_000);
-        let seen =
-            format!("{moved} valve commands by the local rule, {reports} reports acknowledged at site A");
-        self.check(fresh && reports > 0 && moved > 0, "sites carry on without the cloud", seen);
-        self.cut(false);
-        if self.stage.is_none() {
-            self.cloud.tell(&self.narrator, &["twin", "set", "water/valve", "setpoint", "3.0"])?;
-        }
-        let restored = Instant::now();
-        self.narrator.say("the cloud is back");
-        let took = self.wait_for(SOON, |story| story.agree())?;
-        let within = took.is_some_and(|took| took <= AGREE_WITHIN);
-        self.check(within, "twins agree within 5 s of the end of a 30 s cut", since(took));
-        if self.stage.is_some() {
-            let expired = |story: &mut Self| {
-                let mixer = story.cloud.twin("water/tank", "mixer")?;
-                Ok(mixer["ack"]["outcome"] == "expired" && mixer["ack"]["version"] == mixer["version"])
-            };
-            let took = self.wait_for(SOON, expired)?;
-            self.check(took.is_some(), "the wish that arrived too late is answered 'expired'", since(took));
-            let after = self.plant.mixer_commands();
-            let seen = format!("mixer commands {mixed:?} before, {after:?} after");
-            self.check(mixed == after, "nothing stale moved an actuator", seen);
-        }
-        if took.is_some() {
-            self.narrator
-                .say(format_args!("both sides agree, {:.1} s after", restored.elapsed().as_secs_f64()));
-        }
-        let shown = self.cloud.tell(&self.narrator, &["twin", "get"])?;
-        self.narrator.print(indent(&shown));
-        Ok(())
-    }
-
-    /// Off the internet where there is one; else the process itself is frozen.
-    fn cut(&self, is_cut: bool) {
-        match (&self.stage, is_cut) {
-            (Some(stage), true) => stage.wire.cut(stage.cloud_port),
-            (Some(stage), false) => stage.wire.restore(stage.cloud_port),
-            (None, is_cut) => self.cloud.freeze(is_cut),
-        }
     }
 
     /// Figures that a user asks for first.
@@ -491,23 +234,6 @@ impl Story {
         self.mappers.clear();
         self.edges.iter_mut().for_each(Member::stop);
         self.cloud.stop();
-    }
-}
-
-const TANK_LEVEL: &str = "twin/water/tank/reported/level";
-const METER_REPORT: &str = "twin/water/meter/report/count";
-
-fn addresses(member: &Member) -> Result<[IpAddr; 2]> {
-    match member.overlay("addresses")?.as_slice() {
-        [v4, v6] => Ok([v4.parse()?, v6.parse()?]),
-        other => bail!("{} has addresses {other:?}", member.name),
-    }
-}
-
-fn containers(member: &Member) -> Result<[IpNet; 2]> {
-    match member.overlay("containers")?.as_slice() {
-        [v4, v6] => Ok([v4.parse()?, v6.parse()?]),
-        other => bail!("{} has container subnets {other:?}", member.name),
     }
 }
 
