@@ -57,11 +57,11 @@ impl Key {
         &self.0
     }
 
-    /// The part that somebody follows as a whole: `/e/<edge>/` of what is meant for one edge, else the first segment.
-    pub(crate) fn scope(&self) -> &str {
-        let depth = if self.0.starts_with("/e/") { 3 } else { 2 };
-        let end = self.0.match_indices('/').take(depth).last().map_or(0, |(at, _)| at);
-        &self.0[..=end]
+    /// The part that edges follow as a whole: `/e/<edge>/` of what is meant for one, `/all/` of what is meant for all.
+    /// `None`: nobody follows this key.
+    pub(crate) fn scope(&self) -> Option<&str> {
+        let edge = self.0.strip_prefix("/e/").and_then(|rest| rest.find('/')).map(|at| &self.0[..at + 4]);
+        edge.or_else(|| self.0.starts_with("/all/").then_some("/all/"))
     }
 }
 
@@ -102,7 +102,7 @@ impl fmt::Display for Revision {
     }
 }
 
-/// One key's change; `None` deletes it and leaves a tombstone until compaction.
+/// One key's change; `None` deletes it and leaves a tombstone until compaction, for the edges that follow the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
     pub key: Key,
@@ -114,7 +114,7 @@ pub struct Write {
 pub struct Commit {
     pub revision: Revision,
     pub writes: Vec<Write>,
-    /// Tombstones to drop for good, before `writes` are done.
+    /// Rows to remove for good, before `writes` are done: keys that nobody follows, and tombstones told long ago.
     pub forgotten: Vec<Key>,
 }
 
@@ -135,14 +135,16 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_is_one_edge_or_the_first_segment() {
+    fn a_scope_is_one_edge_or_all_of_them() {
         for (key, scope) in [
-            ("/e/a/lease", "/e/a/"),
-            ("/e/a/device/ns/x", "/e/a/"),
-            ("/e/a", "/e/"),
-            ("/all/route/x", "/all/"),
-            ("/c/node/a", "/c/"),
-            ("/x", "/"),
+            ("/e/a/lease", Some("/e/a/")),
+            ("/e/a/device/ns/x", Some("/e/a/")),
+            ("/e/a", None),
+            ("/all/route/x", Some("/all/")),
+            ("/all", None),
+            ("/c/node/a", None),
+            ("/m/e/a/x", None),
+            ("/x", None),
         ] {
             assert_eq!(Key::new(key).unwrap().scope(), scope, "{key}");
         }

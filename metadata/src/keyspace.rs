@@ -1,8 +1,11 @@
 //! The node's one store as it is in memory: every key with its value and the revision that last changed it.
 //!
 //! Cores write into the *open* cycle with [`Keyspace::put`] and [`Keyspace::delete`] and read their own writes back;
-//! [`Keyspace::seal`] makes one commit with one revision of them. What others are told ([`Keyspace::changes`]) is the
-//! *sealed* state alone, so that a revision is seen whole or not at all.
+//! [`Keyspace::seal`] makes one commit with one revision of them. What others are told is the *sealed* state alone, so
+//! that a revision is seen whole or not at all.
+//!
+//! Two *scopes* are followed by edges: `/e/<edge>/` and `/all/`. Only they have an order of changes, and only in them a
+//! deletion leaves a tombstone; elsewhere it removes the row for good, from memory and from the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -11,6 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::key::{Commit, Key, Revision, Write};
+use crate::store::Row;
 
 /// The largest value that the sync carries: a part holds at least one value and stays below
 /// [`bus::frame::MAX_FRAME_LEN`]. Larger ones may be stored, but a [`crate::Feed`] reports them and leaves them out.
@@ -22,13 +26,17 @@ pub const MAX_TOMBSTONES: usize = 16_384;
 
 const COMPACTED: &str = "/sync/compacted";
 
+/// A row without a value: a store knows the last revision from its newest row, and a commit that only removes rows
+/// would leave none.
+const NEWEST: &str = "/sync/revision";
+
 #[derive(Debug)]
 struct Entry {
     revision: Revision,
     value: Option<Bytes>,
 }
 
-/// The keys of one scope by the revision that last changed them.
+/// The keys of one followed scope by the revision that last changed them.
 #[derive(Debug, Default)]
 struct Scope {
     latest: Revision,
@@ -72,6 +80,7 @@ pub struct Keyspace {
     /// Each scope once, by its latest revision.
     touched: BTreeSet<(Revision, Arc<str>)>,
     tombstones: BTreeSet<(Revision, Key)>,
+    /// Rows that the next commit removes from the store.
     forgotten: Vec<Key>,
     revision: Revision,
     compacted: Revision,
@@ -83,11 +92,15 @@ impl Keyspace {
     }
 
     /// The keyspace as a [`crate::Store`] kept it.
-    pub fn load(entries: impl IntoIterator<Item = (Key, Revision, Option<Bytes>)>) -> Self {
+    pub fn load(rows: impl IntoIterator<Item = Row>) -> Self {
         let mut ks = Self::new();
-        for (key, revision, value) in entries {
+        for (key, revision, value) in rows {
             ks.revision = ks.revision.max(revision);
-            ks.record(key, revision, value);
+            match value {
+                // Left by a version that kept them everywhere.
+                None if key.scope().is_none() => ks.forgotten.push(key),
+                value => ks.record(key, revision, value),
+            }
         }
         ks.compacted = match ks.get(COMPACTED).map(|bytes| <[u8; 8]>::try_from(&bytes[..])) {
             None => Revision::ZERO,
@@ -101,6 +114,11 @@ impl Keyspace {
     /// The last sealed revision.
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// All that a [`crate::Store`] holds once the last seal is durable.
+    pub fn rows(&self) -> impl Iterator<Item = Row> {
+        self.sealed.iter().map(|(key, entry)| (key.clone(), entry.revision, entry.value.clone()))
     }
 
     /// The value of `key`, this cycle's writes included.
@@ -166,32 +184,22 @@ impl Keyspace {
         self.revision = self.revision.next();
         let mut writes = Vec::with_capacity(self.open.len());
         for (key, value) in std::mem::take(&mut self.open) {
-            self.record(key.clone(), self.revision, value.clone());
-            writes.push(Write { key, value });
+            if value.is_none() && key.scope().is_none() {
+                self.sealed.remove(key.as_str());
+                self.forgotten.push(key);
+            } else {
+                self.record(key.clone(), self.revision, value.clone());
+                writes.push(Write { key, value });
+            }
+        }
+        if writes.is_empty() {
+            writes.push(Write { key: Key::literal(NEWEST), value: Some(Bytes::new()) });
+            self.record(Key::literal(NEWEST), self.revision, Some(Bytes::new()));
         }
         Some(Commit { revision: self.revision, writes, forgotten: std::mem::take(&mut self.forgotten) })
     }
 
-    /// What changed after revision `after` below `prefix`, each key once with its present value (`None`: deleted), in
-    /// the order of revisions. Complete if [`Self::is_complete_after`]; otherwise deletions are missing.
-    pub fn changes<'a>(
-        &'a self,
-        prefix: &str,
-        after: Revision,
-    ) -> impl Iterator<Item = (&'a Key, Revision, Option<&'a Bytes>)> + use<'a> {
-        let mut found: Vec<Change<'a>> = Vec::new();
-        let above = prefix.match_indices('/').map(|(at, _)| &prefix[..=at]).filter(|head| *head != prefix);
-        let below = self.scopes.range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
-        let below = below.map(|(scope, _)| &**scope).take_while(|scope| scope.starts_with(prefix));
-        for scope in above.chain(below) {
-            found.extend(self.changes_in(scope, &Mark::Revision(after)));
-        }
-        found.retain(|(_, key, _)| key.as_str().starts_with(prefix));
-        found.sort_by_key(|(revision, key, _)| (*revision, *key));
-        found.into_iter().map(|(revision, key, value)| (key, revision, value))
-    }
-
-    /// Whether [`Self::changes`] after this revision still knows every deletion.
+    /// Whether every deletion after this revision is still known.
     pub fn is_complete_after(&self, after: Revision) -> bool {
         after.next() >= self.compacted
     }
@@ -217,7 +225,7 @@ impl Keyspace {
         self.put(Key::literal(COMPACTED), Bytes::copy_from_slice(&before.0.to_be_bytes()));
     }
 
-    /// The scopes with a change after `after`: `/e/<edge>/` of each edge concerned, `/all/`, `/c/`...
+    /// The scopes with a change after `after`: `/e/<edge>/` of each edge concerned, and `/all/`.
     pub(crate) fn scopes_touched_after(&self, after: Revision) -> impl Iterator<Item = &str> {
         self.touched.range((after.next(), Arc::from(""))..).map(|(_, scope)| &**scope)
     }
@@ -245,9 +253,10 @@ impl Keyspace {
     }
 
     fn list(&mut self, key: Key, revision: Revision) {
-        let name = match self.scopes.get_key_value(key.scope()) {
-            Some((name, _)) => Arc::clone(name),
-            None => Arc::from(key.scope()),
+        let Some(name) = key.scope() else { return };
+        let name = match self.scopes.get_key_value(name) {
+            Some((known, _)) => Arc::clone(known),
+            None => Arc::from(name),
         };
         let scope = self.scopes.entry(Arc::clone(&name)).or_default();
         scope.by_revision.insert((revision, key));
@@ -259,7 +268,7 @@ impl Keyspace {
     }
 
     fn unlist(&mut self, key: &Key, revision: Revision) {
-        let Some((name, _)) = self.scopes.get_key_value(key.scope()) else { return };
+        let Some((name, _)) = key.scope().and_then(|name| self.scopes.get_key_value(name)) else { return };
         let name = Arc::clone(name);
         let Some(scope) = self.scopes.get_mut(&name) else { return };
         scope.by_revision.remove(&(revision, key.clone()));

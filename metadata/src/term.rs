@@ -74,7 +74,7 @@ mod tests {
     }
 
     fn reload(ks: &Keyspace) -> Keyspace {
-        Keyspace::load(ks.changes("/", Revision::ZERO).map(|(k, r, v)| (k.clone(), r, v.cloned())))
+        Keyspace::load(ks.rows())
     }
 
     fn at(term: u64, revision: u64) -> Position {

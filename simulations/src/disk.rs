@@ -31,6 +31,9 @@ pub struct Image {
 impl Image {
     pub fn apply(&mut self, commit: &Commit) {
         self.revision = commit.revision;
+        for key in &commit.forgotten {
+            self.rows.remove(key.as_str());
+        }
         for write in &commit.writes {
             match &write.value {
                 Some(value) => self.rows.insert(write.key.clone(), value.clone()),

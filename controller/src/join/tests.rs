@@ -6,6 +6,7 @@ use crate::plan::Plan;
 use crate::token::TokenSpec;
 use bus::token::CaHash;
 use bus::{Lease, Mono, UnixMillis};
+use metadata::{MemoryStore, Store};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -340,18 +341,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// The keyspace as it comes back from the disk after a restart.
-fn reloaded(disk: &mut BTreeMap<String, bytes::Bytes>, ks: &mut Keyspace) -> Keyspace {
-    let commit = ks.seal();
-    for write in commit.iter().flat_map(|commit| &commit.writes) {
-        match &write.value {
-            Some(value) => disk.insert(write.key.to_string(), value.clone()),
-            None => disk.remove(write.key.as_str()),
-        };
-    }
-    let revision = ks.revision();
-    Keyspace::load(
-        disk.iter().map(|(key, value)| (metadata::Key::new(key).unwrap(), revision, Some(value.clone()))),
-    )
+fn reloaded(disk: &mut MemoryStore, ks: &mut Keyspace) -> Keyspace {
+    disk.commit(ks.seal().as_slice()).unwrap();
+    Keyspace::load(disk.load().unwrap())
 }
 
 proptest! {
@@ -359,7 +351,7 @@ proptest! {
     fn no_address_has_two_live_owners_and_leases_are_stable(steps in steps()) {
         // Seven edges fit: joins run into the bound, too.
         let mut cloud = Cloud::new("10.86.0.0/20");
-        let mut disk = BTreeMap::new();
+        let mut disk = MemoryStore::default();
         let mut held: BTreeMap<u8, Lease> = BTreeMap::new();
         let mut clock = 0;
         for (index, step) in steps.into_iter().enumerate() {

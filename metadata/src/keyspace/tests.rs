@@ -14,8 +14,9 @@ fn live(ks: &Keyspace, prefix: &str) -> Vec<(String, String)> {
     ks.range(prefix).map(|(k, v)| (k.to_string(), String::from_utf8(v.to_vec()).unwrap())).collect()
 }
 
-fn changed(ks: &Keyspace, prefix: &str, after: u64) -> Vec<(String, u64, bool)> {
-    ks.changes(prefix, Revision(after)).map(|(k, r, v)| (k.to_string(), r.0, v.is_some())).collect()
+fn changed(ks: &Keyspace, scope: &str, after: u64) -> Vec<(String, u64, bool)> {
+    let changes = ks.changes_in(scope, &Mark::Revision(Revision(after)));
+    changes.map(|(r, k, v)| (k.to_string(), r.0, v.is_some())).collect()
 }
 
 #[test]
@@ -49,38 +50,68 @@ fn writing_what_is_there_is_no_write() {
 #[test]
 fn readers_see_the_open_cycle_and_followers_do_not() {
     let mut ks = Keyspace::new();
-    put(&mut ks, "/c/a", "1");
-    put(&mut ks, "/c/c", "3");
+    put(&mut ks, "/all/a", "1");
+    put(&mut ks, "/all/c", "3");
     ks.seal();
-    put(&mut ks, "/c/b", "2");
-    put(&mut ks, "/c/c", "4");
-    ks.delete(&key("/c/a"));
+    put(&mut ks, "/all/b", "2");
+    put(&mut ks, "/all/c", "4");
+    ks.delete(&key("/all/a"));
     let text = |k: &str, v: &str| (k.to_owned(), v.to_owned());
-    assert_eq!(live(&ks, "/c/"), [text("/c/b", "2"), text("/c/c", "4")]);
-    assert_eq!(ks.get("/c/a"), None);
-    assert_eq!(ks.sealed_get("/c/a"), Some(&Bytes::from("1")));
-    assert_eq!(changed(&ks, "/c/", 0), [("/c/a".to_owned(), 1, true), ("/c/c".to_owned(), 1, true)]);
+    assert_eq!(live(&ks, "/all/"), [text("/all/b", "2"), text("/all/c", "4")]);
+    assert_eq!(ks.get("/all/a"), None);
+    assert_eq!(ks.sealed_get("/all/a"), Some(&Bytes::from("1")));
+    assert_eq!(changed(&ks, "/all/", 0), [("/all/a".to_owned(), 1, true), ("/all/c".to_owned(), 1, true)]);
 }
 
 #[test]
-fn changes_come_in_the_order_of_revisions_across_scopes() {
+fn changes_come_by_scope_in_the_order_of_revisions() {
     let mut ks = Keyspace::new();
-    for (k, v) in [("/e/b/x", "1"), ("/all/x", "1"), ("/e/a/x", "1"), ("/e/b/x", "2")] {
+    for (k, v) in [("/e/b/x", "1"), ("/e/b/w", "1"), ("/all/x", "1"), ("/e/a/x", "1"), ("/e/b/x", "2")] {
         put(&mut ks, k, v);
         ks.seal();
     }
     ks.delete(&key("/all/x"));
+    put(&mut ks, "/c/x", "1");
     ks.seal();
     let row = |k: &str, r, live| (k.to_owned(), r, live);
-    assert_eq!(
-        changed(&ks, "/", 0),
-        [row("/e/a/x", 3, true), row("/e/b/x", 4, true), row("/all/x", 5, false)]
-    );
-    assert_eq!(changed(&ks, "/e/", 3), [row("/e/b/x", 4, true)]);
-    assert_eq!(changed(&ks, "/e/a/x", 0), [row("/e/a/x", 3, true)]);
-    assert_eq!(changed(&ks, "/e/a", 0), [row("/e/a/x", 3, true)]);
+    assert_eq!(changed(&ks, "/e/b/", 0), [row("/e/b/w", 2, true), row("/e/b/x", 5, true)]);
+    assert_eq!(changed(&ks, "/e/b/", 2), [row("/e/b/x", 5, true)]);
+    assert_eq!(changed(&ks, "/all/", 0), [row("/all/x", 6, false)]);
     assert_eq!(changed(&ks, "/e/c/", 0), []);
-    assert_eq!(ks.scopes_touched_after(Revision(3)).collect::<Vec<_>>(), ["/e/b/", "/all/"]);
+    assert_eq!(ks.scopes_touched_after(Revision(4)).collect::<Vec<_>>(), ["/e/b/", "/all/"]);
+}
+
+#[test]
+fn what_nobody_follows_leaves_nothing_behind() {
+    let mut ks = Keyspace::new();
+    let mut store = crate::MemoryStore::default();
+    put(&mut ks, "/o/state/1", "1");
+    put(&mut ks, "/o/state/2", "1");
+    crate::Store::commit(&mut store, &[ks.seal().unwrap()]).unwrap();
+    ks.delete(&key("/o/state/1"));
+    ks.delete(&key("/o/state/2"));
+    let commit = ks.seal().unwrap();
+    assert_eq!(commit.forgotten, [key("/o/state/1"), key("/o/state/2")]);
+    crate::Store::commit(&mut store, &[commit]).unwrap();
+    let rows = crate::Store::load(&mut store).unwrap();
+    assert_eq!(rows, [(key(NEWEST), Revision(2), Some(Bytes::new()))]);
+    assert_eq!(ks.rows().collect::<Vec<_>>(), rows);
+    assert_eq!((ks.scopes.len(), ks.tombstones.len()), (0, 0));
+    assert_eq!(Keyspace::load(rows).revision(), Revision(2));
+}
+
+#[test]
+fn tombstones_that_nobody_waits_for_are_dropped_at_the_first_commit() {
+    let mut ks = Keyspace::load([
+        (key("/all/gone"), Revision(7), None),
+        (key("/o/state/1"), Revision(9), None),
+        (key("/t/x"), Revision(8), Some(Bytes::from_static(b"1"))),
+    ]);
+    assert_eq!(ks.revision(), Revision(9));
+    put(&mut ks, "/t/x", "2");
+    let commit = ks.seal().unwrap();
+    assert_eq!((commit.revision, commit.forgotten), (Revision(10), vec![key("/o/state/1")]));
+    assert_eq!(changed(&ks, "/all/", 0), [("/all/gone".to_owned(), 7, false)]);
 }
 
 #[test]
@@ -93,7 +124,7 @@ fn compaction_forgets_deletions_and_says_so_also_after_a_restart() {
     ks.compact(Revision(3));
     let commit = ks.seal().unwrap();
     assert_eq!(commit.forgotten, [key("/e/a/x")]);
-    assert_eq!(changed(&ks, "/e/", 0), []);
+    assert_eq!(changed(&ks, "/e/a/", 0), []);
     assert!(!ks.is_complete_after(Revision(1)));
     assert!(ks.is_complete_after(Revision(2)));
 
@@ -107,7 +138,7 @@ fn compaction_forgets_deletions_and_says_so_also_after_a_restart() {
 #[test]
 fn tombstones_are_bounded() {
     let mut ks = Keyspace::new();
-    let keys: Vec<Key> = (0..=MAX_TOMBSTONES + 1).map(|n| key(&format!("/o/{n:020}"))).collect();
+    let keys: Vec<Key> = (0..=MAX_TOMBSTONES + 1).map(|n| key(&format!("/all/{n:020}"))).collect();
     for k in &keys {
         ks.put(k.clone(), Bytes::from_static(b"x"));
         ks.seal();
@@ -152,7 +183,8 @@ proptest! {
             }
             if matches!(step, Step::Seal) && let Some(commit) = ks.seal() {
                 crate::Store::commit(&mut store, &[commit]).unwrap();
-                past.push(ks.range("/").filter(|(k, _)| k.scope() != "/sync/").map(|(k, v)| (k.clone(), v.clone())).collect());
+                let live = ks.range("/").filter(|(k, _)| k.scope().is_some());
+                past.push(live.map(|(k, v)| (k.clone(), v.clone())).collect());
             }
         }
         let reloaded = Keyspace::load(crate::Store::load(&mut store).unwrap());
@@ -164,7 +196,8 @@ proptest! {
                     continue;
                 }
                 let mut folded = state.clone();
-                for (k, _, v) in ks.changes("/", after).filter(|(k, ..)| k.scope() != "/sync/") {
+                let scopes = ["/e/a/", "/e/b/", "/all/"];
+                for (_, k, v) in scopes.into_iter().flat_map(|scope| ks.changes_in(scope, &Mark::Revision(after))) {
                     match v {
                         Some(v) => folded.insert(k.clone(), v.clone()),
                         None => folded.remove(k.as_str()),

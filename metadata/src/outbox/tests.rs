@@ -20,8 +20,7 @@ fn up(lane: Lane, after: Option<u64>, entries: Vec<Entry>) -> Option<ToCloud> {
 
 fn restarted(ks: &mut Keyspace) -> (Keyspace, Outbox) {
     ks.seal();
-    let mut ks =
-        Keyspace::load(ks.changes("/", crate::Revision::ZERO).map(|(k, r, v)| (k.clone(), r, v.cloned())));
+    let mut ks = Keyspace::load(ks.rows());
     let outbox = Outbox::load(&mut ks);
     (ks, outbox)
 }

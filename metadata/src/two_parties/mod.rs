@@ -187,14 +187,7 @@ fn what_is_meant_for_one_edge_goes_before_what_is_meant_for_all() {
 fn the_same_seed_makes_the_same_history() {
     let faults = Faults { waits: 2, cuts: 6, crashes: 3, wipes: 1, losses: 5, size: 2_000 };
     let (one, two) = (run(7, 1500, faults), run(7, 1500, faults));
-    let rows = |world: &World| {
-        world
-            .cloud
-            .ks
-            .changes("/", Revision::ZERO)
-            .map(|(k, r, v)| (k.clone(), r, v.cloned()))
-            .collect::<Vec<_>>()
-    };
+    let rows = |world: &World| world.cloud.ks.rows().collect::<Vec<_>>();
     assert_eq!(rows(&one), rows(&two));
 }
 

@@ -70,7 +70,8 @@ impl Copies {
         now: Mono,
     ) {
         let concerns = |key: &str| key.starts_with("/m/") || key == "/sync/applied";
-        if !commit.writes.iter().any(|write| concerns(write.key.as_str())) {
+        let mut keys = commit.writes.iter().map(|write| &write.key).chain(&commit.forgotten);
+        if !keys.any(|key| concerns(key.as_str())) {
             return;
         }
         let applied = held.get("/sync/applied").and_then(|b| minicbor::decode::<Position>(b).ok());
