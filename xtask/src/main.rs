@@ -9,7 +9,7 @@ const USAGE: &str = "\
 usage: cargo xtask <chore>
 
   test          every test: units, real MQTT clients, namespaces, the deterministic world, the demo
-  test --slow   the same and the slow ones: 100 kills over a live demo, 2,000 seeds
+  test --slow   the same and the slow ones: 10,000 power cuts, 100 kills over a live demo, 2,000 seeds
   sim [SEEDS]   the deterministic world alone (200 seeds)
 ";
 
@@ -36,6 +36,10 @@ fn test(slow: bool) -> Result<()> {
     install_packages()?;
     step("unit and integration tests");
     cargo(&["test", "--workspace", "--locked"])?;
+    if slow {
+        step("slow tests of the store: 10,000 power cuts");
+        cargo(&["test", "--locked", "-p", "metadata", "--", "--ignored"])?;
+    }
     cores_are_pure()?;
     simulations(if slow { "2000" } else { "200" })?;
     demo(slow)

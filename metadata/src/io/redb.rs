@@ -1,10 +1,12 @@
 //! [`Store`] on a redb file.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 
+use super::disk::{Disk, Doubt, Folder};
 use crate::key::{Commit, Key, Revision};
 use crate::store::{Row, Store, StoreError};
 
@@ -14,8 +16,13 @@ const ENTRIES: TableDefinition<'_, &str, (u64, Option<&[u8]>)> = TableDefinition
 /// One file, held by one process.
 #[derive(Debug)]
 pub struct RedbStore {
+    disk: Box<dyn Disk>,
+    /// Its name on the disk.
+    name: String,
+    /// Its name to people.
     file: PathBuf,
     cache_bytes: usize,
+    doubt: Doubt,
     /// `None` after a failed write: redb takes no further one on a handle that met an I/O error, so the next commit opens
     /// the file anew.
     database: Option<Database>,
@@ -25,17 +32,63 @@ impl RedbStore {
     /// Opens `file`, which is created if it is not there. `cache_bytes` bounds redb's page cache: 2 to 4 MiB serve an
     /// edge, as all values are in memory anyway. Reads the whole file once to check it.
     pub fn open(file: impl AsRef<Path>, cache_bytes: usize) -> Result<Self, StoreError> {
-        let file = file.as_ref().to_owned();
-        let database = open_checked(&file, cache_bytes)?;
-        Ok(Self { file, cache_bytes, database: Some(database) })
+        let file = file.as_ref();
+        let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        let folder = Folder(file.parent().map(Path::to_owned).unwrap_or_default());
+        Self::open_on(Box::new(folder), name, file.to_owned(), cache_bytes)
+    }
+
+    pub(super) fn open_on(
+        disk: Box<dyn Disk>,
+        name: &str,
+        file: PathBuf,
+        cache_bytes: usize,
+    ) -> Result<Self, StoreError> {
+        let mut store =
+            Self { disk, name: name.to_owned(), file, cache_bytes, doubt: Doubt::default(), database: None };
+        store.database()?;
+        Ok(store)
     }
 
     fn database(&mut self) -> Result<&Database, StoreError> {
         let database = match self.database.take() {
             Some(database) => database,
-            None => open_checked(&self.file, self.cache_bytes)?,
+            None => self.open_checked()?,
         };
         Ok(self.database.insert(database))
+    }
+
+    fn open_checked(&self) -> Result<Database, StoreError> {
+        let opened = unpanicked(&self.file, || {
+            self.create_whole()?;
+            let mut database = self.open_database(&self.name)?;
+            let is_sound = database.check_integrity()?;
+            Ok((database, is_sound))
+        })?;
+        match opened.map_err(|error: DatabaseError| explain(&self.file, "open", error.into()))? {
+            (database, true) => Ok(database),
+            (_, false) => Err(self.corrupt("its checksums do not match, and a repair would lose commits")),
+        }
+    }
+
+    /// A file that a power cut left half made is no store and not empty: so the file gets its name when it is whole.
+    fn create_whole(&self) -> Result<(), DatabaseError> {
+        if self.disk.exists(&self.name)? {
+            return Ok(());
+        }
+        let unborn = format!("{}.new", self.name);
+        self.disk.open(&unborn)?.set_len(0)?;
+        drop(self.open_database(&unborn)?);
+        Ok(self.disk.rename(&unborn, &self.name)?)
+    }
+
+    fn open_database(&self, name: &str) -> Result<Database, DatabaseError> {
+        let file = self.doubt.settle(self.disk.open(name)?)?;
+        Database::builder().set_cache_size(self.cache_bytes).create_with_backend(file)
+    }
+
+    fn corrupt(&self, found: &str) -> StoreError {
+        StoreError::Corrupt { file: self.file.clone(), found: found.to_owned(), source: None }
     }
 
     fn read(&mut self) -> Result<Vec<Row>, StoreError> {
@@ -60,20 +113,6 @@ impl RedbStore {
         }
         Ok(rows)
     }
-}
-
-fn open_checked(file: &Path, cache_bytes: usize) -> Result<Database, StoreError> {
-    let (database, sound) = unpanicked(file, || {
-        let mut database = Database::builder().set_cache_size(cache_bytes).create(file)?;
-        let sound = database.check_integrity()?;
-        Ok((database, sound))
-    })?
-    .map_err(|error: DatabaseError| explain(file, "open", error.into()))?;
-    if !sound {
-        let found = "its checksums do not match, and a repair would lose commits".into();
-        return Err(StoreError::Corrupt { file: file.to_owned(), found, source: None });
-    }
-    Ok(database)
 }
 
 fn write(database: &Database, commits: &[Commit]) -> Result<(), redb::Error> {
