@@ -33,6 +33,8 @@ pub(super) struct Damage {
     /// Operations that ended in an error, and writes that a failed sync forgot.
     pub(super) refused: u64,
     pub(super) forgotten: u64,
+    /// Files that took a name.
+    pub(super) renamed: u64,
 }
 
 #[derive(Debug)]
@@ -221,10 +223,10 @@ impl BadDisk {
 }
 
 impl Disk for BadDisk {
-    fn exists(&self, name: &str) -> io::Result<bool> {
+    fn length(&self, name: &str) -> io::Result<Option<u64>> {
         let mut state = self.state();
         state.spend()?;
-        Ok(state.names.contains_key(name))
+        Ok(state.names.get(name).map(|name| state.files[name.file].shown.len() as u64))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageBackend>> {
@@ -245,6 +247,7 @@ impl Disk for BadDisk {
         if spent.is_ok() || below(&mut state.jitter, 2) == 0 {
             let name = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
             state.names.insert(to.to_owned(), Name { is_durable: true, ..name });
+            state.damage.renamed += 1;
         }
         spent
     }

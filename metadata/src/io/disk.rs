@@ -13,7 +13,8 @@ use redb::{BackendError, StorageBackend};
 
 /// Where a store's files are.
 pub(super) trait Disk: Debug + Send {
-    fn exists(&self, name: &str) -> io::Result<bool>;
+    /// The file's length in bytes, if it is there.
+    fn length(&self, name: &str) -> io::Result<Option<u64>>;
 
     /// Opens the file for reading and writing; it is created if it is not there.
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageBackend>>;
@@ -27,8 +28,12 @@ pub(super) trait Disk: Debug + Send {
 pub(super) struct Folder(pub(super) PathBuf);
 
 impl Disk for Folder {
-    fn exists(&self, name: &str) -> io::Result<bool> {
-        self.0.join(name).try_exists()
+    fn length(&self, name: &str) -> io::Result<Option<u64>> {
+        match std::fs::metadata(self.0.join(name)) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn StorageBackend>> {
@@ -64,13 +69,18 @@ pub(super) struct Doubt(Arc<AtomicBool>);
 const CHUNK: u64 = 64 << 10;
 
 impl Doubt {
-    /// `file`, watched for syncs that fail, and free of doubt.
+    /// A file that was never in doubt.
+    pub(super) fn watch(&self, file: Box<dyn StorageBackend>) -> Watched {
+        Watched { file, doubt: self.clone() }
+    }
+
+    /// A file that is opened again, free of doubt.
     pub(super) fn settle(&self, file: Box<dyn StorageBackend>) -> io::Result<Watched> {
         if self.0.load(Ordering::Acquire) {
             write_once_more(&*file)?;
             self.0.store(false, Ordering::Release);
         }
-        Ok(Watched { file, doubt: self.clone() })
+        Ok(self.watch(file))
     }
 }
 

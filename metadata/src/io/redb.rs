@@ -1,10 +1,12 @@
 //! [`Store`] on a redb file.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use bytes::Bytes;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
 
 use super::disk::{Disk, Doubt, Folder};
 use crate::key::{Commit, Key, Revision};
@@ -12,6 +14,18 @@ use crate::store::{Row, Store, StoreError};
 
 /// Key to (revision, value); no value is a tombstone.
 const ENTRIES: TableDefinition<'_, &str, (u64, Option<&[u8]>)> = TableDefinition::new("entries");
+
+type Entries<'a> = Table<'a, &'static str, (u64, Option<&'static [u8]>)>;
+
+/// A row in a page, besides key and value.
+const ROW_BYTES: usize = 24;
+
+/// A file of more than so many times its rows is copied into a small one at the start. Pages are at least half full, so
+/// this is twice of what the rows need.
+const SPARSE: u64 = 4;
+
+/// What a file may have besides; below this it is not worth a copy.
+const SMALL: u64 = 1 << 20;
 
 /// One file, held by one process.
 #[derive(Debug)]
@@ -60,31 +74,61 @@ impl RedbStore {
 
     fn open_checked(&self) -> Result<Database, StoreError> {
         let opened = unpanicked(&self.file, || {
-            self.create_whole()?;
-            let mut database = self.open_database(&self.name)?;
-            let is_sound = database.check_integrity()?;
-            Ok((database, is_sound))
+            if self.disk.length(&self.name)?.is_none() {
+                drop(self.replace_by_copy(&[])?);
+            }
+            self.open_and_verify()
         })?;
-        match opened.map_err(|error: DatabaseError| explain(&self.file, "open", error.into()))? {
+        match opened.map_err(|error| explain(&self.file, "open", error))? {
             (database, true) => Ok(database),
             (_, false) => Err(self.corrupt("its checksums do not match, and a repair would lose commits")),
         }
     }
 
-    /// A file that a power cut left half made is no store and not empty: so the file gets its name when it is whole.
-    fn create_whole(&self) -> Result<(), DatabaseError> {
-        if self.disk.exists(&self.name)? {
-            return Ok(());
+    /// The whole file is read and its checksums are compared: by redb's repair after a crash, else by its check.
+    fn open_and_verify(&self) -> Result<(Database, bool), redb::Error> {
+        if self.disk.length(&self.name)? == Some(0) {
+            return Err(redb::Error::Corrupted("it is empty".to_owned()));
         }
-        let unborn = format!("{}.new", self.name);
-        self.disk.open(&unborn)?.set_len(0)?;
-        drop(self.open_database(&unborn)?);
-        Ok(self.disk.rename(&unborn, &self.name)?)
+        let was_repaired = Rc::new(Cell::new(false));
+        let repairing = Rc::clone(&was_repaired);
+        let mut builder = self.builder();
+        builder.set_repair_callback(move |_| repairing.set(true));
+        let mut database = builder.create_with_backend(self.doubt.settle(self.disk.open(&self.name)?)?)?;
+        let is_sound = was_repaired.get() || database.check_integrity()?;
+        Ok((database, is_sound))
     }
 
-    fn open_database(&self, name: &str) -> Result<Database, DatabaseError> {
-        let file = self.doubt.settle(self.disk.open(name)?)?;
-        Database::builder().set_cache_size(self.cache_bytes).create_with_backend(file)
+    fn builder(&self) -> Builder {
+        let mut builder = Database::builder();
+        builder.set_cache_size(self.cache_bytes);
+        builder
+    }
+
+    /// Makes a file of `rows` alone, which gets the store's name when it is whole: a power cut leaves what was there
+    /// before, or the new file.
+    fn replace_by_copy(&self, rows: &[Row]) -> Result<Database, redb::Error> {
+        let unborn = format!("{}.new", self.name);
+        let file = self.disk.open(&unborn)?;
+        file.set_len(0)?;
+        let database = self.builder().create_with_backend(self.doubt.watch(file))?;
+        write(&database, |table| put_rows(table, rows))?;
+        self.disk.rename(&unborn, &self.name)?;
+        Ok(database)
+    }
+
+    /// Copies a file that once held much more than now into a small one.
+    fn shrink(&mut self, rows: &[Row]) {
+        let bytes: usize = rows
+            .iter()
+            .map(|(key, _, value)| ROW_BYTES + key.as_str().len() + value.as_ref().map_or(0, Bytes::len))
+            .sum();
+        let length = self.disk.length(&self.name).ok().flatten();
+        if length.is_none_or(|length| length <= SPARSE * bytes as u64 + SMALL) {
+            return;
+        }
+        // Where it fails, the old file goes on to serve. Which of the two has the name is seen when it is opened.
+        self.database = self.replace_by_copy(rows).ok();
     }
 
     fn corrupt(&self, found: &str) -> StoreError {
@@ -115,21 +159,32 @@ impl RedbStore {
     }
 }
 
-fn write(database: &Database, commits: &[Commit]) -> Result<(), redb::Error> {
+fn write(
+    database: &Database,
+    fill: impl FnOnce(&mut Entries<'_>) -> Result<(), redb::StorageError>,
+) -> Result<(), redb::Error> {
     // Durability is immediate by default: `commit` returns after the fsync.
     let transaction = database.begin_write()?;
-    {
-        let mut table = transaction.open_table(ENTRIES)?;
-        for Commit { revision, writes, forgotten } in commits {
-            for key in forgotten {
-                table.remove(key.as_str())?;
-            }
-            for write in writes {
-                table.insert(write.key.as_str(), (revision.0, write.value.as_deref()))?;
-            }
+    fill(&mut transaction.open_table(ENTRIES)?)?;
+    Ok(transaction.commit()?)
+}
+
+fn put_commits(table: &mut Entries<'_>, commits: &[Commit]) -> Result<(), redb::StorageError> {
+    for Commit { revision, writes, forgotten } in commits {
+        for key in forgotten {
+            table.remove(key.as_str())?;
+        }
+        for write in writes {
+            table.insert(write.key.as_str(), (revision.0, write.value.as_deref()))?;
         }
     }
-    transaction.commit()?;
+    Ok(())
+}
+
+fn put_rows(table: &mut Entries<'_>, rows: &[Row]) -> Result<(), redb::StorageError> {
+    for (key, revision, value) in rows {
+        table.insert(key.as_str(), (revision.0, value.as_deref()))?;
+    }
     Ok(())
 }
 
@@ -167,11 +222,13 @@ fn explain(file: &Path, doing: &'static str, error: redb::Error) -> StoreError {
 
 impl Store for RedbStore {
     fn load(&mut self) -> Result<Vec<Row>, StoreError> {
-        unpanicked(&self.file.clone(), || self.read())?
+        let rows = unpanicked(&self.file.clone(), || self.read())??;
+        self.shrink(&rows);
+        Ok(rows)
     }
 
     fn commit(&mut self, commits: &[Commit]) -> Result<(), StoreError> {
-        let written = write(self.database()?, commits);
+        let written = write(self.database()?, |table| put_commits(table, commits));
         written.map_err(|error| {
             self.database = None;
             explain(&self.file, "write", error)
@@ -182,30 +239,35 @@ impl Store for RedbStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::conformance::{Place, kept_by, put};
+    use crate::store::conformance::{Place, commit, delete, kept_by, key, put, row};
 
     const CACHE: usize = 2 << 20;
+    const NAME: &str = "kubebus.redb";
 
     /// A file in a directory of its own.
-    struct Folder {
+    struct TempStore {
         dir: tempfile::TempDir,
         open: Option<RedbStore>,
     }
 
-    impl Folder {
+    impl TempStore {
         fn new() -> Self {
             Self { dir: tempfile::tempdir().unwrap(), open: None }
         }
-    }
 
-    impl Place for Folder {
-        fn reopen(&mut self) -> &mut dyn Store {
-            self.open = None;
-            self.open.insert(RedbStore::open(self.dir.path().join("kubebus.redb"), CACHE).unwrap())
+        fn length(&self) -> u64 {
+            std::fs::metadata(self.dir.path().join(NAME)).unwrap().len()
         }
     }
 
-    kept_by!(Folder::new());
+    impl Place for TempStore {
+        fn reopen(&mut self) -> &mut dyn Store {
+            self.open = None;
+            self.open.insert(RedbStore::open(self.dir.path().join(NAME), CACHE).unwrap())
+        }
+    }
+
+    kept_by!(TempStore::new());
 
     fn filled(file: &Path) {
         let mut store = RedbStore::open(file, CACHE).unwrap();
@@ -215,9 +277,24 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_once_held_much_more_is_small_after_the_next_start() {
+        let mut folder = TempStore::new();
+        let large = |n: u64| (key(&format!("/c/large/{n}")), Some(vec![n as u8; 400_000].into()));
+        let store = folder.reopen();
+        store.commit(&[put(1, "/c/a", "1"), commit(2, (0..20).map(large))]).unwrap();
+        let forgotten = (0..20).map(|n| large(n).0).collect();
+        store.commit(&[Commit { forgotten, ..delete(3, "/c/a") }]).unwrap();
+        assert!(folder.length() > 8_000_000, "{}", folder.length());
+        assert_eq!(folder.reopen().load().unwrap(), [row("/c/a", 3, None)]);
+        assert!(folder.length() <= 2 * SMALL, "{}", folder.length());
+        folder.reopen().commit(&[put(4, "/c/b", "4")]).unwrap();
+        assert_eq!(folder.reopen().load().unwrap(), [row("/c/a", 3, None), row("/c/b", 4, Some("4"))]);
+    }
+
+    #[test]
     fn a_store_in_use_says_so() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("kubebus.redb");
+        let file = dir.path().join(NAME);
         let _held = RedbStore::open(&file, CACHE).unwrap();
         let error = RedbStore::open(&file, CACHE).unwrap_err();
         assert!(matches!(&error, StoreError::Locked { file: named } if *named == file), "{error:?}");
@@ -242,9 +319,19 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_file_is_a_store_that_was_lost_and_no_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(NAME);
+        std::fs::write(&file, "").unwrap();
+        let error = RedbStore::open(&file, CACHE).unwrap_err();
+        assert!(matches!(&error, StoreError::Corrupt { found, .. } if found == "it is empty"), "{error:?}");
+        assert_eq!(std::fs::metadata(&file).unwrap().len(), 0);
+    }
+
+    #[test]
     fn a_truncated_file_is_an_error_at_any_length() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("kubebus.redb");
+        let file = dir.path().join(NAME);
         filled(&file);
         let whole = std::fs::read(&file).unwrap();
         for tenth in 1..10 {
@@ -257,7 +344,7 @@ mod tests {
     #[test]
     fn a_damaged_file_is_an_error_or_whole_and_never_a_panic() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("kubebus.redb");
+        let file = dir.path().join(NAME);
         filled(&file);
         let whole = std::fs::read(&file).unwrap();
         let rows = RedbStore::open(&file, CACHE).unwrap().load().unwrap();
