@@ -38,8 +38,9 @@ pub const TURNS_PER_CYCLE: usize = 256;
 /// What the feed wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FeedOutput {
-    /// Send on the edge's link, channel metadata.
-    Send { edge: Name, class: Class, payload: Bytes },
+    /// Send on the edge's link, channel metadata. A `promise` says that what came up is stored, whereupon the edge
+    /// forgets it: where the disk refuses it is left out, and the edge asks again by saying its part again.
+    Send { edge: Name, class: Class, payload: Bytes, promise: bool },
     /// The edge says this; it is handed out once. Store what comes of it in this same cycle.
     Up { edge: Name, incarnation: Incarnation, entry: UpEntry },
     /// The edge had no room for the entries `from..=to` of this class: telemetry that gave way, events that it refused.
@@ -169,7 +170,7 @@ impl Feed {
             Ok(ToCloud::Hello { incarnation, applied, session, numbered }) => {
                 let (inbox, cursor) = self.greet(edge, incarnation, applied, session, ks);
                 match inbox.is_ahead_of(numbered) {
-                    true => self.send(edge, &ToEdge::Renew { session }),
+                    true => self.send(edge, &ToEdge::Renew { session }, false),
                     false => self.begin(edge, inbox, cursor, ks, now),
                 }
                 Ok(())
@@ -298,16 +299,15 @@ impl Feed {
         let received = live.inbox.receive(lane, after, entries, ks)?;
         let (incarnation, seq) = (live.inbox.incarnation(), live.inbox.stored(lane));
         let session = live.cursor.session();
-        let reply = match received {
-            Received::Gap => ToEdge::UpNack { lane, seq, session },
+        match received {
+            Received::Gap => self.send(edge, &ToEdge::UpNack { lane, seq, session }, false),
             Received::Taken(taken) => {
                 self.stats.up_entries += taken.len() as u64;
                 self.stats.up_repeated += u64::from(taken.is_empty());
                 self.outputs.extend(taken.into_iter().map(|entry| hand_out(edge, incarnation, lane, entry)));
-                ToEdge::UpAck { lane, seq, session }
+                self.send(edge, &ToEdge::UpAck { lane, seq, session }, true);
             }
-        };
-        self.send(edge, &reply);
+        }
         Ok(())
     }
 
@@ -345,7 +345,8 @@ impl Feed {
                 self.outputs.push_back(FeedOutput::Oversized { edge: edge.clone(), key });
             }
             let payload = encode(&ToEdge::Part(part));
-            self.outputs.push_back(FeedOutput::Send { edge: edge.clone(), class: Class::State, payload });
+            let (edge, class) = (edge.clone(), Class::State);
+            self.outputs.push_back(FeedOutput::Send { edge, class, payload, promise: false });
         }
         let wait = if live.cursor.has_unacked() { STALL } else { BOOKMARK_INTERVAL };
         self.timers.remove(&(live.due, edge.clone()));
@@ -353,9 +354,14 @@ impl Feed {
         self.timers.insert((live.due, edge.clone()));
     }
 
-    fn send(&mut self, edge: &Name, message: &ToEdge) {
+    fn send(&mut self, edge: &Name, message: &ToEdge, promise: bool) {
         let payload = encode(message);
-        self.outputs.push_back(FeedOutput::Send { edge: edge.clone(), class: Class::State, payload });
+        self.outputs.push_back(FeedOutput::Send {
+            edge: edge.clone(),
+            class: Class::State,
+            payload,
+            promise,
+        });
     }
 }
 

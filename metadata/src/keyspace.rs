@@ -199,6 +199,16 @@ impl Keyspace {
         Some(Commit { revision: self.revision, writes, forgotten: std::mem::take(&mut self.forgotten) })
     }
 
+    /// The keys that this cycle writes and no earlier one did: a store has no row of them.
+    pub fn fresh(&self) -> impl Iterator<Item = &Key> {
+        self.open.keys().filter(|key| !self.sealed.contains_key(key.as_str()))
+    }
+
+    /// Whether something that edges follow changed after `after`.
+    pub fn is_followed_after(&self, after: Revision) -> bool {
+        self.scopes_touched_after(after).next().is_some()
+    }
+
     /// Whether every deletion after this revision is still known.
     pub fn is_complete_after(&self, after: Revision) -> bool {
         after.next() >= self.compacted

@@ -23,6 +23,23 @@ pub enum AdminRequest {
     Status,
 }
 
+impl AdminRequest {
+    /// Whether the answer promises that something was written.
+    pub(crate) fn writes(&self) -> bool {
+        match self {
+            Self::CreateToken { .. }
+            | Self::RevokeToken { .. }
+            | Self::DeleteNode { .. }
+            | Self::Apply { .. }
+            | Self::Delete { .. }
+            | Self::SetTwin { .. } => true,
+            Self::ListTokens | Self::ListNodes | Self::List { .. } | Self::Twins { .. } | Self::Status => {
+                false
+            }
+        }
+    }
+}
+
 /// What a join token allows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +67,16 @@ pub enum AdminError {
     /// Asked of a node that does not do this.
     #[error("only the cloud can do this; run it there")]
     CloudOnly,
+    /// Nothing was written.
+    #[error(
+        "the disk refuses writes, so nothing was changed: {0}; the node goes on by itself once it takes them"
+    )]
+    Degraded(String),
+    /// Written in memory when the disk began to refuse.
+    #[error(
+        "the disk refuses writes: this may come into force once it takes them, or be forgotten; see 'kubebus status'"
+    )]
+    Unkept,
 }
 
 /// The answer: a JSON document, shown as it is with `-o json`.

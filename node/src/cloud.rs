@@ -2,7 +2,7 @@
 
 mod answers;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bus::bus::{LinkId, Role};
@@ -14,14 +14,15 @@ use bus::{
 use bytes::Bytes;
 use controller::binding::Binder;
 use controller::cluster::EstablishError;
-use controller::join::{CsrError, Signed};
+use controller::join::{CsrError, JoinReply, RefusalCode, Signed};
 use controller::{CloudSubnets, Cluster, lease, nodes, route};
 use device_twin::cloud::Output as FromTwins;
 use device_twin::{CloudTwins, Publish};
 use metadata::{Feed, FeedOutput, Key, Keyspace};
 
+use crate::admin::{AdminError, AdminRequest};
 use crate::interest::Interest;
-use crate::journal::Journal;
+use crate::journal::{Journal, Speech};
 use crate::seam::{Input, Output};
 
 /// Signs a CSR for an identity: the certificate authority's only word to the pure side.
@@ -57,7 +58,7 @@ pub struct Cloud {
     /// The packets connection of each member.
     packets: BTreeMap<NodeId, LinkId>,
     /// Said in the present cycle.
-    said: VecDeque<Output>,
+    said: Speech<Output>,
     started: bool,
 }
 
@@ -89,7 +90,7 @@ impl Cloud {
             interest: Interest::default(),
             relayed: BTreeMap::new(),
             packets: BTreeMap::new(),
-            said: VecDeque::new(),
+            said: Speech::default(),
             started: false,
             feed: Feed::load(&mut keyspace, seed),
             cluster,
@@ -117,16 +118,17 @@ impl Cloud {
                 if topic.as_str().starts_with("mesh/") {
                     self.bus.publish(Message::new(topic, payload, retain, self.me.clone()), now);
                     self.said.extend(ticket.map(Output::Accept));
+                } else if let Some(why) = self.journal.degraded() {
+                    self.twins.handle_refused(&topic, why);
+                    self.said.extend(ticket.map(Output::Unkept));
                 } else {
                     self.twins.handle_mqtt(ticket, &topic, &payload, &mut self.keyspace, now);
                 }
             }
             Input::Interest { filter, wanted } => self.interest.change(&filter, wanted, &mut self.bus),
             Input::Persisted(revision) => return self.journal.handle_persisted(revision),
-            Input::Admin { id, request } => {
-                let response = self.answer(request, now);
-                self.said.push_back(Output::Admin { id, response });
-            }
+            Input::Degraded { why } => drop(self.journal.handle_degraded(why, now)),
+            Input::Admin { id, request } => self.handle_admin(id, request, now),
             Input::Timeout => {
                 self.bus.handle_timeout(now);
                 self.feed.handle_timeout(&self.keyspace, now);
@@ -179,24 +181,47 @@ impl Cloud {
         }
     }
 
+    fn handle_admin(&mut self, id: u64, request: AdminRequest, now: Now) {
+        if !request.writes() {
+            let response = self.answer(request, now);
+            self.said.push_back(Output::Admin { id, response });
+        } else if let Some(why) = self.journal.degraded() {
+            let response = Err(AdminError::Degraded(why.to_owned()));
+            self.said.push_back(Output::Admin { id, response });
+        } else {
+            let response = self.answer(request, now);
+            let otherwise = Output::Admin { id, response: Err(AdminError::Unkept) };
+            self.said.promise(Output::Admin { id, response }, Some(otherwise));
+        }
+    }
+
     fn handle_join(&mut self, link: LinkId, request: &[u8], now: Now) {
+        let refusal = |message: &str| {
+            let reply = JoinReply::Refused { code: RefusalCode::Internal, message: message.to_owned() };
+            let frame = Frame::new(Channel::Join, reply.to_bytes());
+            Output::Send { link, class: Class::Control, frame }
+        };
+        if let Some(why) = self.journal.degraded() {
+            return self.said.push_back(refusal(&format!("the cloud's disk refuses writes: {why}")));
+        }
         let before: Vec<_> = nodes_of(&self.keyspace);
         let reply =
             controller::handle_join(&self.cluster, request, &mut self.keyspace, now, &mut self.signer);
         self.on_membership(&before);
         let frame = Frame::new(Channel::Join, reply);
-        self.said.push_back(Output::Send { link, class: Class::Control, frame });
+        let otherwise = refusal("the cloud's disk refuses writes: join again once it takes them");
+        self.said.promise(Output::Send { link, class: Class::Control, frame }, Some(otherwise));
     }
 
     /// Lets the parts hear each other until all are silent, and edges hear of what that wrote.
     fn settle(&mut self, now: Now) {
         self.drain(now);
         let before = self.keyspace.revision();
-        self.journal.close_cycle(&mut self.keyspace, self.said.drain(..));
+        self.journal.close_cycle(&mut self.keyspace, self.said.drain());
         if self.keyspace.revision() > before {
             self.feed.handle_commit(&self.keyspace, now);
             self.drain(now);
-            self.journal.close_cycle(&mut self.keyspace, self.said.drain(..));
+            self.journal.close_cycle(&mut self.keyspace, self.said.drain());
         }
     }
 
@@ -239,10 +264,10 @@ impl Cloud {
 
     fn on_feed(&mut self, output: FeedOutput, now: Now) {
         match output {
-            FeedOutput::Send { edge, class, payload } => {
+            FeedOutput::Send { edge, class, payload, promise } => {
                 if let Some(link) = self.bus.link_of(&NodeId::edge(edge)) {
                     let frame = Frame::new(Channel::Metadata, payload);
-                    self.said.push_back(Output::Send { link, class, frame });
+                    self.say_to_edge(Output::Send { link, class, frame }, promise);
                 }
             }
             FeedOutput::Up { edge, incarnation, entry } => {
@@ -265,6 +290,17 @@ impl Cloud {
                     self.close(link, &format!("the peer {what}"));
                 }
             }
+        }
+    }
+
+    /// Edges must not act on a wish that a crash here could undo: its number would be given to another one. While the
+    /// disk refuses, what edges follow does not change, so they are served, unless something was just being written.
+    /// What is left out the feed says again.
+    fn say_to_edge(&mut self, output: Output, promise: bool) {
+        let is_safe = || !self.keyspace.is_followed_after(self.journal.durable());
+        match self.journal.degraded() {
+            Some(_) if !promise && is_safe() => self.said.push_back(output),
+            Some(_) | None => self.said.promise(output, None),
         }
     }
 
@@ -322,7 +358,9 @@ impl Cloud {
                 }
                 self.said.push_back(Output::Publish { topic, payload, retain, expiry });
             }
-            FromTwins::Accept(ticket) => self.said.push_back(Output::Accept(ticket)),
+            FromTwins::Accept(ticket) => {
+                self.said.promise(Output::Accept(ticket), Some(Output::Unkept(ticket)));
+            }
             FromTwins::Reject(ticket, why) => self.said.push_back(Output::Reject(ticket, why)),
         }
     }
@@ -355,7 +393,13 @@ impl Cloud {
                 self.said.push_back(Output::Send { link, class, frame });
             }
         }
-        self.journal.close_cycle(&mut self.keyspace, self.said.drain(..));
+        self.journal.close_cycle(&mut self.keyspace, self.said.drain());
+        self.journal.handle_stop();
+    }
+
+    /// Why this cloud can promise nothing, and takes no wishes, manifests, tokens and nodes, at present.
+    pub fn degraded(&self) -> Option<&str> {
+        self.journal.degraded()
     }
 
     pub fn is_full(&self) -> bool {

@@ -1,6 +1,6 @@
 //! An edge: bus, replica, twins and dialling in one cycle.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use bus::bus::{LinkId, Role};
 use bus::overlay::{Lease, Route};
@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::admin::{self, AdminError, AdminRequest, AdminResponse};
 use crate::interest::{Interest, is_for_other_sites};
-use crate::journal::Journal;
+use crate::journal::{Journal, Speech};
 use crate::seam::{DialLane, Input, Output};
 
 /// The part of a link's life that both dialled lanes share.
@@ -61,7 +61,7 @@ pub struct Edge {
     interest: Interest,
     untold: Untold,
     /// Said in the present cycle.
-    said: VecDeque<Output>,
+    said: Speech<Output>,
     started: bool,
 }
 
@@ -101,7 +101,7 @@ impl Edge {
             packets_lane: Upstream::new(1, seed.rotate_left(32)),
             interest: Interest::default(),
             untold: if replica.has_room() { Untold::Nothing } else { Untold::AnyValue },
-            said: VecDeque::new(),
+            said: Speech::default(),
             started: false,
             identity,
             cloud,
@@ -150,6 +150,7 @@ impl Edge {
             }
             Input::Interest { filter, wanted } => self.interest.change(&filter, wanted, &mut self.bus),
             Input::Persisted(revision) => return self.journal.handle_persisted(revision),
+            Input::Degraded { why } => self.handle_degraded(why, now),
             Input::Admin { id, request } => {
                 let response = self.answer(request, now);
                 self.said.push_back(Output::Admin { id, response });
@@ -178,6 +179,14 @@ impl Edge {
         }
     }
 
+    /// A site goes on without its disk. What it tells the cloud from here on a crash may undo, so it is said in a session
+    /// of its own: the receipt of the last one then shows that this edge was further than its disk.
+    fn handle_degraded(&mut self, why: String, now: Now) {
+        if self.journal.handle_degraded(why, now) && self.bus.link_of(&self.cloud).is_some() {
+            self.replica.handle_link_up(&self.keyspace, now);
+        }
+    }
+
     fn handle_timeout(&mut self, now: Now) {
         self.bus_lane.dialer.handle_timeout(now.mono);
         self.packets_lane.dialer.handle_timeout(now.mono);
@@ -203,7 +212,7 @@ impl Edge {
                 break;
             }
         }
-        self.journal.close_cycle(&mut self.keyspace, self.said.drain(..));
+        self.journal.close_cycle(&mut self.keyspace, self.said.drain());
     }
 
     fn on_bus(&mut self, output: bus::bus::Output, now: Now) {
@@ -249,8 +258,11 @@ impl Edge {
         match output {
             ReplicaOutput::Send { class, payload } => {
                 if let Some(link) = self.bus.link_of(&self.cloud) {
-                    let frame = Frame::new(Channel::Metadata, payload);
-                    self.said.push_back(Output::Send { link, class, frame });
+                    self.say_to_cloud(Output::Send {
+                        link,
+                        class,
+                        frame: Frame::new(Channel::Metadata, payload),
+                    });
                 }
             }
             ReplicaOutput::Changed(keys) => self.on_metadata(&keys, now),
@@ -263,6 +275,14 @@ impl Edge {
                     self.close(link, &format!("the cloud {why}"));
                 }
             }
+        }
+    }
+
+    /// What rests on the disk in this session is not said once it refuses: [`Self::handle_degraded`] begins another.
+    fn say_to_cloud(&mut self, output: Output) {
+        match self.journal.degraded() {
+            None => self.said.promise(output, None),
+            Some(_) => self.said.push_back(output),
         }
     }
 
@@ -290,7 +310,9 @@ impl Edge {
                     Err(why) => self.note(&format!("{key} is not told to the cloud: {why}")),
                 }
             }
-            FromTwins::Accept(ticket) => self.said.push_back(Output::Accept(ticket)),
+            FromTwins::Accept(ticket) => {
+                self.said.promise(Output::Accept(ticket), Some(Output::Unkept(ticket)));
+            }
             FromTwins::Reject(ticket, why) => self.said.push_back(Output::Reject(ticket, why)),
             FromTwins::Watch(filter) => self.interest.change(&filter, true, &mut self.bus),
             FromTwins::Unwatch(filter) => self.interest.change(&filter, false, &mut self.bus),
@@ -347,6 +369,7 @@ impl Edge {
             "node": self.identity.to_string(),
             "cloud": { "name": self.cloud.to_string(), "connected": connected,
                        "clock_offset_ms": clock.map(|c| c.offset_ms) },
+            "disk": self.journal.status(),
             "metadata": { "applied": self.replica.applied().revision.0, "outbox": self.replica.outbox_len() },
         })
     }
@@ -359,7 +382,13 @@ impl Edge {
                 self.said.push_back(Output::Send { link, class, frame });
             }
         }
-        self.journal.close_cycle(&mut self.keyspace, self.said.drain(..));
+        self.journal.close_cycle(&mut self.keyspace, self.said.drain());
+        self.journal.handle_stop();
+    }
+
+    /// Why this edge can promise nothing at present.
+    pub fn degraded(&self) -> Option<&str> {
+        self.journal.degraded()
     }
 
     pub fn is_full(&self) -> bool {

@@ -3,13 +3,33 @@
 //! Cores write into the keyspace and speak freely; the journal keeps the order. After each handled input the node
 //! closes the cycle: the cycle's writes become one commit, and whatever was said in it, or later, waits until that
 //! commit is durable. Nothing that a crash could undo has been said to anybody.
+//!
+//! A disk that refuses writes must not stop a site. While it does, words go out at once, a *promise* is taken back, and
+//! what was written waits in memory as one commit:
+//!
+//! ```text
+//!             handle_degraded
+//!   Keeping ------------------> Degraded {waiting}
+//!      ^                            |
+//!      +------ handle_persisted ----+  the disk takes writes again: what waits goes out as one commit
+//! ```
+
+mod fold;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
+use std::time::{Duration, UNIX_EPOCH};
 
+use bus::{Now, UnixMillis};
 use metadata::{Commit, Keyspace, Revision};
+use serde_json::json;
 
-/// Outputs held back, or commits under way, for one slow disk before the driver stops taking inputs. At 200 messages a second that is
-/// twenty seconds of a stuck disk; beyond it MQTT clients and links feel back-pressure, and nothing is dropped.
+use fold::Fold;
+
+/// Outputs held back, or commits under way, for one slow disk before the driver stops taking inputs. At 200 messages a
+/// second that is twenty seconds of a stuck disk; beyond it MQTT clients and links feel back-pressure, and nothing is
+/// dropped. A disk that refuses holds nothing back.
 pub const MAX_HELD: usize = 4096;
 
 /// What comes out, in order.
@@ -19,14 +39,78 @@ pub enum Ready<O> {
     Output(O),
 }
 
+/// Something said in a cycle.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Said<O> {
+    /// Stays true if a crash makes the writes before it undone, or can be taken back.
+    Word(O),
+    /// That what was written before it lasts. While the disk refuses, `otherwise` is said instead, or nothing.
+    Promise { promise: O, otherwise: Option<O> },
+}
+
+impl<O> Said<O> {
+    fn kept(self) -> O {
+        match self {
+            Self::Word(output) | Self::Promise { promise: output, .. } => output,
+        }
+    }
+
+    fn unkept(self) -> Option<O> {
+        match self {
+            Self::Word(output) => Some(output),
+            Self::Promise { otherwise, .. } => otherwise,
+        }
+    }
+}
+
+/// What was said in the present cycle.
+#[derive(Debug)]
+pub struct Speech<O>(Vec<Said<O>>);
+
+impl<O> Default for Speech<O> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<O> Speech<O> {
+    pub fn push_back(&mut self, word: O) {
+        self.0.push(Said::Word(word));
+    }
+
+    pub fn promise(&mut self, promise: O, otherwise: Option<O>) {
+        self.0.push(Said::Promise { promise, otherwise });
+    }
+
+    pub fn drain(&mut self) -> impl Iterator<Item = Said<O>> {
+        self.0.drain(..)
+    }
+}
+
+impl<O> Extend<O> for Speech<O> {
+    fn extend<I: IntoIterator<Item = O>>(&mut self, words: I) {
+        self.0.extend(words.into_iter().map(Said::Word));
+    }
+}
+
+/// Since when the disk refuses writes, and what waits for it.
+#[derive(Debug)]
+struct Degraded {
+    since: UnixMillis,
+    why: String,
+    /// Bounded by the size of the keyspace, however long this lasts.
+    waiting: Fold,
+}
+
 #[derive(Debug)]
 pub struct Journal<O> {
     commits: VecDeque<Commit>,
     /// Revisions that are sealed and not durable yet.
     underway: VecDeque<Revision>,
-    held: VecDeque<(Revision, O)>,
+    held: VecDeque<(Revision, Said<O>)>,
     last: Revision,
     durable: Revision,
+    degraded: Option<Degraded>,
 }
 
 impl<O> Journal<O> {
@@ -38,26 +122,72 @@ impl<O> Journal<O> {
             held: VecDeque::new(),
             last: loaded,
             durable: loaded,
+            degraded: None,
         }
     }
 
-    /// Ends a cycle: `outputs` were said in it.
-    pub fn close_cycle(&mut self, keyspace: &mut Keyspace, outputs: impl IntoIterator<Item = O>) {
-        if let Some(commit) = keyspace.seal() {
-            self.last = commit.revision;
-            self.underway.push_back(commit.revision);
-            self.commits.push_back(commit);
+    /// Ends a cycle, in which `said` was said.
+    pub fn close_cycle(&mut self, keyspace: &mut Keyspace, said: impl IntoIterator<Item = Said<O>>) {
+        match &mut self.degraded {
+            None => {
+                if let Some(commit) = keyspace.seal() {
+                    self.hand_out(commit);
+                }
+                let last = self.last;
+                self.held.extend(said.into_iter().map(|said| (last, said)));
+            }
+            Some(degraded) => {
+                if let Some(revision) = degraded.waiting.seal(keyspace) {
+                    self.last = revision;
+                }
+                let unkept = said.into_iter().filter_map(Said::unkept);
+                self.held.extend(unkept.map(|output| (Revision::ZERO, Said::Word(output))));
+            }
         }
-        let last = self.last;
-        self.held.extend(outputs.into_iter().map(|output| (last, output)));
     }
 
-    /// Everything up to `revision` survives a crash now.
+    /// Everything up to `revision` survives a crash now, and so the disk takes writes.
     pub fn handle_persisted(&mut self, revision: Revision) {
         self.durable = self.durable.max(revision);
         while self.underway.front().is_some_and(|sealed| *sealed <= revision) {
             self.underway.pop_front();
         }
+        self.hand_out_waiting();
+    }
+
+    /// The disk refuses writes, or takes too long: says what was held back for it, without the promises. True if this
+    /// was not known already.
+    pub fn handle_degraded(&mut self, why: String, now: Now) -> bool {
+        if let Some(degraded) = &mut self.degraded {
+            degraded.why = why;
+            return false;
+        }
+        self.degraded = Some(Degraded { since: now.wall, why, waiting: Fold::default() });
+        let durable = self.durable;
+        let unkept = |(rests_on, said): (Revision, Said<O>)| match rests_on <= durable {
+            true => Some((rests_on, said)),
+            false => said.unkept().map(|output| (Revision::ZERO, Said::Word(output))),
+        };
+        self.held = std::mem::take(&mut self.held).into_iter().filter_map(unkept).collect();
+        true
+    }
+
+    /// The node stops: a disk that refused gets one more chance.
+    pub fn handle_stop(&mut self) {
+        self.hand_out_waiting();
+    }
+
+    fn hand_out_waiting(&mut self) {
+        let waiting = self.degraded.take().and_then(|degraded| degraded.waiting.into_commit());
+        if let Some(commit) = waiting {
+            self.hand_out(commit);
+        }
+    }
+
+    fn hand_out(&mut self, commit: Commit) {
+        self.last = commit.revision;
+        self.underway.push_back(commit.revision);
+        self.commits.push_back(commit);
     }
 
     pub fn poll(&mut self) -> Option<Ready<O>> {
@@ -68,38 +198,28 @@ impl<O> Journal<O> {
         if *revision > self.durable {
             return None;
         }
-        self.held.pop_front().map(|(_, output)| Ready::Output(output))
+        self.held.pop_front().map(|(_, said)| Ready::Output(said.kept()))
     }
 
     /// Whether the driver may hand in more.
     pub fn is_full(&self) -> bool {
-        self.held.len() >= MAX_HELD || self.underway.len() >= MAX_HELD
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use metadata::Key;
-
-    fn drain(journal: &mut Journal<&'static str>) -> Vec<Ready<&'static str>> {
-        std::iter::from_fn(|| journal.poll()).collect()
+        self.degraded.is_none() && (self.held.len() >= MAX_HELD || self.underway.len() >= MAX_HELD)
     }
 
-    #[test]
-    fn what_is_said_waits_for_the_write_before_it_and_keeps_its_order() {
-        let mut keyspace = Keyspace::new();
-        let mut journal = Journal::new(Revision(0));
-        journal.close_cycle(&mut keyspace, ["free"]);
-        assert_eq!(drain(&mut journal), [Ready::Output("free")]);
+    /// What survives a crash.
+    pub fn durable(&self) -> Revision {
+        self.durable
+    }
 
-        keyspace.put(Key::new("/t/a").unwrap(), "1".into());
-        journal.close_cycle(&mut keyspace, ["held"]);
-        journal.close_cycle(&mut keyspace, ["later"]);
-        let seen = drain(&mut journal);
-        let [Ready::Persist(commit)] = &seen[..] else { panic!("only the commit may come out: {seen:?}") };
+    /// Why nothing can be promised at present.
+    pub fn degraded(&self) -> Option<&str> {
+        self.degraded.as_ref().map(|degraded| degraded.why.as_str())
+    }
 
-        journal.handle_persisted(commit.revision);
-        assert_eq!(drain(&mut journal), [Ready::Output("held"), Ready::Output("later")]);
+    /// For `kubebus status`.
+    pub fn status(&self) -> serde_json::Value {
+        let Some(Degraded { since, why, .. }) = &self.degraded else { return json!({ "state": "ok" }) };
+        let since = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(since.0));
+        json!({ "state": "degraded", "since": since.to_string(), "why": why })
     }
 }

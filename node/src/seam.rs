@@ -67,6 +67,11 @@ pub enum Input {
     },
     /// The store holds everything up to this revision.
     Persisted(Revision),
+    /// The disk refuses writes, or takes too long; the next [`Input::Persisted`] ends that. Said again as often as the
+    /// disk is tried.
+    Degraded {
+        why: String,
+    },
     Admin {
         id: u64,
         request: AdminRequest,
@@ -110,6 +115,8 @@ pub enum Output {
     },
     Accept(Ticket),
     Reject(Ticket, String),
+    /// Neither: the disk refuses writes, so whether what the client published lasts cannot be promised.
+    Unkept(Ticket),
     /// The overlay's addresses and routes, whole; the shell brings interface and table in line.
     Overlay {
         lease: Lease,
@@ -161,7 +168,16 @@ impl Node {
         }
     }
 
-    /// Whether the shell must wait with further inputs (all but [`Input::Persisted`]) until the disk caught up.
+    /// Why this node can promise nothing at present.
+    pub fn degraded(&self) -> Option<&str> {
+        match self {
+            Self::Cloud(cloud) => cloud.degraded(),
+            Self::Edge(edge) => edge.degraded(),
+        }
+    }
+
+    /// Whether the shell must wait with further inputs (all but [`Input::Persisted`] and [`Input::Degraded`]) until the
+    /// disk caught up.
     pub fn is_full(&self) -> bool {
         match self {
             Self::Cloud(cloud) => cloud.is_full(),

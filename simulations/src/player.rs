@@ -131,6 +131,7 @@ impl World {
             }
             Output::Accept(ticket) => self.accepted(ticket.0),
             Output::Reject(ticket, why) => self.rejected(ticket.0, &why),
+            Output::Unkept(ticket) => self.rejected(ticket.0, "the disk refuses writes"),
             Output::Overlay { lease, routes } => self.check_overlay(machine, &lease, &routes),
             Output::Admin { id, response } => self.answered(id, response),
             Output::Note(text) => self.trace.say(self.now, format_args!("{machine} notes: {text}")),

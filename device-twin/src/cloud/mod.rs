@@ -11,7 +11,7 @@ pub use desired::SetError;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use bus::twin::{DeviceId, TwinTopic};
+use bus::twin::{DeviceId, Outcome, ResultBody, TwinTopic};
 use bus::{Filter, Mono, Name, Now, Topic};
 use bytes::Bytes;
 use metadata::{Key, Keyspace};
@@ -19,6 +19,7 @@ use metadata::{Key, Keyspace};
 use crate::model::{Catalog, Change, Kind, Layout, Property};
 use crate::twin::{
     self, Desired, DesiredBody, DeviceState, PropertyId, Publish, Reported, ReportedBody, Ticket, TwinResult,
+    brief,
 };
 use crate::view::TwinView;
 
@@ -185,6 +186,14 @@ impl CloudTwins {
             Ok(()) => Output::Accept(ticket),
             Err(why) => Output::Reject(ticket, why),
         }));
+    }
+
+    /// A client of the cloud's broker published what the cloud cannot take at present: whoever watches is told.
+    pub fn handle_refused(&mut self, topic: &Topic, why: &str) {
+        let Some(TwinTopic::Set { device, property }) = TwinTopic::parse(topic) else { return };
+        let detail = brief(why);
+        let body = ResultBody { property, outcome: Outcome::Rejected, version: None, detail };
+        self.publish(Publish::once(&TwinTopic::Result { device }, &body));
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {

@@ -43,6 +43,8 @@ pub enum Refusal {
     Quota,
     #[error("the node could not read the payload")]
     Payload,
+    #[error("the node's disk refuses writes: what was published may be forgotten")]
+    Disk,
 }
 
 impl Refusal {
@@ -51,7 +53,7 @@ impl Refusal {
         match self {
             Self::NodesOnly | Self::System => PubackReasonCode::NotAuthorized,
             Self::UnknownShape => PubackReasonCode::TopicNameInvalid,
-            Self::RetainedWish => PubackReasonCode::ImplementationSpecificError,
+            Self::RetainedWish | Self::Disk => PubackReasonCode::ImplementationSpecificError,
             Self::Quota => PubackReasonCode::QuotaExceeded,
             Self::Payload => PubackReasonCode::PayloadFormatInvalid,
         }
@@ -62,7 +64,7 @@ impl Refusal {
         match self {
             Self::NodesOnly | Self::System => PubrecReasonCode::NotAuthorized,
             Self::UnknownShape => PubrecReasonCode::TopicNameInvalid,
-            Self::RetainedWish => PubrecReasonCode::ImplementationSpecificError,
+            Self::RetainedWish | Self::Disk => PubrecReasonCode::ImplementationSpecificError,
             Self::Quota => PubrecReasonCode::QuotaExceeded,
             Self::Payload => PubrecReasonCode::PayloadFormatInvalid,
         }
@@ -73,7 +75,7 @@ impl Refusal {
         match self {
             Self::NodesOnly | Self::System => ConnectReasonCode::NotAuthorized,
             Self::UnknownShape => ConnectReasonCode::TopicNameInvalid,
-            Self::RetainedWish => ConnectReasonCode::ImplementationSpecificError,
+            Self::RetainedWish | Self::Disk => ConnectReasonCode::ImplementationSpecificError,
             Self::Quota => ConnectReasonCode::QuotaExceeded,
             Self::Payload => ConnectReasonCode::PayloadFormatInvalid,
         }

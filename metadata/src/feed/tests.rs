@@ -192,7 +192,7 @@ fn an_entry_is_handed_out_with_its_incarnation_and_acked() {
     ];
     let message = ToCloud::Up { lane: Lane::Telemetry, after: None, entries, session: 9 };
     let payload = encode(&ToEdge::UpAck { lane: Lane::Telemetry, seq: 5, session: 9 });
-    let ack = FeedOutput::Send { edge: edge.clone(), class: Class::State, payload };
+    let ack = FeedOutput::Send { edge: edge.clone(), class: Class::State, payload, promise: true };
     let incarnation = Incarnation(1);
     let entry = UpEntry { seq: 5, class: Class::Telemetry, key: "k".into(), payload: "v".into() };
     let gap = FeedOutput::Gap { edge: edge.clone(), incarnation, class: Class::Telemetry, from: 2, to: 4 };

@@ -160,6 +160,7 @@ impl Cloud {
         json!({
             "node": Identity { cluster: self.cluster.name.clone(), node: self.me.clone() }.to_string(),
             "connected": edges,
+            "disk": self.journal.status(),
             "metadata": { "revision": self.keyspace.revision().0 },
         })
     }

@@ -181,6 +181,7 @@ fn failure(error: &AdminError) -> Response<Full<Bytes>> {
         AdminError::NotFound(_) => StatusCode::NOT_FOUND,
         AdminError::Conflict(_) => StatusCode::CONFLICT,
         AdminError::CloudOnly => StatusCode::MISDIRECTED_REQUEST,
+        AdminError::Degraded(_) | AdminError::Unkept => StatusCode::INSUFFICIENT_STORAGE,
     };
     refusal(status, &error.to_string())
 }

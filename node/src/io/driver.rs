@@ -15,6 +15,7 @@ use bus::{Channel, Identity, Mono, NodeId, Now, UnixMillis};
 use device_twin::Ticket;
 use device_twin::gate::Refusal;
 use device_twin::io::{BrokerEvent, BrokerHandle, Ticket as BrokerTicket};
+use metadata::{Commit, Revision};
 use router::Table;
 use router::io::device::Overlay;
 use router::io::shard::{Command, Event, Expect, Lane, ShardHandle};
@@ -36,6 +37,10 @@ const FLUSH: Duration = Duration::from_secs(1);
 
 /// How long a name server may take to tell where the cloud is.
 const LOOKUP: Duration = Duration::from_secs(5);
+
+/// A disk that is not done with a write for so long counts as one that refuses: many times what a worn card needs to
+/// erase its blocks, and less than people and rules are patient.
+const DISK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Inputs handled between two looks at the other queues.
 const BURST: usize = 64;
@@ -78,7 +83,10 @@ pub struct State {
     /// At most one a lane.
     lookups: JoinSet<Lookup>,
     lease: Option<Lease>,
-    disk: Option<String>,
+    /// Since when the store thread owes its word on a commit.
+    disk_busy: Option<Mono>,
+    /// The last commit that it has.
+    submitted: Revision,
 }
 
 /// Where an endpoint is, for a dial.
@@ -114,6 +122,7 @@ enum Wake {
     Admin(Option<Asked>),
     Lookup(Lookup),
     Timeout,
+    DiskStuck,
     Stop,
 }
 
@@ -133,6 +142,7 @@ impl Driver {
                 Wake::Admin(asked) => self.on_admin(asked.ok_or(PartEnded("admin socket"))?),
                 Wake::Lookup(found) => self.on_lookup(found),
                 Wake::Timeout => self.handle(Input::Timeout),
+                Wake::DiskStuck => self.on_disk_stuck(),
                 Wake::Stop => break,
             }
             self.take_burst();
@@ -151,6 +161,14 @@ impl Driver {
                 None => std::future::pending().await,
             }
         };
+        let patience = async {
+            match self.state.disk_busy {
+                Some(since) => {
+                    tokio::time::sleep((since + DISK_PATIENCE).since(self.clock.now().mono)).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             event = self.store_events.recv() => Wake::Store(event),
             event = self.shard_events.recv(), if open => Wake::Shard(event),
@@ -158,6 +176,7 @@ impl Driver {
             asked = self.admin.recv(), if open => Wake::Admin(asked),
             Some(Ok(found)) = self.state.lookups.join_next(), if open => Wake::Lookup(found),
             () = timer, if open => Wake::Timeout,
+            () = patience => Wake::DiskStuck,
             () = shutdown.requested() => Wake::Stop,
         }
     }
@@ -179,7 +198,16 @@ impl Driver {
     }
 
     fn handle(&mut self, input: Input) {
+        let was_degraded = self.node.degraded().is_some();
         self.node.handle(input, self.clock.now());
+        match (was_degraded, self.node.degraded()) {
+            (false, Some(why)) => error!(
+                why,
+                "degraded: the disk refuses writes; this node goes on in memory and promises nothing"
+            ),
+            (true, None) => info!("the disk takes writes again: all that waited is being written"),
+            (false, None) | (true, Some(_)) => {}
+        }
     }
 
     fn on_shard(&mut self, event: Event) {
@@ -240,19 +268,31 @@ impl Driver {
     }
 
     fn on_store(&mut self, event: StoreEvent) {
+        let now = self.clock.now().mono;
         match event {
             StoreEvent::Durable(revision) => {
-                if self.state.disk.take().is_some() {
-                    info!("the disk takes writes again");
-                }
+                self.state.disk_busy = (revision < self.state.submitted).then_some(now);
                 self.handle(Input::Persisted(revision));
             }
             StoreEvent::Degraded(why) => {
-                let why = describe(&why);
-                error!(why, "the disk refuses writes: trying again every second, and acknowledging nothing");
-                self.state.disk = Some(why);
+                self.state.disk_busy = Some(now);
+                self.handle(Input::Degraded { why: describe(&why) });
             }
         }
+    }
+
+    /// Its next word, whichever that is, says how things stand.
+    fn on_disk_stuck(&mut self) {
+        self.state.disk_busy = None;
+        self.handle(Input::Degraded {
+            why: format!("a write to the disk takes more than {DISK_PATIENCE:?}"),
+        });
+    }
+
+    fn submit(&mut self, commit: Commit) {
+        self.state.disk_busy.get_or_insert(self.clock.now().mono);
+        self.state.submitted = commit.revision;
+        self.store.submit(commit);
     }
 
     fn on_admin(&mut self, asked: Asked) {
@@ -273,7 +313,7 @@ impl Driver {
 
     async fn perform(&mut self, output: Output) {
         match output {
-            Output::Persist(commit) => self.store.submit(commit),
+            Output::Persist(commit) => self.submit(commit),
             Output::Send { link, class, frame } => self.command(Command::Send { link, class, frame }),
             Output::Close { link, why } => self.command(Command::Close { link, reason: why.into() }),
             Output::Dial { lane, attempt } => self.dial(lane, attempt),
@@ -290,6 +330,11 @@ impl Driver {
                 debug!(why, "refused a message");
                 if let Some(ticket) = self.state.tickets.remove(&ticket.0) {
                     self.broker.reject(ticket, Refusal::Payload);
+                }
+            }
+            Output::Unkept(ticket) => {
+                if let Some(ticket) = self.state.tickets.remove(&ticket.0) {
+                    self.broker.reject(ticket, Refusal::Disk);
                 }
             }
             Output::Overlay { lease, routes } => self.set_overlay(lease, routes),
@@ -354,7 +399,6 @@ impl Driver {
         let response = response.map(|mut document| {
             if let Some(status) = document.as_object_mut().filter(|d| d.contains_key("node")) {
                 status.insert("overlay".to_owned(), self.overlay_status());
-                status.insert("disk".to_owned(), json!(self.state.disk.as_deref().unwrap_or("ok")));
                 status.insert("counters".to_owned(), self.counters());
             }
             document

@@ -21,7 +21,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub enum StoreEvent {
     /// Everything up to here survives a crash.
     Durable(Revision),
-    /// The disk refuses; the same commits are tried again every second, and nothing that depends on them is said.
+    /// The disk refuses; the same commits are tried again every second.
     Degraded(StoreError),
 }
 

@@ -293,7 +293,7 @@ fn data_goes_to_stdout_and_can_be_read_by_programs() {
         (&status["cloud"]["connected"], &status["overlay"]["interface"]),
         (&json!(true), &json!("off"))
     );
-    assert_eq!(status["disk"], "ok");
+    assert_eq!(status["disk"]["state"], "ok");
 }
 
 /// One HTTP request on the admin socket, as any tool could make it.
@@ -325,15 +325,21 @@ fn health_and_metrics_are_on_the_admin_socket() {
     }
 }
 
-/// Prometheus' text format: `# TYPE name counter`, `name number`, or `name{label="text"} number`.
+/// Prometheus' text format: `# TYPE name counter`, `name number`, or `name{label="text"} number`. A gauge's name has no
+/// `_total`.
 fn is_metric(line: &str) -> bool {
-    let is_name = |name: &str| name.starts_with("kubebus_") && name.ends_with("_total");
+    let is_name = |name: &str| name.starts_with("kubebus_") && (name.ends_with("_total") || is_gauge(name));
     if let Some(rest) = line.strip_prefix("# TYPE ") {
-        return rest.strip_suffix(" counter").is_some_and(is_name);
+        let Some((name, kind)) = rest.split_once(' ') else { return false };
+        return is_name(name) && kind == if is_gauge(name) { "gauge" } else { "counter" };
     }
     let Some((name, value)) = line.rsplit_once(' ') else { return false };
     let name = name.split_once("{reason=\"").map_or(name, |(name, _)| name);
     is_name(name) && value.parse::<u64>().is_ok()
+}
+
+fn is_gauge(name: &str) -> bool {
+    name == "kubebus_disk_degraded"
 }
 
 #[test]
