@@ -12,6 +12,7 @@
 
 pub mod backoff;
 pub mod bus;
+mod cause;
 pub mod class;
 pub mod frame;
 pub mod id;
@@ -25,6 +26,7 @@ pub mod value;
 
 pub use backoff::Backoff;
 pub use bus::Bus;
+pub use cause::with_causes;
 pub use class::Class;
 pub use frame::{Channel, Frame};
 pub use id::{Identity, KeyHash, Name, NodeId, NodeKind};

@@ -339,16 +339,9 @@ pub(crate) fn brief(text: &str) -> String {
     text.chars().take(MAX_DETAIL_CHARS).collect()
 }
 
-/// The whole error with its causes, on one line for people.
+/// The error with its causes, on one line and in brief, for people.
 pub(crate) fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    brief(&text)
+    brief(&bus::with_causes(error))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What an administrator can ask of a running node, and the answers: the meaning behind the admin socket.
 
 use bus::twin::DeviceId;
+pub(crate) use bus::with_causes as describe;
 use bus::{Name, Value};
 use device_twin::TwinView;
 use ipnet::IpNet;
@@ -93,16 +94,4 @@ pub(crate) fn twins(views: Vec<TwinView>, device: Option<&DeviceId>) -> AdminRes
         return Err(AdminError::NotFound(format!("this node knows no device {name}")));
     }
     serde_json::to_value(found).map_err(|error| AdminError::Invalid(error.to_string()))
-}
-
-/// An error with its causes, as one line.
-pub(crate) fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

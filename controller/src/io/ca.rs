@@ -110,17 +110,6 @@ impl CertificateAuthority {
         self.sign(&key, identity, now, validity).map_err(|e| CsrError::Authority(e.into()))
     }
 
-    /// A new key and its certificate, for the cloud itself.
-    pub fn self_issue(
-        &self,
-        identity: &Identity,
-        now: UnixMillis,
-    ) -> Result<(CertificateDer<'static>, PrivatePkcs8KeyDer<'static>), IssueError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let signed = self.sign(&key, identity, now, NODE_VALIDITY)?;
-        Ok((signed.certificate_der.into(), key.serialize_der().into()))
-    }
-
     fn sign(
         &self,
         key: &impl PublicKeyData,

@@ -130,11 +130,12 @@ fn a_request_must_prove_its_key() {
 }
 
 #[test]
-fn the_clouds_own_certificate_fits_its_key_and_verifies() {
+fn the_clouds_certificate_fits_its_key_and_verifies() {
     let dir = tempfile::tempdir().unwrap();
     let ca = authority(dir.path());
     let cloud = Identity { cluster: name("water"), node: NodeId::cloud(name("hub")) };
-    let (certificate, key) = ca.self_issue(&cloud, NOW).unwrap();
+    let (key, csr) = new_key_and_csr().unwrap();
+    let certificate = ca.issue(&csr, &cloud, NOW, NODE_VALIDITY).unwrap().certificate_der;
     assert_eq!(webpki(&ca, &certificate, at(1, DAY)), Ok(()));
     assert_eq!(names_in(&certificate), ["URI(spiffe://water/cloud/hub)"]);
     let key = KeyPair::from_pkcs8_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).unwrap();
@@ -146,8 +147,9 @@ fn the_clouds_own_certificate_fits_its_key_and_verifies() {
 fn no_identity_of_another_cluster_is_signed() {
     let dir = tempfile::tempdir().unwrap();
     let foreign = Identity { cluster: name("gas"), node: NodeId::edge(name("a")) };
-    let error = authority(dir.path()).self_issue(&foreign, NOW).unwrap_err();
-    assert_eq!(error.to_string(), "spiffe://gas/edge/a is of another cluster");
+    let csr = new_key_and_csr().unwrap().1;
+    let error = authority(dir.path()).issue(&csr, &foreign, NOW, NODE_VALIDITY).unwrap_err();
+    assert_eq!(bus::with_causes(&error), "spiffe://gas/edge/a is of another cluster");
 }
 
 #[test]
