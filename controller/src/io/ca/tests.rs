@@ -149,7 +149,10 @@ fn no_identity_of_another_cluster_is_signed() {
     let foreign = Identity { cluster: name("gas"), node: NodeId::edge(name("a")) };
     let csr = new_key_and_csr().unwrap().1;
     let error = authority(dir.path()).issue(&csr, &foreign, NOW, NODE_VALIDITY).unwrap_err();
-    assert_eq!(bus::with_causes(&error), "spiffe://gas/edge/a is of another cluster");
+    assert_eq!(
+        bus::with_causes(&error),
+        "the cluster's authority failed: spiffe://gas/edge/a is of another cluster"
+    );
 }
 
 #[test]
