@@ -1,6 +1,8 @@
-//! The store on a real disk.
+//! Stores on a real disk, and in etcd.
 
 mod disk;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod redb;
 
 #[cfg(test)]
@@ -8,4 +10,6 @@ mod bad_disk;
 #[cfg(test)]
 mod power_cuts;
 
+#[cfg(feature = "etcd")]
+pub use self::etcd::{EtcdConfig, EtcdStore, EtcdTls, Turn};
 pub use self::redb::RedbStore;

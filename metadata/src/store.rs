@@ -23,6 +23,11 @@ pub trait Store {
     /// Returns when all of `commits` are durable. They are one transaction: after a crash all of them are there or
     /// none.
     fn commit(&mut self, commits: &[Commit]) -> Result<(), StoreError>;
+
+    /// Whether this process may still write; asked every second or so while there is nothing to commit.
+    fn check(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// What a store cannot do, with what the operator can.
@@ -53,6 +58,31 @@ pub enum StoreError {
         #[source]
         source: Box<dyn StdError + Send + Sync>,
     },
+    #[error("cannot {doing} {place}: check that most of its members run and that this machine reaches them")]
+    Unreachable {
+        place: String,
+        doing: &'static str,
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    #[error("{place} does not let this node {doing} it: {advice}")]
+    Refused {
+        place: String,
+        doing: &'static str,
+        advice: &'static str,
+        #[source]
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    #[error(
+        "another cloud took over ({by}), as {place} says: this one must stop, so that no two act; started again it \
+         stands by"
+    )]
+    Fenced { place: String, by: String },
+    #[error(
+        "{place} holds {found}, which this kubebus version did not write: give the cluster another name, or run the \
+         version that wrote it"
+    )]
+    Foreign { place: String, found: String },
 }
 
 /// A disk that lives in memory and survives a simulated crash as a real one does: what was synced is there, what was

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 fn test(slow: bool) -> Result<()> {
     install_packages()?;
     step("unit and integration tests");
-    cargo(&["test", "--workspace", "--locked"])?;
+    cargo(&["test", "--workspace", "--features", "node/etcd", "--locked"])?;
     if slow {
         step("slow tests of the store: 10,000 power cuts");
         cargo(&["test", "--locked", "-p", "metadata", "--", "--ignored"])?;
@@ -46,7 +46,14 @@ fn test(slow: bool) -> Result<()> {
 }
 
 /// Programs that the tests meet as peers, and the Debian packages that hold them.
-const PEERS: [(&str, &str); 2] = [("mosquitto_sub", "mosquitto-clients"), ("mosquitto", "mosquitto")];
+/// The feature `etcd` is built with the last of them.
+const PEERS: [(&str, &str); 5] = [
+    ("mosquitto_sub", "mosquitto-clients"),
+    ("mosquitto", "mosquitto"),
+    ("etcd", "etcd-server"),
+    ("etcdctl", "etcd-client"),
+    ("protoc", "protobuf-compiler"),
+];
 
 fn install_packages() -> Result<()> {
     let missing: Vec<&str> =
@@ -79,7 +86,7 @@ fn cores_are_pure() -> Result<()> {
         .output()
         .context("cargo tree")?;
     let tree = String::from_utf8(tree.stdout).context("cargo tree's output")?;
-    for banned in ["tokio", "quinn-proto", "rumqttd", "redb", "rustix", "rustls"] {
+    for banned in ["tokio", "quinn-proto", "rumqttd", "redb", "etcd-client", "rustix", "rustls"] {
         let found = tree.lines().any(|line| line.split(' ').next() == Some(banned));
         ensure!(!found, "{banned} is in the tree of `simulations`, which must be pure");
     }
