@@ -34,7 +34,7 @@ const CHANGE_BYTES: usize = 8;
 
 const ALL: &str = "/all/";
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct InFlight {
     id: (u32, u32),
     end: Option<Position>,
@@ -42,7 +42,7 @@ struct InFlight {
 }
 
 /// A batch of which parts were sent but not the last.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Batch {
     base: Option<Position>,
     next_part: u32,
@@ -65,7 +65,7 @@ impl Batch {
 }
 
 /// One connected edge's cursor.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Cursor {
     scope: String,
     session: u32,
@@ -83,7 +83,7 @@ pub(crate) struct Cursor {
 }
 
 /// A part to send, and the keys that had to be left out.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Next {
     pub(crate) part: Part,
     pub(crate) oversized: Vec<Key>,
@@ -251,7 +251,7 @@ impl Cursor {
 }
 
 /// What one part carries.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Haul {
     puts: Vec<Put>,
     dels: Vec<String>,

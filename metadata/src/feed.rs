@@ -1,8 +1,10 @@
 //! The cloud's half of the sync: one cursor and one inbox an edge.
 //!
 //! ```text
-//!   edge_up          hello                       edge_down
+//!   edge_up          hello: welcome              edge_down
 //!  ---------> Greeting ----> Live {cursor, inbox} --------->
+//!              |  hello of an old copy or a clone: renew
+//!              |  hello that followed a later cloud: superseded, out
 //!                             |  commit, ack: parts to send
 //!                             |  nack: seek
 //!                             |  up: taken once, handed out, acked
@@ -12,15 +14,17 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use bus::backoff::Jitter;
 use bus::twin::Incarnation;
 use bus::{Class, Mono, Name, Now};
 use bytes::Bytes;
 
 use crate::cursor::{Cursor, Next};
-use crate::inbox::{Inbox, Received};
+use crate::epoch;
+use crate::inbox::{Arrival, Inbox, Received};
 use crate::key::{Key, Revision};
 use crate::keyspace::Keyspace;
-use crate::sync::{Body, Entry, Lane, Misbehaviour, Position, ToCloud, ToEdge, encode};
+use crate::sync::{Body, Entry, Hello, Lane, Misbehaviour, Position, Receipt, ToCloud, ToEdge, encode};
 use crate::term::Terms;
 
 /// Without an ack for this long the cursor goes back to where the edge was heard of last. The link repairs losses
@@ -46,11 +50,25 @@ pub enum FeedOutput {
     /// The edge had no room for the entries `from..=to` of this class: telemetry that gave way, events that it refused.
     Gap { edge: Name, incarnation: Incarnation, class: Class, from: u64, to: u64 },
     /// The edge has another disk than last time (`was`), or is seen first: what was known of its reports is void.
-    NewIncarnation { edge: Name, was: Option<Incarnation>, is: Incarnation },
+    NewIncarnation { edge: Name, was: Option<Incarnation>, is: Incarnation, cause: Cause },
     /// This value is over [`crate::MAX_VALUE_LEN`]: the edge goes without it.
     Oversized { edge: Name, key: Key },
     /// Close the edge's link.
     Misbehaved { edge: Name, what: Misbehaviour },
+    /// The edge followed another cloud, restored from a backup of this one, which is at this epoch. Close its link, and
+    /// have this cloud stopped.
+    Superseded { edge: Name, epoch: u64 },
+}
+
+/// How an edge came to an incarnation other than its last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Never seen before: a new node, or its disk was wiped or replaced.
+    NewDisk,
+    /// It was told to take one: its disk is an old copy or a clone's, or this cloud was put back to a backup.
+    Renewed,
+    /// Seen before the last one: two disks take turns under one name.
+    Returned,
 }
 
 /// One entry of an edge's outbox.
@@ -76,9 +94,11 @@ pub struct Stats {
     /// Messages whose entries were all stored already.
     pub up_repeated: u64,
     pub misbehaved: u64,
+    /// Hellos of disks that must take a new incarnation.
+    pub renewals: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Live {
     cursor: Cursor,
     inbox: Inbox,
@@ -90,9 +110,12 @@ struct Live {
     overdue: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Session {
-    Greeting,
+    Greeting {
+        /// The edge was told to renew on this link.
+        renewing: bool,
+    },
     Live(Box<Live>),
 }
 
@@ -100,16 +123,18 @@ impl Session {
     /// What the edge called it.
     fn name(&self) -> Option<u32> {
         match self {
-            Self::Greeting => None,
+            Self::Greeting { .. } => None,
             Self::Live(live) => Some(live.cursor.session()),
         }
     }
 }
 
 /// The feed of one cloud, for all its edges.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Feed {
     terms: Terms,
+    /// Draws receipts.
+    jitter: Jitter,
     /// The revision up to which edges were woken.
     woken: Revision,
     sessions: BTreeMap<Name, Session>,
@@ -126,6 +151,7 @@ impl Feed {
     pub fn load(ks: &mut Keyspace, seed: u64) -> Self {
         Self {
             terms: Terms::begin(ks, seed),
+            jitter: Jitter::new(seed),
             woken: ks.revision(),
             sessions: BTreeMap::new(),
             turns: VecDeque::new(),
@@ -142,7 +168,7 @@ impl Feed {
     /// The edges that said hello, and whether each has applied all that concerns it.
     pub fn edges(&self, ks: &Keyspace) -> impl Iterator<Item = (&Name, bool)> {
         self.sessions.iter().filter_map(|(edge, session)| match session {
-            Session::Greeting => None,
+            Session::Greeting { .. } => None,
             Session::Live(live) => Some((edge, live.cursor.is_in_step(ks))),
         })
     }
@@ -150,7 +176,7 @@ impl Feed {
     /// A link to this edge stands; an older one of the same edge is forgotten.
     pub fn handle_edge_up(&mut self, edge: &Name, now: Now) {
         self.handle_edge_down(edge, now);
-        self.sessions.insert(edge.clone(), Session::Greeting);
+        self.sessions.insert(edge.clone(), Session::Greeting { renewing: false });
     }
 
     pub fn handle_edge_down(&mut self, edge: &Name, _now: Now) {
@@ -167,12 +193,10 @@ impl Feed {
         let Some(session) = self.sessions.get(edge) else { return };
         let outcome = match minicbor::decode::<ToCloud>(payload) {
             Err(_) => Err(Misbehaviour::Malformed),
-            Ok(ToCloud::Hello { incarnation, applied, session, numbered }) => {
-                let (inbox, cursor) = self.greet(edge, incarnation, applied, session, ks);
-                match inbox.is_ahead_of(numbered) {
-                    true => self.send(edge, &ToEdge::Renew { session }, false),
-                    false => self.begin(edge, inbox, cursor, ks, now),
-                }
+            // Each hello has a session of its own: the same again is a repeated frame.
+            Ok(ToCloud::Hello(hello)) if session.name() == Some(hello.session) => Ok(()),
+            Ok(ToCloud::Hello(hello)) => {
+                self.handle_hello(edge, &hello, ks, now);
                 Ok(())
             }
             Ok(other) if session.name() != Some(other.session()) => Ok(()),
@@ -231,28 +255,43 @@ impl Feed {
         self.timers.first().map(|(due, _)| (*due, "look after an edge"))
     }
 
-    fn greet(
-        &mut self,
-        edge: &Name,
-        incarnation: Incarnation,
-        applied: Position,
-        session: u32,
-        ks: &mut Keyspace,
-    ) -> (Inbox, Cursor) {
-        let (inbox, announced) = Inbox::open(edge, incarnation, ks);
-        if let Some(was) = announced {
+    fn handle_hello(&mut self, edge: &Name, hello: &Hello, ks: &mut Keyspace, now: Now) {
+        let renewing = matches!(self.sessions.get(edge), Some(Session::Greeting { renewing: true }));
+        self.handle_edge_down(edge, now);
+        let epoch = epoch::get(ks);
+        if hello.epoch > epoch {
             let edge = edge.clone();
-            self.outputs.push_back(FeedOutput::NewIncarnation { edge, was, is: incarnation });
+            return self.outputs.push_back(FeedOutput::Superseded { edge, epoch: hello.epoch });
         }
-        let mut cursor = Cursor::new(edge, session);
+        // 0 stands for none.
+        let receipt = Receipt(self.jitter.next_u64().max(1));
+        let Some((inbox, arrival)) = Inbox::open(edge, hello, receipt, ks) else {
+            self.stats.renewals += 1;
+            self.sessions.insert(edge.clone(), Session::Greeting { renewing: true });
+            return self.send(edge, &ToEdge::Renew { session: hello.session }, false);
+        };
         // Another disk's position is not believed: resynced, not guessed.
-        cursor.seek(self.known(applied, ks).filter(|_| announced.is_none()));
-        (inbox, cursor)
+        let is_same = arrival == Arrival::Same;
+        self.announce(edge, hello.incarnation, arrival, renewing);
+        // No promise: a receipt that the disk loses costs the edge a new incarnation, and no entry.
+        self.send(edge, &ToEdge::Welcome { session: hello.session, receipt, epoch }, false);
+        let mut cursor = Cursor::new(edge, hello.session);
+        cursor.seek(self.known(hello.applied, ks).filter(|_| is_same));
+        self.begin(edge, inbox, cursor, ks, now);
+    }
+
+    fn announce(&mut self, edge: &Name, is: Incarnation, arrival: Arrival, renewing: bool) {
+        let Arrival::Other { was, known } = arrival else { return };
+        let cause = match known {
+            true => Cause::Returned,
+            false if renewing => Cause::Renewed,
+            false => Cause::NewDisk,
+        };
+        self.outputs.push_back(FeedOutput::NewIncarnation { edge: edge.clone(), was, is, cause });
     }
 
     /// Answers hello with all there is, or a bookmark.
     fn begin(&mut self, edge: &Name, inbox: Inbox, cursor: Cursor, ks: &Keyspace, now: Now) {
-        self.handle_edge_up(edge, now);
         let live = Live { cursor, inbox, due: Mono::ZERO, waiting: false, overdue: false };
         self.sessions.insert(edge.clone(), Session::Live(Box::new(live)));
         self.serve(edge, true, ks, now);
@@ -313,7 +352,7 @@ impl Feed {
 
     fn live(&mut self, edge: &Name) -> Option<&mut Live> {
         match self.sessions.get_mut(edge)? {
-            Session::Greeting => None,
+            Session::Greeting { .. } => None,
             Session::Live(live) => Some(live),
         }
     }

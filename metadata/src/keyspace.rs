@@ -30,14 +30,14 @@ const COMPACTED: &str = "/sync/compacted";
 /// would leave none.
 const NEWEST: &str = "/sync/revision";
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Entry {
     revision: Revision,
     value: Option<Bytes>,
 }
 
 /// The keys of one followed scope by the revision that last changed them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Scope {
     latest: Revision,
     by_revision: BTreeSet<(Revision, Key)>,
@@ -71,7 +71,7 @@ impl Mark {
 pub(crate) type Change<'a> = (Revision, &'a Key, Option<&'a Bytes>);
 
 /// The revisioned key-value store of one node.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Keyspace {
     sealed: BTreeMap<Key, Entry>,
     /// Writes since the last seal that differ from what is sealed.

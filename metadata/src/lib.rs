@@ -16,7 +16,8 @@
 //!   last into one consistent state; the edge's [`Replica`] applies each in one commit. What arrives as `/m/x` is the
 //!   cloud's `/e/<edge>/x`, or where there is none `/all/x`.
 //! - Up: entries wait in the [`Outbox`] until the cloud has stored them, and the cloud takes each exactly once.
-//! - A wiped disk has a new incarnation and a restored cloud a new term: both are seen, and resynced from a snapshot.
+//! - A wiped disk has a new incarnation and a restored cloud a new term: both are seen, and resynced from a snapshot. A
+//!   disk that was copied is told from the original by its receipt, and an outlived cloud by its [`epoch`].
 //!
 //! Reading order: [`key`], [`keyspace`], [`store`]; then [`sync`] (what is said), [`replica`] and [`feed`] (who says
 //! it); `term`, `cursor` and `inbox` are the feed's parts, [`outbox`] the replica's.
@@ -28,10 +29,11 @@
 //! | `/e/<edge>/..`, `/all/..` | cloud's cores | what one edge, or every edge, must know |
 //! | `/m/..` | [`Replica`] | the edge's copy |
 //! | `/o/<lane>/<seq>` | [`Outbox`] | waits to go up |
-//! | `/sync/..` | this crate | incarnation, applied position; terms, inbox positions; what is compacted |
+//! | `/sync/..` | this crate | incarnation, receipt, applied position; terms, inbox positions; epoch; what is compacted |
 //! | all else | its owner | not synced |
 
 mod cursor;
+pub mod epoch;
 pub mod feed;
 mod inbox;
 pub mod key;
@@ -48,10 +50,10 @@ pub mod io;
 #[cfg(test)]
 mod two_parties;
 
-pub use feed::{Feed, FeedOutput, UpEntry};
+pub use feed::{Cause, Feed, FeedOutput, UpEntry};
 pub use key::{Commit, InvalidKey, Key, Revision, Write};
 pub use keyspace::{Keyspace, MAX_VALUE_LEN};
 pub use outbox::{Outbox, PushError};
 pub use replica::{Replica, ReplicaOutput};
 pub use store::{MemoryStore, Row, Store, StoreError};
-pub use sync::{Misbehaviour, Position};
+pub use sync::{Misbehaviour, Position, Receipt};

@@ -52,7 +52,7 @@ pub enum PushError {
     Full,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Row {
     bytes: usize,
     /// Of a state entry.
@@ -61,7 +61,7 @@ struct Row {
 }
 
 /// One lane.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Queue {
     lane: Lane,
     max_entries: usize,
@@ -77,7 +77,7 @@ struct Queue {
 }
 
 /// The outbox of one edge.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Outbox {
     queues: [Queue; 3],
     /// Whose turn it is.

@@ -1,12 +1,17 @@
 //! The edge's half of the sync: its copy of what it must know, under `/m/`, and the outbox.
 //!
 //! ```text
-//!            link_up: hello              first part: base is where we stand, or none
-//!   Offline ---------------> Following ---------------------------------------------> Staging
-//!      ^                      ^     ^                                                   |  |
-//!      |                      |     +--- last part: all of it in this one cycle --------+  |
-//!      |                      +--------- a part that does not follow: nack -----------------+
-//!      +-- link_down (from anywhere; what was staged is dropped)
+//!            link_up: hello              welcome: receipt kept
+//!   Offline ---------------> Greeting -------------------------> Following
+//!      ^                      |    ^                              ^ ^   |
+//!      |                      +----+ renew: a new incarnation,    | |   |  first part: base is where
+//!      |                             hello again                  | |   v  we stand, or none
+//!      |                                                          | Staging
+//!      |                             last part: all of it --------+ |
+//!      |                             in this one cycle              |
+//!      |                             a part that does not follow: --+
+//!      |                             nack
+//!      +-- link_down, or a cloud of a lower epoch (from anywhere; what was staged is dropped)
 //! ```
 //! Acks wait, like every output, until the cycle's commit is durable.
 
@@ -19,10 +24,11 @@ use bus::twin::Incarnation;
 use bus::{Class, Mono, Now};
 use bytes::Bytes;
 
+use crate::epoch;
 use crate::key::Key;
 use crate::keyspace::Keyspace;
 use crate::outbox::{Outbox, PushError};
-use crate::sync::{Misbehaviour, Part, Position, Put, ToCloud, ToEdge, encode};
+use crate::sync::{Hello, Misbehaviour, Part, Position, Put, Receipt, ToCloud, ToEdge, encode};
 
 /// Without an answer to hello or an ack for this long, says it again. The link repairs losses itself and ends after
 /// 45 s of silence; this is for what got lost between link and core.
@@ -33,6 +39,7 @@ pub const STALL: Duration = Duration::from_secs(30);
 pub const MAX_BATCH_BYTES: usize = 16 << 20;
 
 const INCARNATION: &str = "/sync/incarnation";
+const RECEIPT: &str = "/sync/receipt";
 const APPLIED: &str = "/sync/applied";
 const COPY: &str = "/m/";
 
@@ -47,9 +54,12 @@ pub enum ReplicaOutput {
     Resynced,
     /// Close the link.
     Misbehaved(Misbehaviour),
+    /// This cloud is at `epoch`, and another one, restored from a backup of it, was followed at `followed`. Close the
+    /// link.
+    Outdated { epoch: u64, followed: u64 },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Staging {
     batch: u32,
     next_part: u32,
@@ -58,11 +68,11 @@ struct Staging {
     writes: BTreeMap<Key, Option<Bytes>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Link {
     session: u32,
-    /// The cloud has answered.
-    heard: bool,
+    /// Nothing is heeded before.
+    welcomed: bool,
     staging: Option<Staging>,
     /// The last batch applied in this session.
     done: Option<u32>,
@@ -71,9 +81,12 @@ struct Link {
 }
 
 /// The replica of one edge.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Replica {
     incarnation: Incarnation,
+    receipt: Receipt,
+    /// See [`Hello::sent`].
+    sent: [u64; 3],
     applied: Position,
     outbox: Outbox,
     link: Option<Link>,
@@ -92,11 +105,14 @@ impl Replica {
         let incarnation = incarnation.unwrap_or_else(|| Incarnation(jitter.next_u64()));
         ks.put(Key::literal(INCARNATION), encode(&incarnation));
         let applied = ks.get(APPLIED).and_then(|bytes| minicbor::decode(bytes).ok()).unwrap_or_default();
+        let receipt = ks.get(RECEIPT).and_then(|bytes| minicbor::decode(bytes).ok()).unwrap_or_default();
         let outbox = Outbox::load(ks);
-        Self { incarnation, applied, outbox, link: None, jitter, outputs: VecDeque::new() }
+        let sent = outbox.numbered();
+        Self { incarnation, receipt, sent, applied, outbox, link: None, jitter, outputs: VecDeque::new() }
     }
 
-    /// Changes only if the cloud finds that this disk is an old copy; [`ReplicaOutput::Resynced`] follows then.
+    /// Changes only if the cloud does not know this disk by it, as an old copy or a clone is found to be;
+    /// [`ReplicaOutput::Resynced`] follows then.
     pub fn incarnation(&self) -> Incarnation {
         self.incarnation
     }
@@ -132,9 +148,7 @@ impl Replica {
 
     /// A link to the cloud stands.
     pub fn handle_link_up(&mut self, ks: &Keyspace, now: Now) {
-        self.say_hello(now);
-        self.outbox.rewind();
-        self.send_up(ks, now);
+        self.say_hello(ks, now);
     }
 
     pub fn handle_link_down(&mut self) {
@@ -147,10 +161,11 @@ impl Replica {
         let outcome = match minicbor::decode::<ToEdge>(payload) {
             Err(_) => Err(Misbehaviour::Malformed),
             Ok(message) if message.session() != link.session => return,
-            Ok(message) => {
-                link.heard = true;
-                self.handle_message(message, ks, now)
+            Ok(message) if !link.welcomed => {
+                self.handle_answer(&message, ks, now);
+                Ok(())
             }
+            Ok(message) => self.handle_message(message, ks, now),
         };
         match outcome {
             Ok(()) => self.send_up(ks, now),
@@ -165,8 +180,8 @@ impl Replica {
         let due = self.poll_timeout().is_some_and(|(at, _)| at <= now.mono);
         let Some(link) = self.link.as_mut().filter(|_| due) else { return };
         link.deadline = now.mono + STALL;
-        if !link.heard {
-            self.say_hello(now);
+        if !link.welcomed {
+            return self.say_hello(ks, now);
         }
         self.outbox.rewind();
         self.send_up(ks, now);
@@ -178,16 +193,17 @@ impl Replica {
 
     pub fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
         let link = self.link.as_ref()?;
-        let waits = !link.heard || self.outbox.has_unacked();
+        let waits = !link.welcomed || self.outbox.has_unacked();
         waits.then_some((link.deadline, "say again what is unanswered"))
     }
 
-    fn say_hello(&mut self, now: Now) {
+    fn say_hello(&mut self, ks: &Keyspace, now: Now) {
         let session = self.jitter.next_u64() as u32;
         let deadline = now.mono + STALL;
-        self.link = Some(Link { session, heard: false, staging: None, done: None, deadline });
-        let Self { incarnation, applied, .. } = *self;
-        self.send(&ToCloud::Hello { incarnation, applied, session, numbered: self.outbox.numbered() });
+        self.link = Some(Link { session, welcomed: false, staging: None, done: None, deadline });
+        let Self { incarnation, applied, receipt, sent, .. } = *self;
+        let epoch = epoch::get(ks);
+        self.send(&ToCloud::Hello(Hello { incarnation, applied, session, receipt, sent, epoch }));
     }
 
     fn send(&mut self, message: &ToCloud) {
@@ -195,14 +211,48 @@ impl Replica {
     }
 
     fn send_up(&mut self, ks: &Keyspace, now: Now) {
-        let Some(link) = &mut self.link else { return };
-        if link.heard && !self.outbox.has_unacked() {
+        let Some(link) = self.link.as_mut().filter(|link| link.welcomed) else { return };
+        if !self.outbox.has_unacked() {
             link.deadline = now.mono + STALL;
         }
         let session = link.session;
         while let Some(message) = self.outbox.next_message(session, ks) {
+            if let ToCloud::Up { lane, entries, .. } = &message
+                && let Some(last) = entries.last()
+            {
+                let sent = &mut self.sent[*lane as usize];
+                *sent = last.seq.max(*sent);
+            }
             self.send(&message);
         }
+    }
+
+    /// What hello is answered with. All else is of a session whose welcome got lost.
+    fn handle_answer(&mut self, message: &ToEdge, ks: &mut Keyspace, now: Now) {
+        if let ToEdge::Welcome { receipt, epoch, .. } = message {
+            self.handle_welcome(*receipt, *epoch, ks);
+        } else if let ToEdge::Renew { .. } = message {
+            self.renew(ks, now);
+        }
+    }
+
+    fn handle_welcome(&mut self, receipt: Receipt, epoch: u64, ks: &mut Keyspace) {
+        let followed = epoch::get(ks);
+        if epoch < followed {
+            self.link = None;
+            return self.outputs.push_back(ReplicaOutput::Outdated { epoch, followed });
+        }
+        epoch::set(ks, epoch);
+        self.keep_receipt(receipt, ks);
+        self.outbox.rewind();
+        if let Some(link) = &mut self.link {
+            link.welcomed = true;
+        }
+    }
+
+    fn keep_receipt(&mut self, receipt: Receipt, ks: &mut Keyspace) {
+        self.receipt = receipt;
+        ks.put(Key::literal(RECEIPT), encode(&receipt));
     }
 
     fn handle_message(&mut self, message: ToEdge, ks: &mut Keyspace, now: Now) -> Result<(), Misbehaviour> {
@@ -218,19 +268,17 @@ impl Replica {
                 self.outbox.handle_nack(lane);
                 Ok(())
             }
-            ToEdge::Renew { .. } => {
-                self.renew(ks, now);
-                Ok(())
-            }
+            // Repeated.
+            ToEdge::Welcome { .. } | ToEdge::Renew { .. } => Ok(()),
         }
     }
 
-    /// This disk is an old copy of itself: what is numbered from here on must not be taken for what was.
+    /// The cloud knows another disk by our incarnation: what we number must not be taken for what that one did.
     fn renew(&mut self, ks: &mut Keyspace, now: Now) {
         self.incarnation = Incarnation(self.jitter.next_u64());
         ks.put(Key::literal(INCARNATION), encode(&self.incarnation));
-        self.say_hello(now);
-        self.outbox.rewind();
+        self.keep_receipt(Receipt::NONE, ks);
+        self.say_hello(ks, now);
     }
 
     fn handle_part(&mut self, part: Part, ks: &mut Keyspace) -> Result<(), Misbehaviour> {

@@ -2,14 +2,16 @@
 //!
 //! ```text
 //! edge                                  cloud
-//!  | Hello{incarnation, applied} ------> |   where I stand; begins a session
+//!  | Hello{incarnation, applied, ..} --> |   who I am and where I stand; begins a session
+//!  | <--------- Welcome{receipt, epoch}  |   you are; show this receipt next time
 //!  | <---------------------- Part.. Part |   a batch: takes the edge from one position to the next
 //!  | Ack{batch, part} -----------------> |   opens the window
 //!  | Nack{batch, applied} -------------> |   a gap: stream again from here
 //!  | Up{lane, after, entries} ---------> |   what waits in the outbox
 //!  | <------------------ UpAck{lane, seq}|   stored: drop it
 //!  | <----------------- UpNack{lane, seq}|   a gap: send again from the first
-//!  | <----------------------------- Renew|   your disk went back in time: take a new incarnation
+//!  | <---------------------------- Renew |   instead of Welcome: this disk is not the one that I know
+//!  |                                     |   under its incarnation; take a new one and say hello again
 //! ```
 //! Outputs are held until they are durable, so words of an earlier session may arrive on a new link, even from before a
 //! disk was wiped: each names its session, and those of another are ignored.
@@ -35,23 +37,46 @@ pub struct Position {
     pub revision: Revision,
 }
 
+/// Drawn by the cloud for each [`ToEdge::Welcome`] and shown by the edge in its next hello: of two disks that once were
+/// one (an old copy, a clone), only the one welcomed last can show it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Receipt(#[n(0)] pub u64);
+
+impl Receipt {
+    /// Of an incarnation that was never welcomed.
+    pub const NONE: Self = Self(0);
+}
+
+/// The first word on a link.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Hello {
+    /// Which life of the edge's disk.
+    #[n(0)]
+    pub incarnation: Incarnation,
+    /// The state of the cloud that the copy equals.
+    #[n(1)]
+    pub applied: Position,
+    /// Drawn by the edge for each hello.
+    #[n(2)]
+    pub session: u32,
+    /// Of the last welcome that the disk holds.
+    #[n(3)]
+    pub receipt: Receipt,
+    /// By lane, the last entry that may have been sent: numbered before this run began, or sent in it. A cloud that
+    /// has stored more heard it from another disk: the receipt alone does not tell when a copy was made within a session.
+    #[n(4)]
+    pub sent: [u64; 3],
+    /// The highest epoch followed.
+    #[n(5)]
+    pub epoch: u64,
+}
+
 /// Edge to cloud.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum ToCloud {
-    /// The first word on a link.
     #[n(0)]
-    Hello {
-        #[n(0)]
-        incarnation: Incarnation,
-        #[n(1)]
-        applied: Position,
-        /// Drawn by the edge for each hello.
-        #[n(2)]
-        session: u32,
-        /// The last number given to an entry, by lane.
-        #[n(3)]
-        numbered: [u64; 3],
-    },
+    Hello(#[n(0)] Hello),
     /// The part, and all before it, has arrived; the last part of a batch: is applied.
     #[n(1)]
     Ack {
@@ -89,7 +114,7 @@ pub enum ToCloud {
 impl ToCloud {
     pub(crate) fn session(&self) -> u32 {
         match self {
-            Self::Hello { session, .. }
+            Self::Hello(Hello { session, .. })
             | Self::Ack { session, .. }
             | Self::Nack { session, .. }
             | Self::Up { session, .. } => *session,
@@ -120,11 +145,22 @@ pub enum ToEdge {
         #[n(2)]
         session: u32,
     },
-    /// Answers a hello whose numbers lie before what is stored: the disk is an old copy, and would use them twice.
+    /// Answers a hello of a disk that would use numbers twice, since it is an old copy or a clone.
     #[n(3)]
     Renew {
         #[n(0)]
         session: u32,
+    },
+    /// Answers all other hellos. The edge heeds nothing before it and sends none of its entries.
+    #[n(4)]
+    Welcome {
+        #[n(0)]
+        session: u32,
+        #[n(1)]
+        receipt: Receipt,
+        /// The cloud's.
+        #[n(2)]
+        epoch: u64,
     },
 }
 
@@ -134,7 +170,8 @@ impl ToEdge {
             Self::Part(Part { session, .. })
             | Self::UpAck { session, .. }
             | Self::UpNack { session, .. }
-            | Self::Renew { session } => *session,
+            | Self::Renew { session }
+            | Self::Welcome { session, .. } => *session,
         }
     }
 }
@@ -297,13 +334,17 @@ mod tests {
     fn the_format_is_pinned() {
         let hex = |bytes: Bytes| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
         let at = |term, revision| Position { term, revision: Revision(revision) };
-        let hello = ToCloud::Hello {
+        let hello = ToCloud::Hello(Hello {
             incarnation: Incarnation(7),
             applied: at(1, 9),
             session: 3,
-            numbered: [0, 2, 0],
-        };
-        assert_eq!(hex(encode(&hello)), "820084078201090383000200");
+            receipt: Receipt(5),
+            sent: [0, 2, 0],
+            epoch: 1,
+        });
+        assert_eq!(hex(encode(&hello)), "820081860782010903058300020001");
+        let welcome = ToEdge::Welcome { session: 3, receipt: Receipt(5), epoch: 1 };
+        assert_eq!(hex(encode(&welcome)), "820483030501");
         let part = ToEdge::Part(Part {
             batch: 1,
             part: 0,

@@ -15,14 +15,14 @@ const PREFIX: &str = "/sync/term/";
 /// Terms remembered; an edge that slept through more restarts than that gets a snapshot.
 const MAX_TERMS: usize = 256;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Term {
     begins: Revision,
     id: u64,
 }
 
 /// All terms known, the present one last.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Terms(Vec<Term>);
 
 impl Terms {

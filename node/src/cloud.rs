@@ -18,7 +18,7 @@ use controller::join::{CsrError, JoinReply, RefusalCode, Signed};
 use controller::{CloudSubnets, Cluster, lease, nodes, route};
 use device_twin::cloud::Output as FromTwins;
 use device_twin::{CloudTwins, Publish};
-use metadata::{Feed, FeedOutput, Key, Keyspace};
+use metadata::{Cause, Feed, FeedOutput, Key, Keyspace};
 
 use crate::admin::{AdminError, AdminRequest};
 use crate::interest::Interest;
@@ -273,11 +273,19 @@ impl Cloud {
             FeedOutput::Up { edge, incarnation, entry } => {
                 self.twins.handle_up(&edge, incarnation, &entry.key, &entry.payload, &mut self.keyspace, now);
             }
-            FeedOutput::NewIncarnation { edge, .. } => {
-                self.note(format!(
-                    "edge/{edge} has a new store: wiped, replaced or cloned; it is sent everything"
-                ));
-            }
+            FeedOutput::NewIncarnation { edge, cause, .. } => self.note(match cause {
+                Cause::NewDisk => {
+                    format!("edge/{edge} has a new store, first seen, wiped or replaced; it is sent everything")
+                }
+                Cause::Renewed => format!(
+                    "edge/{edge} runs on another store than the one heard last, an old copy or a clone: it goes on as a \
+                     new one and is sent everything"
+                ),
+                Cause::Returned => format!(
+                    "two machines take turns as edge/{edge}: stop one, or join it under another name; it is sent \
+                     everything"
+                ),
+            }),
             FeedOutput::Gap { edge, class, from, to, .. } => {
                 let what = if class == Class::Telemetry { "samples" } else { "events" };
                 self.note(format!("edge/{edge} had no room for its {what} {from} to {to}: they are lost"));
@@ -288,6 +296,15 @@ impl Cloud {
             FeedOutput::Misbehaved { edge, what } => {
                 if let Some(link) = self.bus.link_of(&NodeId::edge(edge)) {
                     self.close(link, &format!("the peer {what}"));
+                }
+            }
+            FeedOutput::Superseded { edge, epoch } => {
+                self.note(format!(
+                    "another cloud, restored from a backup of this one, has taken over (edge/{edge} followed it at \
+                     epoch {epoch}): stop this one"
+                ));
+                if let Some(link) = self.bus.link_of(&NodeId::edge(edge)) {
+                    self.close(link, "another cloud has taken over from this one");
                 }
             }
         }

@@ -169,7 +169,7 @@ impl Edge {
             Channel::Metadata if self.bus.link_of(&self.cloud) == Some(link) => {
                 self.replica.handle_frame(&frame.payload, &mut self.keyspace, now);
                 if self.replica.incarnation() != self.twins.incarnation() {
-                    self.note("the store is an old copy: it goes on under a new incarnation");
+                    self.note("the cloud does not know this store (an old copy or a clone, or the cloud was restored): it goes on as a new one");
                     self.twins.handle_resynced(self.replica.incarnation(), &mut self.keyspace, now);
                 }
             }
@@ -273,6 +273,15 @@ impl Edge {
             ReplicaOutput::Misbehaved(why) => {
                 if let Some(link) = self.bus.link_of(&self.cloud) {
                     self.close(link, &format!("the cloud {why}"));
+                }
+            }
+            ReplicaOutput::Outdated { epoch, followed } => {
+                self.note(&format!(
+                    "the cloud is at epoch {epoch}, and this edge has followed another, restored from its backup, at \
+                     epoch {followed}: not followed"
+                ));
+                if let Some(link) = self.bus.link_of(&self.cloud) {
+                    self.close(link, "an outdated cloud");
                 }
             }
         }

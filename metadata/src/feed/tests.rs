@@ -23,8 +23,9 @@ fn cloud() -> (Keyspace, Feed) {
     (ks, feed)
 }
 
-fn hello(applied: Position) -> ToCloud {
-    ToCloud::Hello { incarnation: Incarnation(1), applied, session: 9, numbered: [0; 3] }
+/// In session 9, of the first incarnation.
+fn hello(applied: Position, receipt: Receipt) -> Hello {
+    Hello { incarnation: Incarnation(1), applied, session: 9, receipt, sent: [0; 3], epoch: 1 }
 }
 
 fn position(revision: u64) -> Position {
@@ -51,18 +52,23 @@ fn hear(feed: &mut Feed, ks: &mut Keyspace, edge: &Name, message: &ToCloud) {
     feed.handle_frame(edge, &encode(message), ks, now(1));
 }
 
-/// An edge that is up and has the snapshot.
-fn join(feed: &mut Feed, ks: &mut Keyspace, edge: &Name) {
+/// An edge that is up and has the snapshot; returns its receipt.
+fn join(feed: &mut Feed, ks: &mut Keyspace, edge: &Name) -> Receipt {
     feed.handle_edge_up(edge, now(0));
-    hear(feed, ks, edge, &hello(Position::default()));
-    let last = outputs(feed).into_iter().rev().find_map(|output| {
+    hear(feed, ks, edge, &ToCloud::Hello(hello(Position::default(), Receipt::NONE)));
+    let said = outputs(feed).into_iter().filter_map(|output| {
         let FeedOutput::Send { payload, .. } = output else { return None };
         minicbor::decode::<ToEdge>(&payload).ok()
     });
-    let Some(ToEdge::Part(Part { batch, part, .. })) = last else { panic!("no snapshot") };
-    hear(feed, ks, edge, &ToCloud::Ack { batch, part, session: 9 });
+    let said: Vec<ToEdge> = said.collect();
+    let [ToEdge::Welcome { receipt, epoch: 1, .. }, .., ToEdge::Part(Part { batch, part, .. })] = &said[..]
+    else {
+        panic!("no welcome and snapshot: {said:?}")
+    };
+    hear(feed, ks, edge, &ToCloud::Ack { batch: *batch, part: *part, session: 9 });
     ks.seal();
     feed.handle_commit(ks, now(1));
+    *receipt
 }
 
 #[test]
@@ -210,46 +216,78 @@ fn another_disk_is_announced_and_not_believed() {
     join(&mut feed, &mut ks, &edge);
     outputs(&mut feed);
     let applied = position(ks.revision().0);
-    let other = ToCloud::Hello { incarnation: Incarnation(2), applied, session: 10, numbered: [0; 3] };
-    hear(&mut feed, &mut ks, &edge, &other);
-    let announced =
-        FeedOutput::NewIncarnation { edge: edge.clone(), was: Some(Incarnation(1)), is: Incarnation(2) };
-    assert_eq!(feed.poll_output(), Some(announced));
-    let [ToEdge::Part(part)] = &sent(&mut feed, &edge)[..] else { panic!("not one part") };
+    let other = Hello { incarnation: Incarnation(2), session: 10, ..hello(applied, Receipt::NONE) };
+    hear(&mut feed, &mut ks, &edge, &ToCloud::Hello(other));
+    assert_eq!(feed.poll_output(), Some(announced(&edge, 1, 2, Cause::NewDisk)));
+    let [ToEdge::Welcome { .. }, ToEdge::Part(part)] = &sent(&mut feed, &edge)[..] else { panic!("no part") };
     assert_eq!(part.base, None);
 }
 
+fn announced(edge: &Name, was: u64, is: u64, cause: Cause) -> FeedOutput {
+    let edge = edge.clone();
+    FeedOutput::NewIncarnation { edge, was: Some(Incarnation(was)), is: Incarnation(is), cause }
+}
+
 #[test]
-fn an_old_copy_of_a_disk_is_told_to_take_a_new_incarnation() {
+fn an_old_copy_of_a_disk_is_told_to_take_a_new_incarnation_and_is_no_new_disk_then() {
     let (mut ks, mut feed) = cloud();
     let edge = name("a");
-    join(&mut feed, &mut ks, &edge);
+    let receipt = join(&mut feed, &mut ks, &edge);
     let entries = vec![Entry { seq: 5, body: Body::Data { key: "k".into(), payload: "v".into() } }];
     hear(&mut feed, &mut ks, &edge, &ToCloud::Up { lane: Lane::Event, after: None, entries, session: 9 });
     outputs(&mut feed);
     let here = position(ks.revision().0);
-    let hello = |session, numbered| ToCloud::Hello {
-        incarnation: Incarnation(1),
-        applied: here,
-        session,
-        numbered: [0, numbered, 0],
-    };
-    hear(&mut feed, &mut ks, &edge, &hello(10, 4));
+    let copy = Hello { session: 10, sent: [0, 4, 0], ..hello(here, receipt) };
+    hear(&mut feed, &mut ks, &edge, &ToCloud::Hello(copy.clone()));
     assert_eq!(sent(&mut feed, &edge), [ToEdge::Renew { session: 10 }]);
-    hear(&mut feed, &mut ks, &edge, &hello(11, 5));
-    assert!(matches!(&sent(&mut feed, &edge)[..], [ToEdge::Part(_)]));
+    let renewed = Hello { incarnation: Incarnation(2), session: 11, receipt: Receipt::NONE, ..copy };
+    hear(&mut feed, &mut ks, &edge, &ToCloud::Hello(renewed));
+    assert_eq!(feed.poll_output(), Some(announced(&edge, 1, 2, Cause::Renewed)));
+    assert!(matches!(&sent(&mut feed, &edge)[..], [ToEdge::Welcome { .. }, ToEdge::Part(_)]));
+    let original = Hello { session: 12, sent: [0, 5, 0], ..hello(here, receipt) };
+    hear(&mut feed, &mut ks, &edge, &ToCloud::Hello(original));
+    assert_eq!(feed.poll_output(), Some(announced(&edge, 2, 1, Cause::Returned)));
+    assert_eq!(feed.stats().renewals, 1);
+}
+
+#[test]
+fn a_hello_that_comes_twice_is_answered_once() {
+    let (mut ks, mut feed) = cloud();
+    let edge = name("a");
+    join(&mut feed, &mut ks, &edge);
+    outputs(&mut feed);
+    hear(&mut feed, &mut ks, &edge, &ToCloud::Hello(hello(Position::default(), Receipt::NONE)));
+    assert_eq!(outputs(&mut feed), []);
+}
+
+#[test]
+fn an_edge_that_followed_a_later_cloud_is_not_served() {
+    let (mut ks, mut feed) = cloud();
+    let edge = name("a");
+    let receipt = join(&mut feed, &mut ks, &edge);
+    outputs(&mut feed);
+    let here = position(ks.revision().0);
+    epoch::set(&mut ks, 2);
+    for (epoch, session) in [(1, 10), (2, 11)] {
+        hear(&mut feed, &mut ks, &edge, &ToCloud::Hello(Hello { session, epoch, ..hello(here, receipt) }));
+        assert!(matches!(sent(&mut feed, &edge)[0], ToEdge::Welcome { epoch: 2, .. }));
+    }
+    let later = Hello { session: 12, epoch: 3, ..hello(here, receipt) };
+    hear(&mut feed, &mut ks, &edge, &ToCloud::Hello(later));
+    assert_eq!(outputs(&mut feed), [FeedOutput::Superseded { edge: edge.clone(), epoch: 3 }]);
+    assert_eq!((feed.edges(&ks).count(), feed.poll_timeout()), (0, None));
 }
 
 #[test]
 fn an_edge_in_step_gets_a_bookmark_for_its_hello() {
     let (mut ks, mut feed) = cloud();
     let edge = name("a");
-    join(&mut feed, &mut ks, &edge);
+    let receipt = join(&mut feed, &mut ks, &edge);
     outputs(&mut feed);
     let here = position(ks.revision().0);
     feed.handle_edge_up(&edge, now(3));
-    hear(&mut feed, &mut ks, &edge, &hello(here));
-    let [ToEdge::Part(part)] = &sent(&mut feed, &edge)[..] else { panic!("not one part") };
+    hear(&mut feed, &mut ks, &edge, &ToCloud::Hello(hello(here, receipt)));
+    let [ToEdge::Welcome { .. }, ToEdge::Part(part)] = &sent(&mut feed, &edge)[..] else { panic!("no part") };
     assert_eq!((part.base, part.end, part.puts.len()), (Some(here), Some(here), 0));
 }
 

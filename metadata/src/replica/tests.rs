@@ -13,8 +13,11 @@ fn key(text: &str) -> Key {
 }
 
 fn at(revision: u64) -> Position {
-    Position { term: 5, revision: Revision(revision) }
+    let term = if revision == 0 { 0 } else { 5 };
+    Position { term, revision: Revision(revision) }
 }
+
+const RECEIPT: Receipt = Receipt(77);
 
 struct Edge {
     ks: Keyspace,
@@ -24,16 +27,38 @@ struct Edge {
 
 impl Edge {
     /// An edge that said hello.
-    fn linked() -> Self {
+    fn greeting() -> Self {
         let mut ks = Keyspace::new();
         let replica = Replica::load(&mut ks, 1);
         let mut edge = Self { ks, replica, session: 0 };
         edge.replica.handle_link_up(&edge.ks, now(0));
-        edge.session = match edge.said().as_slice() {
-            [ToCloud::Hello { session, .. }] => *session,
-            other => panic!("no hello but {other:?}"),
-        };
+        edge.hello();
         edge
+    }
+
+    /// An edge that is welcome.
+    fn linked() -> Self {
+        let mut edge = Self::greeting();
+        assert_eq!(edge.welcome(RECEIPT, 1), []);
+        edge
+    }
+
+    /// The hello that it just said, and nothing else.
+    fn hello(&mut self) -> Hello {
+        let said = self.said();
+        let [ToCloud::Hello(hello)] = &said[..] else { panic!("no hello but {said:?}") };
+        self.session = hello.session;
+        hello.clone()
+    }
+
+    fn welcome(&mut self, receipt: Receipt, epoch: u64) -> Vec<ReplicaOutput> {
+        let session = self.session;
+        self.hear_bytes(&encode(&ToEdge::Welcome { session, receipt, epoch }))
+    }
+
+    fn relink(&mut self) -> Hello {
+        self.replica.handle_link_up(&self.ks, now(2));
+        self.hello()
     }
 
     fn part(&self, batch: u32, part: u32, base: Option<Position>, end: Option<Position>) -> Part {
@@ -174,14 +199,66 @@ fn a_name_that_is_no_key_ends_the_link_and_nothing_of_it_is_applied() {
 
 #[test]
 fn hello_is_said_again_until_it_is_answered() {
-    let mut edge = Edge::linked();
+    let mut edge = Edge::greeting();
     assert_eq!(edge.replica.poll_timeout().unwrap().0, now(30).mono);
     edge.replica.handle_timeout(&edge.ks, now(30));
-    let [ToCloud::Hello { session, .. }] = edge.said()[..] else { panic!("no hello") };
-    assert_ne!(session, edge.session);
-    edge.session = session;
-    edge.hear(edge.part(0, 0, None, Some(at(1))));
+    let stale = edge.session;
+    assert_ne!(edge.hello().session, stale);
+    assert_eq!(edge.hear(edge.part(0, 0, None, Some(at(1)))), [], "its welcome got lost");
+    assert_eq!((edge.replica.applied(), edge.replica.poll_timeout().unwrap().0), (at(0), now(60).mono));
+    edge.welcome(RECEIPT, 1);
     assert_eq!(edge.replica.poll_timeout(), None);
+}
+
+#[test]
+fn entries_are_sent_when_the_edge_is_welcome_and_with_the_receipt_on_its_disk() {
+    let mut edge = Edge::greeting();
+    edge.replica.push(Class::Event, "a", "1".into(), &mut edge.ks, now(0)).unwrap();
+    assert_eq!(edge.said(), []);
+    let outputs = edge.welcome(RECEIPT, 1);
+    assert!(matches!(&outputs[..], [ReplicaOutput::Send { .. }]));
+    assert_eq!(Replica::load(&mut edge.ks.clone(), 2).receipt, RECEIPT);
+    edge.replica.push(Class::Event, "a", "2".into(), &mut edge.ks, now(0)).unwrap();
+    edge.said();
+    edge.replica.handle_link_down();
+    edge.replica.push(Class::Event, "a", "3".into(), &mut edge.ks, now(0)).unwrap();
+    let hello = edge.relink();
+    assert_eq!((hello.receipt, hello.sent), (RECEIPT, [0, 2, 0]), "the third was not sent");
+}
+
+#[test]
+fn what_was_numbered_before_a_start_may_have_been_sent() {
+    let mut edge = Edge::greeting();
+    edge.replica.push(Class::Event, "a", "1".into(), &mut edge.ks, now(0)).unwrap();
+    edge.replica = Replica::load(&mut edge.ks, 2);
+    edge.replica.push(Class::Event, "a", "2".into(), &mut edge.ks, now(0)).unwrap();
+    assert_eq!(edge.relink().sent, [0, 1, 0]);
+}
+
+#[test]
+fn a_disk_that_must_renew_takes_another_incarnation_and_shows_no_receipt() {
+    let mut edge = Edge::linked();
+    let before = edge.relink();
+    edge.hear_bytes(&encode(&ToEdge::Renew { session: before.session.wrapping_add(1) }));
+    assert_eq!(edge.replica.incarnation(), before.incarnation);
+    edge.replica.handle_frame(&encode(&ToEdge::Renew { session: before.session }), &mut edge.ks, now(2));
+    let after = edge.hello();
+    assert_ne!((after.incarnation, after.session), (before.incarnation, before.session));
+    assert_eq!((before.receipt, after.receipt), (RECEIPT, Receipt::NONE));
+    let loaded = Replica::load(&mut edge.ks, 3);
+    assert_eq!((loaded.incarnation, loaded.receipt), (after.incarnation, Receipt::NONE));
+}
+
+#[test]
+fn a_cloud_of_a_lower_epoch_than_was_followed_is_refused() {
+    let mut edge = Edge::greeting();
+    edge.welcome(RECEIPT, 3);
+    assert_eq!(edge.relink().epoch, 3);
+    assert_eq!(edge.welcome(Receipt(78), 2), [ReplicaOutput::Outdated { epoch: 2, followed: 3 }]);
+    assert_eq!(edge.hear(edge.part(0, 0, None, Some(at(1)))), []);
+    assert_eq!((edge.relink().receipt, edge.replica.applied()), (RECEIPT, at(0)));
+    assert_eq!(edge.welcome(Receipt(78), 4), []);
+    assert_eq!(edge.relink().epoch, 4);
 }
 
 #[test]

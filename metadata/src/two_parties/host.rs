@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use crate::{Keyspace, MemoryStore, Store};
 use bytes::Bytes;
 
+#[derive(Clone)]
 pub(super) struct Host<C, O> {
     pub(super) core: C,
     pub(super) ks: Keyspace,
@@ -35,6 +36,11 @@ impl<C, O> Host<C, O> {
     /// The disk catches up; what waited for it may be spoken.
     pub(super) fn sync(&mut self) -> Vec<O> {
         self.store.sync();
+        self.held.drain(..).collect()
+    }
+
+    /// Speaks though the disk has not caught up, and never will.
+    pub(super) fn release(&mut self) -> Vec<O> {
         self.held.drain(..).collect()
     }
 

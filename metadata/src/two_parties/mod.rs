@@ -1,6 +1,7 @@
 //! Cloud and edges joined by links that break, on disks that lose what was not synced: after all faults end, both
 //! sides agree.
 
+mod check;
 mod host;
 mod world;
 
@@ -20,12 +21,15 @@ struct Faults {
     losses: u64,
     /// Time passes while frames wait.
     waits: u64,
+    /// Edges put back to a copy, memory and all or the disk alone; machines that take turns under one name; disks
+    /// that die under a process that goes on.
+    copies: u64,
     /// The largest value written at the cloud, in bytes.
     size: u64,
 }
 
 /// Nothing fails, and time stands still while frames are under way.
-const CALM: Faults = Faults { cuts: 0, crashes: 0, wipes: 0, losses: 0, waits: 0, size: 64 };
+const CALM: Faults = Faults { cuts: 0, crashes: 0, wipes: 0, losses: 0, waits: 0, copies: 0, size: 64 };
 
 fn run(seed: u64, steps: u64, faults: Faults) -> World {
     let mut world = World::new(seed, 3);
@@ -40,8 +44,29 @@ fn run(seed: u64, steps: u64, faults: Faults) -> World {
 /// One event, drawn by weight.
 fn step(world: &mut World, faults: Faults) {
     let at = world.below(3) as usize;
-    let Faults { cuts, crashes, wipes, losses, waits, size } = faults;
-    let weights = [8, 4, 4, 4, 30, 30, 12, 12, 20, 1, waits, cuts, crashes, crashes, wipes, losses];
+    let Faults { cuts, crashes, wipes, losses, waits, copies, size } = faults;
+    let weights = [
+        8,
+        4,
+        4,
+        4,
+        30,
+        30,
+        12,
+        12,
+        20,
+        1,
+        waits,
+        cuts,
+        crashes,
+        crashes,
+        wipes,
+        losses,
+        copies.min(1),
+        copies,
+        copies,
+        copies,
+    ];
     let mut draw = world.below(weights.iter().sum());
     let event = weights.iter().position(|weight| {
         let hit = draw < *weight;
@@ -71,7 +96,17 @@ fn step(world: &mut World, faults: Faults) {
         12 => world.crash_edge(at),
         13 => world.crash_cloud(),
         14 => world.wipe_edge(at),
-        _ => world.lose(at),
+        15 => world.lose(at),
+        16 => world.copy_edge(at),
+        17 => {
+            let running = world.below(2) == 0;
+            world.put_back_edge(at, running);
+        }
+        18 => {
+            let running = world.below(2) == 0;
+            world.take_turns(at, running);
+        }
+        _ => world.kill_disk(at),
     }
 }
 
@@ -118,8 +153,11 @@ fn frames_lost_between_link_and_core_are_found() {
 fn wiped_disks_are_seen_and_resynced() {
     let mut seen = 0;
     for seed in 0..40 {
-        let world =
-            run(5000 + seed, 800, Faults { waits: 2, cuts: 6, crashes: 3, wipes: 3, losses: 3, size: 3_000 });
+        let world = run(
+            5000 + seed,
+            800,
+            Faults { waits: 2, cuts: 6, crashes: 3, wipes: 3, losses: 3, copies: 0, size: 3_000 },
+        );
         seen += world.incarnations;
     }
     assert!(seen > 20, "{seen} wiped disks seen");
@@ -155,16 +193,104 @@ fn an_edge_put_back_to_a_copy_of_its_disk_loses_nothing_it_says_from_then_on() {
         world.push(0, Class::Event);
         world.cloud_writes(5, 64);
         world.settle();
-        let copy = world.edges[0].host.store.clone();
+        world.copy_edge(0);
         // Past the numbers reserved on the copy.
         (0..2000).for_each(|_| world.push(0, Class::Event));
         world.settle();
-        world.put_back_edge(0, copy);
+        world.put_back_edge(0, false);
         (0..10).for_each(|_| world.push(0, Class::Event));
         world.settle();
         world.check_quiet();
         assert_eq!((world.incarnations, world.resyncs), (1, 4), "seed {seed}");
     }
+}
+
+#[test]
+fn copies_clones_and_dead_disks_lose_nothing_that_is_said_from_then_on() {
+    let mut seen = 0;
+    for seed in 0..200 {
+        let faults = Faults { waits: 2, cuts: 6, crashes: 3, losses: 3, copies: 3, ..CALM };
+        seen += run(10_000 + seed, 800, faults).incarnations;
+    }
+    assert!(seen > 100, "{seen} other disks seen");
+}
+
+/// The copy has the last receipt, and numbers on past what the original said before anybody hears of it.
+#[test]
+fn a_copy_made_within_a_session_is_found_though_it_numbered_past_the_original() {
+    for running in [false, true] {
+        let mut world = World::new(13, 1);
+        world.settle();
+        world.copy_edge(0);
+        (0..5).for_each(|_| world.push(0, Class::Event));
+        world.settle();
+        world.put_back_edge(0, running);
+        (0..2000).for_each(|_| world.push(0, Class::Event));
+        world.settle();
+        world.check_quiet();
+        assert_eq!(world.incarnations, 1);
+    }
+}
+
+#[test]
+fn two_machines_that_take_turns_under_one_name_both_are_heard() {
+    let mut world = World::new(14, 1);
+    world.push(0, Class::Event);
+    world.settle();
+    for _ in 0..10 {
+        (0..3).for_each(|_| world.push(0, Class::Event));
+        world.settle();
+        world.check_quiet();
+        world.take_turns(0, true);
+    }
+    assert_eq!(world.cloud.core.stats().renewals, 1);
+}
+
+/// A welcome is durable at the cloud first, then at the edge: wherever power is lost in between, the disk stays known.
+#[test]
+fn a_crash_while_a_receipt_is_given_costs_no_new_incarnation() {
+    for (seed, crash) in (0..60).flat_map(|seed| [(seed, false), (seed, true)]) {
+        let mut world = World::new(15_000 + seed, 1);
+        world.push(0, Class::Event);
+        world.settle();
+        for _ in 0..4 {
+            world.push(0, Class::Event);
+            world.cut(0);
+            world.connect(0);
+            for _ in 0..seed % 12 {
+                match world.below(4) {
+                    0 => world.sync_edge(0),
+                    1 => world.sync_cloud(),
+                    2 => drop(world.deliver_up(0)),
+                    _ => drop(world.deliver_down(0)),
+                }
+            }
+            if crash { world.crash_edge(0) } else { world.crash_cloud() }
+        }
+        world.settle();
+        world.check_quiet();
+        assert_eq!((world.incarnations, world.cloud.core.stats().renewals), (0, 0), "seed {seed}");
+    }
+}
+
+#[test]
+fn an_outlived_cloud_is_not_followed_any_more() {
+    let mut world = World::new(16, 2);
+    world.cloud_writes(20, 64);
+    world.settle();
+    let old = world.cloud.store.clone();
+    world.start_cloud(old.clone());
+    crate::epoch::set(&mut world.cloud.ks, 2);
+    world.cloud_writes(5, 64);
+    world.settle();
+    world.check_quiet();
+    let followed: Vec<_> = world.edges.iter().map(|edge| edge.host.core.applied()).collect();
+    world.start_cloud(old);
+    world.cloud_writes(50, 64);
+    world.settle();
+    assert_eq!(world.superseded, 2);
+    let now: Vec<_> = world.edges.iter().map(|edge| edge.host.core.applied()).collect();
+    assert_eq!(now, followed);
 }
 
 #[test]
@@ -185,7 +311,7 @@ fn what_is_meant_for_one_edge_goes_before_what_is_meant_for_all() {
 
 #[test]
 fn the_same_seed_makes_the_same_history() {
-    let faults = Faults { waits: 2, cuts: 6, crashes: 3, wipes: 1, losses: 5, size: 2_000 };
+    let faults = Faults { waits: 2, cuts: 6, crashes: 3, wipes: 1, losses: 5, copies: 1, size: 2_000 };
     let (one, two) = (run(7, 1500, faults), run(7, 1500, faults));
     let rows = |world: &World| world.cloud.ks.rows().collect::<Vec<_>>();
     assert_eq!(rows(&one), rows(&two));

@@ -1,6 +1,6 @@
 //! One cloud, some edges, and an oracle that looks after every event.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::{Feed, FeedOutput, Key, MemoryStore, Position, PushError, Replica, ReplicaOutput, Revision};
@@ -13,19 +13,33 @@ use super::host::{Host, Link};
 
 /// One entry that an edge accepted, and the edge's revision that holds it.
 #[derive(Debug, Clone)]
-struct Pushed {
+pub(super) struct Pushed {
     revision: Revision,
-    class: Class,
-    key: String,
-    payload: Bytes,
+    pub(super) class: Class,
+    pub(super) key: String,
+    pub(super) payload: Bytes,
+}
+
+/// A machine as it was: its memory, its disk, and what it had accepted.
+#[derive(Clone)]
+pub(super) struct Machine {
+    host: Host<Replica, ReplicaOutput>,
+    pushed: Vec<Pushed>,
 }
 
 pub(super) struct Edge {
     pub(super) name: Name,
     pub(super) host: Host<Replica, ReplicaOutput>,
     link: Option<Link>,
-    pushed: Vec<Pushed>,
+    pub(super) pushed: Vec<Pushed>,
     applied: Position,
+    /// The disk takes nothing more; the process goes on without.
+    dead_disk: bool,
+    copy: Option<Machine>,
+    /// Another machine under the same name; one of them runs at a time.
+    twin: Option<Machine>,
+    /// More than one disk was this edge's since it was last wiped.
+    pub(super) branched: bool,
 }
 
 pub(super) struct World {
@@ -41,6 +55,8 @@ pub(super) struct World {
     history: BTreeMap<(u64, Revision), BTreeMap<Name, BTreeMap<String, Bytes>>>,
     pub(super) resyncs: u64,
     pub(super) incarnations: u64,
+    /// How often the cloud refused an edge that had followed a later one.
+    pub(super) superseded: u64,
 }
 
 fn seeded(rng: &mut Jitter) -> u64 {
@@ -69,8 +85,9 @@ impl World {
         let edges = names.map(|name| Edge::new(name, MemoryStore::default(), seeded(&mut rng))).collect();
         let now = Now { mono: Mono(1), wall: UnixMillis(0) };
         let history = BTreeMap::new();
+        let (counter, resyncs, incarnations, superseded) = (0, 0, 0, 0);
         let mut world =
-            Self { seed, cloud, edges, now, rng, counter: 0, term, history, resyncs: 0, incarnations: 0 };
+            Self { seed, cloud, edges, now, rng, counter, term, history, resyncs, incarnations, superseded };
         world.remember();
         world
     }
@@ -137,6 +154,13 @@ impl World {
             FeedOutput::NewIncarnation { was, .. } => self.incarnations += u64::from(was.is_some()),
             FeedOutput::Misbehaved { edge, what } => panic!("{edge}: {what}"),
             FeedOutput::Oversized { edge, key } => panic!("{edge}: {key} is oversized"),
+            FeedOutput::Superseded { edge, epoch } => {
+                assert!(epoch > crate::epoch::get(&self.cloud.ks));
+                self.superseded += 1;
+                let at = self.edges.iter().position(|e| e.name == edge).unwrap();
+                self.edges[at].link = None;
+                self.edges[at].host.core.handle_link_down();
+            }
             send @ FeedOutput::Send { .. } => self.cloud.hold(send),
         }
     }
@@ -178,6 +202,7 @@ impl World {
         while let Some(output) = edge.host.core.poll_output() {
             match output {
                 ReplicaOutput::Misbehaved(what) => panic!("the cloud: {what}"),
+                outdated @ ReplicaOutput::Outdated { .. } => panic!("the cloud went on: {outdated:?}"),
                 ReplicaOutput::Resynced => self.resyncs += 1,
                 ReplicaOutput::Changed(keys) => assert!(!keys.is_empty()),
                 send @ ReplicaOutput::Send { .. } => edge.host.hold(send),
@@ -197,7 +222,8 @@ impl World {
 
     pub(super) fn sync_edge(&mut self, at: usize) {
         let edge = &mut self.edges[at];
-        for output in edge.host.sync() {
+        let said = if edge.dead_disk { edge.host.release() } else { edge.host.sync() };
+        for output in said {
             if let (ReplicaOutput::Send { payload, .. }, Some(link)) = (output, &mut edge.link) {
                 assert!(payload.len() < bus::frame::MAX_FRAME_LEN);
                 link.up.push_back(payload);
@@ -257,7 +283,8 @@ impl World {
     }
 
     pub(super) fn crash_edge(&mut self, at: usize) {
-        let landed = self.below(self.edges[at].host.store.unsynced() as u64 + 1) as usize;
+        let unsynced = self.edges[at].host.store.unsynced() as u64;
+        let landed = if self.edges[at].dead_disk { 0 } else { self.below(unsynced + 1) as usize };
         self.restart_edge(at, |host| host.crash(landed));
     }
 
@@ -265,12 +292,47 @@ impl World {
     pub(super) fn wipe_edge(&mut self, at: usize) {
         self.restart_edge(at, |_| MemoryStore::default());
         self.edges[at].pushed.clear();
+        self.edges[at].branched = false;
     }
 
-    /// The disk is replaced by an old copy of it.
-    pub(super) fn put_back_edge(&mut self, at: usize, copy: MemoryStore) {
-        self.restart_edge(at, |_| copy);
-        self.edges[at].pushed.clear();
+    /// From now on the process runs in memory, over a disk that stands still.
+    pub(super) fn kill_disk(&mut self, at: usize) {
+        self.edges[at].dead_disk = true;
+        self.edges[at].branched = true;
+    }
+
+    pub(super) fn copy_edge(&mut self, at: usize) {
+        let machine = self.edges[at].machine();
+        self.edges[at].copy = Some(machine);
+    }
+
+    /// The machine is replaced by the copy made of it; with `running` in the middle of what it did, memory and all.
+    pub(super) fn put_back_edge(&mut self, at: usize, running: bool) {
+        if let Some(copy) = self.edges[at].copy.clone() {
+            self.replace_edge(at, copy, running);
+        }
+    }
+
+    /// Another machine, once a copy of this one, takes over its name.
+    pub(super) fn take_turns(&mut self, at: usize, running: bool) {
+        let present = self.edges[at].machine();
+        let twin = self.edges[at].twin.replace(present.clone()).unwrap_or(present);
+        self.replace_edge(at, twin, running);
+    }
+
+    fn replace_edge(&mut self, at: usize, by: Machine, running: bool) {
+        self.cut(at);
+        let Machine { host, pushed } = by;
+        let edge = &mut self.edges[at];
+        edge.pushed = pushed;
+        edge.branched = true;
+        edge.dead_disk = false;
+        edge.applied = host.core.applied();
+        edge.host = host;
+        match running {
+            true => edge.host.core.handle_link_down(),
+            false => self.crash_edge(at),
+        }
     }
 
     fn restart_edge(&mut self, at: usize, disk: impl FnOnce(Host<Replica, ReplicaOutput>) -> MemoryStore) {
@@ -280,6 +342,7 @@ impl World {
         let mut edge = Edge::new(old.name, disk(old.host), seed);
         let landed = edge.host.ks.revision();
         edge.pushed = old.pushed.into_iter().filter(|pushed| pushed.revision <= landed).collect();
+        (edge.copy, edge.twin, edge.branched) = (old.copy, old.twin, old.branched);
         self.edges.insert(at, edge);
     }
 
@@ -349,77 +412,19 @@ impl World {
                 .iter()
                 .any(|e| e.link.as_ref().is_some_and(|l| !l.up.is_empty() || !l.down.is_empty()))
     }
-
-    /// What must hold when all is quiet.
-    pub(super) fn check_quiet(&self) {
-        for edge in &self.edges {
-            assert_eq!(edge.copy(), self.view(&edge.name), "{}", edge.name);
-            self.check_deliveries(edge);
-        }
-        assert!(self.cloud.core.edges(&self.cloud.ks).all(|(_, in_step)| in_step));
-    }
-
-    fn view(&self, edge: &Name) -> BTreeMap<String, Bytes> {
-        let mut view = BTreeMap::new();
-        for scope in ["/all/".to_owned(), format!("/e/{edge}/")] {
-            view.extend(
-                self.cloud.ks.range(&scope).map(|(k, v)| (k.as_str()[scope.len()..].to_owned(), v.clone())),
-            );
-        }
-        view
-    }
-
-    fn check_deliveries(&self, edge: &Edge) {
-        assert_eq!(edge.host.core.outbox_len(), 0, "{}: the outbox is empty", edge.name);
-        for class in [Class::State, Class::Event, Class::Telemetry] {
-            let (delivered, gaps) = self.delivered(edge, class);
-            let pushed: Vec<&Pushed> = edge.pushed.iter().filter(|p| p.class == class).collect();
-            let texts: Vec<String> = pushed.iter().map(|p| p.text()).collect();
-            match class {
-                Class::State => assert_eq!(latest(&delivered), latest(&texts), "{}", edge.name),
-                Class::Event => assert_eq!(delivered, texts, "{}", edge.name),
-                Class::Telemetry | Class::Control | Class::Command | Class::Bulk => {
-                    let known: BTreeSet<&String> = texts.iter().collect();
-                    assert!(delivered.iter().all(|text| known.contains(text)));
-                    assert_eq!(delivered.len() as u64 + gaps, texts.len() as u64, "{}", edge.name);
-                }
-            }
-        }
-    }
-
-    /// What the cloud has of an edge's present incarnation, in order, and how many the gaps name.
-    fn delivered(&self, edge: &Edge, class: Class) -> (Vec<String>, u64) {
-        let incarnation = edge.host.core.incarnation();
-        let prefix = format!("/c/up/{}/{incarnation:?}/{}/", edge.name, class as u8);
-        let (mut texts, mut gaps) = (Vec::new(), 0);
-        for (record, value) in self.cloud.ks.range(&prefix) {
-            let text = String::from_utf8(value.to_vec()).unwrap();
-            let to: u64 = record.as_str()[prefix.len()..].parse().unwrap();
-            match text.strip_prefix("gap ") {
-                Some(from) => gaps += to + 1 - from.parse::<u64>().unwrap(),
-                None => texts.push(text),
-            }
-        }
-        (texts, gaps)
-    }
-}
-
-impl Pushed {
-    fn text(&self) -> String {
-        format!("{} {}", self.key, String::from_utf8_lossy(&self.payload))
-    }
-}
-
-/// The last text of each key.
-fn latest(texts: &[String]) -> BTreeMap<&str, &str> {
-    texts.iter().filter_map(|text| text.split_once(' ')).collect()
 }
 
 impl Edge {
     fn new(name: Name, disk: MemoryStore, seed: u64) -> Self {
         let host = Host::start(disk, |ks| Replica::load(ks, seed));
         let applied = host.core.applied();
-        Self { name, host, link: None, pushed: Vec::new(), applied }
+        let (copy, twin) = (None, None);
+        let pushed = Vec::new();
+        Self { name, host, link: None, pushed, applied, dead_disk: false, copy, twin, branched: false }
+    }
+
+    fn machine(&self) -> Machine {
+        Machine { host: self.host.clone(), pushed: self.pushed.clone() }
     }
 
     pub(super) fn copy(&self) -> BTreeMap<String, Bytes> {

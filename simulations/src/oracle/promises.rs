@@ -9,7 +9,7 @@ use bus::twin::{DesiredVersion, Incarnation, ReportedVersion};
 use bus::{Channel, Frame};
 use device_twin::PropertyId;
 use metadata::Position;
-use metadata::sync::{Body, Part, ToCloud, ToEdge};
+use metadata::sync::{Body, Hello, Part, ToCloud, ToEdge};
 
 use super::{Oracle, versions};
 use crate::disk::Image;
@@ -18,8 +18,9 @@ use crate::manifests;
 
 const INVARIANT: &str = "nothing is said before it is durable";
 
-/// `/sync/in/<edge>` as the cloud keeps it: lives of the edge's disk, with the last entry stored of each lane.
-type Inbox = Vec<(Incarnation, [u64; 3])>;
+/// `/sync/in/<edge>` as the cloud keeps it: lives of the edge's disk, with the last entry stored of each lane, and two
+/// receipts.
+type Inbox = Vec<(Incarnation, [u64; 3], u64, Option<u64>)>;
 
 /// What was said to somebody.
 #[derive(Debug, Default)]
@@ -108,7 +109,7 @@ impl Oracle {
         if let ToEdge::UpAck { lane, seq, .. } = message {
             let key = format!("/sync/in/{}", manifests::edge_name(site));
             let inbox: Inbox = durable.get(&key).and_then(|b| minicbor::decode(b).ok()).unwrap_or_default();
-            let stored = inbox.first().map_or(0, |(_, stored)| stored[lane as usize]);
+            let stored = inbox.first().map_or(0, |(_, stored, ..)| stored[lane as usize]);
             self.verdict.ask(now, INVARIANT, stored >= seq, || {
                 format!("UpAck {seq} of lane {lane:?} to edge-{site}; the disk holds up to {stored}")
             });
@@ -132,7 +133,7 @@ impl Oracle {
             let end = self.promises.ends.get(&(link, session, batch));
             let Some((_, end)) = end.copied().filter(|(last, _)| part >= *last) else { return };
             self.check_applied(site, end, durable, now);
-        } else if let ToCloud::Hello { applied, .. } = message {
+        } else if let ToCloud::Hello(Hello { applied, .. }) = message {
             self.check_applied(site, applied, durable, now);
         }
     }
