@@ -5,6 +5,7 @@ use ipnet::IpNet;
 use metadata::Keyspace;
 use thiserror::Error;
 
+use crate::endpoints;
 use crate::lan::{InvalidLan, Lan, overlap};
 use crate::lease::{self, GrantError};
 use crate::plan::Plan;
@@ -57,7 +58,8 @@ impl Cluster {
     }
 
     /// To be called at each start of the cloud, before any join: checks the plan against what was given out, takes
-    /// the cloud's own lease (the first slot, when the store is new) and sets its routes. Writes nothing if it fails.
+    /// the cloud's own lease (the first slot, when the store is new), sets its routes and tells edges where to dial.
+    /// Writes nothing if it fails.
     pub fn establish(
         &self,
         subnets: &CloudSubnets,
@@ -72,6 +74,7 @@ impl Cluster {
         let kinds = (SubnetKind::CloudVm, SubnetKind::CloudContainer);
         let routes = [lease_routes(&lease, &self.cloud_id(), kinds), own].concat();
         route::replace(&self.cloud_id(), &routes, ks)?;
+        endpoints::tell(&self.endpoints, ks);
         Ok(Lease { pool_v4: self.plan.v4(), pool_v6: self.plan.v6(), ..lease })
     }
 

@@ -26,6 +26,7 @@
 
 pub mod binding;
 pub mod cluster;
+pub mod endpoints;
 pub mod join;
 pub mod lan;
 pub mod lease;

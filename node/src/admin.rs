@@ -2,9 +2,10 @@
 
 use bus::twin::DeviceId;
 pub(crate) use bus::with_causes as describe;
-use bus::{Name, Value};
+use bus::{Identity, Name, Value};
 use device_twin::TwinView;
 use ipnet::IpNet;
+use metadata::{Revision, Row};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -39,6 +40,16 @@ impl AdminRequest {
             }
         }
     }
+}
+
+/// All that a cloud knows at one revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    pub identity: Identity,
+    pub revision: Revision,
+    pub epoch: u64,
+    /// In the order of keys; they share their bytes with the keyspace.
+    pub rows: Vec<Row>,
 }
 
 /// What a join token allows.

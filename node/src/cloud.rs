@@ -128,6 +128,11 @@ impl Cloud {
             Input::Interest { filter, wanted } => self.interest.change(&filter, wanted, &mut self.bus),
             Input::Persisted(revision) => return self.journal.handle_persisted(revision),
             Input::Degraded { why } => drop(self.journal.handle_degraded(why, now)),
+            Input::Backup { id } => {
+                // Durable when it is said; while the disk refuses, a copy on another one is wanted all the more.
+                let snapshot = self.snapshot();
+                self.said.push_back(Output::Backup { id, snapshot });
+            }
             Input::Admin { id, request } => self.handle_admin(id, request, now),
             Input::Timeout => {
                 self.bus.handle_timeout(now);

@@ -33,7 +33,8 @@ pub struct CloudConfig {
     pub name: Name,
     /// UDP address that edges dial. 10001 lies outside the ephemeral range and is no registered service in use.
     pub listen: SocketAddr,
-    /// What joining edges are told to dial later: `host:port`. Empty: the address that they joined by.
+    /// Where edges dial, `host:port`, in turn. Edges that joined are told too, keep it and need no restart; the address
+    /// that they joined by stays the last resort. Empty: what they were told before.
     pub endpoints: Vec<String>,
     /// The cloud VMs' subnets that this node is the gateway of.
     pub vm_subnets: Vec<IpNet>,

@@ -6,6 +6,7 @@ use bus::bus::{LinkId, Role};
 use bus::overlay::{Lease, Route};
 use bus::twin::TwinTopic;
 use bus::{Bus, Channel, Class, Frame, Identity, Message, Mono, NodeId, Now};
+use controller::endpoints;
 use device_twin::edge::Output as FromTwins;
 use device_twin::{EdgeTwins, Publish};
 use metadata::{Key, Keyspace, PushError, Replica, ReplicaOutput};
@@ -114,6 +115,7 @@ impl Edge {
     pub fn handle(&mut self, input: Input, now: Now) {
         if !std::mem::replace(&mut self.started, true) {
             self.say_overlay();
+            self.say_endpoints();
         }
         match input {
             Input::LinkUp { link, peer, attempt, .. } => {
@@ -154,6 +156,9 @@ impl Edge {
             Input::Admin { id, request } => {
                 let response = self.answer(request, now);
                 self.said.push_back(Output::Admin { id, response });
+            }
+            Input::Backup { id } => {
+                self.said.push_back(Output::Admin { id, response: Err(AdminError::CloudOnly) });
             }
             Input::Timeout => self.handle_timeout(now),
         }
@@ -300,6 +305,9 @@ impl Edge {
         if keys.iter().any(|key| key.as_str() == LEASE || key.as_str().starts_with(ROUTES)) {
             self.say_overlay();
         }
+        if keys.iter().any(|key| key.as_str() == endpoints::TOLD) {
+            self.say_endpoints();
+        }
     }
 
     fn on_twins(&mut self, output: FromTwins, now: Now) {
@@ -442,6 +450,10 @@ impl Edge {
         let routes =
             self.keyspace.range(ROUTES).filter_map(|(_, b)| minicbor::decode::<Route>(b).ok()).collect();
         self.said.push_back(Output::Overlay { lease, routes });
+    }
+
+    fn say_endpoints(&mut self) {
+        self.said.push_back(Output::Endpoints(endpoints::told(&self.keyspace)));
     }
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use device_twin::{Expiry, Ticket};
 use metadata::{Commit, Revision};
 
-use crate::admin::{AdminRequest, AdminResponse};
+use crate::admin::{AdminRequest, AdminResponse, Snapshot};
 use crate::journal::Ready;
 use crate::{Cloud, Edge};
 
@@ -76,6 +76,10 @@ pub enum Input {
         id: u64,
         request: AdminRequest,
     },
+    /// An administrator wants a copy of all that a cloud knows; an edge refuses.
+    Backup {
+        id: u64,
+    },
     /// A timeout that [`Node::poll_timeout`] named has come.
     Timeout,
 }
@@ -106,6 +110,9 @@ pub enum Output {
         lane: DialLane,
         attempt: u64,
     },
+    /// Where the cloud can be dialled too, as it says itself: `host:port`, in turn and before the address that this
+    /// edge joined by. Replaces what was said before.
+    Endpoints(Vec<String>),
     /// To the clients of the local broker.
     Publish {
         topic: Topic,
@@ -125,6 +132,11 @@ pub enum Output {
     Admin {
         id: u64,
         response: AdminResponse,
+    },
+    /// The answer to [`Input::Backup`].
+    Backup {
+        id: u64,
+        snapshot: Snapshot,
     },
     /// For the log: what an operator should know.
     Note(String),

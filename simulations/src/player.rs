@@ -118,6 +118,9 @@ impl World {
                     self.follow(effects);
                 }
             }
+            Output::Endpoints(endpoints) => {
+                self.trace.say(self.now, format_args!("{machine} is told to dial {endpoints:?}"));
+            }
             Output::Publish { topic, payload, retain: _, expiry } => {
                 self.trace
                     .say(self.now, format_args!("{machine} publishes {} {}", topic.as_str(), show(&payload)));
@@ -134,6 +137,9 @@ impl World {
             Output::Unkept(ticket) => self.rejected(ticket.0, "the disk refuses writes"),
             Output::Overlay { lease, routes } => self.check_overlay(machine, &lease, &routes),
             Output::Admin { id, response } => self.answered(id, response),
+            Output::Backup { snapshot, .. } => {
+                self.trace.say(self.now, format_args!("{machine} is backed up at {}", snapshot.revision));
+            }
             Output::Note(text) => self.trace.say(self.now, format_args!("{machine} notes: {text}")),
         }
     }

@@ -10,11 +10,11 @@ use controller::token::{self, TokenSpec};
 use controller::{lease, nodes};
 use device_twin::cloud::SetError;
 use device_twin::model::Kind;
-use metadata::Key;
+use metadata::{Key, epoch};
 use serde_json::json;
 
 use super::{Cloud, nodes_of};
-use crate::admin::{self, AdminError, AdminRequest, AdminResponse, TokenOrder};
+use crate::admin::{self, AdminError, AdminRequest, AdminResponse, Snapshot, TokenOrder};
 
 impl Cloud {
     pub(super) fn answer(&mut self, request: AdminRequest, now: Now) -> AdminResponse {
@@ -32,6 +32,16 @@ impl Cloud {
                 self.set_twin(&device, &property, value, now)
             }
             AdminRequest::Status => Ok(self.status()),
+        }
+    }
+
+    /// All that is sealed: each cycle ends with that, so nothing is left out between two.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            identity: Identity { cluster: self.cluster.name.clone(), node: self.me.clone() },
+            revision: self.keyspace.revision(),
+            epoch: epoch::get(&self.keyspace),
+            rows: self.keyspace.rows().collect(),
         }
     }
 

@@ -5,6 +5,7 @@
 //! | `GET /healthz` | 200 while the owner loop answers |
 //! | `GET /metrics` | counters in Prometheus' text format |
 //! | `GET /kubebus/v1/status` | links, sync, queues |
+//! | `GET /kubebus/v1/backup` | all that the cloud is, its keys included, as [`super::backup::format`] has it |
 //! | `GET /kubebus/v1/nodes` | who joined |
 //! | `DELETE /kubebus/v1/nodes/<name>` | forget one |
 //! | `POST /kubebus/v1/tokens` | a join token for the [`TokenOrder`] in the body |
@@ -18,15 +19,17 @@
 
 use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bus::Name;
 use bus::twin::DeviceId;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
@@ -35,7 +38,8 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use crate::admin::{AdminError, AdminRequest, AdminResponse, TokenOrder};
+use super::backup;
+use crate::admin::{AdminError, AdminRequest, AdminResponse, Snapshot, TokenOrder, describe};
 
 /// Largest request body: a manifest of Kubernetes' own limit fits.
 const MAX_BODY: usize = 1 << 20;
@@ -49,8 +53,22 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request on its way to the owner loop.
 #[derive(Debug)]
 pub struct Asked {
-    pub request: AdminRequest,
-    pub reply: oneshot::Sender<AdminResponse>,
+    pub question: Question,
+    pub reply: oneshot::Sender<Reply>,
+}
+
+/// What is asked of the owner loop.
+#[derive(Debug)]
+pub enum Question {
+    Document(AdminRequest),
+    Backup,
+}
+
+/// What it answers.
+#[derive(Debug)]
+pub enum Reply {
+    Document(AdminResponse),
+    Backup(Snapshot),
 }
 
 /// Binds the socket, replacing one that a crashed process left.
@@ -64,8 +82,9 @@ pub fn bind(path: &Path) -> std::io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves until `ask`'s receiver is gone.
-pub async fn serve(listener: UnixListener, ask: mpsc::Sender<Asked>) {
+/// Serves until `ask`'s receiver is gone. `data_dir` holds the keys that belong to a backup.
+pub async fn serve(listener: UnixListener, ask: mpsc::Sender<Asked>, data_dir: PathBuf) {
+    let data_dir: Arc<Path> = data_dir.into();
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -80,9 +99,9 @@ pub async fn serve(listener: UnixListener, ask: mpsc::Sender<Asked>) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let ask = ask.clone();
+        let (ask, data_dir) = (ask.clone(), Arc::clone(&data_dir));
         connections.spawn(async move {
-            let service = hyper::service::service_fn(|request| answer(request, ask.clone()));
+            let service = hyper::service::service_fn(|request| answer(request, ask.clone(), &data_dir));
             // A client that hangs up in mid-request is its own affair.
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
@@ -95,35 +114,74 @@ pub async fn serve(listener: UnixListener, ask: mpsc::Sender<Asked>) {
 async fn answer(
     request: Request<Incoming>,
     ask: mpsc::Sender<Asked>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+    data_dir: &Path,
+) -> Result<Response<AnswerBody>, Infallible> {
     let (parts, body) = request.into_parts();
     let body = match Limited::new(body, MAX_BODY).collect().await {
         Ok(body) => body.to_bytes(),
         Err(_) => return Ok(refusal(StatusCode::PAYLOAD_TOO_LARGE, "body over 1 MiB")),
     };
     let path = parts.uri.path();
-    let (request, text) = match path {
-        "/healthz" | "/metrics" => (Ok(AdminRequest::Status), true),
-        _ => (parse(&parts.method, path, &body), false),
+    let (question, text) = match (&parts.method, path) {
+        (_, "/healthz" | "/metrics") => (Ok(Question::Document(AdminRequest::Status)), true),
+        (&Method::GET, BACKUP) => (Ok(Question::Backup), false),
+        _ => (parse(&parts.method, path, &body).map(Question::Document), false),
     };
-    let request = match request {
-        Ok(request) => request,
+    let question = match question {
+        Ok(question) => question,
         Err(error) => return Ok(failure(&error)),
     };
-    let answered = forward(request, &ask).await;
+    let answered = forward(question, &ask).await;
     Ok(match answered {
-        Some(Ok(_)) if path == "/healthz" => plain("ok\n".to_owned()),
-        Some(Ok(status)) if text => plain(super::metrics::render(&status)),
-        Some(Ok(value)) => document(StatusCode::OK, &value),
-        Some(Err(error)) => failure(&error),
+        Some(Reply::Document(Ok(_))) if path == "/healthz" => plain("ok\n".to_owned()),
+        Some(Reply::Document(Ok(status))) if text => plain(super::metrics::render(&status)),
+        Some(Reply::Document(Ok(value))) => document(StatusCode::OK, &value),
+        Some(Reply::Document(Err(error))) => failure(&error),
+        Some(Reply::Backup(snapshot)) => backed_up(snapshot, data_dir),
         None => refusal(StatusCode::SERVICE_UNAVAILABLE, "the node is busy or stopping; try again"),
     })
 }
 
-async fn forward(request: AdminRequest, ask: &mpsc::Sender<Asked>) -> Option<AdminResponse> {
+/// The backup is encoded as fast as it is read: of its bytes no more than a piece is in memory.
+fn backed_up(snapshot: Snapshot, data_dir: &Path) -> Response<AnswerBody> {
+    match backup::encode(snapshot, data_dir) {
+        Ok(pieces) => Response::new(AnswerBody::Backup(Box::new(pieces))),
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &describe(&error)),
+    }
+}
+
+/// What an answer consists of.
+enum AnswerBody {
+    Whole(Full<Bytes>),
+    Backup(Box<backup::format::Encoder>),
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Whole(whole) => Pin::new(whole).poll_frame(context),
+            Self::Backup(pieces) => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(whole) => whole.size_hint(),
+            Self::Backup(_) => SizeHint::default(),
+        }
+    }
+}
+
+async fn forward(question: Question, ask: &mpsc::Sender<Asked>) -> Option<Reply> {
     let (reply, answer) = oneshot::channel();
     let asked = async {
-        ask.send(Asked { request, reply }).await.ok()?;
+        ask.send(Asked { question, reply }).await.ok()?;
         answer.await.ok()
     };
     tokio::time::timeout(ANSWER_TIMEOUT, asked).await.ok().flatten()
@@ -175,7 +233,7 @@ fn device(namespace: &str, device: &str) -> Result<DeviceId, AdminError> {
     Ok(DeviceId { namespace: name(namespace)?, name: name(device)? })
 }
 
-fn failure(error: &AdminError) -> Response<Full<Bytes>> {
+fn failure(error: &AdminError) -> Response<AnswerBody> {
     let status = match error {
         AdminError::Invalid(_) => StatusCode::BAD_REQUEST,
         AdminError::NotFound(_) => StatusCode::NOT_FOUND,
@@ -186,18 +244,18 @@ fn failure(error: &AdminError) -> Response<Full<Bytes>> {
     refusal(status, &error.to_string())
 }
 
-fn refusal(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
+fn refusal(status: StatusCode, message: &str) -> Response<AnswerBody> {
     document(status, &json!({ "error": message }))
 }
 
-fn document(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(value.to_string())));
+fn document(status: StatusCode, value: &serde_json::Value) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::Whole(Full::new(Bytes::from(value.to_string()))));
     *response.status_mut() = status;
     response
 }
 
-fn plain(text: String) -> Response<Full<Bytes>> {
-    Response::new(Full::new(Bytes::from(text)))
+fn plain(text: String) -> Response<AnswerBody> {
+    Response::new(AnswerBody::Whole(Full::new(Bytes::from(text))))
 }
 
 /// Why a question to the node's admin socket got no answer.
@@ -213,6 +271,8 @@ pub enum AskError {
     Broken(#[source] hyper::Error),
     #[error("connect to the admin socket")]
     Connect(#[source] std::io::Error),
+    #[error("cannot keep the answer")]
+    Keep(#[source] std::io::Error),
 }
 
 /// Asks the node whose data directory is `data_dir`.
@@ -222,6 +282,36 @@ pub async fn ask(
     path: &str,
     body: Option<&serde_json::Value>,
 ) -> Result<String, AskError> {
+    let mut driver = JoinSet::new();
+    let response = request(data_dir, method, path, body, &mut driver).await?;
+    let bytes = response.into_body().collect().await.map_err(AskError::Broken)?.to_bytes();
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Asks the cloud for a backup and hands it to `keep`, piece by piece.
+pub async fn ask_for_backup(
+    data_dir: &Path,
+    mut keep: impl FnMut(&[u8]) -> std::io::Result<()>,
+) -> Result<(), AskError> {
+    let mut driver = JoinSet::new();
+    let mut body = request(data_dir, Method::GET, BACKUP, None, &mut driver).await?.into_body();
+    while let Some(frame) = body.frame().await {
+        if let Ok(piece) = frame.map_err(AskError::Broken)?.into_data() {
+            keep(&piece).map_err(AskError::Keep)?;
+        }
+    }
+    Ok(())
+}
+
+/// Sends a request and waits for the head of its answer, which says yes. `driver` drives the socket as long as it is
+/// kept.
+async fn request(
+    data_dir: &Path,
+    method: Method,
+    path: &str,
+    body: Option<&serde_json::Value>,
+    driver: &mut JoinSet<hyper::Result<()>>,
+) -> Result<Response<Incoming>, AskError> {
     let stream = connect(&data_dir.join(SOCKET)).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(AskError::Broken)?;
@@ -232,20 +322,21 @@ pub async fn ask(
         status: 400,
         message: format!("'{path}' holds characters that no name has"),
     })?;
-    // Drives the socket until the answer is in; ends with this function.
-    let mut driver = JoinSet::new();
     driver.spawn(connection);
     let response = sender.send_request(request).await.map_err(AskError::Broken)?;
     let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
     let bytes = response.into_body().collect().await.map_err(AskError::Broken)?.to_bytes();
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    if status.is_success() {
-        return Ok(text);
-    }
     let parsed: Option<serde_json::Value> = serde_json::from_str(&text).ok();
     let message = parsed.and_then(|v| v.get("error")?.as_str().map(str::to_owned)).unwrap_or(text);
     Err(AskError::Refused { status: status.as_u16(), message })
 }
+
+/// Where a backup is had.
+const BACKUP: &str = "/kubebus/v1/backup";
 
 /// The socket's name in the data directory.
 pub const SOCKET: &str = "admin.sock";

@@ -27,8 +27,8 @@ pub enum Command {
     /// Whether this machine lets the demo have networks of its own
     #[command(hide = true)]
     DemoProbe,
-    /// Run the cloud node: the one with a public address
-    Cloud(RunArgs),
+    /// Run the cloud node, the one with a public address; back it up, restore it
+    Cloud(CloudArgs),
     /// Join this machine to a cluster as an edge; starts nothing
     Join(JoinArgs),
     /// Run the edge node that 'kubebus join' prepared
@@ -73,6 +73,47 @@ pub struct RunArgs {
     /// What to log: error, warn, info, debug, or per part as in router=debug,info
     #[arg(long, default_value = DEFAULT_LOG, env = "KUBEBUS_LOG")]
     pub log: String,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct CloudArgs {
+    #[command(subcommand)]
+    pub command: Option<CloudCommand>,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CloudCommand {
+    /// Write all that the cloud is into one file: what it knows, its authority, its key
+    ///
+    /// The cloud may run or be stopped. The file is there whole or not at all. It holds the cluster's keys: keep it
+    /// where the cloud's own disk could be kept, or encrypt it (kubebus cloud backup - | age -r KEY > FILE).
+    Backup(BackupArgs),
+    /// Make a cloud out of a backup, in an empty data directory; starts nothing
+    ///
+    /// Edges that reach the new cloud follow the old one no more.
+    Restore(RestoreArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// Where to; one that is there is replaced. '-' for standard output
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// What 'kubebus cloud backup' wrote; '-' for standard input
+    pub file: PathBuf,
+    /// The new cloud's epoch, instead of the one after the backup's: higher than that of any cloud restored from it
+    #[arg(long, value_name = "NUMBER")]
+    pub epoch: Option<u64>,
+    #[command(flatten)]
+    pub place: Place,
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,9 @@
 //! What each command does.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use bus::Name;
@@ -10,15 +12,17 @@ use serde_json::{Value, json};
 use tracing_subscriber::EnvFilter;
 
 use super::admin::{AskError, ask};
+use super::backup::{BackupError, Taken};
 use super::cli::{
-    ApplyArgs, BundledMapper, Cli, Command, DeleteArgs, Format, GetArgs, JoinArgs, MapperCommand, Place,
-    RunArgs, TokenCommand, TwinCommand, host_and_port,
+    ApplyArgs, BackupArgs, BundledMapper, Cli, CloudArgs, CloudCommand, Command, DeleteArgs, Format, GetArgs,
+    JoinArgs, MapperCommand, Place, RestoreArgs, RunArgs, TokenCommand, TwinCommand, host_and_port,
 };
 use super::exit::Exit;
 use super::identity::IdentityError;
+use super::restore::{RestoreError, Restored, restore};
 use super::shutdown::Shutdown;
-use super::{demo, join, node, table};
-use crate::config::Config;
+use super::{backup, demo, join, node, table};
+use crate::config::{CloudConfig, Config};
 
 /// Carries out what was typed; says what went wrong on stderr.
 pub fn run(cli: Cli) -> Exit {
@@ -46,7 +50,17 @@ fn exit_of(error: &anyhow::Error) -> Exit {
     if error.is::<Usage>() {
         return Exit::Usage;
     }
-    match error.downcast_ref::<AskError>() {
+    if let Some(RestoreError::NotEmpty(_) | RestoreError::UnderWay(_)) = error.downcast_ref() {
+        return Exit::Conflict;
+    }
+    if let Some(RestoreError::Read(_) | RestoreError::Epoch { .. }) = error.downcast_ref() {
+        return Exit::Usage;
+    }
+    let asked = match error.downcast_ref::<BackupError>() {
+        Some(BackupError::Ask(asked)) => Some(asked),
+        _ => error.downcast_ref::<AskError>(),
+    };
+    match asked {
         Some(AskError::NotRunning { .. }) => Exit::NotRunning,
         Some(AskError::Refused { status: 404, .. }) => Exit::NotFound,
         Some(AskError::Refused { status: 409, .. }) => Exit::Conflict,
@@ -74,10 +88,12 @@ async fn carry_out(command: Command) -> Result<()> {
     match command {
         // Handled before there was a runtime.
         Command::Demo(_) | Command::DemoProbe => Ok(()),
-        Command::Cloud(args) => {
-            let (config, data_dir) = start(&args)?;
+        Command::Cloud(CloudArgs { command: None, run }) => {
+            let (config, data_dir) = start(&run)?;
             node::run_cloud(&config, &data_dir).await
         }
+        Command::Cloud(CloudArgs { command: Some(CloudCommand::Backup(args)), .. }) => back_up(args).await,
+        Command::Cloud(CloudArgs { command: Some(CloudCommand::Restore(args)), .. }) => restore_cloud(&args),
         Command::Edge(args) => {
             let (config, data_dir) = start(&args)?;
             node::run_edge(&config, &data_dir).await
@@ -143,6 +159,58 @@ fn read_config(place: &Place) -> Result<Config> {
     let Some(path) = &place.config else { return Ok(Config::default()) };
     let read = || serde_saphyr::from_str(&std::fs::read_to_string(path)?).map_err(anyhow::Error::from);
     read().map_err(|error| Usage(error.context(path.display().to_string())).into())
+}
+
+async fn back_up(args: BackupArgs) -> Result<()> {
+    let config = read_config(&args.place)?;
+    let data_dir = args.place.data_dir(&config);
+    if args.file == Path::new("-") {
+        return Ok(backup::to_stdout(data_dir).await?);
+    }
+    let Taken { header, rows, bytes } = backup::to_file(data_dir, &args.file).await?;
+    say(&format!(
+        "{}: {} at revision {}, epoch {}, {rows} rows, {bytes} bytes; it holds the cluster's keys, keep it safe",
+        args.file.display(),
+        header.identity,
+        header.revision,
+        header.epoch
+    ))
+}
+
+fn restore_cloud(args: &RestoreArgs) -> Result<()> {
+    let config = read_config(&args.place)?;
+    let data_dir = args.place.data_dir(&config);
+    let restored = match args.file == Path::new("-") {
+        true => restore(std::io::stdin().lock(), data_dir, args.epoch),
+        false => {
+            let file = File::open(&args.file)
+                .map_err(|error| Usage(anyhow::Error::new(error).context(args.file.display().to_string())))?;
+            restore(BufReader::new(file), data_dir, args.epoch)
+        }
+    };
+    let restored = restored.with_context(|| args.file.display().to_string())?;
+    say(&told(&restored, data_dir, &config))
+}
+
+/// What was restored and what comes next.
+fn told(restored: &Restored, data_dir: &Path, config: &Config) -> String {
+    let Restored { identity, taken, revision, epoch, nodes, devices } = restored;
+    let taken = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(taken.0));
+    let mut text = format!(
+        "{}: {identity} as it was at {taken}, revision {revision}, epoch {epoch}, {nodes} nodes, {devices} devices\n\
+         Next:\n\
+         - stop the cloud that this backup is of, if it still runs: edges that reached this one turn it away\n",
+        data_dir.display()
+    );
+    let CloudConfig { cluster, name, .. } = &config.cloud;
+    if (cluster, name) != (&identity.cluster, &identity.node.name) {
+        text.push_str(&format!(
+            "- write its name into the configuration: cloud: {{cluster: {}, name: {}}}\n",
+            identity.cluster, identity.node.name
+        ));
+    }
+    text.push_str("- start it with 'kubebus cloud'; under another address, docs/backup-and-move.md says how edges learn of it");
+    text
 }
 
 async fn join_cluster(args: JoinArgs) -> Result<()> {

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bus::bus::LinkId;
 use bus::overlay::{Lease, Route};
-use bus::{Channel, Identity, Mono, NodeId, Now, UnixMillis};
+use bus::{Channel, Mono, NodeId, Now, UnixMillis};
 use device_twin::Ticket;
 use device_twin::gate::Refusal;
 use device_twin::io::{BrokerEvent, BrokerHandle, Ticket as BrokerTicket};
@@ -25,10 +25,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
-use super::admin::Asked;
+use super::admin::{Asked, Question, Reply};
 use super::join::resolve;
 use super::shutdown::Shutdown;
 use super::store::{StoreEvent, StoreThread};
+use super::upstream::{Target, Upstream};
 use crate::admin::{AdminResponse, describe};
 use crate::seam::{DialLane, Input, Node, Output};
 
@@ -63,23 +64,14 @@ pub struct Driver {
     pub state: State,
 }
 
-/// Whom an edge dials.
-#[derive(Debug, Clone)]
-pub struct Upstream {
-    pub cloud: Identity,
-    /// `host:port`, tried in turn.
-    pub endpoints: Vec<(String, u16)>,
-}
-
 /// What the loop remembers between two turns: numbers that the pure side knows things by.
 #[derive(Debug, Default)]
 pub struct State {
     tickets: BTreeMap<u64, BrokerTicket>,
     next_ticket: u64,
-    questions: BTreeMap<u64, oneshot::Sender<AdminResponse>>,
+    questions: BTreeMap<u64, oneshot::Sender<Reply>>,
     next_question: u64,
     lanes: BTreeMap<LinkId, Lane>,
-    dials: usize,
     /// At most one a lane.
     lookups: JoinSet<Lookup>,
     lease: Option<Lease>,
@@ -215,6 +207,7 @@ impl Driver {
             Event::Up { link, attempt, peer, remote, lane } => {
                 debug!(link = link.0, %lane, %remote, "link up");
                 self.state.lanes.insert(link, lane);
+                self.on_dialled(link, lane, remote);
                 match (lane, peer, attempt) {
                     (Lane::Bus, Some((peer, key)), attempt) => {
                         self.handle(Input::LinkUp { link, peer, key, attempt });
@@ -233,6 +226,8 @@ impl Driver {
             }
             Event::Down { link, why, .. } => {
                 debug!(link = link.0, why, "link down");
+                let now = self.clock.now().mono;
+                self.upstream.iter_mut().for_each(|upstream| upstream.handle_down(link, now));
                 match self.state.lanes.remove(&link) {
                     Some(Lane::Bus) => self.handle(Input::LinkDown { link }),
                     Some(Lane::Packets) => self.handle(Input::PacketsDown { link }),
@@ -250,6 +245,18 @@ impl Driver {
                 self.command(Command::Close { link, reason: "one request is enough".into() });
             }
             Event::Frame { link, frame } => self.handle(Input::Frame { link, frame }),
+        }
+    }
+
+    fn on_dialled(&mut self, link: LinkId, lane: Lane, remote: SocketAddr) {
+        let Some(upstream) = &mut self.upstream else { return };
+        let lane = match lane {
+            Lane::Bus => DialLane::Bus,
+            Lane::Packets => DialLane::Packets,
+            Lane::Join => return,
+        };
+        if let Some(stale) = upstream.handle_up(lane, link, remote, self.clock.now().mono) {
+            self.command(Command::Close { link: stale, reason: "the cloud is elsewhere now".into() });
         }
     }
 
@@ -302,7 +309,11 @@ impl Driver {
         }
         self.state.next_question += 1;
         self.state.questions.insert(self.state.next_question, asked.reply);
-        self.handle(Input::Admin { id: self.state.next_question, request: asked.request });
+        let id = self.state.next_question;
+        self.handle(match asked.question {
+            Question::Document(request) => Input::Admin { id, request },
+            Question::Backup => Input::Backup { id },
+        });
     }
 
     async fn perform_all(&mut self) {
@@ -317,6 +328,7 @@ impl Driver {
             Output::Send { link, class, frame } => self.command(Command::Send { link, class, frame }),
             Output::Close { link, why } => self.command(Command::Close { link, reason: why.into() }),
             Output::Dial { lane, attempt } => self.dial(lane, attempt),
+            Output::Endpoints(endpoints) => self.on_endpoints(&endpoints),
             Output::Publish { topic, payload, retain, expiry } => {
                 // The broker never waits for this loop; that it has ended shows at its events.
                 let _ = self.broker.publish(topic, payload, retain, expiry.map(|e| e.0)).await;
@@ -339,6 +351,7 @@ impl Driver {
             }
             Output::Overlay { lease, routes } => self.set_overlay(lease, routes),
             Output::Admin { id, response } => self.answer(id, response),
+            Output::Backup { id, snapshot } => self.reply(id, Reply::Backup(snapshot)),
             Output::Note(text) => info!("{text}"),
         }
     }
@@ -348,19 +361,26 @@ impl Driver {
         let _ = self.shard.send(command);
     }
 
-    /// The endpoints take turns, so that a dead one costs every second try at most. The lookup is a task: without its
-    /// cloud a site has no name server either, and must go on meanwhile.
+    /// The lookup is a task: without its cloud a site has no name server either, and must go on meanwhile.
     fn dial(&mut self, lane: DialLane, attempt: u64) {
-        let Some(Upstream { endpoints, .. }) = &self.upstream else { return };
-        let Some((host, port)) = endpoints.get(self.state.dials % endpoints.len().max(1)).cloned() else {
-            return;
-        };
-        self.state.dials += usize::from(lane == DialLane::Bus);
-        self.state.lookups.spawn(async move {
-            let found = tokio::time::timeout(LOOKUP, resolve(&host, port)).await;
-            let address = found.map_err(|_| format!("no name server tells where {host} is"));
-            (lane, attempt, address.and_then(|found| found.map_err(|why| describe(&why))))
-        });
+        match self.upstream.as_mut().and_then(|upstream| upstream.next(lane)) {
+            Some(Target::Address(address)) => self.on_lookup((lane, attempt, Ok(address))),
+            Some(Target::Endpoint((host, port))) => {
+                self.state.lookups.spawn(async move {
+                    let found = tokio::time::timeout(LOOKUP, resolve(&host, port)).await;
+                    let address = found.map_err(|_| format!("no name server tells where {host} is"));
+                    (lane, attempt, address.and_then(|found| found.map_err(|why| describe(&why))))
+                });
+            }
+            None => {}
+        }
+    }
+
+    fn on_endpoints(&mut self, endpoints: &[String]) {
+        let Some(upstream) = &mut self.upstream else { return };
+        for invalid in upstream.handle_told(endpoints) {
+            warn!("{invalid}");
+        }
     }
 
     fn on_lookup(&mut self, (lane, attempt, found): Lookup) {
@@ -395,7 +415,6 @@ impl Driver {
     }
 
     fn answer(&mut self, id: u64, response: AdminResponse) {
-        let Some(reply) = self.state.questions.remove(&id) else { return };
         let response = response.map(|mut document| {
             if let Some(status) = document.as_object_mut().filter(|d| d.contains_key("node")) {
                 status.insert("overlay".to_owned(), self.overlay_status());
@@ -403,8 +422,14 @@ impl Driver {
             }
             document
         });
-        // Who asked may have hung up.
-        let _ = reply.send(response);
+        self.reply(id, Reply::Document(response));
+    }
+
+    fn reply(&mut self, id: u64, reply: Reply) {
+        if let Some(asked) = self.state.questions.remove(&id) {
+            // Who asked may have hung up.
+            let _ = asked.send(reply);
+        }
     }
 
     fn overlay_status(&self) -> serde_json::Value {
@@ -470,9 +495,4 @@ impl Driver {
         self.shard.join();
         drop(self.overlay);
     }
-}
-
-/// Resolves nothing, parses only: `host:port` as `kubebus join` stored it.
-pub fn parse_endpoints(endpoints: &[String]) -> Result<Vec<(String, u16)>, String> {
-    endpoints.iter().map(|text| super::cli::host_and_port(text)).collect()
 }

@@ -58,6 +58,10 @@ pub enum IdentityError {
          (cloud.name), or start a new cluster in another directory"
     )]
     Renamed { dir: PathBuf, was: String, now: Identity },
+    #[error("{path} names no cloud: '{text}'")]
+    NoCloud { path: PathBuf, text: String },
+    #[error("{0} is half restored: run 'kubebus cloud restore' again")]
+    HalfRestored(PathBuf),
     #[error("{path}")]
     File {
         path: PathBuf,
@@ -74,10 +78,15 @@ pub enum IdentityError {
 
 const MEMBERSHIP: &str = "identity.json";
 const CERTIFICATE: &str = "node.crt.der";
-const KEY: &str = "node.key.der";
+/// The node's own key.
+pub const KEY: &str = "node.key.der";
 const CA: &str = "ca.crt.der";
 /// A cloud's SPIFFE id.
 const CLOUD: &str = "cloud.id";
+/// There while a restore is at work, and after one that was interrupted: nothing starts in such a directory.
+pub const RESTORING: &str = "restoring";
+/// What is restored of these files.
+pub const RESTORED: [&str; 2] = [KEY, CLOUD];
 
 /// Creates the data directory, mode 0700, if it is not there. From now on this process makes files for its user only,
 /// whatever the directory's mode.
@@ -110,6 +119,7 @@ pub fn load(dir: &Path) -> Result<EdgeIdentity, IdentityError> {
 
 /// Takes the directory for a cloud at its first start, and lets no edge and no other cloud in afterwards.
 pub fn claim_for_cloud(dir: &Path, me: &Identity) -> Result<(), IdentityError> {
+    check_whole(dir)?;
     match load(dir) {
         Ok(found) => return Err(IdentityError::EdgesDir(dir.to_owned(), found.identity())),
         Err(IdentityError::NotJoined(_)) => {}
@@ -125,8 +135,35 @@ pub fn claim_for_cloud(dir: &Path, me: &Identity) -> Result<(), IdentityError> {
     }
 }
 
+/// The cloud whose directory this is.
+pub fn cloud_of(dir: &Path) -> Result<Option<Identity>, IdentityError> {
+    check_whole(dir)?;
+    let path = dir.join(CLOUD);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => match text.parse() {
+            Ok(identity) => Ok(Some(identity)),
+            Err(_) => Err(IdentityError::NoCloud { path, text }),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(IdentityError::File { path, source }),
+    }
+}
+
+/// Gives the directory to the cloud that is restored into it.
+pub fn claim_restored(dir: &Path, cloud: &Identity) -> Result<(), IdentityError> {
+    write(&dir.join(CLOUD), cloud.to_string().as_bytes())
+}
+
+fn check_whole(dir: &Path) -> Result<(), IdentityError> {
+    match dir.join(RESTORING).exists() {
+        true => Err(IdentityError::HalfRestored(dir.to_owned())),
+        false => Ok(()),
+    }
+}
+
 /// Refuses a directory that holds an identity already.
 pub fn check_vacant(dir: &Path) -> Result<(), IdentityError> {
+    check_whole(dir)?;
     if dir.join(CLOUD).exists() {
         return Err(IdentityError::CloudsDir(dir.to_owned()));
     }
@@ -165,8 +202,13 @@ pub fn save(dir: &Path, identity: &EdgeIdentity) -> Result<(), IdentityError> {
     write(&path, &text)
 }
 
+/// A small file, read whole.
+pub fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
+    std::fs::read(path).map_err(|source| IdentityError::File { path: path.to_owned(), source })
+}
+
 /// A whole file or none: written beside, flushed, renamed. Readable by its owner only.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
     let fail = |source| IdentityError::File { path: path.to_owned(), source };
     let beside = path.with_extension("new");
     let mut file = std::fs::OpenOptions::new()

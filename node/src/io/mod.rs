@@ -1,6 +1,7 @@
 //! The shells: driver, store thread, admin socket, joining, the command line and the demo.
 
 pub mod admin;
+pub mod backup;
 pub mod cli;
 pub mod commands;
 pub mod demo;
@@ -10,6 +11,8 @@ pub mod identity;
 pub mod join;
 pub mod metrics;
 pub mod node;
+pub mod restore;
 pub mod shutdown;
 pub mod store;
 mod table;
+pub mod upstream;

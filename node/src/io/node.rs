@@ -18,9 +18,10 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::admin;
-use super::driver::{Clock, Driver, State, Upstream, parse_endpoints};
+use super::driver::{Clock, Driver, State};
 use super::shutdown::Shutdown;
 use super::store::StoreThread;
+use super::upstream::{Upstream, parse_endpoints};
 use super::{identity, join};
 use crate::cloud::{Cloud, CloudSettings};
 use crate::config::Config;
@@ -42,6 +43,9 @@ const STORE_EVENTS: usize = 64;
 pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
     let shutdown = Shutdown::listen().context("listen for signals")?;
     identity::create_data_dir(data_dir)?;
+    if let Err(why) = parse_endpoints(&config.cloud.endpoints) {
+        bail!("cloud.endpoints: {why}");
+    }
     let clock = Clock::start();
     let me =
         Identity { cluster: config.cloud.cluster.clone(), node: NodeId::cloud(config.cloud.name.clone()) };
@@ -126,7 +130,7 @@ pub async fn run_edge(config: &Config, data_dir: &Path) -> Result<()> {
     let cloud = Identity { cluster: me.cluster.clone(), node: NodeId::cloud(membership.cloud) };
     let settings = EdgeSettings { identity: me.clone(), cloud: cloud.node.clone(), seed: seed()? };
     let edge = Edge::new(settings, keyspace, clock.now());
-    let upstream = Some(Upstream { cloud, endpoints });
+    let upstream = Some(Upstream::new(cloud, endpoints));
     let node = Node::Edge(Box::new(edge));
     let parts = Parts { me: me.node.clone(), node, upstream, shard, store, overlay, clock };
     info!(identity = %me, "edge starts");
@@ -155,7 +159,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
     let socket = data_dir.join(admin::SOCKET);
     let listener = admin::bind(&socket).with_context(|| format!("the admin socket {}", socket.display()))?;
     let mut tasks = JoinSet::new();
-    tasks.spawn(admin::serve(listener, ask));
+    tasks.spawn(admin::serve(listener, ask, data_dir.to_owned()));
     let driver = Driver {
         node,
         me,

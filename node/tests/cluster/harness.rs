@@ -58,13 +58,24 @@ impl Node {
         let node =
             Self { role, name: name.to_owned(), dir: room.join(name), address: own_address(), process: None };
         std::fs::create_dir(&node.dir).unwrap();
-        let Self { address, .. } = node;
+        node.configure(link, &[]);
+        node
+    }
+
+    /// Writes the configuration, which is read at the next start. A cloud tells its edges to dial `endpoints`.
+    pub(crate) fn configure(&self, link: &str, endpoints: &[String]) {
+        let address = self.address;
         let config = format!(
             "overlay: {{enabled: false}}\nlink: {link}\nmqtt: {{listen: '{address}:{MQTT}'}}\n\
-             cloud: {{cluster: water, listen: '{address}:{QUIC}'}}\n"
+             cloud: {{cluster: water, listen: '{address}:{QUIC}', endpoints: {endpoints:?}}}\n"
         );
-        std::fs::write(node.config(), config).unwrap();
-        node
+        std::fs::write(self.config(), config).unwrap();
+    }
+
+    /// Of the running process.
+    #[track_caller]
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name)).id()
     }
 
     pub(crate) fn config(&self) -> PathBuf {
@@ -263,6 +274,11 @@ impl Cluster {
     #[track_caller]
     pub(crate) fn token(&self) -> String {
         self.cloud.say(&["token", "create", "--site", "plant"])
+    }
+
+    /// Another machine for the cloud: an empty data directory at another address, not running.
+    pub(crate) fn second_cloud(&self, name: &str) -> Node {
+        Node::new("cloud", name, self.room.path(), self.link)
     }
 
     /// An edge that has not joined.

@@ -18,6 +18,8 @@ mod harness;
 #[cfg(test)]
 mod joining;
 #[cfg(test)]
+mod moving;
+#[cfg(test)]
 mod mqtt;
 #[cfg(test)]
 mod process;
