@@ -4,6 +4,7 @@ mod disk;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod redb;
+mod ring;
 
 #[cfg(test)]
 mod bad_disk;

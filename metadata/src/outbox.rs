@@ -205,11 +205,30 @@ impl Queue {
                 None => ks.delete(&key),
             }
         }
-        // The highest row is the last one pushed: rows leave from below, or because a later one replaces them.
-        if let Some((last, _)) = queue.rows.last_key_value() {
-            queue.next = last + 1;
+        let last = queue.rows.last_key_value().map_or(0, |(last, _)| *last);
+        match lane {
+            // The highest row is the last one pushed: rows leave from below, or because a later one replaces them.
+            Lane::State | Lane::Event if last > 0 => queue.next = last + 1,
+            Lane::State | Lane::Event => {}
+            // Samples are stored without a sync: the last ones may have been sent, and be missing here.
+            Lane::Telemetry => {
+                queue.next = reserved.max(last + 1);
+                queue.name_holes(ks);
+            }
         }
         queue
+    }
+
+    /// Samples that the store lost between others become gaps. Numbers left out up to the beginning of a block were not
+    /// used: that is where a restart goes on.
+    fn name_holes(&mut self, ks: &mut Keyspace) {
+        let rows: Vec<u64> = self.rows.keys().copied().collect();
+        for pair in rows.windows(2) {
+            let (before, after) = (pair[0], self.gap_from(pair[1], ks));
+            if after > before + 1 && after % SEQ_BLOCK != 1 {
+                self.put(after - 1, &Body::Gap { from: before + 1 }, ks);
+            }
+        }
     }
 
     fn enlist(&mut self, seq: u64, body: &Body) {

@@ -50,7 +50,7 @@ struct State {
     damage: Damage,
 }
 
-/// A name that was never renamed may be gone after a power cut.
+/// A new name may be gone after the next power cut.
 #[derive(Debug)]
 struct Name {
     file: usize,
@@ -212,7 +212,7 @@ impl BadDisk {
     pub(super) fn lose_power(&self) {
         let State { files, names, jitter, fuse, dark, damage, .. } = &mut *self.state();
         files.iter_mut().for_each(|file| file.lose_power(jitter, damage));
-        names.retain(|_, name| name.is_durable || below(jitter, 2) == 0);
+        names.retain(|_, name| std::mem::replace(&mut name.is_durable, true) || below(jitter, 2) == 0);
         damage.power_cuts += 1;
         (*dark, *fuse) = (false, None);
     }
@@ -269,6 +269,10 @@ impl OpenFile {
         let spent = state.spend();
         if !was_dark {
             state.files[self.file].change(change);
+            // The system writes on its own, too, what waits.
+            if below(&mut state.jitter, 32) == 0 {
+                state.files[self.file].sync();
+            }
         }
         spent
     }

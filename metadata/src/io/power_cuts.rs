@@ -1,13 +1,18 @@
-//! The store on a disk that loses power and fails: nothing acknowledged is lost, and no group is half there.
+//! The store on a disk that loses power and fails: nothing acknowledged is lost, and no group is half there. Samples may
+//! get lost; those that are there are what was written.
+
+mod samples;
 
 use bus::backoff::Jitter;
 use bytes::Bytes;
 
 use super::bad_disk::BadDisk;
 use super::redb::RedbStore;
+use super::ring;
 use crate::key::Commit;
 use crate::store::conformance::{Latest, any_commit, commit, fold, key, rows};
-use crate::store::{Store, StoreError};
+use crate::store::{Row, Store, StoreError};
+use samples::Samples;
 
 const CACHE: usize = 1 << 20;
 
@@ -23,6 +28,8 @@ struct Tally {
     cut_while_writing: u64,
     /// Of the cuts, those that ended the process alone.
     killed: u64,
+    samples_kept: u64,
+    samples_lost: u64,
 }
 
 /// A store, and what it must hold.
@@ -34,6 +41,9 @@ struct Trial {
     acknowledged: Latest,
     /// The group under way when the power went, or that was refused: it is there or not.
     under_way: Option<Vec<Commit>>,
+    samples: Option<Samples>,
+    /// Since the last start that came through.
+    power_was_lost: bool,
     tally: Tally,
 }
 
@@ -48,6 +58,9 @@ impl Trial {
             revision: 0,
             acknowledged: Latest::new(),
             under_way: None,
+            // A ring is large: one disk in four has it.
+            samples: seed.is_multiple_of(4).then(Samples::default),
+            power_was_lost: false,
             tally: Tally::default(),
         }
     }
@@ -60,28 +73,55 @@ impl Trial {
         (0..1 + self.below(3))
             .map(|_| {
                 self.revision += 1;
-                match self.below(60) {
-                    0 => large(self.revision),
-                    1 => small_again(self.revision),
-                    _ => any_commit(self.revision, &mut self.jitter),
+                let mut commit = self.any_commit();
+                let count = self.below(4);
+                if let Some(samples) = &mut self.samples {
+                    samples.fill(&mut commit, count);
                 }
+                commit
             })
             .collect()
     }
 
+    fn any_commit(&mut self) -> Commit {
+        match self.below(60) {
+            0 => large(self.revision),
+            1 => small_again(self.revision),
+            // Often of samples alone.
+            2..12 => commit(self.revision, []),
+            _ => any_commit(self.revision, &mut self.jitter),
+        }
+    }
+
     /// What is there is all that was acknowledged, with the group under way or without.
     fn check(&mut self, store: &mut RedbStore) -> Result<(), StoreError> {
-        let found = store.load()?;
+        let (samples, found): (Vec<Row>, Vec<Row>) =
+            store.load()?.into_iter().partition(|(key, ..)| ring::holds(key));
+        let under_way = self.under_way.take();
+        self.check_samples(&samples, under_way.as_deref());
         if found == rows(&self.acknowledged) {
-            self.under_way = None;
             return Ok(());
         }
-        let group =
-            self.under_way.take().expect("nothing was under way, and what was acknowledged is not there");
-        group.iter().for_each(|commit| fold(&mut self.acknowledged, commit));
+        let group = under_way.expect("nothing was under way, and what was acknowledged is not there");
+        fold_group(&mut self.acknowledged, &group);
         assert!(found == rows(&self.acknowledged), "neither with nor without the group that was under way");
         self.tally.landed += 1;
         Ok(())
+    }
+
+    /// Where the power stayed, all is there but what was under way.
+    fn check_samples(&mut self, found: &[Row], under_way: Option<&[Commit]>) {
+        let Some(samples) = &mut self.samples else { return assert_eq!(found, []) };
+        let (kept, lost) = samples.handle_start(found);
+        let first_under_way = under_way.and_then(|group| group.first()).map(|commit| commit.revision);
+        let may_be_lost = |revision| first_under_way.is_some_and(|first| revision >= first);
+        let power_was_lost = std::mem::replace(&mut self.power_was_lost, false);
+        assert!(
+            power_was_lost || lost.iter().copied().all(may_be_lost),
+            "{lost:?}, of {first_under_way:?} on"
+        );
+        self.tally.samples_kept += kept;
+        self.tally.samples_lost += lost.len() as u64;
     }
 
     /// Opens the store until it is open, or there is no power. A disk that refuses is no damaged store.
@@ -114,7 +154,7 @@ impl Trial {
                 }
                 self.note(&error);
             }
-            group.iter().for_each(|commit| fold(&mut self.acknowledged, commit));
+            fold_group(&mut self.acknowledged, &group);
             self.tally.acknowledged += 1;
         }
     }
@@ -134,9 +174,16 @@ impl Trial {
             self.tally.killed += 1;
             self.disk.start_process();
         } else {
+            self.power_was_lost = true;
             self.disk.lose_power();
         }
     }
+}
+
+/// Samples are counted elsewhere.
+fn fold_group(latest: &mut Latest, group: &[Commit]) {
+    group.iter().for_each(|commit| fold(latest, commit));
+    latest.retain(|key, _| !ring::holds(key));
 }
 
 /// Makes the file grow.

@@ -1,4 +1,4 @@
-//! [`Store`] on a redb file.
+//! [`Store`] on a redb file, with samples in a ring beside it.
 
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -9,6 +9,7 @@ use bytes::Bytes;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
 
 use super::disk::{Disk, Doubt, Folder};
+use super::ring::{self, Ring};
 use crate::key::{Commit, Key, Revision};
 use crate::store::{Row, Store, StoreError};
 
@@ -27,7 +28,10 @@ const SPARSE: u64 = 4;
 /// What a file may have besides; below this it is not worth a copy.
 const SMALL: u64 = 1 << 20;
 
-/// One file, held by one process.
+/// The file beside the store that holds samples.
+const RING: &str = "telemetry.ring";
+
+/// One file, held by one process, and one beside it for rows that are worth less (`ring`).
 #[derive(Debug)]
 pub struct RedbStore {
     disk: Box<dyn Disk>,
@@ -40,6 +44,7 @@ pub struct RedbStore {
     /// `None` after a failed write: redb takes no further one on a handle that met an I/O error, so the next commit opens
     /// the file anew.
     database: Option<Database>,
+    ring: Option<Ring>,
 }
 
 impl RedbStore {
@@ -58,8 +63,15 @@ impl RedbStore {
         file: PathBuf,
         cache_bytes: usize,
     ) -> Result<Self, StoreError> {
-        let mut store =
-            Self { disk, name: name.to_owned(), file, cache_bytes, doubt: Doubt::default(), database: None };
+        let mut store = Self {
+            disk,
+            name: name.to_owned(),
+            file,
+            cache_bytes,
+            doubt: Doubt::default(),
+            database: None,
+            ring: None,
+        };
         store.database()?;
         Ok(store)
     }
@@ -131,6 +143,54 @@ impl RedbStore {
         self.database = self.replace_by_copy(rows).ok();
     }
 
+    fn commit_to_ring(&mut self, commits: &[Commit]) -> Result<(), StoreError> {
+        if self.ring.is_none() {
+            self.open_ring()?;
+        }
+        let appended = self.ring.as_mut().map_or(Ok(()), |ring| ring.append(commits));
+        appended.map_err(|error| explain(&self.ring_file(), "write", error.into()))
+    }
+
+    /// The rows of the ring, if there is one.
+    fn read_ring(&mut self) -> Result<Vec<Row>, StoreError> {
+        match self.disk.length(RING) {
+            Ok(Some(_)) => self.open_ring(),
+            Ok(None) => Ok(Vec::new()),
+            Err(error) => Err(explain(&self.ring_file(), "open", error.into())),
+        }
+    }
+
+    /// It is made by the first sample.
+    fn open_ring(&mut self) -> Result<Vec<Row>, StoreError> {
+        let opened = self.disk.open(RING).and_then(Ring::open);
+        let (ring, rows) = opened.map_err(|error| explain(&self.ring_file(), "open", error.into()))?;
+        self.ring = Some(ring);
+        Ok(rows)
+    }
+
+    fn ring_file(&self) -> PathBuf {
+        self.file.with_file_name(RING)
+    }
+
+    fn commit_to_tree(&mut self, commits: &[Commit]) -> Result<(), StoreError> {
+        let file = self.file.clone();
+        let database = self.database()?;
+        let written = unpanicked(&file, || write(database, |table| put_commits(table, commits)));
+        match written {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                self.database = None;
+                Err(explain(&file, "write", error))
+            }
+            Err(panicked) => {
+                let database = self.database.take();
+                // What panicked once may do so again while it is closed.
+                unpanicked(&file, || drop(database)).ok();
+                Err(panicked)
+            }
+        }
+    }
+
     fn corrupt(&self, found: &str) -> StoreError {
         StoreError::Corrupt { file: self.file.clone(), found: found.to_owned(), source: None }
     }
@@ -169,12 +229,13 @@ fn write(
     Ok(transaction.commit()?)
 }
 
+/// Puts what does not go into the ring.
 fn put_commits(table: &mut Entries<'_>, commits: &[Commit]) -> Result<(), redb::StorageError> {
     for Commit { revision, writes, forgotten } in commits {
-        for key in forgotten {
+        for key in forgotten.iter().filter(|key| !ring::holds(key)) {
             table.remove(key.as_str())?;
         }
-        for write in writes {
+        for write in writes.iter().filter(|write| !ring::holds(&write.key)) {
             table.insert(write.key.as_str(), (revision.0, write.value.as_deref()))?;
         }
     }
@@ -222,146 +283,35 @@ fn explain(file: &Path, doing: &'static str, error: redb::Error) -> StoreError {
 
 impl Store for RedbStore {
     fn load(&mut self) -> Result<Vec<Row>, StoreError> {
-        let rows = unpanicked(&self.file.clone(), || self.read())??;
+        let mut rows = unpanicked(&self.file.clone(), || self.read())??;
         self.shrink(&rows);
+        rows.extend(self.read_ring()?);
+        rows.sort_unstable_by(|(one, ..), (other, ..)| one.cmp(other));
         Ok(rows)
     }
 
+    /// The rows of the ring are written on return, and not synced.
     fn commit(&mut self, commits: &[Commit]) -> Result<(), StoreError> {
-        let written = write(self.database()?, |table| put_commits(table, commits));
-        written.map_err(|error| {
-            self.database = None;
-            explain(&self.file, "write", error)
-        })
+        let (of_ring, of_tree) = kinds(commits);
+        if of_tree {
+            self.commit_to_tree(commits)?;
+        }
+        if of_ring {
+            self.commit_to_ring(commits)?;
+        }
+        Ok(())
     }
+}
+
+/// Whether the ring, and whether the tree is concerned.
+fn kinds(commits: &[Commit]) -> (bool, bool) {
+    let written = commits.iter().flat_map(|commit| commit.writes.iter().map(|write| &write.key));
+    let keys = written.chain(commits.iter().flat_map(|commit| &commit.forgotten));
+    keys.fold((false, false), |(ring, tree), key| match ring::holds(key) {
+        true => (true, tree),
+        false => (ring, true),
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::conformance::{Place, commit, delete, kept_by, key, put, row};
-
-    const CACHE: usize = 2 << 20;
-    const NAME: &str = "kubebus.redb";
-
-    /// A file in a directory of its own.
-    struct TempStore {
-        dir: tempfile::TempDir,
-        open: Option<RedbStore>,
-    }
-
-    impl TempStore {
-        fn new() -> Self {
-            Self { dir: tempfile::tempdir().unwrap(), open: None }
-        }
-
-        fn length(&self) -> u64 {
-            std::fs::metadata(self.dir.path().join(NAME)).unwrap().len()
-        }
-    }
-
-    impl Place for TempStore {
-        fn reopen(&mut self) -> &mut dyn Store {
-            self.open = None;
-            self.open.insert(RedbStore::open(self.dir.path().join(NAME), CACHE).unwrap())
-        }
-    }
-
-    kept_by!(TempStore::new());
-
-    fn filled(file: &Path) {
-        let mut store = RedbStore::open(file, CACHE).unwrap();
-        for n in 0..300 {
-            store.commit(&[put(n + 1, &format!("/c/k{n}"), "some value that fills the page")]).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_file_that_once_held_much_more_is_small_after_the_next_start() {
-        let mut folder = TempStore::new();
-        let large = |n: u64| (key(&format!("/c/large/{n}")), Some(vec![n as u8; 400_000].into()));
-        let store = folder.reopen();
-        store.commit(&[put(1, "/c/a", "1"), commit(2, (0..20).map(large))]).unwrap();
-        let forgotten = (0..20).map(|n| large(n).0).collect();
-        store.commit(&[Commit { forgotten, ..delete(3, "/c/a") }]).unwrap();
-        assert!(folder.length() > 8_000_000, "{}", folder.length());
-        assert_eq!(folder.reopen().load().unwrap(), [row("/c/a", 3, None)]);
-        assert!(folder.length() <= 2 * SMALL, "{}", folder.length());
-        folder.reopen().commit(&[put(4, "/c/b", "4")]).unwrap();
-        assert_eq!(folder.reopen().load().unwrap(), [row("/c/a", 3, None), row("/c/b", 4, Some("4"))]);
-    }
-
-    #[test]
-    fn a_store_in_use_says_so() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join(NAME);
-        let _held = RedbStore::open(&file, CACHE).unwrap();
-        let error = RedbStore::open(&file, CACHE).unwrap_err();
-        assert!(matches!(&error, StoreError::Locked { file: named } if *named == file), "{error:?}");
-    }
-
-    #[test]
-    fn a_directory_that_is_not_there_is_named() {
-        let error = RedbStore::open("/no/such/place/kubebus.redb", CACHE).unwrap_err();
-        assert!(matches!(&error, StoreError::Io { doing: "open", .. }), "{error:?}");
-        assert!(error.to_string().contains("/no/such/place/kubebus.redb"), "{error}");
-    }
-
-    #[test]
-    fn a_file_that_is_no_store_is_left_alone_and_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("notes.txt");
-        let text = "these are somebody's notes\n".repeat(1000);
-        std::fs::write(&file, &text).unwrap();
-        let error = RedbStore::open(&file, CACHE).unwrap_err();
-        assert!(matches!(&error, StoreError::Corrupt { file: named, .. } if *named == file), "{error:?}");
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
-    }
-
-    #[test]
-    fn an_empty_file_is_a_store_that_was_lost_and_no_new_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join(NAME);
-        std::fs::write(&file, "").unwrap();
-        let error = RedbStore::open(&file, CACHE).unwrap_err();
-        assert!(matches!(&error, StoreError::Corrupt { found, .. } if found == "it is empty"), "{error:?}");
-        assert_eq!(std::fs::metadata(&file).unwrap().len(), 0);
-    }
-
-    #[test]
-    fn a_truncated_file_is_an_error_at_any_length() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join(NAME);
-        filled(&file);
-        let whole = std::fs::read(&file).unwrap();
-        for tenth in 1..10 {
-            std::fs::write(&file, &whole[..whole.len() * tenth / 10]).unwrap();
-            let error = RedbStore::open(&file, CACHE).unwrap_err();
-            assert!(matches!(error, StoreError::Corrupt { .. }), "{tenth}/10: {error:?}");
-        }
-    }
-
-    #[test]
-    fn a_damaged_file_is_an_error_or_whole_and_never_a_panic() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join(NAME);
-        filled(&file);
-        let whole = std::fs::read(&file).unwrap();
-        let rows = RedbStore::open(&file, CACHE).unwrap().load().unwrap();
-        let mut jitter = bus::backoff::Jitter::new(1);
-        let mut refused = 0;
-        for _ in 0..60 {
-            let mut bytes = whole.clone();
-            let at = jitter.next_u64() as usize % bytes.len();
-            let end = (at + 64).min(bytes.len());
-            bytes[at..end].iter_mut().for_each(|b| *b = jitter.next_u64() as u8);
-            std::fs::write(&file, &bytes).unwrap();
-            match RedbStore::open(&file, CACHE).and_then(|mut store| store.load()) {
-                Ok(read) => assert_eq!(read, rows, "damage at {at} went unseen"),
-                Err(StoreError::Corrupt { .. } | StoreError::Format { .. }) => refused += 1,
-                Err(other) => panic!("damage at {at}: {other}"),
-            }
-        }
-        assert!(refused > 0);
-    }
-}
+mod tests;

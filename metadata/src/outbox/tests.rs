@@ -74,6 +74,24 @@ fn a_restart_sends_from_the_first_and_uses_no_number_twice() {
 }
 
 #[test]
+fn samples_that_a_store_lost_are_named_and_their_numbers_are_not_used_again() {
+    let (mut ks, mut outbox) = empty();
+    let pushed = |outbox: &mut Outbox, ks: &mut Keyspace, count| {
+        (0..count).for_each(|_| push(outbox, ks, Class::Bulk, "a", "1"));
+    };
+    pushed(&mut outbox, &mut ks, 6);
+    for lost in [3, 4, 6] {
+        ks.delete(&row_key(Lane::Telemetry, lost));
+    }
+    let (mut ks, mut outbox) = restarted(&mut ks);
+    pushed(&mut outbox, &mut ks, 1);
+    let (ks, mut outbox) = restarted(&mut ks);
+    let gap = Entry { seq: 4, body: Body::Gap { from: 3 } };
+    let entries = vec![data(1, "a", "1"), data(2, "a", "1"), gap, data(5, "a", "1"), data(1025, "a", "1")];
+    assert_eq!(outbox.next_message(3, &ks), up(Lane::Telemetry, None, entries));
+}
+
+#[test]
 fn a_full_lane_refuses_and_keeps_what_it_accepted() {
     let (mut ks, mut outbox) = empty();
     let big = Bytes::from(vec![0; MAX_VALUE_LEN]);

@@ -34,6 +34,7 @@ macro_rules! kept_by {
             a_commit_of_nothing_changes_nothing
             a_row_has_the_revision_that_last_changed_it
             reopening_many_times_loses_nothing
+            samples_come_back_among_the_rest
             any_history_folds_to_its_latest_rows
         }
     };
@@ -201,6 +202,24 @@ pub(crate) fn reopening_many_times_loses_nothing(place: &mut impl Place) {
         place.reopen().commit(&[put(revision, &at, "kept")]).unwrap();
         rows.push(row(&at, revision, Some("kept")));
     }
+    assert_eq!(place.reopen().load().unwrap(), rows);
+}
+
+/// They may live elsewhere in a store, and a power cut may cost some; reopening does not.
+pub(crate) fn samples_come_back_among_the_rest(place: &mut impl Place) {
+    let sample = |n: u64| format!("/o/telemetry/{n:020}");
+    let store = place.reopen();
+    store.commit(&[put(1, "/o/state/1", "state"), put(2, "/z", "last")]).unwrap();
+    store.commit(&[put(3, &sample(7), "7"), put(4, &sample(8), "8"), put(5, &sample(9), "9")]).unwrap();
+    store.commit(&[forgetting(put(6, &sample(10), "10"), &[&sample(7)]), put(7, "/a", "first")]).unwrap();
+    place.reopen().commit(&[forgetting(put(8, &sample(9), "gap"), &[&sample(8), &sample(9)])]).unwrap();
+    let rows = [
+        row("/a", 7, Some("first")),
+        row("/o/state/1", 1, Some("state")),
+        row(&sample(9), 8, Some("gap")),
+        row(&sample(10), 6, Some("10")),
+        row("/z", 2, Some("last")),
+    ];
     assert_eq!(place.reopen().load().unwrap(), rows);
 }
 
