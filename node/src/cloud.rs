@@ -55,6 +55,8 @@ pub struct Cloud {
     /// The newest version of each reported value that other sites were told, by either of its two ways: none goes back.
     /// Bounded by the properties that the catalog knows.
     relayed: BTreeMap<Topic, Told>,
+    /// The epoch of the cloud that took over from this one, as far as its edges told.
+    superseded: Option<u64>,
     /// The packets connection of each member.
     packets: BTreeMap<NodeId, LinkId>,
     /// Said in the present cycle.
@@ -89,6 +91,7 @@ impl Cloud {
             journal: Journal::new(loaded),
             interest: Interest::default(),
             relayed: BTreeMap::new(),
+            superseded: None,
             packets: BTreeMap::new(),
             said: Speech::default(),
             started: false,
@@ -304,11 +307,14 @@ impl Cloud {
                 }
             }
             FeedOutput::Superseded { edge, epoch } => {
+                self.superseded = self.superseded.max(Some(epoch));
                 self.note(format!(
                     "another cloud, restored from a backup of this one, has taken over (edge/{edge} followed it at \
                      epoch {epoch}): stop this one"
                 ));
-                if let Some(link) = self.bus.link_of(&NodeId::edge(edge)) {
+                let node = NodeId::edge(edge);
+                let packets = self.packets.remove(&node);
+                for link in self.bus.link_of(&node).into_iter().chain(packets) {
                     self.close(link, "another cloud has taken over from this one");
                 }
             }

@@ -9,7 +9,7 @@ use bus::{Bus, Channel, Class, Frame, Identity, Message, Mono, NodeId, Now};
 use controller::endpoints;
 use device_twin::edge::Output as FromTwins;
 use device_twin::{EdgeTwins, Publish};
-use metadata::{Key, Keyspace, PushError, Replica, ReplicaOutput};
+use metadata::{Key, Keyspace, PushError, Replica, ReplicaOutput, epoch};
 use router::dial::Dialer;
 use serde_json::json;
 
@@ -285,7 +285,8 @@ impl Edge {
                     "the cloud is at epoch {epoch}, and this edge has followed another, restored from its backup, at \
                      epoch {followed}: not followed"
                 ));
-                if let Some(link) = self.bus.link_of(&self.cloud) {
+                let packets = self.packets_lane.link.map(|(link, _)| link);
+                for link in self.bus.link_of(&self.cloud).into_iter().chain(packets) {
                     self.close(link, "an outdated cloud");
                 }
             }
@@ -387,7 +388,8 @@ impl Edge {
             "cloud": { "name": self.cloud.to_string(), "connected": connected,
                        "clock_offset_ms": clock.map(|c| c.offset_ms) },
             "disk": self.journal.status(),
-            "metadata": { "applied": self.replica.applied().revision.0, "outbox": self.replica.outbox_len() },
+            "metadata": { "applied": self.replica.applied().revision.0, "outbox": self.replica.outbox_len(),
+                          "epoch": epoch::get(&self.keyspace) },
         })
     }
 

@@ -171,7 +171,8 @@ impl Cloud {
             "node": Identity { cluster: self.cluster.name.clone(), node: self.me.clone() }.to_string(),
             "connected": edges,
             "disk": self.journal.status(),
-            "metadata": { "revision": self.keyspace.revision().0 },
+            "metadata": { "revision": self.keyspace.revision().0, "epoch": epoch::get(&self.keyspace),
+                          "superseded_by": self.superseded },
         })
     }
 }

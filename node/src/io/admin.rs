@@ -32,6 +32,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
@@ -271,6 +272,8 @@ pub enum AskError {
     Broken(#[source] hyper::Error),
     #[error("connect to the admin socket")]
     Connect(#[source] std::io::Error),
+    #[error("cannot stop the node")]
+    Terminate(#[source] std::io::Error),
     #[error("cannot keep the answer")]
     Keep(#[source] std::io::Error),
 }
@@ -301,6 +304,17 @@ pub async fn ask_for_backup(
         }
     }
     Ok(())
+}
+
+/// Tells the node to end, as a service manager does.
+pub async fn terminate(data_dir: &Path) -> Result<(), AskError> {
+    let stream = connect(&data_dir.join(SOCKET)).await?;
+    let told = stream.peer_cred().and_then(|peer| {
+        let pid = peer.pid().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| std::io::Error::other("it runs in another container: stop it there"))?;
+        Ok(kill_process(pid, Signal::TERM)?)
+    });
+    told.map_err(AskError::Terminate)
 }
 
 /// Sends a request and waits for the head of its answer, which says yes. `driver` drives the socket as long as it is

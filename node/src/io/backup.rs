@@ -14,7 +14,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, IsTerminal, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bus::UnixMillis;
 use metadata::io::RedbStore;
@@ -22,7 +22,7 @@ use metadata::{Keyspace, Store, StoreError};
 use thiserror::Error;
 
 use self::format::{Encoder, Header, ReadError};
-use super::admin::{AskError, ask_for_backup};
+use super::admin::{AskError, ask_for_backup, terminate};
 use super::identity::{self, IdentityError};
 use crate::admin::Snapshot;
 
@@ -35,6 +35,12 @@ pub(super) const STORE: &str = "store.redb";
 /// Page cache for reading or writing a store once.
 pub(super) const CACHE: usize = 8 << 20;
 
+/// How long a cloud may take to end: goodbyes, and its last commits on a slow disk.
+const ENDING: Duration = Duration::from_secs(30);
+
+/// Between two looks whether it has ended.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Why there is no backup.
 #[derive(Debug, Error)]
 pub enum BackupError {
@@ -44,6 +50,8 @@ pub enum BackupError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("{} is no cloud's data directory", .0.display())]
+    NoCloud(PathBuf),
     #[error("a backup holds the cluster's keys and is not shown: name a file, or pipe it on")]
     Terminal,
     #[error("cannot write {}", .path.display())]
@@ -68,13 +76,21 @@ pub struct Taken {
     pub bytes: u64,
 }
 
+/// What is done before the backup is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum First {
+    Nothing,
+    /// The cloud ends, and does not start again: what the backup holds is all that it ever was.
+    Stop,
+}
+
 /// Backs up the cloud whose data directory this is, running or stopped. `file` is there whole or not at all, and one
 /// that was there is replaced.
-pub async fn to_file(data_dir: &Path, file: &Path) -> Result<Taken, BackupError> {
+pub async fn to_file(data_dir: &Path, file: &Path, first: First) -> Result<Taken, BackupError> {
     let mut draft = Draft::create(file)?;
     let path = draft.path.clone();
     let failed = |source| BackupError::Write { path: path.clone(), source };
-    match write(data_dir, |piece| draft.file.write_all(piece)).await {
+    match write(data_dir, first, |piece| draft.file.write_all(piece)).await {
         Err(BackupError::Ask(AskError::Keep(source))) => return Err(failed(source)),
         written => written?,
     }
@@ -82,35 +98,71 @@ pub async fn to_file(data_dir: &Path, file: &Path) -> Result<Taken, BackupError>
 }
 
 /// The same to standard output, for a program that encrypts or carries it away.
-pub async fn to_stdout(data_dir: &Path) -> Result<(), BackupError> {
+pub async fn to_stdout(data_dir: &Path, first: First) -> Result<(), BackupError> {
     let mut stdout = io::stdout();
     if stdout.is_terminal() {
         return Err(BackupError::Terminal);
     }
-    write(data_dir, |piece| stdout.write_all(piece)).await?;
+    write(data_dir, first, |piece| stdout.write_all(piece)).await?;
     stdout.flush().map_err(|source| BackupError::Ask(AskError::Keep(source)))
 }
 
-async fn write(data_dir: &Path, mut keep: impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), BackupError> {
+async fn write(
+    data_dir: &Path,
+    first: First,
+    mut keep: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), BackupError> {
+    if first == First::Stop {
+        stop(data_dir).await?;
+        return write_stopped(data_dir, keep).await;
+    }
     match ask_for_backup(data_dir, &mut keep).await {
         Err(not_running @ AskError::NotRunning { .. }) => match identity::cloud_of(data_dir)? {
-            Some(identity) => {
-                let snapshot = snapshot_of_stopped(data_dir, identity)?;
-                let mut pieces = encode(snapshot, data_dir)?;
-                pieces.try_for_each(|piece| keep(&piece)).map_err(|source| AskError::Keep(source).into())
-            }
+            Some(_) => write_stopped(data_dir, keep).await,
             None => Err(not_running.into()),
         },
         answered => Ok(answered?),
     }
 }
 
-/// A cloud that starts meanwhile is kept out by the lock on its store.
-fn snapshot_of_stopped(data_dir: &Path, identity: bus::Identity) -> Result<Snapshot, BackupError> {
-    let mut store = RedbStore::open(data_dir.join(STORE), CACHE)?;
+/// Ends the cloud, if it runs, in order: what it said is on its disk then. It is marked before, so that nobody who
+/// looks after it starts it again.
+async fn stop(data_dir: &Path) -> Result<(), BackupError> {
+    if identity::cloud_of(data_dir)?.is_none() {
+        return Err(BackupError::NoCloud(data_dir.to_owned()));
+    }
+    identity::mark_moved(data_dir)?;
+    match terminate(data_dir).await {
+        Ok(()) | Err(AskError::NotRunning { .. }) => Ok(()),
+        Err(error) => {
+            identity::unmark_moved(data_dir)?;
+            Err(error.into())
+        }
+    }
+}
+
+async fn write_stopped(
+    data_dir: &Path,
+    mut keep: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), BackupError> {
+    let identity = identity::cloud_of(data_dir)?.ok_or_else(|| BackupError::NoCloud(data_dir.to_owned()))?;
+    let mut store = open_stopped(data_dir).await?;
     let keyspace = Keyspace::load(store.load()?);
     let (revision, epoch) = (keyspace.revision(), metadata::epoch::get(&keyspace));
-    Ok(Snapshot { identity, revision, epoch, rows: keyspace.rows().collect() })
+    let snapshot = Snapshot { identity, revision, epoch, rows: keyspace.rows().collect() };
+    let mut pieces = encode(snapshot, data_dir)?;
+    pieces.try_for_each(|piece| keep(&piece)).map_err(|source| AskError::Keep(source).into())
+}
+
+/// The store of a cloud that has ended, or is about to; while it is open here, no cloud starts.
+async fn open_stopped(data_dir: &Path) -> Result<RedbStore, StoreError> {
+    for _ in 0..ENDING.as_millis() / LOOK.as_millis() {
+        match RedbStore::open(data_dir.join(STORE), CACHE) {
+            Err(StoreError::Locked { .. }) => tokio::time::sleep(LOOK).await,
+            opened => return opened,
+        }
+    }
+    RedbStore::open(data_dir.join(STORE), CACHE)
 }
 
 /// A backup of `snapshot`, with the keys that are in `data_dir`.

@@ -101,6 +101,9 @@ pub enum CloudCommand {
 pub struct BackupArgs {
     /// Where to; one that is there is replaced. '-' for standard output
     pub file: PathBuf,
+    /// Stop the cloud first, for good: to move it without a loss
+    #[arg(long)]
+    pub stop: bool,
     #[command(flatten)]
     pub place: Place,
 }

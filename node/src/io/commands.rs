@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tracing_subscriber::EnvFilter;
 
 use super::admin::{AskError, ask};
-use super::backup::{BackupError, Taken};
+use super::backup::{BackupError, First, Taken};
 use super::cli::{
     ApplyArgs, BackupArgs, BundledMapper, Cli, CloudArgs, CloudCommand, Command, DeleteArgs, Format, GetArgs,
     JoinArgs, MapperCommand, Place, RestoreArgs, RunArgs, TokenCommand, TwinCommand, host_and_port,
@@ -165,9 +165,9 @@ async fn back_up(args: BackupArgs) -> Result<()> {
     let config = read_config(&args.place)?;
     let data_dir = args.place.data_dir(&config);
     if args.file == Path::new("-") {
-        return Ok(backup::to_stdout(data_dir).await?);
+        return Ok(backup::to_stdout(data_dir, first(args.stop)).await?);
     }
-    let Taken { header, rows, bytes } = backup::to_file(data_dir, &args.file).await?;
+    let Taken { header, rows, bytes } = backup::to_file(data_dir, &args.file, first(args.stop)).await?;
     say(&format!(
         "{}: {} at revision {}, epoch {}, {rows} rows, {bytes} bytes; it holds the cluster's keys, keep it safe",
         args.file.display(),
@@ -175,6 +175,10 @@ async fn back_up(args: BackupArgs) -> Result<()> {
         header.revision,
         header.epoch
     ))
+}
+
+fn first(stop: bool) -> First {
+    if stop { First::Stop } else { First::Nothing }
 }
 
 fn restore_cloud(args: &RestoreArgs) -> Result<()> {

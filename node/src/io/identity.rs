@@ -58,6 +58,11 @@ pub enum IdentityError {
          (cloud.name), or start a new cluster in another directory"
     )]
     Renamed { dir: PathBuf, was: String, now: Identity },
+    #[error(
+        "{dir} was stopped for a move by 'kubebus cloud backup --stop', and its cluster goes on where that backup is \
+         restored; to go on here, and only if it was restored nowhere, remove {dir}/{MOVED}"
+    )]
+    Moved { dir: PathBuf },
     #[error("{path} names no cloud: '{text}'")]
     NoCloud { path: PathBuf, text: String },
     #[error("{0} is half restored: run 'kubebus cloud restore' again")]
@@ -85,6 +90,8 @@ const CA: &str = "ca.crt.der";
 const CLOUD: &str = "cloud.id";
 /// There while a restore is at work, and after one that was interrupted: nothing starts in such a directory.
 pub const RESTORING: &str = "restoring";
+/// Left by a cloud that was stopped for a move, so that it does not go on beside the cloud that it moved to.
+const MOVED: &str = "moved";
 /// What is restored of these files.
 pub const RESTORED: [&str; 2] = [KEY, CLOUD];
 
@@ -120,6 +127,9 @@ pub fn load(dir: &Path) -> Result<EdgeIdentity, IdentityError> {
 /// Takes the directory for a cloud at its first start, and lets no edge and no other cloud in afterwards.
 pub fn claim_for_cloud(dir: &Path, me: &Identity) -> Result<(), IdentityError> {
     check_whole(dir)?;
+    if dir.join(MOVED).exists() {
+        return Err(IdentityError::Moved { dir: dir.to_owned() });
+    }
     match load(dir) {
         Ok(found) => return Err(IdentityError::EdgesDir(dir.to_owned(), found.identity())),
         Err(IdentityError::NotJoined(_)) => {}
@@ -152,6 +162,17 @@ pub fn cloud_of(dir: &Path) -> Result<Option<Identity>, IdentityError> {
 /// Gives the directory to the cloud that is restored into it.
 pub fn claim_restored(dir: &Path, cloud: &Identity) -> Result<(), IdentityError> {
     write(&dir.join(CLOUD), cloud.to_string().as_bytes())
+}
+
+/// From now on no cloud starts here.
+pub fn mark_moved(dir: &Path) -> Result<(), IdentityError> {
+    write(&dir.join(MOVED), b"")
+}
+
+/// Takes [`mark_moved`] back.
+pub fn unmark_moved(dir: &Path) -> Result<(), IdentityError> {
+    let path = dir.join(MOVED);
+    std::fs::remove_file(&path).map_err(|source| IdentityError::File { path, source })
 }
 
 fn check_whole(dir: &Path) -> Result<(), IdentityError> {

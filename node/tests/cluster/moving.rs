@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::harness::{Cluster, Node, QUICK_LINK};
 use crate::mqtt::{self, V5};
+use crate::process::becomes;
 use crate::twins::Plant;
 
 const COUNT: (&str, &str) = ("water/meter", "count");
@@ -252,4 +253,83 @@ fn nothing_starts_where_a_restore_was_interrupted_and_it_can_be_done_again() {
     restore(&next, &file);
     cluster.cloud.kill();
     next.start();
+}
+
+#[test]
+fn a_cloud_that_comes_back_after_another_took_over_is_refused_and_says_so() {
+    let mut plant = Plant::start();
+    let pid = plant.a.pid();
+    let next = plant.cluster.second_cloud("next");
+    announce(&mut plant.cluster, &next, &["a"]);
+    let file = back_up(&plant.cluster, "backup");
+    plant.cluster.cloud.kill();
+    restore(&next, &file);
+    let mut old = replace_cloud(&mut plant, next);
+    plant.cluster.cloud.start();
+    plant.cluster.in_step("a");
+
+    plant.cluster.cloud.kill();
+    old.start();
+    old.say(&["twin", "set", "water/valve", "setpoint", "5"]);
+    becomes("the old cloud knows", &json!(2), || old.ask(&["status"])["metadata"]["superseded_by"].clone());
+    assert!(old.logged("stop this one") > 0);
+    assert_eq!(plant.a.ask(&["status"])["metadata"]["epoch"], json!(2));
+
+    // Both run now: the edge finds the one that it follows.
+    plant.cluster.cloud.start();
+    plant.cluster.in_step("a");
+    plant.cluster.cloud.say(&["twin", "set", "water/valve", "setpoint", "2"]);
+    plant.cluster.cloud.twin_becomes(SETPOINT, "/converged", json!(true));
+    assert_eq!(plant.valve.written(), [("setpoint".to_owned(), json!(2.0))]);
+    assert_eq!(plant.a.pid(), pid);
+}
+
+#[test]
+fn a_cloud_stopped_for_its_move_loses_nothing_and_does_not_start_again() {
+    let mut plant = Plant::start();
+    let mut next = plant.cluster.second_cloud("next");
+    announce(&mut plant.cluster, &next, &["a"]);
+    let file = plant.cluster.path("backup");
+    let stop = ["cloud", "backup", "--stop", text(&file)];
+    std::thread::scope(|scope| {
+        let lines: String = (1..=500).map(|count| format!("{count}\n")).collect();
+        let a = &plant.a;
+        let reports = scope.spawn(move || mqtt::say_lines(a, REPORT, &lines));
+        plant.cluster.cloud.say(&["twin", "set", "water/valve", "setpoint", "2"]);
+        plant.cluster.cloud.say(&stop);
+        reports.join().unwrap();
+    });
+    assert!(plant.cluster.cloud.terminate().0.success(), "it has ended by itself, and well");
+    plant.cluster.cloud.run(&["cloud"]).refused(1, &["was stopped for a move", "moved"]);
+    // Again, when the first file got lost.
+    plant.cluster.cloud.say(&stop);
+
+    restore(&next, &file);
+    next.start();
+    replace_cloud(&mut plant, next);
+    plant.cluster.in_step("a");
+    plant.cluster.cloud.twin_becomes(COUNT, "/reported/value", json!(500));
+    plant.cluster.cloud.twin_becomes(SETPOINT, "/desired", json!(2.0));
+    plant.cluster.cloud.twin_becomes(SETPOINT, "/ack/outcome", json!("succeeded"));
+    plant.cluster.cloud.twin_becomes(SETPOINT, "/converged", json!(true));
+}
+
+#[test]
+fn only_a_cloud_is_stopped_for_its_move() {
+    let cluster = Cluster::start();
+    let edge = cluster.edge("a");
+    let file = cluster.path("backup");
+    edge.run(&["cloud", "backup", "--stop", text(&file)]).refused(1, &["is no cloud's data directory"]);
+    let nowhere = cluster.path("no-such-directory/backup");
+    cluster.cloud.run(&["cloud", "backup", "--stop", text(&nowhere)]).refused(1, &["cannot write"]);
+    // Both go on.
+    cluster.in_step("a");
+}
+
+#[test]
+fn an_endpoint_that_cannot_be_dialled_is_refused_at_the_start() {
+    let mut cluster = Cluster::start();
+    cluster.cloud.kill();
+    cluster.cloud.configure(QUICK_LINK, &["new:port".to_owned()]);
+    cluster.cloud.run(&["cloud"]).refused(1, &["cloud.endpoints", "'port' is no port"]);
 }
