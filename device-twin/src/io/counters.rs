@@ -111,6 +111,7 @@ impl Counters {
             | CloseReason::Gone
             | CloseReason::ConnectTimeout
             | CloseReason::Refused
+            | CloseReason::Unkept
             | CloseReason::Shutdown => {}
         }
     }

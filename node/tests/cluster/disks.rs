@@ -1,8 +1,10 @@
-//! Disks that were lost, or put back as they were a while ago.
+//! Disks that were lost, or put back as they were a while ago, or refuse writes.
 
 use serde_json::{Value, json};
 
-use crate::mqtt::{self, V5};
+use crate::harness::{Cluster, Node};
+use crate::mqtt::{self, Subscriber, V5};
+use crate::process::{Ran, becomes, eventually};
 use crate::twins::Plant;
 
 const COUNT: (&str, &str) = ("water/meter", "count");
@@ -12,6 +14,9 @@ const REPORT: &str = "twin/water/meter/report/count";
 
 /// Exit code of a request that contradicts what is there.
 const CONFLICT: i32 = 5;
+
+/// Exit code of what only the cloud's administrator can mend.
+const FAILURE: i32 = 1;
 
 /// Reports on either side of the copy: enough that the numbers given out after it were given out before.
 const REPORTS: i64 = 5;
@@ -96,4 +101,149 @@ fn a_machine_that_lost_its_disk_takes_its_place_again_and_moves_nothing() {
     let moved: Vec<(String, Value)> = plant.valve.written().split_off(before);
     assert!(moved.iter().all(|(register, _)| register == "setpoint"), "{moved:?}");
     assert_eq!(plant.valve.value("position"), json!(40.0));
+}
+
+const REPORTED: &str = "twin/water/meter/reported/count";
+
+/// How mosquitto_pub tells the reason code of a PUBACK that says no because of the disk (0x83).
+const REFUSED: &str = "Implementation specific error";
+
+/// More than a store has room for that was made to fit, in bytes.
+const LONG: usize = 100_000;
+
+/// Reports a text for which the store must grow, then one count after the other until the disk refuses one; returns the
+/// last that was acknowledged.
+#[track_caller]
+fn report_until_refused(edge: &Node, from: i64) -> i64 {
+    let mut count = from;
+    let text = json!("x".repeat(LONG)).to_string();
+    mqtt::publish(edge, V5, "twin/water/meter/report/remarks", &text);
+    eventually("a report is refused", || {
+        let ran = mqtt::publish(edge, V5, REPORT, &count.to_string());
+        if ran.stderr.contains(REFUSED) {
+            return Ok(count - 1);
+        }
+        assert_eq!(ran.stderr, "");
+        count += 1;
+        Err(format!("{count} were taken"))
+    })
+}
+
+#[track_caller]
+fn is_refused(ran: &Ran) {
+    assert!(ran.stderr.contains(REFUSED), "{ran:?}");
+}
+
+/// What a site needs: values are published, the cloud is told and obeyed, and a person's wish reaches the device.
+#[track_caller]
+fn goes_on(plant: &Plant, count: i64, setpoint: f64, position: f64) {
+    let subscriber = Subscriber::start(&plant.a, V5, REPORTED);
+    is_refused(&mqtt::publish(&plant.a, V5, REPORT, &count.to_string()));
+    subscriber.gets(REPORTED, "/value", &json!(count));
+    plant.cluster.cloud.twin_becomes(COUNT, "/reported/value", json!(count));
+    is_refused(&mqtt::publish(&plant.a, V5, "twin/water/valve/set/setpoint", &setpoint.to_string()));
+    becomes("the valve's setpoint", &json!(setpoint), || plant.valve.value("setpoint"));
+    plant.cluster.cloud.say(&["twin", "set", "water/valve", "position", &position.to_string()]);
+    becomes("the valve's position", &json!(position), || plant.valve.value("position"));
+}
+
+#[test]
+fn a_site_goes_on_with_a_full_or_a_read_only_disk_and_keeps_what_it_acknowledged() {
+    let mut plant = Plant::start_on_small_disk();
+    mqtt::say(&plant.a, V5, REPORT, "1");
+    plant.a.disk().fill();
+    report_until_refused(&plant.a, 2);
+    let full = plant.a.disk_becomes("degraded");
+    assert!(full["why"].as_str().unwrap().contains("No space left on device"), "{full}");
+    assert!(full["since"].as_str().unwrap().ends_with('Z'), "{full}");
+    goes_on(&plant, 10_001, 2.0, 20.0);
+
+    plant.a.disk().remount("ro");
+    eventually("it says why", || {
+        let disk = plant.a.disk_becomes("degraded");
+        let is_it = disk["why"].as_str().unwrap().contains("Read-only file system");
+        if is_it { Ok(()) } else { Err(disk.to_string()) }
+    });
+    goes_on(&plant, 10_002, 3.0, 30.0);
+
+    plant.a.disk().remount("rw");
+    plant.a.disk().free();
+    assert_eq!(plant.a.disk_becomes("ok"), json!({ "state": "ok" }));
+    assert_eq!((plant.a.logged("degraded: the disk"), plant.a.logged("takes writes again")), (1, 1));
+    mqtt::say(&plant.a, V5, REPORT, "20001");
+    plant.a.kill();
+    plant.a.start();
+    plant.a.twin_becomes(COUNT, "/reported/value", json!(20_001));
+    plant.cluster.in_step("a");
+    mqtt::say(&plant.a, V5, REPORT, "20002");
+    plant.cluster.cloud.twin_becomes(COUNT, "/reported/value", json!(20_002));
+    assert_eq!(plant.valve.value("position"), json!(30.0));
+}
+
+#[test]
+fn an_edge_that_is_killed_over_a_full_disk_has_what_it_acknowledged_and_is_heard_again() {
+    let mut plant = Plant::start_on_small_disk();
+    mqtt::say(&plant.a, V5, REPORT, "1");
+    plant.a.disk().fill();
+    let acknowledged = report_until_refused(&plant.a, 2);
+    goes_on(&plant, 10_001, 2.0, 20.0);
+    goes_on(&plant, 10_002, 3.0, 30.0);
+    plant.a.kill();
+    let before = plant.valve.written().len();
+    plant.a.disk().free();
+    // The position is meant for five seconds.
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    plant.a.start();
+    let kept = plant.a.twin(COUNT.0, COUNT.1)["reported"]["value"].as_i64();
+    assert!(kept >= Some(acknowledged), "{kept:?} is kept, {acknowledged} was acknowledged");
+    plant.cluster.in_step("a");
+    for count in 20_001..20_010 {
+        mqtt::say(&plant.a, V5, REPORT, &count.to_string());
+        plant.cluster.cloud.twin_becomes(COUNT, "/reported/value", json!(count));
+    }
+    let moved: Vec<(String, Value)> = plant.valve.written().split_off(before);
+    assert!(moved.iter().all(|(register, _)| register != "position"), "{moved:?}");
+}
+
+#[test]
+fn a_cloud_with_a_full_disk_takes_no_wishes_and_goes_on_serving() {
+    let mut plant = Plant::start_in(Cluster::start_on_small_disk(), |edge| edge);
+    let b = plant.cluster.edge("b");
+    let token = plant.cluster.token();
+    plant.cluster.cloud.disk().fill();
+    let cloud = &plant.cluster.cloud;
+    let mut wished = 0;
+    let refused = eventually("a wish is refused", || {
+        wished += 1;
+        let value = format!("{:.3}", 1.0 + f64::from(wished % 4000) / 1000.0);
+        let ran = cloud.run(&["twin", "set", "water/valve", "setpoint", &value]);
+        if ran.code == Some(0) { Err(format!("{wished} were taken")) } else { Ok(ran) }
+    });
+    refused.refused(FAILURE, &["the disk refuses writes"]);
+    cloud.disk_becomes("degraded");
+    for command in [
+        &["twin", "set", "water/valve", "position", "77"][..],
+        &["token", "create", "--site", "plant"],
+        &["delete", "device", "water/meter"],
+        &["delete", "node", "b"],
+    ] {
+        cloud.run(command).refused(FAILURE, &["the disk refuses writes, so nothing was changed"]);
+    }
+    is_refused(&mqtt::publish(cloud, V5, "twin/water/valve/set/position", "77"));
+    let c = plant.cluster.stranger("c");
+    plant.cluster.join(&c, &token).refused(CONFLICT, &["the cloud's disk refuses writes"]);
+
+    let there = Subscriber::start(&b, V5, REPORTED);
+    mqtt::say(&plant.a, V5, REPORT, "10001");
+    there.gets(REPORTED, "/value", &json!(10_001));
+    cloud.twin_becomes(COUNT, "/reported/value", json!(10_001));
+
+    plant.cluster.cloud.kill();
+    plant.cluster.cloud.disk().free();
+    plant.cluster.cloud.start();
+    plant.cluster.cloud.twin_becomes(COUNT, "/reported/value", json!(10_001));
+    assert_ne!(plant.valve.value("position"), json!(77.0));
+    plant.cluster.join(&c, &token).expect(0);
+    plant.cluster.cloud.say(&["twin", "set", "water/valve", "position", "55"]);
+    becomes("the valve's position", &json!(55.0), || plant.valve.value("position"));
 }

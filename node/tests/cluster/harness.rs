@@ -12,6 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::process::{PATIENCE, Ran, becomes, eventually, run};
+use crate::small_disk::SmallDisk;
 
 /// Outside the ephemeral ports, so that no client's port is in the way when a node comes back.
 const QUIC: u16 = 21001;
@@ -50,13 +51,15 @@ pub(crate) struct Node {
     dir: PathBuf,
     address: Ipv4Addr,
     process: Option<Child>,
+    /// Its data directory, if that is not on the test's own.
+    pub(crate) disk: Option<SmallDisk>,
 }
 
 impl Node {
     /// A node with a configuration and an empty data directory, not running.
     pub(crate) fn new(role: &'static str, name: &str, room: &Path, link: &str) -> Self {
-        let node =
-            Self { role, name: name.to_owned(), dir: room.join(name), address: own_address(), process: None };
+        let (dir, address) = (room.join(name), own_address());
+        let node = Self { role, name: name.to_owned(), dir, address, process: None, disk: None };
         std::fs::create_dir(&node.dir).unwrap();
         node.configure(link, &[]);
         node
@@ -83,7 +86,20 @@ impl Node {
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
-        self.dir.join("data")
+        self.disk.as_ref().map_or_else(|| self.dir.join("data"), SmallDisk::path)
+    }
+
+    /// Gives it a disk of its own, before it has data.
+    #[track_caller]
+    pub(crate) fn on_small_disk(mut self) -> Self {
+        let data_dir = self.data_dir();
+        std::fs::create_dir(&data_dir).unwrap();
+        self.disk = Some(SmallDisk::mount(&data_dir));
+        self
+    }
+
+    pub(crate) fn disk(&mut self) -> &mut SmallDisk {
+        self.disk.as_mut().unwrap_or_else(|| panic!("{} has no disk of its own", self.name))
     }
 
     fn log(&self) -> PathBuf {
@@ -210,6 +226,15 @@ impl Node {
         copy_files(copy, &self.data_dir());
     }
 
+    /// Waits until its status says how its disk is.
+    #[track_caller]
+    pub(crate) fn disk_becomes(&self, state: &str) -> Value {
+        eventually(&format!("the disk of {} is {state}", self.name), || {
+            let disk = self.ask(&["status"])["disk"].clone();
+            if disk["state"] == state { Ok(disk) } else { Err(disk.to_string()) }
+        })
+    }
+
     /// How often its log says this.
     pub(crate) fn logged(&self, words: &str) -> usize {
         std::fs::read_to_string(self.log()).unwrap_or_default().matches(words).count()
@@ -264,8 +289,19 @@ impl Cluster {
 
     #[track_caller]
     pub(crate) fn start_with(link: &'static str) -> Self {
+        Self::start_cloud(link, |cloud| cloud)
+    }
+
+    /// The cloud's disk is small.
+    #[track_caller]
+    pub(crate) fn start_on_small_disk() -> Self {
+        Self::start_cloud(QUICK_LINK, Node::on_small_disk)
+    }
+
+    #[track_caller]
+    fn start_cloud(link: &'static str, prepare: impl FnOnce(Node) -> Node) -> Self {
         let room = tempfile::tempdir().unwrap();
-        let mut cloud = Node::new("cloud", "cloud", room.path(), link);
+        let mut cloud = prepare(Node::new("cloud", "cloud", room.path(), link));
         cloud.start();
         Self { cloud, link, room }
     }
@@ -300,10 +336,15 @@ impl Cluster {
     /// An edge that joined, runs, and is in step with the cloud.
     #[track_caller]
     pub(crate) fn edge(&self, name: &str) -> Node {
-        let mut edge = self.stranger(name);
+        self.admit(self.stranger(name))
+    }
+
+    /// The same for one that is there already.
+    #[track_caller]
+    pub(crate) fn admit(&self, mut edge: Node) -> Node {
         self.join(&edge, &self.token()).expect(0);
         edge.start();
-        self.in_step(name);
+        self.in_step(&edge.name);
         edge
     }
 

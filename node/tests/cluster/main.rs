@@ -24,6 +24,8 @@ mod mqtt;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+mod small_disk;
+#[cfg(test)]
 mod starting;
 #[cfg(test)]
 mod survival;

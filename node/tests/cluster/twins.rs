@@ -19,6 +19,7 @@ spec:
   properties:
     - {{name: count, type: INT, accessMode: ReadOnly}}
     - {{name: rate, type: DOUBLE, accessMode: ReadOnly, unit: m3/h}}
+    - {{name: remarks, type: STRING, accessMode: ReadOnly}}
 ---
 apiVersion: devices.kubeedge.io/v1beta1
 kind: Device
@@ -76,10 +77,20 @@ pub(crate) struct Plant {
 impl Plant {
     #[track_caller]
     pub(crate) fn start() -> Self {
-        let cluster = Cluster::start();
+        Self::start_in(Cluster::start(), |edge| edge)
+    }
+
+    /// The edge's disk is small.
+    #[track_caller]
+    pub(crate) fn start_on_small_disk() -> Self {
+        Self::start_in(Cluster::start(), Node::on_small_disk)
+    }
+
+    #[track_caller]
+    pub(crate) fn start_in(cluster: Cluster, prepare: impl FnOnce(Node) -> Node) -> Self {
         let socket = cluster.path("valve.sock");
         let valve = Device::start(&socket, &[("position", json!(10.0)), ("setpoint", json!(1.0))]);
-        let a = cluster.edge("a");
+        let a = cluster.admit(prepare(cluster.stranger("a")));
         cluster.apply(&manifests(&socket));
         let mapper = Mapper::start(&a);
         for property in ["position", "setpoint"] {

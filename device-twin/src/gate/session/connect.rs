@@ -61,7 +61,7 @@ impl Session {
             properties: connect.will_props(),
         });
         match self.check_will(will) {
-            Ok(will) => self.accept_5(name, will),
+            Ok(will) => self.accept_5(name, will, wants_reasons(connect.props())),
             Err(refusal) => self.refuse_5(refusal.connack()),
         }
     }
@@ -95,10 +95,10 @@ impl Session {
             .return_code(ConnectReturnCode::Accepted)
             .build();
         let name = if name.is_empty() { self.assigned_name() } else { name.to_owned() };
-        self.open(name, will, connack.ok().map(Into::into));
+        self.open(name, will, false, connack.ok().map(Into::into));
     }
 
-    fn accept_5(&mut self, name: &str, will: Option<LastWill>) {
+    fn accept_5(&mut self, name: &str, will: Option<LastWill>, wants_reasons: bool) {
         let mut properties = Vec::new();
         properties.extend(SessionExpiryInterval::new(0).map(Property::SessionExpiryInterval));
         properties.extend(SharedSubscriptionAvailable::new(0).map(Property::SharedSubscriptionAvailable));
@@ -113,7 +113,7 @@ impl Session {
             .reason_code(ConnectReasonCode::Success)
             .props(properties)
             .build();
-        self.open(name, will, connack.ok().map(Into::into));
+        self.open(name, will, wants_reasons, connack.ok().map(Into::into));
     }
 
     /// A name that no client is likely to choose; connection numbers are never reused.
@@ -121,12 +121,13 @@ impl Session {
         format!("kubebus-assigned-{}", self.id.0)
     }
 
-    fn open(&mut self, client: String, will: Option<LastWill>, connack: Option<Packet>) {
+    fn open(&mut self, client: String, will: Option<LastWill>, wants_reasons: bool, connack: Option<Packet>) {
         self.state = State::Open(Box::new(Open {
             will,
             filters: BTreeSet::new(),
             unanswered: BTreeMap::new(),
             in_flight: 0,
+            wants_reasons,
         }));
         self.outputs.push_back(Output::Opened { client });
         self.send_built(connack);
@@ -143,4 +144,11 @@ impl Session {
         self.send_built(connack.ok().map(Into::into));
         self.finish(CloseReason::Refused);
     }
+}
+
+/// Wanted unless refused.
+fn wants_reasons(properties: &[Property]) -> bool {
+    let refused =
+        |p: &Property| matches!(p, Property::RequestProblemInformation(wanted) if wanted.val() == 0);
+    !properties.iter().any(refused)
 }

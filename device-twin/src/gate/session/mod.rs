@@ -74,6 +74,8 @@ pub enum CloseReason {
     TooSlow,
     #[error("the node did not answer in time")]
     NodeBusy,
+    #[error("the node's disk refuses writes, and MQTT 3.1.1 has no other way to say so")]
+    Unkept,
     #[error("the broker stops")]
     Shutdown,
 }
@@ -91,7 +93,8 @@ impl CloseReason {
             | Self::ConnectTimeout
             | Self::Refused
             | Self::Malformed
-            | Self::KeepAlive => None,
+            | Self::KeepAlive
+            | Self::Unkept => None,
         }
     }
 }
@@ -153,6 +156,8 @@ struct Open {
     filters: BTreeSet<Filter>,
     unanswered: BTreeMap<Answer, Unanswered>,
     in_flight: usize,
+    /// The client takes a reason's text on every packet (MQTT 5.0 §3.1.2.11.7).
+    wants_reasons: bool,
 }
 
 impl Open {

@@ -6,7 +6,7 @@ use bus::{Mono, Topic};
 use bytes::Bytes;
 use mqtt_protocol_core::mqtt::Version;
 use mqtt_protocol_core::mqtt::packet::{
-    MessageExpiryInterval, Packet, Property, Qos, SubscriptionIdentifier, v3_1_1, v5_0,
+    MessageExpiryInterval, Packet, Property, Qos, ReasonString, SubscriptionIdentifier, v3_1_1, v5_0,
 };
 use mqtt_protocol_core::mqtt::result_code::{PubackReasonCode, PubrecReasonCode};
 
@@ -91,17 +91,31 @@ impl Session {
         }
     }
 
-    /// In 3.1.1 there is no way to say no: the message is acknowledged, dropped and counted (§3.3.5).
+    /// In 3.1.1 a message can only be acknowledged or the connection closed (§3.3.5). What is not taken is acknowledged,
+    /// dropped and counted; what is taken and may be forgotten is not acknowledged.
     fn acknowledge(&mut self, packet: u16, qos: Qos, outcome: Result<(), Refusal>) {
         self.stats.refused += u64::from(outcome.is_err());
-        let built = match (qos, self.mqtt.get_protocol_version()) {
+        let is_5 = self.mqtt.get_protocol_version() == Version::V5_0;
+        let built = match (qos, is_5) {
             (Qos::AtMostOnce, _) => return,
-            (Qos::AtLeastOnce, Version::V5_0) => puback_5(packet, outcome),
-            (Qos::AtLeastOnce, _) => v3_1_1::Puback::builder().packet_id(packet).build().ok().map(Into::into),
-            (Qos::ExactlyOnce, Version::V5_0) => pubrec_5(packet, outcome),
-            (Qos::ExactlyOnce, _) => v3_1_1::Pubrec::builder().packet_id(packet).build().ok().map(Into::into),
+            (_, false) if outcome == Err(Refusal::Disk) => return self.finish(CloseReason::Unkept),
+            (Qos::AtLeastOnce, true) => puback_5(packet, outcome, self.reason_of(outcome)),
+            (Qos::AtLeastOnce, false) => {
+                v3_1_1::Puback::builder().packet_id(packet).build().ok().map(Into::into)
+            }
+            (Qos::ExactlyOnce, true) => pubrec_5(packet, outcome, self.reason_of(outcome)),
+            (Qos::ExactlyOnce, false) => {
+                v3_1_1::Pubrec::builder().packet_id(packet).build().ok().map(Into::into)
+            }
         };
         self.send_built(built);
+    }
+
+    /// The text of a refusal, for a client that wants it.
+    fn reason_of(&self, outcome: Result<(), Refusal>) -> Option<Property> {
+        let refusal = outcome.err()?;
+        let wants = matches!(&self.state, State::Open(open) if open.wants_reasons);
+        ReasonString::new(refusal.to_string()).ok().filter(|_| wants).map(Property::ReasonString)
     }
 
     pub(super) fn complete_3(&mut self, packet: u16) {
@@ -168,14 +182,28 @@ impl Session {
     }
 }
 
-fn puback_5(packet: u16, outcome: Result<(), Refusal>) -> Option<Packet> {
+fn puback_5(packet: u16, outcome: Result<(), Refusal>, reason: Option<Property>) -> Option<Packet> {
     let code = outcome.map_or_else(Refusal::puback, |()| PubackReasonCode::Success);
-    v5_0::Puback::builder().packet_id(packet).reason_code(code).build().ok().map(Into::into)
+    let puback = v5_0::Puback::builder().packet_id(packet).reason_code(code);
+    match reason {
+        Some(reason) => puback.props(vec![reason]),
+        None => puback,
+    }
+    .build()
+    .ok()
+    .map(Into::into)
 }
 
-fn pubrec_5(packet: u16, outcome: Result<(), Refusal>) -> Option<Packet> {
+fn pubrec_5(packet: u16, outcome: Result<(), Refusal>, reason: Option<Property>) -> Option<Packet> {
     let code = outcome.map_or_else(Refusal::pubrec, |()| PubrecReasonCode::Success);
-    v5_0::Pubrec::builder().packet_id(packet).reason_code(code).build().ok().map(Into::into)
+    let pubrec = v5_0::Pubrec::builder().packet_id(packet).reason_code(code);
+    match reason {
+        Some(reason) => pubrec.props(vec![reason]),
+        None => pubrec,
+    }
+    .build()
+    .ok()
+    .map(Into::into)
 }
 
 fn publish_3(delivery: &Delivery, packet: Option<u16>) -> Option<Packet> {

@@ -3,7 +3,7 @@
 use bus::Topic;
 use bytes::Bytes;
 use mqtt_protocol_core::mqtt::packet::{
-    MaximumPacketSize, Property, ReceiveMaximum, WillDelayInterval, v3_1_1,
+    MaximumPacketSize, Property, ReceiveMaximum, RequestProblemInformation, WillDelayInterval, v3_1_1,
 };
 use std::sync::Arc;
 
@@ -136,6 +136,38 @@ fn a_message_for_the_node_is_acknowledged_when_it_answers() {
         assert_eq!(drain(&mut session), (vec![], vec![acknowledged, 2, 0, 9]));
         session.handle_answer(answer, Ok(()), at(2));
         assert_eq!(drain(&mut session), (vec![], vec![]), "answered twice");
+    }
+}
+
+/// PUBLISH_1 as version 5.0 writes it, without properties.
+fn publish_5() -> Vec<u8> {
+    let publish = v5_0::Publish::builder().topic_name("mesh/a").unwrap();
+    publish.qos(Qos::AtLeastOnce).packet_id(9).payload(b"1").build().unwrap().to_continuous_buffer()
+}
+
+#[test]
+fn what_a_disk_does_not_keep_is_refused_in_words() {
+    let text = Refusal::Disk.to_string();
+    let silent = Property::RequestProblemInformation(RequestProblemInformation::new(0).unwrap());
+    for (properties, told) in [(vec![], true), (vec![silent], false)] {
+        let mut session = open_5(properties);
+        session.handle_bytes(&publish_5(), at(1));
+        let answer = take_answer(&mut session);
+        session.handle_answer(answer, Err(Refusal::Disk), at(2));
+        let (outputs, bytes) = drain(&mut session);
+        assert_eq!((outputs, bytes[0], &bytes[2..5]), (vec![], 0x40, &[0, 9, 0x83][..]));
+        assert_eq!(bytes.ends_with(text.as_bytes()), told, "{bytes:?}");
+    }
+}
+
+#[test]
+fn what_a_disk_does_not_keep_is_not_acknowledged_in_3_1_1() {
+    for publish in [PUBLISH_1, PUBLISH_2] {
+        let mut session = open_3();
+        session.handle_bytes(&publish, at(1));
+        let answer = take_answer(&mut session);
+        session.handle_answer(answer, Err(Refusal::Disk), at(2));
+        assert_eq!(drain(&mut session), (vec![Output::Close(CloseReason::Unkept)], vec![]));
     }
 }
 
