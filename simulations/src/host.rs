@@ -9,6 +9,8 @@ use device_twin::PropertyId;
 use node::{Input, Node};
 
 use crate::disk::Disk;
+use crate::faults::Moment;
+use crate::machine::Seat;
 
 /// 2026-01-01: where all wall clocks begin, give or take what is wrong with them.
 const EPOCH_MS: u64 = 1_767_225_600_000;
@@ -19,7 +21,7 @@ pub(crate) enum About {
     Nothing,
     Report { ticket: u64, id: PropertyId },
     Wish { question: Question, id: PropertyId, valid: bool },
-    Operator { id: PropertyId, value: f64 },
+    Operator { seat: Seat, id: PropertyId, value: f64 },
 }
 
 /// How an answer to a wish will come.
@@ -49,8 +51,10 @@ pub(crate) struct Host {
     pub(crate) wall_offset_ms: i64,
     /// The disk does nothing before this.
     pub(crate) stuck_until: Mono,
-    /// Crash in the next commit, and come back after this.
-    pub(crate) armed: Option<Duration>,
+    /// Crash at this moment of the next commit, and come back after this.
+    pub(crate) armed: Option<(Moment, Duration)>,
+    /// The fault that made this machine of another one's disk, while it is there.
+    pub(crate) made_by: Option<usize>,
     /// What the broker here keeps for the mapper.
     pub(crate) mapper_config: Option<Bytes>,
     /// Messages to the mapper arrive in order.
@@ -67,6 +71,7 @@ impl Host {
             wall_offset_ms,
             stuck_until: Mono::ZERO,
             armed: None,
+            made_by: None,
             mapper_config: None,
             last_to_mapper: Mono::ZERO,
         }

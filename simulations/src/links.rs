@@ -20,6 +20,7 @@ use lab::nat::{Flow, Nat, NatKind, Protocol};
 use node::seam::DialLane;
 
 use crate::dice::Dice;
+use crate::machine::{PerSeat, Seat};
 
 /// A dial that got no answer for this long has failed.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -88,7 +89,7 @@ pub enum News {
 /// What comes of an event: news for the node at one end of a site's connection, and when to wake the network again.
 #[derive(Debug, Default)]
 pub struct Effects {
-    pub news: Vec<(usize, End, News)>,
+    pub news: Vec<(Seat, End, News)>,
     pub wake: Vec<(Mono, NetEvent)>,
 }
 
@@ -99,6 +100,7 @@ pub struct Path {
     kind: NatKind,
     one_way: Duration,
     pub loss_per_mille: u64,
+    losses: u64,
     /// Outages that stop what goes towards an end.
     blocked: [u32; 2],
     /// Outages on the near side of the NAT, which then sees nothing of the edge.
@@ -115,13 +117,16 @@ enum EndState {
 
 #[derive(Debug)]
 struct Connection {
-    site: usize,
+    seat: Seat,
     lane: DialLane,
     attempt: u64,
     dialled: Mono,
     ends: [EndState; 2],
     /// Frames on their way towards an end, by class.
-    streams: [[VecDeque<(Mono, Frame)>; 6]; 2],
+    streams: [[VecDeque<Sent>; 6]; 2],
+    /// The last number given to a frame towards an end, and the highest that arrived there.
+    sent: [u64; 2],
+    arrived: [u64; 2],
     inside: SocketAddrV4,
     /// Where the cloud believes the edge to be.
     remote: Option<SocketAddrV4>,
@@ -129,11 +134,25 @@ struct Connection {
     resets: bool,
 }
 
+/// A frame on its way.
+#[derive(Debug)]
+struct Sent {
+    /// When it arrives, if the way is open then.
+    at: Mono,
+    /// Counts all classes.
+    number: u64,
+    frame: Frame,
+}
+
 /// What the network did, counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NetStats {
     pub frames: u64,
     pub frames_lost: u64,
+    /// Packets that got lost on the way and were sent again.
+    pub losses: u64,
+    /// Frames that arrived after one of another class that was sent later.
+    pub overtaken: u64,
     pub connections: u64,
     pub rebindings: u64,
     pub idle_timeouts: u64,
@@ -142,35 +161,42 @@ pub struct NetStats {
 /// All connections of the world.
 #[derive(Debug)]
 pub struct Links {
-    paths: Vec<Path>,
+    paths: PerSeat<Path>,
     connections: BTreeMap<LinkId, Connection>,
+    seats: BTreeMap<LinkId, Seat>,
     next: u64,
     dice: Dice,
     /// Whether the process of the cloud, and of each edge, runs.
     pub cloud_runs: bool,
-    pub stats: NetStats,
+    stats: NetStats,
+}
+
+/// What an edge's NAT calls itself outside.
+fn public_address(seat: Seat) -> Ipv4Addr {
+    Ipv4Addr::new(198, 51, 100, seat.site as u8 + if seat.is_clone { 101 } else { 1 })
 }
 
 impl Path {
-    pub fn new(site: usize, dice: &mut Dice) -> Self {
+    pub fn new(seat: Seat, dice: &mut Dice) -> Self {
         let kinds = [NatKind::FullCone, NatKind::RestrictedCone, NatKind::PortRestricted, NatKind::Symmetric];
         let kind = kinds[dice.between(0, 3) as usize];
         let mut path = Self {
-            nat: Nat::new(kind, Ipv4Addr::new(198, 51, 100, site as u8 + 1), dice.number()),
+            nat: Nat::new(kind, public_address(seat), dice.number()),
             kind,
             one_way: dice.skewed(Duration::from_millis(5), Duration::from_millis(300)),
             loss_per_mille: dice.between(0, 50),
+            losses: 0,
             blocked: [0; 2],
             cut_inside: 0,
             next_port: 40_000,
         };
-        path.restart_nat(site, dice);
+        path.restart_nat(seat, dice);
         path
     }
 
     /// The NAT forgets all flows.
-    pub fn restart_nat(&mut self, site: usize, dice: &mut Dice) {
-        self.nat = Nat::new(self.kind, Ipv4Addr::new(198, 51, 100, site as u8 + 1), dice.number());
+    pub fn restart_nat(&mut self, seat: Seat, dice: &mut Dice) {
+        self.nat = Nat::new(self.kind, public_address(seat), dice.number());
     }
 
     /// Begins (or ends) an outage towards `ends`; `inside`: between the edge and its NAT.
@@ -184,13 +210,14 @@ impl Path {
         }
     }
 
-    fn delay(&self, dice: &mut Dice) -> Duration {
+    fn delay(&mut self, dice: &mut Dice) -> Duration {
         let mut delay = self.one_way + dice.span(Duration::ZERO, self.one_way / 2);
         let mut timeout = self.one_way * 3 + Duration::from_millis(50);
         for _ in 0..MAX_LOSSES {
             if !dice.per_mille(self.loss_per_mille) {
                 break;
             }
+            self.losses += 1;
             delay += timeout;
             timeout *= 2;
         }
@@ -199,10 +226,11 @@ impl Path {
 }
 
 impl Links {
-    pub fn new(paths: Vec<Path>, dice: Dice) -> Self {
+    pub fn new(paths: PerSeat<Path>, dice: Dice) -> Self {
         Self {
             paths,
             connections: BTreeMap::new(),
+            seats: BTreeMap::new(),
             next: 1,
             dice,
             cloud_runs: false,
@@ -210,13 +238,17 @@ impl Links {
         }
     }
 
-    pub fn path(&mut self, site: usize) -> (&mut Path, &mut Dice) {
-        (&mut self.paths[site], &mut self.dice)
+    pub fn path(&mut self, seat: Seat) -> (&mut Path, &mut Dice) {
+        (&mut self.paths[seat], &mut self.dice)
     }
 
-    /// Whose connection this is.
-    pub fn site_of(&self, link: LinkId) -> Option<usize> {
-        self.connections.get(&link).map(|connection| connection.site)
+    pub fn stats(&self) -> NetStats {
+        NetStats { losses: self.paths.iter().map(|path| path.losses).sum(), ..self.stats }
+    }
+
+    /// Whose connection this is, or was.
+    pub fn seat_of(&self, link: LinkId) -> Option<Seat> {
+        self.seats.get(&link).copied()
     }
 
     /// A number that no connection has: for the join lane.
@@ -225,17 +257,20 @@ impl Links {
         LinkId(self.next)
     }
 
-    pub fn dial(&mut self, site: usize, lane: DialLane, attempt: u64, now: Mono) -> Effects {
+    pub fn dial(&mut self, seat: Seat, lane: DialLane, attempt: u64, now: Mono) -> Effects {
         let link = self.fresh_link();
-        let path = &mut self.paths[site];
+        self.seats.insert(link, seat);
+        let path = &mut self.paths[seat];
         path.next_port = path.next_port.wrapping_add(1).max(20_000);
         let connection = Connection {
-            site,
+            seat,
             lane,
             attempt,
             dialled: now,
             ends: [EndState::Coming; 2],
             streams: Default::default(),
+            sent: [0; 2],
+            arrived: [0; 2],
             inside: SocketAddrV4::new(Ipv4Addr::new(192, 168, 0, 2), path.next_port),
             remote: None,
             resets: self.dice.one_in(2),
@@ -254,9 +289,10 @@ impl Links {
         self.stats.frames += 1;
         let to = from.other();
         let stream = &mut connection.streams[to as usize][class as usize];
-        let earliest = stream.back().map_or(Mono::ZERO, |(at, _)| *at);
-        let at = (now + self.paths[connection.site].delay(&mut self.dice)).max(earliest);
-        stream.push_back((at, frame));
+        let earliest = stream.back().map_or(Mono::ZERO, |before| before.at);
+        let at = (now + self.paths[connection.seat].delay(&mut self.dice)).max(earliest);
+        connection.sent[to as usize] += 1;
+        stream.push_back(Sent { at, number: connection.sent[to as usize], frame });
         effects.wake.push((at, NetEvent::Arrive { link, to, class }));
         effects
     }
@@ -265,7 +301,7 @@ impl Links {
     pub fn close(&mut self, link: LinkId, end: End, now: Mono) -> Effects {
         let mut effects = Effects::default();
         let Some(connection) = self.connections.get(&link) else { return effects };
-        let at = now + self.paths[connection.site].delay(&mut self.dice);
+        let at = now + self.paths[connection.seat].delay(&mut self.dice);
         if self.kill(link, end, &mut effects) {
             effects.wake.push((at, NetEvent::Closed { link, end: end.other() }));
         }
@@ -273,9 +309,9 @@ impl Links {
     }
 
     /// The process at this end of all of a site's connections (of all sites', for the cloud) is gone without a word.
-    pub fn crash(&mut self, end: End, site: Option<usize>) {
+    pub fn crash(&mut self, end: End, seat: Option<Seat>) {
         for connection in self.connections.values_mut() {
-            if site.is_none_or(|site| site == connection.site) {
+            if seat.is_none_or(|seat| seat == connection.seat) {
                 connection.ends[end as usize] = EndState::Dead;
                 self.stats.frames_lost +=
                     connection.streams[end as usize].iter().map(|stream| stream.len() as u64).sum::<u64>();
@@ -311,12 +347,12 @@ impl Links {
         } else if through {
             self.stats.connections += 1;
             // The client has done its part first (RFC 9001 §4.1.1).
-            let later = now + self.paths[connection.site].delay(&mut self.dice);
+            let later = now + self.paths[connection.seat].delay(&mut self.dice);
             effects.wake.push((now, NetEvent::Up { link, end: End::Edge }));
             effects.wake.push((later, NetEvent::Up { link, end: End::Cloud }));
             effects.wake.push((now + self.dice.span(PROBE, KEEPALIVE), NetEvent::Keepalive { link }));
         } else if now.since(connection.dialled) >= HANDSHAKE_TIMEOUT {
-            effects.news.push((connection.site, End::Edge, News::Failed { attempt: connection.attempt }));
+            effects.news.push((connection.seat, End::Edge, News::Failed { attempt: connection.attempt }));
             self.connections.remove(&link);
         } else {
             effects.wake.push((now + PROBE, NetEvent::Shake { link }));
@@ -336,7 +372,7 @@ impl Links {
         }
         *state = EndState::Up { heard: now };
         let news = News::Up { link, lane: connection.lane, attempt: connection.attempt };
-        effects.news.push((connection.site, end, news));
+        effects.news.push((connection.seat, end, news));
         for class in Class::ALL {
             effects.wake.push((now, NetEvent::Arrive { link, to: end, class }));
         }
@@ -347,23 +383,24 @@ impl Links {
         let passes = self.passes(link, to, now);
         let Some(connection) = self.connections.get_mut(&link) else { return };
         let stream = &mut connection.streams[to as usize][class as usize];
-        let is_due = stream.front().is_some_and(|(at, _)| *at <= now);
+        let is_due = stream.front().is_some_and(|next| next.at <= now);
         let EndState::Up { heard } = &mut connection.ends[to as usize] else { return };
         if !is_due {
             return;
         }
         if !passes {
             let at = now + self.dice.span(PROBE / 2, PROBE * 2);
-            stream.iter_mut().for_each(|(due, _)| *due = at.max(*due));
+            stream.iter_mut().for_each(|waiting| waiting.at = at.max(waiting.at));
             effects.wake.push((at, NetEvent::Arrive { link, to, class }));
             return;
         }
         *heard = now;
-        while let Some((at, _)) = stream.front()
-            && *at <= now
-        {
-            if let Some((_, frame)) = stream.pop_front() {
-                effects.news.push((connection.site, to, News::Frame { link, frame }));
+        let highest = &mut connection.arrived[to as usize];
+        while stream.front().is_some_and(|next| next.at <= now) {
+            if let Some(Sent { number, frame, .. }) = stream.pop_front() {
+                self.stats.overtaken += u64::from(number < *highest);
+                *highest = number.max(*highest);
+                effects.news.push((connection.seat, to, News::Frame { link, frame }));
             }
         }
         if let EndState::Up { heard } = &mut connection.ends[to.other() as usize] {
@@ -413,7 +450,7 @@ impl Links {
         let was = std::mem::replace(&mut connection.ends[end as usize], EndState::Dead);
         if let EndState::Up { .. } = was {
             let news = News::Down { link, lane: connection.lane };
-            effects.news.push((connection.site, end, news));
+            effects.news.push((connection.seat, end, news));
         }
         self.stats.frames_lost +=
             connection.streams.iter().flatten().map(|stream| stream.len() as u64).sum::<u64>();
@@ -427,7 +464,7 @@ impl Links {
     /// Whether a packet of this connection gets to `to` now.
     fn passes(&mut self, link: LinkId, to: End, now: Mono) -> bool {
         let Some(connection) = self.connections.get_mut(&link) else { return false };
-        let path = &mut self.paths[connection.site];
+        let path = &mut self.paths[connection.seat];
         if path.cut_inside > 0 {
             return false;
         }

@@ -27,6 +27,11 @@ pub fn edge_name(site: usize) -> Name {
     name(&format!("edge-{site}"))
 }
 
+/// The site whose edge has this name.
+pub fn site_of_edge(name: &str) -> Option<usize> {
+    name.strip_prefix("edge-")?.parse().ok()
+}
+
 pub fn device(site: usize, number: usize) -> DeviceId {
     DeviceId { namespace: name("plant"), name: name(&format!("pump-{site}-{number}")) }
 }

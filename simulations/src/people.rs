@@ -23,8 +23,8 @@ use sha2::{Digest, Sha256};
 
 use crate::devices::Action;
 use crate::dice::Dice;
-use crate::faults::Machine;
 use crate::host::{About, Question};
+use crate::machine::{Machine, Seat};
 use crate::manifests::{self, ACTUATOR, MAPPER, PROPERTIES, SETTING, name};
 use crate::world::{Event, World};
 
@@ -91,8 +91,8 @@ pub(crate) fn cloud(seed: u64, keyspace: Keyspace, now: Now) -> Result<Node, Est
     Ok(Node::Cloud(Box::new(Cloud::new(settings, signer, keyspace, now)?)))
 }
 
-pub(crate) fn edge(site: usize, seed: u64, keyspace: Keyspace, now: Now) -> Node {
-    let identity = Identity { cluster: name("world"), node: edge_id(site) };
+pub(crate) fn edge(seat: Seat, seed: u64, keyspace: Keyspace, now: Now) -> Node {
+    let identity = Identity { cluster: name("world"), node: edge_id(seat.site) };
     let settings = EdgeSettings { identity, cloud: cloud_id(), seed };
     Node::Edge(Box::new(Edge::new(settings, keyspace, now)))
 }
@@ -168,7 +168,7 @@ impl World {
                 // A reply may get lost: the edge then asks again with the same token and key.
                 if !self.chance.one_in(4) && self.people.joins[site] != Join::Welcome {
                     self.people.joins[site] = Join::Welcome;
-                    let machine = Machine::Edge(site);
+                    let machine = Machine::edge(site);
                     self.agenda.at(self.now + Duration::from_millis(400), Event::Boot { machine });
                 }
             }
@@ -246,7 +246,7 @@ impl World {
         let input =
             Input::Mqtt { ticket: None, topic, payload: json!(value).to_string().into(), retain: false };
         self.trace.say(self.now, format_args!("somebody at edge-{site} moves {id} to {value}"));
-        self.tell_about(Machine::Edge(site), input, About::Operator { id, value });
+        self.tell_about(Machine::edge(site), input, About::Operator { seat: Seat::of(site), id, value });
     }
 
     /// What the world wants to remember of an input that was just handled.
@@ -262,7 +262,7 @@ impl World {
                     .insert(ticket, (machine, life, id, reported.map(|reported| reported.version)));
             }
             About::Wish { question, id, valid } => self.note_wish(question, id, valid, life),
-            About::Operator { id, value } => self.oracle.on_operator(&id, value, self.now),
+            About::Operator { seat, id, value } => self.oracle.on_operator(seat, &id, value, self.now),
         }
     }
 
@@ -288,9 +288,9 @@ impl World {
     pub(crate) fn accepted(&mut self, ticket: u64) {
         self.trace.say(self.now, format_args!("ticket {ticket} accepted"));
         if let Some((machine, _, id, version)) = self.asked.reports.remove(&ticket) {
-            if let Some(version) = version {
+            if let (Some(version), Machine::Edge(seat)) = (version, machine) {
                 let durable = self.hosts[&machine].disk.durable();
-                self.oracle.on_report_accepted(&id, version, durable, self.now);
+                self.oracle.on_report_accepted(seat, &id, version, durable, self.now);
             }
         } else {
             self.wish_accepted(Question::Ticket(ticket));
@@ -336,65 +336,65 @@ impl World {
     }
 
     /// After a start of an edge its broker's clients come back.
-    pub(crate) fn clients_come(&mut self, site: usize) {
-        let life = self.hosts[&Machine::Edge(site)].life;
+    pub(crate) fn clients_come(&mut self, seat: Seat) {
+        let life = self.hosts[&Machine::Edge(seat)].life;
         let mapper = self.chance.skewed(Duration::from_millis(100), Duration::from_secs(30));
         let app = self.chance.skewed(Duration::from_millis(100), Duration::from_secs(60));
-        self.agenda.at(self.now + mapper, Event::MapperConnects { site, life });
-        self.agenda.at(self.now + app, Event::Subscribe { site, life });
+        self.agenda.at(self.now + mapper, Event::MapperConnects { seat, life });
+        self.agenda.at(self.now + app, Event::Subscribe { seat, life });
     }
 
     /// An app at each site looks at the next site's devices.
-    pub(crate) fn subscribe(&mut self, site: usize, life: u32) {
-        if self.hosts[&Machine::Edge(site)].life != life {
+    pub(crate) fn subscribe(&mut self, seat: Seat, life: u32) {
+        if self.hosts[&Machine::Edge(seat)].life != life {
             return;
         }
-        let other = (site + 1) % self.mappers.len();
+        let other = (seat.site + 1) % self.mappers.sites();
         let filters = (0..2).map(|number| format!("twin/{}/reported/#", manifests::device(other, number)));
         for filter in filters.filter_map(|text| Filter::new(&text).ok()) {
-            self.tell(Machine::Edge(site), Input::Interest { filter, wanted: true });
+            self.tell(Machine::Edge(seat), Input::Interest { filter, wanted: true });
         }
     }
 
-    pub(crate) fn mapper_connects(&mut self, site: usize, life: u32) {
-        let host = &self.hosts[&Machine::Edge(site)];
-        if host.life != life || host.running.is_none() || !self.mappers[site].running {
+    pub(crate) fn mapper_connects(&mut self, seat: Seat, life: u32) {
+        let host = &self.hosts[&Machine::Edge(seat)];
+        if host.life != life || host.running.is_none() || !self.mappers[seat].running {
             return;
         }
         let config = host.mapper_config.clone();
         let topic = MapperTopic::Config { mapper: name(MAPPER) };
-        self.trace.say(self.now, format_args!("edge-{site} mapper connects"));
-        self.mappers[site].handle_connected();
-        self.take_mapper_actions(site);
+        self.trace.say(self.now, format_args!("{seat} mapper connects"));
+        self.mappers[seat].handle_connected();
+        self.take_mapper_actions(seat);
         if let Some(payload) = config {
-            self.agenda.at(self.now, Event::ToMapper { site, life, topic, payload, expires: None });
+            self.agenda.at(self.now, Event::ToMapper { seat, life, topic, payload, expires: None });
         }
     }
 
     /// The broker publishes the mapper's will.
-    pub(crate) fn mapper_crashes(&mut self, site: usize) {
-        let was_connected = self.mappers[site].connected;
-        self.mappers[site].handle_crash();
+    pub(crate) fn mapper_crashes(&mut self, seat: Seat) {
+        let was_connected = self.mappers[seat].connected;
+        self.mappers[seat].handle_crash();
         if was_connected {
             let topic = MapperTopic::State { mapper: name(MAPPER) }.topic();
             let payload = Bytes::from_static(b"offline");
-            self.tell(Machine::Edge(site), Input::Mqtt { ticket: None, topic, payload, retain: true });
+            self.tell(Machine::Edge(seat), Input::Mqtt { ticket: None, topic, payload, retain: true });
         }
     }
 
     pub(crate) fn publish_to_mapper(
         &mut self,
-        site: usize,
+        seat: Seat,
         topic: MapperTopic,
         payload: Bytes,
         expires: Option<bus::Mono>,
     ) {
-        let slow = self.chance.per_mille(self.mappers[site].habits.slow / 4);
+        let slow = self.chance.per_mille(self.mappers[seat].habits.slow / 4);
         let longest = if slow { Duration::from_secs(15) } else { Duration::from_millis(20) };
         let mut at = self.now + self.chance.span(Duration::from_micros(300), longest);
-        let repeats = self.chance.per_mille(self.mappers[site].habits.repeated);
+        let repeats = self.chance.per_mille(self.mappers[seat].habits.repeated);
         let now = self.now;
-        let host = self.host(Machine::Edge(site));
+        let host = self.host(Machine::Edge(seat));
         at = at.max(host.last_to_mapper);
         host.last_to_mapper = at;
         let life = host.life;
@@ -402,8 +402,8 @@ impl World {
             MapperTopic::Config { .. } => host.mapper_config = Some(payload.clone()),
             MapperTopic::Write { .. } => {
                 if let Ok(request) = serde_json::from_slice::<WriteRequest>(&payload) {
-                    let durable = self.hosts[&Machine::Edge(site)].disk.durable();
-                    self.oracle.on_published(site, &request, durable, now);
+                    let durable = self.hosts[&Machine::Edge(seat)].disk.durable();
+                    self.oracle.on_published(seat, &request, durable, now);
                 }
             }
             MapperTopic::Result { .. } | MapperTopic::State { .. } => {}
@@ -411,41 +411,41 @@ impl World {
         if repeats {
             let (topic, payload) = (topic.clone(), payload.clone());
             self.agenda
-                .at(at + Duration::from_secs(1), Event::ToMapper { site, life, topic, payload, expires });
+                .at(at + Duration::from_secs(1), Event::ToMapper { seat, life, topic, payload, expires });
         }
-        self.agenda.at(at, Event::ToMapper { site, life, topic, payload, expires });
+        self.agenda.at(at, Event::ToMapper { seat, life, topic, payload, expires });
     }
 
     pub(crate) fn deliver_to_mapper(
         &mut self,
-        site: usize,
+        seat: Seat,
         life: u32,
         topic: &MapperTopic,
         payload: &[u8],
         expires: Option<bus::Mono>,
     ) {
-        let host = &self.hosts[&Machine::Edge(site)];
+        let host = &self.hosts[&Machine::Edge(seat)];
         let expired = expires.is_some_and(|at| at <= self.now);
-        if host.life != life || expired || !self.mappers[site].connected {
+        if host.life != life || expired || !self.mappers[seat].connected {
             return;
         }
         let now = host.now(self.now);
-        self.mappers[site].handle_message(topic, payload, now);
-        self.take_mapper_actions(site);
+        self.mappers[seat].handle_message(topic, payload, now);
+        self.take_mapper_actions(seat);
     }
 
-    pub(crate) fn take_mapper_actions(&mut self, site: usize) {
-        let life = self.hosts[&Machine::Edge(site)].life;
-        for action in self.mappers[site].take_actions() {
+    pub(crate) fn take_mapper_actions(&mut self, seat: Seat) {
+        let life = self.hosts[&Machine::Edge(seat)].life;
+        for action in self.mappers[seat].take_actions() {
             match action {
                 Action::Publish { topic, payload, retain, sure } => {
-                    let event = Event::FromMapper { site, life, topic, payload, retain, sure };
+                    let event = Event::FromMapper { seat, life, topic, payload, retain, sure };
                     self.agenda.at(self.now + Duration::from_millis(1), event);
                 }
-                Action::Wake { at, event } => self.agenda.at(at, Event::Mapper { site, event }),
+                Action::Wake { at, event } => self.agenda.at(at, Event::Mapper { seat, event }),
                 Action::Execute(request) => {
-                    self.trace.say(self.now, format_args!("edge-{site} device moves: {request:?}"));
-                    self.oracle.on_executed(site, &request, self.now);
+                    self.trace.say(self.now, format_args!("{seat} device moves: {request:?}"));
+                    self.oracle.on_executed(seat, &request, self.now);
                 }
             }
         }
@@ -453,15 +453,15 @@ impl World {
 
     pub(crate) fn hear_mapper(
         &mut self,
-        site: usize,
+        seat: Seat,
         life: u32,
         topic: Topic,
         payload: Bytes,
         retain: bool,
         sure: bool,
     ) {
-        let machine = Machine::Edge(site);
-        if self.hosts[&machine].life != life || !self.mappers[site].connected {
+        let machine = Machine::Edge(seat);
+        if self.hosts[&machine].life != life || !self.mappers[seat].connected {
             return;
         }
         let number = self.number();
@@ -472,8 +472,7 @@ impl World {
             _ => None,
         };
         let text = String::from_utf8_lossy(&payload).into_owned();
-        self.trace
-            .say(self.now, format_args!("edge-{site} mapper says {} {text} ({number})", topic.as_str()));
+        self.trace.say(self.now, format_args!("{seat} mapper says {} {text} ({number})", topic.as_str()));
         let about = report.map_or(About::Nothing, |id| About::Report { ticket: number, id });
         let ticket = sure.then_some(Ticket(number));
         self.tell_about(machine, Input::Mqtt { ticket, topic, payload, retain }, about);

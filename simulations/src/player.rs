@@ -6,14 +6,15 @@ use std::time::Duration;
 use bus::bus::LinkId;
 use bus::twin::{MapperTopic, TwinTopic};
 use bus::{Channel, Class, Frame, Mono, Now};
-use metadata::Key;
 use metadata::sync::ToEdge;
+use metadata::{Commit, Key, Revision};
 use node::seam::DialLane;
 use node::{Input, Node, Output};
 
-use crate::faults::Machine;
+use crate::faults::Moment;
 use crate::host::{About, Running};
 use crate::links::{Effects, End, NetEvent, News};
+use crate::machine::{Machine, Seat};
 use crate::people;
 use crate::plant::Bug;
 use crate::world::{Event, World};
@@ -31,6 +32,10 @@ impl World {
             running.deferred.push_back((input, about));
             return;
         }
+        if let (Machine::Cloud, Input::Frame { link, frame }) = (machine, &input) {
+            self.oracle.on_arrival(self.links.seat_of(*link), &frame.payload);
+        }
+        let Some(running) = &mut self.host(machine).running else { return };
         running.node.handle(input, now);
         self.note(machine, about);
         self.perform_all(machine);
@@ -92,15 +97,8 @@ impl World {
     fn perform(&mut self, machine: Machine, output: Output) {
         match output {
             Output::Persist(commit) => {
-                self.oracle.on_commit(machine, &commit, self.now);
                 let revision = commit.revision;
-                self.trace.say(
-                    self.now,
-                    format_args!("{machine} commits {revision}: {} rows", commit.writes.len()),
-                );
-                if self.host(machine).disk.submit(commit) {
-                    self.begin_writing(machine);
-                }
+                self.persist(machine, commit);
                 if self.bug == Bug::SpeaksBeforeDurable {
                     self.tell(machine, Input::Persisted(revision));
                 }
@@ -113,8 +111,8 @@ impl World {
             }
             Output::Dial { lane, attempt } => {
                 self.trace.say(self.now, format_args!("{machine} dials {lane:?} {attempt}"));
-                if let Machine::Edge(site) = machine {
-                    let effects = self.links.dial(site, lane, attempt, self.now);
+                if let Machine::Edge(seat) = machine {
+                    let effects = self.links.dial(seat, lane, attempt, self.now);
                     self.follow(effects);
                 }
             }
@@ -125,8 +123,8 @@ impl World {
                 self.trace
                     .say(self.now, format_args!("{machine} publishes {} {}", topic.as_str(), show(&payload)));
                 let expires = expiry.map(|expiry| self.now + expiry.0);
-                if let (Some(topic), Machine::Edge(site)) = (MapperTopic::parse(&topic), machine) {
-                    self.publish_to_mapper(site, topic, payload, expires);
+                if let (Some(topic), Machine::Edge(seat)) = (MapperTopic::parse(&topic), machine) {
+                    self.publish_to_mapper(seat, topic, payload, expires);
                 } else if let Some(TwinTopic::Reported { device, property }) = TwinTopic::parse(&topic) {
                     let id = crate::manifests::property(&device, &property);
                     self.oracle.on_seen(machine, &id, &payload, self.now);
@@ -148,15 +146,29 @@ impl World {
         if self.asked.joins.contains_key(&link) {
             return self.join_answered(link, &frame.payload);
         }
-        let site = match machine {
-            Machine::Edge(site) => Some(site),
-            Machine::Cloud => self.links.site_of(link),
+        let seat = match machine {
+            Machine::Edge(seat) => Some(seat),
+            Machine::Cloud => self.links.seat_of(link),
         };
-        let Some(site) = site else { return };
+        let Some(seat) = seat else { return };
         let (now, durable) = (self.now, self.hosts[&machine].disk.durable());
-        self.oracle.on_send(machine, site, link, &frame, durable, now);
+        self.oracle.on_send(machine, seat, link, &frame, durable, now);
         let effects = self.links.send(link, end_of(machine), class, frame, now);
         self.follow(effects);
+    }
+
+    fn persist(&mut self, machine: Machine, commit: Commit) {
+        if self.crash_if_armed(machine, Moment::Sealed) {
+            return;
+        }
+        self.oracle.on_commit(machine, &commit, self.now);
+        let (revision, rows) = (commit.revision, commit.writes.len());
+        self.trace.say(self.now, format_args!("{machine} commits {revision}: {rows} rows"));
+        if self.host(machine).disk.submit(commit) {
+            self.begin_writing(machine);
+        } else {
+            self.crash_if_armed(machine, Moment::Waiting);
+        }
     }
 
     fn begin_writing(&mut self, machine: Machine) {
@@ -169,8 +181,8 @@ impl World {
         }
         latency += host.stuck_until.since(now);
         let life = host.life;
-        if let Some(away) = host.armed.take() {
-            self.agenda.at(now + luck, Event::CrashNow { machine, life, away });
+        if host.armed.is_some_and(|(moment, _)| moment == Moment::Writing) {
+            self.agenda.at(now + luck, Event::CrashNow { machine, life });
         }
         self.agenda.at(now + latency, Event::DiskDone { machine, life });
     }
@@ -181,12 +193,29 @@ impl World {
             return;
         }
         let Some(revision) = host.disk.finish() else { return };
-        self.begin_writing(machine);
         self.trace.say(self.now, format_args!("{machine} has persisted {revision}"));
+        if self.crash_if_armed(machine, Moment::Synced) {
+            return;
+        }
+        self.begin_writing(machine);
+        if self.hosts[&machine].armed.is_some_and(|(moment, _)| moment == Moment::Said) {
+            return self.crash_while_speaking(machine, revision);
+        }
         if self.bug != Bug::SpeaksBeforeDurable {
             self.tell(machine, Input::Persisted(revision));
         }
         self.take_deferred(machine);
+    }
+
+    /// Tells the node that its commit is durable, lets out some of what waited for that, and crashes.
+    fn crash_while_speaking(&mut self, machine: Machine, revision: Revision) {
+        let now = self.hosts[&machine].now(self.now);
+        let Some(running) = &mut self.host(machine).running else { return };
+        running.node.handle(Input::Persisted(revision), now);
+        let waited: Vec<Output> = std::iter::from_fn(|| running.node.poll_output()).collect();
+        let out = self.disks.between(0, waited.len() as u64) as usize;
+        waited.into_iter().take(out).for_each(|output| self.perform(machine, output));
+        self.crash_if_armed(machine, Moment::Said);
     }
 
     /// What waited for the disk.
@@ -207,12 +236,12 @@ impl World {
         for (at, event) in effects.wake {
             self.agenda.at(at, Event::Net(event));
         }
-        for (site, end, news) in effects.news {
+        for (seat, end, news) in effects.news {
             let machine = match end {
-                End::Edge => Machine::Edge(site),
+                End::Edge => Machine::Edge(seat),
                 End::Cloud => Machine::Cloud,
             };
-            self.on_news(machine, site, news);
+            self.on_news(machine, seat, news);
         }
     }
 
@@ -221,11 +250,11 @@ impl World {
         self.follow(effects);
     }
 
-    fn on_news(&mut self, machine: Machine, site: usize, news: News) {
+    fn on_news(&mut self, machine: Machine, seat: Seat, news: News) {
         let input = match news {
             News::Up { link, lane, attempt } => {
                 self.trace.say(self.now, format_args!("{machine} link {} {lane:?} up", link.0));
-                self.up(machine, site, link, lane, attempt)
+                self.up(machine, seat, link, lane, attempt)
             }
             News::Failed { attempt } => {
                 self.trace.say(self.now, format_args!("{machine} dial {attempt} failed"));
@@ -250,8 +279,8 @@ impl World {
         self.tell(machine, input);
     }
 
-    fn up(&self, machine: Machine, site: usize, link: LinkId, lane: DialLane, attempt: u64) -> Input {
-        let (peer, key) = (people::edge_id(site), people::key_of(site));
+    fn up(&self, machine: Machine, seat: Seat, link: LinkId, lane: DialLane, attempt: u64) -> Input {
+        let (peer, key) = (people::edge_id(seat.site), people::key_of(seat.site));
         match (lane, machine) {
             (DialLane::Bus, Machine::Edge(_)) => Input::LinkUp {
                 link,
@@ -274,57 +303,10 @@ impl World {
         Frame::new(frame.channel, minicbor::to_vec(ToEdge::Part(part)).unwrap_or_default())
     }
 
-    /// The process ends without a word.
-    pub(crate) fn crash(&mut self, machine: Machine, away: Duration) {
-        if self.hosts[&machine].running.is_none() {
-            return;
-        }
-        let luck = self.disks.number();
-        let host = self.host(machine);
-        host.running = None;
-        host.life += 1;
-        host.armed = None;
-        host.mapper_config = None;
-        let pending = host.disk.pending();
-        let landed = host.disk.crash(luck);
-        self.trace
-            .say(self.now, format_args!("{machine} crashes; {landed} of {pending} commits under way landed"));
-        self.oracle.on_crash(machine, self.hosts[&machine].disk.durable(), self.now);
-        match machine {
-            Machine::Cloud => {
-                self.links.cloud_runs = false;
-                self.links.crash(End::Cloud, None);
-            }
-            Machine::Edge(site) => {
-                self.links.crash(End::Edge, Some(site));
-                self.mappers[site].connected = false;
-            }
-        }
-        let away = away.min(self.until_quiet()).max(Duration::from_millis(500));
-        self.agenda.at(self.now + away, Event::Boot { machine });
-    }
-
-    pub(crate) fn wipe(&mut self, site: usize, away: Duration) {
-        let machine = Machine::Edge(site);
-        if self.hosts[&machine].running.is_some() {
-            self.crash(machine, away);
-            self.host(machine).disk.wipe();
-            self.oracle.on_wipe(site);
-        }
-    }
-
-    pub(crate) fn put_old_disk_back(&mut self, site: usize, away: Duration) {
-        let machine = Machine::Edge(site);
-        if self.hosts[&machine].running.is_some() {
-            self.crash(machine, away);
-            let host = self.host(machine);
-            host.disk = host.copy.clone();
-            self.oracle.on_old_disk(site, self.hosts[&machine].disk.durable());
-        }
-    }
-
     pub(crate) fn boot(&mut self, machine: Machine) {
-        if self.hosts[&machine].running.is_some() {
+        let host = &self.hosts[&machine];
+        let is_gone = host.made_by.is_none() && matches!(machine, Machine::Edge(seat) if seat.is_clone);
+        if host.running.is_some() || is_gone {
             return;
         }
         let (now, seed) = (self.hosts[&machine].now(self.now), self.chance.number());
@@ -344,7 +326,7 @@ impl World {
                 self.oracle.on_cloud_start(seed.max(1));
                 people::cloud(seed, keyspace, now)
             }
-            Machine::Edge(site) => Ok(people::edge(site, seed, keyspace, now)),
+            Machine::Edge(seat) => Ok(people::edge(seat, seed, keyspace, now)),
         };
         match node {
             Ok(node) => self.start(machine, node),
@@ -352,8 +334,8 @@ impl World {
                 return self.oracle.accuse(self.now, "a cloud starts on its own disk", why.to_string());
             }
         }
-        if let Machine::Edge(site) = machine {
-            self.clients_come(site);
+        if let Machine::Edge(seat) = machine {
+            self.clients_come(seat);
         }
     }
 

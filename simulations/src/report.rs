@@ -63,6 +63,8 @@ impl Total {
         run.asked.iter().for_each(|(what, n)| *self.asked.entry(what).or_default() += n);
         self.net.frames += run.net.frames;
         self.net.frames_lost += run.net.frames_lost;
+        self.net.losses += run.net.losses;
+        self.net.overtaken += run.net.overtaken;
         self.net.connections += run.net.connections;
         self.net.rebindings += run.net.rebindings;
         self.net.idle_timeouts += run.net.idle_timeouts;
@@ -78,8 +80,15 @@ impl fmt::Display for Total {
         writeln!(f, "{seeds} seeds, {events} events, {hours} hours of the world's time")?;
         writeln!(
             f,
-            "network: {} connections, {} frames, {} lost with their connection, {} idle timeouts, {} NAT rebindings",
-            net.connections, net.frames, net.frames_lost, net.idle_timeouts, net.rebindings
+            "network: {} connections, {} frames, {} lost and sent again, {} reordered, {} lost with their \
+             connection, {} idle timeouts, {} NAT rebindings",
+            net.connections,
+            net.frames,
+            net.losses,
+            net.overtaken,
+            net.frames_lost,
+            net.idle_timeouts,
+            net.rebindings
         )?;
         let list = |rows: &BTreeMap<&'static str, u64>| {
             rows.iter().map(|(what, n)| format!("  {n:>9}  {what}\n")).collect::<String>()

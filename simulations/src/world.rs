@@ -21,9 +21,10 @@ use node::Input;
 
 use crate::devices::{Habits, Mapper, MapperEvent};
 use crate::dice::{Dice, Purpose};
-use crate::faults::{self, Fault, Machine};
+use crate::faults::{self, Fault, Moment};
 use crate::host::{About, Host, Question};
 use crate::links::{Links, NetEvent, Path};
+use crate::machine::{Machine, PerSeat, Seat};
 use crate::oracle::{Oracle, Settled, Violation};
 use crate::people::People;
 use crate::plant::Bug;
@@ -48,15 +49,15 @@ pub(crate) enum Event {
     Net(NetEvent),
     Timer { machine: Machine, life: u32, at: Mono },
     DiskDone { machine: Machine, life: u32 },
-    CrashNow { machine: Machine, life: u32, away: Duration },
+    CrashNow { machine: Machine, life: u32 },
     Boot { machine: Machine },
     Fault(usize),
     FaultEnds(usize),
-    Mapper { site: usize, event: MapperEvent },
-    MapperConnects { site: usize, life: u32 },
-    ToMapper { site: usize, life: u32, topic: MapperTopic, payload: Bytes, expires: Option<Mono> },
-    FromMapper { site: usize, life: u32, topic: Topic, payload: Bytes, retain: bool, sure: bool },
-    Subscribe { site: usize, life: u32 },
+    Mapper { seat: Seat, event: MapperEvent },
+    MapperConnects { seat: Seat, life: u32 },
+    ToMapper { seat: Seat, life: u32, topic: MapperTopic, payload: Bytes, expires: Option<Mono> },
+    FromMapper { seat: Seat, life: u32, topic: Topic, payload: Bytes, retain: bool, sure: bool },
+    Subscribe { seat: Seat, life: u32 },
     Join { site: usize },
     Apply,
     Wish,
@@ -101,7 +102,7 @@ pub struct World {
     pub(crate) now: Mono,
     pub(crate) agenda: Agenda,
     pub(crate) hosts: BTreeMap<Machine, Host>,
-    pub(crate) mappers: Vec<Mapper>,
+    pub(crate) mappers: PerSeat<Mapper>,
     pub(crate) links: Links,
     pub(crate) oracle: Oracle,
     pub(crate) trace: Trace,
@@ -112,8 +113,9 @@ pub struct World {
     pub(crate) last_wish: Option<UnixMillis>,
     pub(crate) disks: Dice,
     pub(crate) chance: Dice,
-    faults: Vec<(Mono, Fault)>,
-    done: BTreeMap<&'static str, u64>,
+    pub(crate) faults: Vec<(Mono, Fault)>,
+    /// Faults that happened, by kind.
+    pub(crate) done: BTreeMap<&'static str, u64>,
     quiet_from: Mono,
     pub(crate) quiet: bool,
     events: u64,
@@ -125,8 +127,10 @@ impl World {
     pub fn new(seed: u64, bug: Bug, keep: bool) -> Self {
         let mut setting = Dice::new(seed, Purpose::Setting);
         let sites = setting.between(2, MAX_SITES as u64) as usize;
-        let quiet_from = Mono::ZERO + setting.span(Duration::from_secs(3600), Duration::from_secs(3 * 3600));
-        let paths = (0..sites).map(|site| Path::new(site, &mut setting)).collect();
+        let hours = if setting.one_in(4) { 3..=8 } else { 1..=3 };
+        let hour = |hours: &u64| Duration::from_secs(hours * 3600);
+        let quiet_from = Mono::ZERO + setting.span(hour(hours.start()), hour(hours.end()));
+        let paths = PerSeat::new(sites, |seat| Path::new(seat, &mut setting));
         let mut faults_dice = Dice::new(seed, Purpose::Faults);
         let faults = faults::draw(sites, Mono::ZERO + Duration::from_secs(60), quiet_from, &mut faults_dice);
         let mut world = Self {
@@ -134,7 +138,7 @@ impl World {
             now: Mono::ZERO,
             agenda: Agenda::default(),
             hosts: BTreeMap::new(),
-            mappers: (0..sites).map(|site| mapper(seed, site, &mut setting)).collect(),
+            mappers: PerSeat::new(sites, |seat| mapper(seed, seat, &mut setting)),
             links: Links::new(paths, Dice::new(seed, Purpose::Network)),
             oracle: Oracle::default(),
             trace: Trace::new(keep),
@@ -156,8 +160,8 @@ impl World {
     }
 
     fn set_up(&mut self, sites: usize, dice: &mut Dice) {
-        let machines = std::iter::once(Machine::Cloud).chain((0..sites).map(Machine::Edge));
-        for machine in machines {
+        let seats = (0..sites).flat_map(|site| [Seat::of(site), Seat::clone_of(site)]);
+        for machine in std::iter::once(Machine::Cloud).chain(seats.map(Machine::Edge)) {
             let offset = dice.between(0, 20_000) as i64 - 10_000;
             self.hosts.insert(machine, Host::new(offset));
         }
@@ -201,18 +205,15 @@ impl World {
     }
 
     fn check_settled(&mut self) {
-        let lasting = |site: usize| self.people.properties_of(site);
-        let settled: Vec<Settled> = self
-            .mappers
-            .iter()
-            .enumerate()
-            .map(|(site, mapper)| Settled {
-                site,
-                positions: lasting(site).into_iter().map(|id| (id.clone(), mapper.position(&id))).collect(),
-                lied: mapper.lies > 0,
-            })
-            .collect();
+        let settled: Vec<Settled> = (0..self.mappers.sites()).map(|site| self.settled(site)).collect();
         self.oracle.check_settled(&settled, self.now);
+    }
+
+    fn settled(&self, site: usize) -> Settled {
+        let mapper = &self.mappers[Seat::of(site)];
+        let lasting = self.people.properties_of(site);
+        let positions = lasting.into_iter().map(|id| (id.clone(), mapper.position(&id))).collect();
+        Settled { site, positions, lied: mapper.lies > 0 }
     }
 
     fn report(self) -> RunReport {
@@ -227,7 +228,7 @@ impl World {
             events: self.events,
             faults: self.done,
             asked: self.oracle.asked().clone(),
-            net: self.links.stats,
+            net: self.links.stats(),
             span: self.now.since(Mono::ZERO),
             violation,
             hash,
@@ -240,90 +241,33 @@ impl World {
             Event::Net(event) => self.on_net(event),
             Event::Timer { machine, life, at } => self.on_timer(machine, life, at),
             Event::DiskDone { machine, life } => self.on_disk_done(machine, life),
-            Event::CrashNow { machine, life, away } => {
+            Event::CrashNow { machine, life } => {
                 if self.hosts[&machine].life == life {
-                    self.crash(machine, away);
+                    self.crash_if_armed(machine, Moment::Writing);
                 }
             }
             Event::Boot { machine } => self.boot(machine),
             Event::Fault(number) => self.begin_fault(number),
             Event::FaultEnds(number) => self.end_fault(number),
-            Event::Mapper { site, event } => {
-                let now = self.hosts[&Machine::Edge(site)].now(self.now);
-                self.mappers[site].handle(event, now);
-                self.take_mapper_actions(site);
+            Event::Mapper { seat, event } => {
+                let now = self.hosts[&Machine::Edge(seat)].now(self.now);
+                self.mappers[seat].handle(event, now);
+                self.take_mapper_actions(seat);
             }
-            Event::MapperConnects { site, life } => self.mapper_connects(site, life),
-            Event::ToMapper { site, life, topic, payload, expires } => {
-                self.deliver_to_mapper(site, life, &topic, &payload, expires);
+            Event::MapperConnects { seat, life } => self.mapper_connects(seat, life),
+            Event::ToMapper { seat, life, topic, payload, expires } => {
+                self.deliver_to_mapper(seat, life, &topic, &payload, expires);
             }
-            Event::FromMapper { site, life, topic, payload, retain, sure } => {
-                self.hear_mapper(site, life, topic, payload, retain, sure);
+            Event::FromMapper { seat, life, topic, payload, retain, sure } => {
+                self.hear_mapper(seat, life, topic, payload, retain, sure);
             }
-            Event::Subscribe { site, life } => self.subscribe(site, life),
+            Event::Subscribe { seat, life } => self.subscribe(seat, life),
             Event::Join { site } => self.join(site),
             Event::Apply => self.apply(),
             Event::Wish => self.wish(),
             Event::Operator => self.operate(),
             Event::Quiet => self.begin_quiet(),
             Event::Hush => self.mappers.iter_mut().for_each(|mapper| mapper.hushed = true),
-        }
-    }
-
-    fn begin_fault(&mut self, number: usize) {
-        let fault = self.faults[number].1.clone();
-        self.trace.say(self.now, format_args!("fault {fault:?}"));
-        *self.done.entry(fault.kind()).or_default() += 1;
-        let (now, latest) = (self.now, self.quiet_from);
-        let ends = |lasts: Duration| (now + lasts).min(latest);
-        match fault {
-            Fault::Partition { site, towards, inside, lasts } => {
-                self.links.path(site).0.cut(&towards, inside, true);
-                self.agenda.at(ends(lasts), Event::FaultEnds(number));
-            }
-            Fault::Loss { site, per_mille, lasts } => {
-                self.links.path(site).0.loss_per_mille += per_mille;
-                self.agenda.at(ends(lasts), Event::FaultEnds(number));
-            }
-            Fault::NatRestart { site } => {
-                let (path, dice) = self.links.path(site);
-                path.restart_nat(site, dice);
-            }
-            Fault::Crash { machine, away } => self.crash(machine, away),
-            Fault::CrashInCommit { machine, away } => self.host(machine).armed = Some(away),
-            Fault::Wipe { site, away } => self.wipe(site, away),
-            Fault::OldDisk { site, away } => self.put_old_disk_back(site, away),
-            Fault::WallJump { machine, by_ms } => {
-                self.host(machine).wall_offset_ms += by_ms;
-                self.oracle.on_wall_jump(machine, self.now);
-            }
-            Fault::DiskStuck { machine, lasts } => self.host(machine).stuck_until = ends(lasts),
-            Fault::MapperCrash { site, away } => {
-                self.mapper_crashes(site);
-                self.agenda.at(ends(away), Event::FaultEnds(number));
-            }
-        }
-    }
-
-    fn end_fault(&mut self, number: usize) {
-        self.trace.say(self.now, format_args!("fault {number} ends"));
-        match self.faults[number].1.clone() {
-            Fault::Partition { site, towards, inside, .. } => {
-                self.links.path(site).0.cut(&towards, inside, false)
-            }
-            Fault::Loss { site, per_mille, .. } => self.links.path(site).0.loss_per_mille -= per_mille,
-            Fault::MapperCrash { site, .. } => {
-                self.mappers[site].running = true;
-                let life = self.hosts[&Machine::Edge(site)].life;
-                self.agenda.at(self.now, Event::MapperConnects { site, life });
-            }
-            Fault::NatRestart { .. }
-            | Fault::Crash { .. }
-            | Fault::CrashInCommit { .. }
-            | Fault::Wipe { .. }
-            | Fault::OldDisk { .. }
-            | Fault::WallJump { .. }
-            | Fault::DiskStuck { .. } => {}
         }
     }
 
@@ -354,9 +298,12 @@ impl World {
     }
 }
 
-fn mapper(seed: u64, site: usize, setting: &mut Dice) -> Mapper {
+fn mapper(seed: u64, seat: Seat, setting: &mut Dice) -> Mapper {
     let mut some = |limit: u64| if setting.one_in(2) { setting.between(0, limit) } else { 0 };
     let (slow, silent, lying, repeated) = (some(300), some(200), some(200), some(100));
-    let dice = Dice::new(seed ^ (site as u64 + 1) << 56, Purpose::Devices);
+    let dice = Dice::new(
+        seed ^ (seat.site as u64 + 1 + if seat.is_clone { 128 } else { 0 }) << 56,
+        Purpose::Devices,
+    );
     Mapper::new(Habits { slow, silent, lying, repeated }, dice)
 }

@@ -8,6 +8,7 @@ use metadata::{Commit, Position, Revision};
 
 use super::Verdict;
 use crate::disk::Image;
+use crate::machine::Seat;
 use crate::manifests;
 
 /// What the cloud meant each edge to know, by revision, as hashes.
@@ -63,7 +64,7 @@ impl Copies {
 
     pub(super) fn check_edge(
         &self,
-        site: usize,
+        seat: Seat,
         commit: &Commit,
         held: &Image,
         verdict: &mut Verdict,
@@ -77,14 +78,13 @@ impl Copies {
         let applied = held.get("/sync/applied").and_then(|b| minicbor::decode::<Position>(b).ok());
         let applied = applied.unwrap_or_default();
         let copy = hash(held.under("/m/"));
-        let history = self.history.get(&site);
+        let history = self.history.get(&seat.site);
         let meant = history.and_then(|h| h.range(..=applied.revision).next_back()).map(|(_, hash)| *hash);
         let meant = meant.unwrap_or_else(|| hash(std::iter::empty()));
         verdict.ask(now, "a batch is visible whole or not at all", copy == meant, || {
-            format!("edge-{site} stands at {applied:?} and holds what the cloud never meant it to know there")
+            format!("{seat} stands at {applied:?} and holds what the cloud never meant it to know there")
         });
         let known = applied.term == 0 || self.terms.contains(&applied.term);
-        verdict
-            .ask(now, "positions are of a run of the cloud", known, || format!("edge-{site}: {applied:?}"));
+        verdict.ask(now, "positions are of a run of the cloud", known, || format!("{seat}: {applied:?}"));
     }
 }

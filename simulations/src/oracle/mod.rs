@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `versions` | does no version go back, on any node and for any subscriber |
 //! | `copies` | is an edge's copy a state that the cloud went through, whole |
+//! | `outbox` | does the cloud take each entry once, and the edge keep it until then |
 //! | `promises` | would a crash now undo what was said |
 //! | `writes` | does a device move only by a fresh decision, once an id, in its time |
 //! | `settled` | after quiet: is everything where it belongs |
@@ -14,6 +15,7 @@
 //! A wall clock that is set in mid-flight can make an age wrong; that is the only excuse, and each use is counted.
 
 mod copies;
+mod outbox;
 mod promises;
 mod settled;
 mod versions;
@@ -27,7 +29,7 @@ use bus::twin::Incarnation;
 use metadata::Commit;
 
 use crate::disk::Image;
-use crate::faults::Machine;
+use crate::machine::{Machine, Seat};
 
 pub use settled::Settled;
 
@@ -69,8 +71,14 @@ impl Verdict {
     }
 }
 
+const INCARNATION: &str = "/sync/incarnation";
+
 fn life_of(held: &Image) -> Option<Incarnation> {
-    held.get("/sync/incarnation").and_then(|bytes| minicbor::decode(bytes).ok())
+    held.get(INCARNATION).and_then(decode_life)
+}
+
+fn decode_life(bytes: &bytes::Bytes) -> Option<Incarnation> {
+    minicbor::decode(bytes).ok()
 }
 
 /// The oracle of one run.
@@ -79,18 +87,22 @@ pub struct Oracle {
     verdict: Verdict,
     /// What each running node holds, as its commits told.
     held: BTreeMap<Machine, Image>,
-    /// Each site's disks, in the order of their lives.
-    lives: BTreeMap<usize, Vec<Incarnation>>,
+    /// Each seat's disks, in the order of their lives.
+    lives: BTreeMap<Seat, Vec<Incarnation>>,
     copies: copies::Copies,
     promises: promises::Promises,
+    taken: outbox::Taken,
     writes: writes::Writes,
     subscribers: versions::Subscribers,
     /// When a wall clock was set.
     jumps: Vec<(Mono, Machine)>,
-    /// Sites whose disk was once empty or an old copy: their revisions began anew.
+    /// Sites whose disk was once empty or a copy: their revisions began anew.
     wiped: BTreeSet<usize>,
-    /// Sites whose node counts on from an old copy in that copy's life: until it takes a new one numbers come twice.
-    aged: BTreeMap<usize, Incarnation>,
+    /// Sites of which two disks took turns: their lives have no order.
+    cloned: BTreeSet<usize>,
+    /// Seats whose node counts on from a copy of a disk in that disk's life: until it takes a new one numbers come
+    /// twice.
+    aged: BTreeMap<Seat, Incarnation>,
 }
 
 impl Oracle {
@@ -109,17 +121,21 @@ impl Oracle {
 
     /// A node handed out a commit; it is not durable yet.
     pub fn on_commit(&mut self, machine: Machine, commit: &Commit, now: Mono) {
+        self.note_life(machine, commit);
         self.check_versions(machine, commit, now);
+        match machine {
+            Machine::Cloud => self.check_taken(commit, now),
+            Machine::Edge(seat) => self.check_outbox(seat, commit, now),
+        }
         self.held.entry(machine).or_default().apply(commit);
-        self.note_life(machine);
         self.note_new_numbers(machine, commit);
         match machine {
             Machine::Cloud => self.copies.on_cloud_commit(commit, &self.held[&machine]),
-            Machine::Edge(site) => {
-                self.writes.on_edge_commit(site, commit);
-                self.check_bounds(site, commit, now);
+            Machine::Edge(seat) => {
+                self.writes.on_edge_commit(seat, commit);
+                self.check_bounds(seat, commit, now);
                 let held = &self.held[&machine];
-                self.copies.check_edge(site, commit, held, &mut self.verdict, now);
+                self.copies.check_edge(seat, commit, held, &mut self.verdict, now);
             }
         }
     }
@@ -130,29 +146,41 @@ impl Oracle {
         match machine {
             Machine::Cloud => {
                 self.copies.on_cloud_crash(durable.revision);
+                self.taken.on_cloud_crash(durable.revision);
                 self.subscribers.on_cloud_crash();
             }
-            Machine::Edge(site) => self.writes.on_edge_crash(site),
+            Machine::Edge(seat) => self.writes.on_edge_crash(seat),
         }
         self.check_kept(machine, durable, now);
     }
 
-    pub fn on_wipe(&mut self, site: usize) {
-        self.held.insert(Machine::Edge(site), Image::default());
-        self.wiped.insert(site);
-        self.aged.remove(&site);
-        self.promises.forget_site(site);
+    pub fn on_wipe(&mut self, seat: Seat) {
+        self.held.insert(Machine::Edge(seat), Image::default());
+        self.wiped.insert(seat.site);
+        self.aged.remove(&seat);
+        self.promises.forget(seat);
     }
 
-    /// What happened since the copy was taken is forgotten there, and only the cloud can tell.
-    pub fn on_old_disk(&mut self, site: usize, durable: &Image) {
-        self.held.insert(Machine::Edge(site), durable.clone());
-        self.wiped.insert(site);
+    /// The machine has another disk, once copied from that of an edge of this name: what happened since is forgotten
+    /// there, and only the cloud can tell.
+    pub fn on_other_disk(&mut self, seat: Seat, durable: &Image) {
+        self.held.insert(Machine::Edge(seat), durable.clone());
+        self.wiped.insert(seat.site);
         if let Some(life) = life_of(durable) {
-            self.aged.insert(site, life);
+            self.aged.insert(seat, life);
+            self.lives.entry(seat).or_default().push(life);
         }
-        self.promises.forget_site(site);
-        self.writes.forget_site(site);
+        self.promises.forget(seat);
+        self.writes.forget(seat);
+    }
+
+    /// The disk of the machine that joined at this site was copied for another one: from here on both count in one
+    /// life, until one takes a new one.
+    pub fn on_clone(&mut self, site: usize) {
+        let original = Seat::of(site);
+        self.cloned.insert(site);
+        let life = self.held.get(&Machine::Edge(original)).and_then(life_of);
+        self.aged.extend(life.map(|life| (original, life)));
     }
 
     pub fn on_wall_jump(&mut self, machine: Machine, now: Mono) {
@@ -164,32 +192,31 @@ impl Oracle {
         self.copies.begin_term(term);
     }
 
-    fn note_life(&mut self, machine: Machine) {
-        let Machine::Edge(site) = machine else { return };
-        let Some(life) = life_of(&self.held[&machine]) else { return };
-        let lives = self.lives.entry(site).or_default();
-        if lives.last() != Some(&life) {
-            lives.push(life);
-            self.promises.forget_site(site);
-        }
+    /// A disk is known by its incarnation.
+    fn note_life(&mut self, machine: Machine, commit: &Commit) {
+        let Machine::Edge(seat) = machine else { return };
+        let named = commit.writes.iter().find(|write| write.key.as_str() == INCARNATION);
+        let Some(life) = named.and_then(|write| decode_life(write.value.as_ref()?)) else { return };
+        self.lives.entry(seat).or_default().push(life);
+        self.promises.forget(seat);
     }
 
     fn note_new_numbers(&mut self, machine: Machine, commit: &Commit) {
-        let Machine::Edge(site) = machine else { return };
-        let Some(old) = self.aged.get(&site).copied() else { return };
+        let Machine::Edge(seat) = machine else { return };
+        let Some(old) = self.aged.get(&seat).copied() else { return };
         let told = commit.writes.iter().filter(|write| write.key.as_str().starts_with("/t/reported/"));
         let mut told = told.filter_map(|write| versions::reported(write.value.as_ref()?));
         if told.any(|version| version.incarnation != old) {
-            self.aged.remove(&site);
+            self.aged.remove(&seat);
         }
     }
 
     /// Queues that are kept on disk stay below their bounds.
-    fn check_bounds(&mut self, site: usize, commit: &Commit, now: Mono) {
+    fn check_bounds(&mut self, seat: Seat, commit: &Commit, now: Mono) {
         if !commit.revision.0.is_multiple_of(32) {
             return;
         }
-        let held = &self.held[&Machine::Edge(site)];
+        let held = &self.held[&Machine::Edge(seat)];
         for (prefix, bound) in [
             ("/o/state/", metadata::outbox::MAX_STATE_ENTRIES),
             ("/o/event/", metadata::outbox::MAX_EVENT_ENTRIES),
@@ -197,7 +224,7 @@ impl Oracle {
         ] {
             let waiting = held.under(prefix).count();
             self.verdict.ask(now, "held queues stay under their bounds", waiting <= bound, || {
-                format!("edge-{site} holds {waiting} entries under {prefix}")
+                format!("{seat} holds {waiting} entries under {prefix}")
             });
         }
     }

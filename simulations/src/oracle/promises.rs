@@ -10,23 +10,33 @@ use bus::{Channel, Frame};
 use device_twin::PropertyId;
 use metadata::Position;
 use metadata::sync::{Body, Hello, Part, ToCloud, ToEdge};
+use minicbor::Decode;
 
 use super::{Oracle, versions};
 use crate::disk::Image;
-use crate::faults::Machine;
+use crate::machine::{Machine, Seat};
 use crate::manifests;
 
 const INVARIANT: &str = "nothing is said before it is durable";
 
-/// `/sync/in/<edge>` as the cloud keeps it: lives of the edge's disk, with the last entry stored of each lane, and two
-/// receipts.
-type Inbox = Vec<(Incarnation, [u64; 3], u64, Option<u64>)>;
+/// `/sync/in/<edge>` as the cloud keeps it: the lives of the edge's disk, the present one first.
+pub(super) type Inbox = Vec<Life>;
+
+/// What concerns the oracle of one life of an edge's disk.
+#[derive(Debug, Decode)]
+pub(super) struct Life {
+    #[n(0)]
+    pub(super) incarnation: Incarnation,
+    /// The last entry stored, by lane.
+    #[n(1)]
+    pub(super) stored: [u64; 3],
+}
 
 /// What was said to somebody.
 #[derive(Debug, Default)]
 pub(super) struct Promises {
     /// Reports whose mapper was told that they are taken.
-    pub(super) reports: BTreeMap<PropertyId, ReportedVersion>,
+    pub(super) reports: BTreeMap<(Seat, PropertyId), ReportedVersion>,
     /// Wishes whose author was told that they are taken.
     pub(super) wishes: BTreeMap<PropertyId, DesiredVersion>,
     /// The number of a batch's last part and where it leads, by link, session and batch.
@@ -35,8 +45,8 @@ pub(super) struct Promises {
 
 impl Promises {
     /// Its reports are told under other versions from now on.
-    pub(super) fn forget_site(&mut self, site: usize) {
-        self.reports.retain(|id, _| manifests::site_of(&id.device) != Some(site));
+    pub(super) fn forget(&mut self, seat: Seat) {
+        self.reports.retain(|(whose, _), _| *whose != seat);
     }
 }
 
@@ -53,20 +63,26 @@ fn holds_wish(durable: &Image, id: &PropertyId, told: DesiredVersion) -> bool {
 
 impl Oracle {
     /// The mapper was told that its report is taken; `told` is the version that the node gave it.
-    pub fn on_report_accepted(&mut self, id: &PropertyId, told: ReportedVersion, durable: &Image, now: Mono) {
-        if self.is_past(id, told) {
+    pub fn on_report_accepted(
+        &mut self,
+        seat: Seat,
+        id: &PropertyId,
+        told: ReportedVersion,
+        durable: &Image,
+        now: Mono,
+    ) {
+        if self.is_past(seat, told) {
             return;
         }
         self.verdict.ask(now, INVARIANT, holds_report(durable, id, told), || {
-            format!("PUBACK for {id} {told:?}, which the disk does not hold")
+            format!("{seat} has a PUBACK for {id} {told:?}, which the disk does not hold")
         });
-        self.promises.reports.insert(id.clone(), told);
+        self.promises.reports.insert((seat, id.clone()), told);
     }
 
     /// The disk has another life by now, under which all was said again.
-    fn is_past(&self, id: &PropertyId, told: ReportedVersion) -> bool {
-        let site = manifests::site_of(&id.device).unwrap_or_default();
-        self.lives.get(&site).and_then(|lives| lives.last()).is_some_and(|life| *life != told.incarnation)
+    fn is_past(&self, seat: Seat, told: ReportedVersion) -> bool {
+        self.lives.get(&seat).and_then(|lives| lives.last()).is_some_and(|life| *life != told.incarnation)
     }
 
     /// The author of a wish was told that it is taken.
@@ -89,7 +105,7 @@ impl Oracle {
     pub fn on_send(
         &mut self,
         from: Machine,
-        site: usize,
+        seat: Seat,
         link: LinkId,
         frame: &Frame,
         durable: &Image,
@@ -99,59 +115,60 @@ impl Oracle {
             return;
         }
         match from {
-            Machine::Cloud => self.cloud_says(site, link, &frame.payload, durable, now),
-            Machine::Edge(_) => self.edge_says(site, link, &frame.payload, durable, now),
+            Machine::Cloud => self.cloud_says(seat, link, &frame.payload, durable, now),
+            Machine::Edge(_) => self.edge_says(seat, link, &frame.payload, durable, now),
         }
     }
 
-    fn cloud_says(&mut self, site: usize, link: LinkId, payload: &[u8], durable: &Image, now: Mono) {
+    fn cloud_says(&mut self, seat: Seat, link: LinkId, payload: &[u8], durable: &Image, now: Mono) {
         let Ok(message) = minicbor::decode::<ToEdge>(payload) else { return };
         if let ToEdge::UpAck { lane, seq, .. } = message {
-            let key = format!("/sync/in/{}", manifests::edge_name(site));
+            let key = format!("/sync/in/{}", manifests::edge_name(seat.site));
             let inbox: Inbox = durable.get(&key).and_then(|b| minicbor::decode(b).ok()).unwrap_or_default();
-            let stored = inbox.first().map_or(0, |(_, stored, ..)| stored[lane as usize]);
+            // The word may be of a session that another disk ended meanwhile.
+            let stored = inbox.iter().map(|life| life.stored[lane as usize]).max().unwrap_or_default();
             self.verdict.ask(now, INVARIANT, stored >= seq, || {
-                format!("UpAck {seq} of lane {lane:?} to edge-{site}; the disk holds up to {stored}")
+                format!("UpAck {seq} of lane {lane:?} to {seat}; the disk holds up to {stored}")
             });
         } else if let ToEdge::Part(Part { batch, part, session, end: Some(end), .. }) = message {
             self.promises.ends.insert((link, session, batch), (part, end));
             self.verdict.ask(now, INVARIANT, end.revision <= durable.revision, || {
-                format!("edge-{site} is told {end:?}; the disk is at {}", durable.revision)
+                format!("{seat} is told {end:?}; the disk is at {}", durable.revision)
             });
         }
     }
 
-    fn edge_says(&mut self, site: usize, link: LinkId, payload: &[u8], durable: &Image, now: Mono) {
+    fn edge_says(&mut self, seat: Seat, link: LinkId, payload: &[u8], durable: &Image, now: Mono) {
         let Ok(message) = minicbor::decode::<ToCloud>(payload) else { return };
         if let ToCloud::Up { entries, .. } = message {
             for entry in entries {
                 if let Body::Data { key, payload } = entry.body {
-                    self.check_up(site, &key, &payload, durable, now);
+                    self.check_up(seat, &key, &payload, durable, now);
                 }
             }
         } else if let ToCloud::Ack { batch, part, session } = message {
             let end = self.promises.ends.get(&(link, session, batch));
             let Some((_, end)) = end.copied().filter(|(last, _)| part >= *last) else { return };
-            self.check_applied(site, end, durable, now);
+            self.check_applied(seat, end, durable, now);
         } else if let ToCloud::Hello(Hello { applied, .. }) = message {
-            self.check_applied(site, applied, durable, now);
+            self.check_applied(seat, applied, durable, now);
         }
     }
 
-    fn check_applied(&mut self, site: usize, told: Position, durable: &Image, now: Mono) {
+    fn check_applied(&mut self, seat: Seat, told: Position, durable: &Image, now: Mono) {
         let kept = durable.get("/sync/applied").and_then(|bytes| minicbor::decode::<Position>(bytes).ok());
         let kept = kept.unwrap_or_default();
         self.verdict.ask(now, INVARIANT, kept.revision >= told.revision, || {
-            format!("edge-{site} says it stands at {told:?}; its disk is at {kept:?}")
+            format!("{seat} says it stands at {told:?}; its disk is at {kept:?}")
         });
     }
 
-    fn check_up(&mut self, site: usize, key: &str, payload: &bytes::Bytes, durable: &Image, now: Mono) {
+    fn check_up(&mut self, seat: Seat, key: &str, payload: &bytes::Bytes, durable: &Image, now: Mono) {
         let Some(id) = key.strip_prefix("reported/").and_then(PropertyId::parse) else { return };
         let Some(told) = versions::reported(payload) else { return };
-        let holds = self.is_past(&id, told) || holds_report(durable, &id, told);
+        let holds = self.is_past(seat, told) || holds_report(durable, &id, told);
         self.verdict.ask(now, INVARIANT, holds, || {
-            format!("edge-{site} tells {id} {told:?}, which its disk does not hold")
+            format!("{seat} tells {id} {told:?}, which its disk does not hold")
         });
     }
 
@@ -165,9 +182,9 @@ impl Oracle {
                     self.verdict.ask(now, KEPT, holds, || format!("the wish {told} for {id} is lost"));
                 }
             }
-            Machine::Edge(site) => {
-                let of_site = |id: &PropertyId| manifests::site_of(&id.device) == Some(site);
-                for (id, told) in self.promises.reports.iter().filter(|(id, _)| of_site(id)) {
+            Machine::Edge(seat) => {
+                let of_seat = self.promises.reports.iter().filter(|((whose, _), _)| *whose == seat);
+                for ((_, id), told) in of_seat {
                     let holds = holds_report(durable, id, *told);
                     self.verdict.ask(now, KEPT, holds, || format!("the report {told:?} of {id} is lost"));
                 }

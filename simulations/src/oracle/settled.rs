@@ -9,7 +9,7 @@ use device_twin::twin::{Ack, Desired, Reported};
 
 use super::{Oracle, copies, versions};
 use crate::disk::Image;
-use crate::faults::Machine;
+use crate::machine::{Machine, Seat};
 use crate::manifests::{self, SETTING};
 
 /// What the world shows of a site at rest.
@@ -27,7 +27,7 @@ impl Oracle {
     pub fn check_settled(&mut self, sites: &[Settled], now: Mono) {
         let cloud = self.held.get(&Machine::Cloud).cloned().unwrap_or_default();
         for settled in sites {
-            let edge = self.held.get(&Machine::Edge(settled.site)).cloned().unwrap_or_default();
+            let edge = self.held.get(&Machine::edge(settled.site)).cloned().unwrap_or_default();
             self.check_copy(settled.site, &cloud, &edge, now);
             self.check_reports(settled.site, &cloud, &edge, now);
             self.check_wishes(settled, &cloud, &edge, now);
@@ -60,8 +60,8 @@ impl Oracle {
                 format!("edge-{site} {rest}: {}, the cloud: {:?}", show(reported), known.map(show))
             });
         }
-        let of_site = |id: &PropertyId| manifests::site_of(&id.device) == Some(site);
-        for (id, told) in self.promises.reports.iter().filter(|(id, _)| of_site(id)) {
+        let reports = self.promises.reports.iter().filter(|((seat, _), _)| *seat == Seat::of(site));
+        for ((_, id), told) in reports {
             let known = cloud.get(&format!("/c/reported/{id}")).and_then(versions::reported);
             let holds =
                 known.is_some_and(|known| known.incarnation == told.incarnation && known.rev >= told.rev);

@@ -10,7 +10,7 @@ use device_twin::twin::{Desired, Handled, Reported, ReportedBody};
 use metadata::{Commit, Position};
 
 use super::Oracle;
-use crate::faults::Machine;
+use crate::machine::{Machine, Seat};
 use crate::manifests;
 
 const INVARIANT: &str = "no version goes back";
@@ -83,8 +83,8 @@ impl Oracle {
                 self.check_reported(machine, key, &before, after, now);
             }
         }
-        if let Machine::Edge(site) = machine
-            && !self.aged.contains_key(&site)
+        if let Machine::Edge(seat) = machine
+            && !self.aged.contains_key(&seat)
         {
             self.check_against_cloud(machine, commit, now);
         }
@@ -93,9 +93,13 @@ impl Oracle {
     fn check_reported(&mut self, machine: Machine, key: &str, before: &Bytes, after: &Bytes, now: Mono) {
         let (Some(was), Some(is)) = (reported(before), reported(after)) else { return };
         let site = device_of(key).and_then(|id| manifests::site_of(&id.device));
-        let lives = site.and_then(|site| self.lives.get(&site));
+        let lives = site.and_then(|site| self.lives.get(&Seat::of(site)));
         let life = |v: ReportedVersion| lives.and_then(|l| l.iter().rposition(|i| *i == v.incarnation));
-        let holds = if was.incarnation == is.incarnation { was.rev < is.rev } else { life(was) < life(is) };
+        let in_turns = site.is_some_and(|site| self.cloned.contains(&site));
+        let holds = match was.incarnation == is.incarnation {
+            true => was.rev < is.rev,
+            false => in_turns || life(was) < life(is),
+        };
         self.verdict.ask(now, INVARIANT, holds, || format!("{machine} {key}: {was:?} became {is:?}"));
     }
 

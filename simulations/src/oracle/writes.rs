@@ -13,7 +13,7 @@ use metadata::Commit;
 
 use super::Oracle;
 use crate::disk::Image;
-use crate::faults::Machine;
+use crate::machine::{Machine, Seat};
 use crate::manifests::{self, ACTUATOR, MEANT_FOR};
 
 const FRESH: &str = "only a fresh decision moves an actuator";
@@ -28,33 +28,33 @@ const ESTIMATE: Duration = bus::bus::CLOCK_INTERVAL;
 /// What is known of writes and of who wanted them.
 #[derive(Debug, Default)]
 pub(super) struct Writes {
-    records: BTreeMap<String, WriteRecord>,
-    published: BTreeMap<String, Mono>,
-    executed: BTreeSet<String>,
+    records: BTreeMap<(Seat, String), WriteRecord>,
+    published: BTreeMap<(Seat, String), Mono>,
+    executed: BTreeSet<(Seat, String)>,
     /// When a wish was really made.
     issued: BTreeMap<(PropertyId, DesiredVersion), Mono>,
     /// The last set by somebody at the edge itself, in this life of its node.
-    operators: BTreeMap<PropertyId, (Mono, f64)>,
+    operators: BTreeMap<(Seat, PropertyId), (Mono, f64)>,
     /// The newest wish of the cloud that each device carried out.
-    newest: BTreeMap<PropertyId, DesiredVersion>,
+    newest: BTreeMap<(Seat, PropertyId), DesiredVersion>,
 }
 
 impl Writes {
-    pub(super) fn on_edge_commit(&mut self, _site: usize, commit: &Commit) {
+    pub(super) fn on_edge_commit(&mut self, seat: Seat, commit: &Commit) {
         for write in commit.writes.iter().filter(|write| write.key.as_str().starts_with("/t/write/")) {
             let record = write.value.as_ref().and_then(|bytes| minicbor::decode::<WriteRecord>(bytes).ok());
-            self.records.extend(record.map(|record| (record.id.clone(), record)));
+            self.records.extend(record.map(|record| ((seat, record.id.clone()), record)));
         }
     }
 
     /// Its node begins again from what it once knew.
-    pub(super) fn forget_site(&mut self, site: usize) {
-        self.newest.retain(|id, _| manifests::site_of(&id.device) != Some(site));
+    pub(super) fn forget(&mut self, seat: Seat) {
+        self.newest.retain(|(whose, _), _| *whose != seat);
     }
 
     /// A decision of an operator does not outlive the node that took it.
-    pub(super) fn on_edge_crash(&mut self, site: usize) {
-        self.operators.retain(|id, _| manifests::site_of(&id.device) != Some(site));
+    pub(super) fn on_edge_crash(&mut self, seat: Seat) {
+        self.operators.retain(|(whose, _), _| *whose != seat);
     }
 }
 
@@ -64,70 +64,70 @@ impl Oracle {
         self.writes.issued.insert((id.clone(), version), now);
     }
 
-    pub fn on_operator(&mut self, id: &PropertyId, value: f64, now: Mono) {
-        self.writes.operators.insert(id.clone(), (now, value));
+    pub fn on_operator(&mut self, seat: Seat, id: &PropertyId, value: f64, now: Mono) {
+        self.writes.operators.insert((seat, id.clone()), (now, value));
     }
 
     /// A node asks a mapper to write.
-    pub fn on_published(&mut self, site: usize, request: &WriteRequest, durable: &Image, now: Mono) {
-        let again = self.writes.published.insert(request.id.clone(), now).is_some();
-        let again = again && !self.aged.contains_key(&site);
-        self.verdict.ask(now, ONCE, !again, || format!("edge-{site} asks for write {} again", request.id));
+    pub fn on_published(&mut self, seat: Seat, request: &WriteRequest, durable: &Image, now: Mono) {
+        let again = self.writes.published.insert((seat, request.id.clone()), now).is_some();
+        let again = again && !self.aged.contains_key(&seat);
+        self.verdict.ask(now, ONCE, !again, || format!("{seat} asks for write {} again", request.id));
         let number = request.id.rsplit('-').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(u64::MAX);
         let reserved =
             durable.get("/t/rev").and_then(|bytes| minicbor::decode::<u64>(bytes).ok()).unwrap_or(0);
         self.verdict.ask(now, "nothing is said before it is durable", number < reserved, || {
-            format!("edge-{site} asks for write {}; its disk reserves numbers below {reserved}", request.id)
+            format!("{seat} asks for write {}; its disk reserves numbers below {reserved}", request.id)
         });
-        let record = self.writes.records.get(&request.id).cloned();
+        let record = self.writes.records.get(&(seat, request.id.clone())).cloned();
         let matches = record.as_ref().is_some_and(|record| record.value == request.value);
         self.verdict.ask(now, "a write is recorded before it is asked for", matches, || {
-            format!("edge-{site} asks for {request:?}; recorded is {record:?}")
+            format!("{seat} asks for {request:?}; recorded is {record:?}")
         });
         if request.property == ACTUATOR && record.is_some_and(|record| record.version.is_none()) {
-            self.check_operator(site, request, now);
+            self.check_operator(seat, request, now);
         }
     }
 
-    fn check_operator(&mut self, site: usize, request: &WriteRequest, now: Mono) {
+    fn check_operator(&mut self, seat: Seat, request: &WriteRequest, now: Mono) {
         let id = manifests::property(&request.device, &request.property);
-        let operator = self.writes.operators.get(&id).copied();
+        let operator = self.writes.operators.get(&(seat, id.clone())).copied();
         let holds = operator.is_some_and(|(at, value)| {
             now.since(at) <= OPERATOR_HOLD + Duration::from_secs(120) && request.value.as_f64() == Some(value)
         });
         self.verdict.ask(now, FRESH, holds, || {
             format!(
-                "edge-{site} moves {id} to {:?} for '{}'; nobody wants that: {operator:?}",
+                "{seat} moves {id} to {:?} for '{}'; nobody wants that: {operator:?}",
                 request.value, request.cause
             )
         });
     }
 
     /// A device really moved.
-    pub fn on_executed(&mut self, site: usize, request: &WriteRequest, now: Mono) {
-        let first = self.writes.executed.insert(request.id.clone());
-        let first = first || self.aged.contains_key(&site);
-        self.verdict.ask(now, ONCE, first, || format!("edge-{site} carried out {} twice", request.id));
+    pub fn on_executed(&mut self, seat: Seat, request: &WriteRequest, now: Mono) {
+        let first = self.writes.executed.insert((seat, request.id.clone()));
+        let first = first || self.aged.contains_key(&seat);
+        self.verdict.ask(now, ONCE, first, || format!("{seat} carried out {} twice", request.id));
         let ttl = Duration::from_millis(request.ttl_ms);
-        let asked = self.writes.published.get(&request.id).copied().unwrap_or_default();
+        let asked = self.writes.published.get(&(seat, request.id.clone())).copied().unwrap_or_default();
         let spent = now.since(asked);
-        let excused = spent <= ttl * 2 && self.was_set(Machine::Edge(site), asked, now);
+        let excused = spent <= ttl * 2 && self.was_set(Machine::Edge(seat), asked, now);
         self.excuse(excused && spent > ttl + ROUNDING);
         self.verdict.ask(now, IN_TIME, spent <= ttl + ROUNDING || excused, || {
-            format!("edge-{site} carried out {} {spent:?} after it was asked for, ttl {ttl:?}", request.id)
+            format!("{seat} carried out {} {spent:?} after it was asked for, ttl {ttl:?}", request.id)
         });
-        let version = self.writes.records.get(&request.id).and_then(|record| record.version);
+        let version = self.writes.records.get(&(seat, request.id.clone())).and_then(|record| record.version);
         if let Some(version) = version {
-            self.check_wish(site, request, version, now);
+            self.check_wish(seat, request, version, now);
         }
     }
 
-    fn check_wish(&mut self, site: usize, request: &WriteRequest, version: DesiredVersion, now: Mono) {
+    fn check_wish(&mut self, seat: Seat, request: &WriteRequest, version: DesiredVersion, now: Mono) {
         let id = manifests::property(&request.device, &request.property);
-        let newest = self.writes.newest.entry(id.clone()).or_default();
+        let newest = self.writes.newest.entry((seat, id.clone())).or_default();
         let before = std::mem::replace(newest, version.max(*newest));
         self.verdict.ask(now, "no device goes back to an older wish", before <= version, || {
-            format!("edge-{site} carried out {id} {version} after {before}")
+            format!("{seat} carried out {id} {version} after {before}")
         });
         if request.property != ACTUATOR {
             return;
@@ -136,7 +136,7 @@ impl Oracle {
             return self.accuse(
                 now,
                 FRESH,
-                format!("edge-{site} moved {id} for {version}, which was never issued"),
+                format!("{seat} moved {id} for {version}, which was never issued"),
             );
         };
         let age = now.since(issued);
@@ -144,7 +144,7 @@ impl Oracle {
         let excused = self.was_set(Machine::Cloud, estimated, now);
         self.excuse(excused && age > MEANT_FOR + ROUNDING);
         self.verdict.ask(now, FRESH, age <= MEANT_FOR + ROUNDING || excused, || {
-            format!("edge-{site} moved {id} for {version}, {age:?} after it was wished")
+            format!("{seat} moved {id} for {version}, {age:?} after it was wished")
         });
     }
 }
