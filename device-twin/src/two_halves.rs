@@ -200,7 +200,7 @@ impl World {
                     self.edge.handle_changed(&keys, &mut self.edge_ks, now);
                 }
                 ReplicaOutput::Misbehaved(what) => panic!("the cloud {what}"),
-                outdated @ ReplicaOutput::Outdated { .. } => panic!("{outdated:?}"),
+                wrong @ (ReplicaOutput::Outdated { .. } | ReplicaOutput::Repaired) => panic!("{wrong:?}"),
             }
         }
         self.edge_ks.seal();

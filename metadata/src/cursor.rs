@@ -8,6 +8,9 @@
 //!     |                                          ^
 //!     |  else                                    | last part
 //!     +------> Snapshot (a batch from nothing) --+
+//!                                                |
+//!              Repair (a batch that names all    | the edge differs, once what is under way is sent
+//!              that is in some buckets) <--------+
 //! ```
 //! A batch is read in the order of revisions. What changes while it is being sent moves to the end of that order and
 //! is read again, so at its last part the batch leads exactly to the revision of that moment.
@@ -16,6 +19,7 @@ use std::collections::VecDeque;
 
 use bus::Name;
 
+use crate::digest::{Buckets, Digest};
 use crate::key::{Key, Revision};
 use crate::keyspace::{Change, Keyspace, MAX_VALUE_LEN, Mark};
 use crate::sync::{Misbehaviour, Part, Position, Put};
@@ -45,6 +49,10 @@ struct InFlight {
 #[derive(Debug, Clone)]
 struct Batch {
     base: Option<Position>,
+    /// Whose names are sent whether they changed or not.
+    mends: Buckets,
+    /// Its last part carries the digest.
+    checked: bool,
     next_part: u32,
     read: Mark,
     /// When it began: deletions up to here concern no part of a snapshot.
@@ -53,9 +61,20 @@ struct Batch {
 }
 
 impl Batch {
-    fn begin(base: Option<Position>, ks: &Keyspace) -> Self {
-        let read = Mark::Revision(base.map_or(Revision::ZERO, |base| base.revision));
-        Self { base, next_part: 0, read, began: ks.revision(), compacted: ks.compacted() }
+    fn begin(base: Option<Position>, mends: Buckets, checked: bool, ks: &Keyspace) -> Self {
+        let from = base.filter(|_| mends == Buckets::NONE).map_or(Revision::ZERO, |base| base.revision);
+        let read = Mark::Revision(from);
+        Self { base, mends, checked, next_part: 0, read, began: ks.revision(), compacted: ks.compacted() }
+    }
+
+    /// Whether this change is to be named.
+    fn wants(&self, name: &str, revision: Revision) -> bool {
+        self.base.is_none_or(|base| revision > base.revision) || self.mends.has(name)
+    }
+
+    /// Whether what is not there may go without saying.
+    fn clears(&self, name: &str, revision: Revision) -> bool {
+        self.mends.has(name) && revision <= self.began
     }
 
     /// Whether deletions that the rest of the batch would have to name were forgotten since it began.
@@ -74,6 +93,12 @@ pub(crate) struct Cursor {
     /// Where it will stand when it has applied all that was sent.
     sent: Option<Position>,
     batch: Option<Batch>,
+    /// What the next batch is to mend.
+    mends: Buckets,
+    /// The next batch carries a digest, and is sent even if nothing changed.
+    check: bool,
+    /// The last batch that mended something: if the copy differs before it, that is known.
+    mended: Option<u32>,
     /// The number of the present or next batch.
     number: u32,
     /// Nacks of batches before this one were answered already.
@@ -98,6 +123,9 @@ impl Cursor {
             acked: None,
             sent: None,
             batch: None,
+            mends: Buckets::NONE,
+            check: false,
+            mended: None,
             number: 0,
             answered: 0,
             in_flight: VecDeque::new(),
@@ -136,13 +164,8 @@ impl Cursor {
     /// Whether the edge has applied all that concerns it.
     pub(crate) fn is_in_step(&self, ks: &Keyspace) -> bool {
         let Some(sent) = self.sent else { return false };
-        let settled = self.in_flight.is_empty() && self.batch.is_none();
+        let settled = self.in_flight.is_empty() && self.batch.is_none() && self.mends == Buckets::NONE;
         settled && self.changes(&Mark::Revision(sent.revision), ks).next().is_none()
-    }
-
-    /// Whether there are later revisions, of whatever concern.
-    pub(crate) fn is_behind(&self, latest: Revision) -> bool {
-        self.sent.is_none_or(|sent| sent.revision < latest)
     }
 
     /// Returns whether the ack moved anything.
@@ -162,8 +185,23 @@ impl Cursor {
         batch >= self.answered
     }
 
-    /// The next part if the window is open and something changed; with `bookmark` also if nothing did.
-    pub(crate) fn next_part(&mut self, ks: &Keyspace, terms: &Terms, bookmark: bool) -> Option<Next> {
+    /// The next batch is to carry a digest. If nothing changed it is a bookmark.
+    pub(crate) fn want_check(&mut self) {
+        self.check = true;
+    }
+
+    /// The edge's copy has these sums after `batch`. Returns whether a repair was begun: what was just mended and still
+    /// differs waits for the next check, so that a copy that cannot be mended costs no more than that.
+    pub(crate) fn handle_differs(&mut self, batch: u32, sums: &Digest, ks: &Keyspace) -> bool {
+        let is_news = self.mends == Buckets::NONE && self.mended.is_none_or(|mended| batch > mended);
+        if is_news {
+            self.mends = self.digest(ks).differing(sums);
+        }
+        is_news && self.mends != Buckets::NONE
+    }
+
+    /// The next part if the window is open and there is something to say.
+    pub(crate) fn next_part(&mut self, ks: &Keyspace, terms: &Terms) -> Option<Next> {
         let unacked: usize = self.in_flight.iter().map(|part| part.bytes).sum();
         if unacked >= WINDOW_BYTES || self.in_flight.len() >= WINDOW_PARTS {
             return None;
@@ -174,24 +212,35 @@ impl Cursor {
         }
         let batch = match self.batch.take() {
             Some(batch) => batch,
-            None => self.begin(ks, bookmark)?,
+            None => self.begin(ks)?,
         };
         Some(self.cut(batch, ks, terms))
     }
 
-    fn begin(&self, ks: &Keyspace, bookmark: bool) -> Option<Batch> {
+    fn begin(&mut self, ks: &Keyspace) -> Option<Batch> {
         let base = self.sent.filter(|sent| ks.is_complete_after(sent.revision));
-        let batch = Batch::begin(base, ks);
-        let wanted = bookmark || base.is_none() || self.changes(&batch.read, ks).next().is_some();
-        wanted.then_some(batch)
+        let mends = if base.is_none() { Buckets::ALL } else { self.mends };
+        let is_repair = mends != Buckets::NONE;
+        let batch = Batch::begin(base, mends, self.check || is_repair, ks);
+        if !batch.checked && self.changes(&batch.read, ks).next().is_none() {
+            return None;
+        }
+        (self.check, self.mends) = (false, Buckets::NONE);
+        if is_repair {
+            self.mended = Some(self.number);
+        }
+        Some(batch)
     }
 
     fn cut(&mut self, mut batch: Batch, ks: &Keyspace, terms: &Terms) -> Next {
         let haul = self.haul(&batch, ks);
         let end = haul.rest.is_none().then(|| terms.position(ks.revision()));
         let Haul { puts, dels, bytes, oversized, rest } = haul;
-        let (session, base) = (self.session, batch.base);
-        let part = Part { batch: self.number, part: batch.next_part, base, end, puts, dels, session };
+        let (session, base, number) = (self.session, batch.base, batch.next_part);
+        let is_repair = base.is_some() && batch.mends != Buckets::NONE;
+        let mends = (is_repair && number == 0).then_some(batch.mends);
+        let digest = (end.is_some() && batch.checked).then(|| self.digest(ks).total());
+        let part = Part { batch: self.number, part: number, base, end, puts, dels, session, mends, digest };
         self.last_sent = Some((part.batch, part.part));
         self.in_flight.push_back(InFlight { id: (part.batch, part.part), end, bytes });
         match rest {
@@ -216,26 +265,47 @@ impl Cursor {
                 haul.rest = read;
                 break;
             }
-            let scope = if key.as_str().starts_with(ALL) { ALL } else { &self.scope };
-            let name = &key.as_str()[scope.len()..];
+            let name = self.name_of(key);
+            read = Some(Mark::Within(revision, key.clone()));
+            if !batch.wants(name, revision) {
+                continue;
+            }
             match self.view(name, ks) {
                 Some(value) if value.len() > MAX_VALUE_LEN => {
                     haul.oversized.push(key.clone());
                     haul.delete(name);
                 }
                 Some(value) => haul.put(name, value),
-                None if batch.base.is_none() && revision <= batch.began => {}
+                None if batch.clears(name, revision) => {}
                 None => haul.delete(name),
             }
-            read = Some(Mark::Within(revision, key.clone()));
         }
         haul
     }
 
+    fn name_of<'a>(&self, key: &'a Key) -> &'a str {
+        let scope = if key.as_str().starts_with(ALL) { ALL } else { &self.scope };
+        &key.as_str()[scope.len()..]
+    }
+
+    /// Of all that the edge is to hold at the last revision.
+    fn digest(&self, ks: &Keyspace) -> Digest {
+        let seen = self.changes(&Mark::Revision(Revision::ZERO), ks).filter_map(|(_, key, value)| {
+            let name = self.name_of(key);
+            let value = value.filter(|value| value.len() <= MAX_VALUE_LEN)?;
+            let is_covered = key.as_str().starts_with(ALL) && self.own(name, ks).is_some();
+            (!is_covered).then_some((name, &value[..]))
+        });
+        Digest::of(seen)
+    }
+
+    fn own<'a>(&self, name: &str, ks: &'a Keyspace) -> Option<&'a bytes::Bytes> {
+        ks.sealed_get(&format!("{}{name}", self.scope))
+    }
+
     /// What the edge is to see under `name`: what is meant for it goes before what is meant for all.
     fn view<'a>(&self, name: &str, ks: &'a Keyspace) -> Option<&'a bytes::Bytes> {
-        let own = ks.sealed_get(&format!("{}{name}", self.scope));
-        own.or_else(|| ks.sealed_get(&format!("{ALL}{name}")))
+        self.own(name, ks).or_else(|| ks.sealed_get(&format!("{ALL}{name}")))
     }
 
     /// The changes that concern this edge, in the order of revisions.

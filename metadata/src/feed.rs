@@ -20,8 +20,10 @@ use bus::{Class, Mono, Name, Now};
 use bytes::Bytes;
 
 use crate::cursor::{Cursor, Next};
+use crate::digest::Digest;
 use crate::epoch;
-use crate::inbox::{Arrival, Inbox, Received};
+pub use crate::inbox::Cause;
+use crate::inbox::{Arrival, Inbox, Received, Refused};
 use crate::key::{Key, Revision};
 use crate::keyspace::Keyspace;
 use crate::sync::{Body, Entry, Hello, Lane, Misbehaviour, Position, Receipt, ToCloud, ToEdge, encode};
@@ -31,8 +33,9 @@ use crate::term::Terms;
 /// itself and ends after 45 s of silence; this is for what got lost between link and core.
 pub const STALL: Duration = Duration::from_secs(30);
 
-/// How often an edge that nothing concerned is told the revision: far more often than deletions are forgotten, and
-/// rarely enough that its disk does not wear.
+/// How often an edge is told the digest of what it is to hold, and the revision with it: far more often than deletions
+/// are forgotten, and rarely enough that its disk does not wear. A digest costs each side a hash an entry, some
+/// milliseconds for 20,000.
 pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Edges served in one cycle: with a full window each some 12 MB of outputs. The others are served in the next
@@ -51,6 +54,8 @@ pub enum FeedOutput {
     Gap { edge: Name, incarnation: Incarnation, class: Class, from: u64, to: u64 },
     /// The edge has another disk than last time (`was`), or is seen first: what was known of its reports is void.
     NewIncarnation { edge: Name, was: Option<Incarnation>, is: Incarnation, cause: Cause },
+    /// The edge's copy was not what it is to be: its disk or memory lost something. What differs is sent again.
+    Differed { edge: Name },
     /// This value is over [`crate::MAX_VALUE_LEN`]: the edge goes without it.
     Oversized { edge: Name, key: Key },
     /// Close the edge's link.
@@ -58,17 +63,6 @@ pub enum FeedOutput {
     /// The edge followed another cloud, restored from a backup of this one, which is at this epoch. Close its link, and
     /// have this cloud stopped.
     Superseded { edge: Name, epoch: u64 },
-}
-
-/// How an edge came to an incarnation other than its last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// Never seen before: a new node, or its disk was wiped or replaced.
-    NewDisk,
-    /// It was told to take one: its disk is an old copy or a clone's, or this cloud was put back to a backup.
-    Renewed,
-    /// Seen before the last one: two disks take turns under one name.
-    Returned,
 }
 
 /// One entry of an edge's outbox.
@@ -89,6 +83,8 @@ pub struct Stats {
     /// Batches from nothing.
     pub snapshots: u64,
     pub nacks: u64,
+    /// Copies that were found to differ, and mended.
+    pub repairs: u64,
     pub stalls: u64,
     pub up_entries: u64,
     /// Messages whose entries were all stored already.
@@ -104,6 +100,8 @@ struct Live {
     inbox: Inbox,
     /// When to look after this edge without cause.
     due: Mono,
+    /// When its copy was last to be checked.
+    checked: Mono,
     /// In the queue for a turn.
     waiting: bool,
     /// `due` has come.
@@ -113,8 +111,8 @@ struct Live {
 #[derive(Debug, Clone)]
 enum Session {
     Greeting {
-        /// The edge was told to renew on this link.
-        renewing: bool,
+        /// The edge was told on this link to renew.
+        refused: Option<Refused>,
     },
     Live(Box<Live>),
 }
@@ -176,7 +174,7 @@ impl Feed {
     /// A link to this edge stands; an older one of the same edge is forgotten.
     pub fn handle_edge_up(&mut self, edge: &Name, now: Now) {
         self.handle_edge_down(edge, now);
-        self.sessions.insert(edge.clone(), Session::Greeting { renewing: false });
+        self.sessions.insert(edge.clone(), Session::Greeting { refused: None });
     }
 
     pub fn handle_edge_down(&mut self, edge: &Name, _now: Now) {
@@ -203,6 +201,10 @@ impl Feed {
             Ok(ToCloud::Ack { batch, part, .. }) => self.handle_ack(edge, batch, part, ks, now),
             Ok(ToCloud::Nack { batch, applied, .. }) => {
                 self.handle_nack(edge, batch, applied, ks, now);
+                Ok(())
+            }
+            Ok(ToCloud::Differs { batch, sums, .. }) => {
+                self.handle_differs(edge, batch, &sums, ks, now);
                 Ok(())
             }
             Ok(ToCloud::Up { lane, after, entries, .. }) => self.handle_up(edge, lane, after, entries, ks),
@@ -256,7 +258,10 @@ impl Feed {
     }
 
     fn handle_hello(&mut self, edge: &Name, hello: &Hello, ks: &mut Keyspace, now: Now) {
-        let renewing = matches!(self.sessions.get(edge), Some(Session::Greeting { renewing: true }));
+        let refused = match self.sessions.get(edge) {
+            Some(Session::Greeting { refused }) => *refused,
+            Some(Session::Live(_)) | None => None,
+        };
         self.handle_edge_down(edge, now);
         let epoch = epoch::get(ks);
         if hello.epoch > epoch {
@@ -265,14 +270,20 @@ impl Feed {
         }
         // 0 stands for none.
         let receipt = Receipt(self.jitter.next_u64().max(1));
-        let Some((inbox, arrival)) = Inbox::open(edge, hello, receipt, ks) else {
-            self.stats.renewals += 1;
-            self.sessions.insert(edge.clone(), Session::Greeting { renewing: true });
-            return self.send(edge, &ToEdge::Renew { session: hello.session }, false);
+        let (inbox, arrival) = match Inbox::open(edge, hello, refused, receipt, ks) {
+            Ok(opened) => opened,
+            Err(refused) => {
+                self.stats.renewals += 1;
+                self.sessions.insert(edge.clone(), Session::Greeting { refused: Some(refused) });
+                return self.send(edge, &ToEdge::Renew { session: hello.session }, false);
+            }
         };
         // Another disk's position is not believed: resynced, not guessed.
-        let is_same = arrival == Arrival::Same;
-        self.announce(edge, hello.incarnation, arrival, renewing);
+        let is_same = arrival.is_none();
+        if let Some(Arrival { was, cause }) = arrival {
+            let (edge, is) = (edge.clone(), hello.incarnation);
+            self.outputs.push_back(FeedOutput::NewIncarnation { edge, was, is, cause });
+        }
         // No promise: a receipt that the disk loses costs the edge a new incarnation, and no entry.
         self.send(edge, &ToEdge::Welcome { session: hello.session, receipt, epoch }, false);
         let mut cursor = Cursor::new(edge, hello.session);
@@ -280,19 +291,10 @@ impl Feed {
         self.begin(edge, inbox, cursor, ks, now);
     }
 
-    fn announce(&mut self, edge: &Name, is: Incarnation, arrival: Arrival, renewing: bool) {
-        let Arrival::Other { was, known } = arrival else { return };
-        let cause = match known {
-            true => Cause::Returned,
-            false if renewing => Cause::Renewed,
-            false => Cause::NewDisk,
-        };
-        self.outputs.push_back(FeedOutput::NewIncarnation { edge: edge.clone(), was, is, cause });
-    }
-
     /// Answers hello with all there is, or a bookmark.
     fn begin(&mut self, edge: &Name, inbox: Inbox, cursor: Cursor, ks: &Keyspace, now: Now) {
-        let live = Live { cursor, inbox, due: Mono::ZERO, waiting: false, overdue: false };
+        let (due, checked) = (Mono::ZERO, now.mono);
+        let live = Live { cursor, inbox, due, checked, waiting: false, overdue: false };
         self.sessions.insert(edge.clone(), Session::Live(Box::new(live)));
         self.serve(edge, true, ks, now);
     }
@@ -323,6 +325,15 @@ impl Feed {
             live.cursor.seek(position);
             self.stats.nacks += 1;
             self.serve(edge, true, ks, now);
+        }
+    }
+
+    fn handle_differs(&mut self, edge: &Name, batch: u32, sums: &Digest, ks: &Keyspace, now: Now) {
+        let Some(live) = self.live(edge) else { return };
+        if live.cursor.handle_differs(batch, sums, ks) {
+            self.stats.repairs += 1;
+            self.outputs.push_back(FeedOutput::Differed { edge: edge.clone() });
+            self.serve(edge, false, ks, now);
         }
     }
 
@@ -367,17 +378,18 @@ impl Feed {
                 live.cursor.rewind();
                 self.stats.stalls += 1;
             }
-            let bookmark =
-                overdue && self.live(&edge).is_some_and(|live| live.cursor.is_behind(ks.revision()));
-            self.serve(&edge, bookmark, ks, now);
+            self.serve(&edge, overdue, ks, now);
         }
     }
 
-    /// Sends what the edge's window allows and sets its timer.
-    fn serve(&mut self, edge: &Name, mut bookmark: bool, ks: &Keyspace, now: Now) {
+    /// Sends what the edge's window allows and sets its timer; with `check` also if nothing changed.
+    fn serve(&mut self, edge: &Name, check: bool, ks: &Keyspace, now: Now) {
         let Some(Session::Live(live)) = self.sessions.get_mut(edge) else { return };
-        while let Some(Next { part, oversized }) = live.cursor.next_part(ks, &self.terms, bookmark) {
-            bookmark = false;
+        if check || now.mono >= live.checked + BOOKMARK_INTERVAL {
+            live.checked = now.mono;
+            live.cursor.want_check();
+        }
+        while let Some(Next { part, oversized }) = live.cursor.next_part(ks, &self.terms) {
             self.stats.parts += 1;
             self.stats.snapshots += u64::from(part.base.is_none() && part.part == 0);
             for key in oversized {

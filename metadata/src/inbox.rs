@@ -43,13 +43,30 @@ impl Life {
     }
 }
 
-/// Whose hello was answered.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Arrival {
-    /// The disk seen last.
-    Same,
-    /// Another one than `was`; `known` if from before that.
-    Other { was: Option<Incarnation>, known: bool },
+/// How an edge came to an incarnation other than its last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Never seen before: a new node, or its disk was wiped or replaced.
+    NewDisk,
+    /// It was told to take one: its disk is an old copy or a clone's, or this cloud was put back to a backup.
+    Renewed,
+    /// Seen before the last one: two disks take turns under one name.
+    Returned,
+}
+
+/// A disk other than the last one was let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    /// The last one's incarnation.
+    pub(crate) was: Option<Incarnation>,
+    pub(crate) cause: Cause,
+}
+
+/// A hello whose disk may not go on under its incarnation, and what another one of its would come of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refused {
+    incarnation: Incarnation,
+    cause: Cause,
 }
 
 /// One edge's inbox, while it is connected.
@@ -70,31 +87,27 @@ pub(crate) enum Received {
 }
 
 impl Inbox {
-    /// The inbox for the disk that said this hello, welcomed with the receipt `fresh`; `None` if it may not go on under
-    /// its incarnation.
+    /// The inbox for the disk that said this hello, welcomed with the receipt `fresh`. `refused` is what it said before
+    /// on this link.
     pub(crate) fn open(
         edge: &Name,
         hello: &Hello,
+        refused: Option<Refused>,
         fresh: Receipt,
         ks: &mut Keyspace,
-    ) -> Option<(Self, Arrival)> {
+    ) -> Result<(Self, Option<Arrival>), Refused> {
         let key = Key::literal(&format!("/sync/in/{edge}"));
-        let mut lives: Vec<Life> =
+        let mut earlier: Vec<Life> =
             ks.get(key.as_str()).and_then(|bytes| minicbor::decode(bytes).ok()).unwrap_or_default();
-        let was = lives.first().map(|life| life.incarnation);
-        let found = lives.iter().position(|life| life.incarnation == hello.incarnation);
-        let (known, stored) = match found.map(|at| lives.remove(at)) {
-            Some(life) if life.is_of(hello) => (true, life.stored),
-            None if hello.receipt == Receipt::NONE => (false, [0; 3]),
-            Some(_) | None => return None,
-        };
-        lives.truncate(MAX_LIVES - 1);
-        let shown = Some(hello.receipt);
-        let present = Life { incarnation: hello.incarnation, stored, receipt: fresh, shown };
-        let inbox = Self { key, present, earlier: lives };
+        let was = earlier.first().map(|life| life.incarnation);
+        let (cause, stored) = admit(&mut earlier, hello, refused)?;
+        earlier.truncate(MAX_LIVES - 1);
+        let incarnation = hello.incarnation;
+        let present = Life { incarnation, stored, receipt: fresh, shown: Some(hello.receipt) };
+        let inbox = Self { key, present, earlier };
         inbox.save(ks);
-        let is_same = was == Some(hello.incarnation);
-        Some((inbox, if is_same { Arrival::Same } else { Arrival::Other { was, known } }))
+        let is_other = was != Some(incarnation);
+        Ok((inbox, is_other.then_some(Arrival { was, cause })))
     }
 
     pub(crate) fn incarnation(&self) -> Incarnation {
@@ -131,6 +144,32 @@ impl Inbox {
     fn save(&self, ks: &mut Keyspace) {
         let lives: Vec<&Life> = std::iter::once(&self.present).chain(&self.earlier).collect();
         ks.put(self.key.clone(), encode(&lives));
+    }
+}
+
+/// Takes the life that says `hello` out of `lives`: how it came here, and what of it is stored. In this order:
+/// 1. a life that we know: if it is the disk that we know by it;
+/// 2. one that shows a receipt, which we gave and forgot, or gave before we were put back to a backup: refused;
+/// 3. one that was drawn at our request: yes;
+/// 4. else if lives were never forgotten. One of those might have come back, from before its first welcome.
+fn admit(
+    lives: &mut Vec<Life>,
+    hello: &Hello,
+    refused: Option<Refused>,
+) -> Result<(Cause, [u64; 3]), Refused> {
+    let incarnation = hello.incarnation;
+    if let Some(at) = lives.iter().position(|life| life.incarnation == incarnation) {
+        let is_of = lives[at].is_of(hello);
+        let copy = Refused { incarnation, cause: Cause::Renewed };
+        return if is_of { Ok((Cause::Returned, lives.remove(at).stored)) } else { Err(copy) };
+    }
+    if hello.receipt != Receipt::NONE {
+        return Err(Refused { incarnation, cause: Cause::Renewed });
+    }
+    match refused {
+        Some(refused) if refused.incarnation != incarnation => Ok((refused.cause, [0; 3])),
+        Some(_) | None if lives.len() < MAX_LIVES => Ok((Cause::NewDisk, [0; 3])),
+        Some(_) | None => Err(Refused { incarnation, cause: Cause::NewDisk }),
     }
 }
 
@@ -177,8 +216,12 @@ mod tests {
     }
 
     /// `fresh` is the receipt that it is welcomed with.
-    fn greet(ks: &mut Keyspace, hello: &Hello, fresh: u64) -> Option<(Inbox, Arrival)> {
-        Inbox::open(&Name::new("a").unwrap(), hello, Receipt(fresh), ks)
+    fn greet(ks: &mut Keyspace, hello: &Hello, fresh: u64) -> Result<(Inbox, Option<Arrival>), Refused> {
+        Inbox::open(&Name::new("a").unwrap(), hello, None, Receipt(fresh), ks)
+    }
+
+    fn other(was: Option<u64>, cause: Cause) -> Option<Arrival> {
+        Some(Arrival { was: was.map(Incarnation), cause })
     }
 
     fn open(ks: &mut Keyspace, incarnation: u64) -> Inbox {
@@ -197,7 +240,7 @@ mod tests {
         assert_eq!(receive(Some(4), &[data(6)]), Ok(Received::Taken(vec![data(6)])));
         assert_eq!(receive(Some(2), &[data(3)]), Ok(Received::Taken(vec![])));
         let (inbox, arrival) = greet(&mut ks, &hello(1, 1, 6), 2).unwrap();
-        assert_eq!((inbox.stored(Lane::Event), inbox.stored(Lane::State), arrival), (6, 0, Arrival::Same));
+        assert_eq!((inbox.stored(Lane::Event), inbox.stored(Lane::State), arrival), (6, 0, None));
     }
 
     #[test]
@@ -228,28 +271,28 @@ mod tests {
     fn a_new_incarnation_starts_afresh_and_an_old_one_where_it_was() {
         let mut ks = Keyspace::new();
         let (mut inbox, arrival) = greet(&mut ks, &hello(1, 0, 0), 1).unwrap();
-        assert_eq!(arrival, Arrival::Other { was: None, known: false });
+        assert_eq!(arrival, other(None, Cause::NewDisk));
         inbox.receive(Lane::State, None, vec![data(9)], &mut ks).unwrap();
         let (inbox, arrival) = greet(&mut ks, &hello(2, 0, 0), 2).unwrap();
         assert_eq!(inbox.stored(Lane::State), 0);
-        assert_eq!(arrival, Arrival::Other { was: Some(Incarnation(1)), known: false });
+        assert_eq!(arrival, other(Some(1), Cause::NewDisk));
         let (inbox, arrival) = greet(&mut ks, &hello(1, 1, 9), 3).unwrap();
         assert_eq!(inbox.stored(Lane::State), 9);
-        assert_eq!(arrival, Arrival::Other { was: Some(Incarnation(2)), known: true });
+        assert_eq!(arrival, other(Some(2), Cause::Returned));
     }
 
     #[test]
     fn the_last_receipt_is_good_and_the_one_before_until_an_entry_is_stored() {
         let mut ks = Keyspace::new();
-        let is_good = |ks: &mut Keyspace, shown, fresh| greet(ks, &hello(1, shown, 0), fresh).is_some();
+        let is_good = |ks: &mut Keyspace, shown, fresh| greet(ks, &hello(1, shown, 0), fresh).is_ok();
         assert!(is_good(&mut ks, 0, 1) && is_good(&mut ks, 0, 2), "the first welcome got lost");
         assert!(!is_good(&mut ks, 1, 9), "it was replaced before anybody showed it");
         assert!(is_good(&mut ks, 2, 3) && is_good(&mut ks, 2, 4) && is_good(&mut ks, 4, 5));
         assert!(!is_good(&mut ks, 0, 9) && !is_good(&mut ks, 2, 9) && !is_good(&mut ks, 77, 9));
         let (mut inbox, _) = greet(&mut ks, &hello(1, 5, 0), 6).unwrap();
         inbox.receive(Lane::Event, None, vec![data(1)], &mut ks).unwrap();
-        assert!(greet(&mut ks, &hello(1, 5, 1), 9).is_none(), "something came since");
-        assert!(greet(&mut ks, &hello(1, 6, 1), 7).is_some());
+        assert!(greet(&mut ks, &hello(1, 5, 1), 9).is_err(), "something came since");
+        assert!(greet(&mut ks, &hello(1, 6, 1), 7).is_ok());
     }
 
     #[test]
@@ -257,17 +300,32 @@ mod tests {
         let mut ks = Keyspace::new();
         let mut inbox = open(&mut ks, 1);
         inbox.receive(Lane::Event, None, vec![data(5)], &mut ks).unwrap();
-        assert!(greet(&mut ks, &hello(1, 1, 4), 2).is_none());
-        assert!(greet(&mut ks, &hello(1, 1, 5), 2).is_some());
+        assert!(greet(&mut ks, &hello(1, 1, 4), 2).is_err());
+        assert!(greet(&mut ks, &hello(1, 1, 5), 2).is_ok());
     }
 
     #[test]
     fn whoever_shows_a_receipt_that_nobody_remembers_is_refused() {
         let mut ks = Keyspace::new();
-        for incarnation in 1..=MAX_LIVES as u64 + 1 {
+        let refused = greet(&mut ks, &hello(1, 1, 0), 2).unwrap_err();
+        assert_eq!(refused, Refused { incarnation: Incarnation(1), cause: Cause::Renewed });
+    }
+
+    #[test]
+    fn once_lives_are_forgotten_an_unknown_one_must_be_drawn_anew() {
+        let mut ks = Keyspace::new();
+        let edge = Name::new("a").unwrap();
+        for incarnation in 1..=MAX_LIVES as u64 {
             open(&mut ks, incarnation);
         }
-        assert!(greet(&mut ks, &hello(1, 1, 0), 2).is_none());
-        assert!(greet(&mut ks, &hello(2, 1, 0), 2).is_some());
+        let unknown = hello(5, 0, 0);
+        let refused = greet(&mut ks, &unknown, 2).unwrap_err();
+        assert_eq!(refused, Refused { incarnation: Incarnation(5), cause: Cause::NewDisk });
+        let again = Inbox::open(&edge, &unknown, Some(refused), Receipt(2), &mut ks);
+        assert_eq!(again.unwrap_err(), refused, "said before it heard the answer");
+        let drawn = Inbox::open(&edge, &hello(6, 0, 0), Some(refused), Receipt(2), &mut ks).unwrap();
+        assert_eq!(drawn.1, other(Some(4), Cause::NewDisk));
+        assert!(greet(&mut ks, &hello(1, 1, 0), 3).is_err(), "the oldest was forgotten for it");
+        assert!(greet(&mut ks, &hello(2, 1, 0), 3).is_ok());
     }
 }

@@ -33,6 +33,7 @@
 //! | all else | its owner | not synced |
 
 mod cursor;
+mod digest;
 pub mod epoch;
 pub mod feed;
 mod inbox;

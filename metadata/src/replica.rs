@@ -24,6 +24,7 @@ use bus::twin::Incarnation;
 use bus::{Class, Mono, Now};
 use bytes::Bytes;
 
+use crate::digest::{Buckets, Digest};
 use crate::epoch;
 use crate::key::Key;
 use crate::keyspace::Keyspace;
@@ -40,6 +41,8 @@ pub const MAX_BATCH_BYTES: usize = 16 << 20;
 
 const INCARNATION: &str = "/sync/incarnation";
 const RECEIPT: &str = "/sync/receipt";
+/// Which entries may have been sent under which receipt: kept when one is numbered that was not.
+const SENT: &str = "/sync/sent";
 const APPLIED: &str = "/sync/applied";
 const COPY: &str = "/m/";
 
@@ -52,6 +55,8 @@ pub enum ReplicaOutput {
     Changed(Vec<Key>),
     /// The copy was made anew from a snapshot: the cloud may not know what it was told before, say it again.
     Resynced,
+    /// The copy was not what the cloud had made of it, and is now: this machine's disk or memory lost something.
+    Repaired,
     /// Close the link.
     Misbehaved(Misbehaviour),
     /// This cloud is at `epoch`, and another one, restored from a backup of it, was followed at `followed`. Close the
@@ -59,11 +64,26 @@ pub enum ReplicaOutput {
     Outdated { epoch: u64, followed: u64 },
 }
 
+/// What happened since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Copies made anew from nothing.
+    pub snapshots: u64,
+    /// Copies found to differ from the cloud's, and mended.
+    pub repairs: u64,
+    /// Parts that did not follow.
+    pub nacks: u64,
+}
+
 #[derive(Debug, Clone)]
 struct Staging {
     batch: u32,
     next_part: u32,
     snapshot: bool,
+    /// Whose names are all named, or else deleted.
+    mends: Buckets,
+    /// The last part's.
+    digest: Option<u64>,
     bytes: usize,
     writes: BTreeMap<Key, Option<Bytes>>,
 }
@@ -87,11 +107,14 @@ pub struct Replica {
     receipt: Receipt,
     /// See [`Hello::sent`].
     sent: [u64; 3],
+    /// The disk knows `sent` for this receipt.
+    marked: bool,
     applied: Position,
     outbox: Outbox,
     link: Option<Link>,
     /// Draws sessions.
     jitter: Jitter,
+    stats: Stats,
     /// Drained after each handle, which adds at most a window of messages.
     outputs: VecDeque<ReplicaOutput>,
 }
@@ -105,10 +128,24 @@ impl Replica {
         let incarnation = incarnation.unwrap_or_else(|| Incarnation(jitter.next_u64()));
         ks.put(Key::literal(INCARNATION), encode(&incarnation));
         let applied = ks.get(APPLIED).and_then(|bytes| minicbor::decode(bytes).ok()).unwrap_or_default();
-        let receipt = ks.get(RECEIPT).and_then(|bytes| minicbor::decode(bytes).ok()).unwrap_or_default();
+        let receipt: Receipt =
+            ks.get(RECEIPT).and_then(|bytes| minicbor::decode(bytes).ok()).unwrap_or_default();
         let outbox = Outbox::load(ks);
-        let sent = outbox.numbered();
-        Self { incarnation, receipt, sent, applied, outbox, link: None, jitter, outputs: VecDeque::new() }
+        let mark: Option<(Receipt, [u64; 3])> = ks.get(SENT).and_then(|bytes| minicbor::decode(bytes).ok());
+        let mark = mark.filter(|(under, _)| *under == receipt);
+        let (sent, marked) = (mark.map_or(outbox.numbered(), |(_, sent)| sent), mark.is_some());
+        Self {
+            incarnation,
+            receipt,
+            sent,
+            marked,
+            applied,
+            outbox,
+            link: None,
+            jitter,
+            stats: Stats::default(),
+            outputs: VecDeque::new(),
+        }
     }
 
     /// Changes only if the cloud does not know this disk by it, as an old copy or a clone is found to be;
@@ -120,6 +157,10 @@ impl Replica {
     /// The state of the cloud that the copy equals.
     pub fn applied(&self) -> Position {
         self.applied
+    }
+
+    pub fn stats(&self) -> Stats {
+        self.stats
     }
 
     /// How many entries wait in the outbox.
@@ -141,6 +182,7 @@ impl Replica {
         ks: &mut Keyspace,
         now: Now,
     ) -> Result<(), PushError> {
+        self.mark_sent(ks);
         self.outbox.push(class, key, payload, ks)?;
         self.send_up(ks, now);
         Ok(())
@@ -227,6 +269,15 @@ impl Replica {
         }
     }
 
+    /// While nothing can be sent: lets the disk know what was, so that what is numbered from here on is not counted to
+    /// it after a restart. Another disk may be using the same numbers.
+    fn mark_sent(&mut self, ks: &mut Keyspace) {
+        let is_welcome = self.link.as_ref().is_some_and(|link| link.welcomed);
+        if !is_welcome && !std::mem::replace(&mut self.marked, true) {
+            ks.put(Key::literal(SENT), encode(&(self.receipt, self.sent)));
+        }
+    }
+
     /// What hello is answered with. All else is of a session whose welcome got lost.
     fn handle_answer(&mut self, message: &ToEdge, ks: &mut Keyspace, now: Now) {
         if let ToEdge::Welcome { receipt, epoch, .. } = message {
@@ -252,6 +303,7 @@ impl Replica {
 
     fn keep_receipt(&mut self, receipt: Receipt, ks: &mut Keyspace) {
         self.receipt = receipt;
+        self.marked = false;
         ks.put(Key::literal(RECEIPT), encode(&receipt));
     }
 
@@ -292,6 +344,7 @@ impl Replica {
             }
             Place::Gap => {
                 link.staging = None;
+                self.stats.nacks += 1;
                 self.send(&ToCloud::Nack { batch, applied: self.applied, session });
                 return Ok(());
             }
@@ -302,17 +355,30 @@ impl Replica {
             && let Some(staging) = link.staging.take()
         {
             link.done = Some(batch);
+            let digest = staging.digest;
             self.apply(staging, end, ks);
+            self.send(&ack);
+            self.check(batch, digest, session, ks);
+        } else {
+            self.send(&ack);
         }
-        self.send(&ack);
         Ok(())
+    }
+
+    fn check(&mut self, batch: u32, digest: Option<u64>, session: u32, ks: &Keyspace) {
+        let Some(digest) = digest else { return };
+        let sums = Digest::of(ks.range(COPY).map(|(key, value)| (&key.as_str()[COPY.len()..], &value[..])));
+        if sums.total() != digest {
+            self.send(&ToCloud::Differs { batch, sums, session });
+        }
     }
 
     /// All of a batch, in this one cycle.
     fn apply(&mut self, staging: Staging, end: Position, ks: &mut Keyspace) {
         let mut writes = staging.writes;
-        if staging.snapshot {
-            for (key, _) in ks.range(COPY) {
+        if staging.mends != Buckets::NONE {
+            let mended = ks.range(COPY).filter(|(key, _)| staging.mends.has(&key.as_str()[COPY.len()..]));
+            for (key, _) in mended {
                 writes.entry(key.clone()).or_insert(None);
             }
         }
@@ -327,7 +393,11 @@ impl Replica {
         self.applied = end;
         ks.put(Key::literal(APPLIED), encode(&end));
         if staging.snapshot {
+            self.stats.snapshots += 1;
             self.outputs.push_back(ReplicaOutput::Resynced);
+        } else if staging.mends != Buckets::NONE {
+            self.stats.repairs += 1;
+            self.outputs.push_back(ReplicaOutput::Repaired);
         }
         if !changed.is_empty() {
             self.outputs.push_back(ReplicaOutput::Changed(changed));
@@ -367,7 +437,9 @@ fn place<'a>(part: &Part, link: &'a mut Link, applied: Position) -> Place<'a> {
 impl Staging {
     fn new(first: &Part) -> Self {
         let snapshot = first.base.is_none();
-        Self { batch: first.batch, next_part: 0, snapshot, bytes: 0, writes: BTreeMap::new() }
+        let mends = if snapshot { Buckets::ALL } else { first.mends.unwrap_or(Buckets::NONE) };
+        let (batch, writes) = (first.batch, BTreeMap::new());
+        Self { batch, next_part: 0, snapshot, mends, digest: None, bytes: 0, writes }
     }
 
     fn add(&mut self, part: Part) -> Result<(), Misbehaviour> {
@@ -380,6 +452,7 @@ impl Staging {
             self.writes.insert(copy_key(&name)?, None);
         }
         self.next_part = part.part.saturating_add(1);
+        self.digest = part.digest;
         if self.bytes > MAX_BATCH_BYTES { Err(Misbehaviour::BatchTooLarge) } else { Ok(()) }
     }
 }

@@ -7,6 +7,7 @@
 //!  | <---------------------- Part.. Part |   a batch: takes the edge from one position to the next
 //!  | Ack{batch, part} -----------------> |   opens the window
 //!  | Nack{batch, applied} -------------> |   a gap: stream again from here
+//!  | Differs{batch, sums} -------------> |   the copy is not what the digest says: repair it
 //!  | Up{lane, after, entries} ---------> |   what waits in the outbox
 //!  | <------------------ UpAck{lane, seq}|   stored: drop it
 //!  | <----------------- UpNack{lane, seq}|   a gap: send again from the first
@@ -24,6 +25,7 @@ use bytes::Bytes;
 use minicbor::{Decode, Encode};
 use thiserror::Error;
 
+pub use crate::digest::{Buckets, Digest};
 use crate::key::Revision;
 
 /// A revision in one cloud's history. A cloud that was put back to a backup goes on under a new term, so that a
@@ -63,8 +65,8 @@ pub struct Hello {
     /// Of the last welcome that the disk holds.
     #[n(3)]
     pub receipt: Receipt,
-    /// By lane, the last entry that may have been sent: numbered before this run began, or sent in it. A cloud that
-    /// has stored more heard it from another disk: the receipt alone does not tell when a copy was made within a session.
+    /// By lane, the last entry that may have been sent. A cloud that has stored more heard it from another disk: the
+    /// receipt alone does not tell when a copy was made within a session.
     #[n(4)]
     pub sent: [u64; 3],
     /// The highest epoch followed.
@@ -97,6 +99,17 @@ pub enum ToCloud {
         #[n(2)]
         session: u32,
     },
+    /// With the digest that came with this batch the copy does not agree.
+    #[n(4)]
+    Differs {
+        #[n(0)]
+        batch: u32,
+        /// The copy's.
+        #[n(1)]
+        sums: Digest,
+        #[n(2)]
+        session: u32,
+    },
     #[n(3)]
     Up {
         #[n(0)]
@@ -117,6 +130,7 @@ impl ToCloud {
             Self::Hello(Hello { session, .. })
             | Self::Ack { session, .. }
             | Self::Nack { session, .. }
+            | Self::Differs { session, .. }
             | Self::Up { session, .. } => *session,
         }
     }
@@ -177,7 +191,8 @@ impl ToEdge {
 }
 
 /// One message's share of a batch. A batch folds all revisions from one position to another and is applied in one
-/// commit, when its last part is there. One without changes is a bookmark: it moves a quiet edge on.
+/// commit, when its last part is there. One without changes is a bookmark: it moves a quiet edge on. One that mends
+/// some buckets names all that is in them, and all that changed elsewhere; a snapshot mends all of them, from nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Part {
     /// Counts the batches of one session.
@@ -198,6 +213,12 @@ pub struct Part {
     pub dels: Vec<String>,
     #[n(6)]
     pub session: u32,
+    /// In the first part of a repair: what is in these buckets and not named is deleted.
+    #[n(7)]
+    pub mends: Option<Buckets>,
+    /// In the last part of a batch that is to be checked: the sum over all that the copy holds then.
+    #[n(8)]
+    pub digest: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -353,6 +374,8 @@ mod tests {
             puts: vec![Put { name: "lease".into(), value: Bytes::from_static(b"\x01") }],
             dels: vec!["a".into()],
             session: 3,
+            mends: None,
+            digest: None,
         });
         assert_eq!(hex(encode(&part)), "82008187010082010982010c8182656c65617365410181616103");
         let data = Body::Data { key: "k".into(), payload: Bytes::from_static(b"v") };

@@ -298,6 +298,9 @@ impl Cloud {
                 let what = if class == Class::Telemetry { "samples" } else { "events" };
                 self.note(format!("edge/{edge} had no room for its {what} {from} to {to}: they are lost"));
             }
+            FeedOutput::Differed { edge } => self.note(format!(
+                "edge/{edge} held other metadata than it was sent, and is sent it again: its disk or memory may be failing"
+            )),
             FeedOutput::Oversized { edge, key } => {
                 self.note(format!("{key} is too large for edge/{edge}, which goes without it"));
             }

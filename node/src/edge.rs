@@ -275,6 +275,9 @@ impl Edge {
                 self.note("metadata copied anew from the cloud, which is told everything again");
                 self.twins.handle_resynced(self.replica.incarnation(), &mut self.keyspace, now);
             }
+            ReplicaOutput::Repaired => self.note(
+                "the metadata here was not what the cloud had sent, and was repaired: the disk or memory may be failing",
+            ),
             ReplicaOutput::Misbehaved(why) => {
                 if let Some(link) = self.bus.link_of(&self.cloud) {
                     self.close(link, &format!("the cloud {why}"));
@@ -383,13 +386,15 @@ impl Edge {
     fn status(&self, now: Now) -> serde_json::Value {
         let connected = self.bus.link_of(&self.cloud).is_some();
         let clock = self.bus.clock_of(&self.cloud, now);
+        let stats = self.replica.stats();
         json!({
             "node": self.identity.to_string(),
             "cloud": { "name": self.cloud.to_string(), "connected": connected,
                        "clock_offset_ms": clock.map(|c| c.offset_ms) },
             "disk": self.journal.status(),
             "metadata": { "applied": self.replica.applied().revision.0, "outbox": self.replica.outbox_len(),
-                          "epoch": epoch::get(&self.keyspace) },
+                          "epoch": epoch::get(&self.keyspace), "snapshots": stats.snapshots,
+                          "repairs": stats.repairs, "nacks": stats.nacks },
         })
     }
 

@@ -89,6 +89,8 @@ fn a_change_goes_to_the_edge_it_concerns_and_to_no_other() {
         puts: vec![Put { name: "lease".into(), value: "1".into() }],
         dels: vec![],
         session: 9,
+        mends: None,
+        digest: None,
     };
     assert_eq!(sent(&mut feed, &b), [ToEdge::Part(part)]);
     let in_step: Vec<bool> = feed.edges(&ks).map(|(_, in_step)| in_step).collect();

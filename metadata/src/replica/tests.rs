@@ -62,7 +62,8 @@ impl Edge {
     }
 
     fn part(&self, batch: u32, part: u32, base: Option<Position>, end: Option<Position>) -> Part {
-        Part { batch, part, base, end, puts: vec![], dels: vec![], session: self.session }
+        let (session, puts, dels) = (self.session, vec![], vec![]);
+        Part { batch, part, base, end, puts, dels, session, mends: None, digest: None }
     }
 
     fn hear(&mut self, part: Part) -> Vec<ReplicaOutput> {
@@ -228,11 +229,27 @@ fn entries_are_sent_when_the_edge_is_welcome_and_with_the_receipt_on_its_disk() 
 
 #[test]
 fn what_was_numbered_before_a_start_may_have_been_sent() {
-    let mut edge = Edge::greeting();
+    let mut edge = Edge::linked();
     edge.replica.push(Class::Event, "a", "1".into(), &mut edge.ks, now(0)).unwrap();
     edge.replica = Replica::load(&mut edge.ks, 2);
     edge.replica.push(Class::Event, "a", "2".into(), &mut edge.ks, now(0)).unwrap();
     assert_eq!(edge.relink().sent, [0, 1, 0]);
+}
+
+#[test]
+fn what_was_numbered_without_a_link_was_not_sent_however_often_the_edge_starts() {
+    let mut edge = Edge::linked();
+    edge.replica.push(Class::Event, "a", "1".into(), &mut edge.ks, now(0)).unwrap();
+    edge.said();
+    edge.replica.handle_link_down();
+    for seed in 2..5 {
+        edge.replica.push(Class::Event, "a", "2".into(), &mut edge.ks, now(0)).unwrap();
+        edge.replica = Replica::load(&mut edge.ks, seed);
+    }
+    assert_eq!(edge.relink().sent, [0, 1, 0]);
+    edge.welcome(Receipt(78), 1);
+    edge.said();
+    assert_eq!(Replica::load(&mut edge.ks, 9).sent, [0, 4, 0], "any of them may have been sent by now");
 }
 
 #[test]

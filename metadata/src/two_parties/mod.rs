@@ -19,6 +19,8 @@ struct Faults {
     crashes: u64,
     wipes: u64,
     losses: u64,
+    /// Damages to an edge's copy.
+    damages: u64,
     /// Time passes while frames wait.
     waits: u64,
     /// Edges put back to a copy, memory and all or the disk alone; machines that take turns under one name; disks
@@ -29,7 +31,8 @@ struct Faults {
 }
 
 /// Nothing fails, and time stands still while frames are under way.
-const CALM: Faults = Faults { cuts: 0, crashes: 0, wipes: 0, losses: 0, waits: 0, copies: 0, size: 64 };
+const CALM: Faults =
+    Faults { cuts: 0, crashes: 0, wipes: 0, losses: 0, damages: 0, waits: 0, copies: 0, size: 64 };
 
 fn run(seed: u64, steps: u64, faults: Faults) -> World {
     let mut world = World::new(seed, 3);
@@ -44,29 +47,11 @@ fn run(seed: u64, steps: u64, faults: Faults) -> World {
 /// One event, drawn by weight.
 fn step(world: &mut World, faults: Faults) {
     let at = world.below(3) as usize;
-    let Faults { cuts, crashes, wipes, losses, waits, copies, size } = faults;
-    let weights = [
-        8,
-        4,
-        4,
-        4,
-        30,
-        30,
-        12,
-        12,
-        20,
-        1,
-        waits,
-        cuts,
-        crashes,
-        crashes,
-        wipes,
-        losses,
-        copies.min(1),
-        copies,
-        copies,
-        copies,
-    ];
+    let Faults { cuts, crashes, wipes, losses, damages, waits, copies, size } = faults;
+    let often = [8, 4, 4, 4, 30, 30, 12, 12, 20, 1, 8];
+    let faulty =
+        [waits, cuts, crashes, crashes, wipes, losses, copies.min(1), copies, copies, copies, damages];
+    let weights = [often, faulty].concat();
     let mut draw = world.below(weights.iter().sum());
     let event = weights.iter().position(|weight| {
         let hit = draw < *weight;
@@ -91,22 +76,24 @@ fn step(world: &mut World, faults: Faults) {
             world.cloud.ks.compact(before);
             world.end_cloud_cycle();
         }
-        10 => world.pass(Duration::from_secs(13)),
-        11 => world.cut(at),
-        12 => world.crash_edge(at),
-        13 => world.crash_cloud(),
-        14 => world.wipe_edge(at),
-        15 => world.lose(at),
-        16 => world.copy_edge(at),
-        17 => {
+        10 => drop(world.run_once()),
+        11 => world.pass(Duration::from_secs(13)),
+        12 => world.cut(at),
+        13 => world.crash_edge(at),
+        14 => world.crash_cloud(),
+        15 => world.wipe_edge(at),
+        16 => world.lose(at),
+        17 => world.copy_edge(at),
+        18 => {
             let running = world.below(2) == 0;
             world.put_back_edge(at, running);
         }
-        18 => {
+        19 => {
             let running = world.below(2) == 0;
             world.take_turns(at, running);
         }
-        _ => world.kill_disk(at),
+        20 => world.kill_disk(at),
+        _ => world.damage(at),
     }
 }
 
@@ -156,7 +143,7 @@ fn wiped_disks_are_seen_and_resynced() {
         let world = run(
             5000 + seed,
             800,
-            Faults { waits: 2, cuts: 6, crashes: 3, wipes: 3, losses: 3, copies: 0, size: 3_000 },
+            Faults { waits: 2, cuts: 6, crashes: 3, wipes: 3, losses: 3, size: 3_000, ..CALM },
         );
         seen += world.incarnations;
     }
@@ -230,6 +217,71 @@ fn a_copy_made_within_a_session_is_found_though_it_numbered_past_the_original() 
         world.check_quiet();
         assert_eq!(world.incarnations, 1);
     }
+}
+
+#[test]
+fn damaged_copies_are_mended_while_all_breaks() {
+    let mut repairs = 0;
+    for seed in 0..60 {
+        let faults = Faults { waits: 2, cuts: 8, crashes: 1, losses: 2, damages: 8, size: 3_000, ..CALM };
+        let mut world = World::new(17_000 + seed, 3);
+        (0..600).for_each(|_| step(&mut world, faults));
+        world.settle();
+        world.pass(crate::feed::BOOKMARK_INTERVAL);
+        world.settle();
+        world.check_quiet();
+        repairs += world.repairs;
+    }
+    assert!(repairs > 100, "{repairs} repairs");
+}
+
+#[test]
+fn a_damaged_copy_is_noticed_at_the_next_bookmark_or_hello_and_what_is_sound_does_not_travel() {
+    for (relinks, damage) in (0..6).map(|n| (n % 2 == 0, n / 2)) {
+        let mut world = World::new(18, 2);
+        for n in 0..2000 {
+            world.cloud.ks.put(key(&format!("/e/edge-0/k{n}")), vec![1; 50].into());
+        }
+        world.end_cloud_cycle();
+        world.settle();
+        world.damages = true;
+        let ks = &mut world.edges[0].host.ks;
+        match damage {
+            0 => ks.put(key("/m/k7"), "other".into()),
+            1 => ks.delete(&key("/m/k7")),
+            _ => ks.put(key("/m/foreign"), "1".into()),
+        }
+        world.end_edge_cycle(0);
+        world.settle();
+        assert_eq!(world.repairs, 0, "nobody looked");
+        let resyncs = world.resyncs;
+        if relinks {
+            world.cut(0);
+            world.connect(0);
+        } else {
+            world.pass(crate::feed::BOOKMARK_INTERVAL);
+        }
+        let bytes = world.run_counting(0);
+        world.check_quiet();
+        assert_eq!((world.repairs, world.resyncs - resyncs), (1, 0));
+        assert_eq!(world.cloud.core.stats().repairs, 1);
+        assert!(bytes < 2000, "{bytes} bytes of 120,000");
+    }
+}
+
+#[test]
+fn a_busy_edge_is_checked_too() {
+    let mut world = World::new(19, 1);
+    world.settle();
+    world.damage(0);
+    for n in 0..25_u8 {
+        world.cloud.ks.put(key("/e/edge-0/busy"), vec![n].into());
+        world.end_cloud_cycle();
+        world.run_counting(0);
+        world.pass(Duration::from_secs(29));
+    }
+    world.check_quiet();
+    assert_eq!(world.repairs, 1);
 }
 
 #[test]
@@ -311,7 +363,8 @@ fn what_is_meant_for_one_edge_goes_before_what_is_meant_for_all() {
 
 #[test]
 fn the_same_seed_makes_the_same_history() {
-    let faults = Faults { waits: 2, cuts: 6, crashes: 3, wipes: 1, losses: 5, copies: 1, size: 2_000 };
+    let faults =
+        Faults { waits: 2, cuts: 6, crashes: 3, wipes: 1, losses: 5, damages: 1, copies: 1, size: 2_000 };
     let (one, two) = (run(7, 1500, faults), run(7, 1500, faults));
     let rows = |world: &World| world.cloud.ks.rows().collect::<Vec<_>>();
     assert_eq!(rows(&one), rows(&two));

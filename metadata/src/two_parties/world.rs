@@ -57,6 +57,9 @@ pub(super) struct World {
     pub(super) incarnations: u64,
     /// How often the cloud refused an edge that had followed a later one.
     pub(super) superseded: u64,
+    /// How often an edge's copy was mended. It must not be but where one was damaged.
+    pub(super) repairs: u64,
+    pub(super) damages: bool,
 }
 
 fn seeded(rng: &mut Jitter) -> u64 {
@@ -85,9 +88,22 @@ impl World {
         let edges = names.map(|name| Edge::new(name, MemoryStore::default(), seeded(&mut rng))).collect();
         let now = Now { mono: Mono(1), wall: UnixMillis(0) };
         let history = BTreeMap::new();
-        let (counter, resyncs, incarnations, superseded) = (0, 0, 0, 0);
-        let mut world =
-            Self { seed, cloud, edges, now, rng, counter, term, history, resyncs, incarnations, superseded };
+        let (counter, resyncs, incarnations, superseded, repairs, damages) = (0, 0, 0, 0, 0, false);
+        let mut world = Self {
+            seed,
+            cloud,
+            edges,
+            now,
+            rng,
+            counter,
+            term,
+            history,
+            resyncs,
+            incarnations,
+            superseded,
+            repairs,
+            damages,
+        };
         world.remember();
         world
     }
@@ -154,6 +170,7 @@ impl World {
             FeedOutput::NewIncarnation { was, .. } => self.incarnations += u64::from(was.is_some()),
             FeedOutput::Misbehaved { edge, what } => panic!("{edge}: {what}"),
             FeedOutput::Oversized { edge, key } => panic!("{edge}: {key} is oversized"),
+            FeedOutput::Differed { edge } => assert!(self.damages, "{edge} differs"),
             FeedOutput::Superseded { edge, epoch } => {
                 assert!(epoch > crate::epoch::get(&self.cloud.ks));
                 self.superseded += 1;
@@ -204,6 +221,7 @@ impl World {
                 ReplicaOutput::Misbehaved(what) => panic!("the cloud: {what}"),
                 outdated @ ReplicaOutput::Outdated { .. } => panic!("the cloud went on: {outdated:?}"),
                 ReplicaOutput::Resynced => self.resyncs += 1,
+                ReplicaOutput::Repaired => self.repairs += 1,
                 ReplicaOutput::Changed(keys) => assert!(!keys.is_empty()),
                 send @ ReplicaOutput::Send { .. } => edge.host.hold(send),
             }
@@ -214,7 +232,7 @@ impl World {
         assert!(!back, "{:?} after {:?}", applied, edge.applied);
         edge.applied = applied;
         // At any moment, not only at the end, the copy is one whole state of the cloud.
-        if applied != Position::default() {
+        if applied != Position::default() && !self.damages {
             let views = &self.history[&(applied.term, applied.revision)];
             assert_eq!(edge.copy(), views[&edge.name], "{} at {applied:?}", edge.name);
         }
@@ -229,6 +247,19 @@ impl World {
                 link.up.push_back(payload);
             }
         }
+    }
+
+    /// Something is lost of an edge's copy, or comes into it, that the sync knows nothing of.
+    pub(super) fn damage(&mut self, at: usize) {
+        self.damages = true;
+        let (what, which) = (self.below(3), self.below(12));
+        let key = key(&format!("/m/k{which}"));
+        let ks = &mut self.edges[at].host.ks;
+        match what {
+            0 => ks.delete(&key),
+            _ => ks.put(key, format!("damaged {what}").into()),
+        }
+        self.end_edge_cycle(at);
     }
 
     /// One frame arrives, if there is one.
@@ -396,7 +427,21 @@ impl World {
         while self.run_once() {}
     }
 
-    fn run_once(&mut self) -> bool {
+    /// Runs until nothing moves; returns how many bytes went down to one edge.
+    pub(super) fn run_counting(&mut self, at: usize) -> usize {
+        let mut bytes = 0;
+        loop {
+            self.sync_cloud();
+            bytes += self.bytes_down(at);
+            while self.deliver_down(at) {}
+            if !self.run_once() {
+                return bytes;
+            }
+        }
+    }
+
+    /// All that is under way arrives, one frame of each link; both disks catch up. Returns whether more is to come.
+    pub(super) fn run_once(&mut self) -> bool {
         self.sync_cloud();
         let mut moved = false;
         for at in 0..self.edges.len() {

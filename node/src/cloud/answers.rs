@@ -167,12 +167,15 @@ impl Cloud {
             .edges(&self.keyspace)
             .map(|(edge, in_step)| json!({ "edge": edge, "in_step": in_step }))
             .collect();
+        let stats = self.feed.stats();
         json!({
             "node": Identity { cluster: self.cluster.name.clone(), node: self.me.clone() }.to_string(),
             "connected": edges,
             "disk": self.journal.status(),
             "metadata": { "revision": self.keyspace.revision().0, "epoch": epoch::get(&self.keyspace),
-                          "superseded_by": self.superseded },
+                          "superseded_by": self.superseded, "snapshots": stats.snapshots,
+                          "repairs": stats.repairs, "renewals": stats.renewals, "nacks": stats.nacks,
+                          "stalls": stats.stalls },
         })
     }
 }
