@@ -39,7 +39,7 @@ pub enum StoreError {
     Locked { file: PathBuf },
     #[error(
         "store {file} is damaged ({found}): move it away and start again; an edge gets its metadata from the cloud \
-         anew, a cloud needs its backup put in place"
+         anew, a cloud needs 'kubebus cloud restore'"
     )]
     Corrupt {
         file: PathBuf,

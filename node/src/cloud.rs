@@ -477,3 +477,6 @@ fn rev_of(payload: &[u8]) -> Option<u64> {
 fn nodes_of(keyspace: &Keyspace) -> Vec<Key> {
     keyspace.range("/c/node/").map(|(key, _)| key.clone()).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -117,6 +117,9 @@ fn a_restored_cloud_takes_over_at_a_new_address_and_nothing_at_the_edges_restart
     plant.cluster.cloud.twin_becomes(SETPOINT, "/converged", json!(true));
     mqtt::say(&plant.a, V5, REPORT, "302");
     plant.cluster.cloud.twin_becomes(COUNT, "/reported/value", json!(302));
+    // The older wish of the backup moved nothing.
+    let moved = plant.valve.written();
+    assert_eq!(moved, [2.5, 3.0, 4.0].map(|value| ("setpoint".to_owned(), json!(value))));
     // Its authority is the same: a new edge joins as before.
     plant.cluster.edge("c");
 }
