@@ -34,6 +34,7 @@
 
 mod cursor;
 mod digest;
+pub mod durability;
 pub mod epoch;
 pub mod feed;
 mod inbox;
@@ -51,6 +52,7 @@ pub mod io;
 #[cfg(test)]
 mod two_parties;
 
+pub use durability::Durability;
 pub use feed::{Cause, Feed, FeedOutput, UpEntry};
 pub use key::{Commit, InvalidKey, Key, Revision, Write};
 pub use keyspace::{Keyspace, MAX_VALUE_LEN};

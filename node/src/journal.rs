@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bus::{Now, UnixMillis};
-use metadata::{Commit, Keyspace, Revision};
+use metadata::{Commit, Durability, Keyspace, Revision};
 use serde_json::json;
 
 use fold::Fold;
@@ -108,7 +108,8 @@ pub struct Journal<O> {
     /// Revisions that are sealed and not durable yet.
     underway: VecDeque<Revision>,
     held: VecDeque<(Revision, Said<O>)>,
-    last: Revision,
+    /// The last one that something said may rest on.
+    rests_on: Revision,
     durable: Revision,
     degraded: Option<Degraded>,
 }
@@ -120,7 +121,7 @@ impl<O> Journal<O> {
             commits: VecDeque::new(),
             underway: VecDeque::new(),
             held: VecDeque::new(),
-            last: loaded,
+            rests_on: loaded,
             durable: loaded,
             degraded: None,
         }
@@ -133,16 +134,23 @@ impl<O> Journal<O> {
                 if let Some(commit) = keyspace.seal() {
                     self.hand_out(commit);
                 }
-                let last = self.last;
-                self.held.extend(said.into_iter().map(|said| (last, said)));
             }
             Some(degraded) => {
-                if let Some(revision) = degraded.waiting.seal(keyspace) {
-                    self.last = revision;
+                if let Some((revision, durability)) = degraded.waiting.seal(keyspace) {
+                    note(&mut self.rests_on, revision, durability);
                 }
-                let unkept = said.into_iter().filter_map(Said::unkept);
-                self.held.extend(unkept.map(|output| (Revision::ZERO, Said::Word(output))));
             }
+        }
+        for said in said {
+            self.hold(self.rests_on, said);
+        }
+    }
+
+    fn hold(&mut self, rests_on: Revision, said: Said<O>) {
+        if self.degraded.is_none() || rests_on <= self.durable {
+            self.held.push_back((rests_on, said));
+        } else if let Some(output) = said.unkept() {
+            self.held.push_back((Revision::ZERO, Said::Word(output)));
         }
     }
 
@@ -163,12 +171,9 @@ impl<O> Journal<O> {
             return false;
         }
         self.degraded = Some(Degraded { since: now.wall, why, waiting: Fold::default() });
-        let durable = self.durable;
-        let unkept = |(rests_on, said): (Revision, Said<O>)| match rests_on <= durable {
-            true => Some((rests_on, said)),
-            false => said.unkept().map(|output| (Revision::ZERO, Said::Word(output))),
-        };
-        self.held = std::mem::take(&mut self.held).into_iter().filter_map(unkept).collect();
+        for (rests_on, said) in std::mem::take(&mut self.held) {
+            self.hold(rests_on, said);
+        }
         true
     }
 
@@ -185,7 +190,7 @@ impl<O> Journal<O> {
     }
 
     fn hand_out(&mut self, commit: Commit) {
-        self.last = commit.revision;
+        note(&mut self.rests_on, commit.revision, commit.durability());
         self.underway.push_back(commit.revision);
         self.commits.push_back(commit);
     }
@@ -221,5 +226,12 @@ impl<O> Journal<O> {
         let Some(Degraded { since, why, .. }) = &self.degraded else { return json!({ "state": "ok" }) };
         let since = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(since.0));
         json!({ "state": "degraded", "since": since.to_string(), "why": why })
+    }
+}
+
+/// What is lazy may be forgotten: nothing said rests on it.
+fn note(rests_on: &mut Revision, revision: Revision, durability: Durability) {
+    if durability > Durability::Lazy {
+        *rests_on = revision;
     }
 }

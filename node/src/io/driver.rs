@@ -459,7 +459,10 @@ impl Driver {
             ])
             .collect();
         let mqtt = self.broker.stats();
+        let store = self.store.stats();
         json!({
+            "store_commits": store.commits,
+            "store_transactions": store.transactions,
             "link_frames_sent": shard.frames_sent,
             "link_frames_received": shard.frames_received,
             "link_frames_dropped": shard.frames_dropped,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use metadata::{Commit, Key, Keyspace, Revision, Write};
+use metadata::{Commit, Durability, Key, Keyspace, Revision, Write};
 
 #[derive(Debug, Default)]
 pub(super) struct Fold {
@@ -21,9 +21,11 @@ pub(super) struct Fold {
 
 impl Fold {
     /// Ends the cycle and takes its writes in.
-    pub(super) fn seal(&mut self, keyspace: &mut Keyspace) -> Option<Revision> {
+    pub(super) fn seal(&mut self, keyspace: &mut Keyspace) -> Option<(Revision, Durability)> {
         let fresh: Vec<Key> = keyspace.fresh().cloned().collect();
-        let Commit { revision, writes, forgotten } = keyspace.seal()?;
+        let commit = keyspace.seal()?;
+        let durability = commit.durability();
+        let Commit { revision, writes, forgotten } = commit;
         self.revision = revision;
         self.fresh.extend(fresh.into_iter().filter(|key| !self.forgotten.contains(key)));
         for key in forgotten {
@@ -33,7 +35,7 @@ impl Fold {
             }
         }
         self.writes.extend(writes.into_iter().map(|write| (write.key, write.value)));
-        Some(revision)
+        Some((revision, durability))
     }
 
     pub(super) fn into_commit(self) -> Option<Commit> {

@@ -63,6 +63,26 @@ fn what_is_said_waits_for_the_write_before_it_and_keeps_its_order() {
 }
 
 #[test]
+fn nothing_waits_for_a_sample() {
+    let (mut keyspace, mut journal) = (Keyspace::new(), Journal::new(Revision(0)));
+    put(&mut keyspace, "/o/telemetry/1", "1");
+    journal.close_cycle(&mut keyspace, [promise("free", None)]);
+    commit_of(&mut journal);
+    assert_eq!(drain(&mut journal), outputs(["free"]));
+
+    put(&mut keyspace, "/t/a", "1");
+    put(&mut keyspace, "/o/telemetry/2", "1");
+    journal.close_cycle(&mut keyspace, words(["held"]));
+    let urgent = commit_of(&mut journal);
+    put(&mut keyspace, "/o/telemetry/3", "1");
+    journal.close_cycle(&mut keyspace, words(["later"]));
+    commit_of(&mut journal);
+    assert_eq!(drain(&mut journal), []);
+    journal.handle_persisted(urgent.revision);
+    assert_eq!(drain(&mut journal), outputs(["held", "later"]));
+}
+
+#[test]
 fn a_disk_that_refuses_lets_words_go_and_takes_promises_back() {
     let (mut keyspace, mut journal) = (Keyspace::new(), Journal::new(Revision(0)));
     journal.close_cycle(&mut keyspace, [promise("rests on nothing", Some("no"))]);
