@@ -37,10 +37,8 @@ pub enum StoreError {
         "store {file} is in use by another process: stop that one, or give this node a data directory of its own"
     )]
     Locked { file: PathBuf },
-    #[error(
-        "store {file} is damaged ({found}): move it away and start again; an edge gets its metadata from the cloud \
-         anew, a cloud needs 'kubebus cloud restore'"
-    )]
+    /// What can be done about it depends on whose store it is: the node says so at its start.
+    #[error("store {file} is damaged ({found})")]
     Corrupt {
         file: PathBuf,
         found: String,

@@ -18,6 +18,7 @@ pub struct Config {
     /// Where the node keeps its identity, its store and its admin socket. Mode 0700.
     pub data_dir: PathBuf,
     pub cloud: CloudConfig,
+    pub edge: EdgeConfig,
     pub link: LinkConfig,
     pub overlay: OverlayConfig,
     pub mqtt: MqttConfig,
@@ -40,6 +41,15 @@ pub struct CloudConfig {
     pub vm_subnets: Vec<IpNet>,
     /// The cloud containers' subnets on this node.
     pub container_subnets: Vec<IpNet>,
+}
+
+/// Read by `kubebus edge` only.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct EdgeConfig {
+    /// Start with a new store when the old one is damaged, as 'kubebus edge --renew-store' does. Off, since what waited
+    /// to go up and what rules had latched is lost with it.
+    pub renew_damaged_store: bool,
 }
 
 /// The QUIC links.
@@ -81,6 +91,7 @@ impl Default for Config {
         Self {
             data_dir: PathBuf::from("/var/lib/kubebus"),
             cloud: CloudConfig::default(),
+            edge: EdgeConfig::default(),
             link: LinkConfig::default(),
             overlay: OverlayConfig::default(),
             mqtt: MqttConfig::default(),

@@ -64,6 +64,7 @@ pub struct Edge {
     /// Said in the present cycle.
     said: Speech<Output>,
     started: bool,
+    damaged_stores: Vec<String>,
 }
 
 /// What the outbox had no room for.
@@ -85,12 +86,14 @@ pub struct EdgeSettings {
     pub cloud: NodeId,
     /// Feeds the jitter of dialling and, where the store has none yet, the store's incarnation.
     pub seed: u64,
+    /// Files of stores that were damaged and replaced, for `kubebus status`, until somebody deletes them.
+    pub damaged_stores: Vec<String>,
 }
 
 impl Edge {
     /// `keyspace` is what the store held.
     pub fn new(settings: EdgeSettings, mut keyspace: Keyspace, now: Now) -> Self {
-        let EdgeSettings { identity, cloud, seed } = settings;
+        let EdgeSettings { identity, cloud, seed, damaged_stores } = settings;
         let loaded = keyspace.revision();
         let replica = Replica::load(&mut keyspace, seed);
         let mut twins = EdgeTwins::new(identity.node.name.clone(), replica.incarnation());
@@ -104,6 +107,7 @@ impl Edge {
             untold: if replica.has_room() { Untold::Nothing } else { Untold::AnyValue },
             said: Speech::default(),
             started: false,
+            damaged_stores,
             identity,
             cloud,
             keyspace,
@@ -387,7 +391,7 @@ impl Edge {
         let connected = self.bus.link_of(&self.cloud).is_some();
         let clock = self.bus.clock_of(&self.cloud, now);
         let stats = self.replica.stats();
-        json!({
+        let mut status = json!({
             "node": self.identity.to_string(),
             "cloud": { "name": self.cloud.to_string(), "connected": connected,
                        "clock_offset_ms": clock.map(|c| c.offset_ms) },
@@ -395,7 +399,11 @@ impl Edge {
             "metadata": { "applied": self.replica.applied().revision.0, "outbox": self.replica.outbox_len(),
                           "epoch": epoch::get(&self.keyspace), "snapshots": stats.snapshots,
                           "repairs": stats.repairs, "nacks": stats.nacks },
-        })
+        });
+        if !self.damaged_stores.is_empty() {
+            status["damaged_stores"] = json!(self.damaged_stores);
+        }
+        status
     }
 
     /// Says goodbye to the cloud: step two of the shutdown.

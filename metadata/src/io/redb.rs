@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Once;
 
 use bytes::Bytes;
 use redb::{Builder, Database, ReadableDatabase, ReadableTable, Table, TableDefinition};
@@ -249,10 +250,27 @@ fn put_rows(table: &mut Entries<'_>, rows: &[Row]) -> Result<(), redb::StorageEr
     Ok(())
 }
 
-/// redb panics on some pages that a bad disk left (`unreachable!` on an unknown page type): that is an error here.
+thread_local! {
+    static EXPECTS_PANIC: Cell<bool> = const { Cell::new(false) };
+}
+
+/// redb panics on some pages that a bad disk left (`unreachable!` on an unknown page type): that is an error here, and
+/// the operator is not shown a backtrace of it.
 fn unpanicked<T>(file: &Path, work: impl FnOnce() -> T) -> Result<T, StoreError> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let others = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if !EXPECTS_PANIC.get() {
+                others(panic);
+            }
+        }));
+    });
+    EXPECTS_PANIC.set(true);
     // Nothing of ours is shared with `work`: what it leaves half done is dropped with it.
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(|_| StoreError::Corrupt {
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    EXPECTS_PANIC.set(false);
+    done.map_err(|_| StoreError::Corrupt {
         file: file.to_owned(),
         found: "a page makes no sense".into(),
         source: None,

@@ -12,7 +12,7 @@ fn edge(keyspace: Keyspace) -> Edge {
     let node = NodeId::edge(Name::new("pump-house").unwrap());
     let identity = Identity { cluster: Name::new("water").unwrap(), node };
     let cloud = NodeId::cloud(Name::new("cloud").unwrap());
-    Edge::new(EdgeSettings { identity, cloud, seed: 1 }, keyspace, NOW)
+    Edge::new(EdgeSettings { identity, cloud, seed: 1, damaged_stores: vec![] }, keyspace, NOW)
 }
 
 fn report(edge: &mut Edge, value: &str) {

@@ -32,7 +32,7 @@ pub enum Command {
     /// Join this machine to a cluster as an edge; starts nothing
     Join(JoinArgs),
     /// Run the edge node that 'kubebus join' prepared
-    Edge(RunArgs),
+    Edge(EdgeArgs),
     /// Invite edges
     #[command(subcommand)]
     Token(TokenCommand),
@@ -73,6 +73,17 @@ pub struct RunArgs {
     /// What to log: error, warn, info, debug, or per part as in router=debug,info
     #[arg(long, default_value = DEFAULT_LOG, env = "KUBEBUS_LOG")]
     pub log: String,
+}
+
+#[derive(Debug, Args)]
+pub struct EdgeArgs {
+    /// If the store is damaged, keep it aside as store.redb.damaged-N and make a new one, which the cloud fills again
+    ///
+    /// What waited to go up is lost, except for samples, and so is what rules had latched. A sound store is kept.
+    #[arg(long)]
+    pub renew_store: bool,
+    #[command(flatten)]
+    pub run: RunArgs,
 }
 
 #[derive(Debug, Args)]

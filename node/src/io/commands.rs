@@ -95,8 +95,8 @@ async fn carry_out(command: Command) -> Result<()> {
         Command::Cloud(CloudArgs { command: Some(CloudCommand::Backup(args)), .. }) => back_up(args).await,
         Command::Cloud(CloudArgs { command: Some(CloudCommand::Restore(args)), .. }) => restore_cloud(&args),
         Command::Edge(args) => {
-            let (config, data_dir) = start(&args)?;
-            node::run_edge(&config, &data_dir).await
+            let (config, data_dir) = start(&args.run)?;
+            node::run_edge(&config, &data_dir, args.renew_store).await
         }
         Command::Join(args) => join_cluster(args).await,
         Command::Token(TokenCommand::Create { site, lan, ttl, uses, ask: args }) => {

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod backup;
 pub mod cli;
 pub mod commands;
+mod damage;
 pub mod demo;
 pub mod driver;
 pub mod exit;

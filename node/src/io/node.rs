@@ -9,7 +9,7 @@ use controller::io::ca::{CertificateAuthority, NODE_VALIDITY};
 use controller::{CloudSubnets, Cluster, Plan};
 use device_twin::io::{BrokerConfig, start as start_broker};
 use metadata::io::RedbStore;
-use metadata::{Keyspace, Store};
+use metadata::{Keyspace, Store, StoreError};
 use router::io::device::Overlay;
 use router::io::shard::{self, Credentials, ShardConfig};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::admin;
+use super::damage::{self, DamageError};
 use super::driver::{Clock, Driver, State};
 use super::shutdown::Shutdown;
 use super::store::StoreThread;
@@ -62,7 +63,8 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
         ca: authority.ca_der().clone(),
         identity: me.clone(),
     };
-    let (store, keyspace) = open_store(data_dir, CLOUD_CACHE)?;
+    let opened = open_store(data_dir, CLOUD_CACHE);
+    let (store, keyspace) = opened.map_err(|error| DamageError::of_cloud(data_dir, error))?;
     let overlay = open_overlay(config)?;
     let shard = ShardConfig {
         accept: true,
@@ -103,8 +105,8 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
     play(parts, config, data_dir, shutdown).await
 }
 
-/// Runs the edge that joined into `data_dir`.
-pub async fn run_edge(config: &Config, data_dir: &Path) -> Result<()> {
+/// Runs the edge that joined into `data_dir`. If its store is damaged, `renew` lets it start with a new one.
+pub async fn run_edge(config: &Config, data_dir: &Path, renew: bool) -> Result<()> {
     let shutdown = Shutdown::listen().context("listen for signals")?;
     let clock = Clock::start();
     let stored = identity::load(data_dir)?;
@@ -121,14 +123,19 @@ pub async fn run_edge(config: &Config, data_dir: &Path) -> Result<()> {
         ca: CertificateDer::from(stored.ca),
         identity: me.clone(),
     };
-    let (store, keyspace) = open_store(data_dir, EDGE_CACHE)?;
+    let (store, keyspace) = open_edge_store(data_dir, renew || config.edge.renew_damaged_store)?;
     let overlay = open_overlay(config)?;
     let shard = ShardConfig {
         tun: overlay.as_ref().map(Overlay::tun).transpose().context("share the TUN")?,
         ..shard_config(config, any_like(&endpoints), credentials)
     };
     let cloud = Identity { cluster: me.cluster.clone(), node: NodeId::cloud(membership.cloud) };
-    let settings = EdgeSettings { identity: me.clone(), cloud: cloud.node.clone(), seed: seed()? };
+    let settings = EdgeSettings {
+        identity: me.clone(),
+        cloud: cloud.node.clone(),
+        seed: seed()?,
+        damaged_stores: damage::set_aside_before(data_dir),
+    };
     let edge = Edge::new(settings, keyspace, clock.now());
     let upstream = Some(Upstream::new(cloud, endpoints));
     let node = Node::Edge(Box::new(edge));
@@ -179,11 +186,32 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
     Ok(())
 }
 
-fn open_store(data_dir: &Path, cache: usize) -> Result<(RedbStore, Keyspace)> {
-    let path: PathBuf = data_dir.join("store.redb");
+fn open_store(data_dir: &Path, cache: usize) -> Result<(RedbStore, Keyspace), StoreError> {
+    let path: PathBuf = data_dir.join(damage::STORE);
+    if !path.exists() {
+        info!(path = %path.display(), "there is no store yet: a new one is made");
+    }
     let mut store = RedbStore::open(&path, cache)?;
     let rows = store.load()?;
     Ok((store, Keyspace::load(rows)))
+}
+
+/// A new store has no incarnation yet, so the cloud knows it by a new one and sends everything.
+fn open_edge_store(data_dir: &Path, renew: bool) -> Result<(RedbStore, Keyspace)> {
+    let error = match open_store(data_dir, EDGE_CACHE) {
+        Ok(opened) => return Ok(opened),
+        Err(error) => error,
+    };
+    if !renew || !damage::is_damage(&error) {
+        return Err(DamageError::of_edge(error).into());
+    }
+    let kept = damage::set_aside(data_dir)?;
+    warn!(
+        why = %error, kept = %kept.display(),
+        "the store was damaged, and a new one is made: what waited to go up, except for samples, and what rules had \
+         latched is lost; twins and metadata come from the cloud again"
+    );
+    Ok(open_store(data_dir, EDGE_CACHE)?)
 }
 
 fn open_overlay(config: &Config) -> Result<Option<Overlay>> {

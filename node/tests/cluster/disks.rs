@@ -247,3 +247,75 @@ fn a_cloud_with_a_full_disk_takes_no_wishes_and_goes_on_serving() {
     plant.cluster.cloud.say(&["twin", "set", "water/valve", "position", "55"]);
     becomes("the valve's position", &json!(55.0), || plant.valve.value("position"));
 }
+
+/// Noise over nearly all of a stopped node's store, as a dying flash chip leaves it.
+fn damage(node: &Node) -> Vec<u8> {
+    let store = node.data_dir().join("store.redb");
+    let mut bytes = std::fs::read(&store).unwrap();
+    let noise = (0..).map(|n: u32| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]);
+    bytes[4096..].iter_mut().zip(noise).for_each(|(byte, noise)| *byte = noise);
+    std::fs::write(&store, &bytes).unwrap();
+    bytes
+}
+
+/// The names of the stores that were set aside.
+fn set_aside(node: &Node) -> Vec<String> {
+    let status = node.ask(&["status"]);
+    let names = status["damaged_stores"].as_array().cloned().unwrap_or_default();
+    names.iter().map(|name| name.as_str().unwrap().rsplit('/').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn an_edge_with_a_damaged_store_starts_anew_when_told_to_and_tells_so() {
+    let mut plant = Plant::start();
+    plant.cluster.cloud.say(&["twin", "set", "water/valve", "setpoint", "2.5"]);
+    plant.cluster.cloud.twin_becomes(SETPOINT, "/converged", json!(true));
+    mqtt::say(&plant.a, V5, REPORT, "3");
+    plant.cluster.cloud.twin_becomes(COUNT, "/reported/value", json!(3));
+    plant.a.kill();
+    let damaged = damage(&plant.a);
+
+    let words = ["store.redb is damaged", "what waited to go up", "twins and metadata", "--renew-store"];
+    plant.a.run(&["edge"]).refused(FAILURE, &words);
+    assert_eq!(std::fs::read(plant.a.data_dir().join("store.redb")).unwrap(), damaged);
+
+    let new_stores = plant.cluster.cloud.logged("edge/a has a new store");
+    plant.a.start_with(&["--renew-store"]);
+    plant.cluster.in_step("a");
+    assert_eq!(plant.a.logged("the store was damaged, and a new one is made"), 1);
+    assert_eq!(plant.cluster.cloud.logged("edge/a has a new store"), new_stores + 1);
+    assert_eq!(set_aside(&plant.a), ["store.redb.damaged-1"]);
+    assert_eq!(std::fs::read(plant.a.data_dir().join("store.redb.damaged-1")).unwrap(), damaged);
+    plant.a.twin_becomes(SETPOINT, "/desired", json!(2.5));
+    plant.cluster.cloud.twin_becomes(SETPOINT, "/converged", json!(true));
+    mqtt::say(&plant.a, V5, REPORT, "4");
+    plant.cluster.cloud.twin_becomes(COUNT, "/reported/value", json!(4));
+
+    plant.a.kill();
+    plant.a.start_with(&["--renew-store"]);
+    plant.a.twin_becomes(COUNT, "/reported/value", json!(4));
+    assert_eq!(set_aside(&plant.a), ["store.redb.damaged-1"], "a sound store was set aside");
+}
+
+#[test]
+fn a_configured_edge_renews_its_damaged_store_by_itself() {
+    let cluster = Cluster::start();
+    let mut edge = cluster.edge("a");
+    let config = std::fs::read_to_string(edge.config()).unwrap() + "edge: {renew-damaged-store: true}\n";
+    std::fs::write(edge.config(), config).unwrap();
+    for n in 1..=2 {
+        edge.kill();
+        damage(&edge);
+        edge.start();
+        cluster.in_step("a");
+        assert_eq!(set_aside(&edge).len(), n);
+    }
+    edge.kill();
+    std::fs::write(edge.data_dir().join("store.redb"), "").unwrap();
+    edge.start();
+    cluster.in_step("a");
+    std::fs::remove_file(edge.data_dir().join("store.redb.damaged-2")).unwrap();
+    edge.kill();
+    edge.start();
+    assert_eq!(set_aside(&edge), ["store.redb.damaged-1", "store.redb.damaged-3"]);
+}

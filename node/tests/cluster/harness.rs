@@ -142,10 +142,10 @@ impl Node {
 
     /// Starts the process without waiting for it.
     #[track_caller]
-    pub(crate) fn launch(&mut self) {
+    fn launch(&mut self, args: &[&str]) {
         assert!(self.process.is_none(), "{} runs", self.name);
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
-        let mut command = self.command(&[self.role]);
+        let mut command = self.command(&[&[self.role], args].concat());
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         self.process = Some(command.spawn().unwrap());
     }
@@ -153,7 +153,13 @@ impl Node {
     /// Starts the node, or starts it again, and waits until it answers.
     #[track_caller]
     pub(crate) fn start(&mut self) {
-        self.launch();
+        self.start_with(&[]);
+    }
+
+    /// The same, with further arguments.
+    #[track_caller]
+    pub(crate) fn start_with(&mut self, args: &[&str]) {
+        self.launch(args);
         let what = format!("{} answers", self.name);
         eventually(&what, || {
             if let Some(status) = self.process.as_mut().and_then(|process| process.try_wait().unwrap()) {

@@ -98,7 +98,10 @@ fn a_store_that_is_none_is_not_overwritten() {
     let store = cluster.cloud.data_dir().join("store.redb");
     let noise: Vec<u8> = (0..4096_u32).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();
     std::fs::write(&store, &noise).unwrap();
-    cluster.cloud.run(&["cloud"]).refused(FAILURE, &["store.redb is damaged", "move it away", "backup"]);
+    cluster
+        .cloud
+        .run(&["cloud"])
+        .refused(FAILURE, &["store.redb is damaged", "since its last backup", "kubebus cloud restore FILE"]);
     assert_eq!(std::fs::read(&store).unwrap(), noise);
 }
 
