@@ -2,7 +2,7 @@
 
 use bus::twin::{DesiredVersion, DeviceId, Outcome, ResultBody, TwinTopic};
 use bus::{Name, Now, Value};
-use metadata::{Key, Keyspace};
+use metadata::{Key, Keyspace, epoch};
 use thiserror::Error;
 
 use super::{CloudTwins, Placed};
@@ -67,11 +67,14 @@ impl CloudTwins {
         self.twins.entry(id.clone()).or_default().desired = Some(placed);
     }
 
-    /// Also what the edge acknowledged counts: after the cloud was restored from an old copy its own memory is behind.
+    /// A restored cloud's own memory is behind, and the edge's acknowledgement, which counts too, may not be here yet: the
+    /// versions of each of its epochs begin above all of the one before.
     fn newest_version(&self, id: &PropertyId, ks: &Keyspace) -> DesiredVersion {
+        let restored = epoch::get(ks).saturating_sub(epoch::FIRST).saturating_mul(2);
+        let floor = Some(DesiredVersion { epoch: restored, seq: 0 });
         let given = ks.get(&format!("/c/version/{id}")).and_then(|bytes| twin::decode(bytes));
         let acked = self.twins.get(id).and_then(|twin| Some(twin.reported.as_ref()?.ack.as_ref()?.version));
-        given.max(acked).unwrap_or_default()
+        given.max(acked).max(floor).unwrap_or_default()
     }
 
     /// Takes the wish out of the edge's keyspace.

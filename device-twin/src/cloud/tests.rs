@@ -255,6 +255,18 @@ fn only_the_last_results_are_kept() {
 }
 
 #[test]
+fn a_restored_cloud_gives_no_version_twice_also_before_it_heard_of_its_edges() {
+    let mut world = World::new();
+    assert_eq!(world.set(Value::Float(1.0)), Ok(version(0, 1)));
+    for (epoch, first) in [(2, version(2, 1)), (7, version(12, 1))] {
+        metadata::epoch::set(&mut world.ks, epoch);
+        world.restart();
+        assert_eq!(world.set(Value::Float(2.0)), Ok(first));
+        assert_eq!(world.set(Value::Float(3.0)), Ok(version(first.epoch, 2)));
+    }
+}
+
+#[test]
 fn a_cloud_restored_from_an_old_copy_does_not_give_a_version_twice() {
     let mut world = World::new();
     world.report(9, 1, 40.0, ack(17, Outcome::Succeeded));

@@ -67,6 +67,19 @@ fn restore(node: &Node, file: &Path) -> String {
     node.say(&["cloud", "restore", text(file)])
 }
 
+/// Both sides say that the edges hold what they are to hold: their digests agreed, and nothing was sent again.
+#[track_caller]
+fn agree(cluster: &Cluster, edges: &[&Node]) {
+    for edge in edges {
+        cluster.in_step(&edge.name);
+        let status = edge.ask(&["status"]);
+        let seen = [&status["cloud"]["connected"], &status["metadata"]["repairs"]];
+        assert_eq!(seen, [&json!(true), &json!(0)], "{status}");
+    }
+    let status = cluster.cloud.ask(&["status"]);
+    assert_eq!(status["metadata"]["repairs"], json!(0), "{status}");
+}
+
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
@@ -108,7 +121,7 @@ fn a_restored_cloud_takes_over_at_a_new_address_and_nothing_at_the_edges_restart
     assert!(said.contains("epoch 2, 2 nodes, 2 devices"), "{said}");
     let _old = replace_cloud(&mut plant, next);
     plant.cluster.cloud.start();
-    ["a", "b"].iter().for_each(|edge| plant.cluster.in_step(edge));
+    agree(&plant.cluster, &[&plant.a, &b]);
     assert_eq!([plant.a.pid(), b.pid()], pids);
     plant.cluster.cloud.twin_becomes(COUNT, "/reported/value", json!(301));
     plant.cluster.cloud.twin_becomes(SETPOINT, "/reported/value", json!(3.0));
@@ -120,6 +133,7 @@ fn a_restored_cloud_takes_over_at_a_new_address_and_nothing_at_the_edges_restart
     // The older wish of the backup moved nothing.
     let moved = plant.valve.written();
     assert_eq!(moved, [2.5, 3.0, 4.0].map(|value| ("setpoint".to_owned(), json!(value))));
+    agree(&plant.cluster, &[&plant.a, &b]);
     // Its authority is the same: a new edge joins as before.
     plant.cluster.edge("c");
 }
@@ -280,7 +294,7 @@ fn a_cloud_that_comes_back_after_another_took_over_is_refused_and_says_so() {
 
     // Both run now: the edge finds the one that it follows.
     plant.cluster.cloud.start();
-    plant.cluster.in_step("a");
+    agree(&plant.cluster, &[&plant.a]);
     plant.cluster.cloud.say(&["twin", "set", "water/valve", "setpoint", "2"]);
     plant.cluster.cloud.twin_becomes(SETPOINT, "/converged", json!(true));
     assert_eq!(plant.valve.written(), [("setpoint".to_owned(), json!(2.0))]);
@@ -335,4 +349,27 @@ fn an_endpoint_that_cannot_be_dialled_is_refused_at_the_start() {
     cluster.cloud.kill();
     cluster.cloud.configure(QUICK_LINK, &["new:port".to_owned()]);
     cluster.cloud.run(&["cloud"]).refused(1, &["cloud.endpoints", "'port' is no port"]);
+}
+
+#[test]
+fn a_wish_told_to_a_restored_cloud_before_its_edge_is_back_is_carried_out() {
+    let mut plant = Plant::start();
+    let set = |plant: &Plant, value: &str| {
+        plant.cluster.cloud.say(&["twin", "set", "water/valve", "setpoint", value]);
+    };
+    set(&plant, "2");
+    plant.cluster.cloud.twin_becomes(SETPOINT, "/converged", json!(true));
+    let file = back_up(&plant.cluster, "backup");
+    set(&plant, "3");
+    plant.cluster.cloud.twin_becomes(SETPOINT, "/converged", json!(true));
+    plant.cluster.cloud.kill();
+    plant.a.kill();
+    std::fs::remove_dir_all(plant.cluster.cloud.data_dir()).unwrap();
+    restore(&plant.cluster.cloud, &file);
+    plant.cluster.cloud.start();
+    // The number after the backup's last one was given to 3 before.
+    set(&plant, "4");
+    plant.a.start();
+    plant.cluster.cloud.twin_becomes(SETPOINT, "/reported/value", json!(4.0));
+    plant.cluster.cloud.twin_becomes(SETPOINT, "/converged", json!(true));
 }
