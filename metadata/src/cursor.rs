@@ -21,20 +21,22 @@ use bus::Name;
 
 use crate::digest::{Buckets, Digest};
 use crate::key::{Key, Revision};
-use crate::keyspace::{Change, Keyspace, MAX_VALUE_LEN, Mark};
-use crate::sync::{Misbehaviour, Part, Position, Put};
+use crate::keyspace::{self, Keyspace, MAX_VALUE_LEN, Mark};
+use crate::sync::{Base, Change, Misbehaviour, Packed, Part, Position};
 use crate::term::Terms;
 
-/// A part holds about this much, and at least one value. With a value of [`MAX_VALUE_LEN`] it stays well below
-/// [`bus::frame::MAX_FRAME_LEN`].
-pub(crate) const PART_BYTES: usize = 16 << 10;
-/// Parts are sent while less than this is unacknowledged: with the last part 130 ms of a link of 3 Mbit/s, so that
-/// catching up does not make a fresh twin value miss its 250 ms.
+/// A part holds about this much before it is compressed, and at least one value. With a value of [`MAX_VALUE_LEN`] it
+/// stays well below [`bus::frame::MAX_FRAME_LEN`]. Smaller ones compress worse.
+pub(crate) const PART_BYTES: usize = 24 << 10;
+/// Parts are sent while less than this is unacknowledged, as it travels: with the last part, of which nothing may
+/// shrink, 150 ms of a link of 3 Mbit/s, so that catching up does not make a fresh twin value miss its 250 ms.
 pub(crate) const WINDOW_BYTES: usize = 32 << 10;
 /// Small parts are bounded by number: each costs the edge a commit.
 pub(crate) const WINDOW_PARTS: usize = 8;
 /// What a change costs besides name and value.
-const CHANGE_BYTES: usize = 8;
+const CHANGE_BYTES: usize = 4;
+/// What a part costs besides its changes.
+const HEAD_BYTES: usize = 24;
 
 const ALL: &str = "/all/";
 
@@ -49,6 +51,8 @@ struct InFlight {
 #[derive(Debug, Clone)]
 struct Batch {
     base: Option<Position>,
+    /// Its base is where the batch before it in number leads.
+    follows: bool,
     /// Whose names are sent whether they changed or not.
     mends: Buckets,
     /// Its last part carries the digest.
@@ -61,10 +65,19 @@ struct Batch {
 }
 
 impl Batch {
-    fn begin(base: Option<Position>, mends: Buckets, checked: bool, ks: &Keyspace) -> Self {
+    fn begin(base: Option<Position>, follows: bool, mends: Buckets, checked: bool, ks: &Keyspace) -> Self {
         let from = base.filter(|_| mends == Buckets::NONE).map_or(Revision::ZERO, |base| base.revision);
         let read = Mark::Revision(from);
-        Self { base, mends, checked, next_part: 0, read, began: ks.revision(), compacted: ks.compacted() }
+        Self {
+            base,
+            follows,
+            mends,
+            checked,
+            next_part: 0,
+            read,
+            began: ks.revision(),
+            compacted: ks.compacted(),
+        }
     }
 
     /// Whether this change is to be named.
@@ -75,6 +88,20 @@ impl Batch {
     /// Whether what is not there may go without saying.
     fn clears(&self, name: &str, revision: Revision) -> bool {
         self.mends.has(name) && revision <= self.began
+    }
+
+    /// As its first part says it.
+    fn said_base(&self) -> Option<Base> {
+        match self.base {
+            _ if self.follows || self.next_part > 0 => None,
+            Some(base) => Some(Base::At(base)),
+            None => Some(Base::Nothing),
+        }
+    }
+
+    /// How far it leads on to `end`.
+    fn advance(&self, end: Position) -> u64 {
+        end.revision.0 - self.base.map_or(0, |base| base.revision.0)
     }
 
     /// Whether deletions that the rest of the batch would have to name were forgotten since it began.
@@ -101,6 +128,8 @@ pub(crate) struct Cursor {
     mended: Option<u32>,
     /// The number of the present or next batch.
     number: u32,
+    /// The batch before it in number leads to `sent`.
+    follows: bool,
     /// Nacks of batches before this one were answered already.
     answered: u32,
     in_flight: VecDeque<InFlight>,
@@ -127,6 +156,7 @@ impl Cursor {
             check: false,
             mended: None,
             number: 0,
+            follows: false,
             answered: 0,
             in_flight: VecDeque::new(),
             last_sent: None,
@@ -154,6 +184,7 @@ impl Cursor {
     /// A number is used for one batch only, so that an ack of the dropped one is not taken for the next one's.
     fn drop_batch(&mut self) {
         self.batch = None;
+        self.follows = false;
         self.number = self.number.wrapping_add(1);
     }
 
@@ -221,7 +252,8 @@ impl Cursor {
         let base = self.sent.filter(|sent| ks.is_complete_after(sent.revision));
         let mends = if base.is_none() { Buckets::ALL } else { self.mends };
         let is_repair = mends != Buckets::NONE;
-        let batch = Batch::begin(base, mends, self.check || is_repair, ks);
+        let follows = self.follows && base.is_some();
+        let batch = Batch::begin(base, follows, mends, self.check || is_repair, ks);
         if !batch.checked && self.changes(&batch.read, ks).next().is_none() {
             return None;
         }
@@ -235,12 +267,20 @@ impl Cursor {
     fn cut(&mut self, mut batch: Batch, ks: &Keyspace, terms: &Terms) -> Next {
         let haul = self.haul(&batch, ks);
         let end = haul.rest.is_none().then(|| terms.position(ks.revision()));
-        let Haul { puts, dels, bytes, oversized, rest } = haul;
-        let (session, base, number) = (self.session, batch.base, batch.next_part);
-        let is_repair = base.is_some() && batch.mends != Buckets::NONE;
-        let mends = (is_repair && number == 0).then_some(batch.mends);
-        let digest = (end.is_some() && batch.checked).then(|| self.digest(ks).total());
-        let part = Part { batch: self.number, part: number, base, end, puts, dels, session, mends, digest };
+        let Haul { changes, oversized, rest, .. } = haul;
+        let changes = Packed::pack(&changes);
+        let bytes = changes.len() + HEAD_BYTES;
+        let is_repair = batch.base.is_some() && batch.mends != Buckets::NONE;
+        let part = Part {
+            session: self.session,
+            batch: self.number,
+            part: batch.next_part,
+            changes,
+            advance: end.map(|end| batch.advance(end)),
+            base: batch.said_base(),
+            mends: (is_repair && batch.next_part == 0).then_some(batch.mends),
+            digest: (end.is_some() && batch.checked).then(|| self.digest(ks).total()),
+        };
         self.last_sent = Some((part.batch, part.part));
         self.in_flight.push_back(InFlight { id: (part.batch, part.part), end, bytes });
         match rest {
@@ -251,6 +291,7 @@ impl Cursor {
             }
             None => {
                 self.sent = end;
+                self.follows = true;
                 self.number = self.number.wrapping_add(1);
             }
         }
@@ -309,7 +350,11 @@ impl Cursor {
     }
 
     /// The changes that concern this edge, in the order of revisions.
-    fn changes<'a>(&self, after: &Mark, ks: &'a Keyspace) -> impl Iterator<Item = Change<'a>> + use<'a> {
+    fn changes<'a>(
+        &self,
+        after: &Mark,
+        ks: &'a Keyspace,
+    ) -> impl Iterator<Item = keyspace::Change<'a>> + use<'a> {
         let mut own = ks.changes_in(&self.scope, after).peekable();
         let mut all = ks.changes_in(ALL, after).peekable();
         std::iter::from_fn(move || match (own.peek(), all.peek()) {
@@ -323,8 +368,8 @@ impl Cursor {
 /// What one part carries.
 #[derive(Debug, Clone, Default)]
 struct Haul {
-    puts: Vec<Put>,
-    dels: Vec<String>,
+    changes: Vec<Change>,
+    /// Before they are compressed.
     bytes: usize,
     oversized: Vec<Key>,
     /// Where to go on, if there is more.
@@ -333,12 +378,15 @@ struct Haul {
 
 impl Haul {
     fn put(&mut self, name: &str, value: &bytes::Bytes) {
-        self.bytes += name.len() + value.len() + CHANGE_BYTES;
-        self.puts.push(Put { name: name.to_owned(), value: value.clone() });
+        self.push(name, Some(value.clone()));
     }
 
     fn delete(&mut self, name: &str) {
-        self.bytes += name.len() + CHANGE_BYTES;
-        self.dels.push(name.to_owned());
+        self.push(name, None);
+    }
+
+    fn push(&mut self, name: &str, value: Option<bytes::Bytes>) {
+        self.bytes += name.len() + value.as_ref().map_or(0, bytes::Bytes::len) + CHANGE_BYTES;
+        self.changes.push(Change { name: name.to_owned(), value });
     }
 }

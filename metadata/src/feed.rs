@@ -26,7 +26,7 @@ pub use crate::inbox::Cause;
 use crate::inbox::{Arrival, Inbox, Received, Refused};
 use crate::key::{Key, Revision};
 use crate::keyspace::Keyspace;
-use crate::sync::{Body, Entry, Hello, Lane, Misbehaviour, Position, Receipt, ToCloud, ToEdge, encode};
+use crate::sync::{Base, Body, Entry, Hello, Lane, Misbehaviour, Position, Receipt, ToCloud, ToEdge, encode};
 use crate::term::Terms;
 
 /// Without an ack for this long the cursor goes back to where the edge was heard of last. The link repairs losses
@@ -285,7 +285,11 @@ impl Feed {
             self.outputs.push_back(FeedOutput::NewIncarnation { edge, was, is, cause });
         }
         // No promise: a receipt that the disk loses costs the edge a new incarnation, and no entry.
-        self.send(edge, &ToEdge::Welcome { session: hello.session, receipt, epoch }, false);
+        self.send(
+            edge,
+            &ToEdge::Welcome { session: hello.session, receipt, epoch, term: self.terms.present() },
+            false,
+        );
         let mut cursor = Cursor::new(edge, hello.session);
         cursor.seek(self.known(hello.applied, ks).filter(|_| is_same));
         self.begin(edge, inbox, cursor, ks, now);
@@ -391,7 +395,7 @@ impl Feed {
         }
         while let Some(Next { part, oversized }) = live.cursor.next_part(ks, &self.terms) {
             self.stats.parts += 1;
-            self.stats.snapshots += u64::from(part.base.is_none() && part.part == 0);
+            self.stats.snapshots += u64::from(part.base == Some(Base::Nothing));
             for key in oversized {
                 self.outputs.push_back(FeedOutput::Oversized { edge: edge.clone(), key });
             }

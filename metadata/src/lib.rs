@@ -41,6 +41,7 @@ mod inbox;
 pub mod key;
 pub mod keyspace;
 pub mod outbox;
+mod pack;
 pub mod replica;
 pub mod store;
 pub mod sync;

@@ -27,9 +27,10 @@ use bytes::Bytes;
 use crate::digest::{Buckets, Digest};
 use crate::epoch;
 use crate::key::Key;
+use crate::key::Revision;
 use crate::keyspace::Keyspace;
 use crate::outbox::{Outbox, PushError};
-use crate::sync::{Hello, Misbehaviour, Part, Position, Put, Receipt, ToCloud, ToEdge, encode};
+use crate::sync::{Base, Change, Hello, Misbehaviour, Part, Position, Receipt, ToCloud, ToEdge, encode};
 
 /// Without an answer to hello or an ack for this long, says it again. The link repairs losses itself and ends after
 /// 45 s of silence; this is for what got lost between link and core.
@@ -93,6 +94,8 @@ struct Link {
     session: u32,
     /// Nothing is heeded before.
     welcomed: bool,
+    /// The cloud's, once welcomed.
+    term: u64,
     staging: Option<Staging>,
     /// The last batch applied in this session.
     done: Option<u32>,
@@ -242,7 +245,7 @@ impl Replica {
     fn say_hello(&mut self, ks: &Keyspace, now: Now) {
         let session = self.jitter.next_u64() as u32;
         let deadline = now.mono + STALL;
-        self.link = Some(Link { session, welcomed: false, staging: None, done: None, deadline });
+        self.link = Some(Link { session, welcomed: false, term: 0, staging: None, done: None, deadline });
         let Self { incarnation, applied, receipt, sent, .. } = *self;
         let epoch = epoch::get(ks);
         self.send(&ToCloud::Hello(Hello { incarnation, applied, session, receipt, sent, epoch }));
@@ -280,14 +283,14 @@ impl Replica {
 
     /// What hello is answered with. All else is of a session whose welcome got lost.
     fn handle_answer(&mut self, message: &ToEdge, ks: &mut Keyspace, now: Now) {
-        if let ToEdge::Welcome { receipt, epoch, .. } = message {
-            self.handle_welcome(*receipt, *epoch, ks);
+        if let ToEdge::Welcome { receipt, epoch, term, .. } = message {
+            self.handle_welcome(*receipt, *epoch, *term, ks);
         } else if let ToEdge::Renew { .. } = message {
             self.renew(ks, now);
         }
     }
 
-    fn handle_welcome(&mut self, receipt: Receipt, epoch: u64, ks: &mut Keyspace) {
+    fn handle_welcome(&mut self, receipt: Receipt, epoch: u64, term: u64, ks: &mut Keyspace) {
         let followed = epoch::get(ks);
         if epoch < followed {
             self.link = None;
@@ -298,6 +301,7 @@ impl Replica {
         self.outbox.rewind();
         if let Some(link) = &mut self.link {
             link.welcomed = true;
+            link.term = term;
         }
     }
 
@@ -335,7 +339,7 @@ impl Replica {
 
     fn handle_part(&mut self, part: Part, ks: &mut Keyspace) -> Result<(), Misbehaviour> {
         let Some(link) = &mut self.link else { return Ok(()) };
-        let (session, batch, number, end) = (part.session, part.batch, part.part, part.end);
+        let (session, batch, number, advance) = (part.session, part.batch, part.part, part.advance);
         let ack = ToCloud::Ack { batch, part: number, session };
         match place(&part, link, self.applied) {
             Place::Repeated => {
@@ -351,10 +355,12 @@ impl Replica {
             Place::First => link.staging.insert(Staging::new(&part)).add(part)?,
             Place::Next(staging) => staging.add(part)?,
         }
-        if let Some(end) = end
+        if let Some(advance) = advance
             && let Some(staging) = link.staging.take()
         {
             link.done = Some(batch);
+            let base = if staging.snapshot { Revision::ZERO } else { self.applied.revision };
+            let end = Position { term: link.term, revision: Revision(base.0.saturating_add(advance)) };
             let digest = staging.digest;
             self.apply(staging, end, ks);
             self.send(&ack);
@@ -417,7 +423,7 @@ enum Place<'a> {
 /// In this order:
 /// 1. of a batch applied in this session, or staged already: repeated;
 /// 2. the one after the last staged of the same batch: next;
-/// 3. the first of a batch that starts where we stand, or from nothing: first;
+/// 3. the first of a batch that starts from nothing, from where we stand, or from the last batch applied: first;
 /// 4. all else is a gap.
 fn place<'a>(part: &Part, link: &'a mut Link, applied: Position) -> Place<'a> {
     if link.done.is_some_and(|done| part.batch <= done) {
@@ -430,26 +436,26 @@ fn place<'a>(part: &Part, link: &'a mut Link, applied: Position) -> Place<'a> {
             Ordering::Greater => {}
         }
     }
-    let starts = part.part == 0 && part.base.is_none_or(|base| base == applied);
-    if starts { Place::First } else { Place::Gap }
+    let starts = match part.base {
+        Some(Base::Nothing) => true,
+        Some(Base::At(base)) => base == applied,
+        None => part.batch.checked_sub(1).is_some_and(|before| link.done == Some(before)),
+    };
+    if part.part == 0 && starts { Place::First } else { Place::Gap }
 }
 
 impl Staging {
     fn new(first: &Part) -> Self {
-        let snapshot = first.base.is_none();
+        let snapshot = first.base == Some(Base::Nothing);
         let mends = if snapshot { Buckets::ALL } else { first.mends.unwrap_or(Buckets::NONE) };
         let (batch, writes) = (first.batch, BTreeMap::new());
         Self { batch, next_part: 0, snapshot, mends, digest: None, bytes: 0, writes }
     }
 
     fn add(&mut self, part: Part) -> Result<(), Misbehaviour> {
-        for Put { name, value } in part.puts {
-            self.bytes += name.len() + value.len();
-            self.writes.insert(copy_key(&name)?, Some(value));
-        }
-        for name in part.dels {
-            self.bytes += name.len();
-            self.writes.insert(copy_key(&name)?, None);
+        for Change { name, value } in part.changes.unpack()? {
+            self.bytes += name.len() + value.as_ref().map_or(0, Bytes::len);
+            self.writes.insert(copy_key(&name)?, value);
         }
         self.next_part = part.part.saturating_add(1);
         self.digest = part.digest;

@@ -27,6 +27,7 @@ use thiserror::Error;
 
 pub use crate::digest::{Buckets, Digest};
 use crate::key::Revision;
+pub use crate::pack::{Change, Packed};
 
 /// A revision in one cloud's history. A cloud that was put back to a backup goes on under a new term, so that a
 /// revision number used twice cannot be mistaken for the same state.
@@ -76,6 +77,7 @@ pub struct Hello {
 
 /// Edge to cloud.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(flat)]
 pub enum ToCloud {
     #[n(0)]
     Hello(#[n(0)] Hello),
@@ -138,6 +140,7 @@ impl ToCloud {
 
 /// Cloud to edge.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(flat)]
 pub enum ToEdge {
     #[n(0)]
     Part(#[n(0)] Part),
@@ -175,6 +178,9 @@ pub enum ToEdge {
         /// The cloud's.
         #[n(2)]
         epoch: u64,
+        /// Of all positions that this session's batches lead to.
+        #[n(3)]
+        term: u64,
     },
 }
 
@@ -193,41 +199,43 @@ impl ToEdge {
 /// One message's share of a batch. A batch folds all revisions from one position to another and is applied in one
 /// commit, when its last part is there. One without changes is a bookmark: it moves a quiet edge on. One that mends
 /// some buckets names all that is in them, and all that changed elsewhere; a snapshot mends all of them, from nothing.
+///
+/// For one key that changed this is all that the wire carries besides name and value: what can be left out is.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Part {
-    /// Counts the batches of one session.
     #[n(0)]
+    pub session: u32,
+    /// Counts the batches of one session; one that is dropped half sent uses its number up.
+    #[n(1)]
     pub batch: u32,
     /// Counts the parts of one batch.
-    #[n(1)]
-    pub part: u32,
-    /// What the batch changes; `None`: nothing, it is a snapshot, and what it does not name is deleted.
     #[n(2)]
-    pub base: Option<Position>,
-    /// Where the batch leads; in its last part only.
+    pub part: u32,
     #[n(3)]
-    pub end: Option<Position>,
+    pub changes: Packed,
+    /// How many revisions the batch leads on from its base; in its last part only.
     #[n(4)]
-    pub puts: Vec<Put>,
+    pub advance: Option<u64>,
+    /// What the batch changes; `None`: what the one before it, by number, led to. In its first part only.
     #[n(5)]
-    pub dels: Vec<String>,
-    #[n(6)]
-    pub session: u32,
+    pub base: Option<Base>,
     /// In the first part of a repair: what is in these buckets and not named is deleted.
-    #[n(7)]
+    #[n(6)]
     pub mends: Option<Buckets>,
     /// In the last part of a batch that is to be checked: the sum over all that the copy holds then.
-    #[n(8)]
+    #[n(7)]
     pub digest: Option<u64>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Put {
+/// What a batch changes, where that is not what the one before it led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(flat)]
+pub enum Base {
+    /// A snapshot: what it does not name is deleted.
     #[n(0)]
-    pub name: String,
+    Nothing,
     #[n(1)]
-    #[cbor(with = "octets")]
-    pub value: Bytes,
+    At(#[n(0)] Position),
 }
 
 /// A queue of the outbox. Order is kept within a lane, not across.
@@ -363,25 +371,55 @@ mod tests {
             sent: [0, 2, 0],
             epoch: 1,
         });
-        assert_eq!(hex(encode(&hello)), "820081860782010903058300020001");
-        let welcome = ToEdge::Welcome { session: 3, receipt: Receipt(5), epoch: 1 };
-        assert_eq!(hex(encode(&welcome)), "820483030501");
+        assert_eq!(hex(encode(&hello)), "8200860782010903058300020001");
+        let welcome = ToEdge::Welcome { session: 3, receipt: Receipt(5), epoch: 1, term: 9 };
+        assert_eq!(hex(encode(&welcome)), "850403050109");
+        let put = Change { name: "lease".into(), value: Some(Bytes::from_static(b"\x01")) };
+        let delete = Change { name: "a".into(), value: None };
         let part = ToEdge::Part(Part {
+            session: 3,
             batch: 1,
             part: 0,
-            base: Some(at(1, 9)),
-            end: Some(at(1, 12)),
-            puts: vec![Put { name: "lease".into(), value: Bytes::from_static(b"\x01") }],
-            dels: vec!["a".into()],
-            session: 3,
+            changes: Packed::pack(&[put, delete]),
+            advance: Some(3),
+            base: None,
             mends: None,
             digest: None,
         });
-        assert_eq!(hex(encode(&part)), "82008187010082010982010c8182656c65617365410181616103");
+        assert_eq!(hex(encode(&part)), "8200850301004b656c6561736541016161f603");
+        let ToEdge::Part(follows) = part else { unreachable!() };
+        let part = ToEdge::Part(Part { base: Some(Base::At(at(1, 9))), digest: Some(2), ..follows });
+        assert_eq!(hex(encode(&part)), "8200880301004b656c6561736541016161f6038201820109f602");
         let data = Body::Data { key: "k".into(), payload: Bytes::from_static(b"v") };
         let entries = vec![Entry { seq: 5, body: data }, Entry { seq: 6, body: Body::Gap { from: 6 } }];
         let up = ToCloud::Up { lane: Lane::Telemetry, after: None, entries, session: 3 };
-        assert_eq!(hex(encode(&up)), "82038402f6828205820082616b417682068201810603");
+        assert_eq!(hex(encode(&up)), "850302f6828205820082616b417682068201810603");
+    }
+
+    /// What a batch costs over its names and values, the frame's own five bytes included, by the number of keys, where
+    /// nothing can be compressed.
+    #[test]
+    fn the_overhead_is_stated() {
+        const FRAME: usize = 5;
+        let overhead = |keys: u64| {
+            let change = |n| {
+                let name = noise(n, 14).iter().map(|byte| format!("{byte:02x}")).collect();
+                Change { name, value: Some(noise(n, 60).into()) }
+            };
+            let changes: Vec<Change> = (0..keys).map(change).collect();
+            let payload: usize = changes.iter().map(|change| change.name.len() + 60).sum();
+            let changes = Packed::pack(&changes);
+            let (session, batch, advance) = (u32::MAX, 200, Some(200));
+            let part =
+                Part { session, batch, part: 0, changes, advance, base: None, mends: None, digest: None };
+            FRAME + encode(&ToEdge::Part(part)).len() - payload
+        };
+        assert_eq!([1, 10, 100].map(overhead), [24, 61, 421]);
+    }
+
+    fn noise(seed: u64, len: usize) -> Vec<u8> {
+        let mut jitter = bus::backoff::Jitter::new(seed);
+        (0..len).map(|_| jitter.next_u64() as u8).collect()
     }
 
     proptest! {

@@ -42,9 +42,14 @@ impl Terms {
         Self(terms)
     }
 
+    /// The id of the present one.
+    pub(crate) fn present(&self) -> u64 {
+        self.0.last().map_or(0, |term| term.id)
+    }
+
     /// A revision of now.
     pub(crate) fn position(&self, revision: Revision) -> Position {
-        Position { term: self.0.last().map_or(0, |term| term.id), revision }
+        Position { term: self.present(), revision }
     }
 
     /// Whether `position` is a state that this cloud, whose last revision is `latest`, went through.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bus::bus::LinkId;
 use bus::twin::{MapperTopic, TwinTopic};
 use bus::{Channel, Class, Frame, Mono, Now};
-use metadata::sync::ToEdge;
+use metadata::sync::{Packed, ToEdge};
 use metadata::{Commit, Key, Revision};
 use node::seam::DialLane;
 use node::{Input, Node, Output};
@@ -299,7 +299,9 @@ impl World {
             return frame;
         }
         let Ok(ToEdge::Part(mut part)) = minicbor::decode(&frame.payload) else { return frame };
-        part.puts.pop();
+        let Ok(mut changes) = part.changes.unpack() else { return frame };
+        changes.pop();
+        part.changes = Packed::pack(&changes);
         Frame::new(frame.channel, minicbor::to_vec(ToEdge::Part(part)).unwrap_or_default())
     }
 

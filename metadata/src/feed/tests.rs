@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::sync::{Part, Put};
+use crate::sync::{Change, Packed, Part};
 
 fn now(seconds: u64) -> Now {
     Now { mono: Mono(seconds * 1_000_000), wall: bus::UnixMillis(0) }
@@ -21,6 +21,10 @@ fn cloud() -> (Keyspace, Feed) {
     let feed = Feed::load(&mut ks, 7);
     ks.seal();
     (ks, feed)
+}
+
+fn put_of(name: &str, value: impl Into<Bytes>) -> Change {
+    Change { name: name.into(), value: Some(value.into()) }
 }
 
 /// In session 9, of the first incarnation.
@@ -82,13 +86,12 @@ fn a_change_goes_to_the_edge_it_concerns_and_to_no_other() {
     ks.seal();
     feed.handle_commit(&ks, now(2));
     let part = Part {
+        session: 9,
         batch: 2,
         part: 0,
-        base: Some(base),
-        end: Some(position(ks.revision().0)),
-        puts: vec![Put { name: "lease".into(), value: "1".into() }],
-        dels: vec![],
-        session: 9,
+        changes: Packed::pack(&[put_of("lease", "1")]),
+        advance: Some(ks.revision().0 - base.revision.0),
+        base: None,
         mends: None,
         digest: None,
     };
@@ -112,8 +115,8 @@ fn what_changes_while_the_window_is_full_is_folded() {
     let Some(ToEdge::Part(last)) = parts.last() else { panic!("no part") };
     hear(&mut feed, &mut ks, &edge, &ToCloud::Ack { batch: last.batch, part: 0, session: 9 });
     let [ToEdge::Part(folded)] = &sent(&mut feed, &edge)[..] else { panic!("not one batch") };
-    assert_eq!((folded.base, folded.end), (last.end, Some(position(ks.revision().0))));
-    assert_eq!(folded.puts, [Put { name: "x".into(), value: vec![49].into() }]);
+    assert_eq!((folded.batch, folded.base, folded.advance), (last.batch + 1, None, Some(42)));
+    assert_eq!(folded.changes.unpack().unwrap(), [put_of("x", vec![49])]);
 }
 
 #[test]
@@ -128,7 +131,7 @@ fn what_is_not_sealed_is_not_sent() {
     put(&mut ks, "/e/a/y", "2");
     feed.handle_commit(&ks, now(2));
     let [ToEdge::Part(part)] = &sent(&mut feed, &edge)[..] else { panic!("not one part") };
-    assert_eq!(part.puts, [Put { name: "x".into(), value: "1".into() }]);
+    assert_eq!(part.changes.unpack().unwrap(), [put_of("x", "1")]);
 }
 
 #[test]
@@ -148,7 +151,10 @@ fn nacks_of_all_that_was_under_way_are_answered_once() {
         hear(&mut feed, &mut ks, &edge, &ToCloud::Nack { batch, applied, session: 9 });
     }
     let [ToEdge::Part(part)] = &sent(&mut feed, &edge)[..] else { panic!("not one part") };
-    assert_eq!((part.base, part.end), (Some(applied), Some(position(ks.revision().0))));
+    assert_eq!(
+        (part.base, part.advance),
+        (Some(Base::At(applied)), Some(ks.revision().0 - applied.revision.0))
+    );
     assert_eq!(feed.stats().nacks, 1);
 }
 
@@ -222,7 +228,7 @@ fn another_disk_is_announced_and_not_believed() {
     hear(&mut feed, &mut ks, &edge, &ToCloud::Hello(other));
     assert_eq!(feed.poll_output(), Some(announced(&edge, 1, 2, Cause::NewDisk)));
     let [ToEdge::Welcome { .. }, ToEdge::Part(part)] = &sent(&mut feed, &edge)[..] else { panic!("no part") };
-    assert_eq!(part.base, None);
+    assert_eq!(part.base, Some(Base::Nothing));
 }
 
 fn announced(edge: &Name, was: u64, is: u64, cause: Cause) -> FeedOutput {
@@ -290,7 +296,9 @@ fn an_edge_in_step_gets_a_bookmark_for_its_hello() {
     feed.handle_edge_up(&edge, now(3));
     hear(&mut feed, &mut ks, &edge, &ToCloud::Hello(hello(here, receipt)));
     let [ToEdge::Welcome { .. }, ToEdge::Part(part)] = &sent(&mut feed, &edge)[..] else { panic!("no part") };
-    assert_eq!((part.base, part.end, part.puts.len()), (Some(here), Some(here), 0));
+    assert_eq!((part.base, part.advance), (Some(Base::At(here)), Some(0)));
+    assert_eq!(part.changes, Packed::pack(&[]));
+    assert!(part.digest.is_some());
 }
 
 #[test]
@@ -306,7 +314,9 @@ fn a_value_too_large_to_send_is_named_and_left_out() {
     let key = Key::new("/e/a/big").unwrap();
     assert_eq!(feed.poll_output(), Some(FeedOutput::Oversized { edge: edge.clone(), key }));
     let [ToEdge::Part(part)] = &sent(&mut feed, &edge)[..] else { panic!("not one part") };
-    assert_eq!((part.puts.len(), &part.dels[..]), (1, &["big".to_owned()][..]));
+    let changes = part.changes.unpack().unwrap();
+    let names: Vec<(&str, bool)> = changes.iter().map(|c| (&c.name[..], c.value.is_some())).collect();
+    assert_eq!(names, [("big", false), ("max", true)]);
 }
 
 #[test]
@@ -341,7 +351,8 @@ fn without_an_ack_the_cursor_goes_back_to_where_the_edge_was() {
     assert_eq!(outputs(&mut feed), []);
     feed.handle_timeout(&ks, now(32));
     let [ToEdge::Part(again)] = &sent(&mut feed, &edge)[..] else { panic!("not one part") };
-    assert_eq!((again.base, &again.puts), (first.base, &first.puts));
+    let stood = position(ks.revision().0 - first.advance.unwrap());
+    assert_eq!((again.base, &again.changes), (Some(Base::At(stood)), &first.changes));
     assert_ne!(again.batch, first.batch);
     assert_eq!(feed.stats().stalls, 1);
 }
@@ -353,13 +364,13 @@ fn compaction_in_the_middle_of_a_batch_starts_a_snapshot() {
     join(&mut feed, &mut ks, &edge);
     outputs(&mut feed);
     for n in 0..20 {
-        put(&mut ks, &format!("/e/a/k{n:02}"), vec![0; 6000]);
+        put(&mut ks, &format!("/e/a/k{n:02}"), noise(n, 6000));
         ks.seal();
     }
     feed.handle_commit(&ks, now(2));
     let parts = sent(&mut feed, &edge);
     let Some(ToEdge::Part(last)) = parts.last() else { panic!("no part") };
-    assert_eq!(last.end, None, "the window closed within the batch");
+    assert_eq!(last.advance, None, "the window closed within the batch");
     ks.delete(&Key::new("/e/a/k00").unwrap());
     ks.seal();
     let deleted = ks.revision();
@@ -369,7 +380,13 @@ fn compaction_in_the_middle_of_a_batch_starts_a_snapshot() {
     ks.seal();
     hear(&mut feed, &mut ks, &edge, &ToCloud::Ack { batch: last.batch, part: last.part, session: 9 });
     let ToEdge::Part(next) = &sent(&mut feed, &edge)[0] else { panic!("no part") };
-    assert_eq!((next.base, next.part, next.batch), (None, 0, last.batch + 1));
+    assert_eq!((next.base, next.part, next.batch), (Some(Base::Nothing), 0, last.batch + 1));
+}
+
+/// Does not compress.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut jitter = Jitter::new(seed);
+    (0..len).map(|_| jitter.next_u64() as u8).collect()
 }
 
 proptest! {

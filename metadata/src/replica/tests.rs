@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::key::Revision;
-use crate::sync::Lane;
+use crate::sync::{Lane, Packed};
 
 fn now(seconds: u64) -> Now {
     Now { mono: Mono(seconds * 1_000_000), wall: bus::UnixMillis(0) }
@@ -53,7 +53,7 @@ impl Edge {
 
     fn welcome(&mut self, receipt: Receipt, epoch: u64) -> Vec<ReplicaOutput> {
         let session = self.session;
-        self.hear_bytes(&encode(&ToEdge::Welcome { session, receipt, epoch }))
+        self.hear_bytes(&encode(&ToEdge::Welcome { session, receipt, epoch, term: 5 }))
     }
 
     fn relink(&mut self) -> Hello {
@@ -62,8 +62,10 @@ impl Edge {
     }
 
     fn part(&self, batch: u32, part: u32, base: Option<Position>, end: Option<Position>) -> Part {
-        let (session, puts, dels) = (self.session, vec![], vec![]);
-        Part { batch, part, base, end, puts, dels, session, mends: None, digest: None }
+        let advance = end.map(|end| end.revision.0.saturating_sub(base.map_or(0, |base| base.revision.0)));
+        let base = Some(base.map_or(Base::Nothing, Base::At));
+        let (session, changes) = (self.session, changes([]));
+        Part { session, batch, part, changes, advance, base, mends: None, digest: None }
     }
 
     fn hear(&mut self, part: Part) -> Vec<ReplicaOutput> {
@@ -93,8 +95,16 @@ impl Edge {
     }
 }
 
-fn put(name: &str, value: &'static str) -> Put {
-    Put { name: name.into(), value: value.into() }
+fn put(name: &str, value: &'static str) -> Change {
+    Change { name: name.into(), value: Some(value.into()) }
+}
+
+fn delete(name: &str) -> Change {
+    Change { name: name.into(), value: None }
+}
+
+fn changes<const N: usize>(changes: [Change; N]) -> Packed {
+    Packed::pack(&changes)
 }
 
 #[test]
@@ -111,10 +121,10 @@ fn a_snapshot_in_parts_is_applied_at_its_end_and_removes_what_it_does_not_name()
     edge.ks.put(key("/m/old"), "1".into());
     edge.ks.put(key("/m/same"), "1".into());
     edge.ks.seal();
-    let first = Part { puts: vec![put("same", "1"), put("new", "1")], ..edge.part(0, 0, None, None) };
+    let first = Part { changes: changes([put("same", "1"), put("new", "1")]), ..edge.part(0, 0, None, None) };
     assert_eq!(edge.hear(first), [edge.ack(0, 0)]);
     assert_eq!(edge.ks.seal(), None);
-    let last = Part { dels: vec!["new".into()], ..edge.part(0, 1, None, Some(at(9))) };
+    let last = Part { changes: changes([delete("new")]), ..edge.part(0, 1, None, Some(at(9))) };
     let changed = ReplicaOutput::Changed(vec![key("/m/old")]);
     assert_eq!(edge.hear(last), [ReplicaOutput::Resynced, changed, edge.ack(0, 1)]);
     assert_eq!(edge.ks.range("/m/").count(), 1);
@@ -125,10 +135,24 @@ fn a_snapshot_in_parts_is_applied_at_its_end_and_removes_what_it_does_not_name()
 fn a_batch_is_applied_once_and_acked_as_often_as_it_comes() {
     let mut edge = Edge::linked();
     edge.hear(edge.part(0, 0, None, Some(at(3))));
-    let batch = Part { puts: vec![put("x", "1")], ..edge.part(1, 0, Some(at(3)), Some(at(7))) };
+    let batch = Part { changes: changes([put("x", "1")]), ..edge.part(1, 0, Some(at(3)), Some(at(7))) };
     let changed = ReplicaOutput::Changed(vec![key("/m/x")]);
     assert_eq!(edge.hear(batch.clone()), [changed, edge.ack(1, 0)]);
     assert_eq!(edge.hear(batch), [edge.ack(1, 0)]);
+}
+
+#[test]
+fn a_batch_without_a_base_follows_the_one_before_it_in_number() {
+    let mut edge = Edge::linked();
+    let follows =
+        |edge: &Edge, batch| Part { base: None, advance: Some(2), ..edge.part(batch, 0, None, None) };
+    let nack =
+        |edge: &Edge, batch, applied| edge.send(ToCloud::Nack { batch, applied, session: edge.session });
+    assert_eq!(edge.hear(follows(&edge, 0)), [nack(&edge, 0, at(0))]);
+    edge.hear(edge.part(1, 0, None, Some(at(3))));
+    assert_eq!(edge.hear(follows(&edge, 2)), [edge.ack(2, 0)]);
+    assert_eq!(edge.replica.applied(), at(5));
+    assert_eq!(edge.hear(follows(&edge, 4)), [nack(&edge, 4, at(5))]);
 }
 
 #[test]
@@ -178,8 +202,8 @@ fn a_batch_beyond_all_bounds_ends_the_link() {
     let mut edge = Edge::linked();
     let value = Bytes::from(vec![0; crate::MAX_VALUE_LEN]);
     for part in 0..32 {
-        let puts = vec![Put { name: part.to_string(), value: value.clone() }];
-        let outputs = edge.hear(Part { puts, ..edge.part(0, part, None, None) });
+        let put = Change { name: part.to_string(), value: Some(value.clone()) };
+        let outputs = edge.hear(Part { changes: changes([put]), ..edge.part(0, part, None, None) });
         if part < 31 {
             assert_eq!(outputs, [edge.ack(0, part)]);
         } else {
@@ -192,8 +216,8 @@ fn a_batch_beyond_all_bounds_ends_the_link() {
 fn a_name_that_is_no_key_ends_the_link_and_nothing_of_it_is_applied() {
     let mut edge = Edge::linked();
     edge.ks.seal();
-    let puts = vec![put("good", "1"), put("ü", "1")];
-    let outputs = edge.hear(Part { puts, ..edge.part(0, 0, None, Some(at(3))) });
+    let changes = changes([put("good", "1"), put("ü", "1")]);
+    let outputs = edge.hear(Part { changes, ..edge.part(0, 0, None, Some(at(3))) });
     assert_eq!(outputs, [ReplicaOutput::Misbehaved(Misbehaviour::Malformed)]);
     assert_eq!(edge.ks.seal(), None);
 }
@@ -308,7 +332,7 @@ proptest! {
             let name = format!("{batch}-{part}");
             let end = ends.then(|| at(u64::from(batch) + 1));
             let base = (base > 0).then(|| at(base));
-            let outputs = edge.hear(Part { puts: vec![put(&name, "1")], ..edge.part(batch, part, base, end) });
+            let outputs = edge.hear(Part { changes: changes([put(&name, "1")]), ..edge.part(batch, part, base, end) });
             let applied = outputs.iter().any(|o| matches!(o, ReplicaOutput::Changed(_)));
             prop_assert!(!applied || ends);
             if applied {

@@ -394,7 +394,9 @@ fn a_far_behind_edge_is_caught_up_in_one_commit_without_flooding_the_link() {
     let mut world = World::new(10, 1);
     world.settle();
     for n in 0..200 {
-        world.cloud.ks.put(key(&format!("/e/edge-0/{n}")), vec![1; 3000].into());
+        // Does not compress.
+        let value: Vec<u8> = (0..3000).map(|_| world.below(256) as u8).collect();
+        world.cloud.ks.put(key(&format!("/e/edge-0/{n}")), value.into());
         world.end_cloud_cycle();
     }
     world.sync_cloud();
@@ -411,7 +413,10 @@ fn a_far_behind_edge_is_caught_up_in_one_commit_without_flooding_the_link() {
         world.sync_cloud();
     }
     world.check_quiet();
-    assert!(most < 52 << 10, "{most} bytes under way");
+    assert!(
+        (33 << 10..60 << 10).contains(&most),
+        "{most} bytes under way: more takes over 160 ms of 3 Mbit/s"
+    );
     // Eight revisions went as they came, until the window was full; all others as one.
     assert_eq!(seen, BTreeSet::from([1, 2, 3, 4, 5, 6, 7, 8, 200]));
     assert_eq!(world.edges[0].host.ks.revision().0 - before.0, 9);

@@ -8,8 +8,8 @@ use bus::bus::LinkId;
 use bus::twin::{DesiredVersion, Incarnation, ReportedVersion};
 use bus::{Channel, Frame};
 use device_twin::PropertyId;
-use metadata::Position;
-use metadata::sync::{Body, Hello, Part, ToCloud, ToEdge};
+use metadata::sync::{Base, Body, Hello, Part, ToCloud, ToEdge};
+use metadata::{Position, Revision};
 use minicbor::Decode;
 
 use super::{Oracle, versions};
@@ -40,10 +40,24 @@ pub(super) struct Promises {
     /// Wishes whose author was told that they are taken.
     pub(super) wishes: BTreeMap<PropertyId, DesiredVersion>,
     /// The number of a batch's last part and where it leads, by link, session and batch.
-    ends: BTreeMap<(LinkId, u32, u32), (u32, Position)>,
+    ends: BTreeMap<(LinkId, u32, u32), (u32, Revision)>,
+    /// What the last batch of a link and session changes, and once it is said whole where it leads.
+    stands: BTreeMap<(LinkId, u32), Revision>,
 }
 
 impl Promises {
+    /// Where the batch leads of which this is the last part.
+    fn follow(&mut self, link: LinkId, part: &Part) -> Option<Revision> {
+        let stands = self.stands.entry((link, part.session)).or_default();
+        match part.base {
+            Some(Base::Nothing) => *stands = Revision::ZERO,
+            Some(Base::At(base)) => *stands = base.revision,
+            None => {}
+        }
+        stands.0 += part.advance?;
+        Some(*stands)
+    }
+
     /// Its reports are told under other versions from now on.
     pub(super) fn forget(&mut self, seat: Seat) {
         self.reports.retain(|(whose, _), _| *whose != seat);
@@ -130,10 +144,11 @@ impl Oracle {
             self.verdict.ask(now, INVARIANT, stored >= seq, || {
                 format!("UpAck {seq} of lane {lane:?} to {seat}; the disk holds up to {stored}")
             });
-        } else if let ToEdge::Part(Part { batch, part, session, end: Some(end), .. }) = message {
-            self.promises.ends.insert((link, session, batch), (part, end));
-            self.verdict.ask(now, INVARIANT, end.revision <= durable.revision, || {
-                format!("{seat} is told {end:?}; the disk is at {}", durable.revision)
+        } else if let ToEdge::Part(part) = message {
+            let Some(end) = self.promises.follow(link, &part) else { return };
+            self.promises.ends.insert((link, part.session, part.batch), (part.part, end));
+            self.verdict.ask(now, INVARIANT, end <= durable.revision, || {
+                format!("{seat} is told {end}; the disk is at {}", durable.revision)
             });
         }
     }
@@ -151,15 +166,15 @@ impl Oracle {
             let Some((_, end)) = end.copied().filter(|(last, _)| part >= *last) else { return };
             self.check_applied(seat, end, durable, now);
         } else if let ToCloud::Hello(Hello { applied, .. }) = message {
-            self.check_applied(seat, applied, durable, now);
+            self.check_applied(seat, applied.revision, durable, now);
         }
     }
 
-    fn check_applied(&mut self, seat: Seat, told: Position, durable: &Image, now: Mono) {
+    fn check_applied(&mut self, seat: Seat, told: Revision, durable: &Image, now: Mono) {
         let kept = durable.get("/sync/applied").and_then(|bytes| minicbor::decode::<Position>(bytes).ok());
         let kept = kept.unwrap_or_default();
-        self.verdict.ask(now, INVARIANT, kept.revision >= told.revision, || {
-            format!("{seat} says it stands at {told:?}; its disk is at {kept:?}")
+        self.verdict.ask(now, INVARIANT, kept.revision >= told, || {
+            format!("{seat} says it stands at {told}; its disk is at {kept:?}")
         });
     }
 
