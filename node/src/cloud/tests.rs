@@ -65,3 +65,15 @@ fn a_backup_is_what_the_disk_holds_and_is_said_once_it_does() {
     let snapshot = Snapshot { identity, revision: last.unwrap(), epoch: 1, rows: on_disk };
     assert_eq!(backups, [&Output::Backup { id: 2, snapshot }]);
 }
+
+#[test]
+fn a_cloud_whose_disk_refuses_is_backed_up_all_the_same() {
+    let (mut cloud, mut store) = (cloud(), MemoryStore::default());
+    cloud.handle(Input::Timeout, NOW);
+    cloud.handle(Input::Degraded { why: "no space left".to_owned() }, NOW);
+    cloud.handle(Input::Backup { id: 2 }, NOW);
+    let (said, _) = persist(&mut cloud, &mut store);
+    let revision = cloud.keyspace().revision();
+    let is_backup = |output: &Output| matches!(output, Output::Backup { id: 2, snapshot } if snapshot.revision == revision && !snapshot.rows.is_empty());
+    assert_eq!(said.iter().filter(|output| is_backup(output)).count(), 1, "{said:?}");
+}

@@ -52,6 +52,8 @@ pub enum BackupError {
     Store(#[from] StoreError),
     #[error("{} is no cloud's data directory", .0.display())]
     NoCloud(PathBuf),
+    #[error("the store {} is gone: there is nothing to back up; restore the last backup", .0.display())]
+    NoStore(PathBuf),
     #[error("a backup holds the cluster's keys and is not shown: name a file, or pipe it on")]
     Terminal,
     #[error("cannot write {}", .path.display())]
@@ -146,6 +148,10 @@ async fn write_stopped(
     mut keep: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> Result<(), BackupError> {
     let identity = identity::cloud_of(data_dir)?.ok_or_else(|| BackupError::NoCloud(data_dir.to_owned()))?;
+    // Opening would make one, and an empty backup in the place of a good one.
+    if !data_dir.join(STORE).exists() {
+        return Err(BackupError::NoStore(data_dir.join(STORE)));
+    }
     let mut store = open_stopped(data_dir).await?;
     let keyspace = Keyspace::load(store.load()?);
     let (revision, epoch) = (keyspace.revision(), metadata::epoch::get(&keyspace));

@@ -181,6 +181,12 @@ fn only_a_cloud_is_backed_up() {
     let file = cluster.path("backup");
     edge.run(&["cloud", "backup", text(&file)]).refused(1, &["only the cloud can do this"]);
     let nobody = cluster.second_cloud("nobody");
+    // A cloud whose store is gone: an empty backup would take the place of a good one.
+    let mut emptied = cluster.second_cloud("emptied");
+    emptied.start();
+    emptied.kill();
+    std::fs::remove_file(emptied.data_dir().join("store.redb")).unwrap();
+    emptied.run(&["cloud", "backup", text(&file)]).refused(1, &["store.redb is gone"]);
     nobody.run(&["cloud", "backup", text(&file)]).refused(NOT_RUNNING, &["no kubebus runs under"]);
     let nowhere = cluster.path("no-such-directory/backup");
     cluster.cloud.run(&["cloud", "backup", text(&nowhere)]).refused(1, &["cannot write", text(&nowhere)]);
