@@ -19,6 +19,8 @@
 //! - A wiped disk has a new incarnation and a restored cloud a new term: both are seen, and resynced from a snapshot. A
 //!   disk that was copied is told from the original by its receipt, and an outlived cloud by its [`epoch`].
 //!
+//! `docs/metadata-sync.md` specifies the sync: each field, rule and invariant.
+//!
 //! Reading order: [`key`], [`keyspace`], [`store`]; then [`sync`] (what is said), [`replica`] and [`feed`] (who says
 //! it); `term`, `cursor` and `inbox` are the feed's parts, [`outbox`] the replica's.
 //!

@@ -1,17 +1,14 @@
 //! The edge's half of the sync: its copy of what it must know, under `/m/`, and the outbox.
 //!
 //! ```text
-//!            link_up: hello              welcome: receipt kept
-//!   Offline ---------------> Greeting -------------------------> Following
-//!      ^                      |    ^                              ^ ^   |
-//!      |                      +----+ renew: a new incarnation,    | |   |  first part: base is where
-//!      |                             hello again                  | |   v  we stand, or none
-//!      |                                                          | Staging
-//!      |                             last part: all of it --------+ |
-//!      |                             in this one cycle              |
-//!      |                             a part that does not follow: --+
-//!      |                             nack
-//!      +-- link_down, or a cloud of a lower epoch (from anywhere; what was staged is dropped)
+//!            link_up: hello        welcome: receipt kept     first part
+//!   Offline ---------------> Greeting ------------> Following ----------> Staging
+//!                             ^    |                 ^   ^                 |   |
+//!                             |    | renew: new      |   +-- last part: ---+   |
+//!                             +----+ incarnation,    |       all in one cycle  |
+//!                                    hello again     +-- a part that does -----+
+//!                                                        not follow: nack
+//!   From anywhere back to Offline: link_down, or a welcome of a lower epoch.
 //! ```
 //! Acks wait, like every output, until the cycle's commit is durable.
 
