@@ -53,6 +53,8 @@ mod term;
 pub mod io;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod two_parties;
 
 pub use durability::Durability;

@@ -6,15 +6,15 @@ use crate::{Keyspace, MemoryStore, Store};
 use bytes::Bytes;
 
 #[derive(Clone)]
-pub(super) struct Host<C, O> {
-    pub(super) core: C,
-    pub(super) ks: Keyspace,
-    pub(super) store: MemoryStore,
+pub(crate) struct Host<C, O> {
+    pub(crate) core: C,
+    pub(crate) ks: Keyspace,
+    pub(crate) store: MemoryStore,
     held: VecDeque<O>,
 }
 
 impl<C, O> Host<C, O> {
-    pub(super) fn start(mut store: MemoryStore, load: impl FnOnce(&mut Keyspace) -> C) -> Self {
+    pub(crate) fn start(mut store: MemoryStore, load: impl FnOnce(&mut Keyspace) -> C) -> Self {
         let mut ks = Keyspace::load(store.load().unwrap());
         let core = load(&mut ks);
         let mut host = Self { core, ks, store, held: VecDeque::new() };
@@ -23,29 +23,33 @@ impl<C, O> Host<C, O> {
     }
 
     /// Ends a cycle; returns whether it wrote anything.
-    pub(super) fn seal(&mut self) -> bool {
-        let commit = self.ks.seal();
-        self.store.write(commit.as_slice());
-        commit.is_some()
+    pub(crate) fn seal(&mut self) -> bool {
+        let Some(commit) = self.ks.seal() else { return false };
+        self.store.write(&[commit]);
+        true
     }
 
-    pub(super) fn hold(&mut self, output: O) {
+    pub(crate) fn hold(&mut self, output: O) {
         self.held.push_back(output);
     }
 
+    pub(crate) fn held(&self) -> impl Iterator<Item = &O> {
+        self.held.iter()
+    }
+
     /// The disk catches up; what waited for it may be spoken.
-    pub(super) fn sync(&mut self) -> Vec<O> {
+    pub(crate) fn sync(&mut self) -> Vec<O> {
         self.store.sync();
-        self.held.drain(..).collect()
+        self.release()
     }
 
     /// Speaks though the disk has not caught up, and never will.
-    pub(super) fn release(&mut self) -> Vec<O> {
+    pub(crate) fn release(&mut self) -> Vec<O> {
         self.held.drain(..).collect()
     }
 
     /// Loses power; `landed` of the unsynced transactions had reached the disk.
-    pub(super) fn crash(self, landed: usize) -> MemoryStore {
+    pub(crate) fn crash(self, landed: usize) -> MemoryStore {
         let mut store = self.store;
         store.crash(landed);
         store
@@ -53,8 +57,8 @@ impl<C, O> Host<C, O> {
 }
 
 /// Both directions of one edge's link. In order, as a stream is; a break takes what is under way.
-#[derive(Default)]
-pub(super) struct Link {
-    pub(super) up: VecDeque<Bytes>,
-    pub(super) down: VecDeque<Bytes>,
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Link {
+    pub(crate) up: VecDeque<Bytes>,
+    pub(crate) down: VecDeque<Bytes>,
 }

@@ -2,7 +2,7 @@
 //! sides agree.
 
 mod check;
-mod host;
+pub(crate) mod host;
 mod world;
 
 use std::collections::BTreeSet;
