@@ -45,9 +45,8 @@ pub const TURNS_PER_CYCLE: usize = 256;
 /// What the feed wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FeedOutput {
-    /// Send on the edge's link, channel metadata. A `promise` says that what came up is stored, whereupon the edge
-    /// forgets it: where the disk refuses it is left out, and the edge asks again by saying its part again.
-    Send { edge: Name, class: Class, payload: Bytes, promise: bool },
+    /// Send on the edge's link, channel metadata.
+    Send { edge: Name, class: Class, payload: Bytes, tells: Tells },
     /// The edge says this; it is handed out once. Store what comes of it in this same cycle.
     Up { edge: Name, incarnation: Incarnation, entry: UpEntry },
     /// The edge had no room for the entries `from..=to` of this class: telemetry that gave way, events that it refused.
@@ -63,6 +62,18 @@ pub enum FeedOutput {
     /// The edge followed another cloud, restored from a backup of this one, which is at this epoch. Close its link, and
     /// have this cloud stopped.
     Superseded { edge: Name, epoch: u64 },
+}
+
+/// What a message says that a crash of the cloud could undo. Where the disk refuses, it is left out and said again later:
+/// an edge that misses it says its own part again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tells {
+    /// It is about the session alone.
+    Nothing,
+    /// What edges follow.
+    Shared,
+    /// That what came up is stored, whereupon the edge forgets it.
+    Stored,
 }
 
 /// One entry of an edge's outbox.
@@ -236,14 +247,33 @@ impl Feed {
     pub fn handle_timeout(&mut self, ks: &Keyspace, now: Now) {
         while self.timers.first().is_some_and(|(due, _)| *due <= now.mono) {
             let Some((_, edge)) = self.timers.pop_first() else { break };
-            if let Some(session) = self.sessions.get_mut(&edge) {
-                if let Session::Live(live) = session {
-                    live.overdue = true;
-                }
-                wake(&edge, session, &mut self.turns);
-            }
+            self.call_overdue(&edge);
         }
         self.take_turns(ks, now);
+    }
+
+    /// The disk takes writes again: what was left out while it refused is said now and not at the next stall.
+    pub fn handle_disk_back(&mut self, ks: &Keyspace, now: Now) {
+        let edges: Vec<Name> = self.sessions.keys().cloned().collect();
+        for edge in edges {
+            let Some(Session::Live(live)) = self.sessions.get(&edge) else { continue };
+            let session = live.cursor.session();
+            for (lane, seq) in Lane::ALL.map(|lane| (lane, live.inbox.stored(lane))) {
+                if seq > 0 {
+                    self.send(&edge, &ToEdge::UpAck { lane, seq, session }, Tells::Stored);
+                }
+            }
+            self.call_overdue(&edge);
+        }
+        self.take_turns(ks, now);
+    }
+
+    fn call_overdue(&mut self, edge: &Name) {
+        let Some(session) = self.sessions.get_mut(edge) else { return };
+        if let Session::Live(live) = session {
+            live.overdue = true;
+        }
+        wake(edge, session, &mut self.turns);
     }
 
     pub fn poll_output(&mut self) -> Option<FeedOutput> {
@@ -275,7 +305,7 @@ impl Feed {
             Err(refused) => {
                 self.stats.renewals += 1;
                 self.sessions.insert(edge.clone(), Session::Greeting { refused: Some(refused) });
-                return self.send(edge, &ToEdge::Renew { session: hello.session }, false);
+                return self.send(edge, &ToEdge::Renew { session: hello.session }, Tells::Nothing);
             }
         };
         // Another disk's position is not believed: resynced, not guessed.
@@ -284,11 +314,11 @@ impl Feed {
             let (edge, is) = (edge.clone(), hello.incarnation);
             self.outputs.push_back(FeedOutput::NewIncarnation { edge, was, is, cause });
         }
-        // No promise: a receipt that the disk loses costs the edge a new incarnation, and no entry.
+        // Tells nothing: a receipt that the disk loses costs the edge a new incarnation, and no entry.
         self.send(
             edge,
             &ToEdge::Welcome { session: hello.session, receipt, epoch, term: self.terms.present() },
-            false,
+            Tells::Nothing,
         );
         let mut cursor = Cursor::new(edge, hello.session);
         cursor.seek(self.known(hello.applied, ks).filter(|_| is_same));
@@ -354,12 +384,12 @@ impl Feed {
         let (incarnation, seq) = (live.inbox.incarnation(), live.inbox.stored(lane));
         let session = live.cursor.session();
         match received {
-            Received::Gap => self.send(edge, &ToEdge::UpNack { lane, seq, session }, false),
+            Received::Gap => self.send(edge, &ToEdge::UpNack { lane, seq, session }, Tells::Nothing),
             Received::Taken(taken) => {
                 self.stats.up_entries += taken.len() as u64;
                 self.stats.up_repeated += u64::from(taken.is_empty());
                 self.outputs.extend(taken.into_iter().map(|entry| hand_out(edge, incarnation, lane, entry)));
-                self.send(edge, &ToEdge::UpAck { lane, seq, session }, true);
+                self.send(edge, &ToEdge::UpAck { lane, seq, session }, Tells::Stored);
             }
         }
         Ok(())
@@ -401,7 +431,7 @@ impl Feed {
             }
             let payload = encode(&ToEdge::Part(part));
             let (edge, class) = (edge.clone(), Class::State);
-            self.outputs.push_back(FeedOutput::Send { edge, class, payload, promise: false });
+            self.outputs.push_back(FeedOutput::Send { edge, class, payload, tells: Tells::Shared });
         }
         let wait = if live.cursor.has_unacked() { STALL } else { BOOKMARK_INTERVAL };
         self.timers.remove(&(live.due, edge.clone()));
@@ -409,14 +439,9 @@ impl Feed {
         self.timers.insert((live.due, edge.clone()));
     }
 
-    fn send(&mut self, edge: &Name, message: &ToEdge, promise: bool) {
+    fn send(&mut self, edge: &Name, message: &ToEdge, tells: Tells) {
         let payload = encode(message);
-        self.outputs.push_back(FeedOutput::Send {
-            edge: edge.clone(),
-            class: Class::State,
-            payload,
-            promise,
-        });
+        self.outputs.push_back(FeedOutput::Send { edge: edge.clone(), class: Class::State, payload, tells });
     }
 }
 

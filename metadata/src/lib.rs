@@ -58,7 +58,7 @@ mod model;
 mod two_parties;
 
 pub use durability::Durability;
-pub use feed::{Cause, Feed, FeedOutput, UpEntry};
+pub use feed::{Cause, Feed, FeedOutput, Tells, UpEntry};
 pub use key::{Commit, InvalidKey, Key, Revision, Write};
 pub use keyspace::{Keyspace, MAX_VALUE_LEN};
 pub use outbox::{Outbox, PushError};

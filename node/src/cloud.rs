@@ -9,7 +9,7 @@ use bus::bus::{LinkId, Role};
 use bus::token::CaHash;
 use bus::twin::TwinTopic;
 use bus::{
-    Bus, Channel, Class, Filter, Frame, Identity, KeyHash, Message, Mono, NodeId, NodeKind, Now, Topic,
+    Bus, Channel, Class, Filter, Frame, Identity, KeyHash, Message, Mono, Name, NodeId, NodeKind, Now, Topic,
 };
 use bytes::Bytes;
 use controller::binding::Binder;
@@ -18,7 +18,7 @@ use controller::join::{CsrError, JoinReply, RefusalCode, Signed};
 use controller::{CloudSubnets, Cluster, lease, nodes, route};
 use device_twin::cloud::Output as FromTwins;
 use device_twin::{CloudTwins, Publish};
-use metadata::{Cause, Feed, FeedOutput, Key, Keyspace};
+use metadata::{Cause, Feed, FeedOutput, Key, Keyspace, Tells};
 
 use crate::admin::{AdminError, AdminRequest};
 use crate::interest::Interest;
@@ -129,7 +129,12 @@ impl Cloud {
                 }
             }
             Input::Interest { filter, wanted } => self.interest.change(&filter, wanted, &mut self.bus),
-            Input::Persisted(revision) => return self.journal.handle_persisted(revision),
+            Input::Persisted(revision) => {
+                if !self.journal.handle_persisted(revision) {
+                    return;
+                }
+                self.feed.handle_disk_back(&self.keyspace, now);
+            }
             Input::Degraded { why } => drop(self.journal.handle_degraded(why, now)),
             Input::Backup { id } => {
                 // Durable when it is said; while the disk refuses, a copy on another one is wanted all the more.
@@ -272,28 +277,16 @@ impl Cloud {
 
     fn on_feed(&mut self, output: FeedOutput, now: Now) {
         match output {
-            FeedOutput::Send { edge, class, payload, promise } => {
+            FeedOutput::Send { edge, class, payload, tells } => {
                 if let Some(link) = self.bus.link_of(&NodeId::edge(edge)) {
                     let frame = Frame::new(Channel::Metadata, payload);
-                    self.say_to_edge(Output::Send { link, class, frame }, promise);
+                    self.say_to_edge(Output::Send { link, class, frame }, tells);
                 }
             }
             FeedOutput::Up { edge, incarnation, entry } => {
                 self.twins.handle_up(&edge, incarnation, &entry.key, &entry.payload, &mut self.keyspace, now);
             }
-            FeedOutput::NewIncarnation { edge, cause, .. } => self.note(match cause {
-                Cause::NewDisk => {
-                    format!("edge/{edge} has a new store, first seen, wiped or replaced; it is sent everything")
-                }
-                Cause::Renewed => format!(
-                    "edge/{edge} runs on another store than the one heard last, an old copy or a clone: it goes on as a \
-                     new one and is sent everything"
-                ),
-                Cause::Returned => format!(
-                    "two machines take turns as edge/{edge}: stop one, or join it under another name; it is sent \
-                     everything"
-                ),
-            }),
+            FeedOutput::NewIncarnation { edge, cause, .. } => self.on_new_incarnation(&edge, cause),
             FeedOutput::Gap { edge, class, from, to, .. } => {
                 let what = if class == Class::Telemetry { "samples" } else { "events" };
                 self.note(format!("edge/{edge} had no room for its {what} {from} to {to}: they are lost"));
@@ -324,14 +317,39 @@ impl Cloud {
         }
     }
 
+    /// Its versions start over: what other sites were told of its devices counts no more.
+    fn on_new_incarnation(&mut self, edge: &Name, cause: Cause) {
+        let is_its_own = |topic: &Topic| {
+            TwinTopic::parse(topic).is_some_and(|twin| self.twins.is_bound(twin.device(), edge))
+        };
+        self.relayed.retain(|topic, _| !is_its_own(topic));
+        self.note(match cause {
+                Cause::NewDisk => {
+                    format!("edge/{edge} has a new store, first seen, wiped or replaced; it is sent everything")
+                }
+                Cause::Renewed => format!(
+                    "edge/{edge} runs on another store than the one heard last, an old copy or a clone: it goes on as a \
+                     new one and is sent everything"
+                ),
+                Cause::Returned => format!(
+                    "two machines take turns as edge/{edge}: stop one, or join it under another name; it is sent \
+                     everything"
+                ),
+            });
+    }
+
     /// Edges must not act on a wish that a crash here could undo: its number would be given to another one. While the
     /// disk refuses, what edges follow does not change, so they are served, unless something was just being written.
     /// What is left out the feed says again.
-    fn say_to_edge(&mut self, output: Output, promise: bool) {
-        let is_safe = || !self.keyspace.is_followed_after(self.journal.durable());
-        match self.journal.degraded() {
-            Some(_) if !promise && is_safe() => self.said.push_back(output),
-            Some(_) | None => self.said.promise(output, None),
+    fn say_to_edge(&mut self, output: Output, tells: Tells) {
+        let may_be_undone = match (tells, self.journal.degraded()) {
+            (Tells::Nothing, _) => false,
+            (Tells::Shared, Some(_)) => self.keyspace.is_followed_after(self.journal.durable()),
+            (Tells::Shared, None) | (Tells::Stored, _) => true,
+        };
+        match may_be_undone {
+            true => self.said.promise(output, None),
+            false => self.said.push_back(output),
         }
     }
 

@@ -155,7 +155,10 @@ impl Edge {
                 }
             }
             Input::Interest { filter, wanted } => self.interest.change(&filter, wanted, &mut self.bus),
-            Input::Persisted(revision) => return self.journal.handle_persisted(revision),
+            Input::Persisted(revision) => {
+                self.journal.handle_persisted(revision);
+                return;
+            }
             Input::Degraded { why } => self.handle_degraded(why, now),
             Input::Admin { id, request } => {
                 let response = self.answer(request, now);

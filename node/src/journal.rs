@@ -154,13 +154,15 @@ impl<O> Journal<O> {
         }
     }
 
-    /// Everything up to `revision` survives a crash now, and so the disk takes writes.
-    pub fn handle_persisted(&mut self, revision: Revision) {
+    /// Everything up to `revision` survives a crash now, and so the disk takes writes. True if it had refused them.
+    pub fn handle_persisted(&mut self, revision: Revision) -> bool {
         self.durable = self.durable.max(revision);
         while self.underway.front().is_some_and(|sealed| *sealed <= revision) {
             self.underway.pop_front();
         }
+        let refused = self.degraded.is_some();
         self.hand_out_waiting();
+        refused
     }
 
     /// The disk refuses writes, or takes too long: says what was held back for it, without the promises. True if this

@@ -16,6 +16,8 @@ pub mod journal;
 pub mod seam;
 
 mod interest;
+#[cfg(test)]
+mod two_nodes;
 
 pub use cloud::Cloud;
 pub use edge::Edge;

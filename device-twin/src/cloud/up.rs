@@ -33,9 +33,14 @@ impl CloudTwins {
 
     /// Whether `edge` may speak about `device`.
     pub fn speaks_for(&mut self, edge: &Name, device: &DeviceId) -> bool {
-        let bound = self.catalog.device(device).is_some_and(|info| info.node.as_ref() == Some(edge));
+        let bound = self.is_bound(device, edge);
         self.stats.foreign += u64::from(!bound);
         bound
+    }
+
+    /// Whether the device is this edge's.
+    pub fn is_bound(&self, device: &DeviceId, edge: &Name) -> bool {
+        self.catalog.device(device).is_some_and(|info| info.node.as_ref() == Some(edge))
     }
 
     /// `None` if it is malformed, here and below.

@@ -206,7 +206,7 @@ fn an_entry_is_handed_out_with_its_incarnation_and_acked() {
     ];
     let message = ToCloud::Up { lane: Lane::Telemetry, after: None, entries, session: 9 };
     let payload = encode(&ToEdge::UpAck { lane: Lane::Telemetry, seq: 5, session: 9 });
-    let ack = FeedOutput::Send { edge: edge.clone(), class: Class::State, payload, promise: true };
+    let ack = FeedOutput::Send { edge: edge.clone(), class: Class::State, payload, tells: Tells::Stored };
     let incarnation = Incarnation(1);
     let entry = UpEntry { seq: 5, class: Class::Telemetry, key: "k".into(), payload: "v".into() };
     let gap = FeedOutput::Gap { edge: edge.clone(), incarnation, class: Class::Telemetry, from: 2, to: 4 };
@@ -215,6 +215,24 @@ fn an_entry_is_handed_out_with_its_incarnation_and_acked() {
     assert_eq!(outputs(&mut feed), [gap, up, ack.clone()]);
     hear(&mut feed, &mut ks, &edge, &message);
     assert_eq!(outputs(&mut feed), [ack]);
+}
+
+#[test]
+fn what_was_left_out_while_the_disk_refused_is_said_when_it_is_back() {
+    let (mut ks, mut feed) = cloud();
+    let edge = name("a");
+    join(&mut feed, &mut ks, &edge);
+    let entries = vec![Entry { seq: 5, body: Body::Data { key: "k".into(), payload: "v".into() } }];
+    hear(&mut feed, &mut ks, &edge, &ToCloud::Up { lane: Lane::State, after: None, entries, session: 9 });
+    put(&mut ks, "/e/a/x", "1");
+    ks.seal();
+    feed.handle_commit(&ks, now(2));
+    outputs(&mut feed);
+    feed.handle_disk_back(&ks, now(3));
+    let said = sent(&mut feed, &edge);
+    let stored = ToEdge::UpAck { lane: Lane::State, seq: 5, session: 9 };
+    let is_part = |part: &Part| part.changes == Packed::pack(&[put_of("x", "1")]);
+    assert!(matches!(&said[..], [ack, ToEdge::Part(part)] if *ack == stored && is_part(part)), "{said:?}");
 }
 
 #[test]

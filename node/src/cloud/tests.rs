@@ -9,17 +9,17 @@ use crate::admin::{AdminRequest, Snapshot, TokenOrder};
 const NOW: Now = Now { mono: Mono(0), wall: UnixMillis(1) };
 
 fn cloud() -> Cloud {
-    let (name, ca) = (bus::Name::new("water").unwrap(), CaHash::of_der(b"ca"));
+    let (name, ca) = (Name::new("water").unwrap(), CaHash::of_der(b"ca"));
     let plan = Plan::new(Plan::DEFAULT_POOL, &name, &ca).unwrap();
     let endpoints = vec!["cloud.example:10001".to_owned()];
-    let cloud = bus::Name::new("hub").unwrap();
+    let cloud = Name::new("hub").unwrap();
     let cluster = Cluster { name, cloud, ca_der: Vec::new(), endpoints, plan };
     let settings = CloudSettings { cluster, subnets: CloudSubnets::default(), ca, seed: 1 };
     Cloud::new(settings, Box::new(|_, _| Err(CsrError::Malformed)), Keyspace::new(), NOW).unwrap()
 }
 
 fn create_token(cloud: &mut Cloud, id: u64) {
-    let site = bus::Name::new("plant").unwrap();
+    let site = Name::new("plant").unwrap();
     let lans: Vec<IpNet> = vec!["192.168.1.0/24".parse().unwrap()];
     let order = TokenOrder { site, lans, ttl_seconds: 60, uses: 1 };
     let secret = [u8::try_from(id).unwrap(); bus::JoinToken::SECRET_LEN];

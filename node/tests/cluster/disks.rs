@@ -24,6 +24,7 @@ const REPORTS: i64 = 5;
 #[test]
 fn an_edge_on_an_old_copy_of_its_disk_is_heard_again() {
     let mut plant = Plant::start();
+    let b = plant.cluster.edge("b");
     plant.a.kill();
     let copy = plant.a.copy_data();
     plant.a.start();
@@ -38,9 +39,11 @@ fn an_edge_on_an_old_copy_of_its_disk_is_heard_again() {
     plant.a.put_back(&copy);
     plant.a.start();
     plant.cluster.in_step("a");
+    let there = Subscriber::start(&b, V5, REPORTED);
     for count in 11..=11 + 2 * REPORTS {
         mqtt::say(&plant.a, V5, REPORT, &count.to_string());
         plant.cluster.cloud.twin_becomes(COUNT, "/reported/value", json!(count));
+        there.gets(REPORTED, "/value", &json!(count));
     }
     plant.a.twin_becomes(SETPOINT, "/desired", json!(2.0));
     plant.cluster.cloud.say(&["twin", "set", "water/valve", "setpoint", "3"]);
