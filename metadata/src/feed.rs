@@ -122,8 +122,8 @@ struct Live {
 #[derive(Debug, Clone)]
 enum Session {
     Greeting {
-        /// The edge was told on this link to renew.
-        refused: Option<Refused>,
+        /// The edge was told on this link to renew, in answer to the hello of this session.
+        refused: Option<(u32, Refused)>,
     },
     Live(Box<Live>),
 }
@@ -135,6 +135,15 @@ impl Session {
             Self::Greeting { .. } => None,
             Self::Live(live) => Some(live.cursor.session()),
         }
+    }
+
+    /// Whether this link had a hello of `session` or a later one: an edge counts them.
+    fn is_past(&self, session: u32) -> bool {
+        let last = match self {
+            Self::Greeting { refused } => refused.map(|(last, _)| last),
+            Self::Live(live) => Some(live.cursor.session()),
+        };
+        last.is_some_and(|last| session.wrapping_sub(last).cast_signed() <= 0)
     }
 }
 
@@ -202,8 +211,8 @@ impl Feed {
         let Some(session) = self.sessions.get(edge) else { return };
         let outcome = match minicbor::decode::<ToCloud>(payload) {
             Err(_) => Err(Misbehaviour::Malformed),
-            // Each hello has a session of its own: the same again is a repeated frame.
-            Ok(ToCloud::Hello(hello)) if session.name() == Some(hello.session) => Ok(()),
+            // A repeated frame, or one that was overtaken: the edge does not listen to that session any more.
+            Ok(ToCloud::Hello(hello)) if session.is_past(hello.session) => Ok(()),
             Ok(ToCloud::Hello(hello)) => {
                 self.handle_hello(edge, &hello, ks, now);
                 Ok(())
@@ -289,7 +298,7 @@ impl Feed {
 
     fn handle_hello(&mut self, edge: &Name, hello: &Hello, ks: &mut Keyspace, now: Now) {
         let refused = match self.sessions.get(edge) {
-            Some(Session::Greeting { refused }) => *refused,
+            Some(Session::Greeting { refused }) => refused.map(|(_, refused)| refused),
             Some(Session::Live(_)) | None => None,
         };
         self.handle_edge_down(edge, now);
@@ -304,7 +313,8 @@ impl Feed {
             Ok(opened) => opened,
             Err(refused) => {
                 self.stats.renewals += 1;
-                self.sessions.insert(edge.clone(), Session::Greeting { refused: Some(refused) });
+                let refused = Some((hello.session, refused));
+                self.sessions.insert(edge.clone(), Session::Greeting { refused });
                 return self.send(edge, &ToEdge::Renew { session: hello.session }, Tells::Nothing);
             }
         };

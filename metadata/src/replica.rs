@@ -112,7 +112,9 @@ pub struct Replica {
     applied: Position,
     outbox: Outbox,
     link: Option<Link>,
-    /// Draws sessions.
+    /// Of the last hello: counts on with each, from a random start.
+    session: u32,
+    /// Draws incarnations.
     jitter: Jitter,
     stats: Stats,
     /// Drained after each handle, which adds at most a window of messages.
@@ -142,6 +144,7 @@ impl Replica {
             applied,
             outbox,
             link: None,
+            session: jitter.next_u64() as u32,
             jitter,
             stats: Stats::default(),
             outputs: VecDeque::new(),
@@ -240,8 +243,8 @@ impl Replica {
     }
 
     fn say_hello(&mut self, ks: &Keyspace, now: Now) {
-        let session = self.jitter.next_u64() as u32;
-        let deadline = now.mono + STALL;
+        self.session = self.session.wrapping_add(1);
+        let (session, deadline) = (self.session, now.mono + STALL);
         self.link = Some(Link { session, welcomed: false, term: 0, staging: None, done: None, deadline });
         let Self { incarnation, applied, receipt, sent, .. } = *self;
         let epoch = epoch::get(ks);

@@ -53,6 +53,15 @@ const REORDER: Course = Course {
     far: Budget { writes: 3, pushes: 2, reorders: 2, duplicates: 2, ..NONE },
 };
 
+const HELLOS: Course = Course {
+    name: "hellos said again",
+    wishes: &[Wish::Pair],
+    classes: &[Class::Event],
+    pipeline: 1,
+    near: Budget { pushes: 1, reorders: 1, duplicates: 1, waits: 1, ..NONE },
+    far: Budget { writes: 1, pushes: 1, reorders: 2, duplicates: 2, waits: 2, ..NONE },
+};
+
 const LOSS: Course = Course {
     name: "loss",
     wishes: &[Wish::Pair],
@@ -153,6 +162,11 @@ fn messages_may_overtake_each_other_and_come_twice() {
 }
 
 #[test]
+fn a_hello_may_be_said_again_before_the_first_arrives() {
+    near(&HELLOS);
+}
+
+#[test]
 fn messages_may_be_lost() {
     near(&LOSS);
 }
@@ -205,7 +219,8 @@ fn a_cloud_may_come_again_after_another_took_over() {
 #[test]
 #[ignore = "ten minutes: for the slow suite"]
 fn further_off_all_holds_too() {
-    for course in [REORDER, LOSS, CRASH, WIPE, COMPACTION, SCOPES, PARTS, PIPELINE, OLD_DISK, RESTORE, RETURN]
+    for course in
+        [REORDER, HELLOS, LOSS, CRASH, WIPE, COMPACTION, SCOPES, PARTS, PIPELINE, OLD_DISK, RESTORE, RETURN]
     {
         check(&course, course.far, FAR_LIMIT);
     }
