@@ -15,7 +15,7 @@ use bus::{Channel, Mono, NodeId, Now, UnixMillis};
 use device_twin::Ticket;
 use device_twin::gate::Refusal;
 use device_twin::io::{BrokerEvent, BrokerHandle, Ticket as BrokerTicket};
-use metadata::{Commit, Revision};
+use metadata::Commit;
 use router::Table;
 use router::io::device::Overlay;
 use router::io::shard::{Command, Event, Expect, Lane, ShardHandle};
@@ -27,6 +27,7 @@ use tracing::{debug, error, info, warn};
 
 use super::admin::{Asked, Question, Reply};
 use super::join::resolve;
+use super::patience::{PATIENCE, Patience};
 use super::shutdown::Shutdown;
 use super::store::{StoreEvent, StoreThread};
 use super::upstream::{Target, Upstream};
@@ -38,10 +39,6 @@ const FLUSH: Duration = Duration::from_secs(1);
 
 /// How long a name server may take to tell where the cloud is.
 const LOOKUP: Duration = Duration::from_secs(5);
-
-/// A disk that is not done with a write for so long counts as one that refuses: many times what a worn card needs to
-/// erase its blocks, and less than people and rules are patient.
-const DISK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Inputs handled between two looks at the other queues.
 const BURST: usize = 64;
@@ -75,10 +72,7 @@ pub struct State {
     /// At most one a lane.
     lookups: JoinSet<Lookup>,
     lease: Option<Lease>,
-    /// Since when the store thread owes its word on a commit.
-    disk_busy: Option<Mono>,
-    /// The last commit that it has.
-    submitted: Revision,
+    patience: Patience,
 }
 
 /// Where an endpoint is, for a dial.
@@ -154,10 +148,8 @@ impl Driver {
             }
         };
         let patience = async {
-            match self.state.disk_busy {
-                Some(since) => {
-                    tokio::time::sleep((since + DISK_PATIENCE).since(self.clock.now().mono)).await;
-                }
+            match self.state.patience.poll_timeout() {
+                Some(at) => tokio::time::sleep(at.since(self.clock.now().mono)).await,
                 None => std::future::pending().await,
             }
         };
@@ -278,27 +270,23 @@ impl Driver {
         let now = self.clock.now().mono;
         match event {
             StoreEvent::Durable(revision) => {
-                self.state.disk_busy = (revision < self.state.submitted).then_some(now);
+                self.state.patience.handle_durable(revision, now);
                 self.handle(Input::Persisted(revision));
             }
             StoreEvent::Degraded(why) => {
-                self.state.disk_busy = Some(now);
+                self.state.patience.handle_refused(now);
                 self.handle(Input::Degraded { why: describe(&why) });
             }
         }
     }
 
-    /// Its next word, whichever that is, says how things stand.
     fn on_disk_stuck(&mut self) {
-        self.state.disk_busy = None;
-        self.handle(Input::Degraded {
-            why: format!("a write to the disk takes more than {DISK_PATIENCE:?}"),
-        });
+        self.state.patience.handle_timeout();
+        self.handle(Input::Degraded { why: format!("a write to the disk takes more than {PATIENCE:?}") });
     }
 
     fn submit(&mut self, commit: Commit) {
-        self.state.disk_busy.get_or_insert(self.clock.now().mono);
-        self.state.submitted = commit.revision;
+        self.state.patience.handle_submit(commit.revision, self.clock.now().mono);
         self.store.submit(commit);
     }
 

@@ -12,6 +12,7 @@ pub mod identity;
 pub mod join;
 pub mod metrics;
 pub mod node;
+pub mod patience;
 pub mod restore;
 pub mod shutdown;
 pub mod store;
