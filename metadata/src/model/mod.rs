@@ -10,6 +10,7 @@
 //! | the edge's copy is what the cloud said at the applied position: the fold of its commits | |
 //! | what was written in one commit is never seen apart | |
 //! | what the cloud took is never taken again, nor out of order | |
+//! | a cloud of a lower epoch is not followed, no copy needs to be mended, a disk that is no copy keeps its life | |
 //! | queues are bounded | |
 //! | neither side takes the other for a liar | |
 //! | once faults and writes end, both sides agree within a bound of steps | [`drain`] |
@@ -84,6 +85,7 @@ impl Model for Sync {
             Property::always(ONCE, |_: &Self, state: &State| state.broken != Some(Broken::TakenTwice)),
             Property::always(EPOCH, |_: &Self, state: &State| state.broken != Some(Broken::LowerEpoch)),
             Property::always(SOUND, |_: &Self, state: &State| state.broken != Some(Broken::Damaged)),
+            Property::always(KEPT, |_: &Self, state: &State| state.broken != Some(Broken::Renewed)),
             Property::always(BOUNDED, |_: &Self, state: &State| state.broken != Some(Broken::Unbounded)),
             Property::always(HONEST, |_: &Self, state: &State| state.broken != Some(Broken::Blamed)),
             Property::always(AGREE, |sync: &Self, state: &State| {
@@ -99,6 +101,7 @@ const WHOLE: &str = "what was written together is seen together";
 const ONCE: &str = "what was taken is not taken again";
 const EPOCH: &str = "no cloud of a lower epoch is followed";
 const SOUND: &str = "no copy needs to be mended";
+const KEPT: &str = "a disk that is no copy keeps its incarnation";
 const BOUNDED: &str = "queues are bounded";
 const HONEST: &str = "nobody is taken for a liar";
 const AGREE: &str = "once faults end, both sides agree";

@@ -31,6 +31,7 @@ pub(super) enum Broken {
     TakenTwice,
     LowerEpoch,
     Damaged,
+    Renewed,
     Unbounded,
     Blamed,
 }
@@ -48,6 +49,10 @@ impl State {
         let followed = std::mem::replace(&mut self.edge_mut().followed, epoch);
         if epoch < followed {
             self.note(Broken::LowerEpoch);
+        }
+        let life = self.edge.host.core.incarnation();
+        if std::mem::replace(&mut self.edge_mut().life, life) != life && !self.went_back {
+            self.note(Broken::Renewed);
         }
         let copy = self.edge.copy();
         if is_apart(&copy) {

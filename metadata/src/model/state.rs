@@ -5,6 +5,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use bus::twin::Incarnation;
 use bus::{Class, Mono, Name, Now, UnixMillis};
 use bytes::Bytes;
 
@@ -53,6 +54,8 @@ pub(super) struct Edge {
     pub(super) stood: Position,
     /// The highest epoch followed then.
     pub(super) followed: u64,
+    /// The incarnation then.
+    pub(super) life: Incarnation,
     print: u64,
 }
 
@@ -256,8 +259,8 @@ impl Edge {
     pub(super) fn start(disk: MemoryStore, starts: u64, accepted: Vec<Accepted>) -> Self {
         let host = Host::start(disk, |ks| Replica::load(ks, starts));
         let stood = host.core.applied();
-        let followed = epoch::get(&host.ks);
-        Self { host, accepted, stood, followed, print: 0 }
+        let (followed, life) = (epoch::get(&host.ks), host.core.incarnation());
+        Self { host, accepted, stood, followed, life, print: 0 }
     }
 
     pub(super) fn copy(&self) -> View {
