@@ -5,6 +5,8 @@ mod disk;
 mod etcd;
 mod redb;
 mod ring;
+#[cfg(feature = "etcd")]
+mod split;
 
 #[cfg(test)]
 mod bad_disk;
@@ -14,3 +16,5 @@ mod power_cuts;
 #[cfg(feature = "etcd")]
 pub use self::etcd::{EtcdConfig, EtcdStore, EtcdTls, Turn};
 pub use self::redb::RedbStore;
+#[cfg(feature = "etcd")]
+pub use self::split::{LocalPart, SplitStore};

@@ -41,6 +41,35 @@ pub struct CloudConfig {
     pub vm_subnets: Vec<IpNet>,
     /// The cloud containers' subnets on this node.
     pub container_subnets: Vec<IpNet>,
+    /// Where the cloud keeps what it knows.
+    pub store: CloudStore,
+}
+
+/// A cloud's store.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CloudStore {
+    /// `store.redb` in the data directory: one cloud, nothing else to run.
+    #[default]
+    File,
+    /// For a cloud in several replicas: see `docs/etcd.md`.
+    Etcd(EtcdPlace),
+}
+
+/// Where etcd is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct EtcdPlace {
+    /// Of all members: `https://10.0.0.1:2379`.
+    pub endpoints: Vec<String>,
+    /// For https, files in PEM: who signed etcd's certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// By what etcd knows this cloud.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
 }
 
 /// Read by `kubebus edge` only.
@@ -113,6 +142,7 @@ impl Default for CloudConfig {
             endpoints: Vec::new(),
             vm_subnets: Vec::new(),
             container_subnets: Vec::new(),
+            store: CloudStore::File,
         }
     }
 }

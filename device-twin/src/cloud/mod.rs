@@ -80,7 +80,9 @@ impl CloudTwins {
     /// Takes up what the store holds, once at the start, and publishes what is retained.
     pub fn load(&mut self, ks: &mut Keyspace, now: Now) {
         self.load_twins(ks);
-        let mut devices = BTreeSet::new();
+        // Also devices that are gone: of a cloud in several replicas, what was reported may be older than the rest.
+        let mut devices: BTreeSet<DeviceId> = self.twins.keys().map(|id| id.device.clone()).collect();
+        devices.extend(self.states.keys().cloned());
         for kind in Kind::ALL {
             for (key, json) in entries(ks, kind.prefix(Layout::Cloud)) {
                 devices.extend(self.put_manifest(&key, Some(&json)));

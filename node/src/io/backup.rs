@@ -31,6 +31,8 @@ pub(super) const AUTHORITY: &str = "ca/ca.pem";
 
 /// The store, below the data directory.
 pub(super) const STORE: &str = "store.redb";
+/// Of a cloud whose store is etcd: what edges report.
+pub(super) const LOCAL_STORE: &str = "reported.redb";
 
 /// Page cache for reading or writing a store once.
 pub(super) const CACHE: usize = 8 << 20;
@@ -54,6 +56,11 @@ pub enum BackupError {
     NoCloud(PathBuf),
     #[error("the store {} is gone: there is nothing to back up; restore the last backup", .0.display())]
     NoStore(PathBuf),
+    #[error(
+        "this cloud keeps its state in etcd: back it, or a replica of it, up while it runs; or back up etcd ('etcdctl \
+         snapshot save')"
+    )]
+    InEtcd,
     #[error("a backup holds the cluster's keys and is not shown: name a file, or pipe it on")]
     Terminal,
     #[error("cannot write {}", .path.display())]
@@ -133,6 +140,7 @@ async fn stop(data_dir: &Path) -> Result<(), BackupError> {
     if identity::cloud_of(data_dir)?.is_none() {
         return Err(BackupError::NoCloud(data_dir.to_owned()));
     }
+    check_is_here(data_dir)?;
     identity::mark_moved(data_dir)?;
     match terminate(data_dir).await {
         Ok(()) | Err(AskError::NotRunning { .. }) => Ok(()),
@@ -143,11 +151,17 @@ async fn stop(data_dir: &Path) -> Result<(), BackupError> {
     }
 }
 
+/// Of a cloud whose store is etcd only a part is in its directory.
+fn check_is_here(data_dir: &Path) -> Result<(), BackupError> {
+    if data_dir.join(LOCAL_STORE).exists() { Err(BackupError::InEtcd) } else { Ok(()) }
+}
+
 async fn write_stopped(
     data_dir: &Path,
     mut keep: impl FnMut(&[u8]) -> io::Result<()>,
 ) -> Result<(), BackupError> {
     let identity = identity::cloud_of(data_dir)?.ok_or_else(|| BackupError::NoCloud(data_dir.to_owned()))?;
+    check_is_here(data_dir)?;
     // Opening would make one, and an empty backup in the place of a good one.
     if !data_dir.join(STORE).exists() {
         return Err(BackupError::NoStore(data_dir.join(STORE)));

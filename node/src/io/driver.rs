@@ -15,7 +15,7 @@ use bus::{Channel, Mono, NodeId, Now, UnixMillis};
 use device_twin::Ticket;
 use device_twin::gate::Refusal;
 use device_twin::io::{BrokerEvent, BrokerHandle, Ticket as BrokerTicket};
-use metadata::Commit;
+use metadata::{Commit, StoreError};
 use router::Table;
 use router::io::device::Overlay;
 use router::io::shard::{Command, Event, Expect, Lane, ShardHandle};
@@ -112,20 +112,30 @@ enum Wake {
     Stop,
 }
 
-/// A part without which a node cannot go on has ended.
+/// Why a node ends that nobody told to.
 #[derive(Debug, thiserror::Error)]
-#[error("the {0} has ended")]
-pub struct PartEnded(&'static str);
+pub enum RunError {
+    /// It cannot go on without that.
+    #[error("the {0} has ended")]
+    PartEnded(&'static str),
+    #[error("this cloud has lost its turn")]
+    Fenced(#[source] StoreError),
+}
 
 impl Driver {
     /// Runs until the signal, or until a part ends that a node cannot do without.
-    pub async fn run(mut self, mut shutdown: Shutdown) -> Result<(), PartEnded> {
+    pub async fn run(mut self, mut shutdown: Shutdown) -> Result<(), RunError> {
         loop {
             match self.wake(&mut shutdown).await {
-                Wake::Shard(event) => self.on_shard(event.ok_or(PartEnded("shard thread"))?),
-                Wake::Broker(event) => self.on_broker(event.ok_or(PartEnded("MQTT broker"))?),
-                Wake::Store(event) => self.on_store(event.ok_or(PartEnded("store thread"))?),
-                Wake::Admin(asked) => self.on_admin(asked.ok_or(PartEnded("admin socket"))?),
+                Wake::Shard(event) => self.on_shard(event.ok_or(RunError::PartEnded("shard thread"))?),
+                Wake::Broker(event) => self.on_broker(event.ok_or(RunError::PartEnded("MQTT broker"))?),
+                Wake::Store(event) => {
+                    if let Err(why) = self.on_store(event.ok_or(RunError::PartEnded("store thread"))?) {
+                        self.stop().await;
+                        return Err(why);
+                    }
+                }
+                Wake::Admin(asked) => self.on_admin(asked.ok_or(RunError::PartEnded("admin socket"))?),
                 Wake::Lookup(found) => self.on_lookup(found),
                 Wake::Timeout => self.handle(Input::Timeout),
                 Wake::DiskStuck => self.on_disk_stuck(),
@@ -266,7 +276,8 @@ impl Driver {
         }
     }
 
-    fn on_store(&mut self, event: StoreEvent) {
+    /// Fails when this node must write no more: its peers are to hear a goodbye, and go to the cloud that may.
+    fn on_store(&mut self, event: StoreEvent) -> Result<(), RunError> {
         let now = self.clock.now().mono;
         match event {
             StoreEvent::Durable(revision) => {
@@ -277,7 +288,9 @@ impl Driver {
                 self.state.patience.handle_refused(now);
                 self.handle(Input::Degraded { why: describe(&why) });
             }
+            StoreEvent::Fenced(why) => return Err(RunError::Fenced(why)),
         }
+        Ok(())
     }
 
     fn on_disk_stuck(&mut self) {

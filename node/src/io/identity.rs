@@ -87,7 +87,7 @@ const CERTIFICATE: &str = "node.crt.der";
 pub const KEY: &str = "node.key.der";
 const CA: &str = "ca.crt.der";
 /// A cloud's SPIFFE id.
-const CLOUD: &str = "cloud.id";
+pub const CLOUD: &str = "cloud.id";
 /// There while a restore is at work, and after one that was interrupted: nothing starts in such a directory.
 pub const RESTORING: &str = "restoring";
 /// Left by a cloud that was stopped for a move, so that it does not go on beside the cloud that it moved to.

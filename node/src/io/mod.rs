@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod backup;
 pub mod cli;
+mod cloud_store;
 pub mod commands;
 mod damage;
 pub mod demo;
@@ -13,6 +14,8 @@ pub mod join;
 pub mod metrics;
 pub mod node;
 pub mod patience;
+#[cfg(feature = "etcd")]
+pub mod replica;
 pub mod restore;
 pub mod shutdown;
 pub mod store;

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::admin;
+use super::cloud_store::Granted;
 use super::damage::{self, DamageError};
 use super::driver::{Clock, Driver, State};
 use super::shutdown::Shutdown;
@@ -32,7 +33,7 @@ use crate::seam::Node;
 /// Page cache of the store. An edge's whole state is in memory anyway: the cache only saves reads of inner pages
 /// while committing.
 const EDGE_CACHE: usize = 2 << 20;
-const CLOUD_CACHE: usize = 32 << 20;
+pub(super) const CLOUD_CACHE: usize = 32 << 20;
 
 /// Questions of the admin socket on their way to the owner loop; further ones wait.
 const QUESTIONS: usize = 16;
@@ -42,7 +43,7 @@ const STORE_EVENTS: usize = 64;
 
 /// Runs the cloud until it is told to stop.
 pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
-    let shutdown = Shutdown::listen().context("listen for signals")?;
+    let mut shutdown = Shutdown::listen().context("listen for signals")?;
     identity::create_data_dir(data_dir)?;
     if let Err(why) = parse_endpoints(&config.cloud.endpoints) {
         bail!("cloud.endpoints: {why}");
@@ -51,6 +52,9 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
     let me =
         Identity { cluster: config.cloud.cluster.clone(), node: NodeId::cloud(config.cloud.name.clone()) };
     identity::claim_for_cloud(data_dir, &me)?;
+    let Some(granted) = Granted::wait(&config.cloud.store, &me, data_dir, &mut shutdown).await? else {
+        return Ok(());
+    };
     let authority = CertificateAuthority::open_or_create(&data_dir.join("ca"), &me.cluster, clock.now().wall)
         .context("the cluster's certificate authority")?;
     // The key stays the same from start to start: edges know by it that a cloud which lost their links is theirs.
@@ -63,8 +67,7 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
         ca: authority.ca_der().clone(),
         identity: me.clone(),
     };
-    let opened = open_store(data_dir, CLOUD_CACHE);
-    let (store, keyspace) = opened.map_err(|error| DamageError::of_cloud(data_dir, error))?;
+    let (store, keyspace) = granted.open(data_dir).await?;
     let overlay = open_overlay(config)?;
     let shard = ShardConfig {
         accept: true,
@@ -150,7 +153,7 @@ struct Parts {
     node: Node,
     upstream: Option<Upstream>,
     shard: ShardConfig,
-    store: RedbStore,
+    store: Box<dyn Store + Send>,
     overlay: Option<Overlay>,
     clock: Clock,
 }
@@ -161,7 +164,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
     let (broker, broker_events) = start_broker(broker).await.context("the MQTT broker (mqtt.listen)")?;
     let (shard, shard_events) = shard::spawn(shard).context("the QUIC endpoint")?;
     let (told, store_events) = mpsc::channel(STORE_EVENTS);
-    let store = StoreThread::start(Box::new(store), told).context("the store thread")?;
+    let store = StoreThread::start(store, told).context("the store thread")?;
     let (ask, asked) = mpsc::channel(QUESTIONS);
     let socket = data_dir.join(admin::SOCKET);
     let listener = admin::bind(&socket).with_context(|| format!("the admin socket {}", socket.display()))?;
@@ -186,18 +189,21 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
     Ok(())
 }
 
-fn open_store(data_dir: &Path, cache: usize) -> Result<(RedbStore, Keyspace), StoreError> {
+/// A store and all that is in it.
+type Opened = (Box<dyn Store + Send>, Keyspace);
+
+pub(super) fn open_store(data_dir: &Path, cache: usize) -> Result<Opened, StoreError> {
     let path: PathBuf = data_dir.join(damage::STORE);
     if !path.exists() {
         info!(path = %path.display(), "there is no store yet: a new one is made");
     }
     let mut store = RedbStore::open(&path, cache)?;
     let rows = store.load()?;
-    Ok((store, Keyspace::load(rows)))
+    Ok((Box::new(store), Keyspace::load(rows)))
 }
 
 /// A new store has no incarnation yet, so the cloud knows it by a new one and sends everything.
-fn open_edge_store(data_dir: &Path, renew: bool) -> Result<(RedbStore, Keyspace)> {
+fn open_edge_store(data_dir: &Path, renew: bool) -> Result<Opened> {
     let error = match open_store(data_dir, EDGE_CACHE) {
         Ok(opened) => return Ok(opened),
         Err(error) => error,
@@ -241,7 +247,7 @@ fn any_like(endpoints: &[(String, u16)]) -> SocketAddr {
     SocketAddr::new(any, 0)
 }
 
-fn seed() -> Result<u64> {
+pub(super) fn seed() -> Result<u64> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).context("the system's randomness")?;
     Ok(u64::from_le_bytes(bytes))

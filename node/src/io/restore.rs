@@ -119,7 +119,7 @@ fn write_keys(dir: &Path, header: &Header) -> Result<(), RestoreError> {
 }
 
 /// The rows as the commits that made them, as far as they still show.
-fn commits_of(rows: &[Row]) -> Vec<Commit> {
+pub(super) fn commits_of(rows: &[Row]) -> Vec<Commit> {
     let mut writes: BTreeMap<Revision, Vec<Write>> = BTreeMap::new();
     for (key, revision, value) in rows {
         writes.entry(*revision).or_default().push(Write { key: key.clone(), value: value.clone() });

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use metadata::{Commit, Durability, Revision, Row, Store, StoreError};
@@ -27,6 +27,9 @@ const LAZY: Duration = Duration::from_secs(5);
 /// Between two tries of a disk that refuses to write.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// With nothing to write, the store is asked this often whether it still may.
+const CHECK: Duration = Duration::from_secs(1);
+
 /// What the store thread tells the owner loop.
 #[derive(Debug)]
 pub enum StoreEvent {
@@ -34,6 +37,8 @@ pub enum StoreEvent {
     Durable(Revision),
     /// The disk refuses; the same commits are tried again every second.
     Degraded(StoreError),
+    /// Another cloud took over: nothing is written any more, and the thread ends.
+    Fenced(StoreError),
 }
 
 /// Handle of the thread. Dropping it lets the thread finish what was handed in and end.
@@ -153,18 +158,45 @@ impl Pace {
 
 fn run(mut store: Box<dyn Store + Send>, queue: &Receiver<Commit>, events: &mpsc::Sender<StoreEvent>) {
     let mut pace = Pace::start();
-    while let Ok(first) = queue.recv() {
-        let group = pace.gather(first, queue);
-        let Some(revision) = group.last().map(|c| c.revision) else { continue };
-        while let Err(error) = store.commit(&group) {
-            // Nobody listens any more: the node is stopping, and this disk will not take the commits.
-            if events.blocking_send(StoreEvent::Degraded(error)).is_err() {
-                return;
-            }
-            std::thread::sleep(RETRY);
+    loop {
+        let done = match queue.recv_timeout(CHECK) {
+            Ok(first) => write(&mut *store, &pace.gather(first, queue), events),
+            Err(RecvTimeoutError::Timeout) => check(&mut *store, events),
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        if done.is_err() {
+            return;
         }
-        // The owner loop is gone only in the shutdown, which waits for the disk and not for this word.
-        let _ = events.blocking_send(StoreEvent::Durable(revision));
+    }
+}
+
+/// Nothing is to be written any more.
+struct Over;
+
+fn write(store: &mut dyn Store, group: &[Commit], events: &mpsc::Sender<StoreEvent>) -> Result<(), Over> {
+    let Some(revision) = group.last().map(|c| c.revision) else { return Ok(()) };
+    while let Err(error) = store.commit(group) {
+        let is_fenced = matches!(error, StoreError::Fenced { .. });
+        let event = if is_fenced { StoreEvent::Fenced(error) } else { StoreEvent::Degraded(error) };
+        // Or nobody listens any more: the node is stopping, and this disk will not take the commits.
+        if events.blocking_send(event).is_err() || is_fenced {
+            return Err(Over);
+        }
+        std::thread::sleep(RETRY);
+    }
+    // The owner loop is gone only in the shutdown, which waits for the disk and not for this word.
+    let _ = events.blocking_send(StoreEvent::Durable(revision));
+    Ok(())
+}
+
+/// Other troubles than a lost turn show at the next commit.
+fn check(store: &mut dyn Store, events: &mpsc::Sender<StoreEvent>) -> Result<(), Over> {
+    match store.check() {
+        Err(error @ StoreError::Fenced { .. }) => {
+            let _ = events.blocking_send(StoreEvent::Fenced(error));
+            Err(Over)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -142,7 +142,7 @@ impl Node {
 
     /// Starts the process without waiting for it.
     #[track_caller]
-    fn launch(&mut self, args: &[&str]) {
+    pub(crate) fn launch(&mut self, args: &[&str]) {
         assert!(self.process.is_none(), "{} runs", self.name);
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let mut command = self.command(&[&[self.role], args].concat());
@@ -186,16 +186,23 @@ impl Node {
     /// SIGTERM; says how the process ended and how long that took.
     #[track_caller]
     pub(crate) fn terminate(&mut self) -> (ExitStatus, Duration) {
-        let mut process = self.process();
         let start = Instant::now();
-        kill_process(Pid::from_child(&process), Signal::TERM).unwrap();
+        let process = self.process.as_ref().unwrap_or_else(|| panic!("{} does not run", self.name));
+        kill_process(Pid::from_child(process), Signal::TERM).unwrap();
+        (self.ended(), start.elapsed())
+    }
+
+    /// Waits for the process to end; says how it did.
+    #[track_caller]
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        let (mut process, start) = (self.process(), Instant::now());
         loop {
             if let Some(status) = process.try_wait().unwrap() {
-                return (status, start.elapsed());
+                return status;
             }
             if start.elapsed() > PATIENCE {
                 process.kill().unwrap();
-                panic!("{} did not end within {PATIENCE:?} of SIGTERM", self.name);
+                panic!("{} did not end within {PATIENCE:?}", self.name);
             }
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -14,6 +14,8 @@ mod device;
 #[cfg(test)]
 mod disks;
 #[cfg(test)]
+mod etcd;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod joining;
