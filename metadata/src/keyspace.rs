@@ -24,6 +24,16 @@ pub const MAX_VALUE_LEN: usize = 512 << 10;
 /// and an edge that has not heard of those gets a snapshot.
 pub const MAX_TOMBSTONES: usize = 16_384;
 
+/// How many deletions are remembered.
+#[derive(Debug, Clone, Copy)]
+struct MaxTombstones(usize);
+
+impl Default for MaxTombstones {
+    fn default() -> Self {
+        Self(MAX_TOMBSTONES)
+    }
+}
+
 const COMPACTED: &str = "/sync/compacted";
 
 /// A row without a value: a store knows the last revision from its newest row, and a commit that only removes rows
@@ -80,6 +90,7 @@ pub struct Keyspace {
     /// Each scope once, by its latest revision.
     touched: BTreeSet<(Revision, Arc<str>)>,
     tombstones: BTreeSet<(Revision, Key)>,
+    max_tombstones: MaxTombstones,
     /// Rows that the next commit removes from the store.
     forgotten: Vec<Key>,
     revision: Revision,
@@ -109,6 +120,11 @@ impl Keyspace {
             Some(Err(_)) => ks.revision.next(),
         };
         ks
+    }
+
+    /// Remembers at most so many deletions instead of [`MAX_TOMBSTONES`], which a short life does not reach.
+    pub fn remember_deletions(&mut self, at_most: usize) {
+        self.max_tombstones = MaxTombstones(at_most);
     }
 
     /// The last sealed revision.
@@ -177,8 +193,9 @@ impl Keyspace {
         if self.open.is_empty() {
             return None;
         }
-        if self.tombstones.len() > MAX_TOMBSTONES {
-            let newest_forgotten = self.tombstones.iter().rev().nth(MAX_TOMBSTONES / 2);
+        let MaxTombstones(most) = self.max_tombstones;
+        if self.tombstones.len() > most {
+            let newest_forgotten = self.tombstones.iter().rev().nth(most / 2);
             self.compact(newest_forgotten.map_or(Revision::ZERO, |(revision, _)| revision.next()));
         }
         self.revision = self.revision.next();
@@ -211,7 +228,9 @@ impl Keyspace {
 
     /// Whether every deletion after this revision is still known.
     pub fn is_complete_after(&self, after: Revision) -> bool {
-        after.next() >= self.compacted
+        // The mistake that `cargo xtask sim --broken` builds in: an edge that slept through a compaction is not sent a
+        // snapshot, and keeps what was deleted.
+        cfg!(kubebus_broken) || after.next() >= self.compacted
     }
 
     /// Deletions before this revision are forgotten.

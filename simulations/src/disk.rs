@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use metadata::{Commit, Key, Keyspace, MemoryStore, Revision, Store, StoreError};
+use metadata::{Commit, Key, Keyspace, MemoryStore, Revision, Store, StoreError, epoch};
 
 /// The disk of one machine.
 #[derive(Debug, Clone, Default)]
@@ -97,6 +97,23 @@ impl Disk {
 
     pub fn load(&mut self) -> Result<Keyspace, StoreError> {
         self.store.load().map(Keyspace::load)
+    }
+
+    /// The epoch of the cloud whose disk this is.
+    pub fn epoch(&self) -> u64 {
+        let stored = self.durable.get("/sync/epoch").and_then(|bytes| bytes[..].try_into().ok());
+        stored.map_or(epoch::FIRST, u64::from_be_bytes)
+    }
+
+    /// What restoring a backup writes: the cloud goes on under this epoch.
+    pub fn restore(&mut self, epoch: u64) {
+        let Ok(mut keyspace) = self.load() else { return };
+        epoch::set(&mut keyspace, epoch);
+        if let Some(commit) = keyspace.seal() {
+            self.submit(commit);
+            self.begin();
+            self.finish();
+        }
     }
 
     pub fn durable(&self) -> &Image {

@@ -50,6 +50,14 @@ pub enum Fault {
         site: usize,
         away: Duration,
     },
+    /// The cloud's disk is copied.
+    BackUp,
+    /// The cloud comes back with its disk as it was last copied: restored under a new epoch, or (not `raised`) put back
+    /// by somebody who knows of none.
+    PutCloudBack {
+        raised: bool,
+        away: Duration,
+    },
     /// A second machine runs on a copy of an edge's disk, under its name; `old`: as the disk was when its process
     /// last started. In the end one of the disks goes: the copy, or if it `survives` the one that it was made of.
     Clone {
@@ -124,6 +132,8 @@ impl Fault {
             | Self::CrashInCommit { .. }
             | Self::Wipe { .. }
             | Self::OldDisk { .. }
+            | Self::BackUp
+            | Self::PutCloudBack { .. }
             | Self::Clone { .. } => return None,
         })
     }
@@ -177,6 +187,8 @@ impl Fault {
 const CLONE_HIT: u64 = 12;
 /// One cluster of faults in so many is about a cloned disk.
 const CLONES: u64 = 10;
+/// One cluster of faults in so many is about a cloud put back to a copy.
+const BACKUPS: u64 = 12;
 
 /// The faults of one run, in order of time. They come in clusters: most failures are failures of two things at once.
 pub fn draw(sites: usize, from: Mono, until: Mono, dice: &mut Dice) -> Vec<(Mono, Fault)> {
@@ -191,6 +203,12 @@ pub fn draw(sites: usize, from: Mono, until: Mono, dice: &mut Dice) -> Vec<(Mono
                 let seat = Seat { site, is_clone: dice.one_in(2) };
                 all.push((at.min(until), Fault::partition(seat, dice)));
             }
+        }
+        if dice.one_in(BACKUPS) {
+            let age = dice.skewed(Duration::from_secs(1), Duration::from_secs(7200));
+            all.push((Mono(centre.0.saturating_sub(age.as_micros() as u64)).max(from), Fault::BackUp));
+            let away = dice.skewed(Duration::from_secs(1), Duration::from_secs(900));
+            all.push((centre, Fault::PutCloudBack { raised: !dice.one_in(3), away }));
         }
         for _ in 0..dice.between(1, 4) {
             let site = if dice.one_in(2) { site } else { dice.between(0, sites as u64 - 1) as usize };

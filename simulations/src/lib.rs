@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! simulations run --seeds 200 [--from 1]    many worlds; exit 1 if an invariant did not hold
+//! simulations hunt --seeds 200              many worlds; exit 0 at the first violation: for a broken build
 //! simulations replay 17                     one world, its event log line by line
 //! ```
 //!

@@ -246,6 +246,11 @@ impl Links {
         NetStats { losses: self.paths.iter().map(|path| path.losses).sum(), ..self.stats }
     }
 
+    /// Whether nothing gets through to or from some edge.
+    pub fn has_outage(&self) -> bool {
+        self.paths.iter().any(|path| path.cut_inside > 0 || path.blocked.iter().any(|outages| *outages > 0))
+    }
+
     /// Whose connection this is, or was.
     pub fn seat_of(&self, link: LinkId) -> Option<Seat> {
         self.seats.get(&link).copied()

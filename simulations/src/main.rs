@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use simulations::fleet;
 
-const USAGE: &str = "usage: simulations run --seeds N [--from S]\n       simulations replay SEED";
+const USAGE: &str = "usage: simulations run --seeds N [--from S]\n       simulations hunt --seeds N\n       simulations replay SEED";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         ["run", "--seeds", seeds, "--from", from] | ["run", "--from", from, "--seeds", seeds] => {
             run(seeds, from)
         }
+        ["hunt", "--seeds", seeds] => hunt(seeds),
         ["replay", seed] => replay(seed),
         _ => misused(),
     }
@@ -25,6 +26,18 @@ fn run(seeds: &str, from: &str) -> ExitCode {
     let total = fleet::play_all(from, seeds);
     print!("{total}");
     if total.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Succeeds if a violation is found: for a build that is broken on purpose.
+#[expect(clippy::print_stdout, reason = "its result")]
+fn hunt(seeds: &str) -> ExitCode {
+    let Ok(seeds) = seeds.parse::<u64>() else { return misused() };
+    let found = (1..=seeds).find_map(|seed| Some((seed, fleet::play(seed, false).violation?)));
+    match &found {
+        Some((seed, violation)) => println!("caught by seed {seed}: {violation}"),
+        None => println!("{seeds} seeds violate nothing: the mistake in this build is not found"),
+    }
+    if found.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 #[expect(clippy::print_stdout, reason = "its result")]

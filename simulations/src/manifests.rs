@@ -74,6 +74,28 @@ pub fn policies() -> Vec<Value> {
     ]
 }
 
+/// Rules that may be there at a time.
+pub const RULES: usize = 8;
+
+pub fn rule(number: usize) -> DeviceId {
+    DeviceId { namespace: name("plant"), name: name(&format!("idle-{number}")) }
+}
+
+/// A rule over `input` for `device` that never decides anything: its input does not get that high.
+pub fn rule_manifest(number: usize, input: &DeviceId, device: &DeviceId) -> Value {
+    let id = rule(number);
+    json!({
+        "apiVersion": "kubebus.io/v1alpha1", "kind": "Rule",
+        "metadata": {"name": id.name, "namespace": id.namespace},
+        "spec": {
+            "inputs": {"level": {"device": input.to_string(), "property": SENSOR}},
+            "output": {"device": device.to_string(), "property": SETTING, "ttl": "20s"},
+            "onUnknown": "hold",
+            "cases": [{"when": {"input": "level", "op": "above", "value": 1000.0}, "then": "hold"}],
+        },
+    })
+}
+
 pub fn device_manifest(site: usize, number: usize) -> Value {
     let id = device(site, number);
     json!({

@@ -35,6 +35,8 @@ impl World {
             Fault::CrashInCommit { machine, moment, away } => self.host(machine).armed = Some((moment, away)),
             Fault::Wipe { site, away } => self.wipe(site, away),
             Fault::OldDisk { site, away } => self.put_old_disk_back(site, away),
+            Fault::BackUp => self.back_up(),
+            Fault::PutCloudBack { raised, away } => self.put_cloud_back(raised, away),
             Fault::Clone { site, old, lasts, .. } => self.clone_disk(number, site, old, lasts),
             Fault::WallJump { machine, by_ms } => {
                 self.host(machine).wall_offset_ms += by_ms;
@@ -72,9 +74,17 @@ impl World {
             | Fault::CrashInCommit { .. }
             | Fault::Wipe { .. }
             | Fault::OldDisk { .. }
+            | Fault::BackUp
+            | Fault::PutCloudBack { .. }
             | Fault::WallJump { .. }
             | Fault::DiskStuck { .. } => {}
         }
+    }
+
+    /// The cloud has forgotten deletions.
+    pub(crate) fn count_compaction(&mut self) {
+        let is_cut = self.links.has_outage();
+        self.count(if is_cut { "compaction during a partition" } else { "compaction" });
     }
 
     fn count(&mut self, kind: &'static str) {
@@ -141,6 +151,31 @@ impl World {
             let copy = self.hosts[&machine].copy.clone();
             self.change_disk(Seat::of(site), copy);
         }
+    }
+
+    /// A copy of the cloud's disk as a crash at this instant would leave it.
+    fn back_up(&mut self) {
+        let luck = self.disks.number();
+        let mut copy = self.hosts[&Machine::Cloud].disk.clone();
+        copy.crash(luck);
+        self.backup = Some(copy);
+    }
+
+    fn put_cloud_back(&mut self, raised: bool, away: Duration) {
+        let Some(mut disk) = self.backup.clone() else { return };
+        let epoch = self.hosts[&Machine::Cloud].disk.epoch();
+        // Edges refuse a cloud of a lower epoch than they followed, until somebody raises it.
+        let raised = raised || disk.epoch() < epoch;
+        let kind = if raised { "cloud restored from a backup" } else { "cloud's disk silently put back" };
+        if !self.crash_as(kind, Machine::Cloud, away) {
+            return;
+        }
+        self.oracle.on_cloud_put_back(disk.durable());
+        if raised {
+            disk.restore(epoch + 1);
+        }
+        self.host(Machine::Cloud).disk = disk;
+        self.people_start_over();
     }
 
     fn change_disk(&mut self, seat: Seat, disk: Disk) {

@@ -25,7 +25,7 @@ use crate::devices::Action;
 use crate::dice::Dice;
 use crate::host::{About, Question};
 use crate::machine::{Machine, Seat};
-use crate::manifests::{self, ACTUATOR, MAPPER, PROPERTIES, SETTING, name};
+use crate::manifests::{self, ACTUATOR, MAPPER, PROPERTIES, RULES, SETTING, name};
 use crate::world::{Event, World};
 
 const CA: CaHash = CaHash([7; 32]);
@@ -130,6 +130,19 @@ impl World {
         self.quiet_from().since(self.now)
     }
 
+    /// What the cloud was told after its backup it does not know any more: whoever notices tells it again.
+    pub(crate) fn people_start_over(&mut self) {
+        self.people.manifests.iter_mut().for_each(|(_, taken)| *taken = false);
+        self.agenda.at(self.now + Duration::from_secs(2), Event::Apply);
+        for site in 0..self.mappers.sites() {
+            let key = format!("/c/node/{}", manifests::edge_name(site));
+            if self.hosts[&Machine::Cloud].disk.durable().get(&key).is_none() {
+                self.people.joins[site] = Join::NoToken;
+                self.agenda.at(self.now + Duration::from_secs(1), Event::Join { site });
+            }
+        }
+    }
+
     /// One step towards membership; tried again until it is reached.
     pub(crate) fn join(&mut self, site: usize) {
         match self.people.joins[site] {
@@ -180,6 +193,28 @@ impl World {
                 );
             }
             Err(why) => self.oracle.accuse(self.now, "whoever has a token is let in", why.to_string()),
+        }
+    }
+
+    /// Somebody writes rules and throws some away: what edges must know comes and goes.
+    pub(crate) fn rework(&mut self) {
+        if self.quiet {
+            return;
+        }
+        let next = self.chance.skewed(Duration::from_secs(10), Duration::from_secs(900));
+        self.agenda.at(self.now + next, Event::Rework);
+        for _ in 0..self.chance.between(1, 4) {
+            let number = self.chance.between(0, RULES as u64 - 1) as usize;
+            let devices: Vec<&PropertyId> = self.people.devices.iter().map(|(_, id)| id).collect();
+            let (from, to) = (self.chance.pick(&devices), self.chance.pick(&devices));
+            let (Some(from), Some(to)) = (from, to) else { return };
+            let request = if self.chance.one_in(2) {
+                AdminRequest::Apply { manifest: manifests::rule_manifest(number, &from.device, &to.device) }
+            } else {
+                AdminRequest::Delete { kind: "rule".to_owned(), device: manifests::rule(number) }
+            };
+            let id = self.number();
+            self.tell(Machine::Cloud, Input::Admin { id, request });
         }
     }
 

@@ -19,6 +19,9 @@ use crate::people;
 use crate::plant::Bug;
 use crate::world::{Event, World};
 
+/// Written by a cloud that forgets deletions.
+const COMPACTED: &str = "/sync/compacted";
+
 impl World {
     pub(crate) fn tell_about(&mut self, machine: Machine, input: Input, about: About) {
         let now = self.clock_for(machine, &input);
@@ -162,6 +165,9 @@ impl World {
             return;
         }
         self.oracle.on_commit(machine, &commit, self.now);
+        if machine == Machine::Cloud && commit.writes.iter().any(|write| write.key.as_str() == COMPACTED) {
+            self.count_compaction();
+        }
         let (revision, rows) = (commit.revision, commit.writes.len());
         self.trace.say(self.now, format_args!("{machine} commits {revision}: {rows} rows"));
         if self.host(machine).disk.submit(commit) {
@@ -312,9 +318,11 @@ impl World {
             return;
         }
         let (now, seed) = (self.hosts[&machine].now(self.now), self.chance.number());
+        let memory = self.memory;
         let forgets = self.bug == Bug::ForgetsNumbers;
         let keyspace = match self.host(machine).disk.load() {
             Ok(mut keyspace) => {
+                keyspace.remember_deletions(memory);
                 Key::new("/t/rev").iter().filter(|_| forgets).for_each(|key| keyspace.delete(key));
                 keyspace
             }

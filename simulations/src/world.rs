@@ -21,6 +21,7 @@ use node::Input;
 
 use crate::devices::{Habits, Mapper, MapperEvent};
 use crate::dice::{Dice, Purpose};
+use crate::disk::Disk;
 use crate::faults::{self, Fault, Moment};
 use crate::host::{About, Host, Question};
 use crate::links::{Links, NetEvent, Path};
@@ -33,6 +34,9 @@ use crate::trace::Trace;
 
 /// Sites of the largest world.
 pub const MAX_SITES: usize = 4;
+
+/// How many deletions a cloud may remember: few, so that some are forgotten while an edge is away.
+const MEMORIES: [usize; 4] = [2, 8, 40, metadata::keyspace::MAX_TOMBSTONES];
 
 /// After the last fault: the longest wait of a dialler, a stalled sync, an operator's hold, and some more.
 const QUIET: Duration = Duration::from_secs(1800);
@@ -61,6 +65,7 @@ pub(crate) enum Event {
     Join { site: usize },
     Apply,
     Wish,
+    Rework,
     Operator,
     Quiet,
     Hush,
@@ -107,6 +112,10 @@ pub struct World {
     pub(crate) oracle: Oracle,
     pub(crate) trace: Trace,
     pub(crate) people: People,
+    /// How many deletions the cloud remembers.
+    pub(crate) memory: usize,
+    /// The last copy of the cloud's disk.
+    pub(crate) backup: Option<Disk>,
     pub(crate) asked: Asked,
     pub(crate) bug: Bug,
     /// When the last wish was made, on the cloud's clock.
@@ -143,6 +152,8 @@ impl World {
             oracle: Oracle::default(),
             trace: Trace::new(keep),
             people: People::new(sites, &mut setting),
+            memory: MEMORIES[setting.between(0, MEMORIES.len() as u64 - 1) as usize],
+            backup: None,
             asked: Asked::default(),
             bug,
             last_wish: None,
@@ -173,7 +184,9 @@ impl World {
         for (number, (at, _)) in self.faults.iter().enumerate() {
             self.agenda.at(*at, Event::Fault(number));
         }
-        for (after, event) in [(2, Event::Apply), (50, Event::Wish), (90, Event::Operator)] {
+        for (after, event) in
+            [(2, Event::Apply), (30, Event::Rework), (50, Event::Wish), (90, Event::Operator)]
+        {
             self.agenda.at(Mono::ZERO + Duration::from_secs(after), event);
         }
         self.agenda.at(self.quiet_from, Event::Quiet);
@@ -265,6 +278,7 @@ impl World {
             Event::Join { site } => self.join(site),
             Event::Apply => self.apply(),
             Event::Wish => self.wish(),
+            Event::Rework => self.rework(),
             Event::Operator => self.operate(),
             Event::Quiet => self.begin_quiet(),
             Event::Hush => self.mappers.iter_mut().for_each(|mapper| mapper.hushed = true),

@@ -9,8 +9,9 @@ const USAGE: &str = "\
 usage: cargo xtask <chore>
 
   test          every test: units, real MQTT clients, namespaces, the deterministic world, the demo
-  test --slow   the same and the slow ones: 10,000 power cuts, 100 kills over a live demo, 2,000 seeds
-  sim [SEEDS]   the deterministic world alone (200 seeds)
+  test --slow   the same and the slow ones: 10,000 power cuts, 100 kills over a live demo, 2,000 seeds, a broken build
+  sim [SEEDS]   the deterministic world alone (200 seeds; nightly: 1000)
+  sim --broken  a build with one mistake in it, which the deterministic world must find
 ";
 
 fn main() -> ExitCode {
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
         ["test"] => test(false),
         ["test", "--slow"] => test(true),
         ["sim"] => simulations("200"),
+        ["sim", "--broken"] => broken_build(),
         ["sim", seeds] => simulations(seeds),
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };
@@ -42,6 +44,9 @@ fn test(slow: bool) -> Result<()> {
     }
     cores_are_pure()?;
     simulations(if slow { "2000" } else { "200" })?;
+    if slow {
+        broken_build()?;
+    }
     demo(slow)
 }
 
@@ -130,6 +135,18 @@ fn repository() -> PathBuf {
 fn simulations(seeds: &str) -> Result<()> {
     step(&format!("the deterministic world, {seeds} seeds"));
     cargo(&["run", "--release", "--locked", "-p", "simulations", "--", "run", "--seeds", seeds])
+}
+
+/// Succeeds if the world finds the mistake that `kubebus_broken` builds in. That build has a directory of its own: it
+/// shares nothing with the honest one.
+fn broken_build() -> Result<()> {
+    step("a build with one mistake in it, which the deterministic world must find");
+    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    let mut hunt = Command::new(env!("CARGO"));
+    hunt.env("RUSTFLAGS", format!("{flags} --cfg kubebus_broken"));
+    hunt.args(["run", "--release", "--locked", "-p", "simulations", "--target-dir"]);
+    hunt.arg(target_dir()?.join("broken")).args(["--", "hunt", "--seeds", "200"]);
+    run(&mut hunt)
 }
 
 fn demo(slow: bool) -> Result<()> {

@@ -11,13 +11,17 @@ use crate::disk::Image;
 use crate::machine::Seat;
 use crate::manifests;
 
-/// What the cloud meant each edge to know, by revision, as hashes.
+/// What the cloud meant each edge to know, by site and revision, as hashes.
+type History = BTreeMap<usize, BTreeMap<Revision, u64>>;
+
+/// The histories that the cloud went through. One ends when its disk is put back to an older copy, and the next begins
+/// with that copy's past.
 #[derive(Debug, Default)]
 pub(super) struct Copies {
-    /// The present run's history, the runs' before it included.
-    history: BTreeMap<usize, BTreeMap<Revision, u64>>,
-    /// Each run of the cloud by its term, and the revision it began after.
-    terms: Vec<u64>,
+    past: Vec<History>,
+    present: History,
+    /// Each run of the cloud by its term, and the number of its history.
+    terms: BTreeMap<u64, usize>,
 }
 
 /// `/m/x` is the cloud's `/e/<edge>/x`, or where there is none `/all/x`.
@@ -37,7 +41,17 @@ fn hash<'a>(rows: impl Iterator<Item = (&'a str, &'a bytes::Bytes)>) -> u64 {
 
 impl Copies {
     pub(super) fn begin_term(&mut self, term: u64) {
-        self.terms.push(term);
+        self.terms.insert(term, self.past.len());
+    }
+
+    pub(super) fn on_cloud_put_back(&mut self, durable: Revision) {
+        self.past.push(self.present.clone());
+        self.on_cloud_crash(durable);
+    }
+
+    /// Whether two positions are of one history, so that their order says something.
+    pub(super) fn are_of_one(&self, one: Position, other: Position) -> bool {
+        self.terms.get(&one.term) == self.terms.get(&other.term)
     }
 
     pub(super) fn on_cloud_commit(&mut self, commit: &Commit, held: &Image) {
@@ -51,13 +65,13 @@ impl Copies {
         for site in (0..crate::world::MAX_SITES).filter(|site| touched(*site)) {
             let meant = meant_for(site, held);
             let hash = hash(meant.iter().map(|(name, value)| (name.as_str(), value)));
-            self.history.entry(site).or_default().insert(commit.revision, hash);
+            self.present.entry(site).or_default().insert(commit.revision, hash);
         }
     }
 
     /// What was not durable never was.
     pub(super) fn on_cloud_crash(&mut self, durable: Revision) {
-        for history in self.history.values_mut() {
+        for history in self.present.values_mut() {
             history.retain(|revision, _| *revision <= durable);
         }
     }
@@ -78,13 +92,14 @@ impl Copies {
         let applied = held.get("/sync/applied").and_then(|b| minicbor::decode::<Position>(b).ok());
         let applied = applied.unwrap_or_default();
         let copy = hash(held.under("/m/"));
-        let history = self.history.get(&seat.site);
+        let of = self.terms.get(&applied.term);
+        let history = of.and_then(|number| self.past.get(*number)).unwrap_or(&self.present).get(&seat.site);
         let meant = history.and_then(|h| h.range(..=applied.revision).next_back()).map(|(_, hash)| *hash);
         let meant = meant.unwrap_or_else(|| hash(std::iter::empty()));
         verdict.ask(now, "a batch is visible whole or not at all", copy == meant, || {
             format!("{seat} stands at {applied:?} and holds what the cloud never meant it to know there")
         });
-        let known = applied.term == 0 || self.terms.contains(&applied.term);
+        let known = applied.term == 0 || self.terms.contains_key(&applied.term);
         verdict.ask(now, "positions are of a run of the cloud", known, || format!("{seat}: {applied:?}"));
     }
 }

@@ -92,6 +92,8 @@ pub struct Oracle {
     copies: copies::Copies,
     promises: promises::Promises,
     taken: outbox::Taken,
+    /// The cloud's disk was once an old copy: edges go back with it.
+    put_back: bool,
     writes: writes::Writes,
     subscribers: versions::Subscribers,
     /// When a wall clock was set.
@@ -172,6 +174,18 @@ impl Oracle {
         }
         self.promises.forget(seat);
         self.writes.forget(seat);
+    }
+
+    /// The cloud has its disk as it was at some earlier time: what was made since is forgotten, and only edges can tell
+    /// some of it.
+    pub fn on_cloud_put_back(&mut self, durable: &Image) {
+        self.held.insert(Machine::Cloud, durable.clone());
+        self.copies.on_cloud_put_back(durable.revision);
+        self.taken.on_cloud_put_back(durable.revision);
+        self.promises.on_cloud_put_back(durable);
+        self.writes.on_cloud_put_back();
+        self.wiped.extend(0..crate::world::MAX_SITES);
+        self.put_back = true;
     }
 
     /// The disk of the machine that joined at this site was copied for another one: from here on both count in one

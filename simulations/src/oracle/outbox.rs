@@ -24,11 +24,19 @@ type Name = (usize, Incarnation, Lane, u64);
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     entries: BTreeMap<Name, (Body, Revision)>,
+    /// What it took before its disk was put back to an older copy.
+    lost: BTreeMap<Name, Body>,
     /// The message that the cloud is handling, and whose it is.
     arriving: Option<(Seat, Lane, Vec<Entry>)>,
 }
 
 impl Taken {
+    /// What was taken since is lost, and may come again.
+    pub(super) fn on_cloud_put_back(&mut self, durable: Revision) {
+        let lost = self.entries.extract_if(.., |_, (_, revision)| *revision > durable);
+        self.lost.extend(lost.map(|(name, (body, _))| (name, body)));
+    }
+
     /// What was not durable never was.
     pub(super) fn on_cloud_crash(&mut self, durable: Revision) {
         self.entries.retain(|_, (_, revision)| *revision <= durable);
@@ -124,9 +132,10 @@ impl Oracle {
             row(write.key.as_str(), before)
         };
         for (lane, seq, body) in commit.writes.iter().filter_map(gone) {
-            let taken = self.taken.entries.get(&(seat.site, life, lane, seq));
-            let holds =
-                taken.is_some_and(|(taken, _)| *taken == body) || is_replaced(commit, lane, seq, &body);
+            let name = (seat.site, life, lane, seq);
+            let taken = self.taken.entries.get(&name).map(|(taken, _)| taken);
+            let had = taken == Some(&body) || self.taken.lost.get(&name) == Some(&body);
+            let holds = had || is_replaced(commit, lane, seq, &body);
             self.verdict.ask(now, KEPT, holds, || {
                 format!("{seat} drops {life:?} {lane:?} {seq} {body:?}; the cloud took {taken:?}")
             });

@@ -58,6 +58,15 @@ impl Promises {
         Some(*stands)
     }
 
+    /// Wishes made since are lost with the disk.
+    pub(super) fn on_cloud_put_back(&mut self, durable: &Image) {
+        self.wishes.retain(|id, told| {
+            let kept = wish_in(durable, id);
+            *told = kept.unwrap_or_default().min(*told);
+            kept.is_some()
+        });
+    }
+
     /// Its reports are told under other versions from now on.
     pub(super) fn forget(&mut self, seat: Seat) {
         self.reports.retain(|(whose, _), _| *whose != seat);
@@ -69,10 +78,13 @@ fn holds_report(durable: &Image, id: &PropertyId, told: ReportedVersion) -> bool
     kept.is_some_and(|kept| kept.incarnation == told.incarnation && kept.rev >= told.rev)
 }
 
-fn holds_wish(durable: &Image, id: &PropertyId, told: DesiredVersion) -> bool {
+fn wish_in(durable: &Image, id: &PropertyId) -> Option<DesiredVersion> {
     let site = manifests::site_of(&id.device).unwrap_or_default();
-    let kept = durable.get(&format!("/e/{}/desired/{id}", manifests::edge_name(site)));
-    kept.and_then(versions::desired).is_some_and(|kept| kept >= told)
+    durable.get(&format!("/e/{}/desired/{id}", manifests::edge_name(site))).and_then(versions::desired)
+}
+
+fn holds_wish(durable: &Image, id: &PropertyId, told: DesiredVersion) -> bool {
+    wish_in(durable, id).is_some_and(|kept| kept >= told)
 }
 
 impl Oracle {
@@ -155,6 +167,9 @@ impl Oracle {
 
     fn edge_says(&mut self, seat: Seat, link: LinkId, payload: &[u8], durable: &Image, now: Mono) {
         let Ok(message) = minicbor::decode::<ToCloud>(payload) else { return };
+        let differs = matches!(message, ToCloud::Differs { .. });
+        self.verdict
+            .ask(now, "no copy differs from its digest", !differs, || format!("{seat} asks for a repair"));
         if let ToCloud::Up { entries, .. } = message {
             for entry in entries {
                 if let Body::Data { key, payload } = entry.body {

@@ -14,6 +14,9 @@ use crate::machine::{Machine, Seat};
 use crate::manifests;
 
 const INVARIANT: &str = "no version goes back";
+const APPLIED: &str = "/sync/applied";
+/// What an edge takes back with a cloud that was put back.
+const FOLLOWED: [&str; 2] = ["/m/desired/", "/t/desired/"];
 
 /// The last revision that each subscriber saw of a property, and the number of cloud crashes that this may not be
 /// excused with any more.
@@ -60,8 +63,8 @@ fn order_of(key: &str, bytes: &Bytes) -> Option<(u64, u64)> {
         minicbor::decode::<Handled>(bytes).ok().map(|handled| version(handled.version))
     } else if key.starts_with("/c/version/") {
         minicbor::decode(bytes).ok().map(version)
-    } else if key == "/sync/applied" {
-        minicbor::decode::<Position>(bytes).ok().map(|position| (0, position.revision.0))
+    } else if key == "/sync/epoch" {
+        Some((u64::from_be_bytes(bytes[..].try_into().ok()?), 0))
     } else {
         None
     }
@@ -74,7 +77,13 @@ impl Oracle {
             let key = write.key.as_str();
             let before = self.held.get(&machine).and_then(|held| held.get(key)).cloned();
             let (Some(before), Some(after)) = (before, &write.value) else { continue };
-            if let (Some(before), Some(after)) = (order_of(key, &before), order_of(key, after)) {
+            if key == APPLIED {
+                self.check_position(machine, &before, after, now);
+            }
+            let goes_back = self.put_back && FOLLOWED.iter().any(|prefix| key.starts_with(prefix));
+            if let (Some(before), Some(after), false) =
+                (order_of(key, &before), order_of(key, after), goes_back)
+            {
                 self.verdict.ask(now, INVARIANT, before <= after, || {
                     format!("{machine} {key}: {before:?} became {after:?}")
                 });
@@ -88,6 +97,14 @@ impl Oracle {
         {
             self.check_against_cloud(machine, commit, now);
         }
+    }
+
+    fn check_position(&mut self, machine: Machine, before: &Bytes, after: &Bytes, now: Mono) {
+        let position = |bytes: &Bytes| minicbor::decode::<Position>(bytes).unwrap_or_default();
+        let (before, after) = (position(before), position(after));
+        let holds = before.revision <= after.revision || !self.copies.are_of_one(before, after);
+        self.verdict
+            .ask(now, INVARIANT, holds, || format!("{machine} stood at {before:?}, then at {after:?}"));
     }
 
     fn check_reported(&mut self, machine: Machine, key: &str, before: &Bytes, after: &Bytes, now: Mono) {

@@ -52,6 +52,11 @@ impl Writes {
         self.newest.retain(|(whose, _), _| *whose != seat);
     }
 
+    /// It wishes again what it wished before.
+    pub(super) fn on_cloud_put_back(&mut self) {
+        self.newest.clear();
+    }
+
     /// A decision of an operator does not outlive the node that took it.
     pub(super) fn on_edge_crash(&mut self, seat: Seat) {
         self.operators.retain(|(whose, _), _| *whose != seat);
