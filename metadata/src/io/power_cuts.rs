@@ -218,7 +218,7 @@ fn a_thousand_power_cuts_lose_nothing_acknowledged() {
 }
 
 #[test]
-#[ignore = "half a minute; cargo test -p metadata ten_thousand_power_cuts -- --ignored --nocapture"]
+#[ignore = "some minutes; cargo test -p metadata ten_thousand_power_cuts -- --ignored --nocapture"]
 fn ten_thousand_power_cuts_lose_nothing_acknowledged() {
     survive(8_000, 20, 0);
     survive(2_000, 20, 25);

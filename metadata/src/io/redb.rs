@@ -11,6 +11,7 @@ use redb::{Builder, Database, ReadableDatabase, ReadableTable, Table, TableDefin
 
 use super::disk::{Disk, Doubt, Folder};
 use super::ring::{self, Ring};
+use crate::durability::Durability;
 use crate::key::{Commit, Key, Revision};
 use crate::store::{Row, Store, StoreError};
 
@@ -26,8 +27,8 @@ const ROW_BYTES: usize = 24;
 /// this is twice of what the rows need.
 const SPARSE: u64 = 4;
 
-/// What a file may have besides; below this it is not worth a copy.
-const SMALL: u64 = 1 << 20;
+/// What a file may have besides: an empty one has 1 MiB.
+const SMALL: u64 = 2 << 20;
 
 /// The file beside the store that holds samples.
 const RING: &str = "telemetry.ring";
@@ -308,27 +309,31 @@ impl Store for RedbStore {
         Ok(rows)
     }
 
-    /// The rows of the ring are written on return, and not synced.
+    /// The rows of the ring are written on return, and not synced. A group in which nothing is more urgent goes to the
+    /// ring alone.
     fn commit(&mut self, commits: &[Commit]) -> Result<(), StoreError> {
-        let (of_ring, of_tree) = kinds(commits);
-        if of_tree {
+        let urgency = commits.iter().map(Commit::durability).max();
+        if urgency.is_some_and(|urgency| urgency > Durability::Lazy) {
             self.commit_to_tree(commits)?;
         }
-        if of_ring {
+        if keys(commits).any(ring::holds) {
             self.commit_to_ring(commits)?;
         }
         Ok(())
     }
 }
 
-/// Whether the ring, and whether the tree is concerned.
-fn kinds(commits: &[Commit]) -> (bool, bool) {
+/// Closing writes, and so may meet a page that went bad.
+impl Drop for RedbStore {
+    fn drop(&mut self) {
+        let database = self.database.take();
+        unpanicked(&self.file, || drop(database)).ok();
+    }
+}
+
+fn keys(commits: &[Commit]) -> impl Iterator<Item = &Key> {
     let written = commits.iter().flat_map(|commit| commit.writes.iter().map(|write| &write.key));
-    let keys = written.chain(commits.iter().flat_map(|commit| &commit.forgotten));
-    keys.fold((false, false), |(ring, tree), key| match ring::holds(key) {
-        true => (true, tree),
-        false => (ring, true),
-    })
+    written.chain(commits.iter().flat_map(|commit| &commit.forgotten))
 }
 
 #[cfg(test)]

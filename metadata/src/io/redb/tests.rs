@@ -148,3 +148,19 @@ fn damage_that_comes_up_while_the_store_is_open_is_an_error_and_never_a_panic() 
     }
     assert_eq!(refused, 40);
 }
+
+#[test]
+fn what_becomes_of_samples_costs_the_tree_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join(NAME);
+    let mut store = RedbStore::open(&file, CACHE).unwrap();
+    store.commit(&[put(1, "/c/a", "1")]).unwrap();
+    let tree = std::fs::read(&file).unwrap();
+    let sample = "/o/telemetry/00000000000000000001";
+    store.commit(&[put(2, sample, "2")]).unwrap();
+    assert_eq!(store.load().unwrap(), [row("/c/a", 1, Some("1")), row(sample, 2, Some("2"))]);
+    // As a keyspace seals it: a commit that only removes rows says its revision.
+    store.commit(&[Commit { forgotten: vec![key(sample)], ..put(3, "/sync/revision", "") }]).unwrap();
+    assert_eq!(store.load().unwrap(), [row("/c/a", 1, Some("1"))]);
+    assert!(std::fs::read(&file).unwrap() == tree, "the tree was written");
+}
