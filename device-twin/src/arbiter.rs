@@ -34,14 +34,9 @@ impl Slot {
     pub const LOCAL_OPERATOR: Self = Self(8);
     pub const LOCAL_RULE: Self = Self(10);
     pub const CLOUD_DESIRED: Self = Self(14);
-    const COUNT: usize = 16;
 
     pub fn new(number: u8) -> Result<Self, InvalidSlot> {
         if (1..=16).contains(&number) { Ok(Self(number)) } else { Err(InvalidSlot(number)) }
-    }
-
-    fn index(self) -> usize {
-        usize::from(self.0 - 1)
     }
 }
 
@@ -96,59 +91,58 @@ impl<Owner> Effective<'_, Owner> {
     }
 }
 
-/// The sixteen slots of one property. `Owner` says who filled a slot and why.
+/// The slots of one property that are filled, strongest first. `Owner` says who filled a slot and why. Most properties
+/// have none filled, and one that is empty costs nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PriorityArray<Owner> {
-    slots: [Option<Entry<Owner>>; Slot::COUNT],
+    filled: Vec<(Slot, Entry<Owner>)>,
 }
 
 impl<Owner> Default for PriorityArray<Owner> {
     fn default() -> Self {
-        Self { slots: std::array::from_fn(|_| None) }
+        Self { filled: Vec::new() }
     }
 }
 
 impl<Owner> PriorityArray<Owner> {
     /// Fills `slot`; what was in it is gone.
     pub fn set(&mut self, slot: Slot, entry: Entry<Owner>) {
-        self.slots[slot.index()] = Some(entry);
+        match self.find(slot) {
+            Ok(at) => self.filled[at].1 = entry,
+            Err(at) => self.filled.insert(at, (slot, entry)),
+        }
     }
 
     /// Empties `slot` and gives back what was in it.
     pub fn relinquish(&mut self, slot: Slot) -> Option<Entry<Owner>> {
-        self.slots[slot.index()].take()
+        let at = self.find(slot).ok()?;
+        Some(self.filled.remove(at).1)
     }
 
     pub fn get(&self, slot: Slot) -> Option<&Entry<Owner>> {
-        self.slots[slot.index()].as_ref()
+        self.find(slot).ok().map(|at| &self.filled[at].1)
+    }
+
+    fn find(&self, slot: Slot) -> Result<usize, usize> {
+        self.filled.binary_search_by_key(&slot, |(slot, _)| *slot)
     }
 
     /// Empties every slot whose time is over, strongest first.
     pub fn expire(&mut self, now: Mono) -> Vec<(Slot, Entry<Owner>)> {
-        let over =
-            |entry: &Option<Entry<Owner>>| entry.as_ref().and_then(|e| e.expires).is_some_and(|at| at <= now);
-        let mut gone = Vec::new();
-        for (number, slot) in (1..).zip(&mut self.slots) {
-            if over(slot) {
-                gone.extend(slot.take().map(|entry| (Slot(number), entry)));
-            }
-        }
-        gone
+        self.filled.extract_if(.., |(_, entry)| entry.expires.is_some_and(|at| at <= now)).collect()
     }
 
     /// The strongest entry that holds at `now`, else the fail-safe value, else nothing.
     pub fn effective<'a>(&'a self, fail_safe: Option<&'a Value>, now: Mono) -> Option<Effective<'a, Owner>> {
-        let entries = (1..).zip(&self.slots);
-        let mut holding = entries.filter_map(|(number, slot)| Some((Slot(number), slot.as_ref()?)));
-        match holding.find(|(_, entry)| entry.expires.is_none_or(|at| at > now)) {
-            Some((slot, entry)) => Some(Effective::Slot(slot, entry)),
+        match self.filled.iter().find(|(_, entry)| entry.expires.is_none_or(|at| at > now)) {
+            Some((slot, entry)) => Some(Effective::Slot(*slot, entry)),
             None => fail_safe.map(Effective::FailSafe),
         }
     }
 
     /// When the next entry expires.
     pub fn next_expiry(&self) -> Option<Mono> {
-        self.slots.iter().flatten().filter_map(|entry| entry.expires).min()
+        self.filled.iter().filter_map(|(_, entry)| entry.expires).min()
     }
 }
 
