@@ -16,6 +16,7 @@
 //! All of it is minicbor with numbered fields: a newer node's additions are skipped by an older one.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bus::twin::{DesiredVersion, DeviceId, Outcome, ReportedVersion, TwinTopic};
@@ -57,7 +58,7 @@ impl Publish {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PropertyId {
     pub device: DeviceId,
-    pub property: String,
+    pub property: Arc<str>,
 }
 
 impl fmt::Display for PropertyId {
@@ -74,7 +75,7 @@ impl fmt::Debug for PropertyId {
 
 impl PropertyId {
     pub fn new(device: &DeviceId, property: &str) -> Self {
-        Self { device: device.clone(), property: property.to_owned() }
+        Self { device: device.clone(), property: property.into() }
     }
 
     /// From the end of a key; `None` if it names no property.
@@ -85,15 +86,15 @@ impl PropertyId {
         let property = parts.next()?;
         let topic = Topic::new(&format!("twin/{device}/reported/{property}")).ok()?;
         TwinTopic::parse(&topic)?;
-        Some(Self { device, property: property.to_owned() })
+        Some(Self { device, property: property.into() })
     }
 
     pub(crate) fn reported_topic(&self) -> TwinTopic {
-        TwinTopic::Reported { device: self.device.clone(), property: self.property.clone() }
+        TwinTopic::Reported { device: self.device.clone(), property: self.property.to_string() }
     }
 
     pub(crate) fn desired_topic(&self) -> TwinTopic {
-        TwinTopic::Desired { device: self.device.clone(), property: self.property.clone() }
+        TwinTopic::Desired { device: self.device.clone(), property: self.property.to_string() }
     }
 }
 

@@ -40,7 +40,7 @@ impl TwinView {
         let ack = reported.and_then(|r| r.ack.clone());
         Self {
             device: id.device.to_string(),
-            property: id.property.clone(),
+            property: id.property.to_string(),
             unit: property.unit.clone(),
             writable: property.writable,
             desired: desired.map(|d| d.value.clone()),

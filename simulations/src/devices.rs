@@ -229,7 +229,7 @@ impl Mapper {
         if self.hushed {
             return;
         }
-        if id.property == SENSOR {
+        if &*id.property == SENSOR {
             let step = self.dice.between(0, 100) as f64 / 100.0 - 0.5;
             let position = (self.position(&id) + step).clamp(0.0, 10.0);
             self.positions.insert(id.clone(), position);
@@ -250,12 +250,12 @@ impl Mapper {
         } else {
             json!({"value": position, "time": now.wall, "quality": "good"})
         };
-        let topic = TwinTopic::Report { device: id.device.clone(), property: id.property.clone() };
+        let topic = TwinTopic::Report { device: id.device.clone(), property: id.property.to_string() };
         self.say(topic.topic(), payload.to_string().into(), false, true);
     }
 
     fn lie(&mut self, id: &PropertyId) {
-        let (device, property) = (id.device.clone(), id.property.clone());
+        let (device, property) = (id.device.clone(), id.property.to_string());
         let topic = TwinTopic::Report { device: device.clone(), property: property.clone() };
         let unknown = TwinTopic::Report { device: device.clone(), property: "unheard-of".to_owned() };
         let result = WriteResult {

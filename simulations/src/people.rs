@@ -244,7 +244,7 @@ impl World {
     fn wish_once(&mut self) {
         let property = if self.chance.one_in(2) { SETTING } else { ACTUATOR };
         let wanted: Vec<&PropertyId> =
-            self.people.devices.iter().map(|(_, id)| id).filter(|id| id.property == property).collect();
+            self.people.devices.iter().map(|(_, id)| id).filter(|id| *id.property == *property).collect();
         let Some(id) = self.chance.pick(&wanted).map(|id| (*id).clone()) else { return };
         let valid = !self.chance.one_in(20);
         let value = if valid { self.chance.between(0, 100) as f64 } else { 1000.0 };
@@ -252,12 +252,12 @@ impl World {
         let (input, question) = if self.chance.one_in(2) {
             let request = AdminRequest::SetTwin {
                 device: id.device.clone(),
-                property: id.property.clone(),
+                property: id.property.to_string(),
                 value: Value::Float(value),
             };
             (Input::Admin { id: number, request }, Question::Admin(number))
         } else {
-            let topic = TwinTopic::Set { device: id.device.clone(), property: id.property.clone() }.topic();
+            let topic = TwinTopic::Set { device: id.device.clone(), property: id.property.to_string() }.topic();
             let payload = json!({"value": value}).to_string().into();
             let ticket = Some(Ticket(number));
             (Input::Mqtt { ticket, topic, payload, retain: false }, Question::Ticket(number))
@@ -274,10 +274,10 @@ impl World {
         let next = self.chance.skewed(Duration::from_secs(60), Duration::from_secs(3600));
         self.agenda.at(self.now + next, Event::Operator);
         let movable: Vec<&(usize, PropertyId)> =
-            self.people.devices.iter().filter(|(_, id)| id.property == ACTUATOR).collect();
+            self.people.devices.iter().filter(|(_, id)| &*id.property == ACTUATOR).collect();
         let Some((site, id)) = self.chance.pick(&movable).map(|found| (*found).clone()) else { return };
         let value = self.chance.between(0, 100) as f64;
-        let topic = TwinTopic::Set { device: id.device.clone(), property: id.property.clone() }.topic();
+        let topic = TwinTopic::Set { device: id.device.clone(), property: id.property.to_string() }.topic();
         let input =
             Input::Mqtt { ticket: None, topic, payload: json!(value).to_string().into(), retain: false };
         self.trace.say(self.now, format_args!("somebody at edge-{site} moves {id} to {value}"));

@@ -144,7 +144,12 @@ impl CloudTwins {
 
     fn refused(&mut self, id: &PropertyId, why: &SetError) {
         let property = id.property.clone();
-        let body = ResultBody { property, outcome: Outcome::Rejected, version: None, detail: explain(why) };
+        let body = ResultBody {
+            property: property.to_string(),
+            outcome: Outcome::Rejected,
+            version: None,
+            detail: explain(why),
+        };
         self.publish(Publish::once(&TwinTopic::Result { device: id.device.clone() }, &body));
     }
 }

@@ -10,6 +10,7 @@ mod up;
 pub use desired::SetError;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bus::twin::{DeviceId, Outcome, ResultBody, TwinTopic};
 use bus::{Filter, Mono, Name, Now, Topic};
@@ -118,13 +119,13 @@ impl CloudTwins {
         let mut devices = BTreeSet::new();
         for key in keys {
             let json = ks.get(key.as_str()).cloned();
-            devices.extend(self.put_manifest(key, json.as_deref()));
+            devices.extend(self.put_manifest(key, json.as_ref()));
         }
         self.devices_changed(&devices, ks, now);
     }
 
     /// The devices that the manifest touches.
-    fn put_manifest(&mut self, key: &Key, json: Option<&[u8]>) -> BTreeSet<DeviceId> {
+    fn put_manifest(&mut self, key: &Key, json: Option<&Bytes>) -> BTreeSet<DeviceId> {
         let Some((kind, id)) = Kind::of_key(Layout::Cloud, key.as_str()) else { return BTreeSet::new() };
         match self.catalog.put(kind, &id, json) {
             Change::Devices(devices) => devices,
@@ -180,7 +181,7 @@ impl CloudTwins {
     ) {
         let done = match TwinTopic::parse(topic) {
             Some(TwinTopic::Set { device, property }) => {
-                self.set_from_app(&PropertyId { device, property }, payload, ks, now)
+                self.set_from_app(&PropertyId::new(&device, &property), payload, ks, now)
             }
             _ => Err("in the cloud only twin/<namespace>/<device>/set/<property> is taken".to_owned()),
         };
@@ -219,7 +220,7 @@ impl CloudTwins {
     pub fn view(&self, device: &DeviceId, now: Now) -> Vec<TwinView> {
         let Some(info) = self.catalog.device(device) else { return Vec::new() };
         let nothing = Twin::default();
-        let view = |(name, property): (&String, &Property)| {
+        let view = |(name, property): (&Arc<str>, &Arc<Property>)| {
             let id = PropertyId::new(device, name);
             let twin = self.twins.get(&id).unwrap_or(&nothing);
             let desired = twin.desired.as_ref().map(|placed| &placed.desired);

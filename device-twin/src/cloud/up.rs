@@ -82,7 +82,7 @@ impl CloudTwins {
             return Some(());
         }
         let TwinResult { outcome, version, detail, at: _ } = result.clone();
-        let body = ResultBody { property: id.property.clone(), outcome, version, detail };
+        let body = ResultBody { property: id.property.to_string(), outcome, version, detail };
         self.publish(Publish::once(&TwinTopic::Result { device: id.device.clone() }, &body));
         let results = &mut self.twins.entry(id.clone()).or_default().results;
         if results.len() >= RESULTS_KEPT {

@@ -209,8 +209,12 @@ impl EdgeTwins {
         if let Some(problem) = self.catalog.device(device).and_then(|info| info.problem.clone()) {
             return is(Availability::Degraded, problem);
         }
-        let silent: Vec<String> =
-            self.ids_of(device).into_iter().filter(|id| self.is_silent(id)).map(|id| id.property).collect();
+        let silent: Vec<String> = self
+            .ids_of(device)
+            .into_iter()
+            .filter(|id| self.is_silent(id))
+            .map(|id| id.property.to_string())
+            .collect();
         if silent.is_empty() {
             is(Availability::Online, String::new())
         } else {

@@ -182,7 +182,7 @@ impl EdgeTwins {
             let Some((kind, id)) = Kind::of_key(Layout::Edge, key.as_str()) else { continue };
             manifests = true;
             let json = ks.get(key.as_str()).cloned();
-            if let Change::Devices(changed) = self.catalog.put(kind, &id, json.as_deref()) {
+            if let Change::Devices(changed) = self.catalog.put(kind, &id, json.as_ref()) {
                 devices.extend(changed);
             }
         }

@@ -45,13 +45,13 @@ impl EdgeTwins {
     ) -> Result<(), String> {
         match topic {
             TwinTopic::Report { device, property } => {
-                let id = PropertyId { device, property };
+                let id = PropertyId::new(&device, &property);
                 let done = parse::<ReportBody>(payload).and_then(|body| self.report(&id, body, ks, now));
                 self.told(&id, done)
             }
             TwinTopic::ReportMany { device } => self.report_many(&device, payload, ks, now),
             TwinTopic::Set { device, property } => {
-                let id = PropertyId { device, property };
+                let id = PropertyId::new(&device, &property);
                 let done = match payload {
                     [] => self.unset(&id, ks, now),
                     _ => parse::<SetBody>(payload).and_then(|body| self.set(&id, body.into_value(), ks, now)),
@@ -76,7 +76,7 @@ impl EdgeTwins {
     ) -> Result<(), String> {
         let mut first = Ok(());
         for (property, body) in parse::<ReportMany>(payload)? {
-            let id = PropertyId { device: device.clone(), property };
+            let id = PropertyId::new(&device, &property);
             let done = self.report(&id, body, ks, now);
             first = first.and(self.told(&id, done));
         }
@@ -87,8 +87,12 @@ impl EdgeTwins {
     fn told(&mut self, id: &PropertyId, done: Result<(), String>) -> Result<(), String> {
         if let Err(why) = &done {
             let property = id.property.clone();
-            let body =
-                ResultBody { property, outcome: Outcome::Rejected, version: None, detail: why.clone() };
+            let body = ResultBody {
+                property: property.to_string(),
+                outcome: Outcome::Rejected,
+                version: None,
+                detail: why.clone(),
+            };
             self.outputs.result(id, &body);
         }
         done

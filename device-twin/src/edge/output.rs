@@ -93,7 +93,10 @@ impl Outputs {
         at: UnixMillis,
     ) {
         let property = id.property.clone();
-        self.result(id, &ResultBody { property, outcome, version, detail: detail.to_owned() });
+        self.result(
+            id,
+            &ResultBody { property: property.to_string(), outcome, version, detail: detail.to_owned() },
+        );
         let result = TwinResult { outcome, version, detail: detail.to_owned(), at };
         self.up(Class::Event, format!("result/{id}"), cbor(&result));
     }

@@ -50,11 +50,11 @@ impl Running {
     fn new(id: &DeviceId, spec: &RuleSpec, ks: &Keyspace) -> Option<Self> {
         let output = PropertyId {
             device: RuleSpec::device(id, &spec.output.device)?,
-            property: spec.output.property.clone(),
+            property: spec.output.property.as_str().into(),
         };
         let inputs = spec.inputs.iter().map(|(name, input)| {
             let device = RuleSpec::device(id, &input.device)?;
-            Some((name.clone(), (input.from, PropertyId { device, property: input.property.clone() })))
+            Some((name.clone(), (input.from, PropertyId::new(&device, &input.property))))
         });
         let latches: Option<Vec<bool>> =
             ks.get(&format!("/t/rule/{id}")).and_then(|bytes| twin::decode(bytes));
@@ -154,13 +154,13 @@ fn remote(
                 heard,
                 age: body.age_ms.map(Duration::from_millis).zip(travelled).map(|(age, way)| age + way),
             });
-            Some(((From::Reported, PropertyId { device, property }), remote))
+            Some(((From::Reported, PropertyId::new(&device, &property)), remote))
         }
         TwinTopic::Desired { device, property } => {
             let body: Option<DesiredBody> = serde_json::from_slice(payload).ok();
             let remote =
                 body.map(|body| Remote { value: body.value, quality: Quality::Good, heard, age: None });
-            Some(((From::Desired, PropertyId { device, property }), remote))
+            Some(((From::Desired, PropertyId::new(&device, &property)), remote))
         }
         TwinTopic::Set { .. }
         | TwinTopic::Report { .. }

@@ -167,7 +167,7 @@ impl EdgeTwins {
 }
 
 fn local(id: &PropertyId, outcome: Outcome, detail: &str) -> ResultBody {
-    ResultBody { property: id.property.clone(), outcome, version: None, detail: detail.to_owned() }
+    ResultBody { property: id.property.to_string(), outcome, version: None, detail: detail.to_owned() }
 }
 
 fn cloud_version(who: Option<&Who>) -> Option<DesiredVersion> {
@@ -182,7 +182,7 @@ fn speak(id: &PropertyId, mapper: &Name, record: &WriteRecord, ttl: Duration) ->
     let request = WriteRequest {
         id: write_id,
         device: id.device.clone(),
-        property: id.property.clone(),
+        property: id.property.to_string(),
         value,
         sent,
         ttl_ms: millis(ttl),

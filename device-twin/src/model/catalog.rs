@@ -1,11 +1,13 @@
 //! What a node knows of devices: manifests in, resolved properties out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bus::twin::{DeviceId, Json};
 use bus::value::WrongValue;
 use bus::{Name, Quality, Value, ValueType};
+use bytes::Bytes;
 use thiserror::Error;
 
 use super::device::{DeviceModelSpec, DeviceProperty, DeviceSpec, ModelProperty};
@@ -78,10 +80,13 @@ pub struct DeviceInfo {
     pub node: Option<Name>,
     pub mapper: Option<Name>,
     pub connection: Json,
-    pub properties: BTreeMap<String, Property>,
+    pub properties: Properties,
     /// Why properties are missing, for people.
     pub problem: Option<String>,
 }
+
+/// By name. Devices of one model mostly agree on their properties, and then share them.
+pub type Properties = BTreeMap<Arc<str>, Arc<Property>>;
 
 /// One property of a device, resolved.
 #[derive(Debug, Clone, PartialEq)]
@@ -192,24 +197,33 @@ impl Property {
 /// Every manifest a node knows, and the devices they make.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Catalog {
-    devices: BTreeMap<DeviceId, DeviceSpec>,
+    devices: BTreeMap<DeviceId, Manifest>,
     models: BTreeMap<DeviceId, DeviceModelSpec>,
     policies: BTreeMap<DeviceId, TwinPolicySpec>,
     rules: BTreeMap<DeviceId, RuleSpec>,
     resolved: BTreeMap<DeviceId, DeviceInfo>,
+    /// The properties of the device of each model that was resolved last.
+    shared: BTreeMap<DeviceId, Properties>,
     unreadable: BTreeMap<(Kind, DeviceId), ManifestError>,
+}
+
+/// A device's manifest as the keyspace holds it too: read, it would be several times as large.
+#[derive(Debug, Clone, PartialEq)]
+struct Manifest {
+    model: Option<DeviceId>,
+    json: Bytes,
 }
 
 impl Catalog {
     /// Takes a manifest in, or out with `None`. One that cannot be read counts as absent and is listed in
     /// [`Self::unreadable`].
-    pub fn put(&mut self, kind: Kind, id: &DeviceId, json: Option<&[u8]>) -> Change {
+    pub fn put(&mut self, kind: Kind, id: &DeviceId, json: Option<&Bytes>) -> Change {
         self.unreadable.remove(&(kind, id.clone()));
         match kind {
             Kind::Device => {
-                let problem = store(&mut self.devices, id, json);
+                let problem = self.put_device(id, json).err();
                 self.note(kind, id, problem);
-                self.resolve_all([id.clone()].into())
+                Change::Devices([id.clone()].into())
             }
             Kind::Model => {
                 let problem = store(&mut self.models, id, json);
@@ -225,8 +239,19 @@ impl Catalog {
         }
     }
 
+    fn put_device(&mut self, id: &DeviceId, json: Option<&Bytes>) -> Result<(), ManifestError> {
+        self.resolved.remove(id);
+        self.devices.remove(id);
+        let Some(json) = json else { return Ok(()) };
+        let spec = Document::<DeviceSpec>::from_json(json)?.spec;
+        let manifest = Manifest { model: model_of(id, &spec), json: json.clone() };
+        self.devices.insert(id.clone(), manifest);
+        self.resolve(id, &spec);
+        Ok(())
+    }
+
     /// A policy touches the users of the model it speaks of now, and of the one it spoke of before.
-    fn put_policy(&mut self, id: &DeviceId, json: Option<&[u8]>) -> Change {
+    fn put_policy(&mut self, id: &DeviceId, json: Option<&Bytes>) -> Change {
         let before = self.policies.get(id).map(|p| p.model.clone());
         let problem = store(&mut self.policies, id, json);
         self.note(Kind::Policy, id, problem);
@@ -246,24 +271,21 @@ impl Catalog {
     }
 
     fn users_of(&self, model: &DeviceId) -> BTreeSet<DeviceId> {
-        self.devices
-            .iter()
-            .filter(|(id, spec)| model_of(id, spec).as_ref() == Some(model))
-            .map(|(id, _)| id.clone())
-            .collect()
+        let users = self.devices.iter().filter(|(_, manifest)| manifest.model.as_ref() == Some(model));
+        users.map(|(id, _)| id.clone()).collect()
     }
 
     fn resolve_all(&mut self, ids: BTreeSet<DeviceId>) -> Change {
         for id in &ids {
-            match self.devices.get(id).map(|spec| self.resolve(id, spec)) {
-                Some(info) => self.resolved.insert(id.clone(), info),
-                None => self.resolved.remove(id),
-            };
+            let readable = self.devices.get(id).map(|manifest| Document::from_json(&manifest.json));
+            if let Some(Ok(document)) = readable {
+                self.resolve(id, &document.spec);
+            }
         }
         Change::Devices(ids)
     }
 
-    fn resolve(&self, id: &DeviceId, spec: &DeviceSpec) -> DeviceInfo {
+    fn resolve(&mut self, id: &DeviceId, spec: &DeviceSpec) {
         let model_id = model_of(id, spec);
         let model = model_id.as_ref().and_then(|m| self.models.get(m));
         let policies = model_id.as_ref().map_or_else(Vec::new, |m| self.policies_of(m));
@@ -273,13 +295,17 @@ impl Catalog {
             (Some(_), Some(model)) => missing_in_model(spec, model),
         };
         let defaults = model.map(|m| m.protocol_config_data.clone()).unwrap_or_default();
-        DeviceInfo {
+        let known = model_id.as_ref().and_then(|m| self.shared.get(m));
+        let properties = model.map(|m| properties(spec, m, &policies, known)).unwrap_or_default();
+        let info = DeviceInfo {
             node: spec.node_name.clone(),
             mapper: spec.protocol.mapper().ok().flatten(),
             connection: merge(defaults, spec.protocol.config_data.clone()),
-            properties: model.map(|m| properties(spec, m, &policies)).unwrap_or_default(),
+            properties: properties.clone(),
             problem,
-        }
+        };
+        self.resolved.insert(id.clone(), info);
+        self.shared.extend(model_id.map(|m| (m, properties)));
     }
 
     fn policies_of(&self, model: &DeviceId) -> Vec<&TwinPolicySpec> {
@@ -313,16 +339,17 @@ impl Catalog {
 
     pub fn property(&self, device: &DeviceId, property: &str) -> Result<&Property, Lookup> {
         let info = self.device(device).ok_or_else(|| Lookup::Device(device.clone()))?;
-        info.properties.get(property).ok_or_else(|| Lookup::Property(device.clone(), super::cut(property)))
+        let found = info.properties.get(property);
+        found.map(|p| &**p).ok_or_else(|| Lookup::Property(device.clone(), super::cut(property)))
     }
 }
 
 fn store<S: Spec>(
     into: &mut BTreeMap<DeviceId, S>,
     id: &DeviceId,
-    json: Option<&[u8]>,
+    json: Option<&Bytes>,
 ) -> Option<ManifestError> {
-    match json.map(Document::<S>::from_json) {
+    match json.map(|json| Document::<S>::from_json(json)) {
         Some(Ok(document)) => {
             into.insert(id.clone(), document.spec);
             None
@@ -349,17 +376,22 @@ fn missing_in_model(spec: &DeviceSpec, model: &DeviceModelSpec) -> Option<String
     Some(format!("property '{}' is not in the model", missing.name))
 }
 
-/// The properties that the device lists; all of the model's if it lists none.
+/// The properties that the device lists; all of the model's if it lists none. Those that are as `known` are shared.
 fn properties(
     spec: &DeviceSpec,
     model: &DeviceModelSpec,
     policies: &[&TwinPolicySpec],
-) -> BTreeMap<String, Property> {
+    known: Option<&Properties>,
+) -> Properties {
     let own = |name: &str| spec.properties.iter().find(|p| p.name == name);
     let of_device = |m: &&ModelProperty| spec.properties.is_empty() || own(&m.name).is_some();
     let resolved = model.properties.iter().filter(of_device).filter_map(|m| {
         let property = property(m, own(&m.name), policies)?;
-        Some((m.name.clone(), property))
+        Some(match known.and_then(|known| known.get_key_value(m.name.as_str())) {
+            Some((name, same)) if **same == property => (Arc::clone(name), Arc::clone(same)),
+            Some((name, _)) => (Arc::clone(name), Arc::new(property)),
+            None => (Arc::from(m.name.as_str()), Arc::new(property)),
+        })
     });
     resolved.collect()
 }

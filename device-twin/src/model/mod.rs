@@ -9,7 +9,9 @@ mod device;
 mod policy;
 mod span;
 
-pub use catalog::{Catalog, Change, DeviceInfo, InvalidValue, Kind, Layout, Lookup, Policy, Property};
+pub use catalog::{
+    Catalog, Change, DeviceInfo, InvalidValue, Kind, Layout, Lookup, Policy, Properties, Property,
+};
 pub use device::{
     AccessMode, DesiredText, Device, DeviceModel, DeviceModelSpec, DeviceProperty, DeviceSpec, ModelProperty,
     ModelRef, Protocol, StateReport, Visitors,

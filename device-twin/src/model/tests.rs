@@ -1,5 +1,6 @@
 use bus::twin::Json;
 use bus::{Name, Quality, Value, ValueType};
+use bytes::Bytes;
 use std::time::Duration;
 
 use super::*;
@@ -45,16 +46,16 @@ spec:
 status: {lastOnlineTime: ""}
 "#;
 
-fn json(yaml: &str) -> Vec<u8> {
+fn json(yaml: &str) -> Bytes {
     let value: serde_json::Value = serde_saphyr::from_str(yaml).unwrap();
-    serde_json::to_vec(&value).unwrap()
+    serde_json::to_vec(&value).unwrap().into()
 }
 
 fn id(name: &str) -> DeviceId {
     DeviceId { namespace: Name::new("default").unwrap(), name: Name::new(name).unwrap() }
 }
 
-fn policy(name: &str, spec: &str) -> (DeviceId, Vec<u8>) {
+fn policy(name: &str, spec: &str) -> (DeviceId, Bytes) {
     let yaml = format!(
         "apiVersion: kubebus.io/v1alpha1\nkind: TwinPolicy\nmetadata: {{name: {name}}}\nspec: {spec}"
     );
@@ -75,7 +76,11 @@ fn kubeedges_own_manifests_resolve_to_a_device() {
     assert_eq!(device.node, Some(Name::new("worker-node1").unwrap()));
     assert_eq!(device.mapper, Some(Name::new("virtualprotocol").unwrap()));
     assert_eq!(device.problem, None);
-    assert_eq!(device.properties.keys().collect::<Vec<_>>(), ["temp"], "a stream has no twin");
+    assert_eq!(
+        device.properties.keys().map(|name| &**name).collect::<Vec<_>>(),
+        ["temp"],
+        "a stream has no twin"
+    );
     let temp = &device.properties["temp"];
     assert_eq!((temp.value_type, temp.writable), (ValueType::Int, true));
     assert_eq!((temp.minimum, temp.maximum), (Some(1.0), Some(100.0)));
@@ -149,7 +154,7 @@ fn values_are_held_to_type_and_range() {
 #[test]
 fn a_manifest_that_cannot_be_read_counts_as_absent_and_is_listed() {
     let mut catalog = catalog();
-    catalog.put(Kind::Device, &id("beta1-device"), Some(b"{}"));
+    catalog.put(Kind::Device, &id("beta1-device"), Some(&Bytes::from_static(b"{}")));
     assert_eq!(catalog.device(&id("beta1-device")), None);
     assert_eq!(catalog.unreadable().count(), 1);
     catalog.put(Kind::Device, &id("beta1-device"), Some(&json(DEVICE)));

@@ -105,7 +105,7 @@ impl Oracle {
             // Put back to a time before the wish that the edge has answered; the older one does not move its device.
             return;
         }
-        let is_setting = id.property == SETTING;
+        let is_setting = &*id.property == SETTING;
         let done = ack.is_some_and(|ack| !is_setting || ack.outcome == Outcome::Succeeded);
         self.verdict.ask(
             now,

@@ -209,7 +209,7 @@ impl World {
     fn ack(&self, property: &str) -> Option<(u64, Outcome)> {
         let id = id(property);
         let views = self.twins.view(&id.device, self.now());
-        let ack = views.into_iter().find(|view| view.property == id.property)?.ack?;
+        let ack = views.into_iter().find(|view| *view.property == *id.property)?.ack?;
         Some((ack.version.seq, ack.outcome))
     }
 }
