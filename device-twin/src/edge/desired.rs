@@ -61,7 +61,7 @@ impl Twin {
             self.spoken = last.map(|record| record.value);
             self.slots.set(Slot::CLOUD_DESIRED, entry(value, &desired, None));
         }
-        self.desired = Some(desired);
+        self.desired = Some(Box::new(desired));
     }
 }
 
@@ -90,7 +90,7 @@ impl EdgeTwins {
             return;
         }
         self.outputs.desired(id, &desired);
-        let before = twin.desired.replace(desired);
+        let before = twin.desired.replace(Box::new(desired));
         if let Some(before) = before.filter(|_| twin.waiting.is_some()) {
             let end =
                 (Outcome::Superseded, Some(before.version), "a newer one came before it was decided on");
@@ -130,7 +130,7 @@ impl EdgeTwins {
             return;
         }
         twin.waiting = None;
-        twin.handled = Some(Handled { version: desired.version, ack: None });
+        twin.handled = Some(Box::new(Handled { version: desired.version, ack: None }));
         let masked = twin.masked_by(Slot::CLOUD_DESIRED, now.mono).filter(|_| is_actuator);
         self.persist_handled(id, ks);
         let end = |this: &mut Self, ks: &mut Keyspace, outcome, why: &str| {

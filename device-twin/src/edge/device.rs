@@ -87,7 +87,7 @@ impl EdgeTwins {
         if let Some(desired) = &twin.desired {
             self.outputs.desired(id, desired);
         }
-        self.twins.insert(id.clone(), twin);
+        self.twins.insert(id.clone(), Box::new(twin));
         self.end_interrupted_write(id, ks, now);
         self.desired_changed(id, ks, now);
         self.reschedule(id);
@@ -97,7 +97,7 @@ impl EdgeTwins {
     fn end_interrupted_write(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
         let record = read_record(id, ks).filter(|record| record.outcome.is_none());
         if let (Some(record), Some(twin)) = (record, self.twins.get_mut(id)) {
-            twin.write = Some(Outstanding { record, who: None, deadline: now.mono });
+            twin.write = Some(Box::new(Outstanding { record, who: None, deadline: now.mono }));
             self.finish_write(id, Outcome::Unknown, "the node restarted in mid-write", ks, now);
         }
     }

@@ -96,7 +96,8 @@ pub struct EdgeTwins {
     start: Mono,
     catalog: Catalog,
     clock: CloudClock,
-    twins: BTreeMap<PropertyId, Twin>,
+    /// Boxed, as the map leaves half of its room free.
+    twins: BTreeMap<PropertyId, Box<Twin>>,
     devices: BTreeMap<DeviceId, Bound>,
     mappers: BTreeMap<Name, Mapper>,
     rules: Rules,
@@ -266,7 +267,7 @@ impl EdgeTwins {
 
     fn view_of(&self, id: &PropertyId, now: Now) -> Option<TwinView> {
         let (property, twin) = (self.property(id)?, self.twins.get(id)?);
-        let (reported, desired) = (twin.reported.as_ref(), twin.desired.as_ref());
+        let (reported, desired) = (twin.reported.as_ref(), twin.desired.as_deref());
         Some(TwinView::new(id, property, reported, desired, twin.age(now.mono)))
     }
 
@@ -276,7 +277,7 @@ impl EdgeTwins {
         for (id, twin) in &self.twins {
             let body = twin.reported.as_ref().and_then(|r| ReportedBody::of(r, twin.age(now.mono)));
             all.extend(body.map(|body| Publish::retained(&id.reported_topic(), &body)));
-            let desired = twin.desired.as_ref().map(twin::DesiredBody::from);
+            let desired = twin.desired.as_deref().map(twin::DesiredBody::from);
             all.extend(desired.map(|body| Publish::retained(&id.desired_topic(), &body)));
         }
         for (device, bound) in &self.devices {

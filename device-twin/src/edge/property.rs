@@ -55,7 +55,7 @@ pub(super) struct Wanted {
     pub(super) expires: Option<Mono>,
 }
 
-/// All that an edge keeps of one property.
+/// All that an edge keeps of one property. What few properties have at a time is boxed: an edge has thousands of them.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Twin {
     pub(super) reported: Option<Reported>,
@@ -65,11 +65,11 @@ pub(super) struct Twin {
     pub(super) published: Option<Mono>,
     pub(super) slots: PriorityArray<Owner>,
     /// The newest that the cloud said.
-    pub(super) desired: Option<Desired>,
-    pub(super) handled: Option<Handled>,
+    pub(super) desired: Option<Box<Desired>>,
+    pub(super) handled: Option<Box<Handled>>,
     /// `desired` is not decided on before the cloud's time is known, or this is over.
     pub(super) waiting: Option<Mono>,
-    pub(super) write: Option<Outstanding>,
+    pub(super) write: Option<Box<Outstanding>>,
     /// What the device was last asked for, unless that failed.
     pub(super) spoken: Option<Value>,
     /// After a failure nothing is written again before this.
@@ -91,7 +91,7 @@ impl Twin {
         }
         Self {
             reported: read(ks, "/t/reported/", id),
-            handled: read(ks, "/t/desired/", id),
+            handled: read(ks, "/t/desired/", id).map(Box::new),
             ..Self::default()
         }
     }

@@ -310,7 +310,7 @@ fn running(catalog: &Catalog, here: &BTreeSet<DeviceId>, ks: &Keyspace) -> BTree
     all.filter(|(_, rule)| here.contains(&rule.output.device)).collect()
 }
 
-fn local(twins: &BTreeMap<PropertyId, Twin>, (from, id): &Source, now: Mono) -> Option<Reading> {
+fn local(twins: &BTreeMap<PropertyId, Box<Twin>>, (from, id): &Source, now: Mono) -> Option<Reading> {
     let twin = twins.get(id)?;
     match from {
         From::Reported => {

@@ -64,7 +64,8 @@ impl EdgeTwins {
         ks.put(key("/t/write/", id), twin::cbor(&record));
         self.outputs.publish(speak(id, &mapper, &record, ttl));
         twin.spoken = Some(record.value.clone());
-        twin.write = Some(Outstanding { record, who: wanted.who, deadline: now.mono + ttl + WRITE_GRACE });
+        let deadline = now.mono + ttl + WRITE_GRACE;
+        twin.write = Some(Box::new(Outstanding { record, who: wanted.who, deadline }));
     }
 
     /// The outstanding write came to an end.
@@ -77,7 +78,8 @@ impl EdgeTwins {
         now: Now,
     ) {
         let Some(twin) = self.twins.get_mut(id) else { return };
-        let Some(Outstanding { record, who, .. }) = twin.write.take() else { return };
+        let Some(ended) = twin.write.take() else { return };
+        let Outstanding { record, who, .. } = *ended;
         let ended = WriteRecord { outcome: Some(outcome), ..record.clone() };
         ks.put(key("/t/write/", id), twin::cbor(&ended));
         if !matches!(outcome, Outcome::Succeeded | Outcome::Superseded) {
