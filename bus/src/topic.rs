@@ -1,5 +1,6 @@
 //! MQTT topic names and filters (MQTT 5.0 §4.7), checked once.
 
+use std::borrow::Borrow;
 use std::fmt;
 
 use minicbor::{Decode, Encode};
@@ -42,6 +43,12 @@ fn check(text: &str) -> Result<(), InvalidTopic> {
 /// A topic name: what a message is published to.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Topic(Box<str>);
+
+impl Borrow<str> for Topic {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
 
 impl Topic {
     pub fn new(text: &str) -> Result<Self, InvalidTopic> {

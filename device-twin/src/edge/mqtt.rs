@@ -76,7 +76,7 @@ impl EdgeTwins {
     ) -> Result<(), String> {
         let mut first = Ok(());
         for (property, body) in parse::<ReportMany>(payload)? {
-            let id = PropertyId::new(&device, &property);
+            let id = PropertyId::new(device, &property);
             let done = self.report(&id, body, ks, now);
             first = first.and(self.told(&id, done));
         }

@@ -184,12 +184,7 @@ impl Hub {
         let deliveries: Vec<Delivery> = self
             .retained
             .matching(filter, now)
-            .map(|message| Delivery {
-                message: Arc::clone(message),
-                qos: qos.min(message.qos),
-                retain: true,
-                subscription,
-            })
+            .map(|message| Delivery { qos: qos.min(message.qos), message, retain: true, subscription })
             .collect();
         if !deliveries.is_empty() {
             self.outputs.push_back(Output::Replay { to, deliveries });

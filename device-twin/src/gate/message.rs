@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use bus::{Mono, Topic};
 use bytes::Bytes;
-use mqtt_protocol_core::mqtt::packet::Property;
-pub use mqtt_protocol_core::mqtt::packet::Qos;
+pub use mqtt_protocol_core::mqtt::packet::{Property, Qos};
 
 /// One client connection; never reused in a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

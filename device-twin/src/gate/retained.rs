@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bus::{Filter, Mono};
+use bus::{Filter, Mono, Topic};
+use bytes::Bytes;
 
-use super::Message;
+use super::message::{Property, Qos};
+use super::{ConnId, Message};
 
 /// Most retained messages. A site of 5,000 points has some 20,000 twin topics; beyond the bound a new topic is
 /// refused and counted, known topics go on.
@@ -21,8 +23,55 @@ pub struct Full;
 /// All retained messages, by topic.
 #[derive(Debug, Default)]
 pub struct Retained {
-    by_topic: BTreeMap<String, Arc<Message>>,
+    by_topic: BTreeMap<Topic, Kept>,
     bytes: usize,
+}
+
+/// A retained message: an edge has one for each property, so it takes little room.
+#[derive(Debug)]
+struct Kept {
+    payload: Bytes,
+    qos: Qos,
+    /// `None` for what the node says itself.
+    rest: Option<Box<Rest>>,
+}
+
+#[derive(Debug)]
+struct Rest {
+    expires: Option<Mono>,
+    properties: Vec<Property>,
+    from: Option<ConnId>,
+}
+
+impl Kept {
+    fn new(message: &Message) -> Self {
+        let Message { topic: _, payload, qos, retain: _, expires, properties, from } = message;
+        let is_plain = expires.is_none() && properties.is_empty() && from.is_none();
+        let rest = || Box::new(Rest { expires: *expires, properties: properties.clone(), from: *from });
+        Self { payload: payload.clone(), qos: *qos, rest: (!is_plain).then(rest) }
+    }
+
+    fn message(&self, topic: &Topic) -> Message {
+        let rest = self.rest.as_deref();
+        Message {
+            topic: topic.clone(),
+            payload: self.payload.clone(),
+            qos: self.qos,
+            retain: true,
+            expires: rest.and_then(|rest| rest.expires),
+            properties: rest.map(|rest| rest.properties.clone()).unwrap_or_default(),
+            from: rest.and_then(|rest| rest.from),
+        }
+    }
+
+    fn is_expired(&self, now: Mono) -> bool {
+        self.rest.as_deref().and_then(|rest| rest.expires).is_some_and(|at| at <= now)
+    }
+}
+
+/// As [`Message::size`].
+fn size(topic: &Topic, kept: &Kept) -> usize {
+    topic.as_str().len() + kept.payload.len()
 }
 
 impl Retained {
@@ -39,9 +88,9 @@ impl Retained {
     }
 
     /// Remembers a message; an empty payload forgets the topic.
-    pub fn store(&mut self, message: &Arc<Message>, now: Mono) -> Result<(), Full> {
+    pub fn store(&mut self, message: &Message, now: Mono) -> Result<(), Full> {
         if message.payload.is_empty() {
-            self.remove(message.topic.as_str());
+            self.remove(&message.topic);
             return Ok(());
         }
         if !self.has_room_for(message) {
@@ -50,44 +99,44 @@ impl Retained {
         if !self.has_room_for(message) {
             return Err(Full);
         }
-        self.remove(message.topic.as_str());
+        self.remove(&message.topic);
         self.bytes += message.size();
-        self.by_topic.insert(message.topic.as_str().to_owned(), Arc::clone(message));
+        self.by_topic.insert(message.topic.clone(), Kept::new(message));
         Ok(())
     }
 
     fn has_room_for(&self, message: &Message) -> bool {
-        let old = self.by_topic.get(message.topic.as_str());
+        let old = self.by_topic.get(&message.topic);
         let count = self.by_topic.len() + usize::from(old.is_none());
-        let bytes = self.bytes - old.map_or(0, |m| m.size()) + message.size();
+        let bytes = self.bytes - old.map_or(0, |kept| size(&message.topic, kept)) + message.size();
         count <= MAX_RETAINED && bytes <= MAX_RETAINED_BYTES
     }
 
-    fn remove(&mut self, topic: &str) {
+    fn remove(&mut self, topic: &Topic) {
         if let Some(old) = self.by_topic.remove(topic) {
-            self.bytes -= old.size();
+            self.bytes -= size(topic, &old);
         }
     }
 
     fn forget_expired(&mut self, now: Mono) {
         let bytes = &mut self.bytes;
-        self.by_topic.retain(|_, message| {
-            let keep = !message.is_expired(now);
+        self.by_topic.retain(|topic, kept| {
+            let keep = !kept.is_expired(now);
             if !keep {
-                *bytes -= message.size();
+                *bytes -= size(topic, kept);
             }
             keep
         });
     }
 
     /// What a new subscriber of `filter` is to hear first, in the order of topics.
-    pub fn matching<'a>(&'a self, filter: &'a Filter, now: Mono) -> impl Iterator<Item = &'a Arc<Message>> {
+    pub fn matching<'a>(&'a self, filter: &'a Filter, now: Mono) -> impl Iterator<Item = Arc<Message>> {
         let prefix = literal_prefix(filter);
         self.by_topic
             .range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded))
-            .take_while(move |(topic, _)| topic.starts_with(prefix))
-            .map(|(_, message)| message)
-            .filter(move |message| filter.matches(&message.topic) && !message.is_expired(now))
+            .take_while(move |(topic, _)| topic.as_str().starts_with(prefix))
+            .filter(move |(topic, kept)| filter.matches(topic) && !kept.is_expired(now))
+            .map(|(topic, kept)| Arc::new(kept.message(topic)))
     }
 }
 
@@ -100,11 +149,7 @@ fn literal_prefix(filter: &Filter) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use bus::Topic;
-    use bytes::Bytes;
-
     use super::*;
-    use crate::gate::Qos;
 
     fn message(topic: &str, payload: &'static str, expires: Option<Mono>) -> Arc<Message> {
         Arc::new(Message {
