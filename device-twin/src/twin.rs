@@ -278,12 +278,18 @@ impl From<&Desired> for DesiredBody {
 
 #[expect(clippy::expect_used, reason = "our own types, string keys only")]
 pub(crate) fn json(body: &impl Serialize) -> Bytes {
-    serde_json::to_vec(body).expect("no map with other keys than text").into()
+    exact(serde_json::to_vec(body).expect("no map with other keys than text"))
 }
 
 #[expect(clippy::expect_used, reason = "writing to memory cannot fail")]
 pub(crate) fn cbor(body: &impl Encode<()>) -> Bytes {
-    minicbor::to_vec(body).expect("writing to memory").into()
+    exact(minicbor::to_vec(body).expect("writing to memory"))
+}
+
+/// Without the room that was left for more: what is written here is kept for long, a property's worth thousands of
+/// times.
+fn exact(bytes: Vec<u8>) -> Bytes {
+    bytes.into_boxed_slice().into()
 }
 
 /// The deepest nesting that is decoded: JSON stops at 128 levels, and one level of a value takes three here.
