@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use node::io::cli::Cli;
-use node::io::commands;
+use node::io::{commands, heap};
 
 fn main() -> ExitCode {
+    heap::give_back();
     commands::run(Cli::parse()).into()
 }

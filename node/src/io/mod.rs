@@ -9,6 +9,7 @@ mod damage;
 pub mod demo;
 pub mod driver;
 pub mod exit;
+pub mod heap;
 pub mod identity;
 pub mod join;
 pub mod metrics;
