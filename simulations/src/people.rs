@@ -257,7 +257,8 @@ impl World {
             };
             (Input::Admin { id: number, request }, Question::Admin(number))
         } else {
-            let topic = TwinTopic::Set { device: id.device.clone(), property: id.property.to_string() }.topic();
+            let topic =
+                TwinTopic::Set { device: id.device.clone(), property: id.property.to_string() }.topic();
             let payload = json!({"value": value}).to_string().into();
             let ticket = Some(Ticket(number));
             (Input::Mqtt { ticket, topic, payload, retain: false }, Question::Ticket(number))

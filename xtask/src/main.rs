@@ -12,6 +12,7 @@ usage: cargo xtask <chore>
   test --slow   the same and the slow ones: 10,000 power cuts, 100 kills over a live demo, 2,000 seeds, a broken build
   sim [SEEDS]   the deterministic world alone (200 seeds; nightly: 1000)
   sim --broken  a build with one mistake in it, which the deterministic world must find
+  bench [NAME]  KubeBus against its aims and against SQLite; see docs/benchmarks.md
 ";
 
 fn main() -> ExitCode {
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         ["sim"] => simulations("200"),
         ["sim", "--broken"] => broken_build(),
         ["sim", seeds] => simulations(seeds),
+        ["bench", names @ ..] => bench(names),
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };
     match done {
@@ -147,6 +149,18 @@ fn broken_build() -> Result<()> {
     hunt.args(["run", "--release", "--locked", "-p", "simulations", "--target-dir"]);
     hunt.arg(target_dir()?.join("broken")).args(["--", "hunt", "--seeds", "200"]);
     run(&mut hunt)
+}
+
+/// Builds the benchmarks, which are a workspace of their own, and runs them against a release build.
+fn bench(names: &[&str]) -> Result<()> {
+    cargo(&["build", "--release", "--locked", "-p", "node"])?;
+    let (place, target) = (repository().join("benchmarks"), target_dir()?);
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--release", "--locked", "--target-dir"]).arg(&target).current_dir(place);
+    run(&mut build)?;
+    let release = target.join("release");
+    // Stores are written beside the build: the directory for temporary files may be no disk.
+    run(Command::new(release.join("benchmarks")).arg(release.join("kubebus")).arg(&release).args(names))
 }
 
 fn demo(slow: bool) -> Result<()> {
