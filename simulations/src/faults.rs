@@ -76,6 +76,11 @@ pub enum Fault {
         machine: Machine,
         lasts: Duration,
     },
+    /// An edge's disk refuses writes, until somebody makes room.
+    DiskFull {
+        site: usize,
+        lasts: Duration,
+    },
     MapperCrash {
         seat: Seat,
         away: Duration,
@@ -127,6 +132,7 @@ impl Fault {
             Self::NatRestart { .. } => "nat restart",
             Self::WallJump { .. } => "wall clock jump",
             Self::DiskStuck { .. } => "stuck disk",
+            Self::DiskFull { .. } => "full disk",
             Self::MapperCrash { .. } => "mapper crash",
             Self::Crash { .. }
             | Self::CrashInCommit { .. }
@@ -143,7 +149,7 @@ impl Fault {
         let seat = Seat { site, is_clone: dice.one_in(CLONE_HIT) };
         let machine = if dice.one_in(3) { Machine::Cloud } else { Machine::Edge(seat) };
         let away = dice.skewed(secs(1), secs(900));
-        match dice.between(0, 18) {
+        match dice.between(0, 19) {
             0..=3 => Self::partition(seat, dice),
             4 => {
                 let per_mille = dice.between(50, 500);
@@ -162,6 +168,7 @@ impl Fault {
             }
             15 => Self::DiskStuck { machine, lasts: dice.skewed(secs(1), secs(60)) },
             16 => Self::OldDisk { site, away },
+            17 => Self::DiskFull { site, lasts: dice.skewed(secs(1), secs(1800)) },
             _ => Self::MapperCrash { seat, away: dice.skewed(secs(1), secs(120)) },
         }
     }

@@ -51,6 +51,10 @@ pub(crate) struct Host {
     pub(crate) wall_offset_ms: i64,
     /// The disk does nothing before this.
     pub(crate) stuck_until: Mono,
+    /// The disk refuses writes before this.
+    pub(crate) full_until: Mono,
+    /// It refused, and is tried again soon.
+    pub(crate) refused: bool,
     /// Crash at this moment of the next commit, and come back after this.
     pub(crate) armed: Option<(Moment, Duration)>,
     /// The fault that made this machine of another one's disk, while it is there.
@@ -70,6 +74,8 @@ impl Host {
             life: 0,
             wall_offset_ms,
             stuck_until: Mono::ZERO,
+            full_until: Mono::ZERO,
+            refused: false,
             armed: None,
             made_by: None,
             mapper_config: None,

@@ -45,6 +45,9 @@ impl World {
             Fault::DiskStuck { machine, lasts } => {
                 self.host(machine).stuck_until = (self.now + lasts).min(self.quiet_from());
             }
+            Fault::DiskFull { site, lasts } => {
+                self.host(Machine::edge(site)).full_until = (self.now + lasts).min(self.quiet_from());
+            }
             Fault::MapperCrash { seat, away } => {
                 self.mapper_crashes(seat);
                 self.end_after(number, away);
@@ -77,7 +80,8 @@ impl World {
             | Fault::BackUp
             | Fault::PutCloudBack { .. }
             | Fault::WallJump { .. }
-            | Fault::DiskStuck { .. } => {}
+            | Fault::DiskStuck { .. }
+            | Fault::DiskFull { .. } => {}
         }
     }
 
@@ -117,6 +121,7 @@ impl World {
         host.running = None;
         host.life += 1;
         host.armed = None;
+        host.refused = false;
         host.mapper_config = None;
         let pending = host.disk.pending();
         let landed = host.disk.crash(luck);

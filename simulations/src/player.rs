@@ -19,6 +19,8 @@ use crate::people;
 use crate::plant::Bug;
 use crate::world::{Event, World};
 
+/// Between two tries of a disk that refuses to write, as in `node/src/io/store.rs`.
+const RETRY: Duration = Duration::from_secs(1);
 /// Written by a cloud that forgets deletions.
 const COMPACTED: &str = "/sync/compacted";
 
@@ -180,6 +182,9 @@ impl World {
     fn begin_writing(&mut self, machine: Machine) {
         let mut latency = self.disks.skewed(Duration::from_micros(200), Duration::from_millis(40));
         let luck = self.disks.span(Duration::ZERO, latency);
+        if self.refuses(machine) {
+            return;
+        }
         let now = self.now;
         let host = self.host(machine);
         if !host.disk.begin() {
@@ -193,6 +198,28 @@ impl World {
         self.agenda.at(now + latency, Event::DiskDone { machine, life });
     }
 
+    /// A full disk takes nothing, the node is told, and the disk is tried again: as the store thread does.
+    fn refuses(&mut self, machine: Machine) -> bool {
+        let now = self.now;
+        let host = self.host(machine);
+        let is_full = now < host.full_until && host.disk.pending() > 0;
+        if is_full && !std::mem::replace(&mut host.refused, true) {
+            let life = host.life;
+            self.agenda.at(now + RETRY, Event::DiskTried { machine, life });
+            self.oracle.on_refused(machine);
+            self.tell(machine, Input::Degraded { why: "no space left".to_owned() });
+        }
+        is_full
+    }
+
+    pub(crate) fn on_disk_tried(&mut self, machine: Machine, life: u32) {
+        let host = self.host(machine);
+        if host.life == life {
+            host.refused = false;
+            self.begin_writing(machine);
+        }
+    }
+
     pub(crate) fn on_disk_done(&mut self, machine: Machine, life: u32) {
         let host = self.host(machine);
         if host.life != life {
@@ -203,12 +230,21 @@ impl World {
         if self.crash_if_armed(machine, Moment::Synced) {
             return;
         }
-        self.begin_writing(machine);
+        // What a full disk refuses next is told after what it has taken.
+        let is_full = self.now < self.hosts[&machine].full_until;
+        if !is_full {
+            self.begin_writing(machine);
+        }
         if self.hosts[&machine].armed.is_some_and(|(moment, _)| moment == Moment::Said) {
             return self.crash_while_speaking(machine, revision);
         }
         if self.bug != Bug::SpeaksBeforeDurable {
             self.tell(machine, Input::Persisted(revision));
+        }
+        if is_full {
+            self.begin_writing(machine);
+        } else {
+            self.oracle.on_taken_again(machine);
         }
         self.take_deferred(machine);
     }

@@ -53,6 +53,7 @@ pub(crate) enum Event {
     Net(NetEvent),
     Timer { machine: Machine, life: u32, at: Mono },
     DiskDone { machine: Machine, life: u32 },
+    DiskTried { machine: Machine, life: u32 },
     CrashNow { machine: Machine, life: u32 },
     Boot { machine: Machine },
     Fault(usize),
@@ -254,6 +255,7 @@ impl World {
             Event::Net(event) => self.on_net(event),
             Event::Timer { machine, life, at } => self.on_timer(machine, life, at),
             Event::DiskDone { machine, life } => self.on_disk_done(machine, life),
+            Event::DiskTried { machine, life } => self.on_disk_tried(machine, life),
             Event::CrashNow { machine, life } => {
                 if self.hosts[&machine].life == life {
                     self.crash_if_armed(machine, Moment::Writing);

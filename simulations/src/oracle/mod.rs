@@ -92,6 +92,8 @@ pub struct Oracle {
     copies: copies::Copies,
     promises: promises::Promises,
     taken: outbox::Taken,
+    /// Edges whose disk refuses writes: what they say and do is in memory only.
+    refused: BTreeSet<Seat>,
     /// The cloud's disk was once an old copy: edges go back with it.
     put_back: bool,
     writes: writes::Writes,
@@ -127,6 +129,7 @@ impl Oracle {
         self.check_versions(machine, commit, now);
         match machine {
             Machine::Cloud => self.check_taken(commit, now),
+            Machine::Edge(seat) if self.refused.contains(&seat) => {}
             Machine::Edge(seat) => self.check_outbox(seat, commit, now),
         }
         self.held.entry(machine).or_default().apply(commit);
@@ -142,6 +145,22 @@ impl Oracle {
         }
     }
 
+    /// The disk refuses writes, and the node goes on in memory.
+    pub fn on_refused(&mut self, machine: Machine) {
+        let Machine::Edge(seat) = machine else { return };
+        self.refused.insert(seat);
+        // It may take a new life and forget it again.
+        self.cloned.insert(seat.site);
+        self.wiped.insert(seat.site);
+    }
+
+    /// The disk takes writes; what was in memory only has been handed to it.
+    pub fn on_taken_again(&mut self, machine: Machine) {
+        if let Machine::Edge(seat) = machine {
+            self.refused.remove(&seat);
+        }
+    }
+
     /// A node's process ended: what it held is what its disk holds.
     pub fn on_crash(&mut self, machine: Machine, durable: &Image, now: Mono) {
         self.held.insert(machine, durable.clone());
@@ -151,7 +170,13 @@ impl Oracle {
                 self.taken.on_cloud_crash(durable.revision);
                 self.subscribers.on_cloud_crash();
             }
-            Machine::Edge(seat) => self.writes.on_edge_crash(seat),
+            Machine::Edge(seat) => {
+                self.writes.on_edge_crash(seat);
+                if self.refused.remove(&seat) {
+                    self.writes.forget(seat);
+                    self.aged.extend(life_of(durable).map(|life| (seat, life)));
+                }
+            }
         }
         self.check_kept(machine, durable, now);
     }

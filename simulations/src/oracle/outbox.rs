@@ -106,6 +106,7 @@ impl Oracle {
             let again = self.taken.entries.insert((site, life, lane, seq), (body, revision));
             self.verdict.ask(now, ONCE, again.is_none(), || format!("edge-{site} {life:?} {lane:?} {seq}"));
         }
+        let seat = seat.filter(|seat| !self.refused.contains(seat));
         let held = seat.and_then(|seat| self.held.get(&Machine::Edge(seat)));
         let held = held.filter(|held| life_of(held) == Some(life));
         let missed = held.and_then(|held| self.missed(held, (site, life, lane, from), to));

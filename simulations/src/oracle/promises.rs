@@ -170,6 +170,9 @@ impl Oracle {
         let differs = matches!(message, ToCloud::Differs { .. });
         self.verdict
             .ask(now, "no copy differs from its digest", !differs, || format!("{seat} asks for a repair"));
+        if self.refused.contains(&seat) {
+            return;
+        }
         if let ToCloud::Up { entries, .. } = message {
             for entry in entries {
                 if let Body::Data { key, payload } = entry.body {

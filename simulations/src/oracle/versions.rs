@@ -94,6 +94,7 @@ impl Oracle {
         }
         if let Machine::Edge(seat) = machine
             && !self.aged.contains_key(&seat)
+            && !self.refused.contains(&seat)
         {
             self.check_against_cloud(machine, commit, now);
         }

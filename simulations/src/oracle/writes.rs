@@ -78,6 +78,9 @@ impl Oracle {
         let again = self.writes.published.insert((seat, request.id.clone()), now).is_some();
         let again = again && !self.aged.contains_key(&seat);
         self.verdict.ask(now, ONCE, !again, || format!("{seat} asks for write {} again", request.id));
+        if self.refused.contains(&seat) {
+            return;
+        }
         let number = request.id.rsplit('-').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(u64::MAX);
         let reserved =
             durable.get("/t/rev").and_then(|bytes| minicbor::decode::<u64>(bytes).ok()).unwrap_or(0);
