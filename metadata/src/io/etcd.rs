@@ -248,11 +248,8 @@ impl Core {
         let head = minicbor::to_vec(self.head).unwrap_or_default();
         let ops = [ops, vec![TxnOp::put(self.keys.head.as_str(), head, None)]].concat();
         loop {
-            let lead = self.lead()?;
-            let (created, known) = (lead.created, lead.head);
-            let is_next = Compare::mod_revision(self.keys.head.as_str(), CompareOp::Equal, known);
-            let txn = Txn::new().when([lead.holds(&self.keys), is_next]).and_then(ops.clone());
-            let (leader, found) = match self.send(txn).await? {
+            let Lead { created, head: known, .. } = *self.lead()?;
+            let (leader, found) = match self.send(self.next(ops.clone())?).await? {
                 Ok(revision) => return self.moved(revision, Wrote::Done),
                 Err(found) => found,
             };
@@ -269,6 +266,13 @@ impl Core {
                 _ => return Err(self.foreign(self.keys.head.clone())),
             }
         }
+    }
+
+    /// Does `ops` if we lead, and nothing was written since we last knew: never, if it arrives late.
+    fn next(&self, ops: Vec<TxnOp>) -> Result<Txn, StoreError> {
+        let lead = self.lead()?;
+        let is_next = Compare::mod_revision(self.keys.head.as_str(), CompareOp::Equal, lead.head);
+        Ok(Txn::new().when([lead.holds(&self.keys), is_next]).and_then(ops))
     }
 
     fn moved(&mut self, head: i64, wrote: Wrote) -> Result<Wrote, StoreError> {

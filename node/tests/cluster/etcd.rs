@@ -168,7 +168,8 @@ mod replicas {
 #[cfg(not(feature = "etcd"))]
 #[test]
 fn a_kubebus_without_etcd_says_how_to_build_one_with_it() {
-    let node = crate::harness::Cluster::start().second_cloud("second");
+    let cluster = crate::harness::Cluster::start();
+    let node = cluster.second_cloud("second");
     let text = std::fs::read_to_string(node.config()).unwrap();
     let store = "cloud: {store: {etcd: {endpoints: ['http://127.0.0.1:2379']}}, ";
     std::fs::write(node.config(), text.replace("cloud: {", store)).unwrap();

@@ -3,6 +3,7 @@ mod tls;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::task::Poll;
 use std::time::Instant;
 
 use bus::backoff::Jitter;
@@ -272,6 +273,18 @@ fn who_lost_the_turn_writes_nothing_and_says_who_has_it() {
 }
 
 #[test]
+fn what_arrives_after_a_later_commit_changes_nothing() {
+    let etcd = shared_etcd();
+    let mut store = open(&etcd, "late");
+    store.commit(&[put(1, "/c/a", "1")]).unwrap();
+    let late = TxnOp::put(store.core.keys.row(&key("/c/a")), "late", None);
+    let late = store.core.next(vec![late]).unwrap();
+    store.commit(&[put(2, "/c/a", "2")]).unwrap();
+    assert!(!store.play(async |core| core.members.txn("write to", late).await).unwrap().succeeded());
+    assert_eq!(store.load().unwrap(), [row("/c/a", 2, Some("2"))]);
+}
+
+#[test]
 fn who_has_nothing_to_write_finds_out_too() {
     let etcd = shared_etcd();
     let mut old = open(&etcd, "idle");
@@ -345,6 +358,19 @@ async fn die_at(core: &mut Core, changes: &[Change], cut: &str) -> Result<(), St
     Ok(())
 }
 
+/// What came of `work`, if that took no more than so many polls.
+async fn cut_off<T>(mut polls: u64, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(move |context| {
+        if polls == 0 {
+            return Poll::Ready(None);
+        }
+        polls -= 1;
+        work.as_mut().poll(context).map(Some)
+    })
+    .await
+}
+
 /// Its words may be on their way still, and be heard or not.
 #[test]
 fn a_cloud_that_dies_at_any_time_leaves_whole_commits() {
@@ -354,12 +380,12 @@ fn a_cloud_that_dies_at_any_time_leaves_whole_commits() {
     for revision in 1..=120 {
         let next = rows_of(revision, if jitter.next_u64().is_multiple_of(2) { 250 } else { 3 });
         let changes = rows::fold(std::slice::from_ref(&next), &store.core.keys);
-        let soon = Duration::from_micros(jitter.next_u64() % 60_000);
-        let done = store.play(async |core| Ok(tokio::time::timeout(soon, core.commit(&changes)).await));
+        let polls = jitter.next_u64() % if next.writes.len() > rows::MAX_OPS { 40 } else { 5 };
+        let done = store.play(async |core| Ok(cut_off(polls, core.commit(&changes)).await));
         if jitter.next_u64().is_multiple_of(2) {
             drop(store);
             store = open(&etcd, "any");
-        } else if done.as_ref().is_ok_and(Result::is_err) {
+        } else if done.as_ref().is_ok_and(Option::is_none) {
             // It lives, and tries again.
             store.commit(std::slice::from_ref(&next)).unwrap();
         }
@@ -367,14 +393,14 @@ fn a_cloud_that_dies_at_any_time_leaves_whole_commits() {
         fold(&mut latest, &next);
         let found = store.load().unwrap();
         if found == before {
-            assert!(done.unwrap().is_err(), "{revision} was acknowledged, and is lost");
+            assert!(done.unwrap().is_none(), "{revision} was acknowledged, and is lost");
             next.writes.iter().for_each(|write| drop(latest.remove(&write.key)));
             unsure += 1;
         } else {
             assert!(found == rows(&latest), "{revision} is there in part");
         }
     }
-    assert!((5..100).contains(&unsure), "{unsure} of 120 were cut before they were committed");
+    assert!((1..100).contains(&unsure), "{unsure} of 120 were cut before they were committed");
 }
 
 #[test]
