@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use metadata::{Commit, Key, Keyspace, MemoryStore, Revision, Store, StoreError, epoch};
+use metadata::{Commit, Key, Keyspace, MemoryStore, Revision, Store, StoreError, Write, epoch};
 
 /// The disk of one machine.
 #[derive(Debug, Clone, Default)]
@@ -107,13 +107,13 @@ impl Disk {
 
     /// What restoring a backup writes: the cloud goes on under this epoch.
     pub fn restore(&mut self, epoch: u64) {
-        let Ok(mut keyspace) = self.load() else { return };
-        epoch::set(&mut keyspace, epoch);
-        if let Some(commit) = keyspace.seal() {
-            self.submit(commit);
-            self.begin();
-            self.finish();
+        let rows = self.store.load().unwrap_or_default();
+        *self = Self::default();
+        for (key, revision, value) in epoch::restored(rows, epoch) {
+            self.submit(Commit { revision, writes: vec![Write { key, value }], forgotten: Vec::new() });
         }
+        self.begin();
+        self.finish();
     }
 
     pub fn durable(&self) -> &Image {

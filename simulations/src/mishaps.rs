@@ -221,6 +221,7 @@ impl World {
         if survives {
             self.stop(original);
             self.change_disk(Seat::of(site), disk);
+            self.oracle.on_clone_survives(site);
         }
     }
 

@@ -93,10 +93,9 @@ pub fn restore(input: impl Read, data_dir: &Path, epoch: Option<u64>) -> Result<
 
 fn build(dir: &Path, header: &Header, rows: Vec<Row>, epoch: u64) -> Result<Keyspace, RestoreError> {
     write_keys(dir, header)?;
-    let mut commits = commits_of(&rows);
-    let mut keyspace = Keyspace::load(rows);
-    epoch::set(&mut keyspace, epoch);
-    commits.extend(keyspace.seal());
+    let rows = epoch::restored(rows, epoch);
+    let commits = commits_of(&rows);
+    let keyspace = Keyspace::load(rows);
     let mut store = RedbStore::open(dir.join(STORE), CACHE)?;
     store.commit(&commits)?;
     drop(store);

@@ -104,6 +104,8 @@ pub struct Oracle {
     wiped: BTreeSet<usize>,
     /// Sites of which two disks took turns: their lives have no order.
     cloned: BTreeSet<usize>,
+    /// Sites where a clone's disk took the place of the original's: it knows of other devices what they did.
+    moved: BTreeSet<usize>,
     /// Seats whose node counts on from a copy of a disk in that disk's life: until it takes a new one numbers come
     /// twice.
     aged: BTreeMap<Seat, Incarnation>,
@@ -208,9 +210,13 @@ impl Oracle {
         self.copies.on_cloud_put_back(durable.revision);
         self.taken.on_cloud_put_back(durable.revision);
         self.promises.on_cloud_put_back(durable);
-        self.writes.on_cloud_put_back();
         self.wiped.extend(0..crate::world::MAX_SITES);
         self.put_back = true;
+    }
+
+    /// The clone's disk is now the site's.
+    pub fn on_clone_survives(&mut self, site: usize) {
+        self.moved.insert(site);
     }
 
     /// The disk of the machine that joined at this site was copied for another one: from here on both count in one

@@ -113,7 +113,7 @@ impl Oracle {
             answered == Some(desired.version) && done,
             || format!("{id}: the cloud wishes {}, the answer is {ack:?}", desired.version),
         );
-        if is_setting && !settled.lied {
+        if is_setting && !settled.lied && !self.moved.contains(&settled.site) {
             let stands = settled.positions.get(id).copied();
             self.verdict.ask(
                 now,

@@ -52,11 +52,6 @@ impl Writes {
         self.newest.retain(|(whose, _), _| *whose != seat);
     }
 
-    /// It wishes again what it wished before.
-    pub(super) fn on_cloud_put_back(&mut self) {
-        self.newest.clear();
-    }
-
     /// A decision of an operator does not outlive the node that took it.
     pub(super) fn on_edge_crash(&mut self, seat: Seat) {
         self.operators.retain(|(whose, _), _| *whose != seat);
@@ -134,7 +129,8 @@ impl Oracle {
         let id = manifests::property(&request.device, &request.property);
         let newest = self.writes.newest.entry((seat, id.clone())).or_default();
         let before = std::mem::replace(newest, version.max(*newest));
-        self.verdict.ask(now, "no device goes back to an older wish", before <= version, || {
+        let holds = before <= version || self.put_back;
+        self.verdict.ask(now, "no device goes back to an older wish", holds, || {
             format!("{seat} carried out {id} {version} after {before}")
         });
         if request.property != ACTUATOR {
