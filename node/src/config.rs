@@ -76,8 +76,8 @@ pub struct EtcdPlace {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct EdgeConfig {
-    /// Start with a new store when the old one is damaged, as 'kubebus edge --renew-store' does. Off, since what waited
-    /// to go up and what rules had latched is lost with it.
+    /// Start with a new store when the old one is damaged or gone, as 'kubebus edge --renew-store' does. Off, since
+    /// what waited to go up and what rules had latched is lost with it.
     pub renew_damaged_store: bool,
 }
 

@@ -77,9 +77,10 @@ pub struct RunArgs {
 
 #[derive(Debug, Args)]
 pub struct EdgeArgs {
-    /// If the store is damaged, keep it aside as store.redb.damaged-N and make a new one, which the cloud fills again
+    /// If the store is damaged or gone, make a new one, which the cloud fills again
     ///
-    /// What waited to go up is lost, except for samples, and so is what rules had latched. A sound store is kept.
+    /// What waited to go up is lost, except for samples, and so is what rules had latched. A damaged
+    /// store is kept aside as store.redb.damaged-N; a sound one is used as it is.
     #[arg(long)]
     pub renew_store: bool,
     #[command(flatten)]

@@ -7,7 +7,7 @@ use bus::Identity;
 use metadata::{Keyspace, Store};
 
 use super::backup::LOCAL_STORE;
-use super::damage::DamageError;
+use super::damage::{self, DamageError};
 use super::node::{CLOUD_CACHE, open_store};
 use super::shutdown::Shutdown;
 use crate::config::{CloudStore, EtcdPlace};
@@ -35,7 +35,10 @@ impl Granted {
                  another directory",
                 data_dir.display()
             ),
-            CloudStore::File => Ok(Some(Self::File)),
+            CloudStore::File => {
+                damage::check_cloud_has_its_store(data_dir)?;
+                Ok(Some(Self::File))
+            }
             CloudStore::Etcd(place) => Self::wait_for_turn(place, me, data_dir, shutdown).await,
         }
     }

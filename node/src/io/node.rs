@@ -108,7 +108,7 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
     play(parts, config, data_dir, shutdown).await
 }
 
-/// Runs the edge that joined into `data_dir`. If its store is damaged, `renew` lets it start with a new one.
+/// Runs the edge that joined into `data_dir`. If its store is damaged or gone, `renew` lets it start with a new one.
 pub async fn run_edge(config: &Config, data_dir: &Path, renew: bool) -> Result<()> {
     let shutdown = Shutdown::listen().context("listen for signals")?;
     let clock = Clock::start();
@@ -199,11 +199,18 @@ pub(super) fn open_store(data_dir: &Path, cache: usize) -> Result<Opened, StoreE
     }
     let mut store = RedbStore::open(&path, cache)?;
     let rows = store.load()?;
+    // A disk that has no room for it is no reason not to start.
+    if let Err(error) = damage::mark(data_dir) {
+        warn!(%error, "cannot note that the store is there: should it go missing, a start makes a new one");
+    }
     Ok((Box::new(store), Keyspace::load(rows)))
 }
 
 /// A new store has no incarnation yet, so the cloud knows it by a new one and sends everything.
 fn open_edge_store(data_dir: &Path, renew: bool) -> Result<Opened> {
+    if damage::is_gone(data_dir) {
+        return make_edge_store(data_dir, renew);
+    }
     let error = match open_store(data_dir, EDGE_CACHE) {
         Ok(opened) => return Ok(opened),
         Err(error) => error,
@@ -215,6 +222,18 @@ fn open_edge_store(data_dir: &Path, renew: bool) -> Result<Opened> {
     warn!(
         why = %error, kept = %kept.display(),
         "the store was damaged, and a new one is made: what waited to go up, except for samples, and what rules had \
+         latched is lost; twins and metadata come from the cloud again"
+    );
+    Ok(open_store(data_dir, EDGE_CACHE)?)
+}
+
+/// In the place of one that is gone.
+fn make_edge_store(data_dir: &Path, renew: bool) -> Result<Opened> {
+    if !renew {
+        return Err(DamageError::of_edge_without(data_dir).into());
+    }
+    warn!(
+        "the store was gone, and a new one is made: what waited to go up, except for samples, and what rules had \
          latched is lost; twins and metadata come from the cloud again"
     );
     Ok(open_store(data_dir, EDGE_CACHE)?)

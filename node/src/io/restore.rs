@@ -24,6 +24,7 @@ use thiserror::Error;
 
 use super::backup::format::{self, Header, ReadError};
 use super::backup::{AUTHORITY, CACHE, STORE, now, sync_dir};
+use super::damage;
 use super::identity::{self, IdentityError, RESTORING};
 
 /// What a fresh file system holds.
@@ -101,6 +102,7 @@ fn build(dir: &Path, header: &Header, rows: Vec<Row>, epoch: u64) -> Result<Keys
     drop(store);
     let path = dir.join(STORE);
     sync_dir(&path).map_err(|source| RestoreError::File { path, source })?;
+    damage::mark(dir)?;
     identity::claim_restored(dir, &header.identity)?;
     Ok(keyspace)
 }
@@ -185,7 +187,7 @@ fn is_empty(dir: &Path) -> Result<bool, RestoreError> {
 
 /// Removes what a restore that was interrupted wrote, and nothing else.
 fn clear(dir: &Path) -> Result<(), RestoreError> {
-    for name in [AUTHORITY, STORE].into_iter().chain(identity::RESTORED) {
+    for name in [AUTHORITY, STORE, damage::MARKER].into_iter().chain(identity::RESTORED) {
         let path = dir.join(name);
         for path in [path.with_extension("new"), path] {
             gone(std::fs::remove_file(&path), path)?;

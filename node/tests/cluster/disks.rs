@@ -301,6 +301,37 @@ fn an_edge_with_a_damaged_store_starts_anew_when_told_to_and_tells_so() {
 }
 
 #[test]
+fn an_edge_whose_store_is_gone_starts_anew_only_when_told_to_and_tells_so() {
+    let mut plant = Plant::start();
+    mqtt::say(&plant.a, V5, REPORT, "3");
+    plant.cluster.cloud.twin_becomes(COUNT, "/reported/value", json!(3));
+    plant.a.kill();
+    let (store, elsewhere) = (plant.a.data_dir().join("store.redb"), plant.cluster.path("elsewhere"));
+    std::fs::rename(&store, &elsewhere).unwrap();
+
+    let words = ["store.redb is gone", "what waited to go up", "mount its volume", "--renew-store"];
+    plant.a.run(&["edge"]).refused(FAILURE, &words);
+    assert!(!store.exists(), "a new store was made");
+
+    // Put back, it goes on as if nothing had been.
+    let new_stores = plant.cluster.cloud.logged("edge/a has a new store");
+    std::fs::rename(&elsewhere, &store).unwrap();
+    plant.a.start();
+    plant.cluster.in_step("a");
+    assert_eq!(plant.cluster.cloud.logged("edge/a has a new store"), new_stores);
+
+    plant.a.kill();
+    std::fs::remove_file(&store).unwrap();
+    plant.a.start_with(&["--renew-store"]);
+    plant.cluster.in_step("a");
+    assert_eq!(plant.a.logged("the store was gone, and a new one is made"), 1);
+    assert_eq!(plant.cluster.cloud.logged("edge/a has a new store"), new_stores + 1);
+    mqtt::say(&plant.a, V5, REPORT, "4");
+    plant.cluster.cloud.twin_becomes(COUNT, "/reported/value", json!(4));
+    assert_eq!(set_aside(&plant.a), Vec::<String>::new());
+}
+
+#[test]
 fn a_configured_edge_renews_its_damaged_store_by_itself() {
     let cluster = Cluster::start();
     let mut edge = cluster.edge("a");
@@ -319,6 +350,8 @@ fn a_configured_edge_renews_its_damaged_store_by_itself() {
     cluster.in_step("a");
     std::fs::remove_file(edge.data_dir().join("store.redb.damaged-2")).unwrap();
     edge.kill();
+    std::fs::remove_file(edge.data_dir().join("store.redb")).unwrap();
     edge.start();
+    cluster.in_step("a");
     assert_eq!(set_aside(&edge), ["store.redb.damaged-1", "store.redb.damaged-3"]);
 }

@@ -105,6 +105,31 @@ fn a_store_that_is_none_is_not_overwritten() {
     assert_eq!(std::fs::read(&store).unwrap(), noise);
 }
 
+/// As an empty cloud under its name it would turn every edge away.
+#[test]
+fn a_cloud_whose_store_is_gone_does_not_start_as_an_empty_one() {
+    let mut cluster = Cluster::start();
+    let edge = cluster.edge("a");
+    let (store, elsewhere) = (cluster.cloud.data_dir().join("store.redb"), cluster.path("elsewhere"));
+    let words = ["store.redb is gone", "mount its volume", "last backup", "kubebus cloud restore FILE"];
+    cluster.cloud.kill();
+    std::fs::rename(&store, &elsewhere).unwrap();
+    cluster.cloud.run(&["cloud"]).refused(FAILURE, &words);
+    assert!(!store.exists(), "an empty store was made");
+
+    std::fs::rename(&elsewhere, &store).unwrap();
+    cluster.cloud.start();
+    cluster.in_step(&edge.name);
+
+    // A restored one, too, that never ran.
+    let (file, restored) = (cluster.path("backup"), cluster.second_cloud("restored"));
+    let file = file.to_str().unwrap();
+    cluster.cloud.say(&["cloud", "backup", file]);
+    restored.say(&["cloud", "restore", file]);
+    std::fs::remove_file(restored.data_dir().join("store.redb")).unwrap();
+    restored.run(&["cloud"]).refused(FAILURE, &words);
+}
+
 #[test]
 fn a_damaged_identity_says_what_to_do() {
     let cluster = Cluster::start();
