@@ -288,7 +288,7 @@ pub(crate) fn cbor(body: &impl Encode<()>) -> Bytes {
 
 /// Without the room that was left for more: what is written here is kept for long, a property's worth thousands of
 /// times.
-fn exact(bytes: Vec<u8>) -> Bytes {
+pub(crate) fn exact(bytes: Vec<u8>) -> Bytes {
     bytes.into_boxed_slice().into()
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use bus::twin::{DeviceConfig, DeviceId, MapperConfig, MapperTopic, Outcome, PropertyConfig};
+#[cfg(any(test, doc))]
+use bus::twin::MapperConfig;
+use bus::twin::{DeviceConfig, DeviceId, MapperTopic, Outcome, PropertyConfig};
 use bus::{Name, Now, Quality};
 use bytes::Bytes;
 use metadata::Keyspace;
@@ -120,7 +122,7 @@ impl EdgeTwins {
     fn publish_config(&mut self, name: &Name) {
         let served = self.devices.iter().filter(|(_, bound)| bound.mapper.as_ref() == Some(name));
         let configs = served.filter_map(|(id, _)| Some(device_config(id, self.catalog.device(id)?)));
-        let config = twin::json(&MapperConfig { devices: configs.collect() });
+        let config = mapper_config(configs);
         let mapper = self.mappers.entry(name.clone()).or_default();
         if mapper.config.as_ref() != Some(&config) {
             mapper.config = Some(config.clone());
@@ -235,6 +237,19 @@ pub(super) fn read_record(id: &PropertyId, ks: &Keyspace) -> Option<WriteRecord>
     twin::decode(ks.get(&format!("/t/write/{id}"))?)
 }
 
+/// The JSON of a [`MapperConfig`], device by device: thousands of them at once would take several times their text.
+fn mapper_config(devices: impl Iterator<Item = DeviceConfig>) -> Bytes {
+    let mut text = br#"{"devices":["#.to_vec();
+    for (number, device) in devices.enumerate() {
+        if number > 0 {
+            text.push(b',');
+        }
+        text.extend_from_slice(&twin::json(&device));
+    }
+    text.extend_from_slice(b"]}");
+    twin::exact(text)
+}
+
 fn device_config(id: &DeviceId, info: &DeviceInfo) -> DeviceConfig {
     let properties = info.properties.iter().map(|(name, property)| property_config(name, property));
     DeviceConfig { device: id.clone(), connection: info.connection.clone(), properties: properties.collect() }
@@ -250,5 +265,23 @@ fn property_config(name: &str, property: &Property) -> PropertyConfig {
         minimum: property.minimum,
         maximum: property.maximum,
         unit: property.unit.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_made_device_by_device_is_a_mapper_config() {
+        let named = |name: &str| DeviceConfig {
+            device: DeviceId { namespace: Name::new("plant").unwrap(), name: Name::new(name).unwrap() },
+            connection: Default::default(),
+            properties: vec![],
+        };
+        for devices in [vec![], vec![named("a")], vec![named("a"), named("b")]] {
+            let json = mapper_config(devices.clone().into_iter());
+            assert_eq!(json, twin::json(&MapperConfig { devices }));
+        }
     }
 }
