@@ -22,7 +22,7 @@ const KEYS: usize = DEVICES * PROPERTIES;
 const LINK: Link =
     Link { bits_per_second: 3e6, delay: Duration::from_millis(25), queue: Duration::from_secs(1) };
 
-const ROUNDS: usize = 2;
+const ROUNDS: usize = 4;
 const PING_EVERY: Duration = Duration::from_millis(100);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 const IDLE_PINGS: usize = 30;
