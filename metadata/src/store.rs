@@ -24,7 +24,7 @@ pub trait Store {
     /// none.
     fn commit(&mut self, commits: &[Commit]) -> Result<(), StoreError>;
 
-    /// Whether this process may still write; asked every second or so while there is nothing to commit.
+    /// Whether this process may still write; asked every second or so, however much there is to commit.
     fn check(&mut self) -> Result<(), StoreError> {
         Ok(())
     }

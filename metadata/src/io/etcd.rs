@@ -192,9 +192,10 @@ impl Store for EtcdStore {
     }
 
     fn check(&mut self) -> Result<(), StoreError> {
-        match self.core.lead.as_ref().is_some_and(Lead::is_lost) {
-            true => self.play(async |core| core.regain().await),
-            false => Ok(()),
+        match self.core.lead()?.is_sure() {
+            true => Ok(()),
+            // Asks etcd who leads, and writes nothing.
+            false => self.play(async |core| core.write_led(None, Vec::new()).await),
         }
     }
 }

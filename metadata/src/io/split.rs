@@ -6,6 +6,10 @@
 //!
 //! What an edge's inbox has taken is kept with what was taken, here; only what is both is not one transaction: etcd
 //! comes first, so that after a crash in between an entry comes again and is not lost.
+//!
+//! Writes to etcd fail when the turn is over; those to this machine's disk do not, so the turn is
+//! [checked](EtcdStore::check) around them: before, so that a former leader keeps nothing; and after, since the machine
+//! may stand still in between. What was acknowledged by mistake an edge would not say to the new leader.
 
 use bytes::Bytes;
 
@@ -72,6 +76,11 @@ impl<S: Store> SplitStore<S> {
         }
         Ok(Self { shared, local })
     }
+
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &EtcdStore {
+        &self.shared
+    }
 }
 
 impl<S: Store> Store for SplitStore<S> {
@@ -85,7 +94,12 @@ impl<S: Store> Store for SplitStore<S> {
     fn commit(&mut self, commits: &[Commit]) -> Result<(), StoreError> {
         self.shared.commit(&part(commits, |key| !is_local(key)))?;
         let local = part(commits, is_local);
-        if local.is_empty() { Ok(()) } else { self.local.store.commit(&local) }
+        if local.is_empty() {
+            return Ok(());
+        }
+        self.shared.check()?;
+        self.local.store.commit(&local)?;
+        self.shared.check()
     }
 
     fn check(&mut self) -> Result<(), StoreError> {

@@ -1,10 +1,11 @@
 //! Leadership: one cloud at a time writes, the one whose lease holds the leader's key.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use etcd_client::{Compare, CompareOp, Error, KeyValue, PutOptions, Txn, TxnOp, TxnOpResponse, TxnResponse};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -41,9 +42,23 @@ pub(super) struct Lead {
     pub(super) created: i64,
     /// The revision of the head as we know it; 0: there is none.
     pub(super) head: i64,
-    /// The lease has ended, as its keeper found.
-    lost: Arc<AtomicBool>,
+    kept: Arc<Kept>,
     keeper: JoinHandle<()>,
+}
+
+/// What the lease's keeper knows of it.
+#[derive(Debug)]
+struct Kept {
+    /// The lease has ended, as etcd says.
+    is_over: AtomicBool,
+    /// When what renewed it last was sent, by [`since_boot`] in milliseconds.
+    renewed: AtomicU64,
+}
+
+/// Goes on while the machine sleeps, and so do etcd's leases.
+fn since_boot() -> u64 {
+    let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Boottime);
+    tv_sec.unsigned_abs() * 1000 + tv_nsec.unsigned_abs() / 1_000_000
 }
 
 impl Drop for Lead {
@@ -53,8 +68,10 @@ impl Drop for Lead {
 }
 
 impl Lead {
-    pub(super) fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Relaxed)
+    /// The lease has not ended for sure: etcd counts from when it heard the renewal, which is later than it was sent.
+    pub(super) fn is_sure(&self) -> bool {
+        let age = since_boot().saturating_sub(self.kept.renewed.load(Ordering::Relaxed));
+        Duration::from_millis(age) < LEASE && !self.kept.is_over.load(Ordering::Relaxed)
     }
 
     /// As if the machine stood still.
@@ -83,6 +100,7 @@ pub(super) async fn stand(members: &mut Members, keys: &Keys, me: &str) -> Resul
         return Ok(Election::Lost { to: holder(leader) });
     }
     let seconds = i64::try_from(LEASE.as_secs()).unwrap_or(i64::MAX);
+    let asked = since_boot();
     let granted =
         members.ask("write", |mut member| async move { member.lease.grant(seconds, None).await }).await?;
     let lease = granted.id();
@@ -98,7 +116,7 @@ pub(super) async fn stand(members: &mut Members, keys: &Keys, me: &str) -> Resul
         Some(leader) if leader.lease() == lease => {
             let (decoded, revision) =
                 (head.as_ref().and_then(decode_head), head.map_or(0, |h| h.mod_revision()));
-            Ok(Election::Won(lead(members, lease, leader.create_revision(), revision), decoded))
+            Ok(Election::Won(lead(members, lease, asked, leader.create_revision(), revision), decoded))
         }
         other => {
             end(members, lease).await;
@@ -112,28 +130,31 @@ pub(super) async fn end(members: &mut Members, lease: i64) {
     let _ = members.ask("write", |mut member| async move { member.lease.revoke(lease).await }).await;
 }
 
-fn lead(members: &Members, lease: i64, created: i64, head: i64) -> Lead {
-    let lost = Arc::new(AtomicBool::new(false));
-    let keeper = Handle::current().spawn(keep(members.patient(RENEWAL_PATIENCE), lease, Arc::clone(&lost)));
-    Lead { lease, created, head, lost, keeper }
+fn lead(members: &Members, lease: i64, asked: u64, created: i64, head: i64) -> Lead {
+    let kept = Arc::new(Kept { is_over: AtomicBool::new(false), renewed: AtomicU64::new(asked) });
+    let keeper = Handle::current().spawn(keep(members.patient(RENEWAL_PATIENCE), lease, Arc::clone(&kept)));
+    Lead { lease, created, head, kept, keeper }
 }
 
 /// Renews the lease until it has ended.
-async fn keep(mut members: Members, lease: i64, lost: Arc<AtomicBool>) {
+async fn keep(mut members: Members, lease: i64, kept: Arc<Kept>) {
     loop {
         sleep(RENEWAL).await;
         let renewed = members
             .ask("write", |mut member| async move {
+                let sent = since_boot();
                 match member.lease.keep_alive(lease).await {
-                    Ok(_) => Ok(true),
-                    Err(Error::LeaseKeepAliveError(_)) => Ok(false),
+                    Ok(_) => Ok(Some(sent)),
+                    Err(Error::LeaseKeepAliveError(_)) => Ok(None),
                     Err(other) => Err(other),
                 }
             })
             .await;
-        if matches!(renewed, Ok(false)) {
-            lost.store(true, Ordering::Relaxed);
-            return;
+        match renewed {
+            Ok(Some(sent)) => kept.renewed.store(sent, Ordering::Relaxed),
+            Ok(None) => return kept.is_over.store(true, Ordering::Relaxed),
+            // Tried again.
+            Err(_) => {}
         }
     }
 }

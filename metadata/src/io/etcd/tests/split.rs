@@ -85,3 +85,47 @@ fn what_the_machines_disk_refuses_is_not_acknowledged_and_comes_again() {
     let revisions: Vec<u64> = rows.iter().map(|(_, revision, _)| revision.0).collect();
     assert_eq!(revisions, [2, 1, 2, 2, 3]);
 }
+
+/// All of a paused cloud stands still, the keeper of its lease too; then the stream of reports goes on.
+#[test]
+fn who_stood_still_acknowledges_no_report_after_another_one_leads() {
+    let (etcd, disk) = (shared_etcd(), Disk::default());
+    let mut old = replica(&etcd, "still", &disk);
+    old.commit(&[put(1, "/c/resource/x", "1")]).unwrap();
+    old.commit(&[put(2, "/c/reported/ns/d/p", "2")]).unwrap();
+    let before = disk.held.lock().unwrap().load().unwrap();
+    old.shared().core.lead.as_ref().unwrap().keeper_dies();
+    let (start, mut new) = (Instant::now(), EtcdStore::new(&config(&etcd, "still")).unwrap());
+    while new.stand().unwrap() != Turn::Ours {
+        assert!(start.elapsed() < Duration::from_secs(60), "the lease does not end");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let why = old.commit(&[put(3, "/c/reported/ns/d/p", "3")]).unwrap_err();
+    assert!(matches!(why, StoreError::Fenced { .. }), "{why:?}");
+    assert!(disk.held.lock().unwrap().load().unwrap() == before, "it kept the report");
+}
+
+#[test]
+fn without_a_quorum_reports_are_acknowledged_as_long_as_the_lease_is_sure() {
+    let (mut etcd, disk) = (EtcdCluster::start(), Disk::default());
+    let mut store = replica(&etcd, "unsure", &disk);
+    store.load().unwrap();
+    etcd.kill(0);
+    etcd.kill(1);
+    store.commit(&[put(1, "/sync/in/a", "1")]).unwrap();
+    let start = Instant::now();
+    let why = loop {
+        assert!(start.elapsed() < Duration::from_secs(30), "it goes on although it can know nothing");
+        if let Err(why) = store.commit(&[put(2, "/sync/in/a", "2")]) {
+            break why;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(matches!(why, StoreError::Unreachable { .. }), "{why:?}");
+    etcd.run(0);
+    let start = Instant::now();
+    while let Err(why) = store.commit(&[put(2, "/sync/in/a", "2")]) {
+        assert!(matches!(why, StoreError::Unreachable { .. }), "{why:?}");
+        assert!(start.elapsed() < Duration::from_secs(60), "{why:?}");
+    }
+}
