@@ -66,7 +66,7 @@ impl World {
         }
         let feed = Feed::load(&mut cloud_ks, 1);
         let replica = Replica::load(&mut edge_ks, 2);
-        let edge = EdgeTwins::new(edge(), replica.incarnation());
+        let edge = EdgeTwins::new(edge(), replica.incarnation(), 2);
         let (mapper, device) = Default::default();
         let mut world = Self {
             ms: 10,
@@ -108,7 +108,7 @@ impl World {
         self.cut();
         self.restarts += 1;
         self.replica = Replica::load(&mut self.edge_ks, self.restarts);
-        self.edge = EdgeTwins::new(edge(), self.replica.incarnation());
+        self.edge = EdgeTwins::new(edge(), self.replica.incarnation(), self.restarts);
         self.mapper.clear();
         let now = self.edge_now();
         self.edge.load(&mut self.edge_ks, now);

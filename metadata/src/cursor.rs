@@ -202,7 +202,7 @@ impl Cursor {
     /// Returns whether the ack moved anything.
     pub(crate) fn handle_ack(&mut self, batch: u32, part: u32) -> Result<bool, Misbehaviour> {
         if self.last_sent.is_none_or(|last| (batch, part) > last) {
-            return Err(Misbehaviour::AckedUnsent);
+            return Err(Misbehaviour::AnsweredUnsent);
         }
         let before = self.in_flight.len();
         while let Some(first) = self.in_flight.pop_front_if(|first| first.id <= (batch, part)) {
@@ -212,8 +212,16 @@ impl Cursor {
     }
 
     /// Whether a nack of `batch` is news.
-    pub(crate) fn is_new_nack(&self, batch: u32) -> bool {
-        batch >= self.answered
+    pub(crate) fn is_new_nack(&self, batch: u32) -> Result<bool, Misbehaviour> {
+        self.check_sent(batch)?;
+        Ok(batch >= self.answered)
+    }
+
+    /// A frame of a few bytes must not make us read and hash all that an edge knows as often as it likes: what it
+    /// answers to was sent.
+    fn check_sent(&self, batch: u32) -> Result<(), Misbehaviour> {
+        let was_sent = self.last_sent.is_some_and(|(last, _)| batch <= last);
+        if was_sent { Ok(()) } else { Err(Misbehaviour::AnsweredUnsent) }
     }
 
     /// The next batch is to carry a digest. If nothing changed it is a bookmark.
@@ -223,12 +231,18 @@ impl Cursor {
 
     /// The edge's copy has these sums after `batch`. Returns whether a repair was begun: what was just mended and still
     /// differs waits for the next check, so that a copy that cannot be mended costs no more than that.
-    pub(crate) fn handle_differs(&mut self, batch: u32, sums: &Digest, ks: &Keyspace) -> bool {
+    pub(crate) fn handle_differs(
+        &mut self,
+        batch: u32,
+        sums: &Digest,
+        ks: &Keyspace,
+    ) -> Result<bool, Misbehaviour> {
+        self.check_sent(batch)?;
         let is_news = self.mends == Buckets::NONE && self.mended.is_none_or(|mended| batch > mended);
         if is_news {
             self.mends = self.digest(ks).differing(sums);
         }
-        is_news && self.mends != Buckets::NONE
+        Ok(is_news && self.mends != Buckets::NONE)
     }
 
     /// The next part if the window is open and there is something to say.

@@ -219,14 +219,8 @@ impl Feed {
             }
             Ok(other) if session.name() != Some(other.session()) => Ok(()),
             Ok(ToCloud::Ack { batch, part, .. }) => self.handle_ack(edge, batch, part, ks, now),
-            Ok(ToCloud::Nack { batch, applied, .. }) => {
-                self.handle_nack(edge, batch, applied, ks, now);
-                Ok(())
-            }
-            Ok(ToCloud::Differs { batch, sums, .. }) => {
-                self.handle_differs(edge, batch, &sums, ks, now);
-                Ok(())
-            }
+            Ok(ToCloud::Nack { batch, applied, .. }) => self.handle_nack(edge, batch, applied, ks, now),
+            Ok(ToCloud::Differs { batch, sums, .. }) => self.handle_differs(edge, batch, &sums, ks, now),
             Ok(ToCloud::Up { lane, after, entries, .. }) => self.handle_up(edge, lane, after, entries, ks),
         };
         if let Err(what) = outcome {
@@ -362,23 +356,39 @@ impl Feed {
         Ok(())
     }
 
-    fn handle_nack(&mut self, edge: &Name, batch: u32, applied: Position, ks: &Keyspace, now: Now) {
+    fn handle_nack(
+        &mut self,
+        edge: &Name,
+        batch: u32,
+        applied: Position,
+        ks: &Keyspace,
+        now: Now,
+    ) -> Result<(), Misbehaviour> {
         let position = self.known(applied, ks);
-        let Some(live) = self.live(edge) else { return };
-        if live.cursor.is_new_nack(batch) {
+        let Some(live) = self.live(edge) else { return Ok(()) };
+        if live.cursor.is_new_nack(batch)? {
             live.cursor.seek(position);
             self.stats.nacks += 1;
             self.serve(edge, true, ks, now);
         }
+        Ok(())
     }
 
-    fn handle_differs(&mut self, edge: &Name, batch: u32, sums: &Digest, ks: &Keyspace, now: Now) {
-        let Some(live) = self.live(edge) else { return };
-        if live.cursor.handle_differs(batch, sums, ks) {
+    fn handle_differs(
+        &mut self,
+        edge: &Name,
+        batch: u32,
+        sums: &Digest,
+        ks: &Keyspace,
+        now: Now,
+    ) -> Result<(), Misbehaviour> {
+        let Some(live) = self.live(edge) else { return Ok(()) };
+        if live.cursor.handle_differs(batch, sums, ks)? {
             self.stats.repairs += 1;
             self.outputs.push_back(FeedOutput::Differed { edge: edge.clone() });
             self.serve(edge, false, ks, now);
         }
+        Ok(())
     }
 
     fn handle_up(

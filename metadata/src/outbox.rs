@@ -162,7 +162,7 @@ impl Outbox {
     pub(crate) fn handle_ack(&mut self, lane: Lane, seq: u64, ks: &mut Keyspace) -> Result<(), Misbehaviour> {
         let queue = &mut self.queues[lane as usize];
         if seq >= queue.next {
-            return Err(Misbehaviour::AckedUnsent);
+            return Err(Misbehaviour::AnsweredUnsent);
         }
         while let Some(first) = queue.rows.first_key_value().map(|(first, _)| *first).filter(|n| *n <= seq) {
             queue.remove(first, ks);

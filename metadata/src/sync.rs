@@ -60,7 +60,7 @@ pub struct Hello {
     /// The state of the cloud that the copy equals.
     #[n(1)]
     pub applied: Position,
-    /// Drawn by the edge for each hello.
+    /// One more for each hello, from a random number at the edge's start.
     #[n(2)]
     pub session: u32,
     /// Of the last welcome that the disk holds.
@@ -314,8 +314,8 @@ pub enum Body {
 pub enum Misbehaviour {
     #[error("malformed metadata packet")]
     Malformed,
-    #[error("acknowledged what was not sent")]
-    AckedUnsent,
+    #[error("answered to what was not sent")]
+    AnsweredUnsent,
     #[error("sent a batch over the limit")]
     BatchTooLarge,
 }
@@ -325,7 +325,7 @@ impl Misbehaviour {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
-            Self::AckedUnsent => "acked_unsent",
+            Self::AnsweredUnsent => "answered_unsent",
             Self::BatchTooLarge => "batch_too_large",
         }
     }

@@ -96,7 +96,7 @@ impl Edge {
         let EdgeSettings { identity, cloud, seed, damaged_stores } = settings;
         let loaded = keyspace.revision();
         let replica = Replica::load(&mut keyspace, seed);
-        let mut twins = EdgeTwins::new(identity.node.name.clone(), replica.incarnation());
+        let mut twins = EdgeTwins::new(identity.node.name.clone(), replica.incarnation(), seed);
         twins.load(&mut keyspace, now);
         Self {
             bus: Bus::new(identity.node.clone(), Role::Leaf),

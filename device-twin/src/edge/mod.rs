@@ -103,6 +103,8 @@ pub struct EdgeTwins {
     rules: Rules,
     timers: BTreeSet<(Mono, PropertyId)>,
     numbers: Numbers,
+    /// Of this process, for the ids of its writes.
+    seed: u64,
     stats: Stats,
     outputs: Outputs,
 }
@@ -134,11 +136,14 @@ impl Numbers {
 }
 
 impl EdgeTwins {
-    /// `incarnation` is the store's ([`metadata::Replica`] knows it). Call [`Self::load`] next.
-    pub fn new(me: Name, incarnation: Incarnation) -> Self {
+    /// `incarnation` is the store's ([`metadata::Replica`] knows it), `seed` random at each start: a disk that refused
+    /// writes may have forgotten numbers, and a mapper that knows an id answers for what it did then. Call
+    /// [`Self::load`] next.
+    pub fn new(me: Name, incarnation: Incarnation, seed: u64) -> Self {
         Self {
             me,
             incarnation,
+            seed,
             start: Mono::ZERO,
             catalog: Catalog::default(),
             clock: CloudClock::default(),

@@ -50,7 +50,7 @@ impl EdgeTwins {
     fn request(&mut self, id: &PropertyId, wanted: Wanted, ks: &mut Keyspace, now: Now) {
         let Some(mapper) = self.mapper_of(&id.device).cloned() else { return };
         self.finish_write(id, Outcome::Superseded, "a newer write took its place", ks, now);
-        let write_id = format!("{:?}-{}", self.incarnation, self.numbers.take(ks));
+        let write_id = format!("{:?}-{:x}-{}", self.incarnation, self.seed, self.numbers.take(ks));
         let Some(twin) = self.twins.get_mut(id) else { return };
         let ttl = wanted.expires.map_or(WRITE_TTL, |at| at.since(now.mono).min(WRITE_TTL));
         let record = WriteRecord {

@@ -198,7 +198,15 @@ fn an_edge_that_misbehaves_is_named_and_forgotten() {
     let edge = name("a");
     for (frame, what) in [
         (Bytes::from_static(b"\xff\x00"), Misbehaviour::Malformed),
-        (encode(&ToCloud::Ack { batch: 40, part: 0, session: 9 }), Misbehaviour::AckedUnsent),
+        (
+            encode(&ToCloud::Nack { batch: 40, applied: Position::default(), session: 9 }),
+            Misbehaviour::AnsweredUnsent,
+        ),
+        (
+            encode(&ToCloud::Differs { batch: 40, sums: Digest::of(std::iter::empty()), session: 9 }),
+            Misbehaviour::AnsweredUnsent,
+        ),
+        (encode(&ToCloud::Ack { batch: 40, part: 0, session: 9 }), Misbehaviour::AnsweredUnsent),
     ] {
         join(&mut feed, &mut ks, &edge);
         outputs(&mut feed);

@@ -235,7 +235,7 @@ fn lanes_take_turns_within_one_window() {
 fn an_ack_of_what_was_never_numbered_is_misbehaviour() {
     let (mut ks, mut outbox) = empty();
     push(&mut outbox, &mut ks, Class::Event, "a", "1");
-    assert_eq!(outbox.handle_ack(Lane::Event, 2, &mut ks), Err(Misbehaviour::AckedUnsent));
-    assert_eq!(outbox.handle_ack(Lane::Event, u64::MAX, &mut ks), Err(Misbehaviour::AckedUnsent));
+    assert_eq!(outbox.handle_ack(Lane::Event, 2, &mut ks), Err(Misbehaviour::AnsweredUnsent));
+    assert_eq!(outbox.handle_ack(Lane::Event, u64::MAX, &mut ks), Err(Misbehaviour::AnsweredUnsent));
     assert_eq!(outbox.len(), 1);
 }

@@ -41,6 +41,8 @@ const MANIFESTS: [(&str, &str); 8] = [
 const EDGE_EPOCH: u64 = 1_000_000_000;
 const AHEAD: i64 = 7_200_000;
 
+const SEED: u64 = 5;
+
 fn json(yaml: &str) -> Bytes {
     let value: serde_json::Value = serde_saphyr::from_str(yaml).unwrap();
     serde_json::to_vec(&value).unwrap().into()
@@ -215,7 +217,7 @@ impl World {
 }
 
 fn fresh() -> EdgeTwins {
-    EdgeTwins::new(Name::new("pump-house").unwrap(), Incarnation(9))
+    EdgeTwins::new(Name::new("pump-house").unwrap(), Incarnation(9), SEED)
 }
 
 /// The JSON that was published on `topic` last.
