@@ -212,15 +212,20 @@ struct Draft {
 }
 
 impl Draft {
+    /// Never a file that is there already, nor through a link (`O_EXCL`): where others may make files too, such as in
+    /// `/tmp`, the authority's key would land in theirs.
     fn create(target: &Path) -> Result<Self, BackupError> {
+        let failed = |path: &Path, source| BackupError::Write { path: path.to_owned(), source };
+        let mut suffix = [0; 8];
+        getrandom::fill(&mut suffix).map_err(|error| failed(target, error.into()))?;
         let mut name = target.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.new", std::process::id()));
+        name.push(format!(".{:016x}.new", u64::from_le_bytes(suffix)));
         let path = target.with_file_name(name);
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(true).mode(0o600);
+        options.read(true).write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
         match options.open(&path) {
             Ok(file) => Ok(Self { file, path, target: target.to_owned() }),
-            Err(source) => Err(BackupError::Write { path, source }),
+            Err(source) => Err(failed(&path, source)),
         }
     }
 
