@@ -121,7 +121,7 @@ impl Hub {
             self.retained_refused += u64::from(self.retained.store(&message, now).is_err());
         }
         self.number += 1;
-        if !self.table.is_empty() {
+        if self.table.may_want(&message.topic) {
             self.outputs.push_back(Output::Carry(Numbered { number: self.number, message }));
         }
     }
@@ -269,6 +269,24 @@ mod tests {
         hub.handle_subscribe(A, wish("t/#"), Mono::ZERO);
         hub.handle_publish(message("t/1", "new", true, None), Mono::ZERO);
         assert_eq!(drain(&mut hub), ["watch 1 t/#", "replay 1 t/1=old/1r", "deliver 1 t/1=new/1"]);
+    }
+
+    #[test]
+    fn what_no_filter_matches_is_not_carried_while_filters_are_few() {
+        let mut hub = Hub::default();
+        hub.handle_opened(A, "a".into());
+        let mut carried = |filter: &str| {
+            hub.handle_subscribe(A, wish(filter), Mono::ZERO);
+            hub.handle_publish(message("t/1", "x", true, None), Mono::ZERO);
+            std::iter::from_fn(|| hub.poll_output())
+                .filter(|output| matches!(output, Output::Carry(_)))
+                .count()
+        };
+        for few in 0..super::super::subscriptions::FEW {
+            assert_eq!(carried(&format!("other/{few}")), 0);
+        }
+        assert_eq!(carried("one/more"), 1);
+        assert_eq!(carried("t/#"), 1);
     }
 
     #[test]

@@ -10,6 +10,10 @@ use super::{ConnId, Qos};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FilterId(pub usize);
 
+/// Looking through so many filters takes less than a round trip of the router's. An edge that catches up publishes
+/// thousands of values that mostly nobody subscribed to, and what is live would wait behind them.
+pub(super) const FEW: usize = 32;
+
 /// How one client subscribed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
@@ -47,8 +51,9 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    /// False if no filter matches. Among more than [`FEW`] filters it is not looked for.
+    pub fn may_want(&self, topic: &Topic) -> bool {
+        self.entries.len() > FEW || self.entries.values().any(|entry| entry.filter.matches(topic))
     }
 
     /// Different filters in use.
