@@ -49,79 +49,92 @@ pub(crate) fn run(program: &Path, room: &Path) -> Result<Table> {
     while idle.len() < IDLE_PINGS {
         pings.exchange(&mut idle, || {})?;
     }
-    let (mut took, mut carried, mut busy) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rounds = Vec::new();
     for round in 0..ROUNDS {
         cluster.edge.kill()?;
         wish(&cluster, round)?;
         relay.forget_first();
         let before = relay.carried_down();
         cluster.start_edge()?;
-        took.push(catch_up(&cluster, &relay, &mut busy)?);
-        carried.push((relay.carried_down() - before) as f64);
+        rounds.push(catch_up(&cluster, &relay, before)?);
     }
     cluster.cloud.kill()?;
     let payload = payload(&cluster)?;
-    Ok(table(payload, median(took), median(carried), idle, busy))
+    Ok(table(payload, &rounds, idle))
 }
 
-/// From the edge's first datagram until the cloud says that it has everything.
-fn catch_up(cluster: &Cluster, relay: &Relay, delays: &mut Vec<f64>) -> Result<f64> {
-    let mut pings = Pings::start(cluster)?;
-    let mut reached = None;
+/// One time of catching up.
+#[derive(Debug)]
+struct Round {
+    /// From the edge's first datagram until the cloud says that it has everything.
+    seconds: f64,
+    /// Bytes towards the edge.
+    carried: f64,
+    /// Live messages that were heard until then.
+    arriving: Vec<Delay>,
+    /// Those that were under way then: behind the batch, as the edge applied it.
+    behind: Vec<Delay>,
+}
+
+fn catch_up(cluster: &Cluster, relay: &Relay, carried_before: u64) -> Result<Round> {
+    let (mut pings, mut delays, mut reached) = (Pings::start(cluster)?, Vec::new(), None);
     while reached.is_none() {
-        pings.exchange(delays, || {
+        pings.exchange(&mut delays, || {
             if reached.is_none() && cluster.is_in_step() {
-                reached = Some(Instant::now());
+                reached = Some((Instant::now(), relay.carried_down()));
             }
         })?;
     }
-    pings.hear_the_last(delays)?;
+    pings.hear_the_last(&mut delays)?;
+    let (reached, carried) = reached.context("the edge is not in step")?;
     let first = relay.first().context("the edge did not dial")?;
-    Ok((reached.unwrap_or(first) - first).as_secs_f64())
+    let (arriving, behind) = delays.into_iter().partition(|delay| delay.heard <= reached);
+    let carried = (carried - carried_before) as f64;
+    Ok(Round { seconds: (reached - first).as_secs_f64(), carried, arriving, behind })
 }
 
-fn table(payload: f64, took: f64, carried: f64, idle: Vec<f64>, busy: Vec<f64>) -> Table {
+fn table(payload: f64, rounds: &[Round], idle: Vec<Delay>) -> Table {
+    let middle = |of: fn(&Round) -> f64| median(rounds.iter().map(of).collect());
     let alone = payload * 8.0 / LINK.bits_per_second;
+    let (took, carried) = (middle(|round| round.seconds), middle(|round| round.carried));
+    let ratio = took / alone;
     let mut table = Table::new(
         format!("resync: {KEYS} keys over a link of 3 Mbit/s and 50 ms, real processes"),
         &["", "measured", "aim", "measured / aim"],
     );
+    let mut fact = |what: &str, measured: String| {
+        table.row([what.to_owned(), measured, String::new(), String::new()]);
+    };
+    fact("names and values", format!("{} bytes", count(payload)));
+    fact("on the link, all headers included", format!("{} bytes", count(carried)));
+    fact("time that names and values need", format!("{alone:.2} s"));
+    fact("first datagram to in step", format!("{took:.2} s"));
     table.row([
-        "names and values".to_owned(),
-        format!("{} bytes", count(payload)),
-        String::new(),
-        String::new(),
-    ]);
-    table.row(["on the link".to_owned(), format!("{} bytes", count(carried)), String::new(), String::new()]);
-    table.row([
-        "time that names and values need".to_owned(),
-        format!("{alone:.2} s"),
-        String::new(),
-        String::new(),
-    ]);
-    let ratio = took / alone;
-    table.row(["first datagram to in step".to_owned(), format!("{took:.2} s"), String::new(), String::new()]);
-    table.row([
-        "  against names and values".to_owned(),
+        "  the same to names and values".to_owned(),
         format!("{ratio:.2}"),
-        format!("{AIM_TIME}"),
+        AIM_TIME.to_string(),
         format!("{:.2}", ratio / AIM_TIME),
     ]);
-    for (when, mut delays) in [("idle", idle), ("meanwhile", busy)] {
-        delays.sort_by(f64::total_cmp);
-        let (middle, late) = (percentile(&delays, 50), percentile(&delays, 99));
-        let what = format!("live message, {when}, median of {}", delays.len());
-        table.row([what, format!("{middle:.0} ms"), String::new(), String::new()]);
-        let cells =
-            [format!("{late:.0} ms"), format!("{AIM_DELAY_MS} ms"), format!("{:.2}", late / AIM_DELAY_MS)];
-        table.row([format!("live message, {when}, 99 of 100")].into_iter().chain(cells));
-    }
+    let all = |of: fn(&Round) -> &Vec<Delay>| rounds.iter().flat_map(of).map(|delay| delay.ms).collect();
+    live(&mut table, "idle", idle.iter().map(|delay| delay.ms).collect());
+    live(&mut table, "as it arrives", all(|round| &round.arriving));
+    live(&mut table, "as it is applied", all(|round| &round.behind));
     table.note(
         "live: a client at the cloud publishes under mesh/ every 100 ms, a client at the edge hears it",
     );
     table
         .note(format!("{ROUNDS} rounds; the edge's process starts anew each time, with what it knew before"));
     table
+}
+
+fn live(table: &mut Table, when: &str, mut delays: Vec<f64>) {
+    delays.sort_by(f64::total_cmp);
+    let (middle, late) = (percentile(&delays, 50), percentile(&delays, 99));
+    let what = format!("live messages, {when}: median of {}", delays.len());
+    table.row([what, format!("{middle:.0} ms"), String::new(), String::new()]);
+    let aim = format!("{AIM_DELAY_MS} ms");
+    let what = format!("live messages, {when}: 99 of 100");
+    table.row([what, format!("{late:.0} ms"), aim, format!("{:.2}", late / AIM_DELAY_MS)]);
 }
 
 /// Names as the edge knows them, and values, as they lie in the cloud's store.
@@ -180,6 +193,13 @@ fn wish(cluster: &Cluster, round: usize) -> Result<()> {
     app.settle()
 }
 
+/// Of one live message.
+#[derive(Debug)]
+struct Delay {
+    heard: Instant,
+    ms: f64,
+}
+
 /// Live messages from the cloud to the edge.
 struct Pings {
     says: Mqtt,
@@ -210,7 +230,7 @@ impl Pings {
     }
 
     /// Says one, and takes what comes until it is time for the next.
-    fn exchange(&mut self, delays: &mut Vec<f64>, mut look: impl FnMut()) -> Result<()> {
+    fn exchange(&mut self, delays: &mut Vec<Delay>, mut look: impl FnMut()) -> Result<()> {
         let now = Instant::now();
         self.says.publish("mesh/ping", self.sent.len().to_string())?;
         self.sent.push(now);
@@ -221,17 +241,17 @@ impl Pings {
         Ok(())
     }
 
-    fn hear(&mut self, wait: Duration, delays: &mut Vec<f64>) -> Result<()> {
+    fn hear(&mut self, wait: Duration, delays: &mut Vec<Delay>) -> Result<()> {
         let Some(heard) = self.hears.hear(wait) else { return Ok(()) };
         let number: usize = std::str::from_utf8(&heard.payload)?.parse()?;
         let sent = self.sent.get(number).context("a message that nobody said")?;
-        delays.push((heard.at - *sent).as_secs_f64() * 1000.0);
+        delays.push(Delay { heard: heard.at, ms: (heard.at - *sent).as_secs_f64() * 1000.0 });
         self.heard = number + 1;
         Ok(())
     }
 
     /// Those that are late count, too.
-    fn hear_the_last(&mut self, delays: &mut Vec<f64>) -> Result<()> {
+    fn hear_the_last(&mut self, delays: &mut Vec<Delay>) -> Result<()> {
         wait("the last live message", || {
             self.heard == self.sent.len() || self.hear(LOOK_EVERY, delays).is_err()
         })
