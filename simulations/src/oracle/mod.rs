@@ -12,7 +12,8 @@
 //! | `writes` | does a device move only by a fresh decision, once an id, in its time |
 //! | `settled` | after quiet: is everything where it belongs |
 //!
-//! A wall clock that is set in mid-flight can make an age wrong; that is the only excuse, and each use is counted.
+//! Two things are excused, and each use is counted: an age that is wrong because a wall clock was set in mid-flight,
+//! and a wish that is not carried out because a later one was, which was lost with the cloud's disk.
 
 mod copies;
 mod outbox;
@@ -25,7 +26,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bus::Mono;
-use bus::twin::Incarnation;
+use bus::twin::{DesiredVersion, Incarnation};
+use device_twin::PropertyId;
 use metadata::Commit;
 
 use crate::disk::Image;
@@ -56,6 +58,11 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
+    /// Something does not hold, for a reason that is right.
+    pub(crate) fn excuse(&mut self, why: &'static str) {
+        *self.asked.entry(why).or_default() += 1;
+    }
+
     /// Asks whether `holds`; `what` tells the story if it does not.
     pub(crate) fn ask(
         &mut self,
@@ -70,6 +77,9 @@ impl Verdict {
         }
     }
 }
+
+/// The last version that the cloud gave to a wish for each property.
+const VERSIONS: &str = "/c/version/";
 
 const INCARNATION: &str = "/sync/incarnation";
 
@@ -96,6 +106,8 @@ pub struct Oracle {
     refused: BTreeSet<Seat>,
     /// The cloud's disk was once an old copy: edges go back with it.
     put_back: bool,
+    /// The newest wish for a property that was lost with the cloud's disk.
+    lost_wishes: BTreeMap<PropertyId, DesiredVersion>,
     writes: writes::Writes,
     subscribers: versions::Subscribers,
     /// When a wall clock was set.
@@ -206,6 +218,7 @@ impl Oracle {
     /// The cloud has its disk as it was at some earlier time: what was made since is forgotten, and only edges can tell
     /// some of it.
     pub fn on_cloud_put_back(&mut self, durable: &Image) {
+        self.note_lost_wishes(durable);
         self.held.insert(Machine::Cloud, durable.clone());
         self.copies.on_cloud_put_back(durable.revision);
         self.taken.on_cloud_put_back(durable.revision);
@@ -217,6 +230,21 @@ impl Oracle {
     /// The clone's disk is now the site's.
     pub fn on_clone_survives(&mut self, site: usize) {
         self.moved.insert(site);
+    }
+
+    /// An edge may have carried out what the cloud does not know any more. The older wish does not move its device,
+    /// nor does a new one that gets the same number: a restored cloud numbers above all of them, but one whose disk was
+    /// put back without a new epoch does not know that it should.
+    fn note_lost_wishes(&mut self, durable: &Image) {
+        let Some(held) = self.held.get(&Machine::Cloud) else { return };
+        for (rest, bytes) in held.under(VERSIONS) {
+            let given = |bytes: &bytes::Bytes| minicbor::decode::<DesiredVersion>(bytes).ok();
+            let (lost, kept) = (given(bytes), durable.get(&format!("{VERSIONS}{rest}")).and_then(given));
+            if let (Some(id), Some(lost)) = (PropertyId::parse(rest), lost.filter(|_| lost > kept)) {
+                let known = self.lost_wishes.entry(id).or_default();
+                *known = lost.max(*known);
+            }
+        }
     }
 
     /// The disk of the machine that joined at this site was copied for another one: from here on both count in one
@@ -282,7 +310,7 @@ impl Oracle {
     /// Something happened too late, which a wall clock that was set in between explains.
     fn excuse(&mut self, late: bool) {
         if late {
-            *self.verdict.asked.entry("(late, excused by a wall clock that was set)").or_default() += 1;
+            self.verdict.excuse("(late, excused by a wall clock that was set)");
         }
     }
 }

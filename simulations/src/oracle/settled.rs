@@ -101,9 +101,10 @@ impl Oracle {
         now: Mono,
     ) {
         let answered: Option<DesiredVersion> = ack.map(|ack| ack.version);
-        if self.put_back && answered > Some(desired.version) {
-            // Put back to a time before the wish that the edge has answered; the older one does not move its device.
-            return;
+        if self.lost_wishes.get(id).is_some_and(|lost| desired.version <= *lost) {
+            return self
+                .verdict
+                .excuse("(a wish numbered at or below one that was lost with the cloud's disk)");
         }
         let is_setting = &*id.property == SETTING;
         let done = ack.is_some_and(|ack| !is_setting || ack.outcome == Outcome::Succeeded);
