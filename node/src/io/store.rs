@@ -27,7 +27,7 @@ const LAZY: Duration = Duration::from_secs(5);
 /// Between two tries of a disk that refuses to write.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// With nothing to write, the store is asked this often whether it still may.
+/// The store is asked this often whether it may still write, however much it does.
 const CHECK: Duration = Duration::from_secs(1);
 
 /// What the store thread tells the owner loop.
@@ -157,13 +157,17 @@ impl Pace {
 }
 
 fn run(mut store: Box<dyn Store + Send>, queue: &Receiver<Commit>, events: &mpsc::Sender<StoreEvent>) {
-    let mut pace = Pace::start();
+    let (mut pace, mut checked) = (Pace::start(), Instant::now());
     loop {
-        let done = match queue.recv_timeout(CHECK) {
+        let mut done = match queue.recv_timeout(CHECK.saturating_sub(checked.elapsed())) {
             Ok(first) => write(&mut *store, &pace.gather(first, queue), events),
-            Err(RecvTimeoutError::Timeout) => check(&mut *store, events),
+            Err(RecvTimeoutError::Timeout) => Ok(()),
             Err(RecvTimeoutError::Disconnected) => return,
         };
+        if checked.elapsed() >= CHECK {
+            done = done.and_then(|()| check(&mut *store, events));
+            checked = Instant::now();
+        }
         if done.is_err() {
             return;
         }
@@ -256,5 +260,40 @@ mod tests {
         thread.finish();
         assert!(matches!(told.try_recv(), Ok(StoreEvent::Durable(Revision(1)))));
         assert!(start.elapsed() < LAZY);
+    }
+
+    /// Takes everything, and says at the first question that another cloud leads.
+    #[derive(Debug)]
+    struct Fenced;
+
+    impl Store for Fenced {
+        fn load(&mut self) -> Result<Vec<Row>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        fn commit(&mut self, _: &[Commit]) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        fn check(&mut self) -> Result<(), StoreError> {
+            Err(StoreError::Fenced { place: "a test".into(), by: "another".into() })
+        }
+    }
+
+    #[test]
+    fn a_stream_of_commits_does_not_keep_the_thread_from_asking_whether_it_still_may() {
+        let (tell, mut told) = mpsc::channel(64);
+        let thread = StoreThread::start(Box::new(Fenced), tell).unwrap();
+        let (mut keyspace, start) = (Keyspace::new(), Instant::now());
+        let last = loop {
+            let next = keyspace.revision().0.to_string();
+            keyspace.put(Key::new("/t/rule/a").unwrap(), next.into());
+            thread.submit(keyspace.seal().unwrap());
+            match told.blocking_recv() {
+                Some(StoreEvent::Durable(_)) if start.elapsed() < 20 * CHECK => {}
+                other => break other,
+            }
+        };
+        assert!(matches!(last, Some(StoreEvent::Fenced(_))), "{last:?}");
     }
 }
