@@ -365,6 +365,14 @@ impl Core {
         TxnOp::delete(self.keys.chunks.as_str(), Some(DeleteOptions::new().with_prefix()))
     }
 
+    /// What former leaders left: nothing of theirs is carried out any more. Our own chunks stay: these words may arrive
+    /// late, when a redo record of ours is on its way.
+    async fn forget_former_chunks(&mut self) -> Result<(), StoreError> {
+        let others = self.keys.chunks_of_others(self.head.run);
+        let delete = |(from, to)| TxnOp::delete(from, Some(DeleteOptions::new().with_range(to)));
+        self.write_led(Some(0), others.map(delete).to_vec()).await
+    }
+
     async fn carry_out(&mut self, mark: &Mark, revision: i64, number: u32) -> Result<(), StoreError> {
         let at = self.keys.chunk(mark, number);
         let chunk = self.get(&at).await?;
@@ -400,8 +408,7 @@ impl Core {
     async fn load(&mut self) -> Result<Vec<Row>, StoreError> {
         self.lead()?;
         self.finish_redo().await?;
-        // What former leaders left: nothing of theirs is carried out any more.
-        self.write_led(Some(0), vec![self.no_chunks()]).await?;
+        self.forget_former_chunks().await?;
         let keys = self.keys.clone();
         let end = format!("{}0", keys.rows.trim_end_matches('/')); // '0' follows '/'
         let (mut rows, mut from, mut revision) = (Vec::new(), keys.rows.clone().into_bytes(), 0);

@@ -56,6 +56,14 @@ impl Keys {
     pub(super) fn chunk(&self, mark: &Mark, number: u32) -> String {
         format!("{}{:016x}-{}/{number:06}", self.chunks, mark.run, mark.attempt)
     }
+
+    /// The two ranges of keys, each without its end, around the chunks of a run.
+    pub(super) fn chunks_of_others(&self, run: u64) -> [(String, String); 2] {
+        let own = |after: char| format!("{}{run:016x}{after}", self.chunks);
+        let end = format!("{}0", self.chunks.trim_end_matches('/'));
+        // '.' follows '-', and '0' follows '/'.
+        [(self.chunks.clone(), own('-')), (own('.'), end)]
+    }
 }
 
 /// Which commit was the last.

@@ -358,6 +358,35 @@ async fn die_at(core: &mut Core, changes: &[Change], cut: &str) -> Result<(), St
     Ok(())
 }
 
+/// A resent clean-up arrives between the chunks of a large commit and its redo record.
+#[test]
+fn a_late_clean_up_leaves_the_chunks_of_this_run_and_takes_those_of_others() {
+    let etcd = shared_etcd();
+    for left in [rows_of(1, 250), rows_of(2, 350)] {
+        let mut store = open(&etcd, "clean-up");
+        let changes = rows::fold(&[left], &store.core.keys);
+        store.play(async |core| core.write_chunks(&rows::cut(&changes)).await).unwrap();
+    }
+    let mut store = open(&etcd, "clean-up");
+    let (run, at) = (format!("/{:016x}-", store.core.head.run), store.core.keys.chunks.clone());
+    let large = rows_of(3, 350);
+    let changes = rows::fold(std::slice::from_ref(&large), &store.core.keys);
+    let mark = store.play(async |core| {
+        let mark = core.write_chunks(&rows::cut(&changes)).await?;
+        core.forget_former_chunks().await?;
+        Ok(mark)
+    });
+    let left = etcd.ctl(0, &["get", "--prefix", "--keys-only", &at]);
+    let left: Vec<&str> = left.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(left.len(), 4);
+    assert!(left.iter().all(|chunk| chunk.contains(&run)), "{left:?}");
+    assert_eq!(mark.unwrap().chunks, 4);
+    let mut latest = Latest::new();
+    fold(&mut latest, &large);
+    store.commit(&[large]).unwrap();
+    assert!(store.load().unwrap() == rows(&latest));
+}
+
 /// What came of `work`, if that took no more than so many polls.
 async fn cut_off<T>(mut polls: u64, work: impl Future<Output = T>) -> Option<T> {
     let mut work = std::pin::pin!(work);
