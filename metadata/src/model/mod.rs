@@ -28,7 +28,6 @@ mod state;
 mod step;
 
 use std::io::Write as _;
-use std::time::Instant;
 
 use bus::Class;
 use stateright::{Checker, HasDiscoveries, Model, Property};
@@ -106,22 +105,20 @@ const BOUNDED: &str = "queues are bounded";
 const HONEST: &str = "nobody is taken for a liar";
 const AGREE: &str = "once faults end, both sides agree";
 
-/// Looks at every state within the budget, or the nearest `limit`, and says how far it came; a property that is not held is shown with the events that lead there.
+/// Looks at every state within the budget, or the nearest `limit`, and says how far it came; a property that is not
+/// held is shown with the events that lead there.
 fn check(course: &Course, budget: Budget, limit: usize) {
-    let began = Instant::now();
     let checker = Sync::new(course, budget, None).checker().finish_when(HasDiscoveries::AnyFailures);
     let checker = checker.target_state_count(limit).spawn_bfs().join();
     let (sync, states, found) = (checker.model(), checker.state_count(), checker.discoveries());
     let line = format!(
-        "model, {}: {} {states} states, {} unique, depth {}, {} properties hold, agreed after at most {} steps, \
-         {:.1} s\n",
+        "model, {}: {} {states} states, {} unique, depth {}, {} properties hold, agreed after at most {} steps\n",
         sync.name,
         if states < limit { "all" } else { "the nearest" },
         checker.unique_state_count(),
         checker.max_depth(),
         sync.properties().len() - found.len(),
         sync.ways.longest(),
-        began.elapsed().as_secs_f64(),
     );
     std::io::stdout().write_all(line.as_bytes()).unwrap();
     if let Some((property, path)) = found.into_iter().next() {
