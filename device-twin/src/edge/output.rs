@@ -37,9 +37,17 @@ pub(super) struct Outputs {
     queue: VecDeque<Output>,
 }
 
+/// Outputs that there is always room for. A start says all that is known, thousands of them, and that room is given
+/// back.
+const ROOM_KEPT: usize = 64;
+
 impl Outputs {
     pub(super) fn pop(&mut self) -> Option<Output> {
-        self.queue.pop_front()
+        let next = self.queue.pop_front();
+        if next.is_none() {
+            self.queue.shrink_to(ROOM_KEPT);
+        }
+        next
     }
 
     pub(super) fn push(&mut self, output: Output) {
