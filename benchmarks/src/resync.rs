@@ -70,10 +70,8 @@ struct Round {
     seconds: f64,
     /// Bytes towards the edge.
     carried: f64,
-    /// Live messages that were heard until then.
-    arriving: Vec<Delay>,
-    /// Those that were under way then: behind the batch, as the edge applied it.
-    behind: Vec<Delay>,
+    /// Of the live messages meanwhile, in milliseconds.
+    delays: Vec<f64>,
 }
 
 fn catch_up(cluster: &Cluster, relay: &Relay, carried_before: u64) -> Result<Round> {
@@ -88,12 +86,11 @@ fn catch_up(cluster: &Cluster, relay: &Relay, carried_before: u64) -> Result<Rou
     pings.hear_the_last(&mut delays)?;
     let (reached, carried) = reached.context("the edge is not in step")?;
     let first = relay.first().context("the edge did not dial")?;
-    let (arriving, behind) = delays.into_iter().partition(|delay| delay.heard <= reached);
     let carried = (carried - carried_before) as f64;
-    Ok(Round { seconds: (reached - first).as_secs_f64(), carried, arriving, behind })
+    Ok(Round { seconds: (reached - first).as_secs_f64(), carried, delays })
 }
 
-fn table(payload: f64, rounds: &[Round], idle: Vec<Delay>) -> Table {
+fn table(payload: f64, rounds: &[Round], idle: Vec<f64>) -> Table {
     let middle = |of: fn(&Round) -> f64| median(rounds.iter().map(of).collect());
     let alone = payload * 8.0 / LINK.bits_per_second;
     let (took, carried) = (middle(|round| round.seconds), middle(|round| round.carried));
@@ -115,10 +112,8 @@ fn table(payload: f64, rounds: &[Round], idle: Vec<Delay>) -> Table {
         AIM_TIME.to_string(),
         format!("{:.2}", ratio / AIM_TIME),
     ]);
-    let all = |of: fn(&Round) -> &Vec<Delay>| rounds.iter().flat_map(of).map(|delay| delay.ms).collect();
-    live(&mut table, "idle", idle.iter().map(|delay| delay.ms).collect());
-    live(&mut table, "as it arrives", all(|round| &round.arriving));
-    live(&mut table, "as it is applied", all(|round| &round.behind));
+    live(&mut table, "idle", idle);
+    live(&mut table, "meanwhile", rounds.iter().flat_map(|round| &round.delays).copied().collect());
     table.note(
         "live: a client at the cloud publishes under mesh/ every 100 ms, a client at the edge hears it",
     );
@@ -193,13 +188,6 @@ fn wish(cluster: &Cluster, round: usize) -> Result<()> {
     app.settle()
 }
 
-/// Of one live message.
-#[derive(Debug)]
-struct Delay {
-    heard: Instant,
-    ms: f64,
-}
-
 /// Live messages from the cloud to the edge.
 struct Pings {
     says: Mqtt,
@@ -230,7 +218,7 @@ impl Pings {
     }
 
     /// Says one, and takes what comes until it is time for the next.
-    fn exchange(&mut self, delays: &mut Vec<Delay>, mut look: impl FnMut()) -> Result<()> {
+    fn exchange(&mut self, delays: &mut Vec<f64>, mut look: impl FnMut()) -> Result<()> {
         let now = Instant::now();
         self.says.publish("mesh/ping", self.sent.len().to_string())?;
         self.sent.push(now);
@@ -241,17 +229,17 @@ impl Pings {
         Ok(())
     }
 
-    fn hear(&mut self, wait: Duration, delays: &mut Vec<Delay>) -> Result<()> {
+    fn hear(&mut self, wait: Duration, delays: &mut Vec<f64>) -> Result<()> {
         let Some(heard) = self.hears.hear(wait) else { return Ok(()) };
         let number: usize = std::str::from_utf8(&heard.payload)?.parse()?;
         let sent = self.sent.get(number).context("a message that nobody said")?;
-        delays.push(Delay { heard: heard.at, ms: (heard.at - *sent).as_secs_f64() * 1000.0 });
+        delays.push((heard.at - *sent).as_secs_f64() * 1000.0);
         self.heard = number + 1;
         Ok(())
     }
 
     /// Those that are late count, too.
-    fn hear_the_last(&mut self, delays: &mut Vec<Delay>) -> Result<()> {
+    fn hear_the_last(&mut self, delays: &mut Vec<f64>) -> Result<()> {
         wait("the last live message", || {
             self.heard == self.sent.len() || self.hear(LOOK_EVERY, delays).is_err()
         })

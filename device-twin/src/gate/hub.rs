@@ -73,7 +73,7 @@ impl Hub {
     pub fn stats(&self) -> Stats {
         Stats {
             clients: self.clients.len() as u64,
-            filters: self.table.len() as u64,
+            filters: self.table.count() as u64,
             retained: self.retained.len() as u64,
             retained_bytes: self.retained.bytes() as u64,
             retained_refused: self.retained_refused,

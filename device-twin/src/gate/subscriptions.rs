@@ -57,7 +57,7 @@ impl Subscriptions {
     }
 
     /// Different filters in use.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.entries.len()
     }
 
