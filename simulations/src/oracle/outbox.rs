@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bus::Mono;
 use bus::twin::Incarnation;
 use metadata::sync::{Body, Entry, Lane, ToCloud};
-use metadata::{Commit, Revision, Write};
+use metadata::{Commit, Key, Revision, Write};
 
 use super::{Oracle, life_of};
 use crate::disk::Image;
@@ -128,11 +128,9 @@ impl Oracle {
     pub(super) fn check_outbox(&mut self, seat: Seat, commit: &Commit, now: Mono) {
         let Some(held) = self.held.get(&Machine::Edge(seat)) else { return };
         let Some(life) = life_of(held) else { return };
-        let gone = |write: &Write| {
-            let before = held.get(write.key.as_str()).filter(|_| write.value.is_none())?;
-            row(write.key.as_str(), before)
-        };
-        for (lane, seq, body) in commit.writes.iter().filter_map(gone) {
+        // Entries are for no follower: a commit does not delete them, it forgets them.
+        let gone = |key: &Key| row(key.as_str(), held.get(key.as_str())?);
+        for (lane, seq, body) in commit.forgotten.iter().filter_map(gone) {
             let name = (seat.site, life, lane, seq);
             let taken = self.taken.entries.get(&name).map(|(taken, _)| taken);
             let had = taken == Some(&body) || self.taken.lost.get(&name) == Some(&body);
