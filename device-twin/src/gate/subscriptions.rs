@@ -51,7 +51,7 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
-    /// False if no filter matches. Among more than [`FEW`] filters it is not looked for.
+    /// False if no filter matches. Among more than a few filters it is not looked for.
     pub fn may_want(&self, topic: &Topic) -> bool {
         self.entries.len() > FEW || self.entries.values().any(|entry| entry.filter.matches(topic))
     }
