@@ -114,7 +114,12 @@ pub struct Policy {
     pub desired_max_age: Option<Duration>,
     pub max_age: Option<Duration>,
     pub deadband: f64,
+    pub report_interval: Option<Duration>,
     pub fail_safe: Option<Value>,
+    pub write_interval: Option<Duration>,
+    /// Per second.
+    pub slew: Option<f64>,
+    pub local_override: bool,
 }
 
 /// Why a value is not one of a property.
@@ -432,6 +437,10 @@ fn policy(property: &str, value_type: ValueType, policies: &[&TwinPolicySpec]) -
         desired_max_age: desired_max_age.or(actuator.then_some(DEFAULT_DESIRED_MAX_AGE)),
         max_age: ordered.iter().find_map(|p| p.max_age).map(|span| span.0),
         deadband: ordered.iter().find_map(|p| p.deadband).unwrap_or(0.0),
+        report_interval: ordered.iter().find_map(|p| p.report_interval).map(|span| span.0),
+        write_interval: ordered.iter().find_map(|p| p.write_interval).map(|span| span.0),
+        slew: ordered.iter().find_map(|p| p.slew),
+        local_override: ordered.iter().find_map(|p| p.local_override).unwrap_or(false),
         fail_safe: ordered
             .iter()
             .find_map(|p| p.fail_safe.clone())

@@ -38,9 +38,32 @@ pub struct TwinPolicySpec {
     /// Reports that differ less from the stored one are not stored, in the property's unit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadband: Option<f64>,
+    /// Changes are stored and told at most this often; the last one of a burst always is. Rules see every report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report_interval: Option<Span>,
     /// What an actuator is set to when nobody says anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fail_safe: Option<Value>,
+    /// Between two writes at least: minimum on and off times. Emergency, interlock and protection (slots 1 to 5) do
+    /// not wait for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_interval: Option<Span>,
+    /// The fastest change, in the property's unit per second: a larger one is written in steps, whoever wants it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slew: Option<f64>,
+    /// Whether somebody at the edge may take the authority over the device's desired values. One property of a device
+    /// that allows it is enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_override: Option<bool>,
+    /// The only texts or numbers that the property holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub values: Option<Vec<Value>>,
+    /// UCUM code of the property's unit, where the model's is free text or wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
+    /// UCUM code of what the device itself counts in, if that is another unit: values are converted on their way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_unit: Option<String>,
 }
 
 /// What happens to a desired value that arrives too late.
@@ -60,9 +83,12 @@ impl Spec for TwinPolicySpec {
     const KIND: &'static str = "TwinPolicy";
 
     fn check(&self) -> Result<(), FieldError> {
-        match self.deadband {
-            Some(band) if !band.is_finite() || band < 0.0 => {
+        match (self.deadband, self.slew) {
+            (Some(band), _) if !band.is_finite() || band < 0.0 => {
                 Err(FieldError::new("spec.deadband", format!("{band} is no distance")))
+            }
+            (_, Some(slew)) if !slew.is_finite() || slew <= 0.0 => {
+                Err(FieldError::new("spec.slew", format!("{slew} is no speed")))
             }
             _ => Ok(()),
         }

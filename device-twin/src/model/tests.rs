@@ -132,6 +132,10 @@ fn the_policy_that_names_the_property_goes_first() {
             desired_max_age: Some(Duration::from_secs(60)),
             max_age: Some(Duration::from_secs(60)),
             deadband: 2.0,
+            report_interval: None,
+            write_interval: None,
+            slew: None,
+            local_override: false,
             fail_safe: Some(Value::Int(7)),
         }
     );

@@ -14,6 +14,10 @@ fn the_table_of_ages() {
         desired_max_age: max.map(s),
         max_age: None,
         deadband: 0.0,
+        report_interval: None,
+        write_interval: None,
+        slew: None,
+        local_override: false,
         fail_safe: None,
     };
     let stale = |text: &str| Freshness::Stale(text.to_owned());
