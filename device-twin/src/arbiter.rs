@@ -10,8 +10,8 @@
 //! | 5 | equipment protection |
 //! | 8 | local operator |
 //! | 10 | local rule |
-//! | 12 | command from the cloud |
-//! | 14 | desired value from the cloud |
+//! | 12 | command |
+//! | 14 | desired value |
 //! | 16 | schedule |
 
 use std::fmt;
@@ -31,9 +31,12 @@ pub struct Slot(u8);
 pub struct InvalidSlot(u8);
 
 impl Slot {
+    /// The last of those that move an actuator without regard to its minimum times.
+    pub const PROTECTION: Self = Self(5);
     pub const LOCAL_OPERATOR: Self = Self(8);
     pub const LOCAL_RULE: Self = Self(10);
-    pub const CLOUD_DESIRED: Self = Self(14);
+    pub const COMMAND: Self = Self(12);
+    pub const DESIRED: Self = Self(14);
 
     pub fn new(number: u8) -> Result<Self, InvalidSlot> {
         if (1..=16).contains(&number) { Ok(Self(number)) } else { Err(InvalidSlot(number)) }
@@ -117,6 +120,14 @@ impl<Owner> PriorityArray<Owner> {
     pub fn relinquish(&mut self, slot: Slot) -> Option<Entry<Owner>> {
         let at = self.find(slot).ok()?;
         Some(self.filled.remove(at).1)
+    }
+
+    /// Lets what is in `slot` hold at least until `until`.
+    pub fn prolong(&mut self, slot: Slot, until: Mono) {
+        if let Ok(at) = self.find(slot) {
+            let expires = &mut self.filled[at].1.expires;
+            *expires = expires.map(|expires| expires.max(until));
+        }
     }
 
     pub fn get(&self, slot: Slot) -> Option<&Entry<Owner>> {

@@ -13,15 +13,19 @@
 //! The rule that shapes everything: **stale never actuates**. Only a fresh decision moves an actuator; not a restart,
 //! a reconnect, a read or a message that was on its way for an hour.
 //!
-//! Reading order: [`model`] (manifests and the [`model::Catalog`]), [`arbiter`] (who wins), [`rule`] (what a document
-//! can say), [`twin`] (what is stored and sent), [`edge`], [`cloud`]; then the broker: [`gate`] (what faces clients,
+//! Reading order: [`model`] (manifests and the [`model::Catalog`]), [`arbiter`] (who wins), [`authority`] (who may wish),
+//! [`command`], [`rule`] (what a document can say), [`twin`] (what is stored and sent), [`edge`], [`cloud`]; then the broker: [`gate`] (what faces clients,
 //! pure) and `io` (sockets, behind the feature of that name).
 
 pub mod arbiter;
+pub mod authority;
 pub mod cloud;
+pub mod command;
+pub mod condition;
 pub mod edge;
 pub mod gate;
 pub mod model;
+pub mod patch;
 pub mod rule;
 pub mod twin;
 pub mod view;
@@ -32,6 +36,7 @@ pub mod io;
 #[cfg(test)]
 mod two_halves;
 
+pub use authority::Authority;
 pub use cloud::CloudTwins;
 pub use edge::EdgeTwins;
 pub use twin::{Expiry, PropertyId, Publish, Ticket};

@@ -7,6 +7,13 @@
 //! | edge `/t/desired/..` | [`Handled`]: which desired value was decided on, and how it ended |
 //! | edge `/t/write/..` | [`WriteRecord`]: the last write, and whether it ended |
 //! | edge `/t/rule/<ns>/<rule>` | the latched hystereses |
+//! | edge `/t/own/..` | the [`Desired`] value that somebody at the edge wished |
+//! | cloud `/c/desired/..` | the same, as its edge told it |
+//! | cloud `/e/<edge>/authority/<ns>/<device>`, edge `/m/authority/..` and `/t/authority/..` | [`crate::Authority`] |
+//! | cloud `/e/<edge>/command/<ns>/<device>/<id>`, edge `/m/command/..` | [`crate::command::Command`], as JSON |
+//! | edge `/t/order/<ns>/<device>/<id>` | the same, given at the edge |
+//! | edge `/t/command/<ns>/<device>/<id>` | [`crate::command::Account`] |
+//! | cloud `/c/command/<ns>/<device>/<id>` | what the cloud knows of a command |
 //! | edge `/t/rev` | numbers below this may have been given out |
 //! | cloud `/c/result/..` | the last [`TwinResult`]s of a property |
 //! | cloud `/c/state/<ns>/<device>` | [`DeviceState`] |
@@ -119,6 +126,20 @@ pub struct Desired {
     /// Who wished it, for people.
     #[n(3)]
     pub by: String,
+    /// What it is carried out with, or not at all.
+    #[n(4)]
+    pub group: Option<Group>,
+}
+
+/// Wishes of one change: an edge carries out all of them or none.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Group {
+    /// Unique in the cluster.
+    #[n(0)]
+    pub id: String,
+    /// `<namespace>/<device>/<property>` of each, this one included.
+    #[n(1)]
+    pub members: Vec<String>,
 }
 
 /// What became of a desired value: reported back by version.
@@ -196,9 +217,15 @@ pub struct WriteRecord {
 }
 
 /// Whether a device can be worked with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Encode, Decode, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Availability {
+    /// Its edge is not heard of: what was said of it last may be wrong by now. Only the cloud says so.
+    #[n(3)]
+    #[default]
+    Unknown,
     /// Its mapper is away, or it has none.
     #[n(0)]
     Offline,
@@ -217,6 +244,18 @@ pub struct DeviceState {
     #[n(1)]
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// When it was last heard of, on its edge's clock, as this state began.
+    #[n(2)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<UnixMillis>,
+}
+
+impl DeviceState {
+    /// Whether both say the same of the device, whenever it was last heard of.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let Self { state, reason, last_seen: _ } = self;
+        (state, reason) == (&other.state, &other.reason)
+    }
 }
 
 /// `twin/../reported/<property>`: a [`Sample`] with its version and the last acknowledgement.
@@ -271,7 +310,7 @@ impl ReportedBody {
 
 impl From<&Desired> for DesiredBody {
     fn from(desired: &Desired) -> Self {
-        let Desired { value, version, issued, by } = desired.clone();
+        let Desired { value, version, issued, by, group: _ } = desired.clone();
         Self { value, version, issued, by }
     }
 }

@@ -118,6 +118,7 @@ impl World {
     fn cut(&mut self) {
         self.linked = false;
         self.feed.handle_edge_down(&edge(), self.cloud_now());
+        self.cloud.handle_edge_down(&edge());
         self.replica.handle_link_down();
     }
 
@@ -126,7 +127,9 @@ impl World {
             return;
         }
         let now = self.edge_now();
-        self.feed.handle_edge_up(&edge(), self.cloud_now());
+        let cloud_now = self.cloud_now();
+        self.cloud.handle_edge_up(&edge(), &mut self.cloud_ks, cloud_now);
+        self.feed.handle_edge_up(&edge(), cloud_now);
         self.replica.handle_link_up(&self.edge_ks, now);
         let estimate = ClockOffset { offset_ms: BEHIND_MS as i64, uncertainty: Duration::from_millis(5) };
         self.edge.handle_clock(Some(estimate), &mut self.edge_ks, now);
@@ -144,7 +147,7 @@ impl World {
     fn say(&mut self, topic: &str, payload: &str) {
         let now = self.edge_now();
         let topic = Topic::new(topic).unwrap();
-        self.edge.handle_publish(None, &topic, payload.as_bytes(), &mut self.edge_ks, now);
+        self.edge.handle_publish(None, &topic, (payload.as_bytes(), None), &mut self.edge_ks, now);
         self.run();
     }
 

@@ -6,8 +6,9 @@ use bus::twin::DesiredVersion;
 use bus::{Sample, Value};
 use serde::Serialize;
 
+use crate::authority::Authority;
 use crate::model::Property;
-use crate::twin::{Ack, Desired, PropertyId, Reported};
+use crate::twin::{Ack, Desired, DeviceState, PropertyId, Reported};
 
 /// What is desired, what is reported, and whether the one became the other.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -27,6 +28,11 @@ pub struct TwinView {
     pub ack: Option<Ack>,
     /// The desired version was acknowledged with success; true if nothing is desired.
     pub converged: bool,
+    /// Of the device; absent before its edge said anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<DeviceState>,
+    /// Who may say what is desired of the device.
+    pub authority: Authority,
 }
 
 impl TwinView {
@@ -50,6 +56,8 @@ impl TwinView {
             age_ms: age.map(crate::twin::millis),
             converged: desired.is_none_or(|d| ack.as_ref().is_some_and(|ack| ack.answers(d.version))),
             ack,
+            state: None,
+            authority: Authority::default(),
         }
     }
 }

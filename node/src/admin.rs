@@ -1,27 +1,75 @@
 //! What an administrator can ask of a running node, and the answers: the meaning behind the admin socket.
 
-use bus::twin::DeviceId;
+use std::time::Duration;
+
+use bus::twin::{DeviceId, Json};
 pub(crate) use bus::with_causes as describe;
 use bus::{Identity, Name, Value};
-use device_twin::TwinView;
+use device_twin::cloud::Wishes;
+use device_twin::command::{CommandId, CommandView, Order};
+use device_twin::{Authority, TwinView};
 use ipnet::IpNet;
 use metadata::{Revision, Row};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use thiserror::Error;
 
 /// One request. The shell fills in what a core cannot know: the secret of a new token.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AdminRequest {
-    CreateToken { order: TokenOrder, secret: [u8; bus::JoinToken::SECRET_LEN] },
+    CreateToken {
+        order: TokenOrder,
+        secret: [u8; bus::JoinToken::SECRET_LEN],
+    },
     ListTokens,
-    RevokeToken { id: String },
+    RevokeToken {
+        id: String,
+    },
     ListNodes,
-    DeleteNode { name: Name },
-    Apply { manifest: serde_json::Value },
-    Delete { kind: String, device: DeviceId },
-    List { kind: String },
-    Twins { device: Option<DeviceId> },
-    SetTwin { device: DeviceId, property: String, value: Value },
+    DeleteNode {
+        name: Name,
+    },
+    Apply {
+        manifest: serde_json::Value,
+    },
+    Delete {
+        kind: String,
+        device: DeviceId,
+    },
+    List {
+        kind: String,
+    },
+    Twins {
+        device: Option<DeviceId>,
+    },
+    SetTwin {
+        device: DeviceId,
+        property: String,
+        value: Value,
+    },
+    /// Several wishes as one.
+    Change {
+        wishes: Wishes,
+    },
+    /// A JSON merge patch (RFC 7396) of what is desired of a device.
+    PatchTwin {
+        device: DeviceId,
+        patch: Json,
+    },
+    Command {
+        device: DeviceId,
+        name: String,
+        order: Order,
+    },
+    /// What became of commands: of one, of a device's, of all.
+    Commands {
+        device: Option<DeviceId>,
+        id: Option<CommandId>,
+    },
+    Authority {
+        device: DeviceId,
+        change: AuthorityChange,
+    },
     Status,
 }
 
@@ -34,12 +82,35 @@ impl AdminRequest {
             | Self::DeleteNode { .. }
             | Self::Apply { .. }
             | Self::Delete { .. }
-            | Self::SetTwin { .. } => true,
-            Self::ListTokens | Self::ListNodes | Self::List { .. } | Self::Twins { .. } | Self::Status => {
-                false
-            }
+            | Self::SetTwin { .. }
+            | Self::Change { .. }
+            | Self::PatchTwin { .. }
+            | Self::Command { .. }
+            | Self::Authority { .. } => true,
+            Self::ListTokens
+            | Self::ListNodes
+            | Self::List { .. }
+            | Self::Twins { .. }
+            | Self::Commands { .. }
+            | Self::Status => false,
         }
     }
+}
+
+/// Who speaks at a node's own console.
+pub(crate) const OPERATOR: &str = "operator";
+
+/// What is to become of the authority over a device.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AuthorityChange {
+    /// By this node; an edge hands it back after `lasting`, if that is given.
+    Take {
+        reason: String,
+        lasting: Option<Duration>,
+    },
+    HandBack {
+        reason: String,
+    },
 }
 
 /// All that a cloud knows at one revision.
@@ -94,15 +165,32 @@ pub enum AdminError {
 /// The answer: a JSON document, shown as it is with `-o json`.
 pub type AdminResponse = Result<serde_json::Value, AdminError>;
 
+pub(crate) fn document(value: &impl Serialize) -> AdminResponse {
+    serde_json::to_value(value).map_err(|error| AdminError::Invalid(error.to_string()))
+}
+
+pub(crate) fn authority(device: &DeviceId, authority: &Authority) -> serde_json::Value {
+    json!({ "device": device.to_string(), "holder": authority.holder(), "authority": authority })
+}
+
+/// All of these commands, or the one of this id.
+pub(crate) fn commands(views: Vec<CommandView>, id: Option<&CommandId>) -> AdminResponse {
+    let Some(id) = id else { return document(&views) };
+    match views.iter().find(|view| view.command.id == *id) {
+        Some(view) => document(view),
+        None => Err(AdminError::NotFound(format!("this node knows no command {id}"))),
+    }
+}
+
 /// The views of one device, or of all.
 pub(crate) fn twins(views: Vec<TwinView>, device: Option<&DeviceId>) -> AdminResponse {
     let Some(device) = device else {
-        return serde_json::to_value(views).map_err(|error| AdminError::Invalid(error.to_string()));
+        return document(&views);
     };
     let name = device.to_string();
     let found: Vec<TwinView> = views.into_iter().filter(|view| view.device == name).collect();
     if found.is_empty() {
         return Err(AdminError::NotFound(format!("this node knows no device {name}")));
     }
-    serde_json::to_value(found).map_err(|error| AdminError::Invalid(error.to_string()))
+    document(&found)
 }

@@ -7,7 +7,7 @@ use std::fmt;
 
 use bus::bus::{LinkId, Role};
 use bus::token::CaHash;
-use bus::twin::TwinTopic;
+use bus::twin::{DeviceId, TwinTopic};
 use bus::{
     Bus, Channel, Class, Filter, Frame, Identity, KeyHash, Message, Mono, Name, NodeId, NodeKind, Now, Topic,
 };
@@ -117,7 +117,7 @@ impl Cloud {
             Input::LinkDown { link } => self.bus.handle_link_down(link, now),
             Input::Frame { link, frame } => self.handle_frame(link, &frame, now),
             Input::Join { link, request } => self.handle_join(link, &request, now),
-            Input::Mqtt { ticket, topic, payload, retain } => {
+            Input::Mqtt { ticket, topic, payload, retain, expiry } => {
                 if topic.as_str().starts_with("mesh/") {
                     self.bus.publish(Message::new(topic, payload, retain, self.me.clone()), now);
                     self.said.extend(ticket.map(Output::Accept));
@@ -125,7 +125,7 @@ impl Cloud {
                     self.twins.handle_refused(&topic, why);
                     self.said.extend(ticket.map(Output::Unkept));
                 } else {
-                    self.twins.handle_mqtt(ticket, &topic, &payload, &mut self.keyspace, now);
+                    self.twins.handle_mqtt(ticket, &topic, (&payload, expiry), &mut self.keyspace, now);
                 }
             }
             Input::Interest { filter, wanted } => self.interest.change(&filter, wanted, &mut self.bus),
@@ -145,6 +145,7 @@ impl Cloud {
             Input::Timeout => {
                 self.bus.handle_timeout(now);
                 self.feed.handle_timeout(&self.keyspace, now);
+                self.twins.handle_timeout(&mut self.keyspace, now);
             }
             // A cloud dials nobody.
             Input::PacketsUp { .. } | Input::DialFailed { .. } => {}
@@ -263,11 +264,14 @@ impl Cloud {
             }
             FromBus::PeerUp { peer, .. } => {
                 self.note(format!("{peer} is connected"));
+                // Before it is sent anything: what is too old by now is not handed out.
+                self.twins.handle_edge_up(&peer.name, &mut self.keyspace, now);
                 self.feed.handle_edge_up(&peer.name, now);
             }
             FromBus::PeerDown { peer, .. } => {
                 self.note(format!("{peer} is gone"));
                 self.feed.handle_edge_down(&peer.name, now);
+                self.twins.handle_edge_down(&peer.name);
             }
             FromBus::Wanted { peer, filter } => self.replay(&peer, &filter, now),
             FromBus::Offered { from, message } => self.on_offer(&from, message, now),
@@ -414,6 +418,12 @@ impl Cloud {
         }
     }
 
+    /// A device that moved to another edge is numbered anew: what other sites were told of it counts no more.
+    fn forget_relayed(&mut self, device: &DeviceId) {
+        let is_its = |topic: &Topic| TwinTopic::parse(topic).is_some_and(|twin| twin.device() == device);
+        self.relayed.retain(|topic, _| !is_its(topic));
+    }
+
     /// Whether other sites have not heard this yet; only reported values take two ways.
     fn is_news(&mut self, topic: &Topic, payload: &Bytes) -> bool {
         let Some(TwinTopic::Reported { .. }) = TwinTopic::parse(topic) else { return true };
@@ -468,7 +478,8 @@ impl Cloud {
         if !self.started {
             return Some((Mono::ZERO, "start"));
         }
-        [self.bus.poll_timeout(), self.feed.poll_timeout()].into_iter().flatten().min()
+        let timeouts = [self.bus.poll_timeout(), self.feed.poll_timeout(), self.twins.poll_timeout()];
+        timeouts.into_iter().flatten().min()
     }
 
     fn close(&mut self, link: LinkId, why: &str) {

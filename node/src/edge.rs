@@ -4,16 +4,17 @@ use std::collections::BTreeSet;
 
 use bus::bus::{LinkId, Role};
 use bus::overlay::{Lease, Route};
-use bus::twin::TwinTopic;
-use bus::{Bus, Channel, Class, Frame, Identity, Message, Mono, NodeId, Now};
+use bus::twin::{DeviceId, TwinTopic};
+use bus::{Bus, Channel, Class, Frame, Identity, Message, Mono, NodeId, Now, Value};
 use controller::endpoints;
+use device_twin::command::Order;
 use device_twin::edge::Output as FromTwins;
-use device_twin::{EdgeTwins, Publish};
+use device_twin::{EdgeTwins, PropertyId, Publish};
 use metadata::{Key, Keyspace, PushError, Replica, ReplicaOutput, epoch};
 use router::dial::Dialer;
 use serde_json::json;
 
-use crate::admin::{self, AdminError, AdminRequest, AdminResponse};
+use crate::admin::{self, AdminError, AdminRequest, AdminResponse, AuthorityChange};
 use crate::interest::{Interest, is_for_other_sites};
 use crate::journal::{Journal, Speech};
 use crate::seam::{DialLane, Input, Output};
@@ -146,12 +147,12 @@ impl Edge {
             Input::Join { link, .. } | Input::PeerPackets { link, .. } => {
                 self.close(link, "an edge is not dialled")
             }
-            Input::Mqtt { ticket, topic, payload, retain } => {
+            Input::Mqtt { ticket, topic, payload, retain, expiry } => {
                 if topic.as_str().starts_with("mesh/") {
                     self.bus.publish(Message::new(topic, payload, retain, self.identity.node.clone()), now);
                     self.said.extend(ticket.map(Output::Accept));
                 } else {
-                    self.twins.handle_publish(ticket, &topic, &payload, &mut self.keyspace, now);
+                    self.twins.handle_publish(ticket, &topic, (&payload, expiry), &mut self.keyspace, now);
                 }
             }
             Input::Interest { filter, wanted } => self.interest.change(&filter, wanted, &mut self.bus),
@@ -378,6 +379,14 @@ impl Edge {
         match request {
             AdminRequest::Status => Ok(self.status(now)),
             AdminRequest::Twins { device } => admin::twins(self.twins.views(now), device.as_ref()),
+            AdminRequest::SetTwin { device, property, value } => {
+                self.set_twin(&PropertyId::new(&device, &property), value, now)
+            }
+            AdminRequest::Command { device, name, order } => self.order(&device, &name, order, now),
+            AdminRequest::Commands { device, id } => {
+                admin::commands(self.twins.commands(device.as_ref(), now), id.as_ref())
+            }
+            AdminRequest::Authority { device, change } => self.change_authority(&device, change, now),
             AdminRequest::CreateToken { .. }
             | AdminRequest::ListTokens
             | AdminRequest::RevokeToken { .. }
@@ -386,8 +395,36 @@ impl Edge {
             | AdminRequest::Apply { .. }
             | AdminRequest::Delete { .. }
             | AdminRequest::List { .. }
-            | AdminRequest::SetTwin { .. } => Err(AdminError::CloudOnly),
+            | AdminRequest::Change { .. }
+            | AdminRequest::PatchTwin { .. } => Err(AdminError::CloudOnly),
         }
+    }
+
+    /// Somebody at the edge's own console: an operator.
+    fn set_twin(&mut self, id: &PropertyId, value: Value, now: Now) -> AdminResponse {
+        let taken = self.twins.set(id, value, admin::OPERATOR, &mut self.keyspace, now);
+        let version = taken.map_err(AdminError::Invalid)?;
+        Ok(json!({ "device": id.device.to_string(), "property": &*id.property, "version": version }))
+    }
+
+    fn order(&mut self, device: &DeviceId, name: &str, order: Order, now: Now) -> AdminResponse {
+        let id = self.twins.order(device, name, order, admin::OPERATOR, &mut self.keyspace, now);
+        let id = id.map_err(AdminError::Invalid)?;
+        admin::commands(self.twins.commands(Some(device), now), Some(&id))
+    }
+
+    fn change_authority(&mut self, device: &DeviceId, change: AuthorityChange, now: Now) -> AdminResponse {
+        let done = match change {
+            AuthorityChange::Take { reason, lasting } => {
+                let who = (admin::OPERATOR, reason.as_str());
+                self.twins.take_authority(device, who, lasting, &mut self.keyspace, now)
+            }
+            AuthorityChange::HandBack { reason } => {
+                self.twins.hand_back(device, (admin::OPERATOR, &reason), &mut self.keyspace, now)
+            }
+        };
+        let authority = done.map_err(|error| AdminError::Conflict(admin::describe(&error)))?;
+        Ok(admin::authority(device, &authority))
     }
 
     fn status(&self, now: Now) -> serde_json::Value {

@@ -59,6 +59,8 @@ pub enum Input {
         topic: Topic,
         payload: Bytes,
         retain: bool,
+        /// What is left of the message's own (MQTT 5.0 §3.3.2.3.3).
+        expiry: Option<Expiry>,
     },
     /// The first local subscriber of a filter came, or its last one left.
     Interest {

@@ -198,7 +198,13 @@ impl Pair {
         self.edge.said.clear();
         let topic = Topic::new("twin/water/junction/report/pressure").unwrap();
         let payload = pressure.to_string().into();
-        self.edge.handle(Input::Mqtt { ticket: Some(Ticket(1)), topic, payload, retain: false });
+        self.edge.handle(Input::Mqtt {
+            ticket: Some(Ticket(1)),
+            topic,
+            payload,
+            retain: false,
+            expiry: None,
+        });
         self.run();
         let is_answer = |o: &Output| matches!(o, Output::Accept(_) | Output::Reject(..) | Output::Unkept(_));
         let said = std::mem::take(&mut self.edge.said);
@@ -336,7 +342,13 @@ fn a_cloud_whose_disk_refuses_takes_no_nodes_and_no_wishes_of_apps() {
 
     pair.cloud.said.clear();
     let topic = Topic::new("twin/water/junction/set/setpoint").unwrap();
-    pair.cloud.handle(Input::Mqtt { ticket: Some(Ticket(2)), topic, payload: "3".into(), retain: false });
+    pair.cloud.handle(Input::Mqtt {
+        ticket: Some(Ticket(2)),
+        topic,
+        payload: "3".into(),
+        retain: false,
+        expiry: None,
+    });
     pair.run();
     let [Output::Unkept(Ticket(2)), Output::Publish { topic, .. }] = &pair.cloud.said[..] else {
         panic!("{:?}", pair.cloud.said)

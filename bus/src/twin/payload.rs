@@ -123,10 +123,22 @@ pub type ReportMany = BTreeMap<String, ReportBody>;
 /// `twin/../result`: what became of a wish, for whoever watches the device.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ResultBody {
+    /// What was set or reported; empty where a command tells its end.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub property: String,
+    /// The command's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
     pub outcome: Outcome,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<DesiredVersion>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
+}
+
+impl ResultBody {
+    /// How something ended that was wished for a property, without more to say.
+    pub fn of(property: &str, outcome: Outcome) -> Self {
+        Self { property: property.to_owned(), command: None, outcome, version: None, detail: String::new() }
+    }
 }

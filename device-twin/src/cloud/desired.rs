@@ -1,13 +1,18 @@
 //! Wishes: checked, numbered, and written where the device's edge will find them.
 
-use bus::twin::{DesiredVersion, DeviceId, Outcome, ResultBody, TwinTopic};
+use std::collections::BTreeSet;
+
+use bus::twin::{DesiredVersion, DeviceId, Json, Outcome, ResultBody, TwinTopic};
 use bus::{Name, Now, Value};
 use metadata::{Key, Keyspace, epoch};
 use thiserror::Error;
 
 use super::{CloudTwins, Placed};
+use crate::condition::{Condition, unmet};
 use crate::model::{InvalidValue, Lookup};
-use crate::twin::{self, Desired, DesiredBody, PropertyId, Publish, SetBody, brief, explain, key};
+use crate::patch::{self, InvalidPatch};
+use crate::rule::Truth;
+use crate::twin::{self, Desired, DesiredBody, Group, PropertyId, Publish, SetBody, brief, explain, key};
 
 /// Why a desired value is not taken.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -18,6 +23,51 @@ pub enum SetError {
     Unbound(DeviceId),
     #[error("{0} cannot be set to this")]
     Value(PropertyId, #[source] InvalidValue),
+    #[error("{device}: {told}; 'kubebus twin take {device}' takes it back")]
+    Authority { device: DeviceId, told: String },
+    #[error("{id} is at version {known}, not {expected}: look at it again")]
+    Version { id: PropertyId, known: DesiredVersion, expected: DesiredVersion },
+    #[error("nothing was changed: {0}")]
+    Condition(String),
+    #[error("nothing is wished")]
+    Nothing,
+    #[error("more than {MAX_GROUP} properties at a time")]
+    TooMany,
+    #[error("{0} is there twice")]
+    Twice(PropertyId),
+    #[error("{0} and {1} are at different edges, and cannot be changed as one")]
+    Split(PropertyId, PropertyId),
+    #[error(transparent)]
+    Patch(#[from] InvalidPatch),
+}
+
+/// Properties that can be changed as one: what fits into one batch with room to spare.
+pub const MAX_GROUP: usize = 100;
+
+/// What somebody wishes for one property.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wish {
+    pub id: PropertyId,
+    /// `None`: the wish is taken back.
+    pub value: Option<Value>,
+    /// Only if this is the present version; 0.0: only if nothing is desired.
+    pub if_version: Option<DesiredVersion>,
+}
+
+/// Wishes that are taken, and carried out by their edge, all or none.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Wishes {
+    pub wishes: Vec<Wish>,
+    /// What must hold of reported values, as the cloud knows them.
+    pub when: Vec<Condition>,
+    pub by: String,
+}
+
+/// A wish that may be taken.
+struct Checked {
+    id: PropertyId,
+    edge: Name,
+    value: Option<Value>,
 }
 
 /// The version after the newest one known: the next number in an even epoch. What an edge acknowledges may be any
@@ -29,6 +79,22 @@ fn after(DesiredVersion { epoch, seq }: DesiredVersion) -> DesiredVersion {
     }
 }
 
+/// Several wishes with values are one group; their edge must be one.
+fn group_of(checked: &[Checked], versions: &[DesiredVersion]) -> Result<Option<Group>, SetError> {
+    let mut with_value = checked.iter().zip(versions).filter(|(wish, _)| wish.value.is_some());
+    let Some((first, version)) = with_value.next() else { return Ok(None) };
+    let mut members = vec![first.id.to_string()];
+    for (other, _) in with_value {
+        if other.edge != first.edge {
+            return Err(SetError::Split(first.id.clone(), other.id.clone()));
+        }
+        members.push(other.id.to_string());
+    }
+    // No two changes give one property the same version.
+    let id = format!("{}@{version}", first.id);
+    Ok((members.len() > 1).then_some(Group { id, members }))
+}
+
 fn place(edge: &Name, id: &PropertyId) -> Key {
     key(&format!("/e/{edge}/desired/"), id)
 }
@@ -38,8 +104,8 @@ impl CloudTwins {
     /// the device's edge.
     ///
     /// # Errors
-    /// Nothing is changed if the device or property is unknown, the device is bound to no edge, or the value is
-    /// read-only, of another type or out of range.
+    /// Nothing is changed if the device or property is unknown, the device is bound to no edge or under its edge's
+    /// authority, or the value is read-only, of another type or out of range.
     pub fn set_desired(
         &mut self,
         device: &DeviceId,
@@ -50,15 +116,106 @@ impl CloudTwins {
         now: Now,
     ) -> Result<DesiredVersion, SetError> {
         let id = PropertyId::new(device, property);
-        let resolved = self.catalog.property(device, property)?;
-        let node = self.catalog.device(device).and_then(|info| info.node.clone());
-        let edge = node.ok_or_else(|| SetError::Unbound(device.clone()))?;
-        let value = resolved.check_desired(value).map_err(|why| SetError::Value(id.clone(), why))?;
-        let version = after(self.newest_version(&id, ks));
-        let desired = Desired { value, version, issued: now.wall, by: by.to_owned() };
-        ks.put(key("/c/version/", &id), twin::cbor(&version));
-        self.put_desired(&id, Placed { edge, desired }, ks);
-        Ok(version)
+        let wish = Wish { id, value: Some(value), if_version: None };
+        let change = Wishes { wishes: vec![wish], when: Vec::new(), by: by.to_owned() };
+        let taken = self.change(&change, ks, now)?;
+        taken.into_iter().next().and_then(|(_, version)| version).ok_or(SetError::Nothing)
+    }
+
+    /// Takes all wishes of `change` in one revision, or none. Each that has a value gets the next version; several of
+    /// them are carried out by their edge as one.
+    ///
+    /// # Errors
+    /// As [`Self::set_desired`], and if a version or condition is not as stated.
+    pub fn change(
+        &mut self,
+        change: &Wishes,
+        ks: &mut Keyspace,
+        now: Now,
+    ) -> Result<Vec<(PropertyId, Option<DesiredVersion>)>, SetError> {
+        let checked = self.check_change(change, now)?;
+        let versions: Vec<DesiredVersion> =
+            checked.iter().map(|wish| after(self.newest_version(&wish.id, ks))).collect();
+        let group = group_of(&checked, &versions)?;
+        let mut taken = Vec::with_capacity(checked.len());
+        for (Checked { id, edge, value }, version) in checked.into_iter().zip(versions) {
+            let Some(value) = value else {
+                self.take_back(&id, ks);
+                taken.push((id, None));
+                continue;
+            };
+            let (by, group) = (change.by.clone(), group.clone());
+            let desired = Desired { value, version, issued: now.wall, by, group };
+            ks.put(key("/c/version/", &id), twin::cbor(&version));
+            self.put_desired(&id, Placed { edge, desired }, ks);
+            taken.push((id, Some(version)));
+        }
+        Ok(taken)
+    }
+
+    /// A JSON merge patch (RFC 7396) of what is desired of a device, as one change.
+    pub fn patch(
+        &mut self,
+        device: &DeviceId,
+        json: &Json,
+        by: &str,
+        ks: &mut Keyspace,
+        now: Now,
+    ) -> Result<Vec<(PropertyId, Option<DesiredVersion>)>, SetError> {
+        let mut wishes = Vec::new();
+        for (property, json) in patch::wishes(json)? {
+            let id = PropertyId::new(device, &property);
+            let kind = self.catalog.property(device, &property)?.value_type;
+            let present = self.twins.get(&id).and_then(|twin| Some(&twin.desired()?.value));
+            let value = json.map(|json| patch::merge(&property, kind, present, &json)).transpose()?;
+            wishes.push(Wish { id, value, if_version: None });
+        }
+        self.change(&Wishes { wishes, when: Vec::new(), by: by.to_owned() }, ks, now)
+    }
+
+    fn check_change(&self, change: &Wishes, now: Now) -> Result<Vec<Checked>, SetError> {
+        if change.wishes.is_empty() {
+            return Err(SetError::Nothing);
+        }
+        if change.wishes.len() > MAX_GROUP {
+            return Err(SetError::TooMany);
+        }
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = change.wishes.iter().find(|wish| !seen.insert(&wish.id)) {
+            return Err(SetError::Twice(twice.id.clone()));
+        }
+        let checked: Vec<Checked> =
+            change.wishes.iter().map(|wish| self.check_wish(wish)).collect::<Result<_, _>>()?;
+        let first = &change.wishes[0].id.device;
+        match unmet(&change.when, |condition| self.look(condition, first, now)) {
+            Some(why) => Err(SetError::Condition(why)),
+            None => Ok(checked),
+        }
+    }
+
+    /// The rules, in order: the property must be there and at an edge; the cloud must hold the authority; the version
+    /// must be the stated one; the value must be one of the property.
+    fn check_wish(&self, Wish { id, value, if_version }: &Wish) -> Result<Checked, SetError> {
+        let property = self.catalog.property(&id.device, &id.property)?;
+        let node = self.catalog.device(&id.device).and_then(|info| info.node.clone());
+        let edge = node.ok_or_else(|| SetError::Unbound(id.device.clone()))?;
+        if let Some(told) = self.held_by_edge(&id.device) {
+            return Err(SetError::Authority { device: id.device.clone(), told });
+        }
+        let present = self.twins.get(id).and_then(|twin| Some(twin.desired()?.version)).unwrap_or_default();
+        if let Some(expected) = if_version.filter(|expected| *expected != present) {
+            return Err(SetError::Version { id: id.clone(), known: present, expected });
+        }
+        let check =
+            |value: Value| property.check_desired(value).map_err(|why| SetError::Value(id.clone(), why));
+        Ok(Checked { id: id.clone(), edge, value: value.clone().map(check).transpose()? })
+    }
+
+    fn look(&self, condition: &Condition, device: &DeviceId, now: Now) -> (Truth, Option<Value>) {
+        let twin = self.twins.get(&condition.source(device));
+        let sample = twin.and_then(|twin| twin.reported.as_ref()?.sample.as_ref());
+        let age = twin.and_then(|twin| twin.heard).map(|at| now.mono.since(at));
+        (condition.holds(sample.map(|sample| (sample, age))), sample.map(|sample| sample.value.clone()))
     }
 
     fn put_desired(&mut self, id: &PropertyId, placed: Placed, ks: &mut Keyspace) {
@@ -69,12 +226,15 @@ impl CloudTwins {
 
     /// A restored cloud's own memory is behind, and the edge's acknowledgement, which counts too, may not be here yet: the
     /// versions of each of its epochs begin above all of the one before.
-    fn newest_version(&self, id: &PropertyId, ks: &Keyspace) -> DesiredVersion {
+    pub(super) fn newest_version(&self, id: &PropertyId, ks: &Keyspace) -> DesiredVersion {
         let restored = epoch::get(ks).saturating_sub(epoch::FIRST).saturating_mul(2);
         let floor = Some(DesiredVersion { epoch: restored, seq: 0 });
         let given = ks.get(&format!("/c/version/{id}")).and_then(|bytes| twin::decode(bytes));
-        let acked = self.twins.get(id).and_then(|twin| Some(twin.reported.as_ref()?.ack.as_ref()?.version));
-        given.max(acked).max(floor).unwrap_or_default()
+        let twin = self.twins.get(id);
+        let acked = twin.and_then(|twin| Some(twin.reported.as_ref()?.ack.as_ref()?.version));
+        let told = twin.and_then(|twin| Some(twin.told.as_ref()?.version));
+        let held = Some(DesiredVersion { epoch: self.epoch_of(&id.device), seq: 0 });
+        [given, acked, told, held, floor].into_iter().flatten().max().unwrap_or_default()
     }
 
     /// Takes the wish out of the edge's keyspace.
@@ -143,13 +303,7 @@ impl CloudTwins {
     }
 
     fn refused(&mut self, id: &PropertyId, why: &SetError) {
-        let property = id.property.clone();
-        let body = ResultBody {
-            property: property.to_string(),
-            outcome: Outcome::Rejected,
-            version: None,
-            detail: explain(why),
-        };
+        let body = ResultBody { detail: explain(why), ..ResultBody::of(&id.property, Outcome::Rejected) };
         self.publish(Publish::once(&TwinTopic::Result { device: id.device.clone() }, &body));
     }
 }

@@ -4,10 +4,14 @@
 //! the edge where the device is bound. It never writes a reported value; it keeps the newest that the device's edge
 //! told, and takes nothing from an edge about a device of another.
 
+mod authority;
+mod command;
 mod desired;
+mod presence;
 mod up;
 
-pub use desired::SetError;
+pub use command::OrderError;
+pub use desired::{MAX_GROUP, SetError, Wish, Wishes};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -19,10 +23,11 @@ use metadata::{Key, Keyspace};
 
 use crate::model::{Catalog, Change, Kind, Layout, Property};
 use crate::twin::{
-    self, Desired, DesiredBody, DeviceState, PropertyId, Publish, Reported, ReportedBody, Ticket, TwinResult,
-    brief,
+    self, Desired, DesiredBody, DeviceState, Expiry, PropertyId, Publish, Reported, ReportedBody, Ticket,
+    TwinResult, brief,
 };
 use crate::view::TwinView;
+use command::Commands;
 
 /// Results kept a property: enough to see how the last wishes ended; older ones are forgotten.
 pub const RESULTS_KEPT: usize = 8;
@@ -50,10 +55,20 @@ pub struct Stats {
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Twin {
     desired: Option<Placed>,
+    /// What somebody at the edge wished, as the edge told it.
+    told: Option<Desired>,
     reported: Option<Reported>,
     /// When the reported value came, in this process's life.
     heard: Option<Mono>,
     results: VecDeque<TwinResult>,
+}
+
+impl Twin {
+    /// What is desired now: the newer of the cloud's wish and the edge's.
+    fn desired(&self) -> Option<&Desired> {
+        let own = self.desired.as_ref().map(|placed| &placed.desired);
+        own.into_iter().chain(&self.told).max_by_key(|desired| desired.version)
+    }
 }
 
 /// A desired value and the edge in whose keyspace it lies.
@@ -68,7 +83,12 @@ struct Placed {
 pub struct CloudTwins {
     catalog: Catalog,
     twins: BTreeMap<PropertyId, Twin>,
+    /// As the devices' edges said last.
     states: BTreeMap<DeviceId, DeviceState>,
+    /// Edges that are connected.
+    present: BTreeSet<Name>,
+    authorities: BTreeMap<DeviceId, authority::Held>,
+    commands: Commands,
     stats: Stats,
     outputs: VecDeque<Output>,
 }
@@ -103,11 +123,16 @@ impl CloudTwins {
         for (id, results) in stored::<Vec<TwinResult>>(ks, "/c/result/") {
             self.twins.entry(id).or_default().results = results.into();
         }
+        for (id, told) in stored(ks, "/c/desired/") {
+            self.twins.entry(id).or_default().told = Some(told);
+        }
         for (key, bytes) in ks.range("/e/") {
             if let Some((id, placed)) = placed(key.as_str(), bytes) {
                 self.twins.entry(id).or_default().desired = Some(placed);
             }
+            self.load_authority(key.as_str(), bytes);
         }
+        self.load_commands(ks);
         for (key, bytes) in ks.range("/c/state/") {
             let device = key.as_str().strip_prefix("/c/state/").and_then(|text| text.parse().ok());
             self.states.extend(device.zip(twin::decode(bytes)));
@@ -139,6 +164,8 @@ impl CloudTwins {
                 self.forget(device, ks);
             } else {
                 self.follow(device, ks);
+                self.follow_authority(device, ks, now);
+                self.follow_commands(device, ks);
                 self.take_manifest_wishes(device, ks, now);
             }
         }
@@ -149,11 +176,13 @@ impl CloudTwins {
         for id in self.ids_of(device) {
             self.take_back(&id, ks);
             self.twins.remove(&id);
-            for prefix in ["/c/reported/", "/c/result/", "/c/manifest-desired/"] {
+            for prefix in ["/c/reported/", "/c/result/", "/c/manifest-desired/", "/c/desired/"] {
                 ks.delete(&twin::key(prefix, &id));
             }
             self.clear(&id.reported_topic());
         }
+        self.forget_authority(device, ks);
+        self.forget_commands(device, ks);
         if self.states.remove(device).is_some() {
             ks.delete(&twin::key("/c/state/", device));
             self.clear(&TwinTopic::State { device: device.clone() });
@@ -170,12 +199,12 @@ impl CloudTwins {
         self.outputs.push_back(Output::Publish(publish));
     }
 
-    /// A client of the cloud's broker published on a topic under `twin/`: only sets are taken here.
+    /// A client of the cloud's broker published on a topic under `twin/`: sets and commands are taken here.
     pub fn handle_mqtt(
         &mut self,
         ticket: Option<Ticket>,
         topic: &Topic,
-        payload: &[u8],
+        (payload, expiry): (&[u8], Option<Expiry>),
         ks: &mut Keyspace,
         now: Now,
     ) {
@@ -183,7 +212,10 @@ impl CloudTwins {
             Some(TwinTopic::Set { device, property }) => {
                 self.set_from_app(&PropertyId::new(&device, &property), payload, ks, now)
             }
-            _ => Err("in the cloud only twin/<namespace>/<device>/set/<property> is taken".to_owned()),
+            Some(TwinTopic::Command { device, name }) => {
+                self.order_from_app(&device, &name, (payload, expiry), ks, now)
+            }
+            _ => Err("in the cloud only set/<property> and command/<name> of a device are taken".to_owned()),
         };
         self.outputs.extend(ticket.map(|ticket| match done {
             Ok(()) => Output::Accept(ticket),
@@ -193,9 +225,12 @@ impl CloudTwins {
 
     /// A client of the cloud's broker published what the cloud cannot take at present: whoever watches is told.
     pub fn handle_refused(&mut self, topic: &Topic, why: &str) {
-        let Some(TwinTopic::Set { device, property }) = TwinTopic::parse(topic) else { return };
-        let detail = brief(why);
-        let body = ResultBody { property, outcome: Outcome::Rejected, version: None, detail };
+        let (device, property) = match TwinTopic::parse(topic) {
+            Some(TwinTopic::Set { device, property }) => (device, property),
+            Some(TwinTopic::Command { device, .. }) => (device, String::new()),
+            _ => return,
+        };
+        let body = ResultBody { detail: brief(why), ..ResultBody::of(&property, Outcome::Rejected) };
         self.publish(Publish::once(&TwinTopic::Result { device }, &body));
     }
 
@@ -219,20 +254,16 @@ impl CloudTwins {
     /// The properties of one device, for people; empty if there is no such device.
     pub fn view(&self, device: &DeviceId, now: Now) -> Vec<TwinView> {
         let Some(info) = self.catalog.device(device) else { return Vec::new() };
-        let nothing = Twin::default();
+        let (nothing, state) = (Twin::default(), self.state(device));
+        let authority = self.authority(device).cloned().unwrap_or_default();
         let view = |(name, property): (&Arc<str>, &Arc<Property>)| {
             let id = PropertyId::new(device, name);
             let twin = self.twins.get(&id).unwrap_or(&nothing);
-            let desired = twin.desired.as_ref().map(|placed| &placed.desired);
             let age = twin.heard.map(|at| now.mono.since(at));
-            TwinView::new(&id, property, twin.reported.as_ref(), desired, age)
+            let view = TwinView::new(&id, property, twin.reported.as_ref(), twin.desired(), age);
+            TwinView { state: state.clone(), authority: authority.clone(), ..view }
         };
         info.properties.iter().map(view).collect()
-    }
-
-    /// Whether the device's edge says it can be worked with; `None` before it said anything.
-    pub fn state(&self, device: &DeviceId) -> Option<&DeviceState> {
-        self.states.get(device)
     }
 
     /// How the last wishes for a property ended, oldest first.
@@ -246,11 +277,12 @@ impl CloudTwins {
         for (id, twin) in &self.twins {
             let reported = twin.reported.as_ref().and_then(|reported| ReportedBody::of(reported, None));
             all.extend(reported.map(|body| Publish::retained(&id.reported_topic(), &body)));
-            let desired = twin.desired.as_ref().map(|placed| DesiredBody::from(&placed.desired));
+            let desired = twin.desired().map(DesiredBody::from);
             all.extend(desired.map(|body| Publish::retained(&id.desired_topic(), &body)));
         }
-        for (device, state) in &self.states {
-            all.push(Publish::retained(&TwinTopic::State { device: device.clone() }, state));
+        for device in self.states.keys() {
+            let topic = TwinTopic::State { device: device.clone() };
+            all.extend(self.state(device).map(|state| Publish::retained(&topic, &state)));
         }
         all.retain(|publish| filter.matches(&publish.topic));
         all

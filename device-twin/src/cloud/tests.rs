@@ -137,8 +137,13 @@ fn a_wish_gets_the_next_version_and_lies_where_its_edge_will_find_it() {
     let mut world = World::new();
     assert_eq!(world.set(Value::Int(40)), Ok(version(0, 1)));
     assert_eq!(world.set(Value::Float(41.0)), Ok(version(0, 2)));
-    let expected =
-        Desired { value: Value::Float(41.0), version: version(0, 2), issued: NOW.wall, by: "ann".to_owned() };
+    let expected = Desired {
+        value: Value::Float(41.0),
+        version: version(0, 2),
+        issued: NOW.wall,
+        by: "ann".to_owned(),
+        group: None,
+    };
     assert_eq!(world.desired(DESIRED), Some(expected));
     assert_eq!(topics(&world.seen), ["twin/water/valve/desired/position"; 2]);
 }
@@ -214,7 +219,7 @@ fn everything_is_there_after_a_restart() {
     let mut world = World::new();
     world.set(Value::Int(40)).unwrap();
     world.report(9, 3, 40.0, ack(1, Outcome::Succeeded));
-    let state = DeviceState { state: Availability::Online, reason: String::new() };
+    let state = DeviceState { state: Availability::Online, reason: String::new(), last_seen: None };
     world.up("pump-house", LIFE, "state/water/valve", &cbor(&state));
     let result = TwinResult {
         outcome: Outcome::Succeeded,
@@ -229,7 +234,15 @@ fn everything_is_there_after_a_restart() {
     world.restart();
     assert_eq!(world.ks.revision(), revision, "a start writes nothing");
     assert_eq!(world.view(), before);
-    assert_eq!(world.twins.state(&position().device), Some(&state));
+    let away = DeviceState {
+        state: Availability::Unknown,
+        reason: "edge/pump-house is not connected".to_owned(),
+        last_seen: Some(UnixMillis(3)),
+    };
+    assert_eq!(world.twins.state(&position().device), Some(away));
+    world.twins.handle_edge_up(&Name::new("pump-house").unwrap(), &mut world.ks, NOW);
+    let known = DeviceState { last_seen: Some(UnixMillis(3)), ..state };
+    assert_eq!(world.twins.state(&position().device), Some(known));
     assert_eq!(world.twins.results(&position()).collect::<Vec<_>>(), [&result]);
     assert_eq!(
         topics(&world.seen),
@@ -337,7 +350,7 @@ fn an_app_sets_over_mqtt_and_is_answered() {
     let mut world = World::new();
     let mut say = |topic: &str, payload: &str| {
         let topic = Topic::new(topic).unwrap();
-        world.twins.handle_mqtt(Some(Ticket(3)), &topic, payload.as_bytes(), &mut world.ks, NOW);
+        world.twins.handle_mqtt(Some(Ticket(3)), &topic, (payload.as_bytes(), None), &mut world.ks, NOW);
         let mut seen = Vec::new();
         while let Some(output) = world.twins.poll_output() {
             seen.push(output);

@@ -5,10 +5,14 @@ use bus::{Name, Now};
 use metadata::Keyspace;
 
 use super::{CloudTwins, RESULTS_KEPT};
-use crate::twin::{self, DeviceState, PropertyId, Publish, Reported, ReportedBody, TwinResult, key};
+use crate::authority::Holder;
+use crate::twin::{
+    self, Desired, DesiredBody, DeviceState, PropertyId, Publish, Reported, ReportedBody, TwinResult, key,
+};
 
 impl CloudTwins {
-    /// One entry of an edge's outbox: `reported/<ns>/<device>/<property>`, `result/..` or `state/<ns>/<device>`.
+    /// One entry of an edge's outbox: `reported/<ns>/<device>/<property>`, `result/..`, `desired/..`,
+    /// `state/<ns>/<device>`, `authority/..` or `command/<ns>/<device>/<id>`.
     /// Others are not ours and ignored. An entry may come again; it then changes nothing but the results' list.
     pub fn handle_up(
         &mut self,
@@ -23,7 +27,10 @@ impl CloudTwins {
         let taken = match kind {
             "reported" => self.reported_up(edge, incarnation, rest, payload, ks, now),
             "result" => self.result_up(edge, rest, payload, ks),
+            "desired" => self.desired_up(edge, rest, payload, ks),
             "state" => self.state_up(edge, rest, payload, ks),
+            "authority" => self.authority_up(edge, rest, payload, ks),
+            "command" => self.command_up(edge, rest, payload, ks),
             _ => return,
         };
         if taken.is_none() {
@@ -82,7 +89,7 @@ impl CloudTwins {
             return Some(());
         }
         let TwinResult { outcome, version, detail, at: _ } = result.clone();
-        let body = ResultBody { property: id.property.to_string(), outcome, version, detail };
+        let body = ResultBody { version, detail, ..ResultBody::of(&id.property, outcome) };
         self.publish(Publish::once(&TwinTopic::Result { device: id.device.clone() }, &body));
         let results = &mut self.twins.entry(id.clone()).or_default().results;
         if results.len() >= RESULTS_KEPT {
@@ -101,8 +108,36 @@ impl CloudTwins {
             return Some(());
         }
         ks.put(key("/c/state/", &device), twin::cbor(&state));
-        self.publish(Publish::retained(&TwinTopic::State { device: device.clone() }, &state));
-        self.states.insert(device, state);
+        self.states.insert(device.clone(), state);
+        self.publish_state(&device);
+        Some(())
+    }
+
+    /// Somebody at the edge wished something, with the authority to do so. A wish of the cloud before it is over.
+    fn desired_up(&mut self, edge: &Name, rest: &str, payload: &[u8], ks: &mut Keyspace) -> Option<()> {
+        let id = PropertyId::parse(rest)?;
+        let told: Desired = twin::decode(payload)?;
+        if Holder::of(told.version.epoch) == Holder::Cloud {
+            return None;
+        }
+        if !self.speaks_for(edge, &id.device) {
+            return Some(());
+        }
+        let twin = self.twins.entry(id.clone()).or_default();
+        if twin.told.as_ref().is_some_and(|known| known.version >= told.version) {
+            self.stats.repeated += 1;
+            return Some(());
+        }
+        ks.put(key("/c/desired/", &id), twin::cbor(&told));
+        let outranks = twin.desired.as_ref().is_some_and(|placed| placed.desired.version < told.version);
+        twin.told = Some(told);
+        if outranks {
+            self.take_back(&id, ks);
+        }
+        let desired = self.twins.get(&id).and_then(|twin| twin.desired()).map(DesiredBody::from);
+        if let Some(body) = desired {
+            self.publish(Publish::retained(&id.desired_topic(), &body));
+        }
         Some(())
     }
 }

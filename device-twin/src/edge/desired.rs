@@ -11,9 +11,10 @@ use super::property::{Owner, Twin, Who};
 use super::write::Decision;
 use super::{CLOCK_GRACE, EdgeTwins};
 use crate::arbiter::{Entry, Slot};
+use crate::authority::Holder;
 use crate::model::{OnStale, Policy, Property};
 use crate::rule::From;
-use crate::twin::{self, Ack, Desired, Handled, PropertyId, explain, key};
+use crate::twin::{self, Ack, Desired, Group, Handled, PropertyId, explain, key};
 
 /// What an age means for a desired value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,17 +50,19 @@ impl Twin {
     /// After a start: the desired value that was decided on before. A setting stands in its slot again; an actuator's
     /// does not.
     pub(super) fn recall_setting(&mut self, property: &Property, id: &PropertyId, ks: &Keyspace) {
-        let Some(desired) = read_desired(id, ks) else { return };
+        let own = ks.get(&format!("/t/own/{id}")).and_then(|bytes| twin::decode::<Desired>(bytes));
+        let newest = [own, read_desired(id, ks)].into_iter().flatten().max_by_key(|desired| desired.version);
+        let Some(desired) = newest else { return };
         let Some(handled) = self.handled.as_ref().filter(|h| h.version == desired.version) else { return };
         let outcome = handled.ack.as_ref().map(|ack| ack.outcome);
         if let Ok(value) = property.check_desired(desired.value.clone())
             && !property.policy.actuator
             && property.policy.on_stale == OnStale::Apply
-            && outcome != Some(Outcome::Rejected)
+            && !matches!(outcome, Some(Outcome::Rejected | Outcome::Superseded))
         {
             let last = read_record(id, ks).filter(|record| record.outcome == Some(Outcome::Succeeded));
             self.spoken = last.map(|record| record.value);
-            self.slots.set(Slot::CLOUD_DESIRED, entry(value, &desired, None));
+            self.slots.set(Slot::DESIRED, entry(value, &desired, None));
         }
         self.desired = Some(Box::new(desired));
     }
@@ -70,11 +73,21 @@ fn read_desired(id: &PropertyId, ks: &Keyspace) -> Option<Desired> {
 }
 
 fn entry(value: Value, desired: &Desired, expires: Option<bus::Mono>) -> Entry<Owner> {
-    Entry { value, owner: Owner { who: Who::Cloud(desired.version), cause: desired.by.clone() }, expires }
+    Entry { value, owner: Owner { who: Who::Desired(desired.version), cause: desired.by.clone() }, expires }
+}
+
+/// What is to become of a wish that waits.
+#[derive(Debug, Clone, PartialEq)]
+enum Verdict {
+    /// Its age cannot be told yet.
+    Wait,
+    End(Outcome, String),
+    Apply(Option<Duration>),
 }
 
 impl EdgeTwins {
-    /// The cloud's desired value may be another one.
+    /// The cloud's desired value may be another one. It is decided on by [`Self::decide_all`], with those that came
+    /// with it.
     pub(super) fn desired_changed(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
         match read_desired(id, ks) {
             Some(desired) => self.take_desired(id, desired, ks, now),
@@ -84,31 +97,70 @@ impl EdgeTwins {
 
     fn take_desired(&mut self, id: &PropertyId, desired: Desired, ks: &mut Keyspace, now: Now) {
         let Some(twin) = self.twins.get_mut(id) else { return };
+        let bound = self.devices.get(&id.device);
+        if let Some(authority) = bound.map(|b| &b.authority).filter(|a| a.outranks(desired.version)) {
+            let (version, told) = (desired.version, authority.told());
+            return self.outrank(id, version, &told, ks, now);
+        }
         let known = twin.handled.as_ref().map(|h| h.version).max(twin.desired.as_ref().map(|d| d.version));
         if known.is_some_and(|known| desired.version <= known) {
             self.stats.repeated_desired += 1;
             return;
         }
+        self.replace_desired(id, desired, now);
+        if let Some(twin) = self.twins.get_mut(id) {
+            twin.waiting = Some(now.mono + CLOCK_GRACE);
+        }
+        self.undecided.insert(id.clone());
+    }
+
+    /// A wish that was made under an authority that is over: told once, and never carried out.
+    fn outrank(&mut self, id: &PropertyId, version: DesiredVersion, told: &str, ks: &mut Keyspace, now: Now) {
+        let Some(twin) = self.twins.get_mut(id) else { return };
+        if twin.handled.as_ref().is_some_and(|handled| handled.version == version) {
+            return;
+        }
+        if twin.outranked.is_some_and(|known| known >= version) {
+            return;
+        }
+        twin.outranked = Some(version);
+        self.stats.outranked += 1;
+        let is_newest = twin.handled.as_ref().is_none_or(|handled| handled.version < version);
+        if is_newest {
+            self.mark_handled(id, version, ks);
+        }
+        self.settle(id, version, Outcome::Superseded, told, ks, now);
+    }
+
+    /// `desired` is the newest wish from here on.
+    pub(super) fn replace_desired(&mut self, id: &PropertyId, desired: Desired, now: Now) {
+        let Some(twin) = self.twins.get_mut(id) else { return };
         self.outputs.desired(id, &desired);
         let before = twin.desired.replace(Box::new(desired));
-        if let Some(before) = before.filter(|_| twin.waiting.is_some()) {
+        if let Some(before) = before.filter(|_| twin.waiting.take().is_some()) {
             let end =
                 (Outcome::Superseded, Some(before.version), "a newer one came before it was decided on");
             self.outputs.outcome(id, end, now.wall);
         }
-        twin.waiting = Some(now.mono + CLOCK_GRACE);
-        self.decide_desired(id, ks, now);
-        self.run_rules_reading(From::Desired, id, ks, now);
     }
 
-    /// The cloud takes its wish back.
+    pub(super) fn mark_handled(&mut self, id: &PropertyId, version: DesiredVersion, ks: &mut Keyspace) {
+        if let Some(twin) = self.twins.get_mut(id) {
+            twin.handled = Some(Box::new(Handled { version, ack: None }));
+        }
+        self.persist_handled(id, ks);
+    }
+
+    /// The cloud takes its wish back. What somebody here wishes by now, or holds the authority over, stays as it is.
     fn desired_gone(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
+        let holder = self.devices.get(&id.device).map(|bound| bound.authority.holder());
         let Some(twin) = self.twins.get_mut(id) else { return };
-        if twin.desired.take().is_none() {
+        let is_own = twin.desired.as_ref().is_some_and(|d| Holder::of(d.version.epoch) == Holder::Edge);
+        if is_own || holder == Some(Holder::Edge) || twin.desired.take().is_none() {
             return;
         }
         twin.waiting = None;
-        let held = twin.slots.relinquish(Slot::CLOUD_DESIRED).is_some();
+        let held = twin.slots.relinquish(Slot::DESIRED).is_some();
         self.clear(id.desired_topic().topic());
         if held {
             self.arbitrate(id, Decision::Fresh, ks, now);
@@ -117,66 +169,117 @@ impl EdgeTwins {
         self.run_rules_reading(From::Desired, id, ks, now);
     }
 
-    /// Decides on a desired value that waits, if it can be told by now.
-    pub(super) fn decide_desired(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
-        let Ok(property) = self.catalog.property(&id.device, &id.property) else { return };
-        let Some(twin) = self.twins.get_mut(id) else { return };
-        let (Some(until), Some(desired)) = (twin.waiting, twin.desired.clone()) else { return };
-        let checked = property.check_desired(desired.value.clone()).map_err(|why| explain(&why));
-        let is_actuator = property.policy.actuator;
-        let freshness = freshness(&property.policy, self.clock.age_of(desired.issued, now));
-        if checked.is_ok() && freshness == Freshness::Untold && now.mono < until {
-            self.reschedule(id);
-            return;
+    /// Decides on all that came in one change.
+    pub(super) fn decide_all(&mut self, ks: &mut Keyspace, now: Now) {
+        for id in std::mem::take(&mut self.undecided) {
+            self.decide_desired(&id, ks, now);
+            self.run_rules_reading(From::Desired, &id, ks, now);
         }
-        twin.waiting = None;
-        twin.handled = Some(Box::new(Handled { version: desired.version, ack: None }));
-        let masked = twin.masked_by(Slot::CLOUD_DESIRED, now.mono).filter(|_| is_actuator);
-        self.persist_handled(id, ks);
-        let end = |this: &mut Self, ks: &mut Keyspace, outcome, why: &str| {
-            this.settle(id, desired.version, outcome, why, ks, now);
+    }
+
+    /// Decides on a desired value that waits, if it can be told by now; with those that it is to be carried out with.
+    pub(super) fn decide_desired(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
+        let Some(twin) = self.twins.get(id).filter(|twin| twin.waiting.is_some()) else { return };
+        let Some(desired) = &twin.desired else { return };
+        let Some(group) = desired.group.clone() else {
+            let verdict = self.judge(id, now);
+            return self.carry_out_verdict(id, verdict, ks, now);
         };
-        match (checked, freshness, masked) {
-            (Err(why), ..) => end(self, ks, Outcome::Rejected, &why),
-            (Ok(_), Freshness::Stale(why), _) => self.expire_desired(id, desired.version, &why, ks, now),
-            (Ok(_), Freshness::Untold, _) => {
+        let members: Vec<PropertyId> =
+            group.members.iter().filter_map(|member| PropertyId::parse(member)).collect();
+        let verdicts: Vec<Verdict> = members.iter().map(|id| self.judge_member(id, &group, now)).collect();
+        if verdicts.contains(&Verdict::Wait) {
+            return members.iter().for_each(|id| self.reschedule(id));
+        }
+        let ended = members.iter().zip(&verdicts).find_map(|(id, verdict)| match verdict {
+            Verdict::End(outcome, why) => Some((id, *outcome, why)),
+            Verdict::Wait | Verdict::Apply(..) => None,
+        });
+        let together = ended.map(|(id, outcome, why)| Verdict::End(outcome, format!("{id}: {why}")));
+        for (id, verdict) in members.iter().zip(verdicts) {
+            if self.is_waiting_in(id, &group) {
+                self.carry_out_verdict(id, together.clone().unwrap_or(verdict), ks, now);
+            }
+        }
+    }
+
+    fn is_waiting_in(&self, id: &PropertyId, group: &Group) -> bool {
+        let Some(twin) = self.twins.get(id).filter(|twin| twin.waiting.is_some()) else { return false };
+        twin.desired.as_ref().is_some_and(|desired| desired.group.as_ref() == Some(group))
+    }
+
+    /// A member that cannot be written at all stops the others too, where one by itself would be told when it fails.
+    fn judge_member(&self, id: &PropertyId, group: &Group, now: Now) -> Verdict {
+        if !self.is_waiting_in(id, group) {
+            let why = "changed as one with others, and wished otherwise by now";
+            return Verdict::End(Outcome::Superseded, why.to_owned());
+        }
+        match self.judge(id, now) {
+            Verdict::Apply(..) if !self.is_online(&id.device) => {
+                Verdict::End(Outcome::Failed, "the device is offline; set it again".to_owned())
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// The rules, in order: what the property cannot hold is rejected; what cannot be told waits for a moment; what is
+    /// too old expires; what a stronger slot holds is superseded.
+    fn judge(&self, id: &PropertyId, now: Now) -> Verdict {
+        let end = |outcome, why: &str| Verdict::End(outcome, why.to_owned());
+        let (Some(property), Some(twin)) = (self.property(id), self.twins.get(id)) else {
+            return end(Outcome::Rejected, "the property is not known here");
+        };
+        let (Some(until), Some(desired)) = (twin.waiting, &twin.desired) else { return Verdict::Wait };
+        if let Err(why) = property.check_desired(desired.value.clone()) {
+            return Verdict::End(Outcome::Rejected, explain(&why));
+        }
+        let lifetime = match freshness(&property.policy, self.clock.age_of(desired.issued, now)) {
+            Freshness::Fresh(lifetime) => lifetime,
+            Freshness::Stale(why) => return Verdict::End(Outcome::Expired, why),
+            Freshness::Untold if now.mono < until => return Verdict::Wait,
+            Freshness::Untold => {
                 let why = "its age cannot be told without the cloud's clock; rearm: set it again";
-                self.expire_desired(id, desired.version, why, ks, now);
+                return end(Outcome::Expired, why);
             }
-            (Ok(_), Freshness::Fresh(_), Some((slot, owner))) => {
-                end(self, ks, Outcome::Superseded, &format!("{slot} ({owner}) holds it; set it again later"));
+        };
+        match self.masked_actuator(id, Slot::DESIRED, now.mono) {
+            Some(why) => Verdict::End(Outcome::Superseded, why),
+            None => Verdict::Apply(lifetime),
+        }
+    }
+
+    fn carry_out_verdict(&mut self, id: &PropertyId, verdict: Verdict, ks: &mut Keyspace, now: Now) {
+        let waits = self.twins.get(id).and_then(|twin| twin.desired.as_ref()).map(|desired| desired.version);
+        let Some(version) = waits.filter(|_| verdict != Verdict::Wait) else { return self.reschedule(id) };
+        if let Some(twin) = self.twins.get_mut(id) {
+            twin.waiting = None;
+        }
+        self.mark_handled(id, version, ks);
+        match verdict {
+            Verdict::Wait => {}
+            Verdict::End(outcome, why) => {
+                self.stats.stale_desired += u64::from(outcome == Outcome::Expired);
+                self.settle(id, version, outcome, &why, ks, now);
             }
-            (Ok(value), Freshness::Fresh(lifetime), None) => {
-                self.apply_desired(id, value, &desired, lifetime, ks, now);
-            }
+            Verdict::Apply(lifetime) => self.apply_desired(id, lifetime, ks, now),
         }
         self.reschedule(id);
     }
 
-    fn expire_desired(
+    /// What is desired fills its slot.
+    pub(super) fn apply_desired(
         &mut self,
         id: &PropertyId,
-        version: DesiredVersion,
-        why: &str,
-        ks: &mut Keyspace,
-        now: Now,
-    ) {
-        self.stats.stale_desired += 1;
-        self.settle(id, version, Outcome::Expired, why, ks, now);
-    }
-
-    fn apply_desired(
-        &mut self,
-        id: &PropertyId,
-        value: Value,
-        desired: &Desired,
         lifetime: Option<Duration>,
         ks: &mut Keyspace,
         now: Now,
     ) {
         let expires = lifetime.map(|lifetime| now.mono + lifetime);
-        if let Some(twin) = self.twins.get_mut(id) {
-            twin.slots.set(Slot::CLOUD_DESIRED, entry(value, desired, expires));
+        let Ok(property) = self.catalog.property(&id.device, &id.property) else { return };
+        let Some(twin) = self.twins.get_mut(id) else { return };
+        let Some(desired) = twin.desired.clone() else { return };
+        if let Ok(value) = property.check_desired(desired.value.clone()) {
+            twin.slots.set(Slot::DESIRED, entry(value, &desired, expires));
         }
         self.arbitrate(id, Decision::Fresh, ks, now);
     }
@@ -190,13 +293,23 @@ impl EdgeTwins {
         }
         self.arbitrate(id, Decision::Fresh, ks, now);
         for (_, entry) in gone {
-            let Who::Cloud(version) = entry.owner.who else { continue };
-            let under_way =
-                |twin: &Twin| twin.write.as_ref().is_some_and(|w| w.record.version == Some(version));
-            let open = self.twins.get(id).is_some_and(|twin| twin.is_open(version) && !under_way(twin));
-            if open {
-                self.settle(id, version, Outcome::Expired, "it had no effect while it was fresh", ks, now);
+            self.slot_expired(id, &entry.owner.who, ks, now);
+        }
+    }
+
+    /// What was never written ends; a write that is under way ends by itself.
+    fn slot_expired(&mut self, id: &PropertyId, who: &Who, ks: &mut Keyspace, now: Now) {
+        const WHY: &str = "it had no effect while it was fresh";
+        let Some(twin) = self.twins.get(id) else { return };
+        if twin.write.as_ref().is_some_and(|write| write.who.as_ref() == Some(who)) {
+            return;
+        }
+        match who {
+            Who::Desired(version) if twin.is_open(*version) => {
+                self.settle(id, *version, Outcome::Expired, WHY, ks, now);
             }
+            Who::Command(command) => self.part_ended(id, command, Outcome::Expired, WHY, ks, now),
+            Who::Desired(_) | Who::Operator | Who::Rule(_) => {}
         }
     }
 

@@ -5,12 +5,13 @@ use std::collections::BTreeSet;
 #[cfg(any(test, doc))]
 use bus::twin::MapperConfig;
 use bus::twin::{DeviceConfig, DeviceId, MapperTopic, Outcome, PropertyConfig};
-use bus::{Name, Now, Quality};
+use bus::{Mono, Name, Now, Quality, UnixMillis};
 use bytes::Bytes;
 use metadata::Keyspace;
 
 use super::EdgeTwins;
 use super::property::{Outstanding, Twin};
+use crate::authority::Authority;
 use crate::model::{DeviceInfo, Property};
 use crate::twin::{self, Availability, DeviceState, PropertyId, Publish, WriteRecord, key, millis};
 
@@ -24,6 +25,9 @@ pub(super) struct Bound {
     mapper: Option<Name>,
     /// As it was last published.
     pub(super) state: Option<DeviceState>,
+    pub(super) authority: Authority,
+    /// When the authority ends by itself.
+    pub(super) hand_back_at: Option<Mono>,
 }
 
 /// A mapper as this edge knows it.
@@ -44,6 +48,7 @@ impl EdgeTwins {
             match self.catalog.device(id).filter(|info| info.node.as_ref() == Some(&self.me)).cloned() {
                 Some(info) => {
                     self.devices.entry(id.clone()).or_default().mapper.clone_from(&info.mapper);
+                    self.authority_changed(id, ks, now);
                     here.push((id, info));
                 }
                 None => self.unbind(id, ks),
@@ -53,6 +58,7 @@ impl EdgeTwins {
         // A mapper hears of a device before it is asked to write to it.
         mappers.iter().for_each(|mapper| self.publish_config(mapper));
         here.iter().for_each(|(id, info)| self.bind(id, info, ks, now));
+        self.decide_all(ks, now);
         ids.iter().for_each(|id| self.update_state(id));
     }
 
@@ -74,7 +80,10 @@ impl EdgeTwins {
 
     fn unbind(&mut self, device: &DeviceId, ks: &mut Keyspace) {
         self.ids_of(device).iter().for_each(|id| self.drop_twin(id, ks));
-        if self.devices.remove(device).is_some() {
+        self.drop_commands(device, ks);
+        ks.delete(&key("/t/authority/", device));
+        if let Some(bound) = self.devices.remove(device) {
+            bound.hand_back_at.map(|at| self.device_timers.remove(&(at, device.clone())));
             let topic = bus::twin::TwinTopic::State { device: device.clone() };
             self.clear(topic.topic());
         }
@@ -99,7 +108,8 @@ impl EdgeTwins {
     fn end_interrupted_write(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
         let record = read_record(id, ks).filter(|record| record.outcome.is_none());
         if let (Some(record), Some(twin)) = (record, self.twins.get_mut(id)) {
-            twin.write = Some(Box::new(Outstanding { record, who: None, deadline: now.mono }));
+            let (who, deadline) = (None, now.mono);
+            twin.write = Some(Box::new(Outstanding { record, who, deadline, is_step: false }));
             self.finish_write(id, Outcome::Unknown, "the node restarted in mid-write", ks, now);
         }
     }
@@ -108,8 +118,9 @@ impl EdgeTwins {
     fn drop_twin(&mut self, id: &PropertyId, ks: &mut Keyspace) {
         let Some(twin) = self.twins.remove(id) else { return };
         twin.due.map(|at| self.timers.remove(&(at, id.clone())));
-        ks.delete(&key("/t/reported/", id));
-        ks.delete(&key("/t/write/", id));
+        for prefix in ["/t/reported/", "/t/write/", "/t/own/"] {
+            ks.delete(&key(prefix, id));
+        }
         self.clear(id.reported_topic().topic());
         self.clear(id.desired_topic().topic());
     }
@@ -194,14 +205,15 @@ impl EdgeTwins {
     pub(super) fn update_state(&mut self, device: &DeviceId) {
         let state = self.state_of(device);
         let Some(bound) = self.devices.get_mut(device) else { return };
-        if bound.state.as_ref() != Some(&state) {
+        if bound.state.as_ref().is_none_or(|known| !known.is_same(&state)) {
             self.outputs.state(device, &state);
             bound.state = Some(state);
         }
     }
 
     fn state_of(&self, device: &DeviceId) -> DeviceState {
-        let is = |state, reason: String| DeviceState { state, reason };
+        let last_seen = self.last_seen(device);
+        let is = |state, reason: String| DeviceState { state, reason, last_seen };
         let Some(mapper) = self.mapper_of(device) else {
             return is(Availability::Offline, "spec.protocol.protocolName names no mapper".to_owned());
         };
@@ -222,6 +234,13 @@ impl EdgeTwins {
         } else {
             is(Availability::Degraded, format!("not heard of: {}", silent.join(", ")))
         }
+    }
+
+    /// When the device was last read.
+    pub(super) fn last_seen(&self, device: &DeviceId) -> Option<UnixMillis> {
+        let from = PropertyId::new(device, "");
+        let twins = self.twins.range(from..).take_while(|(id, _)| id.device == *device);
+        twins.filter_map(|(_, twin)| twin.latest().map(|sample| sample.time)).max()
     }
 
     /// Bad, or never reported although it should be.

@@ -20,17 +20,21 @@
 //! Drive it as every core: `handle_*`, then [`EdgeTwins::poll_output`] to `None`, then [`EdgeTwins::poll_timeout`].
 //! The node seals the keyspace after each handle and holds outputs back until that is durable.
 
+mod authority;
 mod clock;
+mod command;
 mod desired;
 mod device;
 mod mqtt;
 mod output;
+mod pace;
 mod property;
 mod reading;
 mod resync;
 mod rules;
 mod write;
 
+pub use authority::AuthorityError;
 pub use output::Output;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,9 +46,10 @@ use bus::{Filter, Mono, Name, Now, Topic};
 use metadata::{Key, Keyspace};
 
 use crate::model::{Catalog, Change, Kind, Layout, Property};
-use crate::twin::{self, PropertyId, Publish, ReportedBody, key};
+use crate::twin::{self, DeviceState, PropertyId, Publish, ReportedBody, key};
 use crate::view::TwinView;
 use clock::CloudClock;
+use command::{CommandPlace, Commands};
 use device::{Bound, Mapper};
 use output::Outputs;
 use property::Twin;
@@ -84,6 +89,10 @@ pub struct Stats {
     pub repeated_desired: u64,
     /// Desired values that were too old to be applied.
     pub stale_desired: u64,
+    /// Desired values that were made under an authority that was over.
+    pub outranked: u64,
+    /// Commands that came too late to be carried out.
+    pub expired_commands: u64,
     /// Decisions of rules that their output cannot hold.
     pub unfit_decisions: u64,
 }
@@ -101,7 +110,12 @@ pub struct EdgeTwins {
     devices: BTreeMap<DeviceId, Bound>,
     mappers: BTreeMap<Name, Mapper>,
     rules: Rules,
+    commands: Commands,
     timers: BTreeSet<(Mono, PropertyId)>,
+    /// When authorities end.
+    device_timers: BTreeSet<(Mono, DeviceId)>,
+    /// Wishes that came in the present input and are not decided on; empty between inputs.
+    undecided: BTreeSet<PropertyId>,
     numbers: Numbers,
     /// Of this process, for the ids of its writes.
     seed: u64,
@@ -151,7 +165,10 @@ impl EdgeTwins {
             devices: BTreeMap::new(),
             mappers: BTreeMap::new(),
             rules: Rules::default(),
+            commands: Commands::default(),
             timers: BTreeSet::new(),
+            device_timers: BTreeSet::new(),
+            undecided: BTreeSet::new(),
             numbers: Numbers::default(),
             stats: Stats::default(),
             outputs: Outputs::default(),
@@ -176,6 +193,8 @@ impl EdgeTwins {
             }
         }
         self.devices_changed(&devices, ks, now);
+        self.load_commands(ks, now);
+        self.decide_all(ks, now);
         self.renumber(ks);
         self.rules_changed(ks, now);
     }
@@ -196,10 +215,24 @@ impl EdgeTwins {
             self.devices_changed(&devices, ks, now);
             self.rules_changed(ks, now);
         }
+        // Whoever may wish is known before the wishes are looked at.
+        for device in keys.iter().filter_map(|key| key.as_str().strip_prefix("/m/authority/")) {
+            if let Ok(device) = device.parse() {
+                self.authority_changed(&device, ks, now);
+            }
+        }
         for key in keys {
             let id = key.as_str().strip_prefix("/m/desired/").and_then(PropertyId::parse);
             if let Some(id) = id.filter(|id| self.twins.contains_key(id)) {
                 self.desired_changed(&id, ks, now);
+            }
+        }
+        self.decide_all(ks, now);
+        for key in keys {
+            if let Some(place) =
+                CommandPlace::parse(key.as_str().strip_prefix("/m/command/").unwrap_or_default())
+            {
+                self.command_changed(&place, ks, now);
             }
         }
     }
@@ -210,6 +243,7 @@ impl EdgeTwins {
         let waiting: Vec<PropertyId> =
             self.timers.iter().map(|(_, id)| id).filter(|id| self.is_waiting(id)).cloned().collect();
         waiting.iter().for_each(|id| self.decide_desired(id, ks, now));
+        self.decide_commands(ks, now);
     }
 
     fn is_waiting(&self, id: &PropertyId) -> bool {
@@ -236,6 +270,8 @@ impl EdgeTwins {
             self.property_due(&id, ks, now);
             self.reschedule(&id);
         }
+        self.authorities_due(ks, now);
+        self.commands_due(ks, now);
         for rule in self.rules.due(now.mono) {
             self.run_rule(&rule, ks, now);
         }
@@ -248,7 +284,9 @@ impl EdgeTwins {
     pub fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
         let property = self.timers.first().map(|(at, _)| (*at, "twin"));
         let rules = self.rules.next_tick().map(|at| (at, "rules"));
-        property.into_iter().chain(rules).min()
+        let authority = self.device_timers.first().map(|(at, _)| (*at, "authority"));
+        let command = self.commands.next_timeout().map(|at| (at, "command"));
+        [property, rules, authority, command].into_iter().flatten().min()
     }
 
     pub fn stats(&self) -> Stats {
@@ -273,7 +311,11 @@ impl EdgeTwins {
     fn view_of(&self, id: &PropertyId, now: Now) -> Option<TwinView> {
         let (property, twin) = (self.property(id)?, self.twins.get(id)?);
         let (reported, desired) = (twin.reported.as_ref(), twin.desired.as_deref());
-        Some(TwinView::new(id, property, reported, desired, twin.age(now.mono)))
+        let view = TwinView::new(id, property, reported, desired, twin.age(now.mono));
+        let bound = self.devices.get(&id.device)?;
+        let state =
+            bound.state.clone().map(|state| DeviceState { last_seen: self.last_seen(&id.device), ..state });
+        Some(TwinView { state, authority: bound.authority.clone(), ..view })
     }
 
     /// What is retained here under `filter`: replay it to a node that newly asked.

@@ -1,6 +1,9 @@
 //! What clients of the local broker say.
 
-use bus::twin::{DeviceId, MapperTopic, Outcome, ReportBody, ReportMany, ResultBody, TwinTopic, WriteResult};
+use bus::twin::{
+    DesiredVersion, DeviceId, MapperTopic, Outcome, ReportBody, ReportMany, ResultBody, TwinTopic,
+    WriteResult,
+};
 use bus::{Name, Now, Topic, Value};
 use metadata::Keyspace;
 use serde::de::DeserializeOwned;
@@ -9,21 +12,27 @@ use super::property::{Owner, Who};
 use super::write::Decision;
 use super::{EdgeTwins, OPERATOR_HOLD};
 use crate::arbiter::{Entry, Slot};
-use crate::twin::{PropertyId, SetBody, Ticket, brief, explain};
+use crate::authority::Holder;
+use crate::command::{CommandId, Order};
+use crate::twin::{Expiry, PropertyId, SetBody, Ticket, brief, explain};
+
+/// Who speaks over the local broker, as long as clients have no names there.
+const LOCAL_APP: &str = "local app";
 
 impl EdgeTwins {
     /// A client published on a topic under `twin/` or `mapper/`. With a ticket it is answered by
-    /// [`super::Output::Accept`] or [`super::Output::Reject`]; without one a refusal is told on `twin/../result` only.
+    /// [`super::Output::Accept`] or [`super::Output::Reject`]; without one a refusal is told on `twin/../result` only. `expiry` is
+    /// what is left of the message's own.
     pub fn handle_publish(
         &mut self,
         ticket: Option<Ticket>,
         topic: &Topic,
-        payload: &[u8],
+        (payload, expiry): (&[u8], Option<Expiry>),
         ks: &mut Keyspace,
         now: Now,
     ) {
         let done = match (TwinTopic::parse(topic), MapperTopic::parse(topic)) {
-            (Some(topic), _) => self.twin_said(topic, payload, ks, now),
+            (Some(topic), _) => self.twin_said(topic, (payload, expiry), ks, now),
             (None, Some(topic)) => self.mapper_said(&topic, payload, ks, now),
             (None, None) => Err("neither a twin's nor a mapper's topic".to_owned()),
         };
@@ -39,7 +48,7 @@ impl EdgeTwins {
     fn twin_said(
         &mut self,
         topic: TwinTopic,
-        payload: &[u8],
+        (payload, expiry): (&[u8], Option<Expiry>),
         ks: &mut Keyspace,
         now: Now,
     ) -> Result<(), String> {
@@ -54,11 +63,16 @@ impl EdgeTwins {
                 let id = PropertyId::new(&device, &property);
                 let done = match payload {
                     [] => self.unset(&id, ks, now),
-                    _ => parse::<SetBody>(payload).and_then(|body| self.set(&id, body.into_value(), ks, now)),
+                    _ => parse::<SetBody>(payload)
+                        .and_then(|body| self.set(&id, body.into_value(), LOCAL_APP, ks, now).map(drop)),
                 };
                 self.told(&id, done)
             }
-            TwinTopic::Command { device, name } => Err(format!("{device} has no command '{name}'")),
+            TwinTopic::Command { device, name } => {
+                let done = parse::<Order>(payload)
+                    .and_then(|order| self.order(&device, &name, order.expiring(expiry), LOCAL_APP, ks, now));
+                self.told_command(&device, done)
+            }
             TwinTopic::Reported { .. }
             | TwinTopic::Desired { .. }
             | TwinTopic::Result { .. }
@@ -86,20 +100,45 @@ impl EdgeTwins {
     /// Tells a refusal to whoever watches the device.
     fn told(&mut self, id: &PropertyId, done: Result<(), String>) -> Result<(), String> {
         if let Err(why) = &done {
-            let property = id.property.clone();
-            let body = ResultBody {
-                property: property.to_string(),
-                outcome: Outcome::Rejected,
-                version: None,
-                detail: why.clone(),
-            };
-            self.outputs.result(id, &body);
+            let body = ResultBody { detail: why.clone(), ..ResultBody::of(&id.property, Outcome::Rejected) };
+            self.outputs.result(&id.device, &body);
         }
         done
     }
 
-    /// A local operator's wish: slot 8, for [`OPERATOR_HOLD`].
-    fn set(&mut self, id: &PropertyId, value: Value, ks: &mut Keyspace, now: Now) -> Result<(), String> {
+    fn told_command(&mut self, device: &DeviceId, done: Result<CommandId, String>) -> Result<(), String> {
+        if let Err(why) = &done {
+            let body = ResultBody { detail: why.clone(), ..ResultBody::of("", Outcome::Rejected) };
+            self.outputs.result(device, &body);
+        }
+        done.map(drop)
+    }
+
+    /// A local operator's wish: desired of the device where the edge holds the authority over it, else slot 8 for
+    /// [`OPERATOR_HOLD`].
+    pub fn set(
+        &mut self,
+        id: &PropertyId,
+        value: Value,
+        by: &str,
+        ks: &mut Keyspace,
+        now: Now,
+    ) -> Result<Option<DesiredVersion>, String> {
+        let holder = self.devices.get(&id.device).map(|bound| bound.authority.holder());
+        if holder == Some(Holder::Edge) {
+            return self.wish_here(id, value, by, ks, now).map(Some);
+        }
+        self.operate(id, value, by, ks, now).map(|()| None)
+    }
+
+    fn operate(
+        &mut self,
+        id: &PropertyId,
+        value: Value,
+        by: &str,
+        ks: &mut Keyspace,
+        now: Now,
+    ) -> Result<(), String> {
         let property = self.catalog.property(&id.device, &id.property).map_err(|why| explain(&why))?;
         let twin =
             self.twins.get_mut(id).ok_or_else(|| format!("device {} is not of this edge", id.device))?;
@@ -107,7 +146,7 @@ impl EdgeTwins {
         if let Some((slot, owner)) = twin.masked_by(Slot::LOCAL_OPERATOR, now.mono) {
             return Err(format!("{slot} ({owner}) holds it"));
         }
-        let owner = Owner { who: Who::Operator, cause: String::new() };
+        let owner = Owner { who: Who::Operator, cause: by.to_owned() };
         twin.slots.set(Slot::LOCAL_OPERATOR, Entry { value, owner, expires: Some(now.mono + OPERATOR_HOLD) });
         self.arbitrate(id, Decision::Fresh, ks, now);
         self.reschedule(id);

@@ -7,6 +7,7 @@ use bus::twin::{DesiredVersion, DeviceId, Outcome, ResultBody, TwinTopic};
 use bus::{Class, Filter, UnixMillis};
 use bytes::Bytes;
 
+use crate::command::Account;
 use crate::twin::{
     Desired, DesiredBody, DeviceState, PropertyId, Publish, Reported, ReportedBody, Ticket, TwinResult, cbor,
 };
@@ -89,8 +90,13 @@ impl Outputs {
     }
 
     /// To whoever watches the device here.
-    pub(super) fn result(&mut self, id: &PropertyId, body: &ResultBody) {
-        self.publish(Publish::once(&TwinTopic::Result { device: id.device.clone() }, body));
+    pub(super) fn result(&mut self, device: &DeviceId, body: &ResultBody) {
+        self.publish(Publish::once(&TwinTopic::Result { device: device.clone() }, body));
+    }
+
+    /// How far a command is, for the cloud.
+    pub(super) fn command(&mut self, place: &str, account: &Account) {
+        self.up(Class::Command, format!("command/{place}"), cbor(account));
     }
 
     /// Here and in the cloud.
@@ -100,11 +106,8 @@ impl Outputs {
         (outcome, version, detail): (Outcome, Option<DesiredVersion>, &str),
         at: UnixMillis,
     ) {
-        let property = id.property.clone();
-        self.result(
-            id,
-            &ResultBody { property: property.to_string(), outcome, version, detail: detail.to_owned() },
-        );
+        let body = ResultBody { version, detail: detail.to_owned(), ..ResultBody::of(&id.property, outcome) };
+        self.result(&id.device, &body);
         let result = TwinResult { outcome, version, detail: detail.to_owned(), at };
         self.up(Class::Event, format!("result/{id}"), cbor(&result));
     }

@@ -4,10 +4,13 @@ use std::fmt;
 use std::time::Duration;
 
 use bus::twin::{DesiredVersion, DeviceId, Outcome};
-use bus::{Mono, Quality, Value};
+use bus::{Mono, Quality, Sample, Value};
 use metadata::Keyspace;
 
+use super::pace::Pace;
 use crate::arbiter::{Effective, PriorityArray, Slot};
+use crate::authority::Holder;
+use crate::command::CommandId;
 use crate::model::Property;
 use crate::twin::{self, Desired, Handled, PropertyId, Reported, WriteRecord};
 
@@ -16,7 +19,8 @@ use crate::twin::{self, Desired, Handled, PropertyId, Reported, WriteRecord};
 pub(super) enum Who {
     Operator,
     Rule(DeviceId),
-    Cloud(DesiredVersion),
+    Command(CommandId),
+    Desired(DesiredVersion),
 }
 
 /// Who fills a slot and why.
@@ -29,9 +33,14 @@ pub(super) struct Owner {
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.who {
-            Who::Operator => f.write_str("local operator"),
+            Who::Operator if self.cause.is_empty() => f.write_str("local operator"),
+            Who::Operator => write!(f, "local operator: {}", self.cause),
             Who::Rule(rule) => write!(f, "rule {rule}: {}", self.cause),
-            Who::Cloud(version) => write!(f, "cloud desired {version} by {}", self.cause),
+            Who::Command(id) => write!(f, "command {id} by {}", self.cause),
+            Who::Desired(version) => match Holder::of(version.epoch) {
+                Holder::Cloud => write!(f, "cloud desired {version} by {}", self.cause),
+                Holder::Edge => write!(f, "local desired {version} by {}", self.cause),
+            },
         }
     }
 }
@@ -44,12 +53,16 @@ pub(super) struct Outstanding {
     pub(super) who: Option<Who>,
     /// From then on it is unknown what became of it.
     pub(super) deadline: Mono,
+    /// Further steps follow: see [`super::pace`].
+    pub(super) is_step: bool,
 }
 
 /// What the device shall be set to.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Wanted {
     pub(super) value: Value,
+    /// `None`: the fail-safe value.
+    pub(super) slot: Option<Slot>,
     pub(super) who: Option<Who>,
     pub(super) cause: String,
     pub(super) expires: Option<Mono>,
@@ -67,6 +80,8 @@ pub(super) struct Twin {
     /// The newest that the cloud said.
     pub(super) desired: Option<Box<Desired>>,
     pub(super) handled: Option<Box<Handled>>,
+    /// The newest wish that was answered for having been made under an authority that is over.
+    pub(super) outranked: Option<DesiredVersion>,
     /// `desired` is not decided on before the cloud's time is known, or this is over.
     pub(super) waiting: Option<Mono>,
     pub(super) write: Option<Box<Outstanding>>,
@@ -74,6 +89,11 @@ pub(super) struct Twin {
     pub(super) spoken: Option<Value>,
     /// After a failure nothing is written again before this.
     pub(super) retry: Option<Mono>,
+    /// The command that has set the property and waits for the write's end.
+    pub(super) command: Option<Box<CommandId>>,
+    /// A reading that is not told yet, for the sake of `reportInterval`.
+    pub(super) pending: Option<Box<Sample>>,
+    pub(super) pace: Option<Box<Pace>>,
     /// The moment under which the twin stands in the list of timers.
     pub(super) due: Option<Mono>,
 }
@@ -99,15 +119,20 @@ impl Twin {
     /// The winner of the slots, or the fail-safe value.
     pub(super) fn wanted(&self, property: &Property, now: Mono) -> Option<Wanted> {
         Some(match self.slots.effective(property.policy.fail_safe.as_ref(), now)? {
-            Effective::Slot(_, entry) => Wanted {
+            Effective::Slot(slot, entry) => Wanted {
                 value: entry.value.clone(),
+                slot: Some(slot),
                 who: Some(entry.owner.who.clone()),
                 cause: entry.owner.to_string(),
                 expires: entry.expires,
             },
-            Effective::FailSafe(value) => {
-                Wanted { value: value.clone(), who: None, cause: "fail-safe".to_owned(), expires: None }
-            }
+            Effective::FailSafe(value) => Wanted {
+                value: value.clone(),
+                slot: None,
+                who: None,
+                cause: "fail-safe".to_owned(),
+                expires: None,
+            },
         })
     }
 
@@ -122,14 +147,17 @@ impl Twin {
     /// Whether the device must be asked for `wanted`: each new desired version once, everything else when it differs
     /// from what was asked for last.
     pub(super) fn needs_write(&self, property: &Property, wanted: &Wanted) -> bool {
-        let under_way =
-            self.write.as_ref().is_some_and(|w| w.who == wanted.who && w.record.value == wanted.value);
+        let is_it = |w: &Outstanding| w.who == wanted.who && (w.is_step || w.record.value == wanted.value);
+        let under_way = self.write.as_deref().is_some_and(is_it);
         if under_way {
             return false;
         }
-        if let Some(Who::Cloud(version)) = wanted.who
-            && !self.is_done(version)
-        {
+        let is_new = match &wanted.who {
+            Some(Who::Desired(version)) => !self.is_done(*version),
+            Some(Who::Command(id)) => self.command.as_deref() == Some(id),
+            Some(Who::Operator | Who::Rule(_)) | None => false,
+        };
+        if is_new {
             return true;
         }
         self.spoken.as_ref().is_none_or(|spoken| !property.is_unchanged(spoken, &wanted.value))
@@ -141,9 +169,21 @@ impl Twin {
         ack.is_some_and(|ack| matches!(ack.outcome, Outcome::Succeeded | Outcome::Rejected))
     }
 
+    /// The last reading, told or not.
+    pub(super) fn latest(&self) -> Option<&Sample> {
+        let told = || self.reported.as_ref().and_then(|reported| reported.sample.as_ref());
+        self.pending.as_deref().or_else(told)
+    }
+
+    /// When a reading that waits is to be told.
+    pub(super) fn tell_at(&self, property: &Property) -> Option<Mono> {
+        self.pending.as_ref()?;
+        Some(self.published.unwrap_or_default() + property.policy.report_interval.unwrap_or_default())
+    }
+
     /// When the reported value turns bad if nothing is heard.
     fn stale_at(&self, property: &Property, start: Mono) -> Option<Mono> {
-        let sample = self.reported.as_ref()?.sample.as_ref()?;
+        let sample = self.latest()?;
         let max_age = property.policy.max_age?;
         (sample.quality > Quality::Bad).then(|| self.seen.unwrap_or(start) + max_age)
     }
@@ -155,14 +195,20 @@ impl Twin {
     /// The next moment at which something happens without an input. `start`: when the process began.
     pub(super) fn next_due(&self, property: &Property, start: Mono) -> Option<Mono> {
         let deadline = self.write.as_ref().map(|w| w.deadline);
-        let all =
-            [self.waiting, deadline, self.slots.next_expiry(), self.retry, self.stale_at(property, start)];
+        let all = [
+            self.waiting,
+            deadline,
+            self.slots.next_expiry(),
+            self.retry,
+            self.stale_at(property, start),
+            self.tell_at(property),
+            self.pace.as_ref().and_then(|pace| pace.resume),
+        ];
         all.into_iter().flatten().min()
     }
 
     pub(super) fn is_bad(&self) -> bool {
-        let sample = self.reported.as_ref().and_then(|reported| reported.sample.as_ref());
-        sample.is_some_and(|sample| sample.quality == Quality::Bad)
+        self.latest().is_some_and(|sample| sample.quality == Quality::Bad)
     }
 
     pub(super) fn age(&self, now: Mono) -> Option<Duration> {

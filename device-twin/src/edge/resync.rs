@@ -7,6 +7,7 @@ use metadata::Keyspace;
 use super::EdgeTwins;
 use super::output::{reported_key, state_key};
 use super::property::Twin;
+use crate::authority::Holder;
 use crate::twin::{self, PropertyId, key};
 
 impl EdgeTwins {
@@ -26,6 +27,24 @@ impl EdgeTwins {
                 self.outputs.state(device, state);
             }
         }
+        self.tell_local(|_| true);
+    }
+
+    /// What somebody here wished and took, each under a key that is `wanted`.
+    fn tell_local(&mut self, wanted: impl Fn(&str) -> bool) {
+        for (device, bound) in self.devices.iter().filter(|(_, bound)| bound.authority.epoch > 0) {
+            let key = format!("authority/{device}");
+            if wanted(&key) {
+                self.outputs.tell(key, &bound.authority);
+            }
+        }
+        for (id, twin) in &self.twins {
+            let own = twin.desired.as_ref().filter(|d| Holder::of(d.version.epoch) == Holder::Edge);
+            let key = format!("desired/{id}");
+            if let Some(own) = own.filter(|_| wanted(&key)) {
+                self.outputs.tell(key, &**own);
+            }
+        }
     }
 
     /// Tells the cloud again what the outbox had no room for: each value, as it is now, under a key that is `wanted`.
@@ -42,6 +61,7 @@ impl EdgeTwins {
                 self.outputs.tell(key, state);
             }
         }
+        self.tell_local(wanted);
     }
 
     pub fn incarnation(&self) -> Incarnation {

@@ -277,6 +277,18 @@ impl EdgeTwins {
         self.reschedule(output);
     }
 
+    /// Lets a latched rule of the device go.
+    pub(super) fn reset_rule_named(
+        &mut self,
+        _: &DeviceId,
+        rule: &str,
+        _: &str,
+        _: &mut Keyspace,
+        _: Now,
+    ) -> Result<(), String> {
+        Err(format!("rule '{rule}' has nothing that is latched"))
+    }
+
     /// The rule has nothing to say.
     fn release(&mut self, rule: &DeviceId, output: &PropertyId, slot: Slot, ks: &mut Keyspace, now: Now) {
         let Some(twin) = self.twins.get_mut(output) else { return };
@@ -314,7 +326,7 @@ fn local(twins: &BTreeMap<PropertyId, Box<Twin>>, (from, id): &Source, now: Mono
     let twin = twins.get(id)?;
     match from {
         From::Reported => {
-            let sample = twin.reported.as_ref()?.sample.as_ref()?;
+            let sample = twin.latest()?;
             Some(Reading { value: sample.value.clone(), quality: sample.quality, age: twin.age(now) })
         }
         From::Desired => {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bus::twin::{DesiredVersion, MapperTopic, Outcome, ResultBody, WriteRequest, WriteResult};
-use bus::{Name, Now};
+use bus::{Mono, Name, Now};
 use metadata::Keyspace;
 
 use super::property::{Outstanding, Wanted, Who};
@@ -32,7 +32,10 @@ impl EdgeTwins {
         if twin.retry.is_some() || !twin.needs_write(property, &wanted) {
             return;
         }
-        if online {
+        if let Some(at) = twin.must_wait(property, &wanted, now.mono) {
+            twin.wait_until(at);
+            self.put_off(id, &wanted, at, ks, now);
+        } else if online {
             self.request(id, wanted, ks, now);
         } else if property.policy.actuator {
             self.give_up(
@@ -47,16 +50,31 @@ impl EdgeTwins {
         self.reschedule(id);
     }
 
+    /// A command that would have to wait beyond its time ends here; all else waits.
+    fn put_off(&mut self, id: &PropertyId, wanted: &Wanted, at: Mono, ks: &mut Keyspace, now: Now) {
+        let Some(Who::Command(command)) = &wanted.who else { return self.reschedule(id) };
+        if self.deadline_of(&id.device, command).is_some_and(|deadline| deadline <= at) {
+            let why = "the actuator may not be written again within the command's time";
+            self.give_up(id, wanted.who.as_ref(), Outcome::Expired, why, ks, now);
+        }
+        self.reschedule(id);
+    }
+
     fn request(&mut self, id: &PropertyId, wanted: Wanted, ks: &mut Keyspace, now: Now) {
         let Some(mapper) = self.mapper_of(&id.device).cloned() else { return };
         self.finish_write(id, Outcome::Superseded, "a newer write took its place", ks, now);
         let write_id = format!("{:?}-{:x}-{}", self.incarnation, self.seed, self.numbers.take(ks));
+        let ends = [wanted.expires, self.deadline_of_who(id, wanted.who.as_ref())];
+        let ends = ends.into_iter().flatten().min();
+        let Ok(property) = self.catalog.property(&id.device, &id.property) else { return };
         let Some(twin) = self.twins.get_mut(id) else { return };
-        let ttl = wanted.expires.map_or(WRITE_TTL, |at| at.since(now.mono).min(WRITE_TTL));
+        let ttl = ends.map_or(WRITE_TTL, |at| at.since(now.mono).min(WRITE_TTL));
+        let step = twin.next_step(property, &wanted.value);
+        twin.paced(property, wanted.slot, &step, now.mono);
         let record = WriteRecord {
             id: write_id,
-            value: wanted.value,
-            version: cloud_version(wanted.who.as_ref()),
+            value: step.value,
+            version: desired_version(wanted.who.as_ref()),
             cause: wanted.cause,
             sent: now.wall,
             outcome: None,
@@ -65,7 +83,8 @@ impl EdgeTwins {
         self.outputs.publish(speak(id, &mapper, &record, ttl));
         twin.spoken = Some(record.value.clone());
         let deadline = now.mono + ttl + WRITE_GRACE;
-        twin.write = Some(Box::new(Outstanding { record, who: wanted.who, deadline }));
+        let is_step = !step.is_last;
+        twin.write = Some(Box::new(Outstanding { record, who: wanted.who, deadline, is_step }));
     }
 
     /// The outstanding write came to an end.
@@ -79,9 +98,14 @@ impl EdgeTwins {
     ) {
         let Some(twin) = self.twins.get_mut(id) else { return };
         let Some(ended) = twin.write.take() else { return };
+        let record = WriteRecord { outcome: Some(outcome), ..ended.record.clone() };
+        ks.put(key("/t/write/", id), twin::cbor(&record));
+        if ended.is_step && outcome == Outcome::Succeeded {
+            self.step_done(id, &ended);
+            return self.reschedule(id);
+        }
+        twin.stop_stepping();
         let Outstanding { record, who, .. } = *ended;
-        let ended = WriteRecord { outcome: Some(outcome), ..record.clone() };
-        ks.put(key("/t/write/", id), twin::cbor(&ended));
         if !matches!(outcome, Outcome::Succeeded | Outcome::Superseded) {
             twin.spoken = None;
             twin.retry = Some(now.mono + RETRY_AFTER);
@@ -92,8 +116,9 @@ impl EdgeTwins {
         match (record.version, who) {
             (Some(version), _) => self.settle(id, version, outcome, detail, ks, now),
             (None, Some(Who::Operator)) => self.outputs.outcome(id, (outcome, None, detail), now.wall),
+            (None, Some(Who::Command(command))) => self.part_ended(id, &command, outcome, detail, ks, now),
             // Rules write all day: the cloud sees what they do in the reported values.
-            (None, _) => self.outputs.result(id, &local(id, outcome, detail)),
+            (None, _) => self.outputs.result(&id.device, &local(id, outcome, detail)),
         }
         self.reschedule(id);
     }
@@ -110,7 +135,8 @@ impl EdgeTwins {
     ) {
         self.let_go(id, who);
         match who {
-            Some(Who::Cloud(version)) => self.settle(id, *version, outcome, why, ks, now),
+            Some(Who::Desired(version)) => self.settle(id, *version, outcome, why, ks, now),
+            Some(Who::Command(command)) => self.part_ended(id, command, outcome, why, ks, now),
             Some(Who::Operator) => {
                 self.outputs.outcome(id, (outcome, None, why), now.wall);
             }
@@ -122,7 +148,8 @@ impl EdgeTwins {
     /// A decision that failed is over; nobody must find it in its slot later.
     fn let_go(&mut self, id: &PropertyId, who: Option<&Who>) {
         let slot = match who {
-            Some(Who::Cloud(_)) => Slot::CLOUD_DESIRED,
+            Some(Who::Desired(_)) => Slot::DESIRED,
+            Some(Who::Command(_)) => Slot::COMMAND,
             Some(Who::Operator) => Slot::LOCAL_OPERATOR,
             Some(Who::Rule(_)) | None => return,
         };
@@ -169,13 +196,13 @@ impl EdgeTwins {
 }
 
 fn local(id: &PropertyId, outcome: Outcome, detail: &str) -> ResultBody {
-    ResultBody { property: id.property.to_string(), outcome, version: None, detail: detail.to_owned() }
+    ResultBody { detail: detail.to_owned(), ..ResultBody::of(&id.property, outcome) }
 }
 
-fn cloud_version(who: Option<&Who>) -> Option<DesiredVersion> {
+fn desired_version(who: Option<&Who>) -> Option<DesiredVersion> {
     match who {
-        Some(Who::Cloud(version)) => Some(*version),
-        Some(Who::Operator | Who::Rule(_)) | None => None,
+        Some(Who::Desired(version)) => Some(*version),
+        Some(Who::Operator | Who::Rule(_) | Who::Command(_)) | None => None,
     }
 }
 

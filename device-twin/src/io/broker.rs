@@ -59,7 +59,15 @@ pub enum BrokerEvent {
     /// A client published where the node listens. With a ticket, the client waits for
     /// [`BrokerHandle::accept`] or [`BrokerHandle::reject`]; unanswered for
     /// [`ANSWER_TIMEOUT`](crate::gate::session::ANSWER_TIMEOUT), it is sent away to come back with it.
-    Publish { ticket: Option<Ticket>, client: String, topic: Topic, payload: Bytes, retain: bool },
+    /// `expiry`: what is left of the message's own.
+    Publish {
+        ticket: Option<Ticket>,
+        client: String,
+        topic: Topic,
+        payload: Bytes,
+        retain: bool,
+        expiry: Option<Duration>,
+    },
     /// The first subscriber of a filter came, or the last left, that other sites may have something for.
     Interest { filter: Filter, wanted: bool },
 }

@@ -154,6 +154,7 @@ impl Client {
             topic: message.topic.clone(),
             payload: message.payload.clone(),
             retain: message.retain,
+            expiry: message.expires.map(|at| at.since(self.shared.clock.now())),
         };
         if let Ok(Ok(())) = tokio::time::timeout(NODE_PATIENCE, self.shared.node.send(event)).await {
             return true;

@@ -148,6 +148,23 @@ pub enum Lookup {
     Property(DeviceId, String),
 }
 
+impl DeviceInfo {
+    /// Whether a command of this name may set these properties.
+    pub(crate) fn check_command<'a>(
+        &self,
+        name: &str,
+        mut properties: impl Iterator<Item = &'a str>,
+    ) -> Result<(), String> {
+        if name != crate::command::SET {
+            return Err(format!("there is no command '{}'; there is 'set'", super::cut(name)));
+        }
+        match properties.find(|property| !self.properties.contains_key(*property)) {
+            Some(unknown) => Err(format!("there is no property '{}'", super::cut(unknown))),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Property {
     /// A desired value as the device shall get it.
     pub fn check_desired(&self, value: Value) -> Result<Value, InvalidValue> {

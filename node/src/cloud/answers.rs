@@ -3,18 +3,20 @@
 use std::time::Duration;
 
 use bus::token::JoinToken;
-use bus::twin::DeviceId;
+use bus::twin::{DesiredVersion, DeviceId};
 use bus::{Identity, Name, NodeId, Now, Value};
 use controller::resource::{self, Applied, Manifest};
 use controller::token::{self, TokenSpec};
 use controller::{lease, nodes};
-use device_twin::cloud::SetError;
-use device_twin::model::Kind;
+use device_twin::PropertyId;
+use device_twin::cloud::{OrderError, SetError, Wishes};
+use device_twin::command::Order;
+use device_twin::model::{Kind, Layout};
 use metadata::{Key, epoch};
 use serde_json::json;
 
 use super::{Cloud, nodes_of};
-use crate::admin::{self, AdminError, AdminRequest, AdminResponse, Snapshot, TokenOrder};
+use crate::admin::{self, AdminError, AdminRequest, AdminResponse, AuthorityChange, Snapshot, TokenOrder};
 
 impl Cloud {
     pub(super) fn answer(&mut self, request: AdminRequest, now: Now) -> AdminResponse {
@@ -31,8 +33,45 @@ impl Cloud {
             AdminRequest::SetTwin { device, property, value } => {
                 self.set_twin(&device, &property, value, now)
             }
+            AdminRequest::Change { wishes } => self.change(&wishes, now),
+            AdminRequest::PatchTwin { device, patch } => {
+                let done = self.twins.patch(&device, &patch, "kubebus twin patch", &mut self.keyspace, now);
+                changed(done)
+            }
+            AdminRequest::Command { device, name, order } => self.order(&device, &name, order, now),
+            AdminRequest::Commands { device, id } => {
+                admin::commands(self.twins.commands(device.as_ref(), now), id.as_ref())
+            }
+            AdminRequest::Authority { device, change } => self.take_authority(&device, &change, now),
             AdminRequest::Status => Ok(self.status()),
         }
+    }
+
+    fn change(&mut self, wishes: &Wishes, now: Now) -> AdminResponse {
+        changed(self.twins.change(wishes, &mut self.keyspace, now))
+    }
+
+    fn order(&mut self, device: &DeviceId, name: &str, order: Order, now: Now) -> AdminResponse {
+        let taken = self.twins.order(device, name, order, "kubebus twin command", &mut self.keyspace, now);
+        let view = taken.map_err(|error| match &error {
+            OrderError::Lookup(_) => AdminError::NotFound(admin::describe(&error)),
+            OrderError::Known(_) | OrderError::Busy(_) => AdminError::Conflict(admin::describe(&error)),
+            OrderError::Unbound(_) | OrderError::Order(_) | OrderError::Unfit(_) => {
+                AdminError::Invalid(admin::describe(&error))
+            }
+        })?;
+        admin::document(&view)
+    }
+
+    fn take_authority(&mut self, device: &DeviceId, change: &AuthorityChange, now: Now) -> AdminResponse {
+        let AuthorityChange::Take { reason, lasting: None } = change else {
+            return Err(AdminError::Invalid(
+                "the cloud holds the authority until an edge takes it".to_owned(),
+            ));
+        };
+        let who = ("kubebus twin take", reason.as_str());
+        let taken = self.twins.take_authority(device, who, &mut self.keyspace, now).map_err(set_error)?;
+        Ok(admin::authority(device, &taken))
     }
 
     /// All that is sealed: each cycle ends with that, so nothing is left out between two.
@@ -146,7 +185,17 @@ impl Cloud {
     }
 
     fn on_resources(&mut self, keys: &[Key], now: Now) {
+        let devices = keys.iter().filter_map(|key| match Kind::of_key(Layout::Cloud, key.as_str())? {
+            (Kind::Device, id) => Some((self.binder.device(&id), id)),
+            (Kind::Model | Kind::Policy | Kind::Rule, _) => None,
+        });
+        let before: Vec<_> = devices.collect();
         self.binder.handle_changes(keys, &mut self.keyspace);
+        for (place, device) in before {
+            if self.binder.device(&device) != place {
+                self.forget_relayed(&device);
+            }
+        }
         self.twins.handle_changed(keys, &mut self.keyspace, now);
     }
 
@@ -154,10 +203,7 @@ impl Cloud {
         let version = self
             .twins
             .set_desired(device, property, value, "kubebus twin set", &mut self.keyspace, now)
-            .map_err(|error| match &error {
-                SetError::Lookup(_) => AdminError::NotFound(admin::describe(&error)),
-                SetError::Unbound(_) | SetError::Value(..) => AdminError::Invalid(admin::describe(&error)),
-            })?;
+            .map_err(set_error)?;
         Ok(json!({ "device": device.to_string(), "property": property, "version": version }))
     }
 
@@ -177,6 +223,28 @@ impl Cloud {
                           "repairs": stats.repairs, "renewals": stats.renewals, "nacks": stats.nacks,
                           "stalls": stats.stalls },
         })
+    }
+}
+
+fn changed(done: Result<Vec<(PropertyId, Option<DesiredVersion>)>, SetError>) -> AdminResponse {
+    let row = |(id, version): (PropertyId, Option<DesiredVersion>)| json!({ "device": id.device.to_string(), "property": &*id.property, "version": version });
+    Ok(done.map_err(set_error)?.into_iter().map(row).collect())
+}
+
+fn set_error(error: SetError) -> AdminError {
+    let text = admin::describe(&error);
+    match error {
+        SetError::Lookup(_) => AdminError::NotFound(text),
+        SetError::Authority { .. } | SetError::Version { .. } | SetError::Condition(_) => {
+            AdminError::Conflict(text)
+        }
+        SetError::Unbound(_)
+        | SetError::Value(..)
+        | SetError::Nothing
+        | SetError::TooMany
+        | SetError::Twice(_)
+        | SetError::Split(..)
+        | SetError::Patch(_) => AdminError::Invalid(text),
     }
 }
 

@@ -16,6 +16,12 @@
 //! | `DELETE /kubebus/v1/resources/<kind>/<namespace>/<name>` | delete one |
 //! | `GET /kubebus/v1/twins[/<namespace>/<device>]` | desired and reported |
 //! | `PUT /kubebus/v1/twins/<namespace>/<device>/desired/<property>` | set desired to the JSON value in the body |
+//! | `PATCH /kubebus/v1/twins/<namespace>/<device>/desired` | JSON merge patch (RFC 7396), one change |
+//! | `POST /kubebus/v1/changes` | several wishes as one: [`ChangeOrder`] |
+//! | `POST /kubebus/v1/twins/<namespace>/<device>/commands/<name>` | a command: [`Order`] |
+//! | `GET /kubebus/v1/commands[/<namespace>/<device>[/<id>]]` | what became of commands |
+//! | `PUT /kubebus/v1/twins/<namespace>/<device>/authority` | take it: [`AuthorityOrder`] |
+//! | `DELETE /kubebus/v1/twins/<namespace>/<device>/authority` | hand it back |
 
 use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
@@ -25,14 +31,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bus::Name;
-use bus::twin::DeviceId;
+use bus::twin::{DesiredVersion, DeviceId};
+use bus::{Name, Value};
 use bytes::Bytes;
+use device_twin::PropertyId;
+use device_twin::cloud::{Wish, Wishes};
+use device_twin::command::CommandId;
+#[cfg(doc)]
+use device_twin::command::Order;
+use device_twin::condition::Condition;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
@@ -40,7 +53,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::backup;
-use crate::admin::{AdminError, AdminRequest, AdminResponse, Snapshot, TokenOrder, describe};
+use crate::admin::{
+    AdminError, AdminRequest, AdminResponse, AuthorityChange, Snapshot, TokenOrder, describe,
+};
 
 /// Largest request body: a manifest of Kubernetes' own limit fits.
 const MAX_BODY: usize = 1 << 20;
@@ -211,8 +226,88 @@ fn parse(method: &Method, path: &str, body: &[u8]) -> Result<AdminRequest, Admin
             property: (*property).to_owned(),
             value: json_body(body)?,
         },
+        ("PATCH", ["twins", namespace, name, "desired"]) => {
+            AdminRequest::PatchTwin { device: device(namespace, name)?, patch: json_body(body)? }
+        }
+        ("POST", ["changes"]) => {
+            AdminRequest::Change { wishes: json_body::<ChangeOrder>(body)?.into_wishes()? }
+        }
+        ("POST", ["twins", namespace, name, "commands", command]) => AdminRequest::Command {
+            device: device(namespace, name)?,
+            name: (*command).to_owned(),
+            order: json_body(body)?,
+        },
+        ("GET", ["commands"]) => AdminRequest::Commands { device: None, id: None },
+        ("GET", ["commands", namespace, name]) => {
+            AdminRequest::Commands { device: Some(device(namespace, name)?), id: None }
+        }
+        ("GET", ["commands", namespace, name, id]) => {
+            AdminRequest::Commands { device: Some(device(namespace, name)?), id: Some(command_id(id)?) }
+        }
+        ("PUT", ["twins", namespace, name, "authority"]) => AdminRequest::Authority {
+            device: device(namespace, name)?,
+            change: json_body::<AuthorityOrder>(body)?.into_change(),
+        },
+        ("DELETE", ["twins", namespace, name, "authority"]) => AdminRequest::Authority {
+            device: device(namespace, name)?,
+            change: AuthorityChange::HandBack { reason: String::new() },
+        },
         _ => return Err(unknown()),
     })
+}
+
+/// Several wishes as one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChangeOrder {
+    pub wishes: Vec<WishOrder>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub when: Vec<Condition>,
+}
+
+/// One of them; without a value the present wish is taken back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WishOrder {
+    /// `<namespace>/<name>`.
+    pub device: String,
+    pub property: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub if_version: Option<DesiredVersion>,
+}
+
+impl ChangeOrder {
+    fn into_wishes(self) -> Result<Wishes, AdminError> {
+        let wish = |WishOrder { device, property, value, if_version }| {
+            let device = device.parse().map_err(|error| AdminError::Invalid(format!("{error}")))?;
+            Ok(Wish { id: PropertyId::new(&device, &property), value, if_version })
+        };
+        let wishes = self.wishes.into_iter().map(wish).collect::<Result<_, AdminError>>()?;
+        Ok(Wishes { wishes, when: self.when, by: "kubebus twin set".to_owned() })
+    }
+}
+
+/// Why the authority is taken, and for how long.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AuthorityOrder {
+    #[serde(default)]
+    pub reason: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lasting_ms: Option<u64>,
+}
+
+impl AuthorityOrder {
+    fn into_change(self) -> AuthorityChange {
+        let lasting = self.lasting_ms.map(Duration::from_millis);
+        AuthorityChange::Take { reason: self.reason, lasting }
+    }
+}
+
+fn command_id(text: &str) -> Result<CommandId, AdminError> {
+    CommandId::new(text).map_err(|error| AdminError::Invalid(error.to_string()))
 }
 
 fn create_token(body: &[u8]) -> Result<AdminRequest, AdminError> {

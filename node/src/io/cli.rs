@@ -7,6 +7,8 @@ use std::time::Duration;
 use bus::twin::DeviceId;
 use bus::{JoinToken, Name, Value};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use device_twin::command::CommandId;
+use device_twin::condition::Condition;
 use ipnet::IpNet;
 
 /// Cloud and edges behind NAT as one system: overlay network, device twins, message bus.
@@ -277,17 +279,94 @@ pub enum TwinCommand {
         #[command(flatten)]
         ask: AskArgs,
     },
-    /// Set a property's desired value
-    Set {
+    /// Set what is desired: at the cloud, or at an edge that holds the authority
+    ///
+    /// Several at a time are carried out as one, all or none: kubebus twin set water/v1 position 0 water/v2 position
+    /// 100. At an edge without the authority it is an operator's set, which lasts ten minutes.
+    Set(SetArgs),
+    /// Change some of what is desired of a device by JSON merge patch (RFC 7396); null takes a wish back
+    Patch {
         /// namespace/device
         device: DeviceId,
-        property: String,
-        /// JSON: 42, 3.5, true, "open"; a bare word is a string
-        #[arg(value_parser = parse_value, allow_hyphen_values = true)]
-        value: Value,
+        /// An object by property: '{"position": 40, "mode": null}'
+        patch: String,
         #[command(flatten)]
         place: Place,
     },
+    /// Order something that happens now or not at all, and wait for what becomes of it
+    ///
+    /// kubebus twin command water/valve set position=40 --expires 30s --when 'level<3.2'
+    Command(CommandArgs),
+    /// What became of commands
+    Commands {
+        /// namespace/device
+        device: Option<DeviceId>,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Take the authority over what is desired of a device: at its edge, if its policy allows, or back at the cloud
+    Take {
+        /// namespace/device
+        device: DeviceId,
+        /// Why, for those who find it taken
+        #[arg(long, default_value = "")]
+        reason: String,
+        /// Hand it back by itself after this long; at an edge only
+        #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+        lasting: Option<Duration>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Hand the authority back to the cloud; at the edge that holds it
+    HandBack {
+        /// namespace/device
+        device: DeviceId,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct SetArgs {
+    /// namespace/device, property and value, once or more often; a value is JSON, a bare word a string
+    #[arg(num_args = 3.., required = true, value_names = ["DEVICE", "PROPERTY", "VALUE"], allow_hyphen_values = true)]
+    pub wishes: Vec<String>,
+    /// Only if this is the present version of all of them, as 'kubebus twin get' shows it
+    #[arg(long, value_name = "VERSION")]
+    pub if_version: Option<String>,
+    /// Only if this holds of reported values: 'water/tank/level<3.2'; repeat for more
+    #[arg(long, value_name = "CONDITION")]
+    pub when: Vec<Condition>,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Args)]
+pub struct CommandArgs {
+    /// namespace/device
+    pub device: DeviceId,
+    /// set, reset-rule, or a method of the device's manifest
+    pub name: String,
+    /// property=value; a value is JSON, a bare word a string
+    #[arg(value_parser = parse_argument)]
+    pub args: Vec<(String, Value)>,
+    /// How long the command is good for: after that nothing moves
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub expires: Duration,
+    /// How long its values hold against weaker wishes; the property's desiredMaxAge if not given
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub hold: Option<Duration>,
+    /// Only if this holds at the edge when it is carried out: 'level<3.2'; repeat for more
+    #[arg(long, value_name = "CONDITION")]
+    pub when: Vec<Condition>,
+    /// Its id, so that it can be sent again without being done twice; one is made if not given
+    #[arg(long)]
+    pub id: Option<CommandId>,
+    /// Do not wait for what becomes of it
+    #[arg(long)]
+    pub no_wait: bool,
+    #[command(flatten)]
+    pub ask: AskArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -313,7 +392,13 @@ pub enum BundledMapper {
     Virtual,
 }
 
-fn parse_value(text: &str) -> Result<Value, std::convert::Infallible> {
+fn parse_argument(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("'{text}' is no property=value"))?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| Value::Text(value.to_owned()));
+    Ok((name.to_owned(), value))
+}
+
+pub fn parse_value(text: &str) -> Result<Value, std::convert::Infallible> {
     Ok(serde_json::from_str(text).unwrap_or_else(|_| Value::Text(text.to_owned())))
 }
 

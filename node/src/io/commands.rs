@@ -15,13 +15,13 @@ use super::admin::{AskError, ask};
 use super::backup::{BackupError, First, Taken};
 use super::cli::{
     ApplyArgs, BackupArgs, BundledMapper, Cli, CloudArgs, CloudCommand, Command, DeleteArgs, Format, GetArgs,
-    JoinArgs, MapperCommand, Place, RestoreArgs, RunArgs, TokenCommand, TwinCommand, host_and_port,
+    JoinArgs, MapperCommand, Place, RestoreArgs, RunArgs, TokenCommand, host_and_port,
 };
 use super::exit::Exit;
 use super::identity::IdentityError;
 use super::restore::{RestoreError, Restored, restore};
 use super::shutdown::Shutdown;
-use super::{backup, demo, join, node, table};
+use super::{backup, demo, join, node, table, twin};
 use crate::config::{CloudConfig, Config};
 
 /// Carries out what was typed; says what went wrong on stderr.
@@ -44,7 +44,7 @@ pub fn run(cli: Cli) -> Exit {
 /// What was given by the user makes no sense: the command line, or a file named there.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:#}")]
-struct Usage(anyhow::Error);
+pub(super) struct Usage(pub(super) anyhow::Error);
 
 fn exit_of(error: &anyhow::Error) -> Exit {
     if error.is::<Usage>() {
@@ -117,15 +117,7 @@ async fn carry_out(command: Command) -> Result<()> {
         Command::Apply(args) => apply(args).await,
         Command::Get(args) => get(args).await,
         Command::Delete(args) => delete(args).await,
-        Command::Twin(TwinCommand::Get { device, ask: args }) => {
-            let path = device.map_or("/kubebus/v1/twins".to_owned(), |d| format!("/kubebus/v1/twins/{d}"));
-            show(&fetch(&args.place, &path).await?, args.output, table::twins)
-        }
-        Command::Twin(TwinCommand::Set { device, property, value, place }) => {
-            let path = format!("/kubebus/v1/twins/{device}/desired/{property}");
-            let answer = call(&place, Method::PUT, &path, Some(&serde_json::to_value(&value)?)).await?;
-            say(&format!("{device} {property} desired {value}, version {}", text(&answer["version"])))
-        }
+        Command::Twin(command) => twin::carry_out(command).await,
         Command::Mapper(MapperCommand::Run { protocol: BundledMapper::Virtual, name, mqtt, log }) => {
             log_to_stderr(&log)?;
             let name = name.map_or_else(|| Name::new("virtual"), Ok)?;
@@ -289,21 +281,21 @@ async fn delete(args: DeleteArgs) -> Result<()> {
     say(&format!("{what} deleted"))
 }
 
-async fn fetch(place: &Place, path: &str) -> Result<Value> {
+pub(super) async fn fetch(place: &Place, path: &str) -> Result<Value> {
     call(place, Method::GET, path, None).await
 }
 
-async fn post(place: &Place, path: &str, body: &Value) -> Result<Value> {
+pub(super) async fn post(place: &Place, path: &str, body: &Value) -> Result<Value> {
     call(place, Method::POST, path, Some(body)).await
 }
 
-async fn call(place: &Place, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
+pub(super) async fn call(place: &Place, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
     let config = read_config(place)?;
     let answer = ask(place.data_dir(&config), method, path, body).await?;
     serde_json::from_str(&answer).context("the node's answer")
 }
 
-fn show(document: &Value, format: Format, as_table: fn(&Value) -> String) -> Result<()> {
+pub(super) fn show(document: &Value, format: Format, as_table: fn(&Value) -> String) -> Result<()> {
     match format {
         Format::Table => say(&as_table(document)),
         Format::Json => say(&serde_json::to_string_pretty(document)?),
@@ -311,12 +303,12 @@ fn show(document: &Value, format: Format, as_table: fn(&Value) -> String) -> Res
     }
 }
 
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// Data goes to stdout; a reader that has seen enough (`head`) is no error.
-fn say(line: &str) -> Result<()> {
+pub(super) fn say(line: &str) -> Result<()> {
     match writeln!(std::io::stdout(), "{line}") {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("write to stdout"),
         _ => Ok(()),

@@ -12,9 +12,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bus::bus::LinkId;
 use bus::overlay::{Lease, Route};
 use bus::{Channel, Mono, NodeId, Now, UnixMillis};
-use device_twin::Ticket;
 use device_twin::gate::Refusal;
 use device_twin::io::{BrokerEvent, BrokerHandle, Ticket as BrokerTicket};
+use device_twin::{Expiry, Ticket};
 use metadata::{Commit, StoreError};
 use router::Table;
 use router::io::device::Overlay;
@@ -264,13 +264,14 @@ impl Driver {
 
     fn on_broker(&mut self, event: BrokerEvent) {
         match event {
-            BrokerEvent::Publish { ticket, topic, payload, retain, .. } => {
+            BrokerEvent::Publish { ticket, topic, payload, retain, expiry, .. } => {
                 let ticket = ticket.map(|ticket| {
                     self.state.next_ticket += 1;
                     self.state.tickets.insert(self.state.next_ticket, ticket);
                     Ticket(self.state.next_ticket)
                 });
-                self.handle(Input::Mqtt { ticket, topic, payload, retain });
+                let expiry = expiry.map(Expiry);
+                self.handle(Input::Mqtt { ticket, topic, payload, retain, expiry });
             }
             BrokerEvent::Interest { filter, wanted } => self.handle(Input::Interest { filter, wanted }),
         }

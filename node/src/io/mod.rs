@@ -21,4 +21,5 @@ pub mod restore;
 pub mod shutdown;
 pub mod store;
 mod table;
+mod twin;
 pub mod upstream;

@@ -38,7 +38,7 @@ fn rows(list: &Value, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {
 }
 
 pub(super) fn twins(list: &Value) -> String {
-    let heads = ["DEVICE", "PROPERTY", "DESIRED", "REPORTED", "UNIT", "QUALITY", "AGE", "STATE"];
+    let heads = ["DEVICE", "PROPERTY", "DESIRED", "REPORTED", "UNIT", "QUALITY", "AGE", "STATE", "DEVICE IS"];
     let row = |twin: &Value| {
         let age = twin["age_ms"].as_u64().map_or("-".to_owned(), |ms| format!("{:.1}s", ms as f64 / 1e3));
         let state = match (twin["desired"].is_null(), twin["converged"].as_bool(), &twin["ack"]["outcome"]) {
@@ -56,9 +56,28 @@ pub(super) fn twins(list: &Value) -> String {
             cell(&twin["reported"]["quality"]),
             age,
             state,
+            cell(&twin["state"]["state"]),
         ]
     };
     table(&heads, &rows(list, row))
+}
+
+pub(super) fn commands(list: &Value) -> String {
+    let row = |command: &Value| {
+        let args = command["args"].as_object().into_iter().flatten();
+        let args: Vec<String> = args.map(|(name, value)| format!("{name}={}", cell(value))).collect();
+        let state = if command["outcome"].is_null() { &command["state"] } else { &command["outcome"] };
+        vec![
+            cell(&command["id"]),
+            cell(&command["device"]),
+            cell(&command["name"]),
+            args.join(" "),
+            cell(&command["by"]),
+            cell(state),
+            command["detail"].as_str().unwrap_or_default().to_owned(),
+        ]
+    };
+    table(&["ID", "DEVICE", "COMMAND", "ARGUMENTS", "BY", "STATE", "DETAIL"], &rows(list, row))
 }
 
 pub(super) fn nodes(list: &Value) -> String {
@@ -122,14 +141,14 @@ mod tests {
     fn twins_read_as_a_table() {
         let list = serde_json::json!([
             { "device": "water/valve", "property": "setpoint", "desired": 3.2, "converged": true, "unit": "m",
-              "reported": { "value": 3.2, "quality": "good" }, "age_ms": 1200 },
+              "reported": { "value": 3.2, "quality": "good" }, "age_ms": 1200, "state": { "state": "online" } },
             { "device": "water/valve", "property": "position", "desired": 100, "converged": false, "version": "0.2",
               "ack": { "version": "0.2", "outcome": "expired" }, "reported": { "value": 41.25, "quality": "good" } },
         ]);
         let expected = "\
-DEVICE        PROPERTY   DESIRED   REPORTED   UNIT   QUALITY   AGE    STATE
-water/valve   setpoint   3.2       3.2        m      good      1.2s   converged
-water/valve   position   100       41.25      -      good      -      expired";
+DEVICE        PROPERTY   DESIRED   REPORTED   UNIT   QUALITY   AGE    STATE       DEVICE IS
+water/valve   setpoint   3.2       3.2        m      good      1.2s   converged   online
+water/valve   position   100       41.25      -      good      -      expired     -";
         assert_eq!(twins(&list), expected);
     }
 }

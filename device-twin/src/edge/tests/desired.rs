@@ -124,6 +124,7 @@ fn an_edge_whose_wall_clock_was_set_back_does_not_take_old_for_new() {
         version: version(1),
         issued: UnixMillis(cloud.0 - 1_800_000),
         by: "ann".into(),
+        group: None,
     };
     let key = Key::new("/m/desired/water/valve/position").unwrap();
     world.ks.put(key.clone(), crate::twin::cbor(&desired));

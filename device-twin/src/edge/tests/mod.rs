@@ -137,7 +137,7 @@ impl World {
     fn say(&mut self, topic: &str, payload: &str) -> Vec<Output> {
         let (from, now) = (self.seen.len(), self.now());
         let topic = Topic::new(topic).unwrap();
-        self.twins.handle_publish(Some(Ticket(7)), &topic, payload.as_bytes(), &mut self.ks, now);
+        self.twins.handle_publish(Some(Ticket(7)), &topic, (payload.as_bytes(), None), &mut self.ks, now);
         self.drain();
         self.seen[from..].to_vec()
     }
@@ -154,6 +154,7 @@ impl World {
             version: version(seq),
             issued: UnixMillis(cloud),
             by: "ann".into(),
+            group: None,
         };
         self.put(&format!("/m/desired/water/{property}"), crate::twin::cbor(&desired));
     }

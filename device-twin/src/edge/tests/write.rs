@@ -178,7 +178,11 @@ fn an_operators_set_is_checked_and_answered() {
         ("twin/water/tank/set/pressure", "1", "device water/tank is not of this edge"),
         ("twin/water/pump/set/speed", "1", "device water/pump is not known here"),
         ("twin/water/valve/set/colour", "1", "device water/valve has no property 'colour'"),
-        ("twin/water/valve/command/home", "{}", "water/valve has no command 'home'"),
+        (
+            "twin/water/valve/command/home",
+            "{}",
+            "a command needs an expiry (ttlMs, or the message expiry of MQTT 5.0): without one it might act at any later time",
+        ),
         ("twin/water/valve/reported/position", "1", "only nodes publish here"),
         ("mapper/virtual/state", "tired", "a mapper's state is 'online' or 'offline'"),
     ];

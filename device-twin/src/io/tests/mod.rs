@@ -57,7 +57,7 @@ impl World {
     async fn heard(&mut self) -> (String, Option<Ticket>) {
         loop {
             let event = within("an event for the node", self.events.recv()).await.unwrap();
-            if let BrokerEvent::Publish { ticket, client, topic, payload, retain } = event {
+            if let BrokerEvent::Publish { ticket, client, topic, payload, retain, .. } = event {
                 let payload = String::from_utf8(payload.to_vec()).unwrap();
                 let retained = if retain { " retained" } else { "" };
                 return (format!("{client}: {topic} = {payload}{retained}"), ticket);

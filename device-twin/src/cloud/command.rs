@@ -1,0 +1,297 @@
+//! Commands as the cloud knows them: see [`crate::command`].
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bus::twin::{DeviceId, Outcome, ResultBody, TwinTopic};
+use bus::{Mono, Name, Now};
+use metadata::{Key, Keyspace, epoch};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::CloudTwins;
+use crate::command::{
+    Account, Command, CommandId, CommandView, InvalidOrder, MAX_ENDED, MAX_OPEN, Order, Progress, State,
+};
+use crate::model::Lookup;
+use crate::twin::{self, Expiry, Publish, brief, explain, key};
+
+/// Why a command is not taken.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum OrderError {
+    #[error(transparent)]
+    Lookup(#[from] Lookup),
+    #[error("device {0} is bound to no edge: its manifest needs spec.nodeName")]
+    Unbound(DeviceId),
+    #[error(transparent)]
+    Order(#[from] InvalidOrder),
+    #[error("{0}")]
+    Unfit(String),
+    #[error("id {0} was another command; ids are given once")]
+    Known(CommandId),
+    #[error("{MAX_OPEN} commands are on their way to {0} already")]
+    Busy(DeviceId),
+}
+
+/// `<namespace>/<device>` and id.
+type Place = (DeviceId, CommandId);
+
+/// What is stored of a command (JSON).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Kept {
+    edge: Name,
+    command: Command,
+    #[serde(default)]
+    executing: bool,
+    #[serde(default)]
+    outcome: Option<Outcome>,
+    #[serde(default)]
+    detail: String,
+}
+
+/// All commands that the cloud remembers.
+#[derive(Debug, Default)]
+pub(super) struct Commands {
+    kept: BTreeMap<Place, Kept>,
+    /// Those whose edge was away ever since they were given, by when their time is over: they are surely not
+    /// handed out. Of this process's life.
+    unsent: BTreeSet<(Mono, Place)>,
+    given: u64,
+}
+
+fn kept_key((device, id): &Place) -> Key {
+    key("/c/command/", format_args!("{device}/{id}"))
+}
+
+fn row_key(edge: &Name, (device, id): &Place) -> Key {
+    key(&format!("/e/{edge}/command/"), format_args!("{device}/{id}"))
+}
+
+fn parse(text: &str) -> Option<Place> {
+    let (device, id) = text.rsplit_once('/')?;
+    Some((device.parse().ok().filter(|_| device.contains('/'))?, CommandId::new(id).ok()?))
+}
+
+impl CloudTwins {
+    pub(super) fn load_commands(&mut self, ks: &Keyspace) {
+        for (key, json) in ks.range("/c/command/") {
+            let place = key.as_str().strip_prefix("/c/command/").and_then(parse);
+            self.commands.kept.extend(place.zip(serde_json::from_slice(json).ok()));
+        }
+    }
+
+    /// Takes a command for a device: stored, and on its way to the device's edge. The same order under the same id
+    /// again changes nothing.
+    ///
+    /// # Errors
+    /// Nothing is stored if it has no expiry, cannot be carried out by what is known here, or its id was another one.
+    pub fn order(
+        &mut self,
+        device: &DeviceId,
+        name: &str,
+        order: Order,
+        by: &str,
+        ks: &mut Keyspace,
+        now: Now,
+    ) -> Result<CommandView, OrderError> {
+        let info = self.catalog.device(device).ok_or_else(|| Lookup::Device(device.clone()))?;
+        let edge = info.node.clone().ok_or_else(|| OrderError::Unbound(device.clone()))?;
+        let fallback = self.next_id(ks)?;
+        let command = Command::new(name, order, fallback, by, now.wall)?;
+        let place = (device.clone(), command.id.clone());
+        if let Some(known) = self.commands.kept.get(&place) {
+            let same = known.command.is_same_order(&command);
+            return if same { Ok(view(&place, known, now)) } else { Err(OrderError::Known(place.1)) };
+        }
+        self.check_order(device, &command)?;
+        if self.of_device(device).filter(|(_, kept)| kept.outcome.is_none()).count() >= MAX_OPEN {
+            return Err(OrderError::Busy(device.clone()));
+        }
+        let kept =
+            Kept { edge: edge.clone(), command, executing: false, outcome: None, detail: String::new() };
+        ks.put(row_key(&edge, &place), twin::json(&kept.command));
+        if !self.present.contains(&edge) {
+            self.commands.unsent.insert((now.mono + kept.command.ttl(), place.clone()));
+        }
+        let view = view(&place, &kept, now);
+        self.keep(place, kept, ks);
+        Ok(view)
+    }
+
+    fn next_id(&mut self, ks: &Keyspace) -> Result<CommandId, OrderError> {
+        self.commands.given += 1;
+        let (epoch, revision) = (epoch::get(ks), ks.revision().0);
+        let id = format!("c{epoch}-{revision}-{}", self.commands.given);
+        CommandId::new(&id).map_err(|why| OrderError::Unfit(why.to_string()))
+    }
+
+    fn check_order(&self, device: &DeviceId, command: &Command) -> Result<(), OrderError> {
+        if command.name == crate::command::RESET_RULE {
+            return Ok(());
+        }
+        let info = self.catalog.device(device).ok_or_else(|| Lookup::Device(device.clone()))?;
+        let names = command.args.keys().map(String::as_str);
+        info.check_command(&command.name, names).map_err(OrderError::Unfit)?;
+        for (name, value) in &command.args {
+            let property = self.catalog.property(device, name)?;
+            let unfit = |why| OrderError::Unfit(format!("{name}: {}", explain(&why)));
+            property.check_desired(value.clone()).map_err(unfit)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn order_from_app(
+        &mut self,
+        device: &DeviceId,
+        name: &str,
+        (payload, expiry): (&[u8], Option<Expiry>),
+        ks: &mut Keyspace,
+        now: Now,
+    ) -> Result<(), String> {
+        let order: Result<Order, String> =
+            serde_json::from_slice(payload).map_err(|why| brief(&format!("malformed: {why}")));
+        let taken = order.and_then(|order| {
+            self.order(device, name, order.expiring(expiry), "app", ks, now).map_err(|why| explain(&why))
+        });
+        taken.map(drop).inspect_err(|why| {
+            let body = ResultBody { detail: why.clone(), ..ResultBody::of("", Outcome::Rejected) };
+            self.publish(Publish::once(&TwinTopic::Result { device: device.clone() }, &body));
+        })
+    }
+
+    fn of_device<'a>(&'a self, device: &'a DeviceId) -> impl Iterator<Item = (&'a Place, &'a Kept)> {
+        self.commands.kept.iter().filter(move |((whose, _), _)| whose == device)
+    }
+
+    /// What became of a command.
+    pub fn command(&self, device: &DeviceId, id: &CommandId, now: Now) -> Option<CommandView> {
+        let place = (device.clone(), id.clone());
+        self.commands.kept.get(&place).map(|kept| view(&place, kept, now))
+    }
+
+    /// The commands of one device or of all, oldest first.
+    pub fn commands(&self, device: Option<&DeviceId>, now: Now) -> Vec<CommandView> {
+        let wanted = |(whose, _): &Place| device.is_none_or(|device| device == whose);
+        let all = self.commands.kept.iter().filter(|(place, _)| wanted(place));
+        let mut views: Vec<CommandView> = all.map(|(place, kept)| view(place, kept, now)).collect();
+        views.sort_by_key(|view| view.command.issued);
+        views
+    }
+
+    fn keep(&mut self, place: Place, kept: Kept, ks: &mut Keyspace) {
+        ks.put(kept_key(&place), twin::json(&kept));
+        self.commands.kept.insert(place, kept);
+    }
+
+    /// `None` if it is malformed.
+    pub(super) fn command_up(
+        &mut self,
+        edge: &Name,
+        rest: &str,
+        payload: &[u8],
+        ks: &mut Keyspace,
+    ) -> Option<()> {
+        let place = parse(rest)?;
+        let account: Account = twin::decode(payload)?;
+        if !self.speaks_for(edge, &place.0) {
+            return Some(());
+        }
+        match account.progress {
+            Progress::Received => {}
+            Progress::Executing => {
+                if let Some(mut kept) = self.commands.kept.get(&place).cloned() {
+                    kept.executing = true;
+                    self.keep(place, kept, ks);
+                }
+            }
+            Progress::Ended(outcome) => self.end_command(&place, outcome, &account.detail, ks),
+        }
+        Some(())
+    }
+
+    /// The edge's word counts, also when it comes late; of one given at the edge itself nothing is kept here.
+    fn end_command(&mut self, place: &Place, outcome: Outcome, detail: &str, ks: &mut Keyspace) {
+        let command = Some(place.1.to_string());
+        let body = ResultBody { command, detail: detail.to_owned(), ..ResultBody::of("", outcome) };
+        self.publish(Publish::once(&TwinTopic::Result { device: place.0.clone() }, &body));
+        let Some(mut kept) = self.commands.kept.get(place).cloned() else { return };
+        ks.delete(&row_key(&kept.edge, place));
+        kept.outcome = Some(outcome);
+        kept.detail = brief(detail);
+        self.keep(place.clone(), kept, ks);
+        self.forget_oldest(&place.0, ks);
+    }
+
+    fn forget_oldest(&mut self, device: &DeviceId, ks: &mut Keyspace) {
+        let mut ended: Vec<_> = self
+            .of_device(device)
+            .filter(|(_, kept)| kept.outcome.is_some())
+            .map(|(place, kept)| (kept.command.issued, place.clone()))
+            .collect();
+        ended.sort();
+        let surplus = ended.len().saturating_sub(MAX_ENDED);
+        for (_, place) in ended.into_iter().take(surplus) {
+            ks.delete(&kept_key(&place));
+            self.commands.kept.remove(&place);
+        }
+    }
+
+    /// An edge comes that was away: what is too old by now is not handed out.
+    pub(super) fn hand_out_commands(&mut self, edge: &Name, ks: &mut Keyspace, now: Now) {
+        self.commands_due(ks, now);
+        let kept = &self.commands.kept;
+        self.commands.unsent.retain(|(_, place)| kept.get(place).is_some_and(|kept| kept.edge != *edge));
+    }
+
+    /// The time of commands that were never handed out is over.
+    pub(super) fn commands_due(&mut self, ks: &mut Keyspace, now: Now) {
+        while let Some((_, place)) = self.commands.unsent.first().filter(|(at, _)| *at <= now.mono).cloned() {
+            self.commands.unsent.pop_first();
+            self.end_command(&place, Outcome::Expired, "its edge was away until its time was over", ks);
+        }
+    }
+
+    pub fn handle_timeout(&mut self, ks: &mut Keyspace, now: Now) {
+        self.commands_due(ks, now);
+    }
+
+    pub fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
+        self.commands.unsent.first().map(|(at, _)| (*at, "command"))
+    }
+
+    /// Commands do not move with a device: what the old edge did of them is not known.
+    pub(super) fn follow_commands(&mut self, device: &DeviceId, ks: &mut Keyspace) {
+        let node = self.catalog.device(device).and_then(|info| info.node.clone());
+        let left: Vec<Place> = self
+            .of_device(device)
+            .filter(|(_, kept)| kept.outcome.is_none() && Some(&kept.edge) != node.as_ref())
+            .map(|(place, _)| place.clone())
+            .collect();
+        for place in left {
+            self.commands.unsent.retain(|(_, unsent)| *unsent != place);
+            self.end_command(&place, Outcome::Unknown, "the device moved to another edge", ks);
+        }
+    }
+
+    pub(super) fn forget_commands(&mut self, device: &DeviceId, ks: &mut Keyspace) {
+        let all: Vec<(Place, Name)> =
+            self.of_device(device).map(|(place, kept)| (place.clone(), kept.edge.clone())).collect();
+        for (place, edge) in all {
+            ks.delete(&kept_key(&place));
+            ks.delete(&row_key(&edge, &place));
+            self.commands.unsent.retain(|(_, unsent)| *unsent != place);
+            self.commands.kept.remove(&place);
+        }
+    }
+}
+
+fn view((device, _): &Place, kept: &Kept, now: Now) -> CommandView {
+    let Kept { edge: _, command, executing, outcome, detail } = kept.clone();
+    let is_over = now.wall.since(command.issued) >= command.ttl();
+    let state = match (outcome, is_over, executing) {
+        (Some(_), ..) => State::Ended,
+        (None, true, _) => State::Unconfirmed,
+        (None, false, true) => State::Executing,
+        (None, false, false) => State::Accepted,
+    };
+    CommandView { device: device.to_string(), command, state, outcome, detail }
+}
