@@ -27,6 +27,7 @@ pub mod config;
 pub mod demand;
 pub mod device;
 pub mod hydraulics;
+pub mod network;
 pub mod noise;
 pub mod utility;
 
