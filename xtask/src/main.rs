@@ -1,5 +1,7 @@
 //! Chores of this repository. `cargo xtask test` passes every test and installs what the tests need.
 
+mod epanet;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -12,6 +14,7 @@ usage: cargo xtask <chore>
   test --slow   the same and the slow ones: 10,000 power cuts, 100 kills over a live demo, 2,000 seeds, a broken build
   sim [SEEDS]   the deterministic world alone (200 seeds; nightly: 1000)
   sim --broken  a build with one mistake in it, which the deterministic world must find
+  epanet        installs EPANET under the target directory, for the tests of the water simulation; `test` does it too
   bench [NAME]  KubeBus against its aims and against SQLite; see docs/benchmarks.md
 ";
 
@@ -24,6 +27,7 @@ fn main() -> ExitCode {
         ["sim"] => simulations("200"),
         ["sim", "--broken"] => broken_build(),
         ["sim", seeds] => simulations(seeds),
+        ["epanet"] => epanet::install(),
         ["bench", names @ ..] => bench(names),
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
 
 fn test(slow: bool) -> Result<()> {
     install_packages()?;
+    epanet::install()?;
     step("unit and integration tests");
     cargo(&["test", "--workspace", "--features", "node/etcd", "--locked"])?;
     if slow {
@@ -65,13 +70,14 @@ const PEERS: [(&str, &str); 5] = [
 fn install_packages() -> Result<()> {
     let missing: Vec<&str> =
         PEERS.iter().filter(|(program, _)| !is_on_path(program)).map(|(_, package)| *package).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
+    if missing.is_empty() { Ok(()) } else { apt_install(&missing) }
+}
+
+fn apt_install(missing: &[&str]) -> Result<()> {
     step(&format!("install {}", missing.join(" ")));
     let advice = || format!("install these packages as root first: apt-get install {}", missing.join(" "));
     let mut install = Command::new("apt-get");
-    install.args(["install", "-y", "--no-install-recommends"]).args(&missing);
+    install.args(["install", "-y", "--no-install-recommends"]).args(missing);
     install.env("DEBIAN_FRONTEND", "noninteractive");
     run(Command::new("apt-get").arg("update").arg("-qq")).with_context(advice)?;
     run(&mut install).with_context(advice)

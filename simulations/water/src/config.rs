@@ -7,6 +7,8 @@ pub struct UtilityConfig {
     pub tank: TankConfig,
     pub main: MainConfig,
     pub valve: ValveConfig,
+    /// A second valve beside the first, from the main's end into the tank; none by default.
+    pub valve2: Option<ValveConfig>,
     pub demand: DemandConfig,
     pub sensors: SensorConfig,
     /// Time of day at which the run starts, in hours.
@@ -34,6 +36,8 @@ pub struct MainConfig {
     pub friction: f64,
     /// Speed of a pressure wave in the pipe, in m/s (about 1,200 in ductile iron).
     pub wave_speed: f64,
+    /// Pressure that the pipe is made for, in bar, surges included; each time that it is exceeded is counted.
+    pub surge_limit_bar: f64,
 }
 
 /// The motor valve at the main's end.
@@ -48,6 +52,10 @@ pub struct ValveConfig {
     pub start_percent: f64,
     /// The stored level at the start, in metres.
     pub start_setpoint_m: f64,
+    /// After so many simulated seconds without any request, the valve's own PLC takes over. `None`: never.
+    pub watchdog_s: Option<f64>,
+    /// Where the PLC then drives the valve, in %.
+    pub safe_percent: f64,
 }
 
 /// What the town takes.
@@ -85,6 +93,7 @@ impl Default for UtilityConfig {
                 section_m2: 0.0254,
                 friction: 1.56e-4,
                 wave_speed: 1200.0,
+                surge_limit_bar: 8.0,
             },
             valve: ValveConfig {
                 cv: 120.0,
@@ -92,7 +101,10 @@ impl Default for UtilityConfig {
                 travel_s: 60.0,
                 start_percent: 75.0,
                 start_setpoint_m: 4.0,
+                watchdog_s: None,
+                safe_percent: 70.0,
             },
+            valve2: None,
             demand: DemandConfig { mean: 45.0, noise: 0.05 },
             sensors: SensorConfig {
                 level_noise_m: 0.003,

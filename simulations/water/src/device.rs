@@ -1,8 +1,8 @@
-//! The two devices as a line protocol: one JSON object in, one out. Whoever owns a socket feeds it.
+//! The devices as a line protocol: one JSON object in, one out. Whoever owns a socket feeds it.
 //!
 //! | in | out |
 //! |---|---|
-//! | `{"read":["level","outflow"]}` | `{"values":{"level":2.5,"outflow":41.0}}`; a register the device lacks is left out |
+//! | `{"read":["level","outflow"]}` | `{"values":{"level":2.5,"outflow":41.0}}`; a register that the device lacks, or does not answer for, is left out |
 //! | `{"write":{"position":40.0}}` | `{"ok":true}`, or `{"error":".."}` and nothing moved |
 
 use serde_json::{Map, Value, json};
@@ -12,7 +12,8 @@ use crate::{Device, Register, RegisterError, Utility};
 /// Longest line that is looked at, in bytes; a longer one is refused unread.
 pub const MAX_LINE: usize = 4096;
 
-/// Answers one line (without its newline) for one device; the answer has no newline either.
+/// Answers one line (without its newline) for one device; the answer has no newline either. Whatever the line says, the
+/// device's watchdog has heard somebody.
 ///
 /// ```
 /// # use water::{Device, Utility, UtilityConfig};
@@ -21,12 +22,16 @@ pub const MAX_LINE: usize = 4096;
 /// assert_eq!(answer, r#"{"error":"140 is outside 0 to 100"}"#);
 /// ```
 pub fn handle_line(utility: &mut Utility, device: Device, line: &str) -> String {
+    utility.heard(device);
     let answer =
         if line.len() > MAX_LINE { Err("line too long".to_owned()) } else { answer(utility, device, line) };
     answer.unwrap_or_else(|error| json!({ "error": error })).to_string()
 }
 
 fn answer(utility: &mut Utility, device: Device, line: &str) -> Result<Value, String> {
+    if !utility.has(device) {
+        return Err(RegisterError::NoDevice(device).to_string());
+    }
     let request: Map<String, Value> = serde_json::from_str(line).map_err(|e| e.to_string())?;
     match (request.get("read"), request.get("write")) {
         (Some(Value::Array(names)), None) => Ok(read(utility, device, names)),

@@ -1,68 +1,13 @@
 //! The whole utility, step by step.
 
-use std::collections::VecDeque;
-use std::fmt;
-use std::str::FromStr;
-
-use thiserror::Error;
-
+use crate::actuator::{Command, CommandLog, Motion, MotorValve};
 use crate::config::UtilityConfig;
 use crate::demand::Demand;
-use crate::hydraulics::{self, BAR_PER_M};
+use crate::faults::{BadSensor, Fault, Faults};
+use crate::hydraulics::{self, BAR_PER_M, MainEnd};
 use crate::noise::Noise;
-
-/// How many valve commands are kept for inspection: more than a day of one per two minutes. The oldest go first;
-/// their number is kept.
-const MAX_COMMANDS_KEPT: usize = 1024;
-
-/// One of the two devices of the utility.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Device {
-    /// At site A: `level`, `outflow`, and `mixer` (writable).
-    Tank,
-    /// At site B: `position` and `setpoint` (both writable), `pressure`, `inflow`.
-    Valve,
-}
-
-/// What a device shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Register {
-    /// Water level in m, as the sensor sees it.
-    Level,
-    /// Flow to the town in m³/h.
-    Outflow,
-    /// Where the valve stands, in %; written: where it shall go.
-    Position,
-    /// A stored level in m for whoever controls the valve; moves nothing by itself.
-    Setpoint,
-    /// Pressure ahead of the valve in bar.
-    Pressure,
-    /// Flow into the tank in m³/h.
-    Inflow,
-    /// Speed of the mixer that keeps the tank's water fresh, in %: an actuator that no rule touches.
-    Mixer,
-}
-
-/// Why a register could not be read or written.
-#[derive(Debug, Clone, PartialEq, Error)]
-pub enum RegisterError {
-    #[error("no register {0:?}")]
-    Unknown(String),
-    #[error("{device} has no register {register}")]
-    Elsewhere { device: Device, register: Register },
-    #[error("{0} cannot be written")]
-    ReadOnly(Register),
-    #[error("{value} is outside {minimum} to {maximum}")]
-    OutOfRange { value: f64, minimum: f64, maximum: f64 },
-}
-
-/// A command to an actuator that was accepted.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Command {
-    /// Simulated time in seconds.
-    pub at_s: f64,
-    pub percent: f64,
-}
+use crate::register::{Device, Register, RegisterError, check_place, check_range};
+use crate::surge::Surge;
 
 /// The true state, as no sensor sees it. Flows in m³/h, volumes in m³.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -84,6 +29,16 @@ pub struct Snapshot {
     pub mass_balance_error_m3: f64,
     /// Accepted position commands so far.
     pub commands: u64,
+    /// Where the second valve stands, if there is one.
+    pub position2_percent: Option<f64>,
+    /// What holes in main and town lost.
+    pub burst_m3: f64,
+    /// How often the pressure in the main came over its limit.
+    pub surge_trips: u64,
+    /// The highest pressure in the main so far.
+    pub peak_pressure_bar: f64,
+    /// How often a valve's PLC heard nothing for too long and took over, both valves together.
+    pub watchdog_trips: u64,
 }
 
 /// Volumes since the start, in m³.
@@ -93,6 +48,7 @@ struct Totals {
     outflow: f64,
     spilled: f64,
     unserved: f64,
+    burst: f64,
 }
 
 /// The utility. See the crate's page.
@@ -104,42 +60,22 @@ pub struct Utility {
     time_s: f64,
     volume_m3: f64,
     start_volume_m3: f64,
-    inflow: f64,
+    main_end: MainEnd,
     outflow: f64,
-    /// 0 to 1.
-    opening: f64,
-    target: f64,
-    setpoint_m: f64,
-    surge_bar: f64,
+    valve: MotorValve,
+    valve2: Option<MotorValve>,
+    surge: Surge,
+    faults: Faults,
     totals: Totals,
     /// What the level sensor sees; changes with time only, never by being read.
     noisy_level_m: f64,
     mixer_percent: f64,
-    valve_log: CommandLog,
     mixer_log: CommandLog,
-}
-
-/// Accepted commands of one actuator: how many, and the last ones.
-#[derive(Debug, Clone, Default)]
-struct CommandLog {
-    count: u64,
-    kept: VecDeque<Command>,
-}
-
-impl CommandLog {
-    fn push(&mut self, at_s: f64, percent: f64) {
-        self.count += 1;
-        if self.kept.len() == MAX_COMMANDS_KEPT {
-            self.kept.pop_front();
-        }
-        self.kept.push_back(Command { at_s, percent });
-    }
 }
 
 impl Utility {
     pub fn new(config: UtilityConfig, seed: u64) -> Self {
         let volume = config.tank.start_level_m * config.tank.area_m2;
-        let opening = config.valve.start_percent / 100.0;
         let mut utility = Self {
             demand: Demand::new(config.demand.clone(), seed),
             // Another stream of the same seed.
@@ -147,67 +83,118 @@ impl Utility {
             time_s: 0.0,
             volume_m3: volume,
             start_volume_m3: volume,
-            inflow: 0.0,
+            main_end: MainEnd { pressure_bar: config.main.source_bar, through: 0.0, burst: 0.0 },
             outflow: 0.0,
-            opening,
-            target: opening,
-            setpoint_m: config.valve.start_setpoint_m,
-            surge_bar: 0.0,
+            valve: MotorValve::new(config.valve.clone()),
+            valve2: config.valve2.clone().map(MotorValve::new),
+            surge: Surge::default(),
+            faults: Faults::default(),
             totals: Totals::default(),
             noisy_level_m: 0.0,
             mixer_percent: 0.0,
-            valve_log: CommandLog::default(),
             mixer_log: CommandLog::default(),
             config,
         };
         // The flow is steady before the first step: starting is no surge.
-        utility.inflow = utility.steady_flow();
+        utility.main_end = utility.steady();
+        utility.surge.watch(utility.pressure(), &utility.config.main);
         utility.sense();
         utility
     }
 
-    /// Lets `dt` seconds pass. Steps of 0.1 to 10 s are sensible; the valve's travel is followed exactly in any.
+    /// Lets `dt` seconds pass. Steps of 0.1 to 10 s are sensible; the valves' travel is followed exactly in any.
     pub fn step(&mut self, dt: f64) {
-        let moved_for = self.move_valve(dt);
-        let before = hydraulics::velocity(self.inflow, &self.config.main);
-        self.inflow = self.steady_flow();
-        let change = hydraulics::velocity(self.inflow, &self.config.main) - before;
-        self.feel_surge(change, moved_for, dt);
+        let motion = self.valve.step(dt).with(self.valve2.as_mut().map_or(Motion::Still, |v| v.step(dt)));
+        let before = self.velocity();
+        self.main_end = self.steady();
+        self.surge.feel(self.velocity() - before, motion, dt, &self.config.main);
+        self.surge.watch(self.pressure(), &self.config.main);
         self.fill(dt);
         self.time_s += dt;
         self.sense();
     }
 
+    /// Lets something go wrong from now on. Refuses figures that cannot be, and registers that are not there.
+    pub fn inject(&mut self, fault: Fault) -> Result<(), RegisterError> {
+        fault.check()?;
+        let shown = match fault {
+            Fault::Silent { device, register } | Fault::Frozen { device, register } => {
+                self.check(device, register)?;
+                self.read(device, register).unwrap_or_else(|_| self.show(device, register))
+            }
+            Fault::MainBurst { .. }
+            | Fault::TownBurst { .. }
+            | Fault::DemandPeak { .. }
+            | Fault::LevelNoise { .. } => 0.0,
+        };
+        self.faults.inject(fault, self.time_s, shown);
+        Ok(())
+    }
+
+    /// Puts right what a fault of this kind, at this register, did; its figures do not matter.
+    pub fn repair(&mut self, fault: Fault) {
+        self.faults.repair(fault);
+    }
+
+    /// Puts everything right.
+    pub fn repair_all(&mut self) {
+        self.faults = Faults::default();
+    }
+
+    /// A request for this device came in, whatever it asks: a valve's watchdog hears it.
+    /// [`handle_line`](crate::handle_line) says so for every line.
+    pub fn heard(&mut self, device: Device) {
+        if let Some(valve) = self.valve_mut(device) {
+            valve.heard();
+        }
+    }
+
+    /// Whether the utility has this device.
+    pub fn has(&self, device: Device) -> bool {
+        device != Device::Valve2 || self.valve2.is_some()
+    }
+
     pub fn read(&self, device: Device, register: Register) -> Result<f64, RegisterError> {
-        check_place(device, register)?;
+        self.check(device, register)?;
+        match self.faults.sensors.get(&(device, register)) {
+            None => Ok(self.show(device, register)),
+            Some(BadSensor::FrozenAt(value)) => Ok(*value),
+            Some(BadSensor::Silent) => Err(RegisterError::Silent { device, register }),
+        }
+    }
+
+    /// What a sound sensor shows. A device that is not there is the first valve.
+    fn show(&self, device: Device, register: Register) -> f64 {
         let sensors = &self.config.sensors;
-        Ok(match register {
+        let valve = self.valve2.as_ref().filter(|_| device == Device::Valve2).unwrap_or(&self.valve);
+        match register {
             Register::Level => quantised(self.noisy_level_m, sensors.level_step_m),
             Register::Outflow => quantised(self.outflow, sensors.flow_step),
-            Register::Position => quantised(self.opening * 100.0, sensors.position_step_percent),
-            Register::Setpoint => self.setpoint_m,
+            Register::Position => quantised(valve.opening * 100.0, sensors.position_step_percent),
+            Register::Setpoint => valve.setpoint_m,
             Register::Pressure => quantised(self.pressure(), sensors.pressure_step_bar),
-            Register::Inflow => quantised(self.inflow, sensors.flow_step),
+            Register::Inflow => quantised(self.flow_through(valve), sensors.flow_step),
             Register::Mixer => self.mixer_percent,
-        })
+        }
     }
 
     /// Takes a command. The valve then approaches the position at its own speed, in [`step`](Self::step).
     pub fn write(&mut self, device: Device, register: Register, value: f64) -> Result<(), RegisterError> {
-        check_place(device, register)?;
+        self.check(device, register)?;
+        let (now_s, height_m) = (self.time_s, self.config.tank.height_m);
         match register {
             Register::Position => {
                 check_range(value, 0.0, 100.0)?;
-                self.command(value);
+                self.valve_mut(device).ok_or(RegisterError::NoDevice(device))?.command(now_s, value);
             }
             Register::Setpoint => {
-                check_range(value, 0.0, self.config.tank.height_m)?;
-                self.setpoint_m = value;
+                check_range(value, 0.0, height_m)?;
+                self.valve_mut(device).ok_or(RegisterError::NoDevice(device))?.setpoint_m = value;
             }
             Register::Mixer => {
                 check_range(value, 0.0, 100.0)?;
                 self.mixer_percent = value;
-                self.mixer_log.push(self.time_s, value);
+                self.mixer_log.push(now_s, value);
             }
             Register::Level | Register::Outflow | Register::Pressure | Register::Inflow => {
                 return Err(RegisterError::ReadOnly(register));
@@ -218,7 +205,12 @@ impl Utility {
 
     /// The accepted position commands, oldest first: proof of what moved the valve, and when.
     pub fn commands(&self) -> impl Iterator<Item = &Command> {
-        self.valve_log.kept.iter()
+        self.valve.log.kept.iter()
+    }
+
+    /// The same of the second valve; none without it.
+    pub fn commands2(&self) -> impl Iterator<Item = &Command> {
+        self.valve2.iter().flat_map(|valve| &valve.log.kept)
     }
 
     /// The same of the mixer.
@@ -227,20 +219,44 @@ impl Utility {
     }
 
     pub fn snapshot(&self) -> Snapshot {
-        let Totals { inflow, outflow, spilled, unserved } = self.totals;
+        let Totals { inflow, outflow, spilled, unserved, burst } = self.totals;
         Snapshot {
             time_s: self.time_s,
             level_m: self.level(),
-            inflow: self.inflow,
+            inflow: self.main_end.through,
             outflow: self.outflow,
-            position_percent: self.opening * 100.0,
-            target_percent: self.target * 100.0,
-            setpoint_m: self.setpoint_m,
+            position_percent: self.valve.opening * 100.0,
+            target_percent: self.valve.target * 100.0,
+            setpoint_m: self.valve.setpoint_m,
             pressure_bar: self.pressure(),
             spilled_m3: spilled,
             unserved_m3: unserved,
             mass_balance_error_m3: self.volume_m3 - self.start_volume_m3 - inflow + outflow + spilled,
-            commands: self.valve_log.count,
+            commands: self.valve.log.count,
+            position2_percent: self.valve2.as_ref().map(|valve| valve.opening * 100.0),
+            burst_m3: burst,
+            surge_trips: self.surge.trips,
+            peak_pressure_bar: self.surge.peak_bar,
+            watchdog_trips: self.valves().map(|valve| valve.watchdog_trips).sum(),
+        }
+    }
+
+    fn check(&self, device: Device, register: Register) -> Result<(), RegisterError> {
+        if !self.has(device) {
+            return Err(RegisterError::NoDevice(device));
+        }
+        check_place(device, register)
+    }
+
+    fn valves(&self) -> impl Iterator<Item = &MotorValve> {
+        std::iter::once(&self.valve).chain(&self.valve2)
+    }
+
+    fn valve_mut(&mut self, device: Device) -> Option<&mut MotorValve> {
+        match device {
+            Device::Tank => None,
+            Device::Valve => Some(&mut self.valve),
+            Device::Valve2 => self.valve2.as_mut(),
         }
     }
 
@@ -249,49 +265,41 @@ impl Utility {
     }
 
     fn pressure(&self) -> f64 {
-        let main = &self.config.main;
-        main.source_bar - main.friction * self.inflow.powi(2) + self.surge_bar
+        self.main_end.pressure_bar + self.surge.bar()
     }
 
-    fn steady_flow(&self) -> f64 {
-        let lift = (self.config.tank.elevation_m + self.level()) * BAR_PER_M;
-        let head = self.config.main.source_bar - lift;
-        hydraulics::flow(head, self.opening, &self.config.main, &self.config.valve)
+    /// In the main, in m/s.
+    fn velocity(&self) -> f64 {
+        hydraulics::velocity(self.main_end.through + self.main_end.burst, &self.config.main)
     }
 
-    fn command(&mut self, percent: f64) {
-        self.target = percent / 100.0;
-        self.valve_log.push(self.time_s, percent);
+    /// Pressure of the tank's water at the height of the source, in bar.
+    fn lift(&self) -> f64 {
+        (self.config.tank.elevation_m + self.level()) * BAR_PER_M
     }
 
-    /// Moves the valve towards its target; returns for how many of the `dt` seconds it moved.
-    fn move_valve(&mut self, dt: f64) -> f64 {
-        let (way, travel) = (self.target - self.opening, self.config.valve.travel_s);
-        let moved_for = (way.abs() * travel).min(dt);
-        if moved_for < dt || travel <= 0.0 {
-            self.opening = self.target;
-        } else {
-            self.opening += way.signum() * dt / travel;
-        }
-        moved_for
+    fn steady(&self) -> MainEnd {
+        let conductance = self.valves().map(MotorValve::conductance).sum();
+        hydraulics::main_end(self.lift(), conductance, self.faults.main_burst, &self.config.main)
     }
 
-    /// The level's own slow pull on the flow is no surge: only a valve that moves makes one.
-    fn feel_surge(&mut self, change: f64, moved_for: f64, dt: f64) {
-        let main = &self.config.main;
-        let left = self.surge_bar * (-dt / hydraulics::surge_memory(main)).exp();
-        let instant = self.config.valve.travel_s <= 0.0;
-        let fresh = if moved_for > 0.0 || instant { hydraulics::surge(change, moved_for, main) } else { 0.0 };
-        self.surge_bar = if fresh.abs() > left.abs() { fresh } else { left };
+    /// A valve's share of what enters the tank.
+    fn flow_through(&self, valve: &MotorValve) -> f64 {
+        let all: f64 = self.valves().map(MotorValve::conductance).sum();
+        if all > 0.0 { self.main_end.through * (valve.conductance() / all) } else { 0.0 }
     }
 
-    /// `A·dh/dt = Qin - Qout - Qspill`, with a floor and a rim.
+    /// `A·dh/dt = Qin - Qout - Qspill`, with a floor and a rim. When the tank cannot give what town and hole would take,
+    /// both get the same share.
     fn fill(&mut self, dt: f64) {
         let hours = dt / 3600.0;
         let hour_of_day = self.config.start_hour + self.time_s / 3600.0;
-        let wanted = self.demand.next(hour_of_day, dt) * hours;
-        let arrived = self.inflow * hours;
-        let taken = wanted.min(self.volume_m3 + arrived);
+        let peak = self.faults.demand_factor(self.time_s);
+        let wanted = self.demand.next(hour_of_day, dt) * peak * hours;
+        let lost = hydraulics::orifice(self.faults.town_burst, self.lift()) * hours;
+        let arrived = self.main_end.through * hours;
+        let taken = (wanted + lost).min(self.volume_m3 + arrived);
+        let lacking = (wanted + lost - taken) / (wanted + lost).max(f64::MIN_POSITIVE);
         let full = self.config.tank.height_m * self.config.tank.area_m2;
         let volume = self.volume_m3 + arrived - taken;
         let spilled = (volume - full).max(0.0);
@@ -301,12 +309,13 @@ impl Utility {
         self.totals.inflow += arrived;
         self.totals.outflow += taken;
         self.totals.spilled += spilled;
-        self.totals.unserved += wanted - taken;
+        self.totals.unserved += wanted * lacking;
+        self.totals.burst += lost * (1.0 - lacking) + self.main_end.burst * hours;
     }
 
     fn sense(&mut self) {
-        let level = self.level() + self.config.sensors.level_noise_m * self.noise.normal();
-        self.noisy_level_m = level.max(0.0);
+        let deviation = self.faults.level_noise_m.unwrap_or(self.config.sensors.level_noise_m);
+        self.noisy_level_m = (self.level() + deviation * self.noise.normal()).max(0.0);
     }
 }
 
@@ -316,68 +325,10 @@ fn quantised(value: f64, step: f64) -> f64 {
     if step > 0.0 { (value * per_unit).round() / per_unit } else { value }
 }
 
-fn check_place(device: Device, register: Register) -> Result<(), RegisterError> {
-    let home = match register {
-        Register::Level | Register::Outflow | Register::Mixer => Device::Tank,
-        Register::Position | Register::Setpoint | Register::Pressure | Register::Inflow => Device::Valve,
-    };
-    if home == device { Ok(()) } else { Err(RegisterError::Elsewhere { device, register }) }
-}
-
-fn check_range(value: f64, minimum: f64, maximum: f64) -> Result<(), RegisterError> {
-    if (minimum..=maximum).contains(&value) {
-        return Ok(());
-    }
-    Err(RegisterError::OutOfRange { value, minimum, maximum })
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tank => "tank",
-            Self::Valve => "valve",
-        })
-    }
-}
-
-impl Register {
-    const ALL: [Self; 7] = [
-        Self::Level,
-        Self::Outflow,
-        Self::Position,
-        Self::Setpoint,
-        Self::Pressure,
-        Self::Inflow,
-        Self::Mixer,
-    ];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Level => "level",
-            Self::Outflow => "outflow",
-            Self::Position => "position",
-            Self::Setpoint => "setpoint",
-            Self::Pressure => "pressure",
-            Self::Inflow => "inflow",
-            Self::Mixer => "mixer",
-        }
-    }
-}
-
-impl fmt::Display for Register {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Register {
-    type Err = RegisterError;
-    fn from_str(text: &str) -> Result<Self, RegisterError> {
-        let found = Self::ALL.into_iter().find(|r| r.as_str() == text);
-        found.ok_or_else(|| RegisterError::Unknown(text.to_owned()))
-    }
-}
-
 #[cfg(test)]
 #[path = "utility_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "faults_tests.rs"]
+mod faults_tests;
