@@ -107,6 +107,11 @@ impl EdgeTwins {
         let (own, told) = (read("/t/authority/"), read("/m/authority/"));
         let is_newer = |told: &&Authority| own.as_ref().is_none_or(|own| told.epoch > own.epoch);
         let highest = told.as_ref().filter(is_newer).or(own.as_ref()).cloned().unwrap_or_default();
+        // Taken by this edge on a disk that is lost: its numbers are lost too, so it takes it anew.
+        if highest.holder() == Holder::Edge && own.as_ref() != Some(&highest) {
+            let epoch = Holder::Edge.next_epoch(highest.epoch);
+            return self.set_authority(device, Authority { epoch, ..highest }, ks, now);
+        }
         if self.devices.get(device).is_some_and(|bound| bound.authority != highest) {
             self.hold_authority(device, highest, now);
         }
