@@ -2,6 +2,7 @@
 
 mod cluster;
 mod cores;
+mod manifests;
 mod memory;
 mod mqtt;
 mod relay;
@@ -9,6 +10,7 @@ mod resync;
 mod store;
 mod sync;
 mod table;
+mod twins;
 mod values;
 mod wire;
 
@@ -27,9 +29,10 @@ usage: cargo xtask bench [NAME..]
   wire     bytes on the wire for a changed key
   resync   10,000 keys over a slow link, and what live messages notice of it
   memory   what an edge with 1,000 devices holds in memory
+  twins    reports a second through the twin core, without and with a disk, against SQLite
 ";
 
-const ALL: [&str; 5] = ["store", "sync", "wire", "resync", "memory"];
+const ALL: [&str; 6] = ["store", "sync", "wire", "resync", "memory", "twins"];
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -38,8 +41,8 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let names: Vec<String> = args.collect();
-    if let ("measure-store", [store, group]) = (program.as_str(), names.as_slice()) {
-        return ended("measure-store", measure(&room, store, group));
+    if let ("measure-store" | "measure-twins", [what, group]) = (program.as_str(), names.as_slice()) {
+        return ended(&program, measure(&program, &room, what, group));
     }
     let names = if names.is_empty() { ALL.map(str::to_owned).to_vec() } else { names };
     for name in names {
@@ -59,9 +62,14 @@ fn ended(name: &str, done: Result<()>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What `store` starts in a process of its own.
-fn measure(room: &str, store: &str, group: &str) -> Result<()> {
-    store::measure(Path::new(room), store, group.parse().context("updates a transaction")?)
+/// What `store` and `twins` start in a process of its own.
+fn measure(which: &str, room: &str, what: &str, group: &str) -> Result<()> {
+    let (room, group) = (Path::new(room), group.parse().context("updates a transaction")?);
+    if which == "measure-store" {
+        store::measure(room, what, group)
+    } else {
+        twins::measure(room, what, group)
+    }
 }
 
 fn run(name: &str, program: &Path, room: &Path) -> Result<Table> {
@@ -71,6 +79,7 @@ fn run(name: &str, program: &Path, room: &Path) -> Result<Table> {
         "wire" => wire::run(),
         "resync" => resync::run(program, room),
         "memory" => memory::run(program, room),
+        "twins" => twins::run(room),
         _ => bail!("{USAGE}"),
     }
 }

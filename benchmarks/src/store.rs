@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use crate::table::{Table, count, median};
 
 /// As an edge opens it.
-const CACHE: usize = 2 << 20;
+pub(crate) const CACHE: usize = 2 << 20;
 
 /// Updates that one transaction makes durable.
 const GROUPS: [usize; 3] = [1, 10, 100];
@@ -104,7 +104,7 @@ pub(crate) fn measure(room: &Path, store: &str, group: usize) -> Result<()> {
     let dir = tempfile::tempdir_in(room).context("a directory for a store")?;
     let mut store: Box<dyn Updates> = match store {
         "kubebus" => Box::new(Ours::open(dir.path())?),
-        _ => Box::new(Sqlite::open(dir.path())?),
+        _ => Box::new(Sqlite(open_sqlite(dir.path())?)),
     };
     for first in (0..PROPERTIES).step_by(WAITING) {
         store.update(&updates(first, WAITING))?;
@@ -123,7 +123,7 @@ fn print(took: Duration, bytes: u64) {
 }
 
 /// Bytes that this process made the kernel write to a disk.
-fn written() -> Result<u64> {
+pub(crate) fn written() -> Result<u64> {
     let io = std::fs::read_to_string("/proc/self/io").context("/proc/self/io")?;
     let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).context("/proc/self/io")?;
     line.parse().context("/proc/self/io")
@@ -189,18 +189,17 @@ fn commit(update: &Update) -> Result<Commit> {
 
 struct Sqlite(Connection);
 
-impl Sqlite {
-    fn open(dir: &Path) -> Result<Self> {
-        let connection = Connection::open(dir.join("store.sqlite"))?;
-        connection.execute_batch(
+/// As durable as our store.
+pub(crate) fn open_sqlite(dir: &Path) -> Result<Connection> {
+    let connection = Connection::open(dir.join("store.sqlite"))?;
+    connection.execute_batch(
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;
              CREATE TABLE entries (key TEXT PRIMARY KEY, revision INTEGER NOT NULL, value BLOB) WITHOUT ROWID;",
         )?;
-        let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
-        let sync: i64 = connection.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
-        ensure!((mode.as_str(), sync) == ("wal", 2), "SQLite runs with {mode} and {sync}");
-        Ok(Self(connection))
-    }
+    let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+    let sync: i64 = connection.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
+    ensure!((mode.as_str(), sync) == ("wal", 2), "SQLite runs with {mode} and {sync}");
+    Ok(connection)
 }
 
 impl Updates for Sqlite {
