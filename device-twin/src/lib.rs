@@ -24,6 +24,7 @@ pub mod gate;
 pub mod model;
 pub mod rule;
 pub mod twin;
+pub mod unit;
 pub mod view;
 
 #[cfg(feature = "io")]
