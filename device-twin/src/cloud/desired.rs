@@ -1,7 +1,7 @@
 //! Wishes: checked, numbered, and written where the device's edge will find them.
 
 use bus::twin::{DesiredVersion, DeviceId, Outcome, ResultBody, TwinTopic};
-use bus::{Name, Now, Value};
+use bus::{Name, Now};
 use metadata::{Key, Keyspace, epoch};
 use thiserror::Error;
 
@@ -44,7 +44,7 @@ impl CloudTwins {
         &mut self,
         device: &DeviceId,
         property: &str,
-        value: Value,
+        value: impl Into<SetBody>,
         by: &str,
         ks: &mut Keyspace,
         now: Now,
@@ -53,7 +53,7 @@ impl CloudTwins {
         let resolved = self.catalog.property(device, property)?;
         let node = self.catalog.device(device).and_then(|info| info.node.clone());
         let edge = node.ok_or_else(|| SetError::Unbound(device.clone()))?;
-        let value = resolved.check_desired(value).map_err(|why| SetError::Value(id.clone(), why))?;
+        let value = value.into().check(resolved).map_err(|why| SetError::Value(id.clone(), why))?;
         let version = after(self.newest_version(&id, ks));
         let desired = Desired { value, version, issued: now.wall, by: by.to_owned() };
         ks.put(key("/c/version/", &id), twin::cbor(&version));
@@ -134,12 +134,10 @@ impl CloudTwins {
     ) -> Result<(), String> {
         let body: SetBody =
             serde_json::from_slice(payload).map_err(|why| brief(&format!("malformed: {why}")))?;
-        self.set_desired(&id.device, &id.property, body.into_value(), "app", ks, now).map(|_| ()).map_err(
-            |why| {
-                self.refused(id, &why);
-                explain(&why)
-            },
-        )
+        self.set_desired(&id.device, &id.property, body, "app", ks, now).map(|_| ()).map_err(|why| {
+            self.refused(id, &why);
+            explain(&why)
+        })
     }
 
     fn refused(&mut self, id: &PropertyId, why: &SetError) {

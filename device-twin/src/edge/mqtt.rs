@@ -1,7 +1,7 @@
 //! What clients of the local broker say.
 
 use bus::twin::{DeviceId, MapperTopic, Outcome, ReportBody, ReportMany, ResultBody, TwinTopic, WriteResult};
-use bus::{Name, Now, Topic, Value};
+use bus::{Name, Now, Topic};
 use metadata::Keyspace;
 use serde::de::DeserializeOwned;
 
@@ -54,7 +54,7 @@ impl EdgeTwins {
                 let id = PropertyId::new(&device, &property);
                 let done = match payload {
                     [] => self.unset(&id, ks, now),
-                    _ => parse::<SetBody>(payload).and_then(|body| self.set(&id, body.into_value(), ks, now)),
+                    _ => parse::<SetBody>(payload).and_then(|body| self.set(&id, body, ks, now)),
                 };
                 self.told(&id, done)
             }
@@ -99,11 +99,11 @@ impl EdgeTwins {
     }
 
     /// A local operator's wish: slot 8, for [`OPERATOR_HOLD`].
-    fn set(&mut self, id: &PropertyId, value: Value, ks: &mut Keyspace, now: Now) -> Result<(), String> {
+    fn set(&mut self, id: &PropertyId, body: SetBody, ks: &mut Keyspace, now: Now) -> Result<(), String> {
         let property = self.catalog.property(&id.device, &id.property).map_err(|why| explain(&why))?;
         let twin =
             self.twins.get_mut(id).ok_or_else(|| format!("device {} is not of this edge", id.device))?;
-        let value = property.check_desired(value).map_err(|why| explain(&why))?;
+        let value = body.check(property).map_err(|why| explain(&why))?;
         if let Some((slot, owner)) = twin.masked_by(Slot::LOCAL_OPERATOR, now.mono) {
             return Err(format!("{slot} ({owner}) holds it"));
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bus::twin::{DesiredVersion, MapperTopic, Outcome, ResultBody, WriteRequest, WriteResult};
-use bus::{Name, Now};
+use bus::{Name, Now, Value};
 use metadata::Keyspace;
 
 use super::property::{Outstanding, Wanted, Who};
@@ -51,6 +51,8 @@ impl EdgeTwins {
         let Some(mapper) = self.mapper_of(&id.device).cloned() else { return };
         self.finish_write(id, Outcome::Superseded, "a newer write took its place", ks, now);
         let write_id = format!("{:?}-{:x}-{}", self.incarnation, self.seed, self.numbers.take(ks));
+        let Ok(property) = self.catalog.property(&id.device, &id.property) else { return };
+        let as_device = property.to_device(wanted.value.clone());
         let Some(twin) = self.twins.get_mut(id) else { return };
         let ttl = wanted.expires.map_or(WRITE_TTL, |at| at.since(now.mono).min(WRITE_TTL));
         let record = WriteRecord {
@@ -62,7 +64,7 @@ impl EdgeTwins {
             outcome: None,
         };
         ks.put(key("/t/write/", id), twin::cbor(&record));
-        self.outputs.publish(speak(id, &mapper, &record, ttl));
+        self.outputs.publish(speak(id, &mapper, &record, as_device, ttl));
         twin.spoken = Some(record.value.clone());
         let deadline = now.mono + ttl + WRITE_GRACE;
         twin.write = Some(Box::new(Outstanding { record, who: wanted.who, deadline }));
@@ -179,8 +181,8 @@ fn cloud_version(who: Option<&Who>) -> Option<DesiredVersion> {
     }
 }
 
-fn speak(id: &PropertyId, mapper: &Name, record: &WriteRecord, ttl: Duration) -> Publish {
-    let WriteRecord { id: write_id, value, version: _, cause, sent, outcome: _ } = record.clone();
+fn speak(id: &PropertyId, mapper: &Name, record: &WriteRecord, value: Value, ttl: Duration) -> Publish {
+    let WriteRecord { id: write_id, value: _, version: _, cause, sent, outcome: _ } = record.clone();
     let request = WriteRequest {
         id: write_id,
         device: id.device.clone(),
