@@ -28,6 +28,7 @@ pub mod model;
 pub mod patch;
 pub mod rule;
 pub mod twin;
+pub mod unit;
 pub mod view;
 
 #[cfg(feature = "io")]

@@ -34,6 +34,8 @@ use minicbor::data::Type;
 use minicbor::{Decode, Decoder, Encode};
 use serde::{Deserialize, Serialize};
 
+use crate::model::{InvalidValue, Property};
+
 /// An input of a client that wants to be told once it is durable: becomes its PUBACK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
@@ -287,15 +289,32 @@ pub struct DesiredBody {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum SetBody {
-    Full { value: Value },
+    Full {
+        value: Value,
+        /// UCUM code of what the value is counted in. Absent: the property's unit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unit: Option<String>,
+    },
     Bare(Value),
 }
 
 impl SetBody {
-    pub fn into_value(self) -> Value {
-        match self {
-            Self::Full { value } | Self::Bare(value) => value,
-        }
+    /// The value as `property` shall get it.
+    ///
+    /// # Errors
+    /// It names a unit that measures something else, or the property cannot be set to it.
+    pub fn check(self, property: &Property) -> Result<Value, InvalidValue> {
+        let (value, unit) = match self {
+            Self::Full { value, unit } => (value, unit),
+            Self::Bare(value) => (value, None),
+        };
+        property.check_desired(property.in_unit(value, unit.as_deref())?)
+    }
+}
+
+impl From<Value> for SetBody {
+    fn from(value: Value) -> Self {
+        Self::Bare(value)
     }
 }
 
@@ -417,10 +436,13 @@ mod tests {
 
     #[test]
     fn a_set_is_an_object_with_a_value_or_a_bare_one() {
-        let read = |json: &str| serde_json::from_str::<SetBody>(json).unwrap().into_value();
-        assert_eq!(read("40"), Value::Int(40));
-        assert_eq!(read(r#"{"value": 40, "note": "mine"}"#), Value::Int(40));
-        assert!(matches!(read(r#"{"x": 1}"#), Value::Struct(_)));
+        let read = |json: &str| serde_json::from_str::<SetBody>(json).unwrap();
+        let full =
+            |unit: Option<&str>| SetBody::Full { value: Value::Int(40), unit: unit.map(str::to_owned) };
+        assert_eq!(read("40"), SetBody::Bare(Value::Int(40)));
+        assert_eq!(read(r#"{"value": 40, "note": "mine"}"#), full(None));
+        assert_eq!(read(r#"{"value": 40, "unit": "bar"}"#), full(Some("bar")));
+        assert!(matches!(read(r#"{"x": 1}"#), SetBody::Bare(Value::Struct(_))));
     }
 
     #[test]

@@ -345,3 +345,46 @@ fn a_command_given_during_an_outage_does_not_move_the_valve_hours_later() {
     assert_eq!(world.device["position"], Value::Float(100.0));
     assert!(world.cloud.view(&valve(), world.cloud_now()).iter().all(|view| view.converged));
 }
+
+#[test]
+fn a_device_that_counts_in_bar_has_a_twin_in_kilopascal() {
+    let mut world = World::new();
+    let model = MODEL.replace(
+        "name: setPoint, type: FLOAT",
+        "name: setPoint, minimum: '0', maximum: '863', unit: kPa, type: FLOAT",
+    );
+    let policy = POLICY
+        .replace("property: position, actuator: true", "property: setPoint, deviceUnit: bar")
+        .replace("name: position", "name: bar");
+    for (at_cloud, at_edge, yaml) in [
+        ("devicemodel/water/valve", "model/water/valve", model),
+        ("twinpolicy/water/bar", "policy/water/bar", policy),
+    ] {
+        let key = Key::new(&format!("/c/resource/{at_cloud}")).unwrap();
+        world.cloud_ks.put(key.clone(), json(&yaml));
+        world.cloud_ks.put(Key::new(&format!("/e/pump-house/{at_edge}")).unwrap(), json(&yaml));
+        let now = world.cloud_now();
+        world.cloud.handle_changed(&[key], &mut world.cloud_ks, now);
+    }
+    world.run();
+    world.link();
+    world.say("mapper/virtual/state", "online");
+    let (topic, now) = (Topic::new("twin/water/valve/set/setPoint").unwrap(), world.cloud_now());
+    world.cloud.handle_mqtt(
+        None,
+        &topic,
+        (br#"{"value": 0.32, "unit": "MPa"}"#, None),
+        &mut world.cloud_ks,
+        now,
+    );
+    world.run();
+    assert_eq!(world.mapper.front().map(|write| &write.value), Some(&Value::Float(3.2)));
+    world.mapper_works(Outcome::Succeeded);
+    let views = world.cloud.view(&valve(), world.cloud_now());
+    let twin = &views[1];
+    let reported = twin.reported.as_ref().map(|sample| &sample.value);
+    assert_eq!((twin.unit.as_deref(), reported), (Some("kPa"), Some(&Value::Float(320.0))));
+    assert!(twin.converged, "{twin:?}");
+    world.say("twin/water/valve/set/setPoint", r#"{"value": 50, "unit": "[psi]"}"#);
+    assert_eq!(world.mapper.front().map(|write| &write.value), Some(&Value::Float(3.4473786465842)));
+}

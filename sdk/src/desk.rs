@@ -339,6 +339,7 @@ impl Board {
             value: sample.value.clone(),
             time: Some(sample.time),
             quality: sample.quality,
+            unit: None,
         };
         let names = std::iter::from_fn(|| unsent.pop_first()).take(MAX_REPORT);
         names.filter_map(|name| latest.get(&name).map(full).map(|body| (name, body))).collect()

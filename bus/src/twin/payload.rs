@@ -93,7 +93,8 @@ pub struct WriteResult {
     pub detail: String,
 }
 
-/// `twin/../report/<property>` and, per property, `twin/../report`: an object with a value, or a bare value.
+/// `twin/../report/<property>` and, per property, `twin/../report`: an object with a value, or a bare value; for
+/// instance `{"value": 3.2, "unit": "bar", "quality": "good"}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ReportBody {
@@ -103,15 +104,28 @@ pub enum ReportBody {
         time: Option<UnixMillis>,
         #[serde(default)]
         quality: Quality,
+        /// UCUM code of what the value is counted in. Absent: what the device counts in.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unit: Option<String>,
     },
     Bare(Value),
 }
 
 impl ReportBody {
+    /// The unit that the value names.
+    pub fn unit(&self) -> Option<&str> {
+        match self {
+            Self::Full { unit, .. } => unit.as_deref(),
+            Self::Bare(_) => None,
+        }
+    }
+
     /// The reading it stands for, of `now` if it does not say when.
     pub fn into_sample(self, now: UnixMillis) -> Sample {
         match self {
-            Self::Full { value, time, quality } => Sample { value, time: time.unwrap_or(now), quality },
+            Self::Full { value, time, quality, unit: _ } => {
+                Sample { value, time: time.unwrap_or(now), quality }
+            }
             Self::Bare(value) => Sample { value, time: now, quality: Quality::Good },
         }
     }

@@ -49,7 +49,7 @@ pub const MAX_GROUP: usize = 100;
 pub struct Wish {
     pub id: PropertyId,
     /// `None`: the wish is taken back.
-    pub value: Option<Value>,
+    pub value: Option<SetBody>,
     /// Only if this is the present version; 0.0: only if nothing is desired.
     pub if_version: Option<DesiredVersion>,
 }
@@ -110,13 +110,13 @@ impl CloudTwins {
         &mut self,
         device: &DeviceId,
         property: &str,
-        value: Value,
+        value: impl Into<SetBody>,
         by: &str,
         ks: &mut Keyspace,
         now: Now,
     ) -> Result<DesiredVersion, SetError> {
         let id = PropertyId::new(device, property);
-        let wish = Wish { id, value: Some(value), if_version: None };
+        let wish = Wish { id, value: Some(value.into()), if_version: None };
         let change = Wishes { wishes: vec![wish], when: Vec::new(), by: by.to_owned() };
         let taken = self.change(&change, ks, now)?;
         taken.into_iter().next().and_then(|(_, version)| version).ok_or(SetError::Nothing)
@@ -168,7 +168,7 @@ impl CloudTwins {
             let kind = self.catalog.property(device, &property)?.value_type;
             let present = self.twins.get(&id).and_then(|twin| Some(&twin.desired()?.value));
             let value = json.map(|json| patch::merge(&property, kind, present, &json)).transpose()?;
-            wishes.push(Wish { id, value, if_version: None });
+            wishes.push(Wish { id, value: value.map(SetBody::from), if_version: None });
         }
         self.change(&Wishes { wishes, when: Vec::new(), by: by.to_owned() }, ks, now)
     }
@@ -206,8 +206,7 @@ impl CloudTwins {
         if let Some(expected) = if_version.filter(|expected| *expected != present) {
             return Err(SetError::Version { id: id.clone(), known: present, expected });
         }
-        let check =
-            |value: Value| property.check_desired(value).map_err(|why| SetError::Value(id.clone(), why));
+        let check = |body: SetBody| body.check(property).map_err(|why| SetError::Value(id.clone(), why));
         Ok(Checked { id: id.clone(), edge, value: value.clone().map(check).transpose()? })
     }
 
@@ -294,12 +293,10 @@ impl CloudTwins {
     ) -> Result<(), String> {
         let body: SetBody =
             serde_json::from_slice(payload).map_err(|why| brief(&format!("malformed: {why}")))?;
-        self.set_desired(&id.device, &id.property, body.into_value(), "app", ks, now).map(|_| ()).map_err(
-            |why| {
-                self.refused(id, &why);
-                explain(&why)
-            },
-        )
+        self.set_desired(&id.device, &id.property, body, "app", ks, now).map(|_| ()).map_err(|why| {
+            self.refused(id, &why);
+            explain(&why)
+        })
     }
 
     fn refused(&mut self, id: &PropertyId, why: &SetError) {

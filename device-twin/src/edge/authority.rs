@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use bus::twin::{DesiredVersion, DeviceId, Outcome};
-use bus::{Mono, Now, Value};
+use bus::{Mono, Now};
 use metadata::Keyspace;
 use thiserror::Error;
 
 use super::EdgeTwins;
 use crate::arbiter::Slot;
 use crate::authority::{Authority, Holder};
-use crate::twin::{self, Desired, PropertyId, brief, explain, key};
+use crate::twin::{self, Desired, PropertyId, SetBody, brief, explain, key};
 
 /// Why the authority does not change hands.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -135,13 +135,13 @@ impl EdgeTwins {
     pub(super) fn wish_here(
         &mut self,
         id: &PropertyId,
-        value: Value,
+        body: SetBody,
         by: &str,
         ks: &mut Keyspace,
         now: Now,
     ) -> Result<DesiredVersion, String> {
         let property = self.catalog.property(&id.device, &id.property).map_err(|why| explain(&why))?;
-        let value = property.check_desired(value).map_err(|why| explain(&why))?;
+        let value = body.check(property).map_err(|why| explain(&why))?;
         let epoch = self.devices.get(&id.device).map_or(0, |bound| bound.authority.epoch);
         let twin = self.twins.get(id).ok_or_else(|| format!("device {} is not of this edge", id.device))?;
         let last = twin.desired.as_ref().map(|d| d.version).filter(|version| version.epoch == epoch);

@@ -275,15 +275,16 @@ fn device_config(id: &DeviceId, info: &DeviceInfo) -> DeviceConfig {
 }
 
 fn property_config(name: &str, property: &Property) -> PropertyConfig {
+    let (minimum, maximum) = property.device_range();
     PropertyConfig {
         name: name.to_owned(),
         value_type: property.value_type,
         writable: property.writable,
         address: property.address.clone(),
         poll_ms: millis(property.poll),
-        minimum: property.minimum,
-        maximum: property.maximum,
-        unit: property.unit.clone(),
+        minimum,
+        maximum,
+        unit: property.device_unit().map(str::to_owned),
     }
 }
 

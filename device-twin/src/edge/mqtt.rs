@@ -4,7 +4,7 @@ use bus::twin::{
     DesiredVersion, DeviceId, MapperTopic, Outcome, ReportBody, ReportMany, ResultBody, TwinTopic,
     WriteResult,
 };
-use bus::{Name, Now, Topic, Value};
+use bus::{Name, Now, Topic};
 use metadata::Keyspace;
 use serde::de::DeserializeOwned;
 
@@ -64,7 +64,7 @@ impl EdgeTwins {
                 let done = match payload {
                     [] => self.unset(&id, ks, now),
                     _ => parse::<SetBody>(payload)
-                        .and_then(|body| self.set(&id, body.into_value(), LOCAL_APP, ks, now).map(drop)),
+                        .and_then(|body| self.set(&id, body, LOCAL_APP, ks, now).map(drop)),
                 };
                 self.told(&id, done)
             }
@@ -119,22 +119,22 @@ impl EdgeTwins {
     pub fn set(
         &mut self,
         id: &PropertyId,
-        value: Value,
+        value: impl Into<SetBody>,
         by: &str,
         ks: &mut Keyspace,
         now: Now,
     ) -> Result<Option<DesiredVersion>, String> {
         let holder = self.devices.get(&id.device).map(|bound| bound.authority.holder());
         if holder == Some(Holder::Edge) {
-            return self.wish_here(id, value, by, ks, now).map(Some);
+            return self.wish_here(id, value.into(), by, ks, now).map(Some);
         }
-        self.operate(id, value, by, ks, now).map(|()| None)
+        self.operate(id, value.into(), by, ks, now).map(|()| None)
     }
 
     fn operate(
         &mut self,
         id: &PropertyId,
-        value: Value,
+        body: SetBody,
         by: &str,
         ks: &mut Keyspace,
         now: Now,
@@ -142,7 +142,7 @@ impl EdgeTwins {
         let property = self.catalog.property(&id.device, &id.property).map_err(|why| explain(&why))?;
         let twin =
             self.twins.get_mut(id).ok_or_else(|| format!("device {} is not of this edge", id.device))?;
-        let value = property.check_desired(value).map_err(|why| explain(&why))?;
+        let value = body.check(property).map_err(|why| explain(&why))?;
         if let Some((slot, owner)) = twin.masked_by(Slot::LOCAL_OPERATOR, now.mono) {
             return Err(format!("{slot} ({owner}) holds it"));
         }

@@ -54,9 +54,8 @@ impl EdgeTwins {
         let property = self.catalog.property(&id.device, &id.property).map_err(|why| explain(&why))?;
         let twin =
             self.twins.get_mut(id).ok_or_else(|| format!("device {} is not of this edge", id.device))?;
-        let Sample { value, time, quality } = body.into_sample(now.wall);
-        let (value, trust) = property.check_reported(value).map_err(|why| explain(&why))?;
-        let sample = Sample { value, time, quality: quality.min(trust) };
+        let sample = property.check_report(body, now.wall).map_err(|why| explain(&why))?;
+        let time = sample.time;
         // A mapper that reconnects says its last reading again, however old it is.
         let age = now.wall.since(time);
         let read_at = Mono(now.mono.0.saturating_sub(u64::try_from(age.as_micros()).unwrap_or(u64::MAX)));

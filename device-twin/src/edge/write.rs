@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bus::twin::{DesiredVersion, MapperTopic, Outcome, ResultBody, WriteRequest, WriteResult};
-use bus::{Mono, Name, Now};
+use bus::{Mono, Name, Now, Value};
 use metadata::Keyspace;
 
 use super::property::{Outstanding, Wanted, Who};
@@ -71,6 +71,7 @@ impl EdgeTwins {
         let ttl = ends.map_or(WRITE_TTL, |at| at.since(now.mono).min(WRITE_TTL));
         let step = twin.next_step(property, &wanted.value);
         twin.paced(property, wanted.slot, &step, now.mono);
+        let as_device = property.to_device(step.value.clone());
         let record = WriteRecord {
             id: write_id,
             value: step.value,
@@ -80,7 +81,7 @@ impl EdgeTwins {
             outcome: None,
         };
         ks.put(key("/t/write/", id), twin::cbor(&record));
-        self.outputs.publish(speak(id, &mapper, &record, ttl));
+        self.outputs.publish(speak(id, &mapper, &record, as_device, ttl));
         twin.spoken = Some(record.value.clone());
         let deadline = now.mono + ttl + WRITE_GRACE;
         let is_step = !step.is_last;
@@ -206,8 +207,8 @@ fn desired_version(who: Option<&Who>) -> Option<DesiredVersion> {
     }
 }
 
-fn speak(id: &PropertyId, mapper: &Name, record: &WriteRecord, ttl: Duration) -> Publish {
-    let WriteRecord { id: write_id, value, version: _, cause, sent, outcome: _ } = record.clone();
+fn speak(id: &PropertyId, mapper: &Name, record: &WriteRecord, value: Value, ttl: Duration) -> Publish {
+    let WriteRecord { id: write_id, value: _, version: _, cause, sent, outcome: _ } = record.clone();
     let request = WriteRequest {
         id: write_id,
         device: id.device.clone(),

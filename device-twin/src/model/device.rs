@@ -29,6 +29,19 @@ pub struct DeviceSpec {
     pub state_report: Option<StateReport>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub properties: Vec<DeviceProperty>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<DeviceMethod>,
+}
+
+/// A group of properties that are written together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceMethod {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    #[serde(default)]
+    pub property_names: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +180,13 @@ impl Protocol {
     }
 }
 
+impl DeviceProperty {
+    /// What the manifest wishes. KubeEdge writes an empty text where nothing is wished.
+    pub(super) fn wish(&self) -> Option<&str> {
+        self.desired.as_ref().map(|desired| desired.value.as_str()).filter(|text| !text.is_empty())
+    }
+}
+
 impl ModelProperty {
     pub(super) fn minimum(&self) -> Option<f64> {
         bound(&self.minimum)
@@ -187,7 +207,8 @@ impl Spec for DeviceSpec {
 
     fn check(&self) -> Result<(), FieldError> {
         self.protocol.mapper()?;
-        check_names(self.properties.iter().map(|p| p.name.as_str()))
+        check_names("properties", self.properties.iter().map(|p| p.name.as_str()))?;
+        check_names("methods", self.methods.iter().map(|m| m.name.as_str()))
     }
 }
 
@@ -196,7 +217,7 @@ impl Spec for DeviceModelSpec {
     const KIND: &'static str = "DeviceModel";
 
     fn check(&self) -> Result<(), FieldError> {
-        check_names(self.properties.iter().map(|p| p.name.as_str()))?;
+        check_names("properties", self.properties.iter().map(|p| p.name.as_str()))?;
         for (at, property) in self.properties.iter().enumerate() {
             check_bound(at, "minimum", &property.minimum)?;
             check_bound(at, "maximum", &property.maximum)?;
@@ -215,10 +236,10 @@ fn check_bound(at: usize, field: &str, text: &str) -> Result<(), FieldError> {
     ))
 }
 
-fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), FieldError> {
+fn check_names<'a>(list: &str, names: impl Iterator<Item = &'a str>) -> Result<(), FieldError> {
     let mut seen = BTreeSet::new();
     for (at, name) in names.enumerate() {
-        let field = || format!("spec.properties[{at}].name");
+        let field = || format!("spec.{list}[{at}].name");
         if !is_property(name) {
             let reason =
                 format!("'{}' cannot be a topic level: use letters, digits, _ - .", super::cut(name));
@@ -231,7 +252,7 @@ fn check_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), FieldErro
     Ok(())
 }
 
-/// A property must fit into its topics; the bus says what does.
+/// A property must fit into its topics, and a method into its own; the bus says what does.
 fn is_property(name: &str) -> bool {
     Topic::new(&format!("twin/n/d/set/{name}")).is_ok_and(|topic| TwinTopic::parse(&topic).is_some())
 }

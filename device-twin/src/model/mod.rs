@@ -6,17 +6,20 @@
 
 mod catalog;
 mod device;
+mod merge;
 mod policy;
+mod property;
+mod resolve;
 mod span;
 
-pub use catalog::{
-    Catalog, Change, DeviceInfo, InvalidValue, Kind, Layout, Lookup, Policy, Properties, Property,
-};
+pub use catalog::{Catalog, Change, Kind, Layout, Lookup};
 pub use device::{
-    AccessMode, DesiredText, Device, DeviceModel, DeviceModelSpec, DeviceProperty, DeviceSpec, ModelProperty,
-    ModelRef, Protocol, StateReport, Visitors,
+    AccessMode, DesiredText, Device, DeviceMethod, DeviceModel, DeviceModelSpec, DeviceProperty, DeviceSpec,
+    ModelProperty, ModelRef, Protocol, StateReport, Visitors,
 };
 pub use policy::{OnStale, TwinPolicy, TwinPolicySpec};
+pub use property::{DeviceUnit, InvalidUnit, InvalidValue, Policy, Property};
+pub use resolve::{DeviceInfo, Methods, Properties};
 pub use span::Span;
 
 use std::collections::BTreeMap;

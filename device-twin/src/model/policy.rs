@@ -11,6 +11,7 @@ use bus::{Name, Value};
 use serde::{Deserialize, Serialize};
 
 use super::{Document, FieldError, Span, Spec};
+use crate::unit::Unit;
 
 pub type TwinPolicy = Document<TwinPolicySpec>;
 
@@ -83,14 +84,45 @@ impl Spec for TwinPolicySpec {
     const KIND: &'static str = "TwinPolicy";
 
     fn check(&self) -> Result<(), FieldError> {
-        match (self.deadband, self.slew) {
-            (Some(band), _) if !band.is_finite() || band < 0.0 => {
-                Err(FieldError::new("spec.deadband", format!("{band} is no distance")))
-            }
-            (_, Some(slew)) if !slew.is_finite() || slew <= 0.0 => {
-                Err(FieldError::new("spec.slew", format!("{slew} is no speed")))
-            }
-            _ => Ok(()),
+        if let Some(band) = self.deadband.filter(|band| !band.is_finite() || *band < 0.0) {
+            return Err(FieldError::new("spec.deadband", format!("{band} is no distance")));
+        }
+        if let Some(slew) = self.slew.filter(|slew| !slew.is_finite() || *slew <= 0.0) {
+            return Err(FieldError::new("spec.slew", format!("{slew} is no speed")));
+        }
+        self.check_values()?;
+        self.check_units()
+    }
+}
+
+/// Values that one property may be held to: what a person can choose from, and an error can list.
+const MAX_VALUES: usize = 64;
+
+impl TwinPolicySpec {
+    fn check_values(&self) -> Result<(), FieldError> {
+        let Some(values) = &self.values else { return Ok(()) };
+        if values.is_empty() || values.len() > MAX_VALUES {
+            let reason = format!("{} values, where 1 to {MAX_VALUES} make sense", values.len());
+            return Err(FieldError::new("spec.values", reason));
+        }
+        let is_fit = |value: &Value| matches!(value, Value::Text(_) | Value::Int(_) | Value::Float(_));
+        match values.iter().position(|value| !is_fit(value)) {
+            Some(at) => Err(FieldError::new(format!("spec.values[{at}]"), "neither a text nor a number")),
+            None => Ok(()),
+        }
+    }
+
+    fn check_units(&self) -> Result<(), FieldError> {
+        let read = |field: &str, code: &Option<String>| {
+            let unit = code.as_deref().map(Unit::parse).transpose();
+            unit.map_err(|why| FieldError::new(field, why.to_string()))
+        };
+        let unit = read("spec.unit", &self.unit)?;
+        let device = read("spec.deviceUnit", &self.device_unit)?;
+        let (Some(unit), Some(device)) = (unit, device) else { return Ok(()) };
+        match device.to(&unit) {
+            Ok(_) => Ok(()),
+            Err(why) => Err(FieldError::new("spec.deviceUnit", why.to_string())),
         }
     }
 }

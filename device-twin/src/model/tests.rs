@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use super::*;
 
+mod kubeedge;
+mod values;
+
 /// The examples of KubeEdge's documentation (`docs/concept/device/device_crds.md`), as they stand there.
 const MODEL: &str = r#"
 apiVersion: devices.kubeedge.io/v1beta1

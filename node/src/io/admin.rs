@@ -40,6 +40,7 @@ use device_twin::command::CommandId;
 #[cfg(doc)]
 use device_twin::command::Order;
 use device_twin::condition::Condition;
+use device_twin::twin::SetBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::{Method, Request, Response, StatusCode};
@@ -274,13 +275,17 @@ pub struct WishOrder {
     pub property: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
+    /// UCUM code of what the value is counted in; absent: the property's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub if_version: Option<DesiredVersion>,
 }
 
 impl ChangeOrder {
     fn into_wishes(self) -> Result<Wishes, AdminError> {
-        let wish = |WishOrder { device, property, value, if_version }| {
+        let wish = |WishOrder { device, property, value, unit, if_version }| {
+            let value = value.map(|value| SetBody::Full { value, unit });
             let device = device.parse().map_err(|error| AdminError::Invalid(format!("{error}")))?;
             Ok(Wish { id: PropertyId::new(&device, &property), value, if_version })
         };

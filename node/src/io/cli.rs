@@ -331,6 +331,9 @@ pub struct SetArgs {
     /// namespace/device, property and value, once or more often; a value is JSON, a bare word a string
     #[arg(num_args = 3.., required = true, value_names = ["DEVICE", "PROPERTY", "VALUE"], allow_hyphen_values = true)]
     pub wishes: Vec<String>,
+    /// What the values are counted in, if not in their properties' units: a UCUM code
+    #[arg(long)]
+    pub unit: Option<String>,
     /// Only if this is the present version of all of them, as 'kubebus twin get' shows it
     #[arg(long, value_name = "VERSION")]
     pub if_version: Option<String>,

@@ -49,7 +49,7 @@ pub(super) async fn carry_out(command: TwinCommand) -> Result<()> {
 }
 
 async fn set(args: SetArgs) -> Result<()> {
-    let SetArgs { wishes, if_version, when, place } = args;
+    let SetArgs { wishes, unit, if_version, when, place } = args;
     let if_version = if_version.map(|version| version.try_into().map_err(|why| Usage(anyhow!("{why}"))));
     let if_version = if_version.transpose()?;
     let mut orders = Vec::new();
@@ -61,13 +61,15 @@ async fn set(args: SetArgs) -> Result<()> {
         let Ok(value) = parse_value(value);
         orders.push((device, property.clone(), value));
     }
-    if let ([(device, property, value)], None, true) = (&orders[..], if_version, when.is_empty()) {
+    let is_plain = if_version.is_none() && unit.is_none() && when.is_empty();
+    if let ([(device, property, value)], true) = (&orders[..], is_plain) {
         return set_one(device, property, value, &place).await;
     }
     let wish = |(device, property, value): (DeviceId, String, Value)| WishOrder {
         device: device.to_string(),
         property,
         value: Some(value),
+        unit: unit.clone(),
         if_version,
     };
     let order = ChangeOrder { wishes: orders.into_iter().map(wish).collect(), when };
