@@ -24,6 +24,7 @@ pub mod command;
 pub mod condition;
 pub mod edge;
 pub mod gate;
+pub mod history;
 pub mod model;
 pub mod patch;
 pub mod rule;

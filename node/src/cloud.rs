@@ -23,7 +23,7 @@ use metadata::{Cause, Feed, FeedOutput, Key, Keyspace, Tells};
 use crate::admin::{AdminError, AdminRequest};
 use crate::interest::Interest;
 use crate::journal::{Journal, Speech};
-use crate::seam::{Input, Output};
+use crate::seam::{Input, Output, Record};
 
 /// Signs a CSR for an identity: the certificate authority's only word to the pure side.
 pub type Signer = Box<dyn FnMut(&[u8], &Identity) -> Result<Signed, CsrError>>;
@@ -415,6 +415,7 @@ impl Cloud {
                 self.said.promise(Output::Accept(ticket), Some(Output::Unkept(ticket)));
             }
             FromTwins::Reject(ticket, why) => self.said.push_back(Output::Reject(ticket, why)),
+            FromTwins::Audit(entry) => self.said.push_back(Output::Record(Record::Audit(entry))),
         }
     }
 

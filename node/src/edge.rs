@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::admin::{self, AdminError, AdminRequest, AdminResponse, AuthorityChange};
 use crate::interest::{Interest, is_for_other_sites};
 use crate::journal::{Journal, Speech};
-use crate::seam::{DialLane, Input, Output};
+use crate::seam::{DialLane, Input, Output, Record};
 
 /// The part of a link's life that both dialled lanes share.
 #[derive(Debug)]
@@ -343,6 +343,10 @@ impl Edge {
                 self.said.promise(Output::Accept(ticket), Some(Output::Unkept(ticket)));
             }
             FromTwins::Reject(ticket, why) => self.said.push_back(Output::Reject(ticket, why)),
+            FromTwins::Sample { id, sample } => {
+                self.said.push_back(Output::Record(Record::Sample { id, sample }));
+            }
+            FromTwins::Audit(entry) => self.said.push_back(Output::Record(Record::Audit(entry))),
             FromTwins::Watch(filter) => self.interest.change(&filter, true, &mut self.bus),
             FromTwins::Unwatch(filter) => self.interest.change(&filter, false, &mut self.bus),
         }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use bus::bus::LinkId;
 use bus::overlay::{Lease, Route};
-use bus::{Class, Filter, Frame, KeyHash, Mono, NodeId, Now, Topic};
+use bus::{Class, Filter, Frame, KeyHash, Mono, NodeId, Now, Sample, Topic};
 use bytes::Bytes;
-use device_twin::{Expiry, Ticket};
+use device_twin::history::AuditEntry;
+use device_twin::{Expiry, PropertyId, Ticket};
 use metadata::{Commit, Revision};
 
 use crate::admin::{AdminRequest, AdminResponse, Snapshot};
@@ -140,8 +141,21 @@ pub enum Output {
         id: u64,
         snapshot: Snapshot,
     },
+    /// For whoever keeps history, audit and the log of rules.
+    Record(Record),
     /// For the log: what an operator should know.
     Note(String),
+}
+
+/// What a node wants kept beside its store.
+#[derive(Debug, PartialEq)]
+pub enum Record {
+    /// A reading that was stored.
+    Sample {
+        id: PropertyId,
+        sample: Sample,
+    },
+    Audit(Box<AuditEntry>),
 }
 
 impl From<Ready<Self>> for Output {

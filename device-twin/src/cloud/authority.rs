@@ -7,6 +7,7 @@ use metadata::{Key, Keyspace};
 
 use super::{CloudTwins, SetError};
 use crate::authority::{Authority, Holder};
+use crate::history::audit::AuditEvent;
 use crate::model::Lookup;
 use crate::twin::{self, brief, key};
 
@@ -65,6 +66,7 @@ impl CloudTwins {
         let epoch = Holder::Cloud.next_epoch(known.max(self.epoch_of(device)));
         let authority = Authority { epoch, by: brief(by), reason: brief(reason), at: now.wall, until: None };
         self.put_authority(device, Held { edge, authority: authority.clone() }, ks);
+        self.audit(device, None, AuditEvent::authority(&authority), now);
         Ok(authority)
     }
 
@@ -80,6 +82,7 @@ impl CloudTwins {
         rest: &str,
         payload: &[u8],
         ks: &mut Keyspace,
+        now: Now,
     ) -> Option<()> {
         let device: DeviceId = rest.parse().ok().filter(|_| rest.contains('/'))?;
         let authority: Authority = twin::decode(payload)?;
@@ -94,6 +97,9 @@ impl CloudTwins {
         if authority.epoch < self.epoch_of(&device) {
             self.stats.repeated += 1;
             return Some(());
+        }
+        if self.authority(&device) != Some(&authority) {
+            self.audit(&device, None, AuditEvent::authority(&authority), now);
         }
         self.put_authority(&device, Held { edge: edge.clone(), authority }, ks);
         Some(())

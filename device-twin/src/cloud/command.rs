@@ -12,6 +12,7 @@ use super::CloudTwins;
 use crate::command::{
     Account, Command, CommandId, CommandView, InvalidOrder, MAX_ENDED, MAX_OPEN, Order, Progress, State,
 };
+use crate::history::audit::AuditEvent;
 use crate::model::Lookup;
 use crate::twin::{self, Expiry, Publish, brief, explain, key};
 
@@ -113,6 +114,7 @@ impl CloudTwins {
             self.commands.unsent.insert((now.mono + kept.command.ttl(), place.clone()));
         }
         let view = view(&place, &kept, now);
+        self.audit(device, None, AuditEvent::command(&kept.command), now);
         self.keep(place, kept, ks);
         Ok(view)
     }
@@ -189,6 +191,7 @@ impl CloudTwins {
         rest: &str,
         payload: &[u8],
         ks: &mut Keyspace,
+        now: Now,
     ) -> Option<()> {
         let place = parse(rest)?;
         let account: Account = twin::decode(payload)?;
@@ -203,13 +206,20 @@ impl CloudTwins {
                     self.keep(place, kept, ks);
                 }
             }
-            Progress::Ended(outcome) => self.end_command(&place, outcome, &account.detail, ks),
+            Progress::Ended(outcome) => self.end_command(&place, (outcome, &account.detail), ks, now),
         }
         Some(())
     }
 
     /// The edge's word counts, also when it comes late; of one given at the edge itself nothing is kept here.
-    fn end_command(&mut self, place: &Place, outcome: Outcome, detail: &str, ks: &mut Keyspace) {
+    fn end_command(
+        &mut self,
+        place: &Place,
+        (outcome, detail): (Outcome, &str),
+        ks: &mut Keyspace,
+        now: Now,
+    ) {
+        self.audit(&place.0, None, AuditEvent::ended(place.1.to_string(), (outcome, detail)), now);
         let command = Some(place.1.to_string());
         let body = ResultBody { command, detail: detail.to_owned(), ..ResultBody::of("", outcome) };
         self.publish(Publish::once(&TwinTopic::Result { device: place.0.clone() }, &body));
@@ -246,7 +256,8 @@ impl CloudTwins {
     pub(super) fn commands_due(&mut self, ks: &mut Keyspace, now: Now) {
         while let Some((_, place)) = self.commands.unsent.first().filter(|(at, _)| *at <= now.mono).cloned() {
             self.commands.unsent.pop_first();
-            self.end_command(&place, Outcome::Expired, "its edge was away until its time was over", ks);
+            let end = (Outcome::Expired, "its edge was away until its time was over");
+            self.end_command(&place, end, ks, now);
         }
     }
 
@@ -259,7 +270,7 @@ impl CloudTwins {
     }
 
     /// Commands do not move with a device: what the old edge did of them is not known.
-    pub(super) fn follow_commands(&mut self, device: &DeviceId, ks: &mut Keyspace) {
+    pub(super) fn follow_commands(&mut self, device: &DeviceId, ks: &mut Keyspace, now: Now) {
         let node = self.catalog.device(device).and_then(|info| info.node.clone());
         let left: Vec<Place> = self
             .of_device(device)
@@ -268,7 +279,8 @@ impl CloudTwins {
             .collect();
         for place in left {
             self.commands.unsent.retain(|(_, unsent)| *unsent != place);
-            self.end_command(&place, Outcome::Unknown, "the device moved to another edge", ks);
+            let end = (Outcome::Unknown, "the device moved to another edge");
+            self.end_command(&place, end, ks, now);
         }
     }
 

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use super::{CloudTwins, Placed};
 use crate::condition::{Condition, unmet};
+use crate::history::audit::AuditEvent;
 use crate::model::{InvalidValue, Lookup};
 use crate::patch::{self, InvalidPatch};
 use crate::rule::Truth;
@@ -139,6 +140,8 @@ impl CloudTwins {
         let group = group_of(&checked, &versions)?;
         let mut taken = Vec::with_capacity(checked.len());
         for (Checked { id, edge, value }, version) in checked.into_iter().zip(versions) {
+            let event = AuditEvent::wish(value.clone(), value.as_ref().map(|_| version), &change.by);
+            self.audit(&id.device, Some(&id.property), event, now);
             let Some(value) = value else {
                 self.take_back(&id, ks);
                 taken.push((id, None));

@@ -21,6 +21,7 @@ use bus::{Filter, Mono, Name, Now, Topic};
 use bytes::Bytes;
 use metadata::{Key, Keyspace};
 
+use crate::history::audit::{AuditEntry, AuditEvent};
 use crate::model::{Catalog, Change, Kind, Layout, Property};
 use crate::twin::{
     self, Desired, DesiredBody, DeviceState, Expiry, PropertyId, Publish, Reported, ReportedBody, Ticket,
@@ -39,6 +40,8 @@ pub enum Output {
     Publish(Publish),
     Accept(Ticket),
     Reject(Ticket, String),
+    /// For the audit.
+    Audit(Box<AuditEntry>),
 }
 
 /// What went wrong, counted.
@@ -165,7 +168,7 @@ impl CloudTwins {
             } else {
                 self.follow(device, ks);
                 self.follow_authority(device, ks, now);
-                self.follow_commands(device, ks);
+                self.follow_commands(device, ks, now);
                 self.take_manifest_wishes(device, ks, now);
             }
         }
@@ -193,6 +196,11 @@ impl CloudTwins {
     fn clear(&mut self, topic: &TwinTopic) {
         let topic = topic.topic();
         self.publish(Publish { topic, payload: Bytes::new(), retain: true, expiry: None });
+    }
+
+    fn audit(&mut self, device: &DeviceId, property: Option<&str>, event: AuditEvent, now: Now) {
+        let (device, property) = (device.clone(), property.map(str::to_owned));
+        self.outputs.push_back(Output::Audit(Box::new(AuditEntry { at: now.wall, device, property, event })));
     }
 
     fn publish(&mut self, publish: Publish) {

@@ -6,6 +6,7 @@ use metadata::Keyspace;
 
 use super::{CloudTwins, RESULTS_KEPT};
 use crate::authority::Holder;
+use crate::history::audit::AuditEvent;
 use crate::twin::{
     self, Desired, DesiredBody, DeviceState, PropertyId, Publish, Reported, ReportedBody, TwinResult, key,
 };
@@ -26,11 +27,11 @@ impl CloudTwins {
         let Some((kind, rest)) = key.split_once('/') else { return };
         let taken = match kind {
             "reported" => self.reported_up(edge, incarnation, rest, payload, ks, now),
-            "result" => self.result_up(edge, rest, payload, ks),
+            "result" => self.result_up(edge, rest, payload, ks, now),
             "desired" => self.desired_up(edge, rest, payload, ks),
             "state" => self.state_up(edge, rest, payload, ks),
-            "authority" => self.authority_up(edge, rest, payload, ks),
-            "command" => self.command_up(edge, rest, payload, ks),
+            "authority" => self.authority_up(edge, rest, payload, ks, now),
+            "command" => self.command_up(edge, rest, payload, ks, now),
             _ => return,
         };
         if taken.is_none() {
@@ -82,13 +83,24 @@ impl CloudTwins {
         Some(())
     }
 
-    fn result_up(&mut self, edge: &Name, rest: &str, payload: &[u8], ks: &mut Keyspace) -> Option<()> {
+    fn result_up(
+        &mut self,
+        edge: &Name,
+        rest: &str,
+        payload: &[u8],
+        ks: &mut Keyspace,
+        now: Now,
+    ) -> Option<()> {
         let id = PropertyId::parse(rest)?;
         let result: TwinResult = twin::decode(payload)?;
         if !self.speaks_for(edge, &id.device) {
             return Some(());
         }
         let TwinResult { outcome, version, detail, at: _ } = result.clone();
+        if let Some(version) = version {
+            let event = AuditEvent::ended(version.to_string(), (outcome, &detail));
+            self.audit(&id.device, Some(&id.property), event, now);
+        }
         let body = ResultBody { version, detail, ..ResultBody::of(&id.property, outcome) };
         self.publish(Publish::once(&TwinTopic::Result { device: id.device.clone() }, &body));
         let results = &mut self.twins.entry(id.clone()).or_default().results;

@@ -10,6 +10,7 @@ use thiserror::Error;
 use super::EdgeTwins;
 use crate::arbiter::Slot;
 use crate::authority::{Authority, Holder};
+use crate::history::audit::AuditEvent;
 use crate::twin::{self, Desired, PropertyId, SetBody, brief, explain, key};
 
 /// Why the authority does not change hands.
@@ -85,6 +86,7 @@ impl EdgeTwins {
     fn set_authority(&mut self, device: &DeviceId, authority: Authority, ks: &mut Keyspace, now: Now) {
         ks.put(key("/t/authority/", device), twin::cbor(&authority));
         self.outputs.tell(format!("authority/{device}"), &authority);
+        self.audit(device, None, AuditEvent::authority(&authority), now);
         self.hold_authority(device, authority, now);
     }
 

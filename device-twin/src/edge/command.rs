@@ -15,6 +15,7 @@ use super::{CLOCK_GRACE, EdgeTwins};
 use crate::arbiter::{Entry, Slot};
 use crate::command::{Account, Command, CommandId, CommandView, Order, Progress, RESET_RULE, State, worst};
 use crate::condition::unmet;
+use crate::history::audit::AuditEvent;
 use crate::twin::{self, PropertyId, brief, explain, key};
 
 /// Commands that an edge remembers at a time: those on their way, and those that ended and may come again. Some 17 a
@@ -164,6 +165,10 @@ impl EdgeTwins {
     /// Goes on where the last process was.
     fn resume(&mut self, place: &CommandPlace, ks: &mut Keyspace, now: Now) {
         let account = ks.get(&format!("{ACCOUNTS}{place}")).and_then(|bytes| twin::decode::<Account>(bytes));
+        if let (None, Some(running)) = (&account, self.commands.running.get(place)) {
+            let event = AuditEvent::command(&running.command);
+            self.audit(&place.device, None, event, now);
+        }
         match account.map(|account| (account.progress, account.detail)) {
             Some((Progress::Executing, _)) => {
                 let why = "the node restarted in the middle of it";
@@ -216,6 +221,7 @@ impl EdgeTwins {
             return Err(format!("{MAX_COMMANDS} commands are remembered already; send it again later"));
         }
         ks.put(key(LOCAL, &place), twin::json(&command));
+        self.audit(device, None, AuditEvent::command(&command), now);
         let deadline = now.mono + command.ttl();
         self.admit(&place, command, Origin::Here, deadline);
         self.decide_command(&place, ks, now);
@@ -441,6 +447,8 @@ impl EdgeTwins {
         self.commands.set_timer(place, forget);
         self.outputs.command(&place.to_string(), &account);
         self.tell_command(place, outcome, detail);
+        let event = AuditEvent::ended(place.id.to_string(), (outcome, detail));
+        self.audit(&place.device, None, event, now);
     }
 
     fn tell_command(&mut self, place: &CommandPlace, outcome: Outcome, detail: &str) {

@@ -99,8 +99,8 @@ impl EdgeTwins {
         let Some(twin) = self.twins.get_mut(id) else { return };
         let bound = self.devices.get(&id.device);
         if let Some(authority) = bound.map(|b| &b.authority).filter(|a| a.outranks(desired.version)) {
-            let (version, told) = (desired.version, authority.told());
-            return self.outrank(id, version, &told, ks, now);
+            let told = authority.told();
+            return self.outrank(id, &desired, &told, ks, now);
         }
         let known = twin.handled.as_ref().map(|h| h.version).max(twin.desired.as_ref().map(|d| d.version));
         if known.is_some_and(|known| desired.version <= known) {
@@ -115,7 +115,8 @@ impl EdgeTwins {
     }
 
     /// A wish that was made under an authority that is over: told once, and never carried out.
-    fn outrank(&mut self, id: &PropertyId, version: DesiredVersion, told: &str, ks: &mut Keyspace, now: Now) {
+    fn outrank(&mut self, id: &PropertyId, desired: &Desired, told: &str, ks: &mut Keyspace, now: Now) {
+        let version = desired.version;
         let Some(twin) = self.twins.get_mut(id) else { return };
         if twin.handled.as_ref().is_some_and(|handled| handled.version == version) {
             return;
@@ -129,18 +130,21 @@ impl EdgeTwins {
         if is_newest {
             self.mark_handled(id, version, ks);
         }
+        self.audit_wish(id, desired, now);
         self.settle(id, version, Outcome::Superseded, told, ks, now);
     }
 
     /// `desired` is the newest wish from here on.
     pub(super) fn replace_desired(&mut self, id: &PropertyId, desired: Desired, now: Now) {
+        self.audit_wish(id, &desired, now);
         let Some(twin) = self.twins.get_mut(id) else { return };
         self.outputs.desired(id, &desired);
         let before = twin.desired.replace(Box::new(desired));
         if let Some(before) = before.filter(|_| twin.waiting.take().is_some()) {
-            let end =
-                (Outcome::Superseded, Some(before.version), "a newer one came before it was decided on");
-            self.outputs.outcome(id, end, now.wall);
+            let why = "a newer one came before it was decided on";
+            self.outputs.outcome(id, (Outcome::Superseded, Some(before.version), why), now.wall);
+            let (version, end) = (before.version.to_string(), (Outcome::Superseded, why));
+            self.audit_end(id, version, end, now);
         }
     }
 
@@ -330,6 +334,7 @@ impl EdgeTwins {
         now: Now,
     ) {
         self.outputs.outcome(id, (outcome, Some(version), detail), now.wall);
+        self.audit_end(id, version.to_string(), (outcome, detail), now);
         let Some(twin) = self.twins.get_mut(id) else { return };
         let Some(handled) = twin.handled.as_mut().filter(|h| h.version == version) else { return };
         let ack = Ack { version, outcome, detail: detail.to_owned() };

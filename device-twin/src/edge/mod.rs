@@ -20,6 +20,7 @@
 //! Drive it as every core: `handle_*`, then [`EdgeTwins::poll_output`] to `None`, then [`EdgeTwins::poll_timeout`].
 //! The node seals the keyspace after each handle and holds outputs back until that is durable.
 
+mod audit;
 mod authority;
 mod clock;
 mod command;

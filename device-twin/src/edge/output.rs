@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bus::twin::{DesiredVersion, DeviceId, Outcome, ResultBody, TwinTopic};
-use bus::{Class, Filter, UnixMillis};
+use bus::{Class, Filter, Sample, UnixMillis};
 use bytes::Bytes;
 
 use crate::command::Account;
+use crate::history::AuditEntry;
 use crate::twin::{
     Desired, DesiredBody, DeviceState, PropertyId, Publish, Reported, ReportedBody, Ticket, TwinResult, cbor,
 };
@@ -27,6 +28,13 @@ pub enum Output {
     Accept(Ticket),
     /// The client's publish is refused, and why.
     Reject(Ticket, String),
+    /// For the history: a reading that was stored.
+    Sample {
+        id: PropertyId,
+        sample: Sample,
+    },
+    /// For the audit.
+    Audit(Box<AuditEntry>),
     /// A rule here reads twins of other sites: subscribe on the bus.
     Watch(Filter),
     Unwatch(Filter),
@@ -82,6 +90,14 @@ impl Outputs {
     pub(super) fn state(&mut self, device: &DeviceId, state: &DeviceState) {
         self.publish(Publish::retained(&TwinTopic::State { device: device.clone() }, state));
         self.up(Class::State, state_key(device), cbor(state));
+    }
+
+    pub(super) fn sample(&mut self, id: &PropertyId, sample: &Sample) {
+        self.push(Output::Sample { id: id.clone(), sample: sample.clone() });
+    }
+
+    pub(super) fn audit(&mut self, entry: AuditEntry) {
+        self.push(Output::Audit(Box::new(entry)));
     }
 
     /// To the cloud alone.

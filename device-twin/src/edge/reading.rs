@@ -108,6 +108,7 @@ impl EdgeTwins {
             twin.pending = None;
         }
         let ack = self.twins.get(id).and_then(|twin| twin.reported.as_ref()?.ack.clone());
+        self.outputs.sample(id, &sample);
         self.store_reported(id, Some(sample), ack, ks, now);
         self.update_state(&id.device);
         self.run_rules_reading(From::Reported, id, ks, now);

@@ -64,6 +64,7 @@ impl EdgeTwins {
         let Some(mapper) = self.mapper_of(&id.device).cloned() else { return };
         self.finish_write(id, Outcome::Superseded, "a newer write took its place", ks, now);
         let write_id = format!("{:?}-{:x}-{}", self.incarnation, self.seed, self.numbers.take(ks));
+        self.audit_write(id, &wanted, &write_id, now);
         let ends = [wanted.expires, self.deadline_of_who(id, wanted.who.as_ref())];
         let ends = ends.into_iter().flatten().min();
         let Ok(property) = self.catalog.property(&id.device, &id.property) else { return };
@@ -113,6 +114,9 @@ impl EdgeTwins {
             if outcome == Outcome::Rejected || !self.is_setting(id) {
                 self.let_go(id, who.as_ref());
             }
+        }
+        if !matches!(who, Some(Who::Desired(_) | Who::Command(_))) {
+            self.audit_end(id, record.id.clone(), (outcome, detail), now);
         }
         match (record.version, who) {
             (Some(version), _) => self.settle(id, version, outcome, detail, ks, now),

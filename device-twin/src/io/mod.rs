@@ -4,6 +4,7 @@ pub mod broker;
 mod client;
 mod counters;
 mod port;
+pub mod recorder;
 mod router_link;
 mod switchboard;
 #[cfg(test)]

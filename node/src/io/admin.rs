@@ -22,6 +22,8 @@
 //! | `GET /kubebus/v1/commands[/<namespace>/<device>[/<id>]]` | what became of commands |
 //! | `PUT /kubebus/v1/twins/<namespace>/<device>/authority` | take it: [`AuthorityOrder`] |
 //! | `DELETE /kubebus/v1/twins/<namespace>/<device>/authority` | hand it back |
+//!
+//! and what [`super::records`] answers.
 
 use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
@@ -40,6 +42,7 @@ use device_twin::command::CommandId;
 #[cfg(doc)]
 use device_twin::command::Order;
 use device_twin::condition::Condition;
+use device_twin::io::recorder;
 use device_twin::twin::SetBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -53,7 +56,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::backup;
+use super::{backup, records};
 use crate::admin::{
     AdminError, AdminRequest, AdminResponse, AuthorityChange, Snapshot, TokenOrder, describe,
 };
@@ -100,7 +103,12 @@ pub fn bind(path: &Path) -> std::io::Result<UnixListener> {
 }
 
 /// Serves until `ask`'s receiver is gone. `data_dir` holds the keys that belong to a backup.
-pub async fn serve(listener: UnixListener, ask: mpsc::Sender<Asked>, data_dir: PathBuf) {
+pub async fn serve(
+    listener: UnixListener,
+    ask: mpsc::Sender<Asked>,
+    data_dir: PathBuf,
+    recorder: recorder::Handle,
+) {
     let data_dir: Arc<Path> = data_dir.into();
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
@@ -116,9 +124,10 @@ pub async fn serve(listener: UnixListener, ask: mpsc::Sender<Asked>, data_dir: P
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let (ask, data_dir) = (ask.clone(), Arc::clone(&data_dir));
+        let (ask, data_dir, recorder) = (ask.clone(), Arc::clone(&data_dir), recorder.clone());
         connections.spawn(async move {
-            let service = hyper::service::service_fn(|request| answer(request, ask.clone(), &data_dir));
+            let service =
+                hyper::service::service_fn(|request| answer(request, ask.clone(), &data_dir, &recorder));
             // A client that hangs up in mid-request is its own affair.
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
@@ -132,6 +141,7 @@ async fn answer(
     request: Request<Incoming>,
     ask: mpsc::Sender<Asked>,
     data_dir: &Path,
+    recorder: &recorder::Handle,
 ) -> Result<Response<AnswerBody>, Infallible> {
     let (parts, body) = request.into_parts();
     let body = match Limited::new(body, MAX_BODY).collect().await {
@@ -139,6 +149,10 @@ async fn answer(
         Err(_) => return Ok(refusal(StatusCode::PAYLOAD_TOO_LARGE, "body over 1 MiB")),
     };
     let path = parts.uri.path();
+    let query = parts.uri.query().unwrap_or_default();
+    if let Some(wanted) = records::parse(path, query).filter(|_| parts.method == Method::GET) {
+        return Ok(recorded(wanted, recorder).await);
+    }
     let (question, text) = match (&parts.method, path) {
         (_, "/healthz" | "/metrics") => (Ok(Question::Document(AdminRequest::Status)), true),
         (&Method::GET, BACKUP) => (Ok(Question::Backup), false),
@@ -157,6 +171,20 @@ async fn answer(
         Some(Reply::Backup(snapshot)) => backed_up(snapshot, data_dir),
         None => refusal(StatusCode::SERVICE_UNAVAILABLE, "the node is busy or stopping; try again"),
     })
+}
+
+async fn recorded(
+    wanted: Result<records::Wanted, AdminError>,
+    recorder: &recorder::Handle,
+) -> Response<AnswerBody> {
+    let answer = match wanted {
+        Ok(wanted) => records::answer(wanted, recorder).await,
+        Err(error) => Err(error),
+    };
+    match answer {
+        Ok(value) => document(StatusCode::OK, &value),
+        Err(error) => failure(&error),
+    }
 }
 
 /// The backup is encoded as fast as it is read: of its bytes no more than a piece is in memory.

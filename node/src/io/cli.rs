@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bus::twin::DeviceId;
 use bus::{JoinToken, Name, Value};
@@ -317,6 +317,20 @@ pub enum TwinCommand {
         #[command(flatten)]
         place: Place,
     },
+    /// What was read of a device, as its edge keeps it
+    History(HistoryArgs),
+    /// Who set what, and what became of it; at the edge of a device, or at the cloud
+    Audit {
+        /// namespace/device
+        device: Option<DeviceId>,
+        /// From then on: how long ago ('2h'), or a time ('2026-11-28T10:00:00Z')
+        #[arg(long, value_parser = parse_moment)]
+        since: Option<Moment>,
+        #[arg(long, value_parser = parse_moment)]
+        until: Option<Moment>,
+        #[command(flatten)]
+        ask: AskArgs,
+    },
     /// Hand the authority back to the cloud; at the edge that holds it
     HandBack {
         /// namespace/device
@@ -342,6 +356,41 @@ pub struct SetArgs {
     pub when: Vec<Condition>,
     #[command(flatten)]
     pub place: Place,
+}
+
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// namespace/device
+    pub device: DeviceId,
+    /// All of the device's if not given
+    pub property: Option<String>,
+    /// From then on: how long ago ('2h'), or a time ('2026-11-28T10:00:00Z')
+    #[arg(long, value_parser = parse_moment)]
+    pub since: Option<Moment>,
+    #[arg(long, value_parser = parse_moment)]
+    pub until: Option<Moment>,
+    /// The newest so many; with --csv all there are
+    #[arg(long, default_value_t = 100)]
+    pub limit: usize,
+    /// Comma-separated values (RFC 4180), oldest first
+    #[arg(long)]
+    pub csv: bool,
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+/// Milliseconds since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment(pub u64);
+
+fn parse_moment(text: &str) -> Result<Moment, String> {
+    let time = match (humantime::parse_duration(text), humantime::parse_rfc3339_weak(text)) {
+        (Ok(ago), _) => SystemTime::now().checked_sub(ago).unwrap_or(UNIX_EPOCH),
+        (_, Ok(time)) => time,
+        (Err(_), Err(_)) => return Err("write '2h', '30m' or '2026-11-28T10:00:00Z'".to_owned()),
+    };
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(Moment(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
 }
 
 #[derive(Debug, Args)]

@@ -13,6 +13,7 @@ use bus::bus::LinkId;
 use bus::overlay::{Lease, Route};
 use bus::{Channel, Mono, NodeId, Now, UnixMillis};
 use device_twin::gate::Refusal;
+use device_twin::io::recorder::{Record as Kept, Recorder};
 use device_twin::io::{BrokerEvent, BrokerHandle, Ticket as BrokerTicket};
 use device_twin::{Expiry, Ticket};
 use metadata::{Commit, StoreError};
@@ -32,7 +33,7 @@ use super::shutdown::Shutdown;
 use super::store::{StoreEvent, StoreThread};
 use super::upstream::{Target, Upstream};
 use crate::admin::{AdminResponse, describe};
-use crate::seam::{DialLane, Input, Node, Output};
+use crate::seam::{DialLane, Input, Node, Output, Record};
 
 /// Step two of the shutdown: how long goodbyes may take.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -57,6 +58,7 @@ pub struct Driver {
     pub store_events: mpsc::Receiver<StoreEvent>,
     pub admin: mpsc::Receiver<Asked>,
     pub overlay: Option<Overlay>,
+    pub recorder: Recorder,
     pub clock: Clock,
     pub state: State,
 }
@@ -354,8 +356,16 @@ impl Driver {
             Output::Overlay { lease, routes } => self.set_overlay(lease, routes),
             Output::Admin { id, response } => self.answer(id, response),
             Output::Backup { id, snapshot } => self.reply(id, Reply::Backup(snapshot)),
+            Output::Record(record) => self.record(record),
             Output::Note(text) => info!("{text}"),
         }
+    }
+
+    fn record(&self, record: Record) {
+        self.recorder.handle().record(match record {
+            Record::Sample { id, sample } => Kept::Sample { id, sample, stored: self.clock.now().wall },
+            Record::Audit(entry) => Kept::Audit(entry),
+        });
     }
 
     fn command(&self, command: Command) {
@@ -462,7 +472,14 @@ impl Driver {
             .collect();
         let mqtt = self.broker.stats();
         let store = self.store.stats();
+        let kept = self.recorder.handle().stats();
         json!({
+            "history_samples": kept.recorded.samples,
+            "history_samples_lost": kept.dropped.samples + kept.lost.samples,
+            "audit_entries": kept.recorded.audit,
+            "audit_entries_lost": kept.dropped.audit + kept.lost.audit,
+            "rule_log_lines": kept.recorded.rules,
+            "rule_log_lines_lost": kept.dropped.rules + kept.lost.rules,
             "store_commits": store.commits,
             "store_transactions": store.transactions,
             "link_frames_sent": shard.frames_sent,
@@ -496,6 +513,7 @@ impl Driver {
         // The thread waits for room to tell that it is done.
         drop(self.store_events);
         self.store.finish();
+        self.recorder.finish();
         let _ = self.shard.send(Command::Stop);
         self.shard.join();
         drop(self.overlay);

@@ -15,6 +15,7 @@ pub mod join;
 pub mod metrics;
 pub mod node;
 pub mod patience;
+mod records;
 #[cfg(feature = "etcd")]
 pub mod replica;
 pub mod restore;

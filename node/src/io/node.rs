@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use bus::{Identity, Name, NodeId};
 use controller::io::ca::{CertificateAuthority, NODE_VALIDITY};
 use controller::{CloudSubnets, Cluster, Plan};
+use device_twin::io::recorder::{Limits, Recorder};
 use device_twin::io::{BrokerConfig, start as start_broker};
 use metadata::io::RedbStore;
 use metadata::{Keyspace, Store, StoreError};
@@ -147,6 +148,9 @@ pub async fn run_edge(config: &Config, data_dir: &Path, renew: bool) -> Result<(
     play(parts, config, data_dir, shutdown).await
 }
 
+/// Where history, audit and the rules' log are, in the data directory.
+const RECORDS: &str = "records";
+
 /// What the two kinds of node differ in.
 struct Parts {
     me: NodeId,
@@ -169,7 +173,8 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
     let socket = data_dir.join(admin::SOCKET);
     let listener = admin::bind(&socket).with_context(|| format!("the admin socket {}", socket.display()))?;
     let mut tasks = JoinSet::new();
-    tasks.spawn(admin::serve(listener, ask, data_dir.to_owned()));
+    let recorder = Recorder::start(&data_dir.join(RECORDS), Limits::default()).context("the recorder")?;
+    tasks.spawn(admin::serve(listener, ask, data_dir.to_owned(), recorder.handle().clone()));
     let driver = Driver {
         node,
         me,
@@ -182,6 +187,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
         store_events,
         admin: asked,
         overlay,
+        recorder,
         clock,
         state: State::default(),
     };

@@ -80,6 +80,41 @@ pub(super) fn commands(list: &Value) -> String {
     table(&["ID", "DEVICE", "COMMAND", "ARGUMENTS", "BY", "STATE", "DETAIL"], &rows(list, row))
 }
 
+pub(super) fn samples(list: &Value) -> String {
+    let row = |sample: &Value| {
+        let cells = [&sample["device"], &sample["property"], &sample["value"], &sample["quality"]];
+        std::iter::once(time(&sample["time"])).chain(cells.map(cell)).collect()
+    };
+    table(&["TIME", "DEVICE", "PROPERTY", "VALUE", "QUALITY"], &rows(list, row))
+}
+
+/// A decision and what became of it, one line each.
+pub(super) fn decisions(list: &Value) -> String {
+    let row = |decision: &Value| {
+        let end = match &decision["end"]["outcome"] {
+            Value::Null if decision["id"].is_null() => "-".to_owned(),
+            Value::Null => "open".to_owned(),
+            outcome => cell(outcome),
+        };
+        let detail =
+            [&decision["detail"], &decision["end"]["detail"]].map(|text| text.as_str().unwrap_or_default());
+        let detail: Vec<&str> = detail.into_iter().filter(|text| !text.is_empty()).collect();
+        let cells =
+            ["device", "property", "event", "value", "by", "via", "id"].map(|key| cell(&decision[key]));
+        let told = [end, detail.join("; ")];
+        std::iter::once(time(&decision["at"])).chain(cells).chain(told).collect()
+    };
+    table(
+        &["TIME", "DEVICE", "PROPERTY", "WHAT", "VALUE", "BY", "VIA", "ID", "OUTCOME", "DETAIL"],
+        &rows(list, row),
+    )
+}
+
+/// Milliseconds since 1970 as people write them, in UTC.
+fn time(value: &Value) -> String {
+    value.as_u64().map_or("-".to_owned(), |ms| device_twin::history::csv::rfc3339(bus::UnixMillis(ms)))
+}
+
 pub(super) fn nodes(list: &Value) -> String {
     let heads = ["NAME", "SITE", "CONNECTED", "ADDRESS", "CONTAINERS", "LANS"];
     let keys = ["name", "site", "connected", "address", "containers", "lans"];

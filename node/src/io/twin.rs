@@ -5,11 +5,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 use bus::Value;
 use bus::twin::DeviceId;
+use device_twin::PropertyId;
+use device_twin::history::{Row, csv};
 use hyper::Method;
 use serde_json::json;
 
 use super::admin::{AuthorityOrder, ChangeOrder, WishOrder};
-use super::cli::{AskArgs, CommandArgs, Format, Place, SetArgs, TwinCommand, parse_value};
+use super::cli::{
+    AskArgs, CommandArgs, Format, HistoryArgs, Moment, Place, SetArgs, TwinCommand, parse_value,
+};
 use super::commands::{Usage, call, fetch, post, say, show, text};
 use super::table;
 
@@ -38,6 +42,13 @@ pub(super) async fn carry_out(command: TwinCommand) -> Result<()> {
             let path =
                 device.map_or("/kubebus/v1/commands".to_owned(), |d| format!("/kubebus/v1/commands/{d}"));
             show(&fetch(&ask.place, &path).await?, ask.output, table::commands)
+        }
+        TwinCommand::History(args) => history(args).await,
+        TwinCommand::Audit { device, since, until, ask } => {
+            let place = device.map_or(String::new(), |device| format!("/{device}"));
+            let path = format!("/kubebus/v1/audit{place}?{}", span(since, until));
+            let answer = fetch(&ask.place, &path).await?;
+            show(&answer["decisions"], ask.output, table::decisions)
         }
         TwinCommand::Take { device, reason, lasting, place } => take(&device, reason, lasting, &place).await,
         TwinCommand::HandBack { device, place } => {
@@ -103,6 +114,50 @@ async fn take(device: &DeviceId, reason: String, lasting: Option<Duration>, plac
     let answer = call(place, Method::PUT, &path, Some(&order)).await?;
     let (holder, epoch) = (text(&answer["holder"]), &answer["authority"]["epoch"]);
     say(&format!("{device} is under the authority of the {holder}, epoch {epoch}"))
+}
+
+fn span(since: Option<Moment>, until: Option<Moment>) -> String {
+    let words = [("since", since), ("until", until)];
+    let given = words.into_iter().filter_map(|(name, at)| Some(format!("{name}={}", at?.0)));
+    given.collect::<Vec<_>>().join("&")
+}
+
+async fn history(args: HistoryArgs) -> Result<()> {
+    let HistoryArgs { device, property, since, until, limit, csv, ask } = args;
+    let property = property.map_or(String::new(), |property| format!("/{property}"));
+    let path = format!("/kubebus/v1/history/{device}{property}?{}", span(since, until));
+    if csv {
+        return export(&path, &ask).await;
+    }
+    let answer = fetch(&ask.place, &format!("{path}&limit={limit}")).await?;
+    show(&answer["rows"], ask.output, table::samples)
+}
+
+/// Page after page, so that neither side holds all of it.
+async fn export(path: &str, ask: &AskArgs) -> Result<()> {
+    say(csv::HEADER.trim_end())?;
+    let mut next = String::new();
+    loop {
+        let page = fetch(&ask.place, &format!("{path}&order=oldest{next}")).await?;
+        let rows = page["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let rows: Vec<Row> = rows.iter().filter_map(row).collect();
+        let mut text = String::new();
+        csv::write(&rows, &mut text);
+        if !text.is_empty() {
+            say(text.trim_end())?;
+        }
+        match page["next"].as_str() {
+            Some(place) => next = format!("&next={place}"),
+            None => return Ok(()),
+        }
+    }
+}
+
+fn row(row: &serde_json::Value) -> Option<Row> {
+    let device: DeviceId = row["device"].as_str()?.parse().ok()?;
+    let sample = serde_json::from_value(row.clone()).ok()?;
+    let stored = serde_json::from_value(row["stored"].clone()).ok()?;
+    Some(Row { id: PropertyId::new(&device, row["property"].as_str()?), sample, stored })
 }
 
 async fn order(args: CommandArgs) -> Result<()> {

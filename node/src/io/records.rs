@@ -1,0 +1,155 @@
+//! The recorder's part of the admin socket: history, audit and the rules' log, answered beside the owner loop.
+//!
+//! | request | means |
+//! |---|---|
+//! | `GET /kubebus/v1/history[/<namespace>/<device>[/<property>]]` | samples, a page at a time |
+//! | `GET /kubebus/v1/audit[/<namespace>/<device>]` | decisions with what became of them |
+//! | `GET /kubebus/v1/rule-log` | the rules' log, as `kubebus rule replay` reads it |
+//!
+//! Samples and decisions take `?since=..&until=..` (milliseconds since 1970), `limit`, and for samples `order=oldest` and
+//! the page's `next`.
+
+use bus::UnixMillis;
+use bus::twin::DeviceId;
+use device_twin::PropertyId;
+use device_twin::history::listing::{AuditQuery, MAX_DECISIONS};
+use device_twin::history::query::MAX_ROWS;
+use device_twin::history::{Answer, Cursor, Gap, Order, Query, Row, Which};
+use device_twin::io::recorder::{AskError, Handle, RulePosition};
+use serde_json::{Value, json};
+
+use crate::admin::AdminError;
+
+/// What is asked of the recorder.
+#[derive(Debug)]
+pub(super) enum Wanted {
+    History(Query),
+    Audit(AuditQuery),
+    RuleLog,
+}
+
+/// `None` if the path is not the recorder's.
+pub(super) fn parse(path: &str, query: &str) -> Option<Result<Wanted, AdminError>> {
+    let rest = path.strip_prefix("/kubebus/v1/")?;
+    let levels: Vec<&str> = rest.split('/').collect();
+    Some(match levels.as_slice() {
+        ["history", place @ ..] => history(place, &Words(query)),
+        ["audit", place @ ..] => audit(place, &Words(query)),
+        ["rule-log"] => Ok(Wanted::RuleLog),
+        _ => return None,
+    })
+}
+
+/// `a=1&b=2`.
+struct Words<'a>(&'a str);
+
+impl<'a> Words<'a> {
+    fn get(&self, name: &str) -> Option<&'a str> {
+        self.0
+            .split('&')
+            .filter_map(|word| word.split_once('='))
+            .find(|(key, _)| *key == name)
+            .map(|(_, v)| v)
+    }
+
+    fn number<T: std::str::FromStr>(&self, name: &str, default: T) -> Result<T, AdminError> {
+        let Some(text) = self.get(name) else { return Ok(default) };
+        text.parse().map_err(|_| AdminError::Invalid(format!("{name}: '{text}' is no number")))
+    }
+}
+
+fn device(namespace: &str, name: &str) -> Result<DeviceId, AdminError> {
+    format!("{namespace}/{name}").parse().map_err(|error| AdminError::Invalid(format!("{error}")))
+}
+
+fn history(place: &[&str], words: &Words<'_>) -> Result<Wanted, AdminError> {
+    let which = match place {
+        [] => Which::All,
+        [namespace, name] => Which::Device(device(namespace, name)?),
+        [namespace, name, property] => Which::Property(PropertyId::new(&device(namespace, name)?, property)),
+        _ => return Err(AdminError::NotFound("history/<namespace>/<device>/<property>".to_owned())),
+    };
+    let order = match words.get("order") {
+        Some("oldest") => Order::OldestFirst,
+        _ => Order::NewestFirst,
+    };
+    Ok(Wanted::History(Query {
+        which,
+        since: UnixMillis(words.number("since", 0)?),
+        until: UnixMillis(words.number("until", u64::MAX)?),
+        order,
+        limit: words.number("limit", MAX_ROWS)?,
+        after: words.get("next").map(cursor).transpose()?,
+    }))
+}
+
+/// `<time>,<ordinal>,<namespace>/<device>/<property>`.
+fn cursor(text: &str) -> Result<Cursor, AdminError> {
+    let parsed = || {
+        let mut parts = text.splitn(3, ',');
+        let time = UnixMillis(parts.next()?.parse().ok()?);
+        let ordinal = parts.next()?.parse().ok()?;
+        Some(Cursor { time, ordinal, id: PropertyId::parse(parts.next()?)? })
+    };
+    parsed().ok_or_else(|| AdminError::Invalid(format!("next: '{text}' is no place in the history")))
+}
+
+fn audit(place: &[&str], words: &Words<'_>) -> Result<Wanted, AdminError> {
+    let device = match place {
+        [] => None,
+        [namespace, name] => Some(device(namespace, name)?),
+        _ => return Err(AdminError::NotFound("audit/<namespace>/<device>".to_owned())),
+    };
+    Ok(Wanted::Audit(AuditQuery {
+        device,
+        since: UnixMillis(words.number("since", 0)?),
+        until: UnixMillis(words.number("until", u64::MAX)?),
+        limit: words.number("limit", MAX_DECISIONS)?,
+    }))
+}
+
+/// The answer as a document; the rules' log is an array of its lines.
+pub(super) async fn answer(wanted: Wanted, recorder: &Handle) -> Result<Value, AdminError> {
+    match wanted {
+        Wanted::History(query) => recorder.history(query).await.map(page).map_err(refused),
+        Wanted::Audit(query) => {
+            let listing = recorder.audit(query).await.map_err(refused)?;
+            serde_json::to_value(listing).map_err(|error| AdminError::Invalid(error.to_string()))
+        }
+        Wanted::RuleLog => rule_log(recorder).await,
+    }
+}
+
+fn refused(error: AskError) -> AdminError {
+    AdminError::Conflict(error.to_string())
+}
+
+fn page(Answer { rows, next, gaps }: Answer) -> Value {
+    let row = |Row { id, sample, stored }: Row| {
+        json!({
+            "device": id.device.to_string(), "property": &*id.property, "time": sample.time,
+            "value": sample.value, "quality": sample.quality, "stored": stored,
+        })
+    };
+    let gap = |gap: Gap| json!({ "since": gap.since, "until": gap.until, "samples": gap.samples });
+    let next = next.map(|Cursor { time, id, ordinal }| format!("{},{ordinal},{id}", time.0));
+    json!({
+        "rows": rows.into_iter().map(row).collect::<Vec<_>>(),
+        "gaps": gaps.into_iter().map(gap).collect::<Vec<_>>(),
+        "next": next,
+    })
+}
+
+/// Bounded by what the recorder keeps on the disk.
+async fn rule_log(recorder: &Handle) -> Result<Value, AdminError> {
+    let mut lines = Vec::new();
+    let mut from = Some(RulePosition::default());
+    while let Some(position) = from {
+        let page = recorder.rule_lines(position).await.map_err(refused)?;
+        lines.extend(
+            page.lines.iter().map(|(_, line)| Value::from(String::from_utf8_lossy(line).into_owned())),
+        );
+        from = page.next;
+    }
+    Ok(Value::Array(lines))
+}
