@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bus::bus::LinkId;
 use bus::overlay::{Lease, Route};
@@ -159,7 +159,7 @@ impl Driver {
         };
         let patience = async {
             match self.state.patience.poll_timeout() {
-                Some(at) => tokio::time::sleep(at.since(self.clock.now().mono)).await,
+                Some(at) => tokio::time::sleep_until(at.into()).await,
                 None => std::future::pending().await,
             }
         };
@@ -278,7 +278,7 @@ impl Driver {
 
     /// Fails when this node must write no more: its peers are to hear a goodbye, and go to the cloud that may.
     fn on_store(&mut self, event: StoreEvent) -> Result<(), RunError> {
-        let now = self.clock.now().mono;
+        let now = Instant::now();
         match event {
             StoreEvent::Durable(revision) => {
                 self.state.patience.handle_durable(revision, now);
@@ -299,7 +299,7 @@ impl Driver {
     }
 
     fn submit(&mut self, commit: Commit) {
-        self.state.patience.handle_submit(commit.revision, self.clock.now().mono);
+        self.state.patience.handle_submit(commit.revision, Instant::now());
         self.store.submit(commit);
     }
 
