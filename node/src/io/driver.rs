@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bus::bus::LinkId;
+use bus::io::Clock;
 use bus::overlay::{Lease, Route};
-use bus::{Channel, Mono, NodeId, Now, UnixMillis};
+use bus::{Channel, NodeId};
 use device_twin::Ticket;
 use device_twin::gate::Refusal;
 use device_twin::io::{BrokerEvent, BrokerHandle, Ticket as BrokerTicket};
@@ -19,7 +20,6 @@ use metadata::{Commit, StoreError};
 use router::Table;
 use router::io::device::Overlay;
 use router::io::shard::{Command, Event, Expect, Lane, ShardHandle};
-use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -78,28 +78,6 @@ pub struct State {
 /// Where an endpoint is, for a dial.
 type Lookup = (DialLane, u64, Result<SocketAddr, String>);
 
-/// Both clocks. The monotonic one goes on while the machine sleeps: what was fresh before a nap is not fresh after it.
-#[derive(Debug, Clone, Copy)]
-pub struct Clock {
-    start: Timespec,
-}
-
-impl Clock {
-    pub fn start() -> Self {
-        Self { start: clock_gettime(ClockId::Boottime) }
-    }
-
-    pub fn now(self) -> Now {
-        let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Boottime);
-        let micros = (tv_sec - self.start.tv_sec) * 1_000_000 + (tv_nsec - self.start.tv_nsec) / 1_000;
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now {
-            mono: Mono(u64::try_from(micros).unwrap_or_default()),
-            wall: UnixMillis(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)),
-        }
-    }
-}
-
 /// What woke the loop.
 enum Wake {
     Shard(Option<Event>),
@@ -153,7 +131,7 @@ impl Driver {
         let timeout = self.node.poll_timeout();
         let timer = async {
             match timeout {
-                Some((at, _)) => tokio::time::sleep(at.since(self.clock.now().mono)).await,
+                Some((at, _)) => self.clock.sleep_until(at).await,
                 None => std::future::pending().await,
             }
         };
