@@ -1,6 +1,6 @@
 //! The ground floor of KubeBus: names, identities, time, frames, and the message bus between nodes.
 //!
-//! Everything here is pure: no clock is read, no socket opened, no task spawned, so that the same code runs
+//! Everything outside `io` is pure: no clock is read, no socket opened, no task spawned, so that the same code runs
 //! under tokio and in the deterministic world of `simulations/`.
 //!
 //! Reading order: [`id`] (who is who), [`time`] (how time comes in), [`class`] and [`frame`] (what travels on
@@ -16,6 +16,8 @@ mod cause;
 pub mod class;
 pub mod frame;
 pub mod id;
+#[cfg(feature = "io")]
+pub mod io;
 pub mod message;
 pub mod overlay;
 pub mod time;

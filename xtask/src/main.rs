@@ -44,7 +44,7 @@ fn test(slow: bool) -> Result<()> {
     install_packages()?;
     epanet::install()?;
     step("unit and integration tests");
-    cargo(&["test", "--workspace", "--features", "node/etcd", "--locked"])?;
+    cargo(&["test", "--workspace", "--features", FEATURES, "--locked"])?;
     if slow {
         step("slow tests of the store: 10,000 power cuts");
         cargo(&["test", "--locked", "-p", "metadata", "--", "--ignored"])?;
@@ -56,6 +56,10 @@ fn test(slow: bool) -> Result<()> {
     }
     demo(slow)
 }
+
+/// What the tests are built with. Without a file that a test names to its processes the clock of `virtual-clock` is the
+/// machine's, read by the same code as in a build without; the demo runs the build that ships.
+const FEATURES: &str = "node/etcd,node/virtual-clock";
 
 /// Programs that the tests meet as peers, and the Debian packages that hold them.
 /// The feature `etcd` is built with the last of them.
@@ -173,6 +177,7 @@ fn demo(slow: bool) -> Result<()> {
     step("the demo, as this user");
     cargo(&["build", "--release", "--locked", "-p", "node"])?;
     let kubebus = target_dir()?.join("release/kubebus");
+    reads_its_own_clock(&kubebus)?;
     run(Command::new(&kubebus).args(["demo", "--for", "90s", "--check"]))?;
     step("the demo, as an unprivileged user");
     demo_unprivileged(&kubebus)?;
@@ -180,6 +185,15 @@ fn demo(slow: bool) -> Result<()> {
         step("100 kills over a live demo");
         run(Command::new(&kubebus).args(["demo", "--check", "--kills", "100"]))?;
     }
+    Ok(())
+}
+
+/// Nothing in the environment shifts the time of what ships.
+fn reads_its_own_clock(kubebus: &Path) -> Result<()> {
+    let program = std::fs::read(kubebus).with_context(|| format!("read {}", kubebus.display()))?;
+    let name = b"KUBEBUS_TEST_CLOCK";
+    let found = program.windows(name.len()).any(|part| part == name);
+    ensure!(!found, "{} was built with the feature virtual-clock", kubebus.display());
     Ok(())
 }
 

@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bus::bus::LinkId;
+use bus::io::Clock;
 use bus::overlay::{Lease, Route};
-use bus::{Channel, Mono, NodeId, Now, UnixMillis};
+use bus::{Channel, NodeId};
 use device_twin::gate::Refusal;
 use device_twin::io::recorder::{Record as Kept, Recorder};
 use device_twin::io::{BrokerEvent, BrokerHandle, Ticket as BrokerTicket};
@@ -20,7 +21,6 @@ use metadata::{Commit, StoreError};
 use router::Table;
 use router::io::device::Overlay;
 use router::io::shard::{Command, Event, Expect, Lane, ShardHandle};
-use rustix::time::{ClockId, Timespec, clock_gettime};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -80,28 +80,6 @@ pub struct State {
 /// Where an endpoint is, for a dial.
 type Lookup = (DialLane, u64, Result<SocketAddr, String>);
 
-/// Both clocks. The monotonic one goes on while the machine sleeps: what was fresh before a nap is not fresh after it.
-#[derive(Debug, Clone, Copy)]
-pub struct Clock {
-    start: Timespec,
-}
-
-impl Clock {
-    pub fn start() -> Self {
-        Self { start: clock_gettime(ClockId::Boottime) }
-    }
-
-    pub fn now(self) -> Now {
-        let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Boottime);
-        let micros = (tv_sec - self.start.tv_sec) * 1_000_000 + (tv_nsec - self.start.tv_nsec) / 1_000;
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now {
-            mono: Mono(u64::try_from(micros).unwrap_or_default()),
-            wall: UnixMillis(u64::try_from(wall.as_millis()).unwrap_or(u64::MAX)),
-        }
-    }
-}
-
 /// What woke the loop.
 enum Wake {
     Shard(Option<Event>),
@@ -155,13 +133,13 @@ impl Driver {
         let timeout = self.node.poll_timeout();
         let timer = async {
             match timeout {
-                Some((at, _)) => tokio::time::sleep(at.since(self.clock.now().mono)).await,
+                Some((at, _)) => self.clock.sleep_until(at).await,
                 None => std::future::pending().await,
             }
         };
         let patience = async {
             match self.state.patience.poll_timeout() {
-                Some(at) => tokio::time::sleep(at.since(self.clock.now().mono)).await,
+                Some(at) => tokio::time::sleep_until(at.into()).await,
                 None => std::future::pending().await,
             }
         };
@@ -281,7 +259,7 @@ impl Driver {
 
     /// Fails when this node must write no more: its peers are to hear a goodbye, and go to the cloud that may.
     fn on_store(&mut self, event: StoreEvent) -> Result<(), RunError> {
-        let now = self.clock.now().mono;
+        let now = Instant::now();
         match event {
             StoreEvent::Durable(revision) => {
                 self.state.patience.handle_durable(revision, now);
@@ -302,7 +280,7 @@ impl Driver {
     }
 
     fn submit(&mut self, commit: Commit) {
-        self.state.patience.handle_submit(commit.revision, self.clock.now().mono);
+        self.state.patience.handle_submit(commit.revision, Instant::now());
         self.store.submit(commit);
     }
 

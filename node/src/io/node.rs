@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use bus::io::Clock;
 use bus::{Identity, Name, NodeId};
 use controller::io::ca::{CertificateAuthority, NODE_VALIDITY};
 use controller::{CloudSubnets, Cluster, Plan};
@@ -21,7 +22,7 @@ use tracing::{info, warn};
 use super::admin;
 use super::cloud_store::Granted;
 use super::damage::{self, DamageError};
-use super::driver::{Clock, Driver, State};
+use super::driver::{Driver, State};
 use super::shutdown::Shutdown;
 use super::store::StoreThread;
 use super::upstream::{Upstream, parse_endpoints};

@@ -1,8 +1,9 @@
 //! How long a disk may take: one that hangs says nothing, and would stop a site as surely as one that refuses.
+//!
+//! Measured by the clock that stands still while the machine sleeps: a disk that slept with it does not hang.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bus::Mono;
 use metadata::Revision;
 
 /// A disk that is not done with a write for so long counts as one that refuses: many times what a worn card needs to
@@ -13,22 +14,22 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Patience {
     /// Since when it owes one.
-    busy: Option<Mono>,
+    busy: Option<Instant>,
     submitted: Revision,
 }
 
 impl Patience {
-    pub fn handle_submit(&mut self, revision: Revision, now: Mono) {
+    pub fn handle_submit(&mut self, revision: Revision, now: Instant) {
         self.busy.get_or_insert(now);
         self.submitted = revision;
     }
 
-    pub fn handle_durable(&mut self, revision: Revision, now: Mono) {
+    pub fn handle_durable(&mut self, revision: Revision, now: Instant) {
         self.busy = (revision < self.submitted).then_some(now);
     }
 
     /// The disk refuses, and so it does not hang.
-    pub fn handle_refused(&mut self, now: Mono) {
+    pub fn handle_refused(&mut self, now: Instant) {
         self.busy = Some(now);
     }
 
@@ -37,7 +38,7 @@ impl Patience {
         self.busy = None;
     }
 
-    pub fn poll_timeout(&self) -> Option<Mono> {
+    pub fn poll_timeout(&self) -> Option<Instant> {
         self.busy.map(|since| since + PATIENCE)
     }
 }
@@ -46,13 +47,15 @@ impl Patience {
 mod tests {
     use super::*;
 
-    fn at(seconds: u64) -> Mono {
-        Mono(seconds * 1_000_000)
+    /// Seconds of one test.
+    fn seconds() -> impl Fn(u64) -> Instant {
+        let start = Instant::now();
+        move |seconds| start + Duration::from_secs(seconds)
     }
 
     #[test]
     fn a_disk_that_hangs_is_noticed_once() {
-        let mut patience = Patience::default();
+        let (mut patience, at) = (Patience::default(), seconds());
         assert_eq!(patience.poll_timeout(), None);
         patience.handle_submit(Revision(1), at(1));
         patience.handle_submit(Revision(2), at(5));
@@ -63,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_slow_disk_that_answers_is_waited_for() {
-        let mut patience = Patience::default();
+        let (mut patience, at) = (Patience::default(), seconds());
         patience.handle_submit(Revision(1), at(1));
         patience.handle_submit(Revision(2), at(5));
         patience.handle_durable(Revision(1), at(9));

@@ -1,7 +1,7 @@
 //! The `kubebus` binary as its users meet it: real processes on loopback, real MQTT clients, real kills.
 //!
-//! [`harness`] starts the nodes, [`mqtt`] speaks to them with mosquitto's tools, [`device`] is a simulated device. The
-//! rest are the tests, one file a subject. Without TUN, so that no privileges are needed; packets have tests of their
+//! [`harness`] starts the nodes and speaks to them with mosquitto's tools, [`device`] is a simulated device. The rest are
+//! the tests, one file a subject. Without TUN, so that no privileges are needed; packets have tests of their
 //! own in `router`.
 #![cfg(feature = "io")]
 
@@ -16,20 +16,18 @@ mod disks;
 #[cfg(test)]
 mod etcd;
 #[cfg(test)]
+#[path = "../harness/mod.rs"]
 mod harness;
 #[cfg(test)]
 mod joining;
 #[cfg(test)]
 mod moving;
 #[cfg(test)]
-mod mqtt;
-#[cfg(test)]
-mod process;
-#[cfg(test)]
-mod small_disk;
-#[cfg(test)]
 mod starting;
 #[cfg(test)]
 mod survival;
 #[cfg(test)]
 mod twins;
+
+#[cfg(test)]
+use harness::{mqtt, process};

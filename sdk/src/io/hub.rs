@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bus::Topic;
 use bus::backoff::Jitter;
+use bus::io::Clock;
 use bus::twin::{DeviceConfig, DeviceId, MapperTopic, Outcome};
 use rumqttc::v5::AsyncClient;
 use rumqttc::v5::mqttbytes::QoS;
@@ -14,12 +15,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{self, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
+use super::Options;
 use super::line::LineEvent;
 use super::task::{Attendant, DeviceEvent};
-use super::{Options, clock};
 use crate::Mapper;
 use crate::desk::{Desk, Order, Output};
-use crate::permit::Clock;
 
 /// How long a stop may take for a write under way to finish and for results to go out.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -89,7 +89,7 @@ impl<M: Mapper> Hub<M> {
             desk: Desk::new(mapper()),
             config_topic: MapperTopic::Config { mapper: mapper() }.topic(),
             write_topic: MapperTopic::Write { mapper: mapper() }.topic(),
-            clock: clock::real(),
+            clock: Clock::start(),
             seeds: Jitter::new(options.seed),
             client: None,
             slots: BTreeMap::new(),
@@ -222,7 +222,7 @@ impl<M: Mapper> Hub<M> {
         let (config, config_rx) = watch::channel(config);
         let seed = self.seeds.next_u64();
         let attendant =
-            Attendant::<M>::new(config_rx, orders_rx, self.events.clone(), self.clock.clone(), after, seed);
+            Attendant::<M>::new(config_rx, orders_rx, self.events.clone(), self.clock, after, seed);
         let task = self.tasks.spawn(attendant.run()).id();
         self.names.push((task, device.clone()));
         self.slots.insert(device, Slot { task, orders, config });

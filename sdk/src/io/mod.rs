@@ -1,6 +1,5 @@
 //! Runs the pure parts: one connection to the broker, one task per device.
 
-mod clock;
 mod hub;
 mod line;
 mod task;

@@ -1,17 +1,19 @@
 //! One device's task: owns the session and does what [`Device`] says, one call at a time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bus::io::Clock;
 use bus::twin::{DeviceConfig, DeviceId, Outcome};
 use bus::{Mono, Sample};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::desk::Order;
 use crate::device::{Device, Step};
-use crate::permit::{Clock, WritePermit, outcome_of};
+use crate::permit::{self, WritePermit, outcome_of};
 use crate::plan::Plan;
 use crate::{Context, Error, Mapper, Samples, Session, WriteOutcome};
 
@@ -203,9 +205,9 @@ impl<M: Mapper> Attendant<M> {
                 "the property's address makes no sense to the mapper".to_owned(),
             ));
         };
-        let (permit, consumed) = WritePermit::grant(request.cause, deadline, self.clock.clone());
-        let writing = timeout(permit.left(), session.write(point, request.value, permit));
-        let result = writing.await.unwrap_or_else(|_| Err(Error::Timeout("write".to_owned())));
+        let (permit, consumed) = WritePermit::grant(request.cause, deadline, permits(self.clock));
+        let writing = self.clock.timeout(permit.left(), session.write(point, request.value, permit));
+        let result = writing.await.unwrap_or_else(|| Err(Error::Timeout("write".to_owned())));
         result.map_err(|error| {
             let consumed = consumed.load(Ordering::SeqCst);
             let end = ended(&error, consumed, deadline.is_over(self.clock.now()));
@@ -218,9 +220,9 @@ impl<M: Mapper> Attendant<M> {
 
     /// Until something is due, or somebody wants something.
     async fn wait(&mut self, until: Option<Mono>) {
-        let time = until.map_or(LONG, |until| until.since(self.mono()));
+        let until = until.unwrap_or_else(|| self.mono() + LONG);
         let order = tokio::select! {
-            () = sleep(time) => None,
+            () = self.clock.sleep_until(until) => None,
             changed = self.configs.changed() => {
                 if changed.is_ok() {
                     self.configs.mark_changed(); // `run` looks at it
@@ -266,6 +268,11 @@ impl<M: Mapper> Attendant<M> {
 
 /// With nothing to do the task sleeps this long and looks again.
 const LONG: Duration = Duration::from_secs(3600);
+
+/// The clock that permits look at.
+fn permits(clock: Clock) -> permit::Clock {
+    permit::Clock(Arc::new(move || clock.now()))
+}
 
 /// A driver that was still waiting when the time was over has moved nothing.
 fn ended(error: &Error, consumed: bool, over: bool) -> Outcome {

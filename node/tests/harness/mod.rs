@@ -1,4 +1,8 @@
-//! A cluster of real `kubebus` processes on loopback.
+//! A cluster of real `kubebus` processes on loopback; [`mqtt`] speaks to them.
+
+pub(crate) mod mqtt;
+pub(crate) mod process;
+mod small_disk;
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,8 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::process::{PATIENCE, Ran, becomes, eventually, run};
-use crate::small_disk::SmallDisk;
+use process::{PATIENCE, Ran, becomes, eventually, run};
+use small_disk::SmallDisk;
 
 /// Outside the ephemeral ports, so that no client's port is in the way when a node comes back.
 const QUIC: u16 = 21001;

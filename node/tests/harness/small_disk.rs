@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use crate::process::eventually;
+use super::process::eventually;
 
 /// Room for a store and some: what a test has to fill.
 const SIZE: &str = "24m";

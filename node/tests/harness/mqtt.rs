@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use crate::harness::Node;
-use crate::process::{Ran, eventually, run, run_with};
+use super::Node;
+use super::process::{Ran, eventually, run, run_with};
 
 /// MQTT 3.1.1 and 5.0, as mosquitto's `-V` calls them.
 pub(crate) const VERSIONS: [&str; 2] = ["mqttv311", "mqttv5"];
