@@ -6,7 +6,7 @@
 //! | edge `/t/reported/..`, cloud `/c/reported/..` | [`Reported`] |
 //! | edge `/t/desired/..` | [`Handled`]: which desired value was decided on, and how it ended |
 //! | edge `/t/write/..` | [`WriteRecord`]: the last write, and whether it ended |
-//! | edge `/t/rule/<ns>/<rule>` | the latched hystereses |
+//! | edge `/t/rule/<ns>/<rule>` | [`Kept`](crate::rule::Kept): which comparisons held, and what is latched |
 //! | edge `/t/rev` | numbers below this may have been given out |
 //! | cloud `/c/result/..` | the last [`TwinResult`]s of a property |
 //! | cloud `/c/state/<ns>/<device>` | [`DeviceState`] |

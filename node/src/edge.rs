@@ -344,6 +344,8 @@ impl Edge {
             FromTwins::Reject(ticket, why) => self.said.push_back(Output::Reject(ticket, why)),
             FromTwins::Watch(filter) => self.interest.change(&filter, true, &mut self.bus),
             FromTwins::Unwatch(filter) => self.interest.change(&filter, false, &mut self.bus),
+            // This node begins no rule log.
+            FromTwins::RuleLog(_) => {}
         }
     }
 

@@ -32,6 +32,7 @@ mod rules;
 mod write;
 
 pub use output::Output;
+pub use rules::ResetError;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -29,6 +29,9 @@ pub enum Output {
     /// A rule here reads twins of other sites: subscribe on the bus.
     Watch(Filter),
     Unwatch(Filter),
+    /// One line of the rule log, without its line break: see [`crate::rule`]. Only after
+    /// [`super::EdgeTwins::begin_rule_log`].
+    RuleLog(Bytes),
 }
 
 /// Outputs on their way; drained after each `handle_*`, and as long as what one input causes.

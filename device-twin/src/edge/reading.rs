@@ -31,6 +31,7 @@ impl EdgeTwins {
         // A mapper that reconnects says its last reading again, however old it is.
         let age = now.wall.since(time);
         let read_at = Mono(now.mono.0.saturating_sub(u64::try_from(age.as_micros()).unwrap_or(u64::MAX)));
+        self.rules.observe(id, &sample.value, sample.quality, read_at);
         let is_first = twin.seen.replace(twin.seen.map_or(read_at, |seen| seen.max(read_at))).is_none();
         let old = twin.reported.as_ref().and_then(|reported| reported.sample.as_ref());
         let unchanged = old.is_some_and(|old| {

@@ -26,6 +26,7 @@ impl EdgeTwins {
                 self.outputs.state(device, state);
             }
         }
+        self.tell_rules(|_| true);
     }
 
     /// Tells the cloud again what the outbox had no room for: each value, as it is now, under a key that is `wanted`.
@@ -42,6 +43,7 @@ impl EdgeTwins {
                 self.outputs.tell(key, state);
             }
         }
+        self.tell_rules(wanted);
     }
 
     pub fn incarnation(&self) -> Incarnation {
