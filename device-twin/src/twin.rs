@@ -6,7 +6,7 @@
 //! | edge `/t/reported/..`, cloud `/c/reported/..` | [`Reported`] |
 //! | edge `/t/desired/..` | [`Handled`]: which desired value was decided on, and how it ended |
 //! | edge `/t/write/..` | [`WriteRecord`]: the last write, and whether it ended |
-//! | edge `/t/rule/<ns>/<rule>` | the latched hystereses |
+//! | edge `/t/rule/<ns>/<rule>` | [`Kept`](crate::rule::Kept): which comparisons held, and what is latched |
 //! | edge `/t/own/..` | the [`Desired`] value that somebody at the edge wished |
 //! | cloud `/c/desired/..` | the same, as its edge told it |
 //! | cloud `/e/<edge>/authority/<ns>/<device>`, edge `/m/authority/..` and `/t/authority/..` | [`crate::Authority`] |
@@ -14,6 +14,8 @@
 //! | edge `/t/order/<ns>/<device>/<id>` | the same, given at the edge |
 //! | edge `/t/command/<ns>/<device>/<id>` | [`crate::command::Account`] |
 //! | cloud `/c/command/<ns>/<device>/<id>` | what the cloud knows of a command |
+//! | cloud `/c/rule/<ns>/<rule>` | [`crate::rule::RuleView`], as its edge told it |
+//! | cloud `/e/<edge>/unit/..`, edge `/m/unit/..` | the unit of another site's property that a rule there reads |
 //! | edge `/t/rev` | numbers below this may have been given out |
 //! | cloud `/c/result/..` | the last [`TwinResult`]s of a property |
 //! | cloud `/c/state/<ns>/<device>` | [`DeviceState`] |

@@ -226,7 +226,7 @@ impl World {
         let mut moved = false;
         while let Some(output) = self.cloud.poll_output() {
             moved = true;
-            assert!(matches!(output, FromCloud::Publish(_)), "{output:?}");
+            assert!(matches!(output, FromCloud::Publish(_) | FromCloud::Audit(_)), "{output:?}");
         }
         while let Some(output) = self.feed.poll_output() {
             moved = true;

@@ -70,6 +70,8 @@ pub enum AdminRequest {
         device: DeviceId,
         change: AuthorityChange,
     },
+    /// What rules do, and why.
+    Rules,
     Status,
 }
 
@@ -92,6 +94,7 @@ impl AdminRequest {
             | Self::List { .. }
             | Self::Twins { .. }
             | Self::Commands { .. }
+            | Self::Rules
             | Self::Status => false,
         }
     }

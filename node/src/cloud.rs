@@ -147,8 +147,8 @@ impl Cloud {
                 self.feed.handle_timeout(&self.keyspace, now);
                 self.twins.handle_timeout(&mut self.keyspace, now);
             }
-            // A cloud dials nobody.
-            Input::PacketsUp { .. } | Input::DialFailed { .. } => {}
+            // A cloud dials nobody, and runs no rules.
+            Input::PacketsUp { .. } | Input::DialFailed { .. } | Input::RuleLog => {}
         }
         self.settle(now);
     }

@@ -168,6 +168,7 @@ impl Edge {
             Input::Backup { id } => {
                 self.said.push_back(Output::Admin { id, response: Err(AdminError::CloudOnly) });
             }
+            Input::RuleLog => self.twins.begin_rule_log(now),
             Input::Timeout => self.handle_timeout(now),
         }
         self.settle(now);
@@ -349,6 +350,8 @@ impl Edge {
             FromTwins::Audit(entry) => self.said.push_back(Output::Record(Record::Audit(entry))),
             FromTwins::Watch(filter) => self.interest.change(&filter, true, &mut self.bus),
             FromTwins::Unwatch(filter) => self.interest.change(&filter, false, &mut self.bus),
+            FromTwins::RuleLog(line) => self.said.push_back(Output::Record(Record::Rule(line))),
+            FromTwins::RuleHeads(lines) => self.said.push_back(Output::Record(Record::RuleHeads(lines))),
         }
     }
 
@@ -390,6 +393,7 @@ impl Edge {
             AdminRequest::Commands { device, id } => {
                 admin::commands(self.twins.commands(device.as_ref(), now), id.as_ref())
             }
+            AdminRequest::Rules => admin::document(&self.twins.rule_views(now)),
             AdminRequest::Authority { device, change } => self.change_authority(&device, change, now),
             AdminRequest::CreateToken { .. }
             | AdminRequest::ListTokens

@@ -83,6 +83,8 @@ pub enum Input {
     Backup {
         id: u64,
     },
+    /// A file of the rules' log begins.
+    RuleLog,
     /// A timeout that [`Node::poll_timeout`] named has come.
     Timeout,
 }
@@ -156,6 +158,10 @@ pub enum Record {
         sample: Sample,
     },
     Audit(Box<AuditEntry>),
+    /// A line of the rules' log.
+    Rule(Bytes),
+    /// The lines with which a file of it begins.
+    RuleHeads(Vec<Bytes>),
 }
 
 impl From<Ready<Self>> for Output {

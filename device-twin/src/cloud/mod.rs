@@ -8,6 +8,7 @@ mod authority;
 mod command;
 mod desired;
 mod presence;
+mod rules;
 mod up;
 
 pub use command::OrderError;
@@ -23,6 +24,7 @@ use metadata::{Key, Keyspace};
 
 use crate::history::audit::{AuditEntry, AuditEvent};
 use crate::model::{Catalog, Change, Kind, Layout, Property};
+use crate::rule::RuleView;
 use crate::twin::{
     self, Desired, DesiredBody, DeviceState, Expiry, PropertyId, Publish, Reported, ReportedBody, Ticket,
     TwinResult, brief,
@@ -92,6 +94,8 @@ pub struct CloudTwins {
     present: BTreeSet<Name>,
     authorities: BTreeMap<DeviceId, authority::Held>,
     commands: Commands,
+    /// As the rules' edges said last.
+    rules: BTreeMap<DeviceId, RuleView>,
     stats: Stats,
     outputs: VecDeque<Output>,
 }
@@ -113,6 +117,7 @@ impl CloudTwins {
             }
         }
         self.devices_changed(&devices, ks, now);
+        self.rules_changed(ks);
         if let Ok(all) = Filter::new("twin/#") {
             let retained = self.retained(&all);
             self.outputs.extend(retained.into_iter().map(Output::Publish));
@@ -136,6 +141,7 @@ impl CloudTwins {
             self.load_authority(key.as_str(), bytes);
         }
         self.load_commands(ks);
+        self.load_rules(ks);
         for (key, bytes) in ks.range("/c/state/") {
             let device = key.as_str().strip_prefix("/c/state/").and_then(|text| text.parse().ok());
             self.states.extend(device.zip(twin::decode(bytes)));
@@ -150,6 +156,7 @@ impl CloudTwins {
             devices.extend(self.put_manifest(key, json.as_ref()));
         }
         self.devices_changed(&devices, ks, now);
+        self.rules_changed(ks);
     }
 
     /// The devices that the manifest touches.

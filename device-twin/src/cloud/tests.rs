@@ -127,7 +127,7 @@ fn ack(seq: u64, outcome: Outcome) -> Option<Ack> {
 fn topics(seen: &[Output]) -> Vec<String> {
     let publish = |output: &Output| match output {
         Output::Publish(publish) => Some(publish.topic.to_string()),
-        Output::Accept(_) | Output::Reject(..) => None,
+        Output::Accept(_) | Output::Reject(..) | Output::Audit(_) => None,
     };
     seen.iter().filter_map(publish).collect()
 }

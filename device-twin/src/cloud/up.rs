@@ -13,7 +13,7 @@ use crate::twin::{
 
 impl CloudTwins {
     /// One entry of an edge's outbox: `reported/<ns>/<device>/<property>`, `result/..`, `desired/..`,
-    /// `state/<ns>/<device>`, `authority/..` or `command/<ns>/<device>/<id>`.
+    /// `state/<ns>/<device>`, `authority/..`, `rule/<ns>/<rule>` or `command/<ns>/<device>/<id>`.
     /// Others are not ours and ignored. An entry may come again; it then changes nothing but the results' list.
     pub fn handle_up(
         &mut self,
@@ -31,6 +31,7 @@ impl CloudTwins {
             "desired" => self.desired_up(edge, rest, payload, ks),
             "state" => self.state_up(edge, rest, payload, ks),
             "authority" => self.authority_up(edge, rest, payload, ks, now),
+            "rule" => self.rule_up(edge, rest, payload, ks),
             "command" => self.command_up(edge, rest, payload, ks, now),
             _ => return,
         };

@@ -366,7 +366,7 @@ impl EdgeTwins {
 
     fn reset_by(&mut self, place: &CommandPlace, command: &Command, ks: &mut Keyspace, now: Now) {
         let done = match command.args.get("rule") {
-            Some(Value::Text(rule)) => self.reset_rule_named(&place.device, rule, &command.by, ks, now),
+            Some(Value::Text(rule)) => self.reset_rule_of(&place.device, (rule, &command.by), ks, now),
             _ => Err("give the rule: {\"rule\": \"name\"}".to_owned()),
         };
         match done {

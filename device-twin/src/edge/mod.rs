@@ -37,6 +37,7 @@ mod write;
 
 pub use authority::AuthorityError;
 pub use output::Output;
+pub use rules::ResetError;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -205,6 +206,7 @@ impl EdgeTwins {
         let mut devices = BTreeSet::new();
         let mut manifests = false;
         for key in keys {
+            manifests |= key.as_str().starts_with("/m/unit/");
             let Some((kind, id)) = Kind::of_key(Layout::Edge, key.as_str()) else { continue };
             manifests = true;
             let json = ks.get(key.as_str()).cloned();

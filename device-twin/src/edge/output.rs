@@ -38,6 +38,11 @@ pub enum Output {
     /// A rule here reads twins of other sites: subscribe on the bus.
     Watch(Filter),
     Unwatch(Filter),
+    /// One line of the rule log, without its line break: see [`crate::rule`]. Only after
+    /// [`super::EdgeTwins::begin_rule_log`].
+    RuleLog(Bytes),
+    /// The lines with which a file of it begins.
+    RuleHeads(Vec<Bytes>),
 }
 
 /// Outputs on their way; drained after each `handle_*`, and as long as what one input causes.
@@ -92,8 +97,8 @@ impl Outputs {
         self.up(Class::State, state_key(device), cbor(state));
     }
 
-    pub(super) fn sample(&mut self, id: &PropertyId, sample: &Sample) {
-        self.push(Output::Sample { id: id.clone(), sample: sample.clone() });
+    pub(super) fn sample(&mut self, id: &PropertyId, sample: Sample) {
+        self.push(Output::Sample { id: id.clone(), sample });
     }
 
     pub(super) fn audit(&mut self, entry: AuditEntry) {

@@ -59,6 +59,7 @@ impl EdgeTwins {
         // A mapper that reconnects says its last reading again, however old it is.
         let age = now.wall.since(time);
         let read_at = Mono(now.mono.0.saturating_sub(u64::try_from(age.as_micros()).unwrap_or(u64::MAX)));
+        self.rules.observe(id, &sample.value, sample.quality, read_at);
         let is_first = twin.seen.replace(twin.seen.map_or(read_at, |seen| seen.max(read_at))).is_none();
         match twin.news(property, &sample, now.mono) {
             News::None => {
@@ -108,8 +109,8 @@ impl EdgeTwins {
             twin.pending = None;
         }
         let ack = self.twins.get(id).and_then(|twin| twin.reported.as_ref()?.ack.clone());
-        self.outputs.sample(id, &sample);
-        self.store_reported(id, Some(sample), ack, ks, now);
+        self.store_reported(id, Some(sample.clone()), ack, ks, now);
+        self.outputs.sample(id, sample);
         self.update_state(&id.device);
         self.run_rules_reading(From::Reported, id, ks, now);
     }

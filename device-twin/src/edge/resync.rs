@@ -28,6 +28,7 @@ impl EdgeTwins {
             }
         }
         self.tell_local(|_| true);
+        self.tell_rules(|_| true);
     }
 
     /// What somebody here wished and took, each under a key that is `wanted`.
@@ -61,7 +62,8 @@ impl EdgeTwins {
                 self.outputs.tell(key, state);
             }
         }
-        self.tell_local(wanted);
+        self.tell_local(&wanted);
+        self.tell_rules(wanted);
     }
 
     pub fn incarnation(&self) -> Incarnation {

@@ -1,4 +1,4 @@
-//! The document, checked when it is read.
+//! The document. What its types cannot say is checked in [`super::check`].
 
 use std::collections::BTreeMap;
 
@@ -7,12 +7,9 @@ use bus::twin::DeviceId;
 use serde::{Deserialize, Serialize};
 
 use crate::arbiter::Slot;
-use crate::model::{Document, FieldError, Span, Spec};
+use crate::model::{Document, Span};
 
 pub type Rule = Document<RuleSpec>;
-
-/// Predicates and nested groups of one rule; bounds the work of one evaluation.
-const MAX_PREDICATES: usize = 64;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -37,6 +34,9 @@ pub struct Input {
     /// Older readings are unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_age: Option<Span>,
+    /// UCUM code of the unit in which the rule counts it; absent: the property's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
 }
 
 /// Which half of the twin.
@@ -71,6 +71,8 @@ pub enum OnUnknown {
     /// The property's fail-safe value, through the rule's slot.
     FailSafe,
     Value(Value),
+    /// An interlock: what cannot be told counts as true.
+    Trip,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -79,10 +81,17 @@ pub struct Case {
     /// For people: it is the cause of the writes that follow.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
+    /// Once true it decides until it is reset, also over restarts.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub latch: bool,
     /// Absent: always.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<When>,
     pub then: Then,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -91,6 +100,7 @@ pub enum When {
     All(All),
     Any(Any),
     Not(Not),
+    AtLeast(AtLeast),
     Is(Predicate),
 }
 
@@ -112,11 +122,25 @@ pub struct Not {
     pub not: Box<When>,
 }
 
+/// A vote: so many of these hold, whichever.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AtLeast {
+    pub at_least: usize,
+    pub of: Vec<When>,
+}
+
 /// `input op (value | than) + margin`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Predicate {
     pub input: String,
+    /// Not the input itself is compared but how far it has come in this time: the newest value minus the oldest,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change_in: Option<Span>,
+    /// or how far it was spread over it: the greatest value minus the least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread_in: Option<Span>,
     pub op: Op,
     /// Compare with this,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -124,6 +148,9 @@ pub struct Predicate {
     /// or with this input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub than: Option<String>,
+    /// UCUM code of the unit of `value`, `margin` and `hysteresis`; absent: the one in which the input is counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
     /// Added to what is compared with.
     #[serde(default)]
     pub margin: f64,
@@ -201,98 +228,67 @@ impl RuleSpec {
     }
 
     /// Every predicate, in the order in which its state is kept.
-    pub(super) fn predicates(&self) -> Vec<&Predicate> {
+    pub fn predicates(&self) -> Vec<&Predicate> {
+        self.cases.iter().flat_map(Case::predicates).collect()
+    }
+}
+
+impl Case {
+    /// In the order of the document.
+    pub fn predicates(&self) -> Vec<&Predicate> {
         let mut all = Vec::new();
-        for case in &self.cases {
-            if let Some(when) = &case.when {
-                when.collect(&mut all);
-            }
+        if let Some(when) = &self.when {
+            when.collect(&mut all);
         }
         all
     }
 
-    fn check_input(&self, field: &str, name: &str) -> Result<(), FieldError> {
-        if self.inputs.contains_key(name) {
-            return Ok(());
-        }
-        Err(FieldError::new(field, format!("'{name}' is none of the inputs")))
-    }
-
-    fn check_operand(&self, field: &str, operand: Option<&Operand>) -> Result<(), FieldError> {
-        if let Some(Operand::Input(name)) = operand { self.check_input(field, name) } else { Ok(()) }
-    }
-
-    fn check_case(&self, at: usize, case: &Case) -> Result<(), FieldError> {
-        let mut predicates = Vec::new();
-        if let Some(when) = &case.when {
-            when.collect(&mut predicates);
-        }
-        for predicate in predicates {
-            self.check_predicate(&format!("spec.cases[{at}].when"), predicate)?;
-        }
-        let Then::Value(Expression::Linear(linear)) = &case.then else { return Ok(()) };
-        let field = format!("spec.cases[{at}].then.value");
-        self.check_input(&field, &linear.input)?;
-        for operand in [&linear.minus, &linear.min, &linear.max] {
-            self.check_operand(&field, operand.as_ref())?;
-        }
-        Ok(())
-    }
-
-    fn check_predicate(&self, field: &str, predicate: &Predicate) -> Result<(), FieldError> {
-        let fail = |reason: &str| Err(FieldError::new(field, reason));
-        self.check_input(field, &predicate.input)?;
-        match (&predicate.value, &predicate.than) {
-            (Some(_), None) => {}
-            (None, Some(than)) => self.check_input(field, than)?,
-            _ => return fail("give either 'value' or 'than'"),
-        }
-        if predicate.op == Op::Equal && (predicate.hysteresis != 0.0 || predicate.margin != 0.0) {
-            return fail("'equal' has no margin and no hysteresis");
-        }
-        if predicate.hysteresis < 0.0 {
-            return fail("a hysteresis is not negative");
-        }
-        let text = predicate.value.as_ref().is_some_and(|v| v.as_f64().is_none());
-        if predicate.op != Op::Equal && text {
-            return fail("only numbers can be above or below; texts can be equal");
-        }
-        Ok(())
+    /// What people know it by: its name, or its number.
+    pub(super) fn title(&self, at: usize) -> String {
+        if self.name.is_empty() { format!("case {}", at + 1) } else { self.name.clone() }
     }
 }
 
 impl When {
-    pub(super) fn collect<'a>(&'a self, into: &mut Vec<&'a Predicate>) {
+    fn collect<'a>(&'a self, into: &mut Vec<&'a Predicate>) {
+        if let Self::Is(predicate) = self {
+            into.push(predicate);
+        }
+        self.parts().iter().for_each(|part| part.collect(into));
+    }
+
+    /// What a group is made of; nothing of a predicate.
+    pub(super) fn parts(&self) -> &[Self] {
         match self {
-            Self::All(All { all: parts }) | Self::Any(Any { any: parts }) => {
-                parts.iter().for_each(|part| part.collect(into));
-            }
-            Self::Not(Not { not }) => not.collect(into),
-            Self::Is(predicate) => into.push(predicate),
+            Self::All(group) => &group.all,
+            Self::Any(group) => &group.any,
+            Self::AtLeast(group) => &group.of,
+            Self::Not(group) => std::slice::from_ref(&*group.not),
+            Self::Is(_) => &[],
         }
     }
 }
 
-impl Spec for RuleSpec {
-    const API_VERSION: &'static str = "kubebus.io/v1alpha1";
-    const KIND: &'static str = "Rule";
+/// What a predicate looks at beside the present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// The newest value minus the oldest.
+    Change(Span),
+    /// The greatest value minus the least.
+    Spread(Span),
+}
 
-    fn check(&self) -> Result<(), FieldError> {
-        if self.predicates().len() > MAX_PREDICATES {
-            return Err(FieldError::new("spec.cases", format!("more than {MAX_PREDICATES} predicates")));
+impl Over {
+    pub fn span(self) -> Span {
+        match self {
+            Self::Change(span) | Self::Spread(span) => span,
         }
-        if self.output.ttl.0.is_zero() {
-            return Err(FieldError::new("spec.output.ttl", "a decision must hold for some time"));
-        }
-        let place =
-            self.inputs.iter().map(|(name, input)| (format!("spec.inputs.{name}.device"), &input.device));
-        for (field, device) in place.chain([("spec.output.device".to_owned(), &self.output.device)]) {
-            check_device(&field, device)?;
-        }
-        self.cases.iter().enumerate().try_for_each(|(at, case)| self.check_case(at, case))
     }
 }
 
-fn check_device(field: &str, text: &str) -> Result<(), FieldError> {
-    text.parse::<DeviceId>().map(|_| ()).map_err(|why| FieldError::new(field, why.to_string()))
+impl Predicate {
+    /// The window that it looks through, if it has one. A checked document does not state two.
+    pub fn over(&self) -> Option<Over> {
+        self.change_in.map(Over::Change).or(self.spread_in.map(Over::Spread))
+    }
 }

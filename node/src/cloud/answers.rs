@@ -42,6 +42,7 @@ impl Cloud {
             AdminRequest::Commands { device, id } => {
                 admin::commands(self.twins.commands(device.as_ref(), now), id.as_ref())
             }
+            AdminRequest::Rules => admin::document(&self.twins.rule_views()),
             AdminRequest::Authority { device, change } => self.take_authority(&device, &change, now),
             AdminRequest::Status => Ok(self.status()),
         }

@@ -20,6 +20,7 @@
 //! | `POST /kubebus/v1/changes` | several wishes as one: [`ChangeOrder`] |
 //! | `POST /kubebus/v1/twins/<namespace>/<device>/commands/<name>` | a command: [`Order`] |
 //! | `GET /kubebus/v1/commands[/<namespace>/<device>[/<id>]]` | what became of commands |
+//! | `GET /kubebus/v1/rules` | what rules do, and why |
 //! | `PUT /kubebus/v1/twins/<namespace>/<device>/authority` | take it: [`AuthorityOrder`] |
 //! | `DELETE /kubebus/v1/twins/<namespace>/<device>/authority` | hand it back |
 //!
@@ -266,6 +267,7 @@ fn parse(method: &Method, path: &str, body: &[u8]) -> Result<AdminRequest, Admin
             name: (*command).to_owned(),
             order: json_body(body)?,
         },
+        ("GET", ["rules"]) => AdminRequest::Rules,
         ("GET", ["commands"]) => AdminRequest::Commands { device: None, id: None },
         ("GET", ["commands", namespace, name]) => {
             AdminRequest::Commands { device: Some(device(namespace, name)?), id: None }

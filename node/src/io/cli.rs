@@ -47,6 +47,9 @@ pub enum Command {
     /// Read and set device twins
     #[command(subcommand)]
     Twin(TwinCommand),
+    /// What rules do and why; their log, and whether it replays
+    #[command(subcommand)]
+    Rule(RuleCommand),
     /// Run a mapper that comes with kubebus
     #[command(subcommand)]
     Mapper(MapperCommand),
@@ -337,6 +340,25 @@ pub enum TwinCommand {
         device: DeviceId,
         #[command(flatten)]
         place: Place,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RuleCommand {
+    /// What each rule does, what is latched, and which of its inputs are unknown
+    List {
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Print the rules' log of this edge: each evaluation that changed something
+    Log {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Evaluate a log again, and say where another decision comes out; exits with 1 if one does
+    Replay {
+        /// What 'kubebus rule log' printed; '-' for standard input
+        file: PathBuf,
     },
 }
 

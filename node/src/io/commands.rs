@@ -21,7 +21,7 @@ use super::exit::Exit;
 use super::identity::IdentityError;
 use super::restore::{RestoreError, Restored, restore};
 use super::shutdown::Shutdown;
-use super::{backup, demo, join, node, table, twin};
+use super::{backup, demo, join, node, rule, table, twin};
 use crate::config::{CloudConfig, Config};
 
 /// Carries out what was typed; says what went wrong on stderr.
@@ -118,6 +118,7 @@ async fn carry_out(command: Command) -> Result<()> {
         Command::Get(args) => get(args).await,
         Command::Delete(args) => delete(args).await,
         Command::Twin(command) => twin::carry_out(command).await,
+        Command::Rule(command) => rule::carry_out(command).await,
         Command::Mapper(MapperCommand::Run { protocol: BundledMapper::Virtual, name, mqtt, log }) => {
             log_to_stderr(&log)?;
             let name = name.map_or_else(|| Name::new("virtual"), Ok)?;

@@ -123,6 +123,10 @@ impl Driver {
             }
             self.take_burst();
             self.perform_all().await;
+            if matches!(self.node, Node::Edge(_)) && self.recorder.handle().rule_heads_due() {
+                self.handle(Input::RuleLog);
+                self.perform_all().await;
+            }
         }
         self.stop().await;
         Ok(())
@@ -343,6 +347,8 @@ impl Driver {
         self.recorder.handle().record(match record {
             Record::Sample { id, sample } => Kept::Sample { id, sample, stored: self.clock.now().wall },
             Record::Audit(entry) => Kept::Audit(entry),
+            Record::Rule(line) => Kept::Rule(line),
+            Record::RuleHeads(lines) => Kept::RuleHeads(lines),
         });
     }
 

@@ -19,6 +19,7 @@ mod records;
 #[cfg(feature = "etcd")]
 pub mod replica;
 pub mod restore;
+mod rule;
 pub mod shutdown;
 pub mod store;
 mod table;

@@ -110,6 +110,33 @@ pub(super) fn decisions(list: &Value) -> String {
     )
 }
 
+pub(super) fn rules(list: &Value) -> String {
+    let row = |rule: &Value| {
+        let decided = &rule["decision"];
+        let does = match (decided["does"].as_str(), decided["value"].is_null()) {
+            (Some(does), true) => does.to_owned(),
+            (Some(does), false) => format!("{does} {}", cell(&decided["value"])),
+            (None, _) => "-".to_owned(),
+        };
+        let latched = match rule["tripped"]["case"].as_str() {
+            Some(case) => format!("{case}, since {}", time(&rule["tripped"]["at"])),
+            None => "-".to_owned(),
+        };
+        let unknown =
+            if rule["unknown"] == serde_json::json!([]) { "-".to_owned() } else { cell(&rule["unknown"]) };
+        vec![
+            cell(&rule["rule"]),
+            cell(&rule["output"]),
+            cell(&rule["slot"]),
+            does,
+            cell(&decided["case"]),
+            latched,
+            unknown,
+        ]
+    };
+    table(&["RULE", "OUTPUT", "SLOT", "DOES", "CASE", "LATCHED BY", "UNKNOWN INPUTS"], &rows(list, row))
+}
+
 /// Milliseconds since 1970 as people write them, in UTC.
 fn time(value: &Value) -> String {
     value.as_u64().map_or("-".to_owned(), |ms| device_twin::history::csv::rfc3339(bus::UnixMillis(ms)))

@@ -194,7 +194,11 @@ fn a_cloud_that_may_have_forgotten_is_told_again() {
             | Output::Accept(_)
             | Output::Reject(..)
             | Output::Watch(_)
-            | Output::Unwatch(_) => None,
+            | Output::Unwatch(_)
+            | Output::Sample { .. }
+            | Output::Audit(_)
+            | Output::RuleHeads(_)
+            | Output::RuleLog(_) => None,
         };
         world.seen.iter().filter_map(up).collect()
     };

@@ -1,6 +1,10 @@
+mod interlocks;
+mod log;
+
 use bus::{Filter, Value};
 
 use super::*;
+use crate::rule::{Because, Kept, RuleView};
 
 const FILL: &str = "{apiVersion: kubebus.io/v1alpha1, kind: Rule, metadata: {name: fill, namespace: water}, spec: {
     inputs: {
@@ -211,13 +215,85 @@ fn the_latch_of_a_rule_is_stored() {
     let mut world = World::ruled();
     world.here(50.0, 6.2);
     world.level(2.5, 0);
-    assert_eq!(
-        crate::twin::decode::<Vec<bool>>(world.ks.get("/t/rule/water/fill").unwrap()),
-        Some(vec![true])
-    );
+    let kept = Kept { held: vec![true], trips: vec![] };
+    assert_eq!(Kept::read(world.ks.get("/t/rule/water/fill").unwrap()), Some(kept));
     world.restart();
     world.mapper("online");
     world.here(50.0, 5.8);
     world.level(3.5, 0);
     assert_eq!(world.positions().last(), Some(&50.0), "still latched above 5.5: it closes no further");
+}
+
+#[test]
+fn the_latch_that_an_earlier_version_stored_holds() {
+    let mut world = World::ruled();
+    world.ks.put(Key::new("/t/rule/water/fill").unwrap(), crate::twin::cbor(&vec![true]));
+    world.restart();
+    world.mapper("online");
+    world.here(50.0, 5.8);
+    world.level(3.5, 0);
+    assert_eq!(world.positions().last(), Some(&50.0), "latched above 5.5: it closes no further");
+    let kept = Kept { held: vec![true], trips: vec![] };
+    assert_eq!(Kept::read(world.ks.get("/t/rule/water/fill").unwrap()), Some(kept));
+}
+
+#[test]
+fn a_rule_that_moves_to_another_slot_leaves_the_first_one() {
+    let mut world = World::ruled();
+    world.here(50.0, 4.0);
+    world.level(2.5, 0);
+    assert_eq!(world.positions(), [70.0]);
+    world.put(KEY, json(&FILL.replace("ttl: 20s", "ttl: 20s, slot: 12").replace("gain: -40", "gain: -20")));
+    assert_eq!(world.positions(), [100.0], "nobody says anything: the fail-safe holds");
+    world.level(2.5, 0);
+    assert_eq!(world.positions(), [60.0]);
+}
+
+#[test]
+fn the_cloud_is_told_when_another_case_decides_and_not_of_every_value() {
+    let mut world = World::new();
+    world.put(KEY, json(FILL));
+    world.here(50.0, 4.0);
+    let told = |world: &mut World| {
+        let views = views(&world.seen);
+        world.seen.clear();
+        let because = |view: RuleView| {
+            let decided = view.decision.unwrap();
+            (decided.case, decided.because, view.unknown)
+        };
+        views.into_iter().map(because).collect::<Vec<_>>()
+    };
+    let high = Some("pressure is high".to_owned());
+    let unheard = ["level", "pressure", "setPoint"].map(str::to_owned).to_vec();
+    assert_eq!(told(&mut world), [(high.clone(), Because::Waiting, unheard)]);
+    world.desire("valve/setPoint", 3.0, 1, 0);
+    world.seconds(2);
+    world.level(2.5, 0);
+    let adjust = |because, unknown| (Some("adjust".to_owned()), because, unknown);
+    let level = vec!["level".to_owned()];
+    assert_eq!(told(&mut world), [adjust(Because::Waiting, level), adjust(Because::True, vec![])]);
+    for level in [2.6, 2.7, 2.8] {
+        world.level(level, 0);
+    }
+    assert_eq!(told(&mut world), []);
+    world.here(50.0, 6.2);
+    assert_eq!(told(&mut world), [], "it was told in this second");
+    world.seconds(1);
+    assert_eq!(told(&mut world), [(high, Because::True, vec![])]);
+    world.twins.tell_again(|key| key == "rule/water/fill");
+    world.drain();
+    assert_eq!(told(&mut world).len(), 1);
+    world.twins.tell_again(|key| key == "rule/water/other");
+    world.twins.handle_resynced(Incarnation(9), &mut world.ks, Now { mono: Mono(0), wall: UnixMillis(0) });
+    world.drain();
+    assert_eq!(told(&mut world).len(), 1, "all that the cloud may have forgotten");
+}
+
+/// What the cloud was told of rules.
+fn views(seen: &[Output]) -> Vec<RuleView> {
+    let view = |output: &Output| {
+        let Output::Up { class: bus::Class::State, key, payload } = output else { return None };
+        key.starts_with("rule/").then(|| crate::twin::decode(payload).unwrap())
+    };
+    seen.iter().filter_map(view).collect()
 }
