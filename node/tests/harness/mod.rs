@@ -55,6 +55,8 @@ pub(crate) struct Node {
     dir: PathBuf,
     address: Ipv4Addr,
     process: Option<Child>,
+    /// Environment of its process, not of commands for it.
+    pub(crate) env: Vec<(&'static str, PathBuf)>,
     /// Its data directory, if that is not on the test's own.
     pub(crate) disk: Option<SmallDisk>,
 }
@@ -63,7 +65,8 @@ impl Node {
     /// A node with a configuration and an empty data directory, not running.
     pub(crate) fn new(role: &'static str, name: &str, room: &Path, link: &str) -> Self {
         let (dir, address) = (room.join(name), own_address());
-        let node = Self { role, name: name.to_owned(), dir, address, process: None, disk: None };
+        let node =
+            Self { role, name: name.to_owned(), dir, address, process: None, env: Vec::new(), disk: None };
         std::fs::create_dir(&node.dir).unwrap();
         node.configure(link, &[]);
         node
@@ -151,6 +154,7 @@ impl Node {
         let log = File::options().create(true).append(true).open(self.log()).unwrap();
         let mut command = self.command(&[&[self.role], args].concat());
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command.envs(self.env.iter().cloned());
         self.process = Some(command.spawn().unwrap());
     }
 
@@ -315,8 +319,9 @@ impl Cluster {
         Self::start_cloud(QUICK_LINK, Node::on_small_disk)
     }
 
+    /// The cloud is prepared before it starts.
     #[track_caller]
-    fn start_cloud(link: &'static str, prepare: impl FnOnce(Node) -> Node) -> Self {
+    pub(crate) fn start_cloud(link: &'static str, prepare: impl FnOnce(Node) -> Node) -> Self {
         let room = tempfile::tempdir().unwrap();
         let mut cloud = prepare(Node::new("cloud", "cloud", room.path(), link));
         cloud.start();
