@@ -2,14 +2,14 @@
 //!
 //! KubeEdge's `Device` and `DeviceModel` (`devices.kubeedge.io/v1beta1`) and our `TwinPolicy` and `Rule`
 //! (`kubebus.io/v1alpha1`). What is stored is the manifest as it came, unknown fields of KubeEdge's kinds included,
-//! with its namespace filled in. References are not checked here: manifests may come in any order, and
-//! [`crate::Binder`] says what a device or a rule still waits for.
+//! with its namespace filled in. Manifests may come in any order, and [`crate::Binder`] says what a device or a rule
+//! still waits for; what contradicts a manifest that is there is found by [`Manifest::check`].
 
 use bus::Name;
 use bus::twin::DeviceId;
 use bytes::Bytes;
 use device_twin::model::{
-    DeviceModelSpec, DeviceSpec, Document, Kind, Layout, ManifestError, Spec, TwinPolicySpec,
+    Catalog, DeviceModelSpec, DeviceSpec, Document, Kind, Layout, ManifestError, Spec, TwinPolicySpec, check,
 };
 use device_twin::rule::RuleSpec;
 use metadata::{Key, Keyspace};
@@ -51,6 +51,17 @@ pub enum InvalidManifest {
     TooLong(usize),
 }
 
+impl InvalidManifest {
+    /// Path of the field that is wrong: `spec.properties[0].minimum`. `None`: the document as a whole.
+    pub fn field(&self) -> Option<&str> {
+        match self {
+            Self::UnknownKind { .. } => Some("kind"),
+            Self::Content { source: ManifestError::Field(error), .. } => Some(&error.field),
+            Self::Content { source: ManifestError::Kind { .. }, .. } | Self::TooLong(_) => None,
+        }
+    }
+}
+
 impl Manifest {
     /// Reads one manifest; the error names the field that is wrong.
     pub fn parse(document: &Value) -> Result<Self, InvalidManifest> {
@@ -81,6 +92,18 @@ impl Manifest {
     /// Where it is stored.
     pub fn key(&self) -> Key {
         key(self.kind, &self.id)
+    }
+
+    /// What is wrong with it beside the manifests in `catalog`, or with those beside it. Empty: it can be applied.
+    pub fn check(&self, catalog: &Catalog) -> Vec<InvalidManifest> {
+        let kind = match self.kind {
+            Kind::Device => DeviceSpec::KIND,
+            Kind::Model => DeviceModelSpec::KIND,
+            Kind::Policy => TwinPolicySpec::KIND,
+            Kind::Rule => RuleSpec::KIND,
+        };
+        let errors = check::check(self.kind, &self.id, &self.json, catalog);
+        errors.into_iter().map(|error| InvalidManifest::Content { kind, source: error.into() }).collect()
     }
 
     /// Stores it in the place of what is there.

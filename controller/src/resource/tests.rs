@@ -139,3 +139,34 @@ fn kinds_are_known_by_the_names_that_people_type() {
         assert_eq!(kind_named(text), kind);
     }
 }
+
+#[test]
+fn a_refusal_knows_its_field() {
+    let field = |document: &Value| Manifest::parse(document).unwrap_err().field().map(str::to_owned);
+    let mut wrong = yaml(MODEL);
+    wrong["spec"]["properties"][0]["minimum"] = "low".into();
+    assert_eq!(field(&wrong).as_deref(), Some("spec.properties[0].minimum"));
+    assert_eq!(field(&json!({"kind": "Pod"})).as_deref(), Some("kind"));
+    wrong["spec"]["properties"][0]["unit"] = "x".repeat(MAX_MANIFEST_LEN).into();
+    assert_eq!(field(&wrong), None);
+}
+
+#[test]
+fn a_manifest_is_held_against_those_that_are_there() {
+    let mut catalog = Catalog::default();
+    let policy = |fail_safe: f64| {
+        Manifest::parse(&json!({
+            "apiVersion": "kubebus.io/v1alpha1", "kind": "TwinPolicy", "metadata": {"name": "p"},
+            "spec": {"model": "temperature-model", "property": "temperature", "failSafe": fail_safe},
+        }))
+        .unwrap()
+    };
+    assert_eq!(policy(500.0).check(&catalog), [], "its model is not known yet");
+    let model = Manifest::parse(&yaml(MODEL)).unwrap();
+    catalog.put(Kind::Model, model.id(), Some(&model.json));
+    assert_eq!(policy(50.0).check(&catalog), []);
+    let errors = policy(500.0).check(&catalog);
+    let told: Vec<String> = errors.iter().map(|error| bus::with_causes(error)).collect();
+    assert_eq!(told, ["TwinPolicy: spec.failSafe: temperature: 500 is outside 0 to 100"]);
+    assert_eq!(errors[0].field(), Some("spec.failSafe"));
+}

@@ -187,6 +187,55 @@ impl Catalog {
         self.policies.iter().filter(is_about).collect()
     }
 
+    pub(super) fn model(&self, id: &DeviceId) -> Option<&DeviceModelSpec> {
+        self.models.get(id)
+    }
+
+    /// Whether the device's properties can be known.
+    pub(super) fn has_model_of(&self, device: &DeviceId) -> bool {
+        let model = self.devices.get(device).and_then(|manifest| manifest.model.as_ref());
+        model.is_some_and(|model| self.models.contains_key(model))
+    }
+
+    /// The part of the catalog that this manifest can make a difference to: the devices that it touches, the rules that
+    /// speak of them, and all that those rest on. A manifest can be tried out on it at the price of that part.
+    pub(super) fn around(&self, kind: Kind, id: &DeviceId, json: &Bytes) -> Self {
+        let touched = self.touched_by(kind, id, json);
+        let is_near = |(id, rule): &(&DeviceId, &RuleSpec)| !touched.is_disjoint(&devices_of(id, rule));
+        let rules: BTreeMap<_, _> =
+            self.rules.iter().filter(is_near).map(|(id, rule)| (id.clone(), rule.clone())).collect();
+        let spoken_of = rules.iter().flat_map(|(id, rule)| devices_of(id, rule));
+        let ids: BTreeSet<DeviceId> = spoken_of.chain(touched.iter().cloned()).collect();
+        let devices = part(&self.devices, ids.iter());
+        let own = Document::<DeviceSpec>::from_json(json).ok().and_then(|device| model_of(id, &device.spec));
+        let model_ids: BTreeSet<DeviceId> =
+            devices.values().filter_map(|d| d.model.clone()).chain(own).collect();
+        let policies = model_ids.iter().flat_map(|model| self.policies_of(model));
+        Self {
+            policies: policies.map(|(id, policy)| (id.clone(), policy.clone())).collect(),
+            models: part(&self.models, model_ids.iter()),
+            resolved: part(&self.resolved, ids.iter()),
+            devices,
+            rules,
+            shared: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+        }
+    }
+
+    fn touched_by(&self, kind: Kind, id: &DeviceId, json: &Bytes) -> BTreeSet<DeviceId> {
+        match kind {
+            Kind::Device => BTreeSet::from([id.clone()]),
+            Kind::Model => self.users_of(id),
+            Kind::Policy => {
+                let new = Document::<TwinPolicySpec>::from_json(json).ok().map(|policy| policy.spec.model);
+                let old = self.policies.get(id).map(|policy| policy.model.clone());
+                let model = |name| DeviceId { namespace: id.namespace.clone(), name };
+                new.into_iter().chain(old).flat_map(|name| self.users_of(&model(name))).collect()
+            }
+            Kind::Rule => BTreeSet::new(),
+        }
+    }
+
     pub fn device(&self, id: &DeviceId) -> Option<&DeviceInfo> {
         self.resolved.get(id)
     }
@@ -234,6 +283,19 @@ fn store<S: Spec>(
             None
         }
     }
+}
+
+/// The devices that a rule speaks of.
+fn devices_of(id: &DeviceId, rule: &RuleSpec) -> BTreeSet<DeviceId> {
+    let inputs = rule.inputs.values().map(|input| &input.device);
+    inputs.chain([&rule.output.device]).filter_map(|device| RuleSpec::device(id, device)).collect()
+}
+
+fn part<'i, T: Clone>(
+    all: &BTreeMap<DeviceId, T>,
+    ids: impl Iterator<Item = &'i DeviceId>,
+) -> BTreeMap<DeviceId, T> {
+    ids.filter_map(|id| Some((id.clone(), all.get(id)?.clone()))).collect()
 }
 
 fn model_of(id: &DeviceId, spec: &DeviceSpec) -> Option<DeviceId> {

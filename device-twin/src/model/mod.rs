@@ -5,6 +5,7 @@
 //! JSON. Ours refuse what they do not know, so that a typo is an error and not a missing interlock.
 
 mod catalog;
+pub mod check;
 mod device;
 mod merge;
 mod policy;

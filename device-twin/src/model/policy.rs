@@ -5,6 +5,11 @@
 //! kind: TwinPolicy
 //! metadata: {name: valve-position, namespace: water}
 //! spec: {model: valve, property: position, actuator: true, desiredMaxAge: 30s, maxAge: 10s, failSafe: 100}
+//! ---
+//! apiVersion: kubebus.io/v1alpha1
+//! kind: TwinPolicy
+//! metadata: {name: valve-pressure, namespace: water}
+//! spec: {model: valve, property: pressure, unit: kPa, deviceUnit: bar}   # the device says 3.2, the twin 320
 //! ```
 
 use bus::{Name, Value};

@@ -83,6 +83,8 @@ pub(super) struct Sources<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Misfit {
     pub(super) policy: DeviceId,
+    /// The property's place in its model.
+    pub(super) at: usize,
     pub(super) error: FieldError,
 }
 
@@ -113,6 +115,12 @@ impl std::fmt::Display for Misfit {
     }
 }
 
+/// What the policies of a model say that it cannot bear.
+pub(super) fn misfits(model: &DeviceModelSpec, policies: &[NamedPolicy<'_>]) -> Vec<Misfit> {
+    let resolved = model.properties.iter().enumerate().map(|(at, m)| property(at, m, None, policies));
+    resolved.flat_map(|resolved| resolved.misfits).collect()
+}
+
 fn missing_in_model(spec: &DeviceSpec, model: &DeviceModelSpec) -> Option<String> {
     let known = |name: &str| model.properties.iter().any(|p| p.name == name);
     let missing = spec.properties.iter().find(|p| !known(&p.name))?;
@@ -126,11 +134,11 @@ fn properties(sources: &Sources<'_>, model: &DeviceModelSpec) -> (Properties, Op
     let own = |name: &str| device.properties.iter().find(|p| p.name == name);
     let mut first = None;
     let mut all = Properties::new();
-    for m in &model.properties {
+    for (at, m) in model.properties.iter().enumerate() {
         if !device.properties.is_empty() && own(&m.name).is_none() {
             continue;
         }
-        let Resolved { property, misfits } = property(m, own(&m.name), policies);
+        let Resolved { property, misfits } = property(at, m, own(&m.name), policies);
         first = first.or(misfits.into_iter().next());
         let Some(property) = property else { continue };
         let (name, shared) = match known.and_then(|known| known.get_key_value(m.name.as_str())) {
@@ -184,6 +192,7 @@ struct Resolved {
 }
 
 fn property(
+    at: usize,
     model: &ModelProperty,
     device: Option<&DeviceProperty>,
     policies: &[NamedPolicy<'_>],
@@ -194,7 +203,7 @@ fn property(
     let merged = Merged::new(&model.name, policies);
     let mut property = plain(value_type, model, device, &merged);
     let mut misfits = Vec::new();
-    let fit = |(policy, error): (&DeviceId, FieldError)| Misfit { policy: policy.clone(), error };
+    let fit = |(policy, error): (&DeviceId, FieldError)| Misfit { policy: policy.clone(), at, error };
     match merged.values(&property) {
         Ok(values) => property.values = values,
         Err(misfit) => misfits.push(fit(misfit)),
