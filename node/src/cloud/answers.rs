@@ -5,7 +5,7 @@ use std::time::Duration;
 use bus::token::JoinToken;
 use bus::twin::{DesiredVersion, DeviceId};
 use bus::{Identity, Name, NodeId, Now, Value};
-use controller::resource::{self, Applied, Manifest};
+use controller::resource::{self, Applied, InvalidManifest, Manifest};
 use controller::token::{self, TokenSpec};
 use controller::{lease, nodes};
 use device_twin::PropertyId;
@@ -16,7 +16,9 @@ use metadata::{Key, epoch};
 use serde_json::json;
 
 use super::{Cloud, nodes_of};
-use crate::admin::{self, AdminError, AdminRequest, AdminResponse, AuthorityChange, Snapshot, TokenOrder};
+use crate::admin::{
+    self, AdminError, AdminRequest, AdminResponse, AuthorityChange, Fault, Snapshot, TokenOrder,
+};
 
 impl Cloud {
     pub(super) fn answer(&mut self, request: AdminRequest, now: Now) -> AdminResponse {
@@ -156,8 +158,11 @@ impl Cloud {
     }
 
     fn apply(&mut self, document: &serde_json::Value, now: Now) -> AdminResponse {
-        let manifest =
-            Manifest::parse(document).map_err(|error| AdminError::Invalid(admin::describe(&error)))?;
+        let manifest = Manifest::parse(document).map_err(|error| faulty(&[error]))?;
+        let faults = manifest.check(self.twins.catalog());
+        if !faults.is_empty() {
+            return Err(faulty(&faults));
+        }
         let applied = manifest.apply(&mut self.keyspace);
         self.on_resources(&[manifest.key()], now);
         let placement = match manifest.kind() {
@@ -247,6 +252,14 @@ fn set_error(error: SetError) -> AdminError {
         | SetError::Split(..)
         | SetError::Patch(_) => AdminError::Invalid(text),
     }
+}
+
+fn faulty(errors: &[InvalidManifest]) -> AdminError {
+    let fault = |error: &InvalidManifest| Fault {
+        message: admin::describe(error),
+        field: error.field().unwrap_or_default().to_owned(),
+    };
+    AdminError::Manifest(errors.iter().map(fault).collect())
 }
 
 fn kind_name(kind: Kind) -> &'static str {
