@@ -72,6 +72,9 @@ pub struct TokenOrder {
 pub enum AdminError {
     #[error("{0}")]
     Invalid(String),
+    /// A manifest, for what stands in its fields. Never empty.
+    #[error("{}", .0.first().map_or("", |fault| &fault.message))]
+    Manifest(Vec<Fault>),
     #[error("{0}")]
     NotFound(String),
     #[error("{0}")]
@@ -89,6 +92,16 @@ pub enum AdminError {
         "the disk refuses writes: this may come into force once it takes them, or be forgotten; see 'kubebus status'"
     )]
     Unkept,
+}
+
+/// What is wrong with one field of a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    #[serde(rename = "error")]
+    pub message: String,
+    /// Path from the document's root, `spec.cases[0].when`; empty for the document as a whole.
+    #[serde(default)]
+    pub field: String,
 }
 
 /// The answer: a JSON document, shown as it is with `-o json`.

@@ -81,7 +81,8 @@ pub fn rule(number: usize) -> DeviceId {
     DeviceId { namespace: name("plant"), name: name(&format!("idle-{number}")) }
 }
 
-/// A rule over `input` for `device` that never decides anything: its input does not get that high.
+/// A rule over `input` for `device` that never decides anything: its input does not get that high. Each has a slot of
+/// its own, since several may be for one device.
 pub fn rule_manifest(number: usize, input: &DeviceId, device: &DeviceId) -> Value {
     let id = rule(number);
     json!({
@@ -89,9 +90,9 @@ pub fn rule_manifest(number: usize, input: &DeviceId, device: &DeviceId) -> Valu
         "metadata": {"name": id.name, "namespace": id.namespace},
         "spec": {
             "inputs": {"level": {"device": input.to_string(), "property": SENSOR}},
-            "output": {"device": device.to_string(), "property": SETTING, "ttl": "20s"},
+            "output": {"device": device.to_string(), "property": SETTING, "slot": 16 - number, "ttl": "20s"},
             "onUnknown": "hold",
-            "cases": [{"when": {"input": "level", "op": "above", "value": 1000.0}, "then": "hold"}],
+            "cases": [{"when": {"input": "level", "op": "above", "value": 10.0}, "then": "hold"}],
         },
     })
 }

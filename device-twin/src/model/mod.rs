@@ -3,6 +3,10 @@
 //!
 //! KubeEdge's documents are accepted unchanged: fields that we do not use are ignored here and kept in the stored
 //! JSON. Ours refuse what they do not know, so that a typo is an error and not a missing interlock.
+//!
+//! What devices are made of, [`DeviceInfo`] and [`Property`], names no type of KubeEdge's. An importer of other
+//! descriptions (WoT Thing Models, say) is one more [`Kind`] and one more function in `resolve.rs`. [`check`] holds
+//! manifests against each other.
 
 mod catalog;
 pub mod check;

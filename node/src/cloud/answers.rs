@@ -5,7 +5,7 @@ use std::time::Duration;
 use bus::token::JoinToken;
 use bus::twin::DeviceId;
 use bus::{Identity, Name, NodeId, Now, Value};
-use controller::resource::{self, Applied, Manifest};
+use controller::resource::{self, Applied, InvalidManifest, Manifest};
 use controller::token::{self, TokenSpec};
 use controller::{lease, nodes};
 use device_twin::cloud::SetError;
@@ -14,7 +14,7 @@ use metadata::{Key, epoch};
 use serde_json::json;
 
 use super::{Cloud, nodes_of};
-use crate::admin::{self, AdminError, AdminRequest, AdminResponse, Snapshot, TokenOrder};
+use crate::admin::{self, AdminError, AdminRequest, AdminResponse, Fault, Snapshot, TokenOrder};
 
 impl Cloud {
     pub(super) fn answer(&mut self, request: AdminRequest, now: Now) -> AdminResponse {
@@ -116,8 +116,11 @@ impl Cloud {
     }
 
     fn apply(&mut self, document: &serde_json::Value, now: Now) -> AdminResponse {
-        let manifest =
-            Manifest::parse(document).map_err(|error| AdminError::Invalid(admin::describe(&error)))?;
+        let manifest = Manifest::parse(document).map_err(|error| faulty(&[error]))?;
+        let faults = manifest.check(self.twins.catalog());
+        if !faults.is_empty() {
+            return Err(faulty(&faults));
+        }
         let applied = manifest.apply(&mut self.keyspace);
         self.on_resources(&[manifest.key()], now);
         let placement = match manifest.kind() {
@@ -178,6 +181,14 @@ impl Cloud {
                           "stalls": stats.stalls },
         })
     }
+}
+
+fn faulty(errors: &[InvalidManifest]) -> AdminError {
+    let fault = |error: &InvalidManifest| Fault {
+        message: admin::describe(error),
+        field: error.field().unwrap_or_default().to_owned(),
+    };
+    AdminError::Manifest(errors.iter().map(fault).collect())
 }
 
 fn kind_name(kind: Kind) -> &'static str {

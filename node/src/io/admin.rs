@@ -11,7 +11,7 @@
 //! | `POST /kubebus/v1/tokens` | a join token for the [`TokenOrder`] in the body |
 //! | `GET /kubebus/v1/tokens` | the tokens, without their secrets |
 //! | `DELETE /kubebus/v1/tokens/<id>` | revoke one; the beginning of its id will do |
-//! | `POST /kubebus/v1/resources` | apply the manifest in the body |
+//! | `POST /kubebus/v1/resources` | apply the manifest in the body; refused for a `field` of it and perhaps `more` |
 //! | `GET /kubebus/v1/resources/<kind>` | all of a kind |
 //! | `DELETE /kubebus/v1/resources/<kind>/<namespace>/<name>` | delete one |
 //! | `GET /kubebus/v1/twins[/<namespace>/<device>]` | desired and reported |
@@ -33,6 +33,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
 use serde_json::json;
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
@@ -40,7 +41,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::backup;
-use crate::admin::{AdminError, AdminRequest, AdminResponse, Snapshot, TokenOrder, describe};
+use crate::admin::{AdminError, AdminRequest, AdminResponse, Fault, Snapshot, TokenOrder, describe};
 
 /// Largest request body: a manifest of Kubernetes' own limit fits.
 const MAX_BODY: usize = 1 << 20;
@@ -236,6 +237,7 @@ fn device(namespace: &str, device: &str) -> Result<DeviceId, AdminError> {
 
 fn failure(error: &AdminError) -> Response<AnswerBody> {
     let status = match error {
+        AdminError::Manifest(faults) => return document(StatusCode::BAD_REQUEST, &faulty(faults)),
         AdminError::Invalid(_) => StatusCode::BAD_REQUEST,
         AdminError::NotFound(_) => StatusCode::NOT_FOUND,
         AdminError::Conflict(_) => StatusCode::CONFLICT,
@@ -243,6 +245,22 @@ fn failure(error: &AdminError) -> Response<AnswerBody> {
         AdminError::Degraded(_) | AdminError::Unkept => StatusCode::INSUFFICIENT_STORAGE,
     };
     refusal(status, &error.to_string())
+}
+
+/// `{"error": .., "field": .., "more": [{"error": .., "field": ..}]}`.
+fn faulty(faults: &[Fault]) -> serde_json::Value {
+    match faults.split_first() {
+        Some((Fault { message, field }, more)) => json!({ "error": message, "field": field, "more": more }),
+        None => json!({ "error": "the manifest is refused" }),
+    }
+}
+
+/// What [`faulty`] wrote; empty for other answers.
+fn faults(answer: &serde_json::Value) -> Vec<Fault> {
+    let read = |value: &serde_json::Value| Fault::deserialize(value).ok();
+    let Some(first) = answer.get("field").and_then(|_| read(answer)) else { return Vec::new() };
+    let more = answer["more"].as_array().into_iter().flatten().filter_map(read);
+    [first].into_iter().chain(more).collect()
 }
 
 fn refusal(status: StatusCode, message: &str) -> Response<AnswerBody> {
@@ -267,7 +285,7 @@ pub enum AskError {
     #[error("the admin socket {path} needs the user that runs the node")]
     Forbidden { path: String },
     #[error("{message}")]
-    Refused { status: u16, message: String },
+    Refused { status: u16, message: String, faults: Vec<Fault> },
     #[error("the node stopped in mid-answer")]
     Broken(#[source] hyper::Error),
     #[error("connect to the admin socket")]
@@ -335,6 +353,7 @@ async fn request(
     *request.uri_mut() = path.parse().map_err(|_| AskError::Refused {
         status: 400,
         message: format!("'{path}' holds characters that no name has"),
+        faults: Vec::new(),
     })?;
     driver.spawn(connection);
     let response = sender.send_request(request).await.map_err(AskError::Broken)?;
@@ -345,8 +364,9 @@ async fn request(
     let bytes = response.into_body().collect().await.map_err(AskError::Broken)?.to_bytes();
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let parsed: Option<serde_json::Value> = serde_json::from_str(&text).ok();
+    let faults = parsed.as_ref().map(faults).unwrap_or_default();
     let message = parsed.and_then(|v| v.get("error")?.as_str().map(str::to_owned)).unwrap_or(text);
-    Err(AskError::Refused { status: status.as_u16(), message })
+    Err(AskError::Refused { status: status.as_u16(), message, faults })
 }
 
 /// Where a backup is had.

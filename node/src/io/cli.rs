@@ -216,7 +216,7 @@ pub enum Format {
 
 #[derive(Debug, Args)]
 pub struct ApplyArgs {
-    /// Manifest file, '-' for standard input; repeat for more
+    /// Manifest file, '-' for standard input; repeat for more. Documents may stand in any order
     #[arg(short, long, required = true)]
     pub filename: Vec<PathBuf>,
     #[command(flatten)]

@@ -19,6 +19,7 @@ use super::cli::{
 };
 use super::exit::Exit;
 use super::identity::IdentityError;
+use super::manifests::{self, Refused};
 use super::restore::{RestoreError, Restored, restore};
 use super::shutdown::Shutdown;
 use super::{backup, demo, join, node, table};
@@ -35,7 +36,9 @@ pub fn run(cli: Cli) -> Exit {
     match done {
         Ok(exit) => exit,
         Err(error) => {
-            eprintln!("kubebus: {error:#}");
+            // As compilers have it, so that editors find the place.
+            let place = if error.is::<Refused>() { "" } else { "kubebus: " };
+            eprintln!("{place}{error:#}");
             exit_of(&error)
         }
     }
@@ -47,7 +50,7 @@ pub fn run(cli: Cli) -> Exit {
 struct Usage(anyhow::Error);
 
 fn exit_of(error: &anyhow::Error) -> Exit {
-    if error.is::<Usage>() {
+    if error.is::<Usage>() || error.is::<Refused>() {
         return Exit::Usage;
     }
     if let Some(RestoreError::NotEmpty(_) | RestoreError::UnderWay(_)) = error.downcast_ref() {
@@ -238,34 +241,18 @@ async fn join_cluster(args: JoinArgs) -> Result<()> {
 }
 
 async fn apply(args: ApplyArgs) -> Result<()> {
-    for path in &args.filename {
-        for document in read_manifests(path)? {
-            let answer = post(&args.place, "/kubebus/v1/resources", &document)
-                .await
-                .with_context(|| path.display().to_string())?;
-            let placement = answer["placement"].as_str().map(|p| format!(" ({p})")).unwrap_or_default();
-            say(&format!(
-                "{} {} {}{placement}",
-                text(&answer["kind"]),
-                text(&answer["name"]),
-                text(&answer["applied"])
-            ))?;
-        }
+    for manifest in manifests::read_all(&args.filename).map_err(Usage)? {
+        let answer = post(&args.place, "/kubebus/v1/resources", &manifest.document).await;
+        let answer = answer.map_err(|error| manifest.explained(error))?;
+        let placement = answer["placement"].as_str().map(|p| format!(" ({p})")).unwrap_or_default();
+        say(&format!(
+            "{} {} {}{placement}",
+            text(&answer["kind"]),
+            text(&answer["name"]),
+            text(&answer["applied"])
+        ))?;
     }
     Ok(())
-}
-
-/// YAML, of which JSON is a part; several documents to a file.
-fn read_manifests(path: &Path) -> Result<Vec<Value>> {
-    let read = || {
-        let source = if path == Path::new("-") {
-            std::io::read_to_string(std::io::stdin())?
-        } else {
-            std::fs::read_to_string(path)?
-        };
-        serde_saphyr::from_multiple(&source).map_err(anyhow::Error::from)
-    };
-    read().map_err(|error| Usage(error.context(path.display().to_string())).into())
 }
 
 async fn get(args: GetArgs) -> Result<()> {

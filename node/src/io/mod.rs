@@ -12,6 +12,8 @@ pub mod exit;
 pub mod heap;
 pub mod identity;
 pub mod join;
+mod lines;
+mod manifests;
 pub mod metrics;
 pub mod node;
 pub mod patience;

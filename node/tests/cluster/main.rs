@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod apps;
 #[cfg(test)]
+mod checks;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod device;

@@ -470,3 +470,35 @@ fn a_model_must_bear_its_policies() {
         ["spec.properties[0]: TwinPolicy water/valve-position: spec.failSafe: 70 is outside 0 to 50"]
     );
 }
+
+/// In the order in which the demo applies them.
+#[test]
+fn the_water_utilitys_manifests_are_in_order() {
+    let mut catalog = Catalog::default();
+    for file in [
+        include_str!("../../../../simulations/water/manifests/models.yaml"),
+        include_str!("../../../../simulations/water/manifests/policies.yaml"),
+        include_str!("../../../../simulations/water/manifests/rule.yaml"),
+        include_str!("../../../../simulations/water/manifests/devices.yaml"),
+    ] {
+        for document in serde_saphyr::from_multiple::<serde_json::Value>(file).unwrap() {
+            let kind = match document["kind"].as_str().unwrap() {
+                "Device" => Kind::Device,
+                "DeviceModel" => Kind::Model,
+                "TwinPolicy" => Kind::Policy,
+                _ => Kind::Rule,
+            };
+            let (id, json) =
+                (id(document["metadata"]["name"].as_str().unwrap()), document.to_string().into());
+            assert_eq!(check(kind, &id, &json, &catalog), [], "{document}");
+            catalog.put(kind, &id, Some(&json));
+        }
+    }
+    assert_eq!((catalog.unreadable().count(), catalog.rules().count()), (0, 1));
+    for (id, device) in catalog.devices() {
+        assert_eq!(device.problem, None, "{id}");
+        let without: Vec<_> =
+            device.properties.iter().filter(|(_, p)| p.unit.is_some() && p.ucum.is_none()).collect();
+        assert_eq!(without, [], "every unit is understood");
+    }
+}
