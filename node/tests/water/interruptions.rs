@@ -73,8 +73,6 @@ fn when_the_mapper_is_killed_operators_see_it_and_nothing_moves_at_its_return_un
     let offline = state.gets(STATE, "/state", &json!("offline")).json();
     assert_eq!(offline["reason"], "mapper virtual is not connected");
     works.all_readings_are("bad");
-    // A PLC's own watchdog acts here, once the plant has one: it sees that nobody writes its heartbeat any more.
-
     // What is wished meanwhile is refused, not kept for later.
     let refused = works.wish(90.0);
     let detail = works.wish_ends(&refused, "failed");
@@ -89,4 +87,34 @@ fn when_the_mapper_is_killed_operators_see_it_and_nothing_moves_at_its_return_un
 
     works.wish_acts(60.0);
     assert_eq!(works.plant.positions(), [TO, 60.0]);
+}
+
+/// Where the valve's own controller takes it when nobody speaks to it any more, in %.
+const SAFE: f64 = 15.0;
+
+#[test]
+fn when_the_mapper_dies_the_valves_own_watchdog_takes_it_to_its_safe_position_and_operators_see_where_it_stands()
+ {
+    let mut setup = Setup::default();
+    setup.utility.valve.watchdog_s = Some(20.0);
+    setup.utility.valve.safe_percent = SAFE;
+    let mut works = Works::start(&setup);
+    works.wish_acts(60.0);
+    assert_eq!(works.plant.snapshot().watchdog_trips, 0, "reading it is enough of a heartbeat");
+    works.mapper.kill();
+    works.all_readings_are("bad");
+    works.time.run(10.0);
+    eventually("the watchdog has closed the valve", || {
+        let now = works.plant.snapshot();
+        let is_safe = now.watchdog_trips == 1 && (now.position_percent - SAFE).abs() < 0.1;
+        if is_safe { Ok(()) } else { Err(format!("{now:?}")) }
+    });
+    works.time.run(1.0);
+
+    works.mapper.start_again();
+    works.all_readings_are("good");
+    works.valve_is_seen_at(SAFE);
+    works.time.pass(seconds(120), 10.0);
+    assert_eq!(works.plant.positions(), [60.0], "what was wished before is not done again");
+    works.wish_acts(40.0);
 }

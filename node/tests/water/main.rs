@@ -27,6 +27,10 @@ mod interruptions;
 #[cfg(test)]
 mod outage;
 #[cfg(test)]
+mod overrides;
+#[cfg(test)]
 mod sensors;
+#[cfg(test)]
+mod two_valves;
 #[cfg(test)]
 mod wrong_clock;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use water::{Device, Register, Utility, UtilityConfig};
+use water::{Device, Fault, Register, Utility, UtilityConfig};
 
 use crate::harness::mqtt::{Subscriber, V5};
 use crate::plant::{Levels, SEED};
@@ -15,6 +15,9 @@ const MINIMUM_M: f64 = 2.0;
 
 /// The hours of the outage pass this much faster: a minute and some.
 const FACTOR: f64 = 300.0;
+
+/// A pipe in the town bursts: some 5 m³/h at the tank's pressure.
+const BURST: Fault = Fault::TownBurst { c: 3.0 };
 
 /// From the small hours into the morning's peak, in a town that takes more than usual.
 fn morning() -> UtilityConfig {
@@ -37,7 +40,7 @@ fn left_alone(percent: f64) -> (Levels, f64) {
 }
 
 #[test]
-fn a_site_without_its_cloud_keeps_its_tank_between_the_limits_through_six_hours_and_the_peak() {
+fn a_site_without_its_cloud_keeps_its_tank_between_the_limits_through_six_hours_a_peak_and_a_burst() {
     let (where_it_was, wide_open) = (left_alone(75.0), left_alone(95.0));
     assert!(where_it_was.0.lowest < MINIMUM_M, "these hours are hard: {where_it_was:?}");
     assert!(wide_open.1 > 0.0, "and a valve that is merely open is no answer: {wide_open:?}");
@@ -48,12 +51,14 @@ fn a_site_without_its_cloud_keeps_its_tank_between_the_limits_through_six_hours_
     let panel = Subscriber::start(&works.edge, V5, "twin/water/valve/reported/position");
     let begin = works.time.now();
     works.plant.take_levels();
-    // A burst strikes here, after two of the six hours.
-    works.time.pass(hours(6), FACTOR);
+    works.time.pass(hours(2), FACTOR);
+    works.plant.inject(BURST);
+    works.time.pass(hours(4), FACTOR);
 
     let (levels, end) = (works.plant.take_levels(), works.plant.snapshot());
     assert!(levels.lowest >= MINIMUM_M, "{levels:?}");
     assert_eq!((end.spilled_m3, end.unserved_m3), (0.0, 0.0), "{levels:?}");
+    assert!(end.burst_m3 > 10.0, "the burst was one: {}", end.burst_m3);
     for hour in 0..6 {
         let told = told_between(&works, begin + hours(hour), begin + hours(hour + 1));
         assert!(steps(&told) > 0, "the valve stood still in hour {hour}: {told:?}");

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde_json::Value;
-use water::{Command, Device, Snapshot, Utility, UtilityConfig};
+use water::{Command, Device, Fault, Snapshot, Utility, UtilityConfig};
 
 use crate::time::Time;
 
@@ -22,8 +22,9 @@ const LONGEST_STEP: f64 = 2.0;
 pub(crate) const SEED: u64 = 7;
 
 /// Its sockets. The gauge is the pressure sensor ahead of the valve: a device of its own, so that it can fail alone.
-const SOCKETS: [(&str, Device); 3] =
-    [("tank", Device::Tank), ("valve", Device::Valve), ("gauge", Device::Valve)];
+/// `valve2` answers where the utility has a second valve.
+const SOCKETS: [(&str, Device); 4] =
+    [("tank", Device::Tank), ("valve", Device::Valve), ("gauge", Device::Valve), ("valve2", Device::Valve2)];
 
 /// The running plant. Ends with the handle.
 #[derive(Debug)]
@@ -76,7 +77,7 @@ struct Faults {
 }
 
 impl Plant {
-    /// Serves `tank.sock`, `valve.sock` and `gauge.sock` in `dir`.
+    /// Serves `tank.sock`, `valve.sock`, `valve2.sock` and `gauge.sock` in `dir`.
     pub(crate) fn start(dir: &Path, config: UtilityConfig, time: Time) -> Self {
         let utility = Utility::new(config, SEED);
         let state = State {
@@ -125,7 +126,21 @@ impl Plant {
         self.commands().iter().map(|command| command.percent).collect()
     }
 
-    // Burst: `fn burst(&self, ..)` belongs here, once the utility has bursts; `outage` says where it strikes.
+    /// The positions that the second valve was told so far, in order.
+    pub(crate) fn positions2(&self) -> Vec<f64> {
+        self.world.lock().utility.commands2().map(|command| command.percent).collect()
+    }
+
+    /// Something breaks in the utility itself.
+    #[track_caller]
+    pub(crate) fn inject(&self, fault: Fault) {
+        self.world.lock().utility.inject(fault).unwrap();
+    }
+
+    /// And is repaired.
+    pub(crate) fn repair(&self, fault: Fault) {
+        self.world.lock().utility.repair(fault);
+    }
 
     /// A sensor is unplugged: `socket/register` is not there any more.
     pub(crate) fn unplug(&self, register: &str) {

@@ -220,6 +220,7 @@ fn manifests(setup: &Setup, plant: &Plant) -> String {
         .replace("$TANK", &path("tank"))
         .replace("$VALVE", &path("valve"))
         .replace("$GAUGE", &path("gauge"))
+        .replace("$SECOND", &path("valve2"))
         .replace("$CYCLE", &cycle.as_millis().to_string())
         .replace("$MAX_AGE", &format!("{}s", max_age.as_secs()))
         .replace("$TTL", &format!("{}s", ttl.as_secs()))
