@@ -206,7 +206,7 @@ impl EdgeTwins {
         let mut devices = BTreeSet::new();
         let mut manifests = false;
         for key in keys {
-            manifests |= key.as_str().starts_with("/m/unit/");
+            manifests |= key.as_str().starts_with(rules::UNITS);
             let Some((kind, id)) = Kind::of_key(Layout::Edge, key.as_str()) else { continue };
             manifests = true;
             let json = ks.get(key.as_str()).cloned();

@@ -10,7 +10,7 @@ use crate::model::{FieldError, Spec};
 /// Predicates of one rule; bounds the work of one evaluation.
 const MAX_PREDICATES: usize = 64;
 
-/// Predicates and groups of one case: the groups of a full rule, each around two, and as many again.
+/// Predicates and groups of one case: three groups around each predicate, which nobody needs.
 const MAX_PARTS: usize = 4 * MAX_PREDICATES;
 
 /// Cases of one rule: one for each predicate.

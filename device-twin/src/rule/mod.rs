@@ -32,6 +32,19 @@
 //! is known, says [`Window`]; windows see every report, also those that a deadband keeps from being stored, but of
 //! another site only what that site publishes. They begin anew with the process.
 //!
+//! ```yaml
+//! - name: the sensor is frozen
+//!   when: {input: pressure, spreadIn: 10m, op: at-most, value: 0.001}
+//! - name: two of three say that it is hot
+//!   when: {atLeast: 2, of: [
+//!     {input: t1, op: above, value: 80, unit: Cel}, {input: t2, op: above, value: 80, unit: Cel},
+//!     {input: t3, op: above, value: 80, unit: Cel}]}
+//! ```
+//!
+//! An input with a `unit` is counted in it, one without in its property's own. The `unit` of a predicate is that of its
+//! `value`, `margin` and `hysteresis`; of a change or a spread the zero of a unit falls out. What cannot be converted is
+//! unknown.
+//!
 //! # Interlocks
 //!
 //! ```yaml

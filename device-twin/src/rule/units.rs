@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use bus::Value;
 use serde::{Deserialize, Serialize};
 
+use super::document::{Input, RuleSpec};
+
 /// From one unit to another: `factor * number + offset`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Scale {
@@ -47,6 +49,31 @@ pub struct Counting {
 }
 
 impl Counting {
+    /// What `spec` needs. `unit_of` says in what unit a property is, `convert` how to come from one unit to another.
+    pub fn new(
+        spec: &RuleSpec,
+        unit_of: impl Fn(&Input) -> Option<String>,
+        convert: impl Fn(&str, &str) -> Option<Scale>,
+    ) -> Self {
+        let mut counting = Self::default();
+        for (name, input) in &spec.inputs {
+            if let Some(unit) = &input.unit {
+                let scale = unit_of(input).and_then(|from| convert(&from, unit));
+                counting.inputs.insert(name.clone(), scale);
+            }
+        }
+        for (number, predicate) in spec.predicates().into_iter().enumerate() {
+            if let Some(unit) = &predicate.unit {
+                let input = spec.inputs.get(&predicate.input);
+                let counted = input.and_then(|input| input.unit.clone().or_else(|| unit_of(input)));
+                counting.predicates.insert(number, counted.and_then(|to| convert(unit, &to)));
+            }
+        }
+        counting.inputs.retain(|_, scale| *scale != Some(Scale::IDENTITY));
+        counting.predicates.retain(|_, scale| *scale != Some(Scale::IDENTITY));
+        counting
+    }
+
     pub(super) fn input(&self, name: &str) -> Option<Scale> {
         self.inputs.get(name).copied().unwrap_or(Some(Scale::IDENTITY))
     }

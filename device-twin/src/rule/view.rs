@@ -73,6 +73,7 @@ pub enum Because {
     /// No case is true.
     #[n(0)]
     Nothing,
+    /// Or unknown, where that counts as true.
     #[n(1)]
     True,
     #[n(2)]

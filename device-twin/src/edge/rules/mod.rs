@@ -1,7 +1,6 @@
 //! The rules whose output is a device of this edge.
 
 mod act;
-mod counting;
 mod reads;
 mod remote;
 mod running;
@@ -17,14 +16,18 @@ use metadata::{Key, Keyspace};
 
 use super::output::Output;
 use super::{EdgeTwins, RULE_INTERVAL};
-use crate::rule::{From, Scribe, Window, evaluate};
+use crate::rule::{Counting, From, RuleSpec, Scale, Scribe, Window, evaluate};
 use crate::twin::{self, PropertyId, key};
+use crate::unit::Unit;
 use act::Place;
 use remote::{Remote, filter};
-use running::{Running, place};
+use running::{Running, place, source};
 use shown::log_whole;
 
 pub use shown::ResetError;
+
+/// Of properties of other sites, as text.
+pub(super) const UNITS: &str = "/m/unit/";
 
 type Source = (From, PropertyId);
 
@@ -136,8 +139,7 @@ impl EdgeTwins {
                 continue;
             };
             let counting = self.counting(id, spec, ks);
-            let old = before.remove(id);
-            let kept = match old {
+            let kept = match before.remove(id) {
                 Some(old) if old.is_of(spec, &counting) => Some(old),
                 Some(old) => {
                     let moved = (&old.place.output, old.place.slot) != (&place.output, place.slot);
@@ -154,6 +156,19 @@ impl EdgeTwins {
         }
         ended.extend(before.into_iter().map(|(id, old)| (id, old.place)));
         (started, ended)
+    }
+
+    /// How the values of a rule's inputs become what its document counts.
+    fn counting(&self, id: &DeviceId, spec: &RuleSpec, ks: &Keyspace) -> Counting {
+        Counting::new(spec, |input| self.unit_of(&source(id, input)?.1, ks), convert)
+    }
+
+    /// Of a property here by its model, of another site's by what the cloud says of it.
+    fn unit_of(&self, id: &PropertyId, ks: &Keyspace) -> Option<String> {
+        if self.devices.contains_key(&id.device) {
+            return self.property(id)?.unit.clone();
+        }
+        String::from_utf8(ks.get(&format!("{UNITS}{id}"))?.to_vec()).ok()
     }
 
     /// What is latched holds from the beginning; other rules wait for their inputs.
@@ -198,6 +213,12 @@ impl EdgeTwins {
         self.tell_changed_rule(id, &seen, now);
         self.carry_out(id, decision, &place, ks, now);
     }
+}
+
+/// Units as models and rules write them; `None` if one is not understood, or they measure different things.
+fn convert(from: &str, to: &str) -> Option<Scale> {
+    let conversion = Unit::of_text(from)?.to(&Unit::of_text(to)?).ok()?;
+    Some(Scale { factor: conversion.factor(), offset: conversion.offset() })
 }
 
 /// Stores what outlives a restart, if that is something and another than what is stored.

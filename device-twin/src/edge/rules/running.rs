@@ -8,7 +8,7 @@ use metadata::Keyspace;
 
 use super::Source;
 use super::act::Place;
-use crate::rule::{By, Counting, Does, Evaluation, Kept, Program, RuleSpec, RuleState, RuleView};
+use crate::rule::{By, Counting, Does, Evaluation, Input, Kept, Program, RuleSpec, RuleState, RuleView};
 use crate::twin::PropertyId;
 
 #[derive(Debug)]
@@ -109,7 +109,7 @@ fn gist(evaluation: &Evaluation) -> (By, Does) {
     (evaluation.by, Does::of(&evaluation.decision))
 }
 
-fn source(rule: &DeviceId, input: &crate::rule::Input) -> Option<Source> {
+pub(super) fn source(rule: &DeviceId, input: &Input) -> Option<Source> {
     let device = RuleSpec::device(rule, &input.device)?;
     Some((input.from, PropertyId::new(&device, &input.property)))
 }

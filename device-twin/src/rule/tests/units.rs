@@ -56,3 +56,19 @@ fn only_numbers_have_units() {
         &[("op: equal, value: 6", "op: equal, value: high, unit: bar", "only numbers have a unit")],
     );
 }
+
+#[test]
+fn only_what_states_a_unit_is_converted() {
+    let unit_of = |input: &Input| (input.property == "p").then(|| "psi".to_owned());
+    let convert = |from: &str, to: &str| match (from, to) {
+        ("psi", "bar") => Some(Scale { factor: 0.0625, offset: 1.0 }),
+        ("kPa", "bar") => Some(Scale { factor: 0.01, offset: 0.0 }),
+        (from, to) => (from == to).then_some(Scale::IDENTITY),
+    };
+    assert_eq!(Counting::new(&rule(WATCH).unwrap(), unit_of, convert), counting());
+    let own = WATCH.replace(", unit: bar", ", unit: psi").replace("unit: kPa", "unit: psi");
+    assert_eq!(Counting::new(&rule(&own).unwrap(), unit_of, convert), Counting::default());
+    let foreign = rule(&own.replace("property: p,", "property: x,")).unwrap();
+    let none = Counting { inputs: [("p".into(), None)].into(), predicates: [].into() };
+    assert_eq!(Counting::new(&foreign, unit_of, convert), none, "nobody knows the unit of x");
+}

@@ -211,6 +211,27 @@ fn neither_node_nor_mapper_moves_the_valve_by_starting_while_inputs_are_on_their
 }
 
 #[test]
+fn a_mapper_that_comes_back_after_long_gives_its_inputs_their_time_again() {
+    let mut world = World::ruled();
+    world.put(KEY, json(&FILL.replace("onUnknown: hold", "onUnknown: {value: 5}")));
+    for _ in 0..8 {
+        world.here(50.0, 4.0);
+        world.level(2.5, 0);
+        world.positions();
+        world.seconds(5);
+    }
+    world.mapper("offline");
+    world.seconds(3);
+    world.mapper("online");
+    world.seconds(9);
+    assert_eq!(world.positions(), NONE, "never 5");
+    world.level(2.5, 0);
+    world.here(70.0, 4.0);
+    world.seconds(1);
+    assert_eq!(world.positions(), [70.0], "the mapper may have lost it");
+}
+
+#[test]
 fn the_latch_of_a_rule_is_stored() {
     let mut world = World::ruled();
     world.here(50.0, 6.2);
@@ -247,6 +268,32 @@ fn a_rule_that_moves_to_another_slot_leaves_the_first_one() {
     assert_eq!(world.positions(), [100.0], "nobody says anything: the fail-safe holds");
     world.level(2.5, 0);
     assert_eq!(world.positions(), [60.0]);
+}
+
+#[test]
+fn a_rule_that_counts_in_another_unit_waits_until_it_is_known() {
+    let mut world = World::ruled();
+    let counted =
+        FILL.replace("property: pressure, maxAge: 10s},\n", "property: pressure, maxAge: 10s, unit: bar},\n");
+    assert_ne!(counted, FILL);
+    world.put(KEY, json(&counted));
+    for _ in 0..4 {
+        world.here(50.0, 4.0);
+        world.level(2.5, 0);
+        world.seconds(5);
+    }
+    assert_eq!(world.positions(), NONE, "nobody says in what unit the other site counts");
+    world.put("/m/unit/water/tank/pressure", "furlong".into());
+    world.level(2.5, 0);
+    assert_eq!(world.positions(), NONE, "that is none of pressure");
+    world.put("/m/unit/water/tank/pressure", "bar".into());
+    world.here(50.0, 4.0);
+    world.level(2.5, 0);
+    assert_eq!(world.positions(), [70.0]);
+    world.put(KEY, json(&FILL.replace("value: 6,", "value: 3, unit: bar,")));
+    world.here(50.0, 3.2);
+    world.level(3.5, 0);
+    assert_eq!(world.positions(), [50.0], "above 3 bar");
 }
 
 #[test]
