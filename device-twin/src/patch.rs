@@ -21,9 +21,9 @@ pub enum InvalidPatch {
 /// What the patch `json` says of each property; `None`: its wish is taken back.
 pub fn wishes(json: &Json) -> Result<BTreeMap<String, Option<Json>>, InvalidPatch> {
     let Json::Object(fields) = json else { return Err(InvalidPatch::NoObject) };
-    let wish = |(name, value): (&String, &Json)| match value {
-        Json::Null => (name.clone(), None),
-        value => (name.clone(), Some(value.clone())),
+    let wish = |(name, value): (&String, &Json)| {
+        let value = (*value != Json::Null).then(|| value.clone());
+        (name.clone(), value)
     };
     Ok(fields.iter().map(wish).collect())
 }

@@ -206,7 +206,11 @@ pub(crate) fn twins(views: Vec<TwinView>, device: Option<&DeviceId>) -> AdminRes
     let name = device.to_string();
     let found: Vec<TwinView> = views.into_iter().filter(|view| view.device == name).collect();
     if found.is_empty() {
-        return Err(AdminError::NotFound(format!("this node knows no device {name}")));
+        return Err(unknown_device(device));
     }
     document(&found)
+}
+
+pub(crate) fn unknown_device(device: &DeviceId) -> AdminError {
+    AdminError::NotFound(format!("this node knows no device {device}"))
 }

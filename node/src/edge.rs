@@ -410,12 +410,19 @@ impl Edge {
 
     /// Somebody at the edge's own console: an operator.
     fn set_twin(&mut self, id: &PropertyId, value: Value, now: Now) -> AdminResponse {
+        self.known(&id.device)?;
         let taken = self.twins.set(id, value, admin::OPERATOR, &mut self.keyspace, now);
         let version = taken.map_err(AdminError::Invalid)?;
         Ok(json!({ "device": id.device.to_string(), "property": &*id.property, "version": version }))
     }
 
+    fn known(&self, device: &DeviceId) -> Result<(), AdminError> {
+        let known = self.twins.catalog().device(device).map(|_| ());
+        known.ok_or_else(|| admin::unknown_device(device))
+    }
+
     fn order(&mut self, device: &DeviceId, name: &str, order: Order, now: Now) -> AdminResponse {
+        self.known(device)?;
         let id = self.twins.order(device, name, order, admin::OPERATOR, &mut self.keyspace, now);
         let id = id.map_err(AdminError::Invalid)?;
         admin::commands(self.twins.commands(Some(device), now), Some(&id))

@@ -222,7 +222,7 @@ impl EdgeTwins {
             Verdict::Apply(..) if !self.is_online(&id.device) => {
                 Verdict::End(Outcome::Failed, "the device is offline; set it again".to_owned())
             }
-            verdict => verdict,
+            verdict @ (Verdict::Apply(..) | Verdict::Wait | Verdict::End(..)) => verdict,
         }
     }
 

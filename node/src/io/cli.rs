@@ -365,7 +365,7 @@ pub enum RuleCommand {
 #[derive(Debug, Args)]
 pub struct SetArgs {
     /// namespace/device, property and value, once or more often; a value is JSON, a bare word a string
-    #[arg(num_args = 3.., required = true, value_names = ["DEVICE", "PROPERTY", "VALUE"], allow_hyphen_values = true)]
+    #[arg(num_args = 3.., required = true, value_names = ["DEVICE", "PROPERTY", "VALUE"], allow_negative_numbers = true)]
     pub wishes: Vec<String>,
     /// What the values are counted in, if not in their properties' units: a UCUM code
     #[arg(long)]

@@ -91,10 +91,11 @@ pub(super) fn samples(list: &Value) -> String {
 /// A decision and what became of it, one line each.
 pub(super) fn decisions(list: &Value) -> String {
     let row = |decision: &Value| {
-        let end = match &decision["end"]["outcome"] {
-            Value::Null if decision["id"].is_null() => "-".to_owned(),
-            Value::Null => "open".to_owned(),
-            outcome => cell(outcome),
+        let outcome = &decision["end"]["outcome"];
+        let end = match (outcome.is_null(), decision["id"].is_null()) {
+            (false, _) => cell(outcome),
+            (true, true) => "-".to_owned(),
+            (true, false) => "open".to_owned(),
         };
         let detail =
             [&decision["detail"], &decision["end"]["detail"]].map(|text| text.as_str().unwrap_or_default());

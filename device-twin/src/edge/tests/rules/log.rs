@@ -54,10 +54,14 @@ impl World {
     }
 
     fn lines(&self) -> Vec<Bytes> {
-        let lines = |output: &Output| match output {
-            Output::RuleLog(line) => vec![line.clone()],
-            Output::RuleHeads(lines) => lines.clone(),
-            _ => Vec::new(),
+        let lines = |output: &Output| {
+            if let Output::RuleLog(line) = output {
+                vec![line.clone()]
+            } else if let Output::RuleHeads(lines) = output {
+                lines.clone()
+            } else {
+                Vec::new()
+            }
         };
         self.seen.iter().flat_map(lines).collect()
     }
