@@ -344,12 +344,23 @@ impl EdgeTwins {
         ks.put(key(ACCOUNTS, place), twin::cbor(&account));
         self.outputs.command(&place.to_string(), &account);
         for id in &ids {
+            self.supersede_command(id, ks, now);
             let value = command.args.get(&*id.property).cloned();
             self.command_property(id, command, value, now);
         }
         for id in &ids {
             self.arbitrate(id, Decision::Fresh, ks, now);
             self.reschedule(id);
+        }
+    }
+
+    /// An earlier command whose write has not gone out yet: the next one takes its place.
+    fn supersede_command(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
+        let Some(twin) = self.twins.get(id) else { return };
+        let Some(before) = twin.command.as_deref().cloned() else { return };
+        let is_its = |who: &Who| matches!(who, Who::Command(of) if *of == before);
+        if !twin.write.as_ref().is_some_and(|write| write.who.as_ref().is_some_and(is_its)) {
+            self.part_ended(id, &before, Outcome::Superseded, "a newer command took its place", ks, now);
         }
     }
 

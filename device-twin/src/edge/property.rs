@@ -163,6 +163,12 @@ impl Twin {
         self.spoken.as_ref().is_none_or(|spoken| !property.is_unchanged(spoken, &wanted.value))
     }
 
+    /// Whether a command wants this that has ended. It holds its slot for its time, but it is carried out once: where
+    /// something else moved the device since, its value does not come back.
+    pub(super) fn is_over(&self, wanted: &Wanted) -> bool {
+        matches!(&wanted.who, Some(Who::Command(id)) if self.command.as_deref() != Some(id))
+    }
+
     /// Whether `version` came to an end that asks for no further try.
     pub(super) fn is_done(&self, version: DesiredVersion) -> bool {
         let ack = self.handled.as_ref().filter(|h| h.version == version).and_then(|h| h.ack.as_ref());

@@ -32,6 +32,10 @@ impl EdgeTwins {
         if twin.retry.is_some() || !twin.needs_write(property, &wanted) {
             return;
         }
+        if twin.is_over(&wanted) {
+            self.let_go(id, wanted.who.as_ref());
+            return self.arbitrate(id, decision, ks, now);
+        }
         if let Some(at) = twin.must_wait(property, &wanted, now.mono) {
             twin.wait_until(at);
             self.put_off(id, &wanted, at, ks, now);
@@ -108,6 +112,10 @@ impl EdgeTwins {
         }
         twin.stop_stepping();
         let Outstanding { record, who, .. } = *ended;
+        if matches!(who, Some(Who::Command(_))) && outcome != Outcome::Succeeded {
+            self.let_go(id, who.as_ref());
+        }
+        let Some(twin) = self.twins.get_mut(id) else { return };
         if !matches!(outcome, Outcome::Succeeded | Outcome::Superseded) {
             twin.spoken = None;
             twin.retry = Some(now.mono + RETRY_AFTER);

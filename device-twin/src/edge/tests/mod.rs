@@ -1,6 +1,7 @@
 //! One edge with a valve (an actuator and a setting) and a pressure sensor, in virtual time.
 
 mod any_order;
+mod command_once;
 mod desired;
 mod reading;
 mod rules;

@@ -29,8 +29,8 @@ fn edge(properties: u32, rounds: u32, value: impl Fn(u32) -> Value) -> (Site, f6
 
 #[test]
 fn a_numeric_sample_takes_seven_bytes_with_two_decimals_and_at_most_fourteen() {
-    let (_, decimals) = edge(20_000, 12, |n| Value::Float(f64::from(n % 10_000) / 100.0));
-    let (_, any) = edge(20_000, 12, |n| Value::Float(f64::from(n).sqrt()));
+    let (_, decimals) = edge(2_000, 12, |n| Value::Float(f64::from(n % 10_000) / 100.0));
+    let (_, any) = edge(2_000, 12, |n| Value::Float(f64::from(n).sqrt()));
     assert!(decimals < 7.5, "{decimals} bytes");
     assert!(any < 13.5, "{any} bytes");
 }
@@ -56,12 +56,16 @@ fn properties_at_rest_add_a_tenth_to_what_is_written() {
     const QUIET: u32 = 400;
     let size = u64::from(QUIET) * PER_PROPERTY;
     let mut site = Site::new(size);
+    let neighbour = id(QUIET);
     let chatter = |site: &mut Site, bytes: u64| {
-        let start = (site.disk.written(), site.given.len());
-        while site.disk.written() < start.0 + bytes {
-            site.say(QUIET, Value::Float(f64::from(site.given.len() as u32 % 1_000) / 100.0));
+        let (end, mut samples) = (site.disk.written() + bytes, 0);
+        while site.disk.written() < end {
+            let time = UnixMillis(START + samples);
+            let value = Value::Float((samples % 1_000) as f64 / 100.0);
+            site.history.append(&neighbour, &Sample { value, time, quality: Quality::Good }, time).unwrap();
+            samples += 1;
         }
-        (site.given.len() - start.1) as u64
+        samples
     };
     for round in 0..2 * KEPT as u32 {
         (0..QUIET).for_each(|property| site.say(property, Value::Float(f64::from(property + round) / 100.0)));
