@@ -226,7 +226,7 @@ impl EdgeTwins {
         }
     }
 
-    /// The rules, in order: what the property cannot hold is rejected; what cannot be told waits for a moment; what is
+    /// The rules, in order: what an authority that is over said is superseded; what the property cannot hold is rejected; what cannot be told waits for a moment; what is
     /// too old expires; what a stronger slot holds is superseded.
     fn judge(&self, id: &PropertyId, now: Now) -> Verdict {
         let end = |outcome, why: &str| Verdict::End(outcome, why.to_owned());
@@ -234,6 +234,11 @@ impl EdgeTwins {
             return end(Outcome::Rejected, "the property is not known here");
         };
         let (Some(until), Some(desired)) = (twin.waiting, &twin.desired) else { return Verdict::Wait };
+        // The authority may have changed hands while it waited for the clock.
+        let authority = self.devices.get(&id.device).map(|bound| &bound.authority);
+        if let Some(authority) = authority.filter(|authority| authority.outranks(desired.version)) {
+            return Verdict::End(Outcome::Superseded, authority.told());
+        }
         if let Err(why) = property.check_desired(desired.value.clone()) {
             return Verdict::End(Outcome::Rejected, explain(&why));
         }

@@ -269,15 +269,16 @@ impl EdgeTwins {
     }
 
     pub fn handle_timeout(&mut self, ks: &mut Keyspace, now: Now) {
+        // First: after a machine stood still, what is latched must hold its slot anew before the slot's time is over.
+        for rule in self.rules.due(now.mono) {
+            self.run_rule(&rule, ks, now);
+        }
         while let Some((_, id)) = self.timers.first().filter(|(at, _)| *at <= now.mono).cloned() {
             self.property_due(&id, ks, now);
             self.reschedule(&id);
         }
         self.authorities_due(ks, now);
         self.commands_due(ks, now);
-        for rule in self.rules.due(now.mono) {
-            self.run_rule(&rule, ks, now);
-        }
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {

@@ -252,3 +252,18 @@ fn a_setting_of_the_cloud_comes_back_when_the_operators_hold_is_over() {
     world.answer(&writes[0], Outcome::Succeeded);
     assert_eq!(world.ack("valve/setPoint"), Some((1, Outcome::Succeeded)));
 }
+
+#[test]
+fn a_wish_that_waits_for_the_clock_ends_when_somebody_here_takes_the_authority() {
+    let mut world = World::cold();
+    let policy = "{apiVersion: kubebus.io/v1alpha1, kind: TwinPolicy, metadata: {name: position, namespace: water}, spec: {
+        model: valve, property: position, actuator: true, desiredMaxAge: 60s, localOverride: true}}";
+    world.put("/m/policy/water/position", json(policy));
+    world.mapper("online");
+    world.desire("valve/position", 30.0, 1, 0);
+    let (device, now) = ("water/valve".parse().unwrap(), world.now());
+    world.twins.take_authority(&device, ("ann", "repair"), None, &mut world.ks, now).unwrap();
+    world.clock(true);
+    assert_eq!(world.writes(), []);
+    assert_eq!(world.ack("valve/position"), Some((1, Outcome::Superseded)));
+}

@@ -71,6 +71,18 @@ fn a_trip_holds_over_a_restart_before_anything_else_is_decided() {
 }
 
 #[test]
+fn a_machine_that_stood_still_does_not_let_go_of_what_is_latched() {
+    let mut world = World::guarded();
+    world.pressure(0.5);
+    assert_eq!(world.positions(), [0.0]);
+    world.ms += 60_000;
+    let now = world.now();
+    world.twins.handle_timeout(&mut world.ks, now);
+    world.drain();
+    assert_eq!(world.positions(), NONE);
+}
+
+#[test]
 fn a_reset_is_refused_with_its_reason_and_then_gives_way() {
     let mut world = World::guarded();
     world.pressure(0.5);
