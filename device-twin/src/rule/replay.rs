@@ -30,7 +30,7 @@ pub struct Replay {
     pub gaps: u64,
     /// Lines that could not be evaluated: the rule's head is missing, or they are no lines of this log.
     pub unread: u64,
-    /// The first [`MAX_FINDINGS`].
+    /// The first `MAX_FINDINGS`.
     pub findings: Vec<Finding>,
 }
 

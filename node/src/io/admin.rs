@@ -24,7 +24,7 @@
 //! | `PUT /kubebus/v1/twins/<namespace>/<device>/authority` | take it: [`AuthorityOrder`] |
 //! | `DELETE /kubebus/v1/twins/<namespace>/<device>/authority` | hand it back |
 //!
-//! and what [`super::records`] answers.
+//! and what `super::records` answers.
 
 use std::convert::Infallible;
 use std::os::unix::fs::PermissionsExt;
