@@ -88,7 +88,8 @@ fn a_sensor_that_is_frozen_trips_the_interlock_which_holds_until_somebody_resets
     let frozen = Fault::Frozen { device: Device::Valve, register: Register::Pressure };
     works.plant.inject(frozen);
     works.time.pass(seconds(15), 1.0);
-    works.wish_acts(30.0);
+    let version = works.wish(30.0);
+    works.wish_ends(&version, "succeeded");
     eventually("the interlock moves the valve", || {
         let positions = works.plant.positions();
         if positions.last() == Some(&TRIPPED_PERCENT) { Ok(()) } else { Err(format!("{positions:?}")) }
