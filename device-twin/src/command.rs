@@ -22,14 +22,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use bus::twin::Outcome;
+use bus::twin::{DeviceId, Outcome};
 use bus::{UnixMillis, Value};
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::condition::{Condition, MAX_CONDITIONS};
-use crate::twin::Expiry;
+use crate::twin::{Expiry, parse_device};
 
 /// The longest that a command may be good for: beyond it the world has changed, and a desired value says it better.
 pub const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -117,6 +117,27 @@ impl Order {
     pub fn expiring(self, expiry: Option<Expiry>) -> Self {
         let ttl_ms = self.ttl_ms.or_else(|| expiry.map(|Expiry(left)| crate::twin::millis(left)));
         Self { ttl_ms, ..self }
+    }
+}
+
+/// Names a command in a store: `<namespace>/<device>/<id>`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct CommandPlace {
+    pub(crate) device: DeviceId,
+    pub(crate) id: CommandId,
+}
+
+impl CommandPlace {
+    /// From the end of a key; `None` if it names no command.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (device, id) = text.rsplit_once('/')?;
+        Some(Self { device: parse_device(device)?, id: CommandId::new(id).ok()? })
+    }
+}
+
+impl fmt::Display for CommandPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.device, self.id)
     }
 }
 

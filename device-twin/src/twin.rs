@@ -394,6 +394,11 @@ fn open(decoder: &mut Decoder<'_>) -> Result<Option<u64>, minicbor::decode::Erro
     decoder.skip().map(|()| None)
 }
 
+/// `<namespace>/<device>`, as keys have it: the namespace is never left out there.
+pub(crate) fn parse_device(text: &str) -> Option<DeviceId> {
+    text.parse().ok().filter(|_| text.contains('/'))
+}
+
 pub(crate) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

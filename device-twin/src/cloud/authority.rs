@@ -45,6 +45,13 @@ impl CloudTwins {
         self.authority(device).map_or(0, |authority| authority.epoch)
     }
 
+    /// Of all that is known of the device: its authority, and the wishes for its properties.
+    fn highest_epoch(&self, device: &DeviceId, ks: &Keyspace) -> u64 {
+        let ids = self.ids_of(device);
+        let wished = ids.iter().map(|id| self.newest_version(id, ks).epoch).max();
+        wished.unwrap_or_default().max(self.epoch_of(device))
+    }
+
     /// What whoever wishes something is told if the device is under its edge's authority.
     pub(super) fn held_by_edge(&self, device: &DeviceId) -> Option<String> {
         self.authority(device).filter(|held| held.holder() == Holder::Edge).map(Authority::told)
@@ -61,9 +68,7 @@ impl CloudTwins {
     ) -> Result<Authority, SetError> {
         let info = self.catalog.device(device).ok_or_else(|| Lookup::Device(device.clone()))?;
         let edge = info.node.clone().ok_or_else(|| SetError::Unbound(device.clone()))?;
-        let ids = self.ids_of(device);
-        let known = ids.iter().map(|id| self.newest_version(id, ks).epoch).max().unwrap_or_default();
-        let epoch = Holder::Cloud.next_epoch(known.max(self.epoch_of(device)));
+        let epoch = Holder::Cloud.next_epoch(self.highest_epoch(device, ks));
         let authority = Authority { epoch, by: brief(by), reason: brief(reason), at: now.wall, until: None };
         self.put_authority(device, Held { edge, authority: authority.clone() }, ks);
         self.audit(device, None, AuditEvent::authority(&authority), now);
@@ -84,14 +89,12 @@ impl CloudTwins {
         ks: &mut Keyspace,
         now: Now,
     ) -> Option<()> {
-        let device: DeviceId = rest.parse().ok().filter(|_| rest.contains('/'))?;
+        let device = twin::parse_device(rest)?;
         let authority: Authority = twin::decode(payload)?;
         if !self.speaks_for(edge, &device) {
             return Some(());
         }
-        let ids = self.ids_of(&device);
-        let known = ids.iter().map(|id| self.newest_version(id, ks).epoch).max().unwrap_or_default();
-        if authority.epoch > known.max(self.epoch_of(&device)).saturating_add(MAX_LEAP) {
+        if authority.epoch > self.highest_epoch(&device, ks).saturating_add(MAX_LEAP) {
             return None;
         }
         if authority.epoch < self.epoch_of(&device) {

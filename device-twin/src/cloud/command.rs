@@ -10,10 +10,11 @@ use thiserror::Error;
 
 use super::CloudTwins;
 use crate::command::{
-    Account, Command, CommandId, CommandView, InvalidOrder, MAX_ENDED, MAX_OPEN, Order, Progress, State,
+    Account, Command, CommandId, CommandPlace, CommandView, InvalidOrder, MAX_ENDED, MAX_OPEN, Order,
+    Progress, RESET_RULE, State,
 };
 use crate::history::audit::AuditEvent;
-use crate::model::Lookup;
+use crate::model::{InvalidCommand, Lookup};
 use crate::twin::{self, Expiry, Publish, brief, explain, key};
 
 /// Why a command is not taken.
@@ -33,9 +34,6 @@ pub enum OrderError {
     Busy(DeviceId),
 }
 
-/// `<namespace>/<device>` and id.
-type Place = (DeviceId, CommandId);
-
 /// What is stored of a command (JSON).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Kept {
@@ -52,30 +50,36 @@ struct Kept {
 /// All commands that the cloud remembers.
 #[derive(Debug, Default)]
 pub(super) struct Commands {
-    kept: BTreeMap<Place, Kept>,
+    kept: BTreeMap<CommandPlace, Kept>,
     /// Those whose edge was away ever since they were given, by when their time is over: they are surely not
     /// handed out. Of this process's life.
-    unsent: BTreeSet<(Mono, Place)>,
+    unsent: BTreeSet<(Mono, CommandPlace)>,
     given: u64,
 }
 
-fn kept_key((device, id): &Place) -> Key {
-    key("/c/command/", format_args!("{device}/{id}"))
+const KEPT: &str = "/c/command/";
+
+fn kept_key(place: &CommandPlace) -> Key {
+    key(KEPT, place)
 }
 
-fn row_key(edge: &Name, (device, id): &Place) -> Key {
-    key(&format!("/e/{edge}/command/"), format_args!("{device}/{id}"))
+fn row_key(edge: &Name, place: &CommandPlace) -> Key {
+    key(&format!("/e/{edge}/command/"), place)
 }
 
-fn parse(text: &str) -> Option<Place> {
-    let (device, id) = text.rsplit_once('/')?;
-    Some((device.parse().ok().filter(|_| device.contains('/'))?, CommandId::new(id).ok()?))
+impl From<InvalidCommand> for OrderError {
+    fn from(why: InvalidCommand) -> Self {
+        match why {
+            InvalidCommand::Lookup(lookup) => Self::Lookup(lookup),
+            InvalidCommand::Unfit(why) => Self::Unfit(why),
+        }
+    }
 }
 
 impl CloudTwins {
     pub(super) fn load_commands(&mut self, ks: &Keyspace) {
-        for (key, json) in ks.range("/c/command/") {
-            let place = key.as_str().strip_prefix("/c/command/").and_then(parse);
+        for (key, json) in ks.range(KEPT) {
+            let place = key.as_str().strip_prefix(KEPT).and_then(CommandPlace::parse);
             self.commands.kept.extend(place.zip(serde_json::from_slice(json).ok()));
         }
     }
@@ -98,12 +102,14 @@ impl CloudTwins {
         let edge = info.node.clone().ok_or_else(|| OrderError::Unbound(device.clone()))?;
         let fallback = self.next_id(ks)?;
         let command = Command::new(name, order, fallback, by, now.wall)?;
-        let place = (device.clone(), command.id.clone());
+        let place = CommandPlace { device: device.clone(), id: command.id.clone() };
         if let Some(known) = self.commands.kept.get(&place) {
             let same = known.command.is_same_order(&command);
-            return if same { Ok(view(&place, known, now)) } else { Err(OrderError::Known(place.1)) };
+            return if same { Ok(view(&place, known, now)) } else { Err(OrderError::Known(place.id)) };
         }
-        self.check_order(device, &command)?;
+        if command.name != RESET_RULE {
+            self.catalog.check_command(device, &command)?;
+        }
         if self.of_device(device).filter(|(_, kept)| kept.outcome.is_none()).count() >= MAX_OPEN {
             return Err(OrderError::Busy(device.clone()));
         }
@@ -126,21 +132,6 @@ impl CloudTwins {
         CommandId::new(&id).map_err(|why| OrderError::Unfit(why.to_string()))
     }
 
-    fn check_order(&self, device: &DeviceId, command: &Command) -> Result<(), OrderError> {
-        if command.name == crate::command::RESET_RULE {
-            return Ok(());
-        }
-        let info = self.catalog.device(device).ok_or_else(|| Lookup::Device(device.clone()))?;
-        let names = command.args.keys().map(String::as_str);
-        info.check_command(&command.name, names).map_err(OrderError::Unfit)?;
-        for (name, value) in &command.args {
-            let property = self.catalog.property(device, name)?;
-            let unfit = |why| OrderError::Unfit(format!("{name}: {}", explain(&why)));
-            property.check_desired(value.clone()).map_err(unfit)?;
-        }
-        Ok(())
-    }
-
     pub(super) fn order_from_app(
         &mut self,
         device: &DeviceId,
@@ -160,26 +151,20 @@ impl CloudTwins {
         })
     }
 
-    fn of_device<'a>(&'a self, device: &'a DeviceId) -> impl Iterator<Item = (&'a Place, &'a Kept)> {
-        self.commands.kept.iter().filter(move |((whose, _), _)| whose == device)
-    }
-
-    /// What became of a command.
-    pub fn command(&self, device: &DeviceId, id: &CommandId, now: Now) -> Option<CommandView> {
-        let place = (device.clone(), id.clone());
-        self.commands.kept.get(&place).map(|kept| view(&place, kept, now))
+    fn of_device<'a>(&'a self, device: &'a DeviceId) -> impl Iterator<Item = (&'a CommandPlace, &'a Kept)> {
+        self.commands.kept.iter().filter(move |(place, _)| place.device == *device)
     }
 
     /// The commands of one device or of all, oldest first.
     pub fn commands(&self, device: Option<&DeviceId>, now: Now) -> Vec<CommandView> {
-        let wanted = |(whose, _): &Place| device.is_none_or(|device| device == whose);
+        let wanted = |place: &CommandPlace| device.is_none_or(|device| *device == place.device);
         let all = self.commands.kept.iter().filter(|(place, _)| wanted(place));
         let mut views: Vec<CommandView> = all.map(|(place, kept)| view(place, kept, now)).collect();
         views.sort_by_key(|view| view.command.issued);
         views
     }
 
-    fn keep(&mut self, place: Place, kept: Kept, ks: &mut Keyspace) {
+    fn keep(&mut self, place: CommandPlace, kept: Kept, ks: &mut Keyspace) {
         ks.put(kept_key(&place), twin::json(&kept));
         self.commands.kept.insert(place, kept);
     }
@@ -193,9 +178,9 @@ impl CloudTwins {
         ks: &mut Keyspace,
         now: Now,
     ) -> Option<()> {
-        let place = parse(rest)?;
+        let place = CommandPlace::parse(rest)?;
         let account: Account = twin::decode(payload)?;
-        if !self.speaks_for(edge, &place.0) {
+        if !self.speaks_for(edge, &place.device) {
             return Some(());
         }
         match account.progress {
@@ -214,21 +199,21 @@ impl CloudTwins {
     /// The edge's word counts, also when it comes late; of one given at the edge itself nothing is kept here.
     fn end_command(
         &mut self,
-        place: &Place,
+        place: &CommandPlace,
         (outcome, detail): (Outcome, &str),
         ks: &mut Keyspace,
         now: Now,
     ) {
-        self.audit(&place.0, None, AuditEvent::ended(place.1.to_string(), (outcome, detail)), now);
-        let command = Some(place.1.to_string());
+        self.audit(&place.device, None, AuditEvent::ended(place.id.to_string(), (outcome, detail)), now);
+        let command = Some(place.id.to_string());
         let body = ResultBody { command, detail: detail.to_owned(), ..ResultBody::of("", outcome) };
-        self.publish(Publish::once(&TwinTopic::Result { device: place.0.clone() }, &body));
+        self.publish(Publish::once(&TwinTopic::Result { device: place.device.clone() }, &body));
         let Some(mut kept) = self.commands.kept.get(place).cloned() else { return };
         ks.delete(&row_key(&kept.edge, place));
         kept.outcome = Some(outcome);
         kept.detail = brief(detail);
         self.keep(place.clone(), kept, ks);
-        self.forget_oldest(&place.0, ks);
+        self.forget_oldest(&place.device, ks);
     }
 
     fn forget_oldest(&mut self, device: &DeviceId, ks: &mut Keyspace) {
@@ -272,7 +257,7 @@ impl CloudTwins {
     /// Commands do not move with a device: what the old edge did of them is not known.
     pub(super) fn follow_commands(&mut self, device: &DeviceId, ks: &mut Keyspace, now: Now) {
         let node = self.catalog.device(device).and_then(|info| info.node.clone());
-        let left: Vec<Place> = self
+        let left: Vec<CommandPlace> = self
             .of_device(device)
             .filter(|(_, kept)| kept.outcome.is_none() && Some(&kept.edge) != node.as_ref())
             .map(|(place, _)| place.clone())
@@ -285,7 +270,7 @@ impl CloudTwins {
     }
 
     pub(super) fn forget_commands(&mut self, device: &DeviceId, ks: &mut Keyspace) {
-        let all: Vec<(Place, Name)> =
+        let all: Vec<(CommandPlace, Name)> =
             self.of_device(device).map(|(place, kept)| (place.clone(), kept.edge.clone())).collect();
         for (place, edge) in all {
             ks.delete(&kept_key(&place));
@@ -296,7 +281,7 @@ impl CloudTwins {
     }
 }
 
-fn view((device, _): &Place, kept: &Kept, now: Now) -> CommandView {
+fn view(place: &CommandPlace, kept: &Kept, now: Now) -> CommandView {
     let Kept { edge: _, command, executing, outcome, detail } = kept.clone();
     let is_over = now.wall.since(command.issued) >= command.ttl();
     let state = match (outcome, is_over, executing) {
@@ -305,5 +290,5 @@ fn view((device, _): &Place, kept: &Kept, now: Now) -> CommandView {
         (None, false, true) => State::Executing,
         (None, false, false) => State::Accepted,
     };
-    CommandView { device: device.to_string(), command, state, outcome, detail }
+    CommandView { device: place.device.to_string(), command, state, outcome, detail }
 }

@@ -36,7 +36,7 @@ impl CloudTwins {
         payload: &[u8],
         ks: &mut Keyspace,
     ) -> Option<()> {
-        let rule: DeviceId = rest.parse().ok().filter(|_| rest.contains('/'))?;
+        let rule = twin::parse_device(rest)?;
         let view: RuleView = twin::decode(payload)?;
         let device = self.catalog.rule(&rule).and_then(|spec| RuleSpec::device(&rule, &spec.output.device));
         if device.is_some_and(|device| self.speaks_for(edge, &device)) {

@@ -115,7 +115,7 @@ impl CloudTwins {
     }
 
     fn state_up(&mut self, edge: &Name, rest: &str, payload: &[u8], ks: &mut Keyspace) -> Option<()> {
-        let device: DeviceId = rest.parse().ok().filter(|_| rest.contains('/'))?;
+        let device = twin::parse_device(rest)?;
         let state: DeviceState = twin::decode(payload)?;
         if !self.speaks_for(edge, &device) {
             return Some(());

@@ -1,7 +1,6 @@
 //! Commands at their edge: see [`crate::command`] for the states.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +12,9 @@ use super::property::{Owner, Who};
 use super::write::Decision;
 use super::{CLOCK_GRACE, EdgeTwins};
 use crate::arbiter::{Entry, Slot};
-use crate::command::{Account, Command, CommandId, CommandView, Order, Progress, RESET_RULE, State, worst};
+use crate::command::{
+    Account, Command, CommandId, CommandPlace, CommandView, Order, Progress, RESET_RULE, State, worst,
+};
 use crate::condition::unmet;
 use crate::history::audit::AuditEvent;
 use crate::twin::{self, PropertyId, brief, explain, key};
@@ -26,29 +27,6 @@ const MAX_COMMANDS: usize = 1024;
 const CLOUDS: &str = "/m/command/";
 const LOCAL: &str = "/t/order/";
 const ACCOUNTS: &str = "/t/command/";
-
-/// Names a command in the store: `<namespace>/<device>/<id>`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct CommandPlace {
-    pub(super) device: DeviceId,
-    pub(super) id: CommandId,
-}
-
-impl CommandPlace {
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let (device, id) = text.rsplit_once('/')?;
-        Some(Self {
-            device: device.parse().ok().filter(|_| device.contains('/'))?,
-            id: CommandId::new(id).ok()?,
-        })
-    }
-}
-
-impl fmt::Display for CommandPlace {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.device, self.id)
-    }
-}
 
 /// Who gave a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,7 +183,7 @@ impl EdgeTwins {
         if !self.devices.contains_key(device) {
             return Err(format!("device {device} is not of this edge"));
         }
-        let fallback = format!("{:?}-{:x}-{}", self.incarnation, self.seed, self.numbers.take(ks));
+        let fallback = self.fresh_id(ks);
         let fallback = CommandId::new(&fallback).map_err(|why| explain(&why))?;
         let command = Command::new(name, order, fallback, by, now.wall).map_err(|why| explain(&why))?;
         let place = CommandPlace { device: device.clone(), id: command.id.clone() };
@@ -293,8 +271,8 @@ impl EdgeTwins {
         if command.name == RESET_RULE {
             return Verdict::Go;
         }
-        if let Err(why) = self.check_args(&place.device, command) {
-            return Verdict::End(Outcome::Rejected, why);
+        if let Err(why) = self.catalog.check_command(&place.device, command) {
+            return Verdict::End(Outcome::Rejected, explain(&why));
         }
         if !self.is_online(&place.device) {
             return end(Outcome::Failed, "the device is offline; send it again");
@@ -308,16 +286,6 @@ impl EdgeTwins {
             Some(format!("{}: {slot} ({owner}) holds it", id.property))
         });
         masked.map_or(Verdict::Go, |why| Verdict::End(Outcome::Superseded, why))
-    }
-
-    fn check_args(&self, device: &DeviceId, command: &Command) -> Result<(), String> {
-        let info = self.catalog.device(device).ok_or_else(|| format!("device {device} is not known here"))?;
-        info.check_command(&command.name, command.args.keys().map(String::as_str))?;
-        for (name, value) in &command.args {
-            let property = self.catalog.property(device, name).map_err(|why| explain(&why))?;
-            property.check_desired(value.clone()).map_err(|why| format!("{name}: {}", explain(&why)))?;
-        }
-        Ok(())
     }
 
     fn unmet(&self, device: &DeviceId, command: &Command, now: Now) -> Option<String> {

@@ -47,11 +47,12 @@ use bus::twin::{DeviceId, Incarnation, ReportedVersion, TwinTopic};
 use bus::{Filter, Mono, Name, Now, Topic};
 use metadata::{Key, Keyspace};
 
+use crate::command::CommandPlace;
 use crate::model::{Catalog, Change, Kind, Layout, Property};
 use crate::twin::{self, DeviceState, PropertyId, Publish, ReportedBody, key};
 use crate::view::TwinView;
 use clock::CloudClock;
-use command::{CommandPlace, Commands};
+use command::Commands;
 use device::{Bound, Mapper};
 use output::Outputs;
 use property::Twin;

@@ -56,18 +56,22 @@ impl EdgeTwins {
 
     /// A command that would have to wait beyond its time ends here; all else waits.
     fn put_off(&mut self, id: &PropertyId, wanted: &Wanted, at: Mono, ks: &mut Keyspace, now: Now) {
-        let Some(Who::Command(command)) = &wanted.who else { return self.reschedule(id) };
+        let Some(Who::Command(command)) = &wanted.who else { return };
         if self.deadline_of(&id.device, command).is_some_and(|deadline| deadline <= at) {
             let why = "the actuator may not be written again within the command's time";
             self.give_up(id, wanted.who.as_ref(), Outcome::Expired, why, ks, now);
         }
-        self.reschedule(id);
+    }
+
+    /// No other of this edge is the same, also in another life of its disk.
+    pub(super) fn fresh_id(&mut self, ks: &mut Keyspace) -> String {
+        format!("{:?}-{:x}-{}", self.incarnation, self.seed, self.numbers.take(ks))
     }
 
     fn request(&mut self, id: &PropertyId, wanted: Wanted, ks: &mut Keyspace, now: Now) {
         let Some(mapper) = self.mapper_of(&id.device).cloned() else { return };
         self.finish_write(id, Outcome::Superseded, "a newer write took its place", ks, now);
-        let write_id = format!("{:?}-{:x}-{}", self.incarnation, self.seed, self.numbers.take(ks));
+        let write_id = self.fresh_id(ks);
         self.audit_write(id, &wanted, &write_id, now);
         let ends = [wanted.expires, self.deadline_of_who(id, wanted.who.as_ref())];
         let ends = ends.into_iter().flatten().min();
@@ -112,16 +116,18 @@ impl EdgeTwins {
         }
         twin.stop_stepping();
         let Outstanding { record, who, .. } = *ended;
-        if matches!(who, Some(Who::Command(_))) && outcome != Outcome::Succeeded {
-            self.let_go(id, who.as_ref());
-        }
-        let Some(twin) = self.twins.get_mut(id) else { return };
-        if !matches!(outcome, Outcome::Succeeded | Outcome::Superseded) {
+        let has_failed = !matches!(outcome, Outcome::Succeeded | Outcome::Superseded);
+        if has_failed {
             twin.spoken = None;
             twin.retry = Some(now.mono + RETRY_AFTER);
-            if outcome == Outcome::Rejected || !self.is_setting(id) {
-                self.let_go(id, who.as_ref());
-            }
+        }
+        // A setting is tried again; a command is carried out once.
+        let is_over = match who {
+            Some(Who::Command(_)) => outcome != Outcome::Succeeded,
+            _ => has_failed && (outcome == Outcome::Rejected || !self.is_setting(id)),
+        };
+        if is_over {
+            self.let_go(id, who.as_ref());
         }
         if !matches!(who, Some(Who::Desired(_) | Who::Command(_))) {
             self.audit_end(id, record.id.clone(), (outcome, detail), now);

@@ -13,7 +13,9 @@ use super::policy::TwinPolicySpec;
 use super::property::Property;
 use super::resolve::{self, DeviceInfo, Properties, Sources};
 use super::{Document, ManifestError, Spec};
+use crate::command::Command;
 use crate::rule::RuleSpec;
+use crate::twin::explain;
 
 /// The kinds of manifest that a node keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +76,15 @@ pub enum Lookup {
     Device(DeviceId),
     #[error("device {0} has no property '{1}'")]
     Property(DeviceId, String),
+}
+
+/// Why a command cannot be given to a device.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum InvalidCommand {
+    #[error(transparent)]
+    Lookup(#[from] Lookup),
+    #[error("{0}")]
+    Unfit(String),
 }
 
 /// Every manifest a node knows, and the devices they make.
@@ -261,6 +272,18 @@ impl Catalog {
         let info = self.device(device).ok_or_else(|| Lookup::Device(device.clone()))?;
         let found = info.properties.get(property);
         found.map(|p| &**p).ok_or_else(|| Lookup::Property(device.clone(), super::cut(property)))
+    }
+
+    /// Whether the device knows the command, and its properties can hold the arguments.
+    pub(crate) fn check_command(&self, device: &DeviceId, command: &Command) -> Result<(), InvalidCommand> {
+        let info = self.device(device).ok_or_else(|| Lookup::Device(device.clone()))?;
+        let names = command.args.keys().map(String::as_str);
+        info.check_command(&command.name, names).map_err(InvalidCommand::Unfit)?;
+        for (name, value) in &command.args {
+            let unfit = |why| InvalidCommand::Unfit(format!("{name}: {}", explain(&why)));
+            self.property(device, name)?.check_desired(value.clone()).map_err(unfit)?;
+        }
+        Ok(())
     }
 }
 

@@ -17,7 +17,7 @@ mod property;
 mod resolve;
 mod span;
 
-pub use catalog::{Catalog, Change, Kind, Layout, Lookup};
+pub use catalog::{Catalog, Change, InvalidCommand, Kind, Layout, Lookup};
 pub use device::{
     AccessMode, DesiredText, Device, DeviceMethod, DeviceModel, DeviceModelSpec, DeviceProperty, DeviceSpec,
     ModelProperty, ModelRef, Protocol, StateReport, Visitors,

@@ -18,7 +18,7 @@ use device_twin::history::{Answer, Cursor, Gap, Order, Query, Row, Which};
 use device_twin::io::recorder::{AskError, Handle, RulePosition};
 use serde_json::{Value, json};
 
-use crate::admin::AdminError;
+use crate::admin::{self, AdminError};
 
 /// What is asked of the recorder.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ pub(super) async fn answer(wanted: Wanted, recorder: &Handle) -> Result<Value, A
         Wanted::History(query) => recorder.history(query).await.map(page).map_err(refused),
         Wanted::Audit(query) => {
             let listing = recorder.audit(query).await.map_err(refused)?;
-            serde_json::to_value(listing).map_err(|error| AdminError::Invalid(error.to_string()))
+            admin::document(&listing)
         }
         Wanted::RuleLog => rule_log(recorder).await,
     }

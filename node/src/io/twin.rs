@@ -108,12 +108,16 @@ fn say_changed(answer: &serde_json::Value) -> Result<()> {
 }
 
 async fn take(device: &DeviceId, reason: String, lasting: Option<Duration>, place: &Place) -> Result<()> {
-    let lasting_ms = lasting.map(|lasting| u64::try_from(lasting.as_millis()).unwrap_or(u64::MAX));
+    let lasting_ms = lasting.map(millis);
     let order = serde_json::to_value(AuthorityOrder { reason, lasting_ms })?;
     let path = format!("/kubebus/v1/twins/{device}/authority");
     let answer = call(place, Method::PUT, &path, Some(&order)).await?;
     let (holder, epoch) = (text(&answer["holder"]), &answer["authority"]["epoch"]);
     say(&format!("{device} is under the authority of the {holder}, epoch {epoch}"))
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn span(since: Option<Moment>, until: Option<Moment>) -> String {
@@ -162,7 +166,6 @@ fn row(row: &serde_json::Value) -> Option<Row> {
 
 async fn order(args: CommandArgs) -> Result<()> {
     let CommandArgs { device, name, args, expires, hold, when, id, no_wait, ask } = args;
-    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     let args: serde_json::Map<String, serde_json::Value> = args
         .into_iter()
         .map(|(name, value)| Ok((name, serde_json::to_value(value)?)))
