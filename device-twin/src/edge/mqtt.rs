@@ -13,7 +13,7 @@ use super::write::Decision;
 use super::{EdgeTwins, OPERATOR_HOLD};
 use crate::arbiter::{Entry, Slot};
 use crate::authority::Holder;
-use crate::command::{CommandId, Order};
+use crate::command::Order;
 use crate::twin::{Expiry, PropertyId, SetBody, Ticket, brief, explain};
 
 /// Who speaks over the local broker, as long as clients have no names there.
@@ -56,7 +56,7 @@ impl EdgeTwins {
             TwinTopic::Report { device, property } => {
                 let id = PropertyId::new(&device, &property);
                 let done = parse::<ReportBody>(payload).and_then(|body| self.report(&id, body, ks, now));
-                self.told(&id, done)
+                self.told(&id.device, &id.property, done)
             }
             TwinTopic::ReportMany { device } => self.report_many(&device, payload, ks, now),
             TwinTopic::Set { device, property } => {
@@ -66,12 +66,12 @@ impl EdgeTwins {
                     _ => parse::<SetBody>(payload)
                         .and_then(|body| self.set(&id, body, LOCAL_APP, ks, now).map(drop)),
                 };
-                self.told(&id, done)
+                self.told(&id.device, &id.property, done)
             }
             TwinTopic::Command { device, name } => {
                 let done = parse::<Order>(payload)
                     .and_then(|order| self.order(&device, &name, order.expiring(expiry), LOCAL_APP, ks, now));
-                self.told_command(&device, done)
+                self.told(&device, "", done)
             }
             TwinTopic::Reported { .. }
             | TwinTopic::Desired { .. }
@@ -92,23 +92,15 @@ impl EdgeTwins {
         for (property, body) in parse::<ReportMany>(payload)? {
             let id = PropertyId::new(device, &property);
             let done = self.report(&id, body, ks, now);
-            first = first.and(self.told(&id, done));
+            first = first.and(self.told(&id.device, &id.property, done));
         }
         first
     }
 
-    /// Tells a refusal to whoever watches the device.
-    fn told(&mut self, id: &PropertyId, done: Result<(), String>) -> Result<(), String> {
+    /// Tells a refusal to whoever watches the device; of a command, which has no one property, with an empty one.
+    fn told<T>(&mut self, device: &DeviceId, property: &str, done: Result<T, String>) -> Result<(), String> {
         if let Err(why) = &done {
-            let body = ResultBody { detail: why.clone(), ..ResultBody::of(&id.property, Outcome::Rejected) };
-            self.outputs.result(&id.device, &body);
-        }
-        done
-    }
-
-    fn told_command(&mut self, device: &DeviceId, done: Result<CommandId, String>) -> Result<(), String> {
-        if let Err(why) = &done {
-            let body = ResultBody { detail: why.clone(), ..ResultBody::of("", Outcome::Rejected) };
+            let body = ResultBody { detail: why.clone(), ..ResultBody::of(property, Outcome::Rejected) };
             self.outputs.result(device, &body);
         }
         done.map(drop)
