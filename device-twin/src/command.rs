@@ -38,9 +38,13 @@ pub const MAX_TTL: Duration = Duration::from_secs(24 * 3600);
 /// before they send the next.
 pub const MAX_OPEN: usize = 64;
 
-/// Ended commands that the cloud keeps of one device, so that an id that comes again is known and people see what
-/// became of it; the oldest go.
+/// Ended commands that the cloud keeps of one device, so that people see what became of them; the oldest whose time is
+/// over go.
 pub const MAX_ENDED: usize = 64;
+
+/// Commands that the cloud remembers of one device while their time lasts, so that an id that comes again is known: some
+/// 17 a second for a minute. One more is refused.
+pub const MAX_REMEMBERED: usize = 1024;
 
 /// Longest id, in bytes.
 const MAX_ID: usize = 64;

@@ -3,12 +3,14 @@
 //! | key | value |
 //! |---|---|
 //! | cloud `/e/<edge>/desired/<ns>/<device>/<property>`, edge `/m/desired/..` | [`Desired`] |
+//! | cloud `/e/<edge>/withdrawn/..`, edge `/m/withdrawn/..` | the [`DesiredVersion`] up to which nothing is wished any more |
 //! | edge `/t/reported/..`, cloud `/c/reported/..` | [`Reported`] |
 //! | edge `/t/desired/..` | [`Handled`]: which desired value was decided on, and how it ended |
 //! | edge `/t/write/..` | [`WriteRecord`]: the last write, and whether it ended |
 //! | edge `/t/rule/<ns>/<rule>` | [`Kept`](crate::rule::Kept): which comparisons held, and what is latched |
-//! | edge `/t/own/..` | the [`Desired`] value that somebody at the edge wished |
-//! | cloud `/c/desired/..` | the same, as its edge told it |
+//! | edge `/t/own/..` | the [`Desired`] value in force that the cloud has no row of: wished here, or since refused |
+//! | edge `/t/outranked/..` | the [`DesiredVersion`] up to which wishes were refused for their authority, or are over |
+//! | cloud `/c/desired/..` | what is in force at an edge, as it told it |
 //! | cloud `/e/<edge>/authority/<ns>/<device>`, edge `/m/authority/..` and `/t/authority/..` | [`crate::Authority`] |
 //! | cloud `/e/<edge>/command/<ns>/<device>/<id>`, edge `/m/command/..` | [`crate::command::Command`], as JSON |
 //! | edge `/t/order/<ns>/<device>/<id>` | the same, given at the edge |
@@ -199,6 +201,20 @@ pub struct Handled {
     /// `None`: it was taken on and its end is not known yet.
     #[n(1)]
     pub ack: Option<Ack>,
+    /// It was not taken on at all.
+    #[n(2)]
+    #[cbor(default)]
+    pub refused: bool,
+}
+
+/// Wishes of the cloud up to `version` are over at the edge: carried out and replaced, refused, or withdrawn.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Outranked {
+    #[n(0)]
+    pub version: DesiredVersion,
+    /// The edge knows of no wish for the property that it ever decided on: its disk may be a new one.
+    #[n(1)]
+    pub fresh: bool,
 }
 
 /// The last write that a mapper was asked for, persisted before it is asked, and again when it ends.

@@ -20,7 +20,7 @@ pub(super) struct Held {
 
 /// How far an epoch may lie above those that the cloud knows: far more than people take over while an edge is away. An
 /// edge that says nonsense must not use the numbers up.
-const MAX_LEAP: u64 = 1 << 20;
+pub(super) const MAX_LEAP: u64 = 1 << 20;
 
 fn place(edge: &Name, device: &DeviceId) -> Key {
     key(&format!("/e/{edge}/authority/"), device)
@@ -57,8 +57,8 @@ impl CloudTwins {
         self.authority(device).filter(|held| held.holder() == Holder::Edge).map(Authority::told)
     }
 
-    /// The cloud takes the authority over a device, also while its edge is away. Wishes that were made at the edge since
-    /// are superseded when it comes back.
+    /// The cloud takes the authority over a device, also while its edge is away. Nothing moves by it: what was wished at
+    /// the edge until it hears of this stands until somebody wishes otherwise.
     pub fn take_authority(
         &mut self,
         device: &DeviceId,
@@ -80,6 +80,11 @@ impl CloudTwins {
         self.authorities.insert(device.clone(), held);
     }
 
+    /// Whether an edge says an epoch that nobody can have come to.
+    pub(super) fn is_nonsense(&self, device: &DeviceId, epoch: u64, ks: &Keyspace) -> bool {
+        epoch > self.highest_epoch(device, ks).saturating_add(MAX_LEAP)
+    }
+
     /// `None` if it is malformed.
     pub(super) fn authority_up(
         &mut self,
@@ -94,7 +99,7 @@ impl CloudTwins {
         if !self.speaks_for(edge, &device) {
             return Some(());
         }
-        if authority.epoch > self.highest_epoch(&device, ks).saturating_add(MAX_LEAP) {
+        if self.is_nonsense(&device, authority.epoch, ks) {
             return None;
         }
         if authority.epoch < self.epoch_of(&device) {
@@ -108,15 +113,16 @@ impl CloudTwins {
         Some(())
     }
 
-    /// A device that moved to another edge is under the cloud's authority: who took it stood at the old one.
+    /// A device that moved to another edge is under the cloud's authority: who took it stood at the old one. So is one
+    /// that is of no edge.
     pub(super) fn follow_authority(&mut self, device: &DeviceId, ks: &mut Keyspace, now: Now) {
         let node = self.catalog.device(device).and_then(|info| info.node.clone());
         let Some(held) = self.authorities.get(device).filter(|held| Some(&held.edge) != node.as_ref()) else {
             return;
         };
-        ks.delete(&place(&held.edge, device));
-        let Some(edge) = node else { return };
         let mut authority = held.authority.clone();
+        ks.delete(&place(&held.edge, device));
+        let Some(edge) = node else { return self.forget_authority(device, ks) };
         if authority.holder() == Holder::Edge {
             let (by, reason) = ("the cloud".to_owned(), "the device moved to another edge".to_owned());
             let epoch = Holder::Cloud.next_epoch(authority.epoch);
@@ -125,7 +131,12 @@ impl CloudTwins {
         self.put_authority(device, Held { edge, authority }, ks);
     }
 
+    /// The versions of what is wished from here on lie above it all the same: an edge may know it still.
     pub(super) fn forget_authority(&mut self, device: &DeviceId, ks: &mut Keyspace) {
+        for id in self.ids_of(device) {
+            let newest = self.newest_version(&id, ks);
+            ks.put(key("/c/version/", &id), twin::cbor(&newest));
+        }
         if let Some(held) = self.authorities.remove(device) {
             ks.delete(&place(&held.edge, device));
         }

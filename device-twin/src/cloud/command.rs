@@ -10,8 +10,8 @@ use thiserror::Error;
 
 use super::CloudTwins;
 use crate::command::{
-    Account, Command, CommandId, CommandPlace, CommandView, InvalidOrder, MAX_ENDED, MAX_OPEN, Order,
-    Progress, RESET_RULE, State,
+    Account, Command, CommandId, CommandPlace, CommandView, InvalidOrder, MAX_ENDED, MAX_OPEN,
+    MAX_REMEMBERED, Order, Progress, RESET_RULE, State,
 };
 use crate::history::audit::AuditEvent;
 use crate::model::{InvalidCommand, Lookup};
@@ -32,6 +32,8 @@ pub enum OrderError {
     Known(CommandId),
     #[error("{MAX_OPEN} commands are on their way to {0} already")]
     Busy(DeviceId),
+    #[error("{MAX_REMEMBERED} commands of {0} are remembered already; send it again later")]
+    Full(DeviceId),
 }
 
 /// What is stored of a command (JSON).
@@ -45,6 +47,16 @@ struct Kept {
     outcome: Option<Outcome>,
     #[serde(default)]
     detail: String,
+}
+
+impl Kept {
+    /// Whether it ended, and its id will not come again: its time is over, or it was given by a clock that was set
+    /// back since.
+    fn may_go(&self, now: Now) -> bool {
+        let Self { command, outcome, .. } = self;
+        let is_over = now.wall.since(command.issued) >= command.ttl() || command.issued > now.wall;
+        outcome.is_some() && is_over
+    }
 }
 
 /// All commands that the cloud remembers.
@@ -85,7 +97,7 @@ impl CloudTwins {
     }
 
     /// Takes a command for a device: stored, and on its way to the device's edge. The same order under the same id
-    /// again changes nothing.
+    /// again changes nothing; if it has ended its end is told again.
     ///
     /// # Errors
     /// Nothing is stored if it has no expiry, cannot be carried out by what is known here, or its id was another one.
@@ -104,15 +116,19 @@ impl CloudTwins {
         let command = Command::new(name, order, fallback, by, now.wall)?;
         let place = CommandPlace { device: device.clone(), id: command.id.clone() };
         if let Some(known) = self.commands.kept.get(&place) {
-            let same = known.command.is_same_order(&command);
-            return if same { Ok(view(&place, known, now)) } else { Err(OrderError::Known(place.id)) };
+            if !known.command.is_same_order(&command) {
+                return Err(OrderError::Known(place.id));
+            }
+            let view = view(&place, known, now);
+            if let Some(outcome) = view.outcome {
+                self.tell_end(&place, (outcome, &view.detail));
+            }
+            return Ok(view);
         }
         if command.name != RESET_RULE {
             self.catalog.check_command(device, &command)?;
         }
-        if self.of_device(device).filter(|(_, kept)| kept.outcome.is_none()).count() >= MAX_OPEN {
-            return Err(OrderError::Busy(device.clone()));
-        }
+        self.check_room(device, now)?;
         let kept =
             Kept { edge: edge.clone(), command, executing: false, outcome: None, detail: String::new() };
         ks.put(row_key(&edge, &place), twin::json(&kept.command));
@@ -123,6 +139,16 @@ impl CloudTwins {
         self.audit(device, None, AuditEvent::command(&kept.command), now);
         self.keep(place, kept, ks);
         Ok(view)
+    }
+
+    fn check_room(&self, device: &DeviceId, now: Now) -> Result<(), OrderError> {
+        if self.of_device(device).filter(|(_, kept)| kept.outcome.is_none()).count() >= MAX_OPEN {
+            return Err(OrderError::Busy(device.clone()));
+        }
+        if self.of_device(device).filter(|(_, kept)| !kept.may_go(now)).count() >= MAX_REMEMBERED {
+            return Err(OrderError::Full(device.clone()));
+        }
+        Ok(())
     }
 
     fn next_id(&mut self, ks: &Keyspace) -> Result<CommandId, OrderError> {
@@ -186,9 +212,9 @@ impl CloudTwins {
         match account.progress {
             Progress::Received => {}
             Progress::Executing => {
-                if let Some(mut kept) = self.commands.kept.get(&place).cloned() {
-                    kept.executing = true;
-                    self.keep(place, kept, ks);
+                let known = self.commands.kept.get(&place).filter(|kept| !kept.executing);
+                if let Some(kept) = known.cloned() {
+                    self.keep(place, Kept { executing: true, ..kept }, ks);
                 }
             }
             Progress::Ended(outcome) => self.end_command(&place, (outcome, &account.detail), ks, now),
@@ -196,35 +222,40 @@ impl CloudTwins {
         Some(())
     }
 
-    /// The edge's word counts, also when it comes late; of one given at the edge itself nothing is kept here.
-    fn end_command(
-        &mut self,
-        place: &CommandPlace,
-        (outcome, detail): (Outcome, &str),
-        ks: &mut Keyspace,
-        now: Now,
-    ) {
-        self.audit(&place.device, None, AuditEvent::ended(place.id.to_string(), (outcome, detail)), now);
+    /// The edge's word counts, also when it comes late, and once; of a command that was given at the edge itself
+    /// nothing is kept here.
+    fn end_command(&mut self, place: &CommandPlace, end: (Outcome, &str), ks: &mut Keyspace, now: Now) {
+        let kept = self.commands.kept.get(place).cloned();
+        if let Some(kept) = &kept {
+            ks.delete(&row_key(&kept.edge, place));
+            if kept.outcome.is_some() {
+                return;
+            }
+        }
+        self.audit(&place.device, None, AuditEvent::ended(place.id.to_string(), end), now);
+        self.tell_end(place, end);
+        let (outcome, detail) = end;
+        if let Some(kept) = kept {
+            let ended = Kept { outcome: Some(outcome), detail: brief(detail), ..kept };
+            self.keep(place.clone(), ended, ks);
+            self.forget_oldest(&place.device, ks, now);
+        }
+    }
+
+    fn tell_end(&mut self, place: &CommandPlace, (outcome, detail): (Outcome, &str)) {
         let command = Some(place.id.to_string());
         let body = ResultBody { command, detail: detail.to_owned(), ..ResultBody::of("", outcome) };
         self.publish(Publish::once(&TwinTopic::Result { device: place.device.clone() }, &body));
-        let Some(mut kept) = self.commands.kept.get(place).cloned() else { return };
-        ks.delete(&row_key(&kept.edge, place));
-        kept.outcome = Some(outcome);
-        kept.detail = brief(detail);
-        self.keep(place.clone(), kept, ks);
-        self.forget_oldest(&place.device, ks);
     }
 
-    fn forget_oldest(&mut self, device: &DeviceId, ks: &mut Keyspace) {
-        let mut ended: Vec<_> = self
-            .of_device(device)
-            .filter(|(_, kept)| kept.outcome.is_some())
-            .map(|(place, kept)| (kept.command.issued, place.clone()))
-            .collect();
-        ended.sort();
-        let surplus = ended.len().saturating_sub(MAX_ENDED);
-        for (_, place) in ended.into_iter().take(surplus) {
+    /// Of the commands that ended; one that may come again is kept.
+    fn forget_oldest(&mut self, device: &DeviceId, ks: &mut Keyspace, now: Now) {
+        let ended = self.of_device(device).filter(|(_, kept)| kept.outcome.is_some());
+        let surplus = ended.count().saturating_sub(MAX_ENDED);
+        let may_go = self.of_device(device).filter(|(_, kept)| kept.may_go(now));
+        let mut oldest: Vec<_> = may_go.map(|(place, kept)| (kept.command.issued, place.clone())).collect();
+        oldest.sort();
+        for (_, place) in oldest.into_iter().take(surplus) {
             ks.delete(&kept_key(&place));
             self.commands.kept.remove(&place);
         }
@@ -254,7 +285,7 @@ impl CloudTwins {
         self.commands.unsent.first().map(|(at, _)| (*at, "command"))
     }
 
-    /// Commands do not move with a device: what the old edge did of them is not known.
+    /// Commands do not move with a device: what the old edge did of those that it was handed is not known.
     pub(super) fn follow_commands(&mut self, device: &DeviceId, ks: &mut Keyspace, now: Now) {
         let node = self.catalog.device(device).and_then(|info| info.node.clone());
         let left: Vec<CommandPlace> = self
@@ -263,8 +294,13 @@ impl CloudTwins {
             .map(|(place, _)| place.clone())
             .collect();
         for place in left {
+            let before = self.commands.unsent.len();
             self.commands.unsent.retain(|(_, unsent)| *unsent != place);
-            let end = (Outcome::Unknown, "the device moved to another edge");
+            let end = if self.commands.unsent.len() == before {
+                (Outcome::Unknown, "the device moved to another edge")
+            } else {
+                (Outcome::Superseded, "the device moved to another edge before it was handed out")
+            };
             self.end_command(&place, end, ks, now);
         }
     }

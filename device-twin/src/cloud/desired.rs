@@ -7,7 +7,8 @@ use bus::{Name, Now, Value};
 use metadata::{Key, Keyspace, epoch};
 use thiserror::Error;
 
-use super::{CloudTwins, Placed};
+use super::authority::MAX_LEAP;
+use super::{CloudTwins, Placed, Twin};
 use crate::condition::{Condition, unmet};
 use crate::history::audit::AuditEvent;
 use crate::model::{InvalidValue, Lookup};
@@ -100,6 +101,10 @@ fn place(edge: &Name, id: &PropertyId) -> Key {
     key(&format!("/e/{edge}/desired/"), id)
 }
 
+fn withdrawn_at(edge: &Name, id: &PropertyId) -> Key {
+    key(&format!("/e/{edge}/withdrawn/"), id)
+}
+
 impl CloudTwins {
     /// Wishes `value` for a property: checked by model and policy, given the next version, put into the keyspace of
     /// the device's edge.
@@ -142,14 +147,14 @@ impl CloudTwins {
         for (Checked { id, edge, value }, version) in checked.into_iter().zip(versions) {
             let event = AuditEvent::wish(value.clone(), value.as_ref().map(|_| version), &change.by);
             self.audit(&id.device, Some(&id.property), event, now);
+            self.dissolve(&id, ks);
             let Some(value) = value else {
-                self.take_back(&id, ks);
+                self.withdraw(&id, edge, version, ks);
                 taken.push((id, None));
                 continue;
             };
             let (by, group) = (change.by.clone(), group.clone());
             let desired = Desired { value, version, issued: now.wall, by, group };
-            ks.put(key("/c/version/", &id), twin::cbor(&version));
             self.put_desired(&id, Placed { edge, desired }, ks);
             taken.push((id, Some(version)));
         }
@@ -213,37 +218,104 @@ impl CloudTwins {
         Ok(Checked { id: id.clone(), edge, value: value.clone().map(check).transpose()? })
     }
 
+    /// How old a reading is cannot be told here, only that it is no younger than its way and its time tell: what an edge
+    /// says after an outage is heard just now. The edge's clock may be wrong; if it is behind, the reading is too old.
     fn look(&self, condition: &Condition, device: &DeviceId, now: Now) -> (Truth, Option<Value>) {
         let twin = self.twins.get(&condition.source(device));
         let sample = twin.and_then(|twin| twin.reported.as_ref()?.sample.as_ref());
-        let age = twin.and_then(|twin| twin.heard).map(|at| now.mono.since(at));
+        let heard = twin.and_then(|twin| twin.heard).map(|at| now.mono.since(at));
+        let age = heard.zip(sample).map(|(heard, sample)| heard.max(now.wall.since(sample.time)));
         (condition.holds(sample.map(|sample| (sample, age))), sample.map(|sample| sample.value.clone()))
     }
 
     fn put_desired(&mut self, id: &PropertyId, placed: Placed, ks: &mut Keyspace) {
+        ks.put(key("/c/version/", id), twin::cbor(&placed.desired.version));
         ks.put(place(&placed.edge, id), twin::cbor(&placed.desired));
-        self.publish(Publish::retained(&id.desired_topic(), &DesiredBody::from(&placed.desired)));
+        self.forget_withdrawn(id, ks);
         self.twins.entry(id.clone()).or_default().desired = Some(placed);
+        self.publish_desired(id);
+    }
+
+    /// The wish is taken back, and with it all that the edge may hold in force: it is told so by version, as the wish of
+    /// somebody there lies in no row that could be taken away.
+    fn withdraw(&mut self, id: &PropertyId, edge: Name, version: DesiredVersion, ks: &mut Keyspace) {
+        let Some(twin) = self.twins.get_mut(id).filter(|twin| twin.desired().is_some()) else { return };
+        ks.put(key("/c/version/", id), twin::cbor(&version));
+        ks.put(withdrawn_at(&edge, id), twin::cbor(&version));
+        twin.withdrawn = Some((edge, version));
+        self.remove_row(id, ks);
+        self.publish_desired(id);
+    }
+
+    pub(super) fn forget_withdrawn(&mut self, id: &PropertyId, ks: &mut Keyspace) {
+        if let Some((edge, _)) = self.twins.get_mut(id).and_then(|twin| twin.withdrawn.take()) {
+            ks.delete(&withdrawn_at(&edge, id));
+        }
+    }
+
+    pub(super) fn forget_told(&mut self, id: &PropertyId, ks: &mut Keyspace) {
+        if self.twins.get_mut(id).and_then(|twin| twin.told.take()).is_some() {
+            ks.delete(&key("/c/desired/", id));
+        }
+    }
+
+    pub(super) fn publish_desired(&mut self, id: &PropertyId) {
+        match self.twins.get(id).and_then(|twin| twin.desired()).map(DesiredBody::from) {
+            Some(body) => self.publish(Publish::retained(&id.desired_topic(), &body)),
+            None => self.clear(&id.desired_topic()),
+        }
     }
 
     /// A restored cloud's own memory is behind, and the edge's acknowledgement, which counts too, may not be here yet: the
-    /// versions of each of its epochs begin above all of the one before.
+    /// versions of each of its epochs begin above all of the one before. Nonsense of an edge does not count.
     pub(super) fn newest_version(&self, id: &PropertyId, ks: &Keyspace) -> DesiredVersion {
         let restored = epoch::get(ks).saturating_sub(epoch::FIRST).saturating_mul(2);
         let floor = Some(DesiredVersion { epoch: restored, seq: 0 });
         let given = ks.get(&format!("/c/version/{id}")).and_then(|bytes| twin::decode(bytes));
-        let twin = self.twins.get(id);
-        let acked = twin.and_then(|twin| Some(twin.reported.as_ref()?.ack.as_ref()?.version));
-        let told = twin.and_then(|twin| Some(twin.told.as_ref()?.version));
         let held = Some(DesiredVersion { epoch: self.epoch_of(&id.device), seq: 0 });
-        [given, acked, told, held, floor].into_iter().flatten().max().unwrap_or_default()
+        let own = given.max(held).max(floor).unwrap_or_default();
+        let twin = self.twins.get(id);
+        let told = twin.and_then(|twin| Some(twin.told.as_ref()?.desired.version));
+        let edges = twin.and_then(Twin::acked).into_iter().chain(told);
+        edges
+            .filter(|version| version.epoch <= own.epoch.saturating_add(MAX_LEAP))
+            .fold(own, DesiredVersion::max)
     }
 
-    /// Takes the wish out of the edge's keyspace.
+    /// Nothing is said of the property any more: it is gone, or of no edge.
     pub(super) fn take_back(&mut self, id: &PropertyId, ks: &mut Keyspace) {
-        let Some(placed) = self.twins.get_mut(id).and_then(|twin| twin.desired.take()) else { return };
-        ks.delete(&place(&placed.edge, id));
-        self.clear(&id.desired_topic());
+        let had = self.twins.get(id).is_some_and(|twin| twin.desired().is_some());
+        self.remove_row(id, ks);
+        self.forget_withdrawn(id, ks);
+        self.forget_told(id, ks);
+        if had {
+            self.publish_desired(id);
+        }
+    }
+
+    pub(super) fn remove_row(&mut self, id: &PropertyId, ks: &mut Keyspace) {
+        if let Some(placed) = self.twins.get_mut(id).and_then(|twin| twin.desired.take()) {
+            ks.delete(&place(&placed.edge, id));
+        }
+    }
+
+    /// Its wish is about to be another one. What was carried out as one with it does not depend on it any more: an edge
+    /// whose disk is replaced would refuse the others.
+    fn dissolve(&mut self, id: &PropertyId, ks: &mut Keyspace) {
+        let placed = self.twins.get(id).and_then(|twin| twin.desired.as_ref());
+        let Some(group) = placed.and_then(|placed| placed.desired.group.clone()) else { return };
+        let members = group.members.iter().filter_map(|member| PropertyId::parse(member));
+        for other in members.filter(|member| member != id) {
+            let Some(twin) = self.twins.get_mut(&other) else { continue };
+            let done =
+                twin.desired.as_ref().is_some_and(|placed| twin.was_carried_out(placed.desired.version));
+            let in_group =
+                twin.desired.as_mut().filter(|placed| placed.desired.group.as_ref() == Some(&group));
+            if let Some(placed) = in_group.filter(|_| done) {
+                placed.desired.group = None;
+                ks.put(place(&placed.edge, &other), twin::cbor(&placed.desired));
+            }
+        }
     }
 
     /// The device may have moved to another edge: its wishes go with it, as old as they are.
@@ -251,17 +323,43 @@ impl CloudTwins {
         let Some(info) = self.catalog.device(device).cloned() else { return };
         for id in self.ids_of(device) {
             let known = info.properties.contains_key(&id.property);
-            match (&info.node, self.twins.get(&id).and_then(|twin| twin.desired.clone())) {
+            let withdrawn = self.twins.get(&id).and_then(|twin| twin.withdrawn.as_ref());
+            if withdrawn.is_some_and(|(edge, _)| Some(edge) != info.node.as_ref()) {
+                self.take_back(&id, ks);
+            }
+            let at = self.twins.get(&id).and_then(Twin::newest).map(|(edge, _)| edge.clone());
+            match (&info.node, at) {
                 (_, None) => {}
-                (Some(node), Some(placed)) if known && placed.edge == *node => {}
-                (Some(node), Some(placed)) if known => {
-                    ks.delete(&place(&placed.edge, &id));
-                    self.put_desired(&id, Placed { edge: node.clone(), ..placed }, ks);
-                }
+                (Some(node), Some(at)) if known && at == *node => {}
+                (Some(node), Some(_)) if known => self.move_wish(&id, node, ks),
                 (_, Some(_)) if info.problem.is_some() => {}
                 (_, Some(_)) => self.take_back(&id, ks),
             }
         }
+    }
+
+    /// What is desired lies at `node` from here on, under the present authority.
+    fn move_wish(&mut self, id: &PropertyId, node: &Name, ks: &mut Keyspace) {
+        self.dissolve(id, ks);
+        let Some(twin) = self.twins.get(id) else { return };
+        let Some(mut desired) = twin.desired().cloned() else { return };
+        if twin.was_carried_out(desired.version) {
+            desired.group = None;
+        }
+        if desired.version.epoch < self.epoch_of(&id.device) {
+            desired.version = after(self.newest_version(id, ks));
+        }
+        self.remove_row(id, ks);
+        self.forget_told(id, ks);
+        self.put_desired(id, Placed { edge: node.clone(), desired }, ks);
+    }
+
+    /// The same wish again, under the present authority, and as old as it is.
+    pub(super) fn wish_again(&mut self, id: &PropertyId, ks: &mut Keyspace) {
+        let Some(mut placed) = self.twins.get(id).and_then(|twin| twin.desired.clone()) else { return };
+        placed.desired.version = after(self.newest_version(id, ks));
+        placed.desired.group = None;
+        self.put_desired(id, placed, ks);
     }
 
     /// KubeEdge's `desired` in a device's manifest is a wish each time its text changes.

@@ -17,10 +17,11 @@ pub use desired::{MAX_GROUP, SetError, Wish, Wishes};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use bus::twin::{DeviceId, Outcome, ResultBody, TwinTopic};
+use bus::twin::{DesiredVersion, DeviceId, Incarnation, Outcome, ResultBody, TwinTopic};
 use bus::{Filter, Mono, Name, Now, Topic};
 use bytes::Bytes;
 use metadata::{Key, Keyspace};
+use minicbor::{Decode, Encode};
 
 use crate::history::audit::{AuditEntry, AuditEvent};
 use crate::model::{Catalog, Change, Kind, Layout, Property};
@@ -60,8 +61,10 @@ pub struct Stats {
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Twin {
     desired: Option<Placed>,
-    /// What somebody at the edge wished, as the edge told it.
-    told: Option<Desired>,
+    /// Up to here nothing is wished, in the keyspace of this edge until it has heard of it.
+    withdrawn: Option<(Name, DesiredVersion)>,
+    /// What is in force at the edge that lies in no keyspace here, as the edge told it: somebody there wished it.
+    told: Option<Told>,
     reported: Option<Reported>,
     /// When the reported value came, in this process's life.
     heard: Option<Mono>,
@@ -69,11 +72,43 @@ struct Twin {
 }
 
 impl Twin {
-    /// What is desired now: the newer of the cloud's wish and the edge's.
-    fn desired(&self) -> Option<&Desired> {
-        let own = self.desired.as_ref().map(|placed| &placed.desired);
-        own.into_iter().chain(&self.told).max_by_key(|desired| desired.version)
+    /// What is desired now, and of which edge: the newer of the cloud's wish and what the edge told, unless that was
+    /// taken back since.
+    fn newest(&self) -> Option<(&Name, &Desired)> {
+        let own = self.desired.as_ref().map(|placed| (&placed.edge, &placed.desired));
+        let told = self.told.as_ref().map(|told| (&told.edge, &told.desired));
+        let newest = own.into_iter().chain(told).max_by_key(|(_, desired)| desired.version);
+        let withdrawn = self.withdrawn.as_ref().map(|(_, version)| *version);
+        newest.filter(|(_, desired)| Some(desired.version) > withdrawn)
     }
+
+    fn desired(&self) -> Option<&Desired> {
+        self.newest().map(|(_, desired)| desired)
+    }
+
+    /// What the edge acknowledged last.
+    fn acked(&self) -> Option<DesiredVersion> {
+        Some(self.reported.as_ref()?.ack.as_ref()?.version)
+    }
+
+    /// Whether the edge ever told that it carried `version` out.
+    fn was_carried_out(&self, version: DesiredVersion) -> bool {
+        let acked = self.reported.as_ref().and_then(|reported| reported.ack.as_ref());
+        let told = self.results.iter().any(|r| r.version == Some(version) && r.outcome == Outcome::Succeeded);
+        told || acked.is_some_and(|ack| ack.answers(version))
+    }
+}
+
+/// What an edge told to be in force there without a row of the cloud.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+struct Told {
+    #[n(0)]
+    edge: Name,
+    /// Of the edge's disk: a new one does not know what was told of the old.
+    #[n(1)]
+    life: Incarnation,
+    #[n(2)]
+    desired: Desired,
 }
 
 /// A desired value and the edge in whose keyspace it lies.
@@ -138,6 +173,9 @@ impl CloudTwins {
             if let Some((id, placed)) = placed(key.as_str(), bytes) {
                 self.twins.entry(id).or_default().desired = Some(placed);
             }
+            if let Some((id, withdrawn)) = withdrawn(key.as_str(), bytes) {
+                self.twins.entry(id).or_default().withdrawn = Some(withdrawn);
+            }
             self.load_authority(key.as_str(), bytes);
         }
         self.load_commands(ks);
@@ -157,6 +195,8 @@ impl CloudTwins {
         }
         self.devices_changed(&devices, ks, now);
         self.rules_changed(ks);
+        // Another edge may answer for it now.
+        devices.iter().for_each(|device| self.publish_state(device));
     }
 
     /// The devices that the manifest touches.
@@ -173,8 +213,8 @@ impl CloudTwins {
             if self.catalog.device(device).is_none() {
                 self.forget(device, ks);
             } else {
-                self.follow(device, ks);
                 self.follow_authority(device, ks, now);
+                self.follow(device, ks);
                 self.follow_commands(device, ks, now);
                 self.take_manifest_wishes(device, ks, now);
             }
@@ -183,15 +223,15 @@ impl CloudTwins {
 
     /// The device is gone: so is what was said of it.
     fn forget(&mut self, device: &DeviceId, ks: &mut Keyspace) {
+        self.forget_authority(device, ks);
         for id in self.ids_of(device) {
             self.take_back(&id, ks);
             self.twins.remove(&id);
-            for prefix in ["/c/reported/", "/c/result/", "/c/manifest-desired/", "/c/desired/"] {
+            for prefix in ["/c/reported/", "/c/result/", "/c/manifest-desired/"] {
                 ks.delete(&twin::key(prefix, &id));
             }
             self.clear(&id.reported_topic());
         }
-        self.forget_authority(device, ks);
         self.forget_commands(device, ks);
         if self.states.remove(device).is_some() {
             ks.delete(&twin::key("/c/state/", device));
@@ -313,10 +353,7 @@ fn entries(ks: &Keyspace, prefix: &str) -> Vec<(Key, Bytes)> {
     ks.range(prefix).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-fn stored<'k, T: minicbor::Decode<'k, ()>>(
-    ks: &'k Keyspace,
-    prefix: &str,
-) -> impl Iterator<Item = (PropertyId, T)> {
+fn stored<'k, T: Decode<'k, ()>>(ks: &'k Keyspace, prefix: &str) -> impl Iterator<Item = (PropertyId, T)> {
     let prefix_len = prefix.len();
     ks.range(prefix).filter_map(move |(key, bytes)| {
         Some((PropertyId::parse(&key.as_str()[prefix_len..])?, twin::decode(bytes)?))
@@ -328,6 +365,13 @@ fn placed(key: &str, bytes: &[u8]) -> Option<(PropertyId, Placed)> {
     let (edge, rest) = key.strip_prefix("/e/")?.split_once('/')?;
     let id = PropertyId::parse(rest.strip_prefix("desired/")?)?;
     Some((id, Placed { edge: Name::new(edge).ok()?, desired: twin::decode(bytes)? }))
+}
+
+/// `/e/<edge>/withdrawn/<ns>/<device>/<property>`.
+fn withdrawn(key: &str, bytes: &[u8]) -> Option<(PropertyId, (Name, DesiredVersion))> {
+    let (edge, rest) = key.strip_prefix("/e/")?.split_once('/')?;
+    let id = PropertyId::parse(rest.strip_prefix("withdrawn/")?)?;
+    Some((id, (Name::new(edge).ok()?, twin::decode(bytes)?)))
 }
 
 #[cfg(test)]

@@ -4,15 +4,14 @@ use bus::twin::{DeviceId, Incarnation, ResultBody, TwinTopic};
 use bus::{Name, Now};
 use metadata::Keyspace;
 
-use super::{CloudTwins, RESULTS_KEPT};
-use crate::authority::Holder;
+use super::{CloudTwins, RESULTS_KEPT, Told};
 use crate::history::audit::AuditEvent;
 use crate::twin::{
-    self, Desired, DesiredBody, DeviceState, PropertyId, Publish, Reported, ReportedBody, TwinResult, key,
+    self, Desired, DeviceState, Outranked, PropertyId, Publish, Reported, ReportedBody, TwinResult, key,
 };
 
 impl CloudTwins {
-    /// One entry of an edge's outbox: `reported/<ns>/<device>/<property>`, `result/..`, `desired/..`,
+    /// One entry of an edge's outbox: `reported/<ns>/<device>/<property>`, `result/..`, `desired/..`, `outranked/..`,
     /// `state/<ns>/<device>`, `authority/..`, `rule/<ns>/<rule>` or `command/<ns>/<device>/<id>`.
     /// Others are not ours and ignored. An entry may come again; it then changes nothing but the results' list.
     pub fn handle_up(
@@ -28,7 +27,8 @@ impl CloudTwins {
         let taken = match kind {
             "reported" => self.reported_up(edge, incarnation, rest, payload, ks, now),
             "result" => self.result_up(edge, rest, payload, ks, now),
-            "desired" => self.desired_up(edge, rest, payload, ks),
+            "desired" => self.desired_up((edge, incarnation), rest, payload, ks),
+            "outranked" => self.outranked_up(edge, rest, payload, ks),
             "state" => self.state_up(edge, rest, payload, ks),
             "authority" => self.authority_up(edge, rest, payload, ks, now),
             "rule" => self.rule_up(edge, rest, payload, ks),
@@ -78,9 +78,13 @@ impl CloudTwins {
         if let Some(body) = ReportedBody::of(&reported, None) {
             self.publish(Publish::retained(&id.reported_topic(), &body));
         }
-        let twin = self.twins.entry(id).or_default();
+        let twin = self.twins.entry(id.clone()).or_default();
         twin.reported = Some(reported);
         twin.heard = Some(now.mono);
+        if twin.told.as_ref().is_some_and(|told| told.life != incarnation) {
+            self.forget_told(&id, ks);
+            self.publish_desired(&id);
+        }
         Some(())
     }
 
@@ -126,30 +130,70 @@ impl CloudTwins {
         Some(())
     }
 
-    /// Somebody at the edge wished something, with the authority to do so. A wish of the cloud before it is over.
-    fn desired_up(&mut self, edge: &Name, rest: &str, payload: &[u8], ks: &mut Keyspace) -> Option<()> {
+    /// What is in force at the edge and lies in no keyspace here, if anything is. A wish of the cloud before it is over.
+    fn desired_up(
+        &mut self,
+        (edge, life): (&Name, Incarnation),
+        rest: &str,
+        payload: &[u8],
+        ks: &mut Keyspace,
+    ) -> Option<()> {
         let id = PropertyId::parse(rest)?;
-        let told: Desired = twin::decode(payload)?;
-        if Holder::of(told.version.epoch) == Holder::Cloud {
-            return None;
-        }
+        let desired: Option<Desired> = twin::decode(payload)?;
         if !self.speaks_for(edge, &id.device) {
             return Some(());
         }
+        let Some(desired) = desired else {
+            self.forget_told(&id, ks);
+            self.publish_desired(&id);
+            return Some(());
+        };
+        if self.is_nonsense(&id.device, desired.version.epoch, ks) {
+            return None;
+        }
         let twin = self.twins.entry(id.clone()).or_default();
-        if twin.told.as_ref().is_some_and(|known| known.version >= told.version) {
+        let told = Told { edge: edge.clone(), life, desired };
+        if twin.told.as_ref() == Some(&told) {
             self.stats.repeated += 1;
             return Some(());
         }
         ks.put(key("/c/desired/", &id), twin::cbor(&told));
-        let outranks = twin.desired.as_ref().is_some_and(|placed| placed.desired.version < told.version);
+        let outranks =
+            twin.desired.as_ref().is_some_and(|placed| placed.desired.version < told.desired.version);
         twin.told = Some(told);
         if outranks {
-            self.take_back(&id, ks);
+            self.remove_row(&id, ks);
         }
-        let desired = self.twins.get(&id).and_then(|twin| twin.desired()).map(DesiredBody::from);
-        if let Some(body) = desired {
-            self.publish(Publish::retained(&id.desired_topic(), &body));
+        self.publish_desired(&id);
+        Some(())
+    }
+
+    /// Wishes are over at the edge, and are taken away here. One that an edge carried out once, and of which a new disk
+    /// knows nothing, is wished again, unless the edge has the say.
+    fn outranked_up(&mut self, edge: &Name, rest: &str, payload: &[u8], ks: &mut Keyspace) -> Option<()> {
+        let id = PropertyId::parse(rest)?;
+        let Outranked { version, fresh } = twin::decode(payload)?;
+        if !self.speaks_for(edge, &id.device) {
+            return Some(());
+        }
+        if self.is_nonsense(&id.device, version.epoch, ks) {
+            return None;
+        }
+        let may_wish = self.held_by_edge(&id.device).is_none();
+        let Some(twin) = self.twins.get(&id) else { return Some(()) };
+        let placed = twin.desired.as_ref().map(|placed| placed.desired.version);
+        let withdrawn = twin.withdrawn.as_ref().map(|(_, version)| *version);
+        match placed.filter(|placed| *placed <= version) {
+            Some(placed) if fresh && may_wish && twin.was_carried_out(placed) => self.wish_again(&id, ks),
+            Some(_) => {
+                self.remove_row(&id, ks);
+                self.publish_desired(&id);
+            }
+            None => {}
+        }
+        if withdrawn.is_some_and(|withdrawn| withdrawn <= version) {
+            self.forget_withdrawn(&id, ks);
+            self.publish_desired(&id);
         }
         Some(())
     }

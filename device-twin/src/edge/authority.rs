@@ -8,6 +8,7 @@ use metadata::Keyspace;
 use thiserror::Error;
 
 use super::EdgeTwins;
+use super::output::own_key;
 use crate::arbiter::Slot;
 use crate::authority::{Authority, Holder};
 use crate::history::audit::AuditEvent;
@@ -50,7 +51,25 @@ impl EdgeTwins {
         let until = lasting.map(|lasting| bus::UnixMillis(now.wall.0.saturating_add(twin::millis(lasting))));
         let taken = Authority { epoch, by: brief(by), reason: brief(reason), at: now.wall, until };
         self.set_authority(device, taken.clone(), ks, now);
+        self.decide_waiting(device, ks, now);
         Ok(taken)
+    }
+
+    /// Wishes that are not decided on yet may be over with the authority under which they were made.
+    fn decide_waiting(&mut self, device: &DeviceId, ks: &mut Keyspace, now: Now) {
+        let mut waiting = self.ids_of(device);
+        waiting.retain(|id| self.is_waiting(id));
+        self.undecided.extend(waiting);
+        self.decide_all(ks, now);
+    }
+
+    /// A cloud that was restored from a backup does not know that the edge holds the authority; what it wishes under a
+    /// later epoch shows that it has it.
+    pub(super) fn end_authority(&mut self, device: &DeviceId, wish: &Desired, ks: &mut Keyspace, now: Now) {
+        let reason = "the cloud wished under a later one".to_owned();
+        let (epoch, by) = (wish.version.epoch, brief(&wish.by));
+        let ended = Authority { epoch, by, reason, at: now.wall, until: None };
+        self.set_authority(device, ended, ks, now);
     }
 
     /// The cloud's authority again, as it is when nobody took it.
@@ -74,12 +93,8 @@ impl EdgeTwins {
     }
 
     fn highest_epoch(&self, device: &DeviceId) -> u64 {
-        let epochs = self.ids_of(device).into_iter().filter_map(|id| {
-            let twin = self.twins.get(&id)?;
-            Some(
-                twin.handled.as_ref().map(|h| h.version).max(twin.desired.as_ref().map(|d| d.version))?.epoch,
-            )
-        });
+        let epochs =
+            self.ids_of(device).into_iter().filter_map(|id| Some(self.twins.get(&id)?.newest()?.epoch));
         epochs.max().unwrap_or_default()
     }
 
@@ -102,20 +117,26 @@ impl EdgeTwins {
         bound.authority = authority;
     }
 
-    /// Takes up what is stored here and what the cloud says: the higher epoch holds.
+    /// Takes up what is stored here and what the cloud says: the higher epoch holds, and is kept, so that it does not go
+    /// back with a cloud that forgets it.
     pub(super) fn authority_changed(&mut self, device: &DeviceId, ks: &mut Keyspace, now: Now) {
         let read =
             |prefix: &str| -> Option<Authority> { twin::decode(ks.get(&format!("{prefix}{device}"))?) };
         let (own, told) = (read("/t/authority/"), read("/m/authority/"));
-        let is_newer = |told: &&Authority| own.as_ref().is_none_or(|own| told.epoch > own.epoch);
-        let highest = told.as_ref().filter(is_newer).or(own.as_ref()).cloned().unwrap_or_default();
+        let newer = told.filter(|told| own.as_ref().is_none_or(|own| told.epoch > own.epoch));
+        let is_here = self.devices.contains_key(device);
         // Taken by this edge on a disk that is lost: its numbers are lost too, so it takes it anew.
-        if highest.holder() == Holder::Edge && own.as_ref() != Some(&highest) {
-            let epoch = Holder::Edge.next_epoch(highest.epoch);
-            return self.set_authority(device, Authority { epoch, ..highest }, ks, now);
+        if let Some(lost) = newer.as_ref().filter(|newer| is_here && newer.holder() == Holder::Edge) {
+            let epoch = Holder::Edge.next_epoch(lost.epoch);
+            return self.set_authority(device, Authority { epoch, ..lost.clone() }, ks, now);
         }
+        if let Some(newer) = newer.as_ref().filter(|_| is_here) {
+            ks.put(key("/t/authority/", device), twin::cbor(newer));
+        }
+        let highest = newer.or(own).unwrap_or_default();
         if self.devices.get(device).is_some_and(|bound| bound.authority != highest) {
             self.hold_authority(device, highest, now);
+            self.decide_waiting(device, ks, now);
         }
     }
 
@@ -146,11 +167,11 @@ impl EdgeTwins {
         let value = body.check(property).map_err(|why| explain(&why))?;
         let epoch = self.devices.get(&id.device).map_or(0, |bound| bound.authority.epoch);
         let twin = self.twins.get(id).ok_or_else(|| format!("device {} is not of this edge", id.device))?;
-        let last = twin.desired.as_ref().map(|d| d.version).filter(|version| version.epoch == epoch);
+        let last = twin.newest().filter(|version| version.epoch == epoch);
         let version = DesiredVersion { epoch, seq: last.map_or(1, |version| version.seq.saturating_add(1)) };
         let desired = Desired { value, version, issued: now.wall, by: by.to_owned(), group: None };
         ks.put(key("/t/own/", id), twin::cbor(&desired));
-        self.outputs.tell(format!("desired/{id}"), &desired);
+        self.outputs.tell(own_key(id), &Some(&desired));
         self.take_own(id, desired, ks, now);
         Ok(version)
     }
@@ -158,7 +179,15 @@ impl EdgeTwins {
     /// It is of now by this node's own clock, so its age needs no telling.
     fn take_own(&mut self, id: &PropertyId, desired: Desired, ks: &mut Keyspace, now: Now) {
         let version = desired.version;
+        // The cloud's row of the wish before it is there until the cloud hears of this one.
+        let before = self.twins.get(id).and_then(|twin| twin.newest());
+        if let Some(before) = before.filter(|version| Holder::of(version.epoch) == Holder::Cloud) {
+            self.pass_over(id, before, ks);
+        }
         self.replace_desired(id, desired, now);
+        if let Some(twin) = self.twins.get_mut(id) {
+            twin.is_own = true;
+        }
         self.mark_handled(id, version, ks);
         let masked = self.masked_actuator(id, Slot::DESIRED, now.mono);
         match (masked, self.lifetime_of(id)) {

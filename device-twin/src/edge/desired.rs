@@ -7,8 +7,9 @@ use bus::{Now, Value};
 use metadata::Keyspace;
 
 use super::device::read_record;
+use super::output::own_key;
 use super::property::{Owner, Twin, Who};
-use super::write::Decision;
+use super::write::{Decision, REPLACED};
 use super::{CLOCK_GRACE, EdgeTwins};
 use crate::arbiter::{Entry, Slot};
 use crate::authority::Holder;
@@ -48,16 +49,18 @@ pub(super) fn freshness(policy: &Policy, age: Option<Duration>) -> Freshness {
 
 impl Twin {
     /// After a start: the desired value that was decided on before. A setting stands in its slot again; an actuator's
-    /// does not.
+    /// does not, nor what was refused.
     pub(super) fn recall_setting(&mut self, property: &Property, id: &PropertyId, ks: &Keyspace) {
         let own = ks.get(&format!("/t/own/{id}")).and_then(|bytes| twin::decode::<Desired>(bytes));
-        let newest = [own, read_desired(id, ks)].into_iter().flatten().max_by_key(|desired| desired.version);
-        let Some(desired) = newest else { return };
+        let row = read_desired(id, ks).filter(|row| Some(row.version) > self.outranked);
+        self.is_own = own.as_ref().map(|own| own.version) > row.as_ref().map(|row| row.version);
+        let Some(desired) = (if self.is_own { own } else { row }) else { return };
         let Some(handled) = self.handled.as_ref().filter(|h| h.version == desired.version) else { return };
         let outcome = handled.ack.as_ref().map(|ack| ack.outcome);
         if let Ok(value) = property.check_desired(desired.value.clone())
             && !property.policy.actuator
             && property.policy.on_stale == OnStale::Apply
+            && !handled.refused
             && !matches!(outcome, Some(Outcome::Rejected | Outcome::Superseded))
         {
             let last = read_record(id, ks).filter(|record| record.outcome == Some(Outcome::Succeeded));
@@ -95,74 +98,145 @@ impl EdgeTwins {
         }
     }
 
+    /// The rules, in order: what was made under an authority that is over is outranked; what is known is not looked at
+    /// again; a wish under a later authority than the edge's ends the edge's.
     fn take_desired(&mut self, id: &PropertyId, desired: Desired, ks: &mut Keyspace, now: Now) {
-        let Some(twin) = self.twins.get_mut(id) else { return };
-        let bound = self.devices.get(&id.device);
-        if let Some(authority) = bound.map(|b| &b.authority).filter(|a| a.outranks(desired.version)) {
-            let told = authority.told();
-            return self.outrank(id, &desired, &told, ks, now);
+        let (Some(twin), Some(bound)) = (self.twins.get(id), self.devices.get(&id.device)) else { return };
+        let (version, known) = (desired.version, twin.newest());
+        if bound.authority.outranks(version) {
+            let told = bound.authority.told();
+            return self.outrank(id, (version, Some(&desired)), &told, ks, now);
         }
-        let known = twin.handled.as_ref().map(|h| h.version).max(twin.desired.as_ref().map(|d| d.version));
-        if known.is_some_and(|known| desired.version <= known) {
+        if let Some(known) = known.filter(|known| version.epoch < known.epoch) {
+            let told = format!("version {known} of a later authority is known here; set it again");
+            return self.outrank(id, (version, Some(&desired)), &told, ks, now);
+        }
+        if known.is_some_and(|known| version <= known) {
             self.stats.repeated_desired += 1;
             return;
+        }
+        if bound.authority.holder() == Holder::Edge && version.epoch > bound.authority.epoch {
+            self.end_authority(&id.device, &desired, ks, now);
         }
         self.replace_desired(id, desired, now);
         if let Some(twin) = self.twins.get_mut(id) {
             twin.waiting = Some(now.mono + CLOCK_GRACE);
         }
+        self.let_own_go(id, ks);
         self.undecided.insert(id.clone());
     }
 
-    /// A wish that was made under an authority that is over: told once, and never carried out.
-    fn outrank(&mut self, id: &PropertyId, desired: &Desired, told: &str, ks: &mut Keyspace, now: Now) {
-        let version = desired.version;
+    /// A wish that was made under an authority that is over: told once, and never carried out. What is in force stays,
+    /// and the cloud, which has replaced it by the one refused, is told it.
+    fn outrank(
+        &mut self,
+        id: &PropertyId,
+        (version, wish): (DesiredVersion, Option<&Desired>),
+        told: &str,
+        ks: &mut Keyspace,
+        now: Now,
+    ) {
         let Some(twin) = self.twins.get_mut(id) else { return };
-        if twin.handled.as_ref().is_some_and(|handled| handled.version == version) {
+        let is_handled = twin.handled.as_ref().is_some_and(|handled| handled.version == version);
+        if is_handled || twin.outranked >= Some(version) {
             return;
         }
-        if twin.outranked.is_some_and(|known| known >= version) {
-            return;
-        }
-        twin.outranked = Some(version);
         self.stats.outranked += 1;
-        let is_newest = twin.handled.as_ref().is_none_or(|handled| handled.version < version);
-        if is_newest {
-            self.mark_handled(id, version, ks);
+        if let Some(wish) = wish {
+            self.audit_wish(id, wish, now);
         }
-        self.audit_wish(id, desired, now);
-        self.settle(id, version, Outcome::Superseded, told, ks, now);
+        self.pass_over(id, version, ks);
+        self.keep_desired(id, ks);
+        self.tell_outranked(id);
+        self.outputs.outcome(id, (Outcome::Superseded, Some(version), told), now.wall);
+        self.audit_end(id, version.to_string(), (Outcome::Superseded, told), now);
     }
 
-    /// `desired` is the newest wish from here on.
+    /// Wishes up to `version` are not to be decided on any more.
+    pub(super) fn pass_over(&mut self, id: &PropertyId, version: DesiredVersion, ks: &mut Keyspace) {
+        let Some(twin) = self.twins.get_mut(id).filter(|twin| twin.outranked < Some(version)) else { return };
+        twin.outranked = Some(version);
+        ks.put(key("/t/outranked/", id), twin::cbor(&version));
+    }
+
+    /// What is in force is kept here, as the cloud has another row, or none, and is told.
+    fn keep_desired(&mut self, id: &PropertyId, ks: &mut Keyspace) {
+        let Some(twin) = self.twins.get_mut(id) else { return };
+        let Some(desired) = &twin.desired else { return };
+        if !std::mem::replace(&mut twin.is_own, true) {
+            ks.put(key("/t/own/", id), twin::cbor(&**desired));
+        }
+        self.outputs.tell(own_key(id), &Some(&**desired));
+    }
+
+    /// What is in force is not kept here any more: the cloud has a row of it, or nothing is wished.
+    fn let_own_go(&mut self, id: &PropertyId, ks: &mut Keyspace) {
+        if self.twins.get_mut(id).is_some_and(|twin| std::mem::take(&mut twin.is_own)) {
+            ks.delete(&key("/t/own/", id));
+            self.outputs.tell(own_key(id), &None::<Desired>);
+        }
+    }
+
+    /// `desired` is the newest wish from here on. The one before ends, unless a write for it is under way, which then
+    /// does.
     pub(super) fn replace_desired(&mut self, id: &PropertyId, desired: Desired, now: Now) {
         self.audit_wish(id, &desired, now);
         let Some(twin) = self.twins.get_mut(id) else { return };
         self.outputs.desired(id, &desired);
-        let before = twin.desired.replace(Box::new(desired));
-        if let Some(before) = before.filter(|_| twin.waiting.take().is_some()) {
-            let why = "a newer one came before it was decided on";
-            self.outputs.outcome(id, (Outcome::Superseded, Some(before.version), why), now.wall);
-            let (version, end) = (before.version.to_string(), (Outcome::Superseded, why));
-            self.audit_end(id, version, end, now);
+        let Some(before) = twin.desired.replace(Box::new(desired)) else { return };
+        let (version, waited) = (before.version, twin.waiting.take().is_some());
+        if waited || (twin.is_open(version) && !twin.is_written_for(&Who::Desired(version))) {
+            let why = if waited { "a newer one came before it was decided on" } else { REPLACED };
+            self.outputs.outcome(id, (Outcome::Superseded, Some(version), why), now.wall);
+            self.audit_end(id, version.to_string(), (Outcome::Superseded, why), now);
         }
     }
 
     pub(super) fn mark_handled(&mut self, id: &PropertyId, version: DesiredVersion, ks: &mut Keyspace) {
         if let Some(twin) = self.twins.get_mut(id) {
-            twin.handled = Some(Box::new(Handled { version, ack: None }));
+            twin.handled = Some(Box::new(Handled { version, ack: None, refused: false }));
         }
         self.persist_handled(id, ks);
     }
 
-    /// The cloud takes its wish back. What somebody here wishes by now, or holds the authority over, stays as it is.
+    /// The cloud takes its wish back. What is kept here stays as it is, and so does what the edge has the authority
+    /// over: the cloud did not know of it.
     fn desired_gone(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
         let holder = self.devices.get(&id.device).map(|bound| bound.authority.holder());
-        let Some(twin) = self.twins.get_mut(id) else { return };
-        let is_own = twin.desired.as_ref().is_some_and(|d| Holder::of(d.version.epoch) == Holder::Edge);
-        if is_own || holder == Some(Holder::Edge) || twin.desired.take().is_none() {
+        let Some(twin) = self.twins.get_mut(id).filter(|twin| !twin.is_own) else { return };
+        if holder == Some(Holder::Edge) {
+            return self.keep_desired(id, ks);
+        }
+        if twin.desired.is_some() {
+            self.drop_desired(id, ks, now);
+        }
+    }
+
+    /// The cloud takes back what lies in no row of its own: what somebody here wished, or what it refused to replace.
+    pub(super) fn withdrawn_changed(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
+        let bytes = ks.get(&format!("/m/withdrawn/{id}"));
+        let Some(version) = bytes.and_then(|bytes| twin::decode::<DesiredVersion>(bytes)) else { return };
+        let (Some(twin), Some(bound)) = (self.twins.get(id), self.devices.get(&id.device)) else { return };
+        if twin.outranked >= Some(version) {
             return;
         }
+        if bound.authority.outranks(version) {
+            let told = bound.authority.told();
+            return self.outrank(id, (version, None), &told, ks, now);
+        }
+        let is_over = twin.desired.as_ref().is_some_and(|desired| desired.version < version);
+        self.pass_over(id, version, ks);
+        self.tell_outranked(id);
+        if is_over {
+            self.drop_desired(id, ks, now);
+        }
+    }
+
+    /// Nothing is wished any more.
+    fn drop_desired(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
+        self.let_own_go(id, ks);
+        let Some(twin) = self.twins.get_mut(id) else { return };
+        twin.desired = None;
         twin.waiting = None;
         let held = twin.slots.relinquish(Slot::DESIRED).is_some();
         self.clear(id.desired_topic().topic());
@@ -222,12 +296,25 @@ impl EdgeTwins {
             Verdict::Apply(..) if !self.is_online(&id.device) => {
                 Verdict::End(Outcome::Failed, "the device is offline; set it again".to_owned())
             }
+            Verdict::Apply(Some(lifetime)) if self.wish_takes(id, now) >= lifetime => {
+                Verdict::End(Outcome::Expired, "it cannot be moved there while this is meant".to_owned())
+            }
             verdict @ (Verdict::Apply(..) | Verdict::Wait | Verdict::End(..)) => verdict,
         }
     }
 
-    /// The rules, in order: what an authority that is over said is superseded; what the property cannot hold is rejected; what cannot be told waits for a moment; what is
-    /// too old expires; what a stronger slot holds is superseded.
+    /// How long it takes at least to carry out a wish that waits.
+    fn wish_takes(&self, id: &PropertyId, now: Now) -> Duration {
+        let (Some(property), Some(twin)) = (self.property(id), self.twins.get(id)) else {
+            return Duration::ZERO;
+        };
+        let value = twin.desired.as_ref().map(|desired| &desired.value);
+        value.map_or(Duration::ZERO, |value| twin.takes(property, value, Slot::DESIRED, now.mono))
+    }
+
+    /// The rules, in order: what was made under an authority that is over by now is superseded; what the property
+    /// cannot hold is rejected; what cannot be told waits for a moment; what is too old expires; what a stronger slot
+    /// holds is superseded.
     fn judge(&self, id: &PropertyId, now: Now) -> Verdict {
         let end = |outcome, why: &str| Verdict::End(outcome, why.to_owned());
         let (Some(property), Some(twin)) = (self.property(id), self.twins.get(id)) else {
@@ -268,6 +355,9 @@ impl EdgeTwins {
             Verdict::Wait => {}
             Verdict::End(outcome, why) => {
                 self.stats.stale_desired += u64::from(outcome == Outcome::Expired);
+                if let Some(handled) = self.twins.get_mut(id).and_then(|twin| twin.handled.as_mut()) {
+                    handled.refused = true;
+                }
                 self.settle(id, version, outcome, &why, ks, now);
             }
             Verdict::Apply(lifetime) => self.apply_desired(id, lifetime, ks, now),
@@ -290,7 +380,34 @@ impl EdgeTwins {
         if let Ok(value) = property.check_desired(desired.value.clone()) {
             twin.slots.set(Slot::DESIRED, entry(value, &desired, expires));
         }
+        self.newer_than_command(id, ks, now);
         self.arbitrate(id, Decision::Fresh, ks, now);
+    }
+
+    /// After a start: a wish that was taken on and not carried out yet. One that stands in its slot again goes on; all
+    /// else ends.
+    pub(super) fn end_undone_wish(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
+        let Some(twin) = self.twins.get(id).filter(|twin| twin.slots.get(Slot::DESIRED).is_none()) else {
+            return;
+        };
+        let Some(handled) = twin.handled.as_ref().filter(|handled| handled.ack.is_none()) else { return };
+        let version = handled.version;
+        let has_begun = read_record(id, ks).is_some_and(|record| record.version == Some(version));
+        let (outcome, why) = if has_begun {
+            (Outcome::Unknown, "the node restarted in the middle of the change")
+        } else {
+            (Outcome::Failed, "the node restarted before it was written; set it again")
+        };
+        self.settle(id, version, outcome, why, ks, now);
+    }
+
+    /// A device that was away from this edge and is back: the cloud counts on from what was decided on here.
+    pub(super) fn tell_ack_again(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
+        let Some(twin) = self.twins.get(id).filter(|twin| twin.reported.is_none()) else { return };
+        let ack = twin.handled.as_ref().and_then(|handled| handled.ack.clone());
+        if ack.is_some() {
+            self.store_reported(id, None, ack, ks, now);
+        }
     }
 
     /// Empties slots whose time is over.
@@ -309,15 +426,12 @@ impl EdgeTwins {
     /// What was never written ends; a write that is under way ends by itself.
     fn slot_expired(&mut self, id: &PropertyId, who: &Who, ks: &mut Keyspace, now: Now) {
         const WHY: &str = "it had no effect while it was fresh";
-        let Some(twin) = self.twins.get(id) else { return };
-        if twin.write.as_ref().is_some_and(|write| write.who.as_ref() == Some(who)) {
-            return;
-        }
+        let Some(twin) = self.twins.get(id).filter(|twin| !twin.is_written_for(who)) else { return };
         match who {
             Who::Desired(version) if twin.is_open(*version) => {
                 self.settle(id, *version, Outcome::Expired, WHY, ks, now);
             }
-            Who::Command(command) => self.part_ended(id, command, Outcome::Expired, WHY, ks, now),
+            Who::Command(command) => self.part_out_of_time(id, command, WHY, ks, now),
             Who::Desired(_) | Who::Operator | Who::Rule(_) => {}
         }
     }
@@ -352,7 +466,17 @@ impl EdgeTwins {
 
 impl Twin {
     /// Whether `version` was taken on and its end is not known.
-    fn is_open(&self, version: DesiredVersion) -> bool {
+    pub(super) fn is_open(&self, version: DesiredVersion) -> bool {
         self.handled.as_ref().is_some_and(|h| h.version == version && h.ack.is_none())
+    }
+
+    /// The newest wish that was taken on.
+    pub(super) fn newest(&self) -> Option<DesiredVersion> {
+        self.handled.as_ref().map(|h| h.version).max(self.desired.as_ref().map(|d| d.version))
+    }
+
+    /// Whether a write is under way that carries out what `who` wants.
+    pub(super) fn is_written_for(&self, who: &Who) -> bool {
+        self.write.as_ref().is_some_and(|write| write.who.as_ref() == Some(who))
     }
 }

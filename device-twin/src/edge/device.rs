@@ -98,9 +98,13 @@ impl EdgeTwins {
         if let Some(desired) = &twin.desired {
             self.outputs.desired(id, desired);
         }
+        twin.recall_pace(property, read_record(id, ks).as_ref(), now);
         self.twins.insert(id.clone(), Box::new(twin));
         self.end_interrupted_write(id, ks, now);
+        self.end_undone_wish(id, ks, now);
+        self.tell_ack_again(id, ks, now);
         self.desired_changed(id, ks, now);
+        self.withdrawn_changed(id, ks, now);
         self.reschedule(id);
     }
 

@@ -230,6 +230,9 @@ impl EdgeTwins {
             if let Some(id) = id.filter(|id| self.twins.contains_key(id)) {
                 self.desired_changed(&id, ks, now);
             }
+            if let Some(id) = key.as_str().strip_prefix("/m/withdrawn/").and_then(PropertyId::parse) {
+                self.withdrawn_changed(&id, ks, now);
+            }
         }
         self.decide_all(ks, now);
         for key in keys {

@@ -147,6 +147,16 @@ pub(super) fn reported_key(id: &PropertyId) -> String {
     format!("reported/{id}")
 }
 
+/// What the outbox knows a wish in force by that the cloud has no row of.
+pub(super) fn own_key(id: &PropertyId) -> String {
+    format!("desired/{id}")
+}
+
+/// What the outbox knows the newest wish by that was refused for its authority.
+pub(super) fn outranked_key(id: &PropertyId) -> String {
+    format!("outranked/{id}")
+}
+
 /// What the outbox knows a device's state by.
 pub(super) fn state_key(device: &DeviceId) -> String {
     format!("state/{device}")

@@ -77,10 +77,12 @@ pub(super) struct Twin {
     /// When subscribers last got the reported value.
     pub(super) published: Option<Mono>,
     pub(super) slots: PriorityArray<Owner>,
-    /// The newest that the cloud said.
+    /// The newest wish that was not refused for its authority.
     pub(super) desired: Option<Box<Desired>>,
+    /// It is kept under `/t/own/`: the cloud has no row of it.
+    pub(super) is_own: bool,
     pub(super) handled: Option<Box<Handled>>,
-    /// The newest wish that was answered for having been made under an authority that is over.
+    /// Wishes up to this one are over, or were answered for having been made under an authority that is.
     pub(super) outranked: Option<DesiredVersion>,
     /// `desired` is not decided on before the cloud's time is known, or this is over.
     pub(super) waiting: Option<Mono>,
@@ -112,6 +114,7 @@ impl Twin {
         Self {
             reported: read(ks, "/t/reported/", id),
             handled: read(ks, "/t/desired/", id).map(Box::new),
+            outranked: read(ks, "/t/outranked/", id),
             ..Self::default()
         }
     }
@@ -152,13 +155,11 @@ impl Twin {
         if under_way {
             return false;
         }
-        let is_new = match &wanted.who {
-            Some(Who::Desired(version)) => !self.is_done(*version),
-            Some(Who::Command(id)) => self.command.as_deref() == Some(id),
-            Some(Who::Operator | Who::Rule(_)) | None => false,
-        };
-        if is_new {
-            return true;
+        match &wanted.who {
+            Some(Who::Desired(version)) if !self.is_done(*version) => return true,
+            // Once, and not again when somebody else has had his way in between.
+            Some(Who::Command(id)) => return self.command.as_deref() == Some(id),
+            Some(Who::Desired(_) | Who::Operator | Who::Rule(_)) | None => {}
         }
         self.spoken.as_ref().is_none_or(|spoken| !property.is_unchanged(spoken, &wanted.value))
     }

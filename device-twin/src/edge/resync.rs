@@ -5,10 +5,9 @@ use bus::twin::Incarnation;
 use metadata::Keyspace;
 
 use super::EdgeTwins;
-use super::output::{reported_key, state_key};
+use super::output::{outranked_key, own_key, reported_key, state_key};
 use super::property::Twin;
-use crate::authority::Holder;
-use crate::twin::{self, PropertyId, key};
+use crate::twin::{self, Outranked, PropertyId, key};
 
 impl EdgeTwins {
     /// The metadata copy was made anew: the cloud may have been restored from a backup, and not know what it was told
@@ -29,6 +28,7 @@ impl EdgeTwins {
         }
         self.tell_local(|_| true);
         self.tell_rules(|_| true);
+        self.tell_commands(ks);
     }
 
     /// What somebody here wished and took, each under a key that is `wanted`.
@@ -40,11 +40,23 @@ impl EdgeTwins {
             }
         }
         for (id, twin) in &self.twins {
-            let own = twin.desired.as_ref().filter(|d| Holder::of(d.version.epoch) == Holder::Edge);
-            let key = format!("desired/{id}");
-            if let Some(own) = own.filter(|_| wanted(&key)) {
-                self.outputs.tell(key, &**own);
+            let key = own_key(id);
+            if (twin.is_own || twin.outranked.is_some()) && wanted(&key) {
+                let own = twin.desired.as_deref().filter(|_| twin.is_own);
+                self.outputs.tell(key, &own);
             }
+        }
+        let outranked: Vec<PropertyId> =
+            self.twins.keys().filter(|id| wanted(&outranked_key(id))).cloned().collect();
+        outranked.iter().for_each(|id| self.tell_outranked(id));
+    }
+
+    /// Which wishes are over here, so that the cloud takes their rows away.
+    pub(super) fn tell_outranked(&mut self, id: &PropertyId) {
+        let Some(twin) = self.twins.get(id) else { return };
+        if let Some(version) = twin.outranked {
+            let fresh = twin.handled.is_none();
+            self.outputs.tell(outranked_key(id), &Outranked { version, fresh });
         }
     }
 

@@ -11,6 +11,9 @@ use super::{EdgeTwins, RETRY_AFTER, WRITE_GRACE, WRITE_TTL};
 use crate::arbiter::Slot;
 use crate::twin::{self, Expiry, PropertyId, Publish, WriteRecord, brief, key, millis};
 
+/// Why a write ended that another one overtook.
+pub(super) const REPLACED: &str = "a newer write took its place";
+
 /// Whether somebody decided something new, or the same again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decision {
@@ -36,9 +39,13 @@ impl EdgeTwins {
             self.let_go(id, wanted.who.as_ref());
             return self.arbitrate(id, decision, ks, now);
         }
+        let deadline = self.deadline_of_who(id, wanted.who.as_ref());
+        let Some(twin) = self.twins.get_mut(id) else { return };
         if let Some(at) = twin.must_wait(property, &wanted, now.mono) {
             twin.wait_until(at);
             self.put_off(id, &wanted, at, ks, now);
+        } else if deadline.is_some_and(|deadline| deadline <= now.mono) {
+            self.give_up(id, wanted.who.as_ref(), Outcome::Expired, "its time is over", ks, now);
         } else if online {
             self.request(id, wanted, ks, now);
         } else if property.policy.actuator {
@@ -70,10 +77,12 @@ impl EdgeTwins {
 
     fn request(&mut self, id: &PropertyId, wanted: Wanted, ks: &mut Keyspace, now: Now) {
         let Some(mapper) = self.mapper_of(&id.device).cloned() else { return };
-        self.finish_write(id, Outcome::Superseded, "a newer write took its place", ks, now);
+        self.finish_write(id, Outcome::Superseded, REPLACED, ks, now);
+        self.overrule_command(id, &wanted, ks, now);
         let write_id = self.fresh_id(ks);
         self.audit_write(id, &wanted, &write_id, now);
         let ends = [wanted.expires, self.deadline_of_who(id, wanted.who.as_ref())];
+        self.part_begun(id, wanted.who.as_ref());
         let ends = ends.into_iter().flatten().min();
         let Ok(property) = self.catalog.property(&id.device, &id.property) else { return };
         let Some(twin) = self.twins.get_mut(id) else { return };
@@ -111,7 +120,7 @@ impl EdgeTwins {
         let record = WriteRecord { outcome: Some(outcome), ..ended.record.clone() };
         ks.put(key("/t/write/", id), twin::cbor(&record));
         if ended.is_step && outcome == Outcome::Succeeded {
-            self.step_done(id, &ended);
+            self.step_done(id, *ended, ks, now);
             return self.reschedule(id);
         }
         twin.stop_stepping();
@@ -153,19 +162,25 @@ impl EdgeTwins {
         now: Now,
     ) {
         self.let_go(id, who);
+        let is_open = |version| self.twins.get(id).is_some_and(|twin| twin.is_open(version));
         match who {
-            Some(Who::Desired(version)) => self.settle(id, *version, outcome, why, ks, now),
+            Some(Who::Desired(version)) if is_open(*version) => {
+                self.settle(id, *version, outcome, why, ks, now);
+            }
+            Some(Who::Command(command)) if outcome == Outcome::Expired => {
+                self.part_out_of_time(id, command, why, ks, now);
+            }
             Some(Who::Command(command)) => self.part_ended(id, command, outcome, why, ks, now),
             Some(Who::Operator) => {
                 self.outputs.outcome(id, (outcome, None, why), now.wall);
             }
-            // A rule says it again; the fail-safe value is said when the next decision ends.
-            Some(Who::Rule(_)) | None => {}
+            // It had its end. A rule says it again; the fail-safe value is said when the next decision ends.
+            Some(Who::Desired(_) | Who::Rule(_)) | None => {}
         }
     }
 
     /// A decision that failed is over; nobody must find it in its slot later.
-    fn let_go(&mut self, id: &PropertyId, who: Option<&Who>) {
+    pub(super) fn let_go(&mut self, id: &PropertyId, who: Option<&Who>) {
         let slot = match who {
             Some(Who::Desired(_)) => Slot::DESIRED,
             Some(Who::Command(_)) => Slot::COMMAND,

@@ -58,7 +58,9 @@ impl Cloud {
         let taken = self.twins.order(device, name, order, "kubebus twin command", &mut self.keyspace, now);
         let view = taken.map_err(|error| match &error {
             OrderError::Lookup(_) => AdminError::NotFound(admin::describe(&error)),
-            OrderError::Known(_) | OrderError::Busy(_) => AdminError::Conflict(admin::describe(&error)),
+            OrderError::Known(_) | OrderError::Busy(_) | OrderError::Full(_) => {
+                AdminError::Conflict(admin::describe(&error))
+            }
             OrderError::Unbound(_) | OrderError::Order(_) | OrderError::Unfit(_) => {
                 AdminError::Invalid(admin::describe(&error))
             }

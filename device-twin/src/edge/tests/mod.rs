@@ -1,8 +1,12 @@
 //! One edge with a valve (an actuator and a setting) and a pressure sensor, in virtual time.
 
 mod any_order;
+mod authority;
+mod command;
 mod command_once;
 mod desired;
+mod group;
+mod pace;
 mod reading;
 mod rules;
 mod write;
@@ -10,7 +14,7 @@ mod write;
 use std::time::Duration;
 
 use bus::bus::ClockOffset;
-use bus::twin::{DesiredVersion, Incarnation, MapperTopic, Outcome, WriteRequest, WriteResult};
+use bus::twin::{DesiredVersion, Incarnation, MapperTopic, Outcome, ResultBody, WriteRequest, WriteResult};
 use bus::{Mono, Name, Now, Topic, UnixMillis, Value};
 use bytes::Bytes;
 use metadata::{Key, Keyspace};
@@ -166,6 +170,24 @@ impl World {
         self.changed(&key);
     }
 
+    /// Rows that the replica brings as one.
+    fn put_all(&mut self, rows: impl IntoIterator<Item = (String, Bytes)>) {
+        let mut keys = Vec::new();
+        for (key, value) in rows {
+            keys.push(Key::new(&key).unwrap());
+            self.ks.put(Key::new(&key).unwrap(), value);
+        }
+        let now = self.now();
+        self.twins.handle_changed(&keys, &mut self.ks, now);
+        self.drain();
+    }
+
+    /// The policy of positions says `more`.
+    fn govern(&mut self, more: &str) {
+        let policy = MANIFESTS[5].1.replace("failSafe: 100", &format!("failSafe: 100, {more}"));
+        self.put("/m/policy/water/position", json(&policy));
+    }
+
     fn changed(&mut self, key: &Key) {
         let now = self.now();
         self.twins.handle_changed(std::slice::from_ref(key), &mut self.ks, now);
@@ -203,6 +225,38 @@ impl World {
             Some(request)
         };
         std::mem::take(&mut self.seen).iter().filter_map(is_write).collect()
+    }
+
+    /// Answers all writes since the last look, and gives what they were.
+    fn carry_out(&mut self) -> Vec<(String, f64)> {
+        let writes = self.writes();
+        writes.iter().for_each(|write| self.answer(write, Outcome::Succeeded));
+        self.seen.clear();
+        writes.into_iter().map(|w| (w.property, w.value.as_f64().unwrap())).collect()
+    }
+
+    /// What watchers of the valve were told since the last look at writes: what it is about, outcome and why.
+    fn results(&self) -> Vec<String> {
+        let results = self.seen.iter().filter_map(|output| {
+            let Output::Publish(publish) = output else { return None };
+            let is_result = publish.topic.as_str() == "twin/water/valve/result";
+            is_result.then(|| serde_json::from_slice::<ResultBody>(&publish.payload).unwrap())
+        });
+        let text = |body: ResultBody| {
+            let version = body.version.map(|version| version.to_string());
+            let about = body.command.or(version).unwrap_or_default();
+            let detail = if body.detail.is_empty() { String::new() } else { format!(": {}", body.detail) };
+            format!("{} {about} {:?}{detail}", body.property, body.outcome).trim().to_owned()
+        };
+        results.map(text).collect()
+    }
+
+    /// What the cloud was told last under `key`, since the last look at writes.
+    fn told<T: for<'b> minicbor::Decode<'b, ()>>(&self, key: &str) -> Option<T> {
+        self.seen.iter().rev().find_map(|output| {
+            let Output::Up { key: told, payload, .. } = output else { return None };
+            if told == key { crate::twin::decode(payload) } else { None }
+        })
     }
 
     fn written(&mut self) -> Vec<(String, f64)> {

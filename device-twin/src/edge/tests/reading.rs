@@ -261,3 +261,95 @@ fn what_the_outbox_had_no_room_for_is_told_again_as_it_is_now() {
         .collect();
     assert_eq!(told, ["reported/water/junction/pressure", "state/water/valve"]);
 }
+
+impl World {
+    /// Pressures are told once in five seconds at most.
+    fn sparing() -> Self {
+        let mut world = Self::new();
+        let (key, policy) = MANIFESTS[6];
+        world.put(key, json(&policy.replace("maxAge: 10s", "maxAge: 60s, reportInterval: 5s")));
+        world.seen.clear();
+        world
+    }
+
+    pub(super) fn pressure(&mut self, value: f64) {
+        self.say("twin/water/junction/report/pressure", &value.to_string());
+    }
+
+    /// Pressures that the cloud was told since the last look.
+    fn pressures_told(&mut self) -> Vec<(f64, bus::Quality)> {
+        let told = std::mem::take(&mut self.seen).into_iter().filter_map(|output| {
+            let Output::Up { key, payload, .. } = output else { return None };
+            let is_it = key == "reported/water/junction/pressure";
+            is_it.then(|| decode::<Reported>(&payload).unwrap().sample.unwrap())
+        });
+        told.map(|sample| (sample.value.as_f64().unwrap(), sample.quality)).collect()
+    }
+}
+
+fn good(values: &[f64]) -> Vec<(f64, bus::Quality)> {
+    values.iter().map(|value| (*value, bus::Quality::Good)).collect()
+}
+
+#[test]
+fn the_last_of_a_burst_is_told_when_the_interval_is_over() {
+    let mut world = World::sparing();
+    world.pressure(4.0);
+    assert_eq!(world.pressures_told(), good(&[4.0]));
+    let revision = world.ks.revision();
+    for value in [5.0, 6.0, 7.0] {
+        world.seconds(1);
+        world.pressure(value);
+    }
+    assert_eq!((world.pressures_told(), world.ks.revision()), (vec![], revision));
+    world.pass(Duration::from_millis(1_999));
+    assert_eq!(world.pressures_told(), []);
+    world.pass(Duration::from_millis(1));
+    assert_eq!(world.pressures_told(), good(&[7.0]));
+    world.seconds(1);
+    world.pressure(8.0);
+    world.pressure(7.0);
+    world.seconds(4);
+    assert_eq!(world.pressures_told(), good(&[7.0]), "back where it was");
+    world.seconds(30);
+    world.pressure(8.0);
+    assert_eq!(world.pressures_told(), good(&[8.0]), "after a quiet time at once");
+}
+
+#[test]
+fn another_quality_is_told_at_once() {
+    let mut world = World::sparing();
+    world.pressure(4.0);
+    world.pressure(5.0);
+    world.seen.clear();
+    world.say("twin/water/junction/report/pressure", r#"{"value": 6, "quality": "uncertain"}"#);
+    assert_eq!(world.pressures_told(), [(6.0, bus::Quality::Uncertain)]);
+    world.seconds(5);
+    assert_eq!(world.pressures_told(), [], "what waited is over");
+    world.pressure(5.0);
+    world.pressure(6.0);
+    world.mapper("offline");
+    assert_eq!(world.pressures_told(), [(5.0, bus::Quality::Good), (6.0, bus::Quality::Bad)]);
+    world.seconds(30);
+    assert_eq!(world.pressures_told(), []);
+}
+
+#[test]
+fn rules_see_each_report() {
+    const FOLLOW: &str =
+        "{apiVersion: kubebus.io/v1alpha1, kind: Rule, metadata: {name: follow, namespace: water}, spec: {
+        inputs: {pressure: {device: junction, property: pressure, maxAge: 10s}},
+        output: {device: valve, property: position, ttl: 20s},
+        onUnknown: hold,
+        cases: [{name: follow, then: {value: {input: pressure, gain: 10, offset: 0}}}]}}";
+    let mut world = World::sparing();
+    world.put("/m/rule/water/follow", json(FOLLOW));
+    let mut positions = Vec::new();
+    for value in [4.0, 5.0, 6.0] {
+        world.pressure(value);
+        positions.extend(world.carry_out());
+    }
+    assert_eq!(positions.iter().map(|(_, value)| *value).collect::<Vec<_>>(), [40.0, 50.0, 60.0]);
+    let view = world.twins.view(&id("junction/pressure").device, world.now());
+    assert_eq!(view[0].reported.as_ref().unwrap().value, Value::Float(4.0), "told once");
+}

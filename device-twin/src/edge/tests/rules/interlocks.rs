@@ -37,11 +37,7 @@ impl World {
         world
     }
 
-    fn pressure(&mut self, pressure: f64) {
-        self.say("twin/water/junction/report/pressure", &pressure.to_string());
-    }
-
-    fn view(&self) -> RuleView {
+    fn rule(&self) -> RuleView {
         self.twins.rule_views(self.now()).remove(0)
     }
 
@@ -96,7 +92,7 @@ fn a_reset_is_refused_with_its_reason_and_then_gives_way() {
     let refused = ResetError::Refused { rule: burst(), why: Refusal::NotTripped };
     assert_eq!(world.reset(), Err(refused));
     world.restart();
-    assert_eq!(world.view().latched, [""; 0], "the reset is stored");
+    assert_eq!(world.rule().latched, [""; 0], "the reset is stored");
     world.take_back(RULE);
     assert_eq!(world.reset(), Err(ResetError::NotHere(burst())));
 }
@@ -104,12 +100,12 @@ fn a_reset_is_refused_with_its_reason_and_then_gives_way() {
 #[test]
 fn silence_trips_and_people_see_why() {
     let mut world = World::guarded();
-    let cold = world.view();
+    let cold = world.rule();
     assert_eq!((cold.decision.map(|d| d.does), cold.tripped), (Some(Does::Relinquish), None));
     world.seen.clear();
     world.seconds(9);
     assert_eq!(world.positions(), [0.0], "nothing for ten seconds");
-    let view = world.view();
+    let view = world.rule();
     assert_eq!(views(&world.seen), []);
     let expected = serde_json::json!({
         "rule": "water/burst", "output": "water/valve/position", "slot": 2,
@@ -122,8 +118,8 @@ fn silence_trips_and_people_see_why() {
     });
     assert_eq!(serde_json::to_value(&view).unwrap(), expected);
     world.pressure(4.0);
-    assert_eq!(world.view().unknown, [""; 0]);
-    assert_eq!(world.view().tripped, view.tripped, "kept until it is reset");
+    assert_eq!(world.rule().unknown, [""; 0]);
+    assert_eq!(world.rule().tripped, view.tripped, "kept until it is reset");
 }
 
 #[test]
@@ -131,12 +127,12 @@ fn a_trip_is_told_to_the_cloud_at_once() {
     let mut world = World::guarded();
     world.pressure(0.5);
     let told = views(&world.seen);
-    assert_eq!(told, [world.view()]);
+    assert_eq!(told, [world.rule()]);
     assert_eq!(told[0].latched, ["burst"]);
     world.seen.clear();
     world.pressure(4.0);
     world.reset().unwrap();
-    assert_eq!(views(&world.seen), [world.view()]);
+    assert_eq!(views(&world.seen), [world.rule()]);
 }
 
 #[test]
@@ -156,7 +152,7 @@ fn a_latch_outlives_its_device_and_a_changed_document_but_not_its_rule() {
     assert_eq!(world.positions(), [5.0]);
     world.pressure(4.0);
     world.seconds(1);
-    assert_eq!(world.view().latched, ["burst"]);
+    assert_eq!(world.rule().latched, ["burst"]);
     world.take_back(RULE);
     assert!(world.ks.get("/t/rule/water/burst").is_none());
 }
@@ -206,5 +202,5 @@ fn the_history_of_another_site_is_one_of_what_it_published() {
         world.level(2.0, 500);
         world.seconds(1);
     }
-    assert_eq!(world.view().decision.unwrap().because, Because::Unknown, "not covered yet");
+    assert_eq!(world.rule().decision.unwrap().because, Because::Unknown, "not covered yet");
 }

@@ -1,7 +1,13 @@
 use bus::twin::{DesiredVersion, Incarnation, Outcome, ReportedVersion};
 use bus::{Mono, Quality, Sample, UnixMillis, Value};
+use metadata::Commit;
 
 use super::*;
+
+mod authority;
+mod change;
+mod command;
+mod presence;
 use crate::model::InvalidValue;
 use crate::twin::{Ack, Availability, cbor, decode};
 
@@ -50,12 +56,15 @@ const NOW: Now = Now { mono: Mono(5_000_000), wall: UnixMillis(1_000_000) };
 struct World {
     twins: CloudTwins,
     ks: Keyspace,
+    now: Now,
     seen: Vec<Output>,
+    commits: Vec<Commit>,
 }
 
 impl World {
     fn new() -> Self {
-        let mut world = Self { twins: CloudTwins::new(), ks: Keyspace::new(), seen: Vec::new() };
+        let (twins, ks) = (CloudTwins::new(), Keyspace::new());
+        let mut world = Self { twins, ks, now: NOW, seen: Vec::new(), commits: Vec::new() };
         for (key, yaml) in MANIFESTS {
             world.apply(key, yaml);
         }
@@ -66,31 +75,32 @@ impl World {
         while let Some(output) = self.twins.poll_output() {
             self.seen.push(output);
         }
-        self.ks.seal();
+        self.commits.extend(self.ks.seal());
     }
 
     fn restart(&mut self) {
         self.twins = CloudTwins::new();
-        self.twins.load(&mut self.ks, NOW);
+        self.twins.load(&mut self.ks, self.now);
         self.drain();
     }
 
     fn apply(&mut self, key: &str, yaml: &str) {
         let key = Key::new(key).unwrap();
         self.ks.put(key.clone(), json(yaml));
-        self.twins.handle_changed(&[key], &mut self.ks, NOW);
+        self.twins.handle_changed(&[key], &mut self.ks, self.now);
         self.drain();
     }
 
     fn delete(&mut self, key: &str) {
         let key = Key::new(key).unwrap();
         self.ks.delete(&key);
-        self.twins.handle_changed(&[key], &mut self.ks, NOW);
+        self.twins.handle_changed(&[key], &mut self.ks, self.now);
         self.drain();
     }
 
     fn set(&mut self, value: Value) -> Result<DesiredVersion, SetError> {
-        let done = self.twins.set_desired(&position().device, "position", value, "ann", &mut self.ks, NOW);
+        let done =
+            self.twins.set_desired(&position().device, "position", value, "ann", &mut self.ks, self.now);
         self.drain();
         done
     }
@@ -100,7 +110,7 @@ impl World {
     }
 
     fn up(&mut self, from: &str, life: Incarnation, key: &str, payload: &[u8]) {
-        self.twins.handle_up(&edge(from), life, key, payload, &mut self.ks, NOW);
+        self.twins.handle_up(&edge(from), life, key, payload, &mut self.ks, self.now);
         self.drain();
     }
 
@@ -111,8 +121,54 @@ impl World {
         self.up("pump-house", Incarnation(life), "reported/water/valve/position", &cbor(&reported));
     }
 
+    /// What watchers of the valve were told: what it is about, outcome and why.
+    fn results(&self) -> Vec<String> {
+        let results = self.seen.iter().filter_map(|output| {
+            let Output::Publish(publish) = output else { return None };
+            let is_result = publish.topic.as_str() == "twin/water/valve/result";
+            is_result.then(|| serde_json::from_slice::<ResultBody>(&publish.payload).unwrap())
+        });
+        let text = |body: ResultBody| {
+            let version = body.version.map(|version| version.to_string());
+            let about = body.command.or(version).unwrap_or_default();
+            let detail = if body.detail.is_empty() { String::new() } else { format!(": {}", body.detail) };
+            format!("{} {about} {:?}{detail}", body.property, body.outcome).trim().to_owned()
+        };
+        results.map(text).collect()
+    }
+
+    /// What is retained on `topic`: the last that was published, unless it took it away.
+    fn retained(&self, topic: &str) -> Option<serde_json::Value> {
+        let last = self.seen.iter().rev().find_map(|output| {
+            let Output::Publish(publish) = output else { return None };
+            (publish.topic.as_str() == topic && publish.retain).then_some(&publish.payload)
+        });
+        last.and_then(|payload| serde_json::from_slice(payload).ok())
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        self.now.mono = self.now.mono + std::time::Duration::from_secs(seconds);
+        self.now.wall = UnixMillis(self.now.wall.0 + seconds * 1000);
+        self.twins.handle_timeout(&mut self.ks, self.now);
+        self.drain();
+    }
+
+    fn edge_up(&mut self, name: &str) {
+        self.twins.handle_edge_up(&edge(name), &mut self.ks, self.now);
+        self.drain();
+    }
+
+    fn edge_down(&mut self, name: &str) {
+        self.twins.handle_edge_down(&edge(name));
+        self.drain();
+    }
+
     fn view(&self) -> TwinView {
-        self.twins.view(&position().device, NOW).into_iter().find(|view| view.property == "position").unwrap()
+        self.twins
+            .view(&position().device, self.now)
+            .into_iter()
+            .find(|view| view.property == "position")
+            .unwrap()
     }
 
     fn reported(&self) -> Option<f64> {
@@ -289,11 +345,9 @@ fn a_cloud_restored_from_an_old_copy_does_not_give_a_version_twice() {
 #[test]
 fn an_edge_that_acknowledges_nonsense_does_not_stop_its_devices() {
     let mut world = World::new();
-    for (rev, epoch, seq, next) in [
-        (1, 0, u64::MAX, version(2, 1)),
-        (2, 3, 7, version(4, 1)),
-        (3, u64::MAX, u64::MAX, version(u64::MAX - 1, 1)),
-    ] {
+    for (rev, epoch, seq, next) in
+        [(1, 0, u64::MAX, version(2, 1)), (2, 3, 7, version(4, 1)), (3, u64::MAX, u64::MAX, version(4, 2))]
+    {
         let nonsense =
             Ack { version: version(epoch, seq), outcome: Outcome::Succeeded, detail: String::new() };
         world.report(9, rev, 40.0, Some(nonsense));
