@@ -312,8 +312,9 @@ impl Feed {
                 return self.send(edge, &ToEdge::Renew { session: hello.session }, Tells::Nothing);
             }
         };
-        // Another disk's position is not believed: resynced, not guessed.
-        let is_same = arrival.is_none();
+        // Another disk's position is not believed, nor that in a state which this cloud has forgotten some of: resynced,
+        // not guessed, and the edge says all again.
+        let is_same = arrival.is_none() && !inbox.has_forgotten(hello);
         if let Some(Arrival { was, cause }) = arrival {
             let (edge, is) = (edge.clone(), hello.incarnation);
             self.outputs.push_back(FeedOutput::NewIncarnation { edge, was, is, cause });

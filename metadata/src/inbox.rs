@@ -118,6 +118,12 @@ impl Inbox {
         self.present.stored[lane as usize]
     }
 
+    /// Whether this cloud once said that it has stored more of the disk that says `hello`: it was put back to a copy of
+    /// its own since, and knows nothing of that.
+    pub(crate) fn has_forgotten(&self, hello: &Hello) -> bool {
+        self.present.stored.iter().zip(hello.stored).any(|(stored, told)| *stored < told)
+    }
+
     /// Takes what is new of a message.
     pub(crate) fn receive(
         &mut self,
@@ -212,7 +218,15 @@ mod tests {
 
     fn hello(incarnation: u64, receipt: u64, sent: u64) -> Hello {
         let (incarnation, receipt) = (Incarnation(incarnation), Receipt(receipt));
-        Hello { incarnation, applied: Position::default(), session: 1, receipt, sent: [sent; 3], epoch: 1 }
+        Hello {
+            incarnation,
+            applied: Position::default(),
+            session: 1,
+            receipt,
+            sent: [sent; 3],
+            epoch: 1,
+            stored: [0; 3],
+        }
     }
 
     /// `fresh` is the receipt that it is welcomed with.

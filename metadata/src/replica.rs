@@ -107,6 +107,8 @@ pub struct Replica {
     receipt: Receipt,
     /// See [`Hello::sent`].
     sent: [u64; 3],
+    /// See [`Hello::stored`].
+    stored: [u64; 3],
     /// The disk knows `sent` for this receipt.
     marked: bool,
     applied: Position,
@@ -140,6 +142,7 @@ impl Replica {
             incarnation,
             receipt,
             sent,
+            stored: [0; 3],
             marked,
             applied,
             outbox,
@@ -246,9 +249,9 @@ impl Replica {
         self.session = self.session.wrapping_add(1);
         let (session, deadline) = (self.session, now.mono + STALL);
         self.link = Some(Link { session, welcomed: false, term: 0, staging: None, done: None, deadline });
-        let Self { incarnation, applied, receipt, sent, .. } = *self;
+        let Self { incarnation, applied, receipt, sent, stored, .. } = *self;
         let epoch = epoch::get(ks);
-        self.send(&ToCloud::Hello(Hello { incarnation, applied, session, receipt, sent, epoch }));
+        self.send(&ToCloud::Hello(Hello { incarnation, applied, session, receipt, sent, epoch, stored }));
     }
 
     fn send(&mut self, message: &ToCloud) {
@@ -318,7 +321,10 @@ impl Replica {
                 if let Some(link) = &mut self.link {
                     link.deadline = now.mono + STALL;
                 }
-                self.outbox.handle_ack(lane, seq, ks)
+                self.outbox.handle_ack(lane, seq, ks)?;
+                let stored = &mut self.stored[lane as usize];
+                *stored = seq.max(*stored);
+                Ok(())
             }
             ToEdge::UpNack { lane, .. } => {
                 self.outbox.handle_nack(lane);
@@ -333,6 +339,7 @@ impl Replica {
     fn renew(&mut self, ks: &mut Keyspace, now: Now) {
         self.incarnation = Incarnation(self.jitter.next_u64());
         ks.put(Key::literal(INCARNATION), encode(&self.incarnation));
+        self.stored = [0; 3];
         self.keep_receipt(Receipt::NONE, ks);
         self.say_hello(ks, now);
     }

@@ -73,6 +73,10 @@ pub struct Hello {
     /// The highest epoch followed.
     #[n(5)]
     pub epoch: u64,
+    /// By lane, the last entry that the cloud said it has stored, as far as this process remembers. A cloud that has
+    /// stored less was put back to a copy of its disk since.
+    #[n(6)]
+    pub stored: [u64; 3],
 }
 
 /// Edge to cloud.
@@ -370,8 +374,9 @@ mod tests {
             receipt: Receipt(5),
             sent: [0, 2, 0],
             epoch: 1,
+            stored: [0, 1, 0],
         });
-        assert_eq!(hex(encode(&hello)), "8200860782010903058300020001");
+        assert_eq!(hex(encode(&hello)), "820087078201090305830002000183000100");
         let welcome = ToEdge::Welcome { session: 3, receipt: Receipt(5), epoch: 1, term: 9 };
         assert_eq!(hex(encode(&welcome)), "850403050109");
         let put = Change { name: "lease".into(), value: Some(Bytes::from_static(b"\x01")) };

@@ -29,7 +29,15 @@ fn put_of(name: &str, value: impl Into<Bytes>) -> Change {
 
 /// In session 9, of the first incarnation.
 fn hello(applied: Position, receipt: Receipt) -> Hello {
-    Hello { incarnation: Incarnation(1), applied, session: 9, receipt, sent: [0; 3], epoch: 1 }
+    Hello {
+        incarnation: Incarnation(1),
+        applied,
+        session: 9,
+        receipt,
+        sent: [0; 3],
+        epoch: 1,
+        stored: [0; 3],
+    }
 }
 
 fn position(revision: u64) -> Position {
@@ -269,6 +277,22 @@ fn another_disk_is_announced_and_not_believed() {
     assert_eq!(feed.poll_output(), Some(announced(&edge, 1, 2, Cause::NewDisk)));
     let [ToEdge::Welcome { .. }, ToEdge::Part(part)] = &sent(&mut feed, &edge)[..] else { panic!("no part") };
     assert_eq!(part.base, Some(Base::Nothing));
+}
+
+#[test]
+fn a_cloud_that_has_forgotten_what_it_stored_begins_anew_with_the_edge() {
+    let (mut ks, mut feed) = cloud();
+    let edge = name("a");
+    let receipt = join(&mut feed, &mut ks, &edge);
+    let here = position(ks.revision().0);
+    // Its disk is that of before the edge's entry 5, and the edge's position is the same.
+    for (session, stored, begins_anew) in [(10, 0, false), (11, 5, true)] {
+        let again = Hello { session, sent: [0, 5, 0], stored: [0, stored, 0], ..hello(here, receipt) };
+        hear(&mut feed, &mut ks, &edge, &ToCloud::Hello(again));
+        let said = sent(&mut feed, &edge);
+        let base = said.iter().find_map(|m| if let ToEdge::Part(part) = m { part.base } else { None });
+        assert_eq!(base == Some(Base::Nothing), begins_anew, "{said:?}");
+    }
 }
 
 fn announced(edge: &Name, was: u64, is: u64, cause: Cause) -> FeedOutput {
