@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bus::id::InvalidIdentity;
 use bus::token::CaHash;
@@ -142,6 +143,12 @@ pub(super) fn key_of(certificate: &[u8]) -> Option<KeyHash> {
 pub(super) fn check(credentials: &Credentials) -> Result<(), CredentialsError> {
     anchored(&credentials.ca).map_err(CredentialsError::Tls)?;
     certified_key(credentials).map(drop)
+}
+
+fn valid_from(certificate: &[u8]) -> Option<UnixTime> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let seconds = u64::try_from(certificate.validity().not_before.timestamp()).ok()?;
+    Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
 }
 
 fn certified_key(credentials: &Credentials) -> Result<CertifiedKey, CredentialsError> {
@@ -355,7 +362,9 @@ struct ServerCheck {
 
 impl ServerCheck {
     /// 1. The trust anchor is our own CA, or the shown certificate with the token's hash.
-    /// 2. The chain leads to it and is valid now.
+    /// 2. The chain leads to it and is valid now. A certificate of our CA that is not valid *yet* says that our own clock
+    ///    is behind, as it is on boards that keep no time while they are off: the link is where they get it from. So it
+    ///    cannot be earlier than the certificate begins. One that is over stays refused.
     /// 3. The identity is the expected one; while joining, any cloud's.
     fn check(
         &self,
@@ -365,6 +374,7 @@ impl ServerCheck {
     ) -> Result<(), ServerRefused> {
         let roots = anchored(&self.anchor(shown)?).map_err(invalid)?;
         let parsed = ParsedCertificate::try_from(certificate).map_err(invalid)?;
+        let now = valid_from(certificate).map_or(now, |begin| begin.max(now));
         verify_server_cert_signed_by_trust_anchor(&parsed, &roots, shown, now, self.algorithms.all)
             .map_err(invalid)?;
         self.identity(identity_of(certificate)?)

@@ -55,8 +55,13 @@ impl Ca {
 
     /// Credentials that were good in 2025.
     pub(crate) fn issue_expired(&self, name: &str) -> Credentials {
+        self.issue_for_year(name, 2025)
+    }
+
+    /// Credentials that are good in this year only.
+    pub(crate) fn issue_for_year(&self, name: &str, year: i32) -> Credentials {
         let mut params = CertificateParams::default();
-        (params.not_before, params.not_after) = (date_time_ymd(2025, 1, 1), date_time_ymd(2025, 12, 31));
+        (params.not_before, params.not_after) = (date_time_ymd(year, 1, 1), date_time_ymd(year, 12, 31));
         self.sign(name, &[&format!("spiffe://{name}")], params)
     }
 

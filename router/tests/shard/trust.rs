@@ -78,6 +78,15 @@ fn an_expired_certificate_is_no_certificate() {
 }
 
 #[test]
+fn a_node_whose_clock_is_behind_connects_and_no_client_brings_its_own_time() {
+    let ca = Ca::new();
+    let mut hub = Node::cloud(ca.issue_for_year("c/cloud/hub", 2100));
+    connect(&mut Node::edge(ca.issue("c/edge/a")), &mut hub, Lane::Bus);
+    let told = refusal(&ca, ca.issue_for_year("c/edge/b", 2100), Lane::Bus);
+    assert!(told.contains("certificate not valid yet"), "{told}");
+}
+
+#[test]
 fn a_dialler_learns_in_words_why_it_is_refused_and_is_never_up() {
     let ca = Ca::new();
     let hub = Node::cloud(ca.issue("c/cloud/hub"));
