@@ -41,6 +41,16 @@ impl Slot {
     pub fn new(number: u8) -> Result<Self, InvalidSlot> {
         if (1..=16).contains(&number) { Ok(Self(number)) } else { Err(InvalidSlot(number)) }
     }
+
+    /// Whose slot this is, if no rule may fill it: it would let go of what they put there.
+    pub fn reserved(self) -> Option<&'static str> {
+        match self {
+            Self::LOCAL_OPERATOR => Some("the local operator"),
+            Self::COMMAND => Some("commands"),
+            Self::DESIRED => Some("desired values"),
+            _ => None,
+        }
+    }
 }
 
 impl TryFrom<u8> for Slot {

@@ -130,7 +130,8 @@ impl CloudTwins {
         Some(())
     }
 
-    /// What is in force at the edge and lies in no keyspace here, if anything is. A wish of the cloud before it is over.
+    /// What is in force at the edge and lies in no keyspace here, if anything is. A wish of the cloud before it is left
+    /// where it is: the edge may not have seen it yet, and will refuse it.
     fn desired_up(
         &mut self,
         (edge, life): (&Name, Incarnation),
@@ -158,12 +159,7 @@ impl CloudTwins {
             return Some(());
         }
         ks.put(key("/c/desired/", &id), twin::cbor(&told));
-        let outranks =
-            twin.desired.as_ref().is_some_and(|placed| placed.desired.version < told.desired.version);
         twin.told = Some(told);
-        if outranks {
-            self.remove_row(&id, ks);
-        }
         self.publish_desired(&id);
         Some(())
     }

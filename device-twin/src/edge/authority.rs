@@ -183,6 +183,7 @@ impl EdgeTwins {
         let before = self.twins.get(id).and_then(|twin| twin.newest());
         if let Some(before) = before.filter(|version| Holder::of(version.epoch) == Holder::Cloud) {
             self.pass_over(id, before, ks);
+            self.tell_outranked(id);
         }
         self.replace_desired(id, desired, now);
         if let Some(twin) = self.twins.get_mut(id) {

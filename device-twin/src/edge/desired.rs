@@ -274,9 +274,13 @@ impl EdgeTwins {
             Verdict::Wait | Verdict::Apply(..) => None,
         });
         let together = ended.map(|(id, outcome, why)| Verdict::End(outcome, format!("{id}: {why}")));
-        for (id, verdict) in members.iter().zip(verdicts) {
+        for (id, own) in members.iter().zip(verdicts) {
+            let verdict = match (own, &together) {
+                (Verdict::Apply(_), Some(together)) => together.clone(),
+                (own, _) => own,
+            };
             if self.is_waiting_in(id, &group) {
-                self.carry_out_verdict(id, together.clone().unwrap_or(verdict), ks, now);
+                self.carry_out_verdict(id, verdict, ks, now);
             }
         }
     }

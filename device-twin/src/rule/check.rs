@@ -25,6 +25,10 @@ impl Spec for RuleSpec {
 
     fn check(&self) -> Result<(), FieldError> {
         self.check_size()?;
+        if let Some(whose) = self.output.slot.reserved() {
+            let reason = format!("{} is for {whose}; 10 is meant for rules", self.output.slot);
+            return Err(FieldError::new("spec.output.slot", reason));
+        }
         if self.output.ttl.0.is_zero() {
             return Err(FieldError::new("spec.output.ttl", "a decision must hold for some time"));
         }

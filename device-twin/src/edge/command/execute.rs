@@ -129,7 +129,8 @@ impl EdgeTwins {
     /// Nothing is written for the command from now on. What is under way ends by itself.
     pub(super) fn command_out_of_time(&mut self, place: &CommandPlace, ks: &mut Keyspace, now: Now) {
         let Some(running) = self.commands.running.get(place) else { return };
-        let names: Vec<Arc<str>> = running.parts.keys().cloned().collect();
+        let open = running.parts.iter().filter(|(_, part)| part.end.is_none());
+        let names: Vec<Arc<str>> = open.map(|(name, _)| Arc::clone(name)).collect();
         let who = Who::Command(place.id.clone());
         for property in names {
             let id = PropertyId { device: place.device.clone(), property };

@@ -66,7 +66,7 @@ impl World {
     }
 
     /// The cloud wishes under `epoch`, just now.
-    fn wish(&mut self, property: &str, value: f64, epoch: u64, seq: u64) {
+    pub(super) fn wish(&mut self, property: &str, value: f64, epoch: u64, seq: u64) {
         let row = self.row(value, epoch, seq);
         self.put(&format!("/m/desired/water/valve/{property}"), row);
     }

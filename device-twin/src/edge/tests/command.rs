@@ -575,3 +575,24 @@ fn there_is_no_other_command() {
     assert_eq!(world.results(), ["c1 Rejected: there is no command 'home'; there is set, reset-rule"]);
     assert_eq!(world.written(), NONE);
 }
+
+#[test]
+fn a_setting_comes_back_when_a_command_over_it_lets_go() {
+    for both in [true, false] {
+        let mut world = World::new();
+        world.wish("setPoint", 28.0, 0, 1);
+        assert_eq!(world.carry_out(), [set_point(28.0)]);
+        let order = json!({"args": {"position": 5, "setPoint": 5}, "ttlMs": 1000, "holdMs": 47_000});
+        world.command("c1", order, 0);
+        let writes = world.writes();
+        for write in writes.iter().filter(|write| both || write.property == "setPoint") {
+            world.answer(write, Outcome::Succeeded);
+        }
+        world.seconds(40);
+        let setting = |writes: Vec<(String, f64)>| writes.into_iter().filter(|(name, _)| name == "setPoint");
+        assert_eq!(setting(world.carry_out()).count(), 0);
+        world.seconds(10);
+        let back: Vec<_> = setting(world.carry_out()).collect();
+        assert_eq!(back, [set_point(28.0)], "both were answered: {both}");
+    }
+}

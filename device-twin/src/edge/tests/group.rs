@@ -170,7 +170,7 @@ fn one_whose_device_is_not_here_stops_the_others() {
     assert_eq!(world.ack("valve/position"), Some((1, Outcome::Superseded)));
     world.add_drain();
     world.modbus("online");
-    assert_eq!(world.ack("drain/position"), Some((1, Outcome::Superseded)));
+    assert_eq!(world.ack("drain/position"), Some((1, Outcome::Failed)));
     assert_eq!(world.moves(), NONE);
 }
 

@@ -352,7 +352,7 @@ fn rules_that_move_each_other_in_a_circle_are_refused_with_the_chain() {
         "a controller reads what it moves"
     );
     let controller =
-        link("valve.setpoint", "reported", "valve.setpoint").replace("ttl: 30s", "ttl: 30s, slot: 8");
+        link("valve.setpoint", "reported", "valve.setpoint").replace("ttl: 30s", "ttl: 30s, slot: 9");
     assert_eq!(
         try_out(&catalog, Kind::Rule, "c", &controller),
         [""; 0],

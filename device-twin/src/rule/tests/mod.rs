@@ -150,6 +150,9 @@ fn documents_without_sense_are_refused_by_field() {
         ("op: above, value: 6", "op: above, value: high", "only numbers can be above"),
         ("ttl: 30s", "ttl: 0s", "spec.output.ttl: a decision must hold"),
         ("ttl: 30s", "ttl: 30s, slot: 17", "17 is no slot"),
+        ("ttl: 30s", "ttl: 30s, slot: 8", "spec.output.slot: slot 8 is for the local operator; 10 is meant"),
+        ("ttl: 30s", "ttl: 30s, slot: 12", "spec.output.slot: slot 12 is for commands"),
+        ("ttl: 30s", "ttl: 30s, slot: 14", "spec.output.slot: slot 14 is for desired values"),
         ("device: tank", "device: Tank", "spec.inputs.level.device: 'Tank' is no name"),
         ("maxAge: 10s}", "maxAge: soon}", "spec.inputs.level.maxAge"),
     ];

@@ -264,7 +264,7 @@ fn a_rule_that_moves_to_another_slot_leaves_the_first_one() {
     world.here(50.0, 4.0);
     world.level(2.5, 0);
     assert_eq!(world.positions(), [70.0]);
-    world.put(KEY, json(&FILL.replace("ttl: 20s", "ttl: 20s, slot: 12").replace("gain: -40", "gain: -20")));
+    world.put(KEY, json(&FILL.replace("ttl: 20s", "ttl: 20s, slot: 13").replace("gain: -40", "gain: -20")));
     assert_eq!(world.positions(), [100.0], "nobody says anything: the fail-safe holds");
     world.level(2.5, 0);
     assert_eq!(world.positions(), [60.0]);
