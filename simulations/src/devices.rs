@@ -230,7 +230,7 @@ impl Mapper {
             return;
         }
         if &*id.property == SENSOR {
-            let step = self.dice.between(0, 100) as f64 / 100.0 - 0.5;
+            let step = self.dice.between(0, 400) as f64 / 100.0 - 2.0;
             let position = (self.position(&id) + step).clamp(0.0, 10.0);
             self.positions.insert(id.clone(), position);
         }

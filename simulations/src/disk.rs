@@ -95,8 +95,12 @@ impl Disk {
         self.waiting.len() + self.writing.len()
     }
 
-    pub fn load(&mut self) -> Result<Keyspace, StoreError> {
-        self.store.load().map(Keyspace::load)
+    /// What the disk holds; a bad one gives nothing back that lies under `forgotten`.
+    pub fn load(&mut self, forgotten: Option<&str>) -> Result<Keyspace, StoreError> {
+        let mut rows = self.store.load()?;
+        let is_gone = |key: &Key| forgotten.is_some_and(|prefix| key.as_str().starts_with(prefix));
+        rows.iter_mut().filter(|(key, ..)| is_gone(key)).for_each(|(.., value)| *value = None);
+        Ok(Keyspace::load(rows))
     }
 
     /// The epoch of the cloud whose disk this is.

@@ -20,7 +20,7 @@ const EPOCH_MS: u64 = 1_767_225_600_000;
 pub(crate) enum About {
     Nothing,
     Report { ticket: u64, id: PropertyId },
-    Wish { question: Question, id: PropertyId, valid: bool },
+    Wish { question: Question, ids: Vec<PropertyId>, valid: bool },
     Operator { seat: Seat, id: PropertyId, value: f64 },
 }
 

@@ -10,8 +10,10 @@
 //! ```
 //!
 //! Reading order: [`world`] (time and events), [`player`](World) (plays the nodes), [`links`], [`disk`], [`devices`],
-//! people (joins, manifests, wishes), [`faults`]; then [`oracle`], and [`plant`]: bugs to prove that it finds some.
+//! people (joins, manifests, wishes; deeds:
+//! authority, commands, changes as one), [`faults`]; then [`oracle`], and [`plant`]: bugs to prove that it finds some.
 
+mod deeds;
 pub mod devices;
 pub mod dice;
 pub mod disk;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bus::bus::LinkId;
 use bus::token::CaHash;
-use bus::twin::{DesiredVersion, MapperTopic, TwinTopic, WriteRequest};
+use bus::twin::{DesiredVersion, DeviceId, MapperTopic, TwinTopic, WriteRequest};
 use bus::{Filter, Identity, JoinToken, KeyHash, NodeId, Now, Topic, Value};
 use bytes::Bytes;
 use controller::cluster::EstablishError;
@@ -21,6 +21,7 @@ use node::{Cloud, Edge, Input, Node};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+use crate::deeds::Deeds;
 use crate::devices::Action;
 use crate::dice::Dice;
 use crate::host::{About, Question};
@@ -36,6 +37,7 @@ pub(crate) struct People {
     manifests: Vec<(serde_json::Value, bool)>,
     devices: Vec<(usize, PropertyId)>,
     joins: Vec<Join>,
+    deeds: Deeds,
 }
 
 /// How far a site's joining is.
@@ -106,6 +108,9 @@ impl People {
             for number in 0..dice.between(1, 2) as usize {
                 documents.push(manifests::device_manifest(site, number));
                 let device = manifests::device(site, number);
+                if dice.one_in(2) {
+                    documents.push(manifests::guard_manifest(&device));
+                }
                 devices.extend(PROPERTIES.map(|property| (site, manifests::property(&device, property))));
             }
         }
@@ -113,7 +118,18 @@ impl People {
             documents.swap(last, dice.between(0, last as u64) as usize);
         }
         let manifests = documents.into_iter().map(|document| (document, false)).collect();
-        Self { manifests, devices, joins: vec![Join::NoToken; sites] }
+        Self { manifests, devices, joins: vec![Join::NoToken; sites], deeds: Deeds::default() }
+    }
+
+    /// All devices with their sites.
+    pub(crate) fn devices(&self) -> Vec<(usize, DeviceId)> {
+        let mut all: Vec<_> = self.devices.iter().map(|(site, id)| (*site, id.device.clone())).collect();
+        all.dedup();
+        all
+    }
+
+    pub(crate) fn deeds(&mut self) -> &mut Deeds {
+        &mut self.deeds
     }
 
     pub(crate) fn properties_of(&self, site: usize) -> Vec<PropertyId> {
@@ -264,7 +280,7 @@ impl World {
             (Input::Mqtt { ticket, topic, payload, retain: false, expiry: None }, Question::Ticket(number))
         };
         self.trace.say(self.now, format_args!("somebody wishes {id} = {value}"));
-        self.tell_about(Machine::Cloud, input, About::Wish { question, id, valid });
+        self.tell_about(Machine::Cloud, input, About::Wish { question, ids: vec![id], valid });
     }
 
     /// Somebody at a site moves an actuator.
@@ -302,23 +318,24 @@ impl World {
                     .reports
                     .insert(ticket, (machine, life, id, reported.map(|reported| reported.version)));
             }
-            About::Wish { question, id, valid } => self.note_wish(question, id, valid, life),
+            About::Wish { question, ids, valid } => self.note_wish(question, ids, valid, life),
             About::Operator { seat, id, value } => self.oracle.on_operator(seat, &id, value, self.now),
         }
     }
 
-    fn note_wish(&mut self, question: Question, id: PropertyId, valid: bool, life: u32) {
-        let site = manifests::site_of(&id.device).unwrap_or_default();
-        let key = format!("/e/{}/desired/{id}", manifests::edge_name(site));
-        let desired = self.value_at(Machine::Cloud, &key).and_then(|b| minicbor::decode::<Desired>(&b).ok());
-        let version = desired.map(|desired| desired.version).filter(|_| valid);
-        if let Some(version) = version {
-            self.oracle.on_issued(&id, version, self.now);
-        }
-        self.asked.wishes.insert(question, (life, id, version));
+    fn note_wish(&mut self, question: Question, ids: Vec<PropertyId>, valid: bool, life: u32) {
+        let noted = ids.into_iter().map(|id| {
+            let site = manifests::site_of(&id.device).unwrap_or_default();
+            let key = format!("/e/{}/desired/{id}", manifests::edge_name(site));
+            let desired =
+                self.value_at(Machine::Cloud, &key).and_then(|b| minicbor::decode::<Desired>(&b).ok());
+            (id, desired.map(|desired| desired.version).filter(|_| valid))
+        });
+        let noted = noted.collect();
+        self.asked.wishes.insert(question, (life, noted));
     }
 
-    fn value_at(&self, machine: Machine, key: &str) -> Option<Bytes> {
+    pub(crate) fn value_at(&self, machine: Machine, key: &str) -> Option<Bytes> {
         let keyspace = match &self.hosts[&machine].running.as_ref()?.node {
             Node::Cloud(cloud) => cloud.keyspace(),
             Node::Edge(edge) => edge.keyspace(),
@@ -339,10 +356,12 @@ impl World {
     }
 
     fn wish_accepted(&mut self, question: Question) {
-        let Some((_, id, version)) = self.asked.wishes.remove(&question) else { return };
-        match version {
-            Some(version) => self.wish_taken(&id, version),
-            None => self.oracle.accuse(self.now, "what cannot be is not accepted", format!("{id}")),
+        let Some((_, wishes)) = self.asked.wishes.remove(&question) else { return };
+        for (id, version) in wishes {
+            match version {
+                Some(version) => self.wish_taken(&id, version),
+                None => self.oracle.accuse(self.now, "what cannot be is not accepted", format!("{id}")),
+            }
         }
     }
 
@@ -369,6 +388,8 @@ impl World {
                 Ok(_) => self.people.manifests[number].1 = true,
                 Err(why) => self.oracle.accuse(self.now, "a good manifest is taken", why.to_string()),
             }
+        } else if self.asked.orders.contains_key(&id) {
+            self.order_answered(id, response.is_ok());
         } else if response.is_ok() {
             self.wish_accepted(Question::Admin(id));
         } else {

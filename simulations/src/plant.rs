@@ -13,4 +13,17 @@ pub enum Bug {
     TearsBatches,
     /// A disk that forgets, when read again, which numbers were given out.
     ForgetsNumbers,
+    /// A disk that forgets, when read again, how far commands are.
+    ForgetsCommands,
+}
+
+impl Bug {
+    /// What a disk does not give back.
+    pub(crate) fn forgotten(self) -> Option<&'static str> {
+        match self {
+            Self::None | Self::SpeaksBeforeDurable | Self::StopsCloudTime | Self::TearsBatches => None,
+            Self::ForgetsNumbers => Some("/t/rev"),
+            Self::ForgetsCommands => Some("/t/command/"),
+        }
+    }
 }

@@ -7,7 +7,7 @@ use bus::bus::LinkId;
 use bus::twin::{MapperTopic, TwinTopic};
 use bus::{Channel, Class, Frame, Mono, Now};
 use metadata::sync::{Packed, ToEdge};
-use metadata::{Commit, Key, Revision};
+use metadata::{Commit, Revision};
 use node::seam::DialLane;
 use node::{Input, Node, Output};
 
@@ -357,11 +357,10 @@ impl World {
         }
         let (now, seed) = (self.hosts[&machine].now(self.now), self.chance.number());
         let memory = self.memory;
-        let forgets = self.bug == Bug::ForgetsNumbers;
-        let keyspace = match self.host(machine).disk.load() {
+        let forgotten = self.bug.forgotten();
+        let keyspace = match self.host(machine).disk.load(forgotten) {
             Ok(mut keyspace) => {
                 keyspace.remember_deletions(memory);
-                Key::new("/t/rev").iter().filter(|_| forgets).for_each(|key| keyspace.delete(key));
                 keyspace
             }
             Err(why) => return self.oracle.accuse(self.now, "disks can be read", why.to_string()),
@@ -374,7 +373,10 @@ impl World {
                 self.oracle.on_cloud_start(seed.max(1));
                 people::cloud(seed, keyspace, now)
             }
-            Machine::Edge(seat) => Ok(people::edge(seat, seed, keyspace, now)),
+            Machine::Edge(seat) => {
+                self.oracle.on_edge_start(seat, self.now);
+                Ok(people::edge(seat, seed, keyspace, now))
+            }
         };
         match node {
             Ok(node) => self.start(machine, node),

@@ -68,6 +68,7 @@ pub(crate) enum Event {
     Wish,
     Rework,
     Operator,
+    Deed,
     Quiet,
     Hush,
 }
@@ -90,12 +91,17 @@ impl Agenda {
     }
 }
 
+/// Wishes of one question, with the versions that they got.
+pub(crate) type Noted = Vec<(PropertyId, Option<DesiredVersion>)>;
+
 /// What is remembered until its answer comes.
 #[derive(Debug, Default)]
 pub(crate) struct Asked {
     pub(crate) next: u64,
     pub(crate) reports: BTreeMap<u64, (Machine, u32, PropertyId, Option<ReportedVersion>)>,
-    pub(crate) wishes: BTreeMap<Question, (u32, PropertyId, Option<DesiredVersion>)>,
+    pub(crate) wishes: BTreeMap<Question, (u32, Noted)>,
+    /// Commands given at the cloud: `<namespace>/<device>/<id>`.
+    pub(crate) orders: BTreeMap<u64, String>,
     pub(crate) manifests: BTreeMap<u64, usize>,
     pub(crate) tokens: BTreeMap<u64, usize>,
     pub(crate) joins: BTreeMap<LinkId, usize>,
@@ -185,9 +191,13 @@ impl World {
         for (number, (at, _)) in self.faults.iter().enumerate() {
             self.agenda.at(*at, Event::Fault(number));
         }
-        for (after, event) in
-            [(2, Event::Apply), (30, Event::Rework), (50, Event::Wish), (90, Event::Operator)]
-        {
+        for (after, event) in [
+            (2, Event::Apply),
+            (30, Event::Rework),
+            (50, Event::Wish),
+            (70, Event::Deed),
+            (90, Event::Operator),
+        ] {
             self.agenda.at(Mono::ZERO + Duration::from_secs(after), event);
         }
         self.agenda.at(self.quiet_from, Event::Quiet);
@@ -282,6 +292,7 @@ impl World {
             Event::Wish => self.wish(),
             Event::Rework => self.rework(),
             Event::Operator => self.operate(),
+            Event::Deed => self.deed(),
             Event::Quiet => self.begin_quiet(),
             Event::Hush => self.mappers.iter_mut().for_each(|mapper| mapper.hushed = true),
         }

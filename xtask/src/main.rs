@@ -50,11 +50,17 @@ fn test(slow: bool) -> Result<()> {
         cargo(&["test", "--locked", "-p", "metadata", "--", "--ignored"])?;
     }
     cores_are_pure()?;
-    simulations(if slow { "2000" } else { "200" })?;
+    step("the release build of the node and of the deterministic world");
+    // In one go: apart, each would compile the crates that both share.
+    cargo(&["build", "--release", "--locked", "-p", "node", "-p", "simulations"])?;
+    let release = target_dir()?.join("release");
+    let seeds = if slow { "2000" } else { "100" };
+    step(&format!("the deterministic world, {seeds} seeds"));
+    run(Command::new(release.join("simulations")).args(["run", "--seeds", seeds]))?;
     if slow {
         broken_build()?;
     }
-    demo(slow)
+    demo(&release.join("kubebus"), slow)
 }
 
 /// What the tests are built with. Without a file that a test names to its processes the clock of `virtual-clock` is the
@@ -173,17 +179,15 @@ fn bench(names: &[&str]) -> Result<()> {
     run(Command::new(release.join("benchmarks")).arg(release.join("kubebus")).arg(&release).args(names))
 }
 
-fn demo(slow: bool) -> Result<()> {
+fn demo(kubebus: &Path, slow: bool) -> Result<()> {
     step("the demo, as this user");
-    cargo(&["build", "--release", "--locked", "-p", "node"])?;
-    let kubebus = target_dir()?.join("release/kubebus");
-    reads_its_own_clock(&kubebus)?;
-    run(Command::new(&kubebus).args(["demo", "--for", "90s", "--check"]))?;
+    reads_its_own_clock(kubebus)?;
+    run(Command::new(kubebus).args(["demo", "--for", "60s", "--check"]))?;
     step("the demo, as an unprivileged user");
-    demo_unprivileged(&kubebus)?;
+    demo_unprivileged(kubebus)?;
     if slow {
         step("100 kills over a live demo");
-        run(Command::new(&kubebus).args(["demo", "--check", "--kills", "100"]))?;
+        run(Command::new(kubebus).args(["demo", "--check", "--kills", "100"]))?;
     }
     Ok(())
 }
@@ -210,7 +214,7 @@ fn demo_unprivileged(kubebus: &Path) -> Result<()> {
     let script = "mount -t tmpfs -o mode=755 tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200 && \
                   chmod 777 \"$1\" && cd \"$1\" && exec env HOME=\"$1\" TMPDIR=\"$1\" \
                   setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs \
-                  ./kubebus demo --for 90s --check";
+                  ./kubebus demo --for 60s --check";
     let done = run(Command::new("unshare").args(["--mount", "sh", "-c", script, "sh"]).arg(&room));
     std::fs::remove_dir_all(&room).context("remove the directory of the unprivileged run")?;
     done

@@ -3,22 +3,39 @@
 //! The oracle sees what the nodes hand out (commits, words, and what became durable) and what is true in the world
 //! (the real time, what devices did), never what a node believes. Its parts:
 //!
-//! | module | asks |
-//! |---|---|
-//! | `versions` | does no version go back, on any node and for any subscriber |
-//! | `copies` | is an edge's copy a state that the cloud went through, whole |
-//! | `outbox` | does the cloud take each entry once, and the edge keep it until then |
-//! | `promises` | would a crash now undo what was said |
-//! | `writes` | does a device move only by a fresh decision, once an id, in its time |
-//! | `settled` | after quiet: is everything where it belongs |
+//! | module | asks | invariant |
+//! |---|---|---|
+//! | `versions` | does no version go back, on any node and for any subscriber | I3, I5 |
+//! | `copies` | is an edge's copy a state that the cloud went through, whole | I3, I4 |
+//! | `outbox` | does the cloud take each entry once, and the edge keep it until then, or name it in a gap | I7 |
+//! | `promises` | would a crash now undo what was said | |
+//! | `writes` | does a device move only by a fresh decision, once an id, in its time | I1, I2, I9 |
+//! | `commands` | is a command carried out once and in its time, and does its end stay | I1, I2, I7 |
+//! | `authority` | is nothing decided on under an authority that is over | I5 |
+//! | `groups` | is what is changed as one carried out as one | I4 |
+//! | `interlocks` | does a tripped interlock let nothing else through | I6 |
+//! | this one | do the queues on disk stay under their bounds | I8 |
+//! | `settled` | after quiet: is everything where it belongs | I6, I7 |
 //!
-//! Two things are excused, and each use is counted: an age that is wrong because a wall clock was set in mid-flight,
-//! and a wish that is not carried out because a later one was, which was lost with the cloud's disk.
+//! I1 no write begins after its time; I2 an id is carried out at most once; I3 what an edge has applied grows, and is
+//! what it was sent; I4 a batch, and a change of several wishes, is seen whole; I5 no desired value is accepted under a
+//! lower epoch; I6 a tripped interlock has its value through; I7 each accepted event reaches the cloud, or a gap names
+//! it; I8 queues are bounded; I9 reads and starts move nothing.
+//!
+//! What is excused is counted, under a name in parentheses: an age that is wrong because a wall clock was set in
+//! mid-flight, what was lost with a disk, what two disks of one edge say of the same, and a wish that was answered for
+//! having been made under an authority that is over.
 
+mod authority;
+mod commands;
 mod copies;
+mod groups;
+mod interlocks;
 mod outbox;
 mod promises;
 mod settled;
+#[cfg(test)]
+mod tests;
 mod versions;
 mod writes;
 
@@ -108,7 +125,13 @@ pub struct Oracle {
     put_back: bool,
     /// The newest wish for a property that was lost with the cloud's disk.
     lost_wishes: BTreeMap<PropertyId, DesiredVersion>,
+    /// Up to which version an edge ever refused wishes for a property, or called them over.
+    outranked: BTreeMap<PropertyId, DesiredVersion>,
+    /// Wishes that were made as one with others, also if nothing is left to say so.
+    grouped: BTreeSet<(PropertyId, DesiredVersion)>,
     writes: writes::Writes,
+    commands: commands::Commands,
+    interlocks: interlocks::Interlocks,
     subscribers: versions::Subscribers,
     /// When a wall clock was set.
     jumps: Vec<(Mono, Machine)>,
@@ -146,15 +169,27 @@ impl Oracle {
             Machine::Edge(seat) if self.refused.contains(&seat) => {}
             Machine::Edge(seat) => self.check_outbox(seat, commit, now),
         }
+        self.check_commands(machine, commit, now);
+        self.note_wishes(machine, commit, now);
+        let decided = authority::Decided::in_commit(self.held.get(&machine), commit);
+        let begun = interlocks::begun(self.held.get(&machine), commit);
         self.held.entry(machine).or_default().apply(commit);
         self.note_new_numbers(machine, commit);
         match machine {
             Machine::Cloud => self.copies.on_cloud_commit(commit, &self.held[&machine]),
             Machine::Edge(seat) => {
                 self.writes.on_edge_commit(seat, commit);
+                self.note_outranked(commit);
                 self.check_bounds(seat, commit, now);
                 let held = &self.held[&machine];
                 self.copies.check_edge(seat, commit, held, &mut self.verdict, now);
+                self.note_interlocks(seat, commit, now);
+                // What was done while the disk refused comes as one commit, whatever its order was.
+                if !self.refused.contains(&seat) {
+                    self.check_decided(seat, &decided, now);
+                    self.check_groups(seat, &decided, now);
+                    self.check_interlocks(seat, &begun, now);
+                }
             }
         }
     }
@@ -186,6 +221,7 @@ impl Oracle {
             }
             Machine::Edge(seat) => {
                 self.writes.on_edge_crash(seat);
+                self.commands.on_edge_disk(seat, durable.revision);
                 if self.refused.remove(&seat) {
                     self.writes.forget(seat);
                     self.aged.extend(life_of(durable).map(|life| (seat, life)));
@@ -200,6 +236,7 @@ impl Oracle {
         self.wiped.insert(seat.site);
         self.aged.remove(&seat);
         self.promises.forget(seat);
+        self.writes.on_wipe(seat);
     }
 
     /// The machine has another disk, once copied from that of an edge of this name: what happened since is forgotten
@@ -213,6 +250,7 @@ impl Oracle {
         }
         self.promises.forget(seat);
         self.writes.forget(seat);
+        self.commands.on_edge_disk(seat, durable.revision);
     }
 
     /// The cloud has its disk as it was at some earlier time: what was made since is forgotten, and only edges can tell
@@ -223,6 +261,7 @@ impl Oracle {
         self.copies.on_cloud_put_back(durable.revision);
         self.taken.on_cloud_put_back(durable.revision);
         self.promises.on_cloud_put_back(durable);
+        self.commands.on_cloud_put_back(durable);
         self.wiped.extend(0..crate::world::MAX_SITES);
         self.put_back = true;
     }
@@ -272,6 +311,17 @@ impl Oracle {
         let Some(life) = named.and_then(|write| decode_life(write.value.as_ref()?)) else { return };
         self.lives.entry(seat).or_default().push(life);
         self.promises.forget(seat);
+    }
+
+    fn note_outranked(&mut self, commit: &Commit) {
+        for write in &commit.writes {
+            let id = write.key.as_str().strip_prefix(versions::OUTRANKED).and_then(PropertyId::parse);
+            let version = authority::decode::<DesiredVersion>(write.value.as_ref());
+            if let (Some(id), Some(version)) = (id, version) {
+                let known = self.outranked.entry(id).or_default();
+                *known = version.max(*known);
+            }
+        }
     }
 
     fn note_new_numbers(&mut self, machine: Machine, commit: &Commit) {

@@ -83,11 +83,17 @@ fn wish_in(durable: &Image, id: &PropertyId) -> Option<DesiredVersion> {
     durable.get(&format!("/e/{}/desired/{id}", manifests::edge_name(site))).and_then(versions::desired)
 }
 
-fn holds_wish(durable: &Image, id: &PropertyId, told: DesiredVersion) -> bool {
-    wish_in(durable, id).is_some_and(|kept| kept >= told)
-}
-
 impl Oracle {
+    /// A newer wish that the site made itself takes the place of `told`, as the cloud knows, or the site refused it.
+    pub(super) fn is_replaced(&self, cloud: &Image, id: &PropertyId, told: DesiredVersion) -> bool {
+        let in_force = cloud.get(&format!("/c/desired/{id}")).and_then(versions::in_force);
+        in_force.is_some_and(|desired| desired.version > told) || self.outranked.get(id) >= Some(&told)
+    }
+
+    fn holds_wish(&self, durable: &Image, id: &PropertyId, told: DesiredVersion) -> bool {
+        wish_in(durable, id).is_some_and(|kept| kept >= told) || self.is_replaced(durable, id, told)
+    }
+
     /// The mapper was told that its report is taken; `told` is the version that the node gave it.
     pub fn on_report_accepted(
         &mut self,
@@ -113,7 +119,8 @@ impl Oracle {
 
     /// The author of a wish was told that it is taken.
     pub fn on_wish_accepted(&mut self, id: &PropertyId, told: DesiredVersion, durable: &Image, now: Mono) {
-        self.verdict.ask(now, INVARIANT, holds_wish(durable, id, told), || {
+        let holds = self.holds_wish(durable, id, told);
+        self.verdict.ask(now, INVARIANT, holds, || {
             format!("the wish {told} for {id} was accepted, and the disk does not hold it")
         });
         let known = self.promises.wishes.entry(id.clone()).or_default();
@@ -211,7 +218,7 @@ impl Oracle {
         match machine {
             Machine::Cloud => {
                 for (id, told) in &self.promises.wishes {
-                    let holds = holds_wish(durable, id, *told);
+                    let holds = self.holds_wish(durable, id, *told);
                     self.verdict.ask(now, KEPT, holds, || format!("the wish {told} for {id} is lost"));
                 }
             }

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use bus::Mono;
-use bus::twin::{DesiredVersion, ReportedVersion};
+use bus::twin::{DesiredVersion, Incarnation, ReportedVersion};
 use bytes::Bytes;
-use device_twin::PropertyId;
 use device_twin::twin::{Desired, Handled, Reported, ReportedBody};
+use device_twin::{Authority, PropertyId};
 use metadata::{Commit, Position};
+use minicbor::Decode;
 
 use super::Oracle;
 use crate::machine::{Machine, Seat};
@@ -15,8 +16,10 @@ use crate::manifests;
 
 const INVARIANT: &str = "no version goes back";
 const APPLIED: &str = "/sync/applied";
+/// Up to which version wishes are over at an edge.
+pub(super) const OUTRANKED: &str = "/t/outranked/";
 /// What an edge takes back with a cloud that was put back.
-const FOLLOWED: [&str; 2] = ["/m/desired/", "/t/desired/"];
+const FOLLOWED: [&str; 3] = ["/m/desired/", "/t/desired/", "/m/authority/"];
 
 /// The last revision that each subscriber saw of a property, and the number of cloud crashes that this may not be
 /// excused with any more.
@@ -54,6 +57,26 @@ pub(super) fn desired(bytes: &Bytes) -> Option<DesiredVersion> {
     minicbor::decode::<Desired>(bytes).ok().map(|desired| desired.version)
 }
 
+/// What is in force at an edge, as the cloud keeps it.
+#[derive(Debug, Decode)]
+struct InForce {
+    /// Of the edge's disk.
+    #[n(1)]
+    life: Incarnation,
+    #[n(2)]
+    desired: Desired,
+}
+
+/// What is in force at an edge is what its present disk says.
+fn is_of_another_disk(before: &Bytes, after: &Bytes) -> bool {
+    let life = |bytes: &Bytes| minicbor::decode::<InForce>(bytes).ok().map(|kept| kept.life);
+    life(before) != life(after)
+}
+
+pub(super) fn in_force(bytes: &Bytes) -> Option<Desired> {
+    minicbor::decode::<InForce>(bytes).ok().map(|kept| kept.desired)
+}
+
 /// What orders the values under a key; `None` if nothing does.
 fn order_of(key: &str, bytes: &Bytes) -> Option<(u64, u64)> {
     let version = |v: DesiredVersion| (v.epoch, v.seq);
@@ -61,7 +84,15 @@ fn order_of(key: &str, bytes: &Bytes) -> Option<(u64, u64)> {
         desired(bytes).map(version)
     } else if key.starts_with("/t/desired/") {
         minicbor::decode::<Handled>(bytes).ok().map(|handled| version(handled.version))
-    } else if key.starts_with("/c/version/") {
+    } else if ["/t/authority/", "/m/authority/"].iter().any(|prefix| key.starts_with(prefix))
+        || (key.starts_with("/e/") && key.contains("/authority/"))
+    {
+        minicbor::decode::<Authority>(bytes).ok().map(|authority| (authority.epoch, 0))
+    } else if key.starts_with("/t/own/") {
+        desired(bytes).map(version)
+    } else if key.starts_with("/c/desired/") {
+        in_force(bytes).map(|desired| version(desired.version))
+    } else if key.starts_with("/c/version/") || key.starts_with(OUTRANKED) {
         minicbor::decode(bytes).ok().map(version)
     } else if key == "/sync/epoch" {
         Some((u64::from_be_bytes(bytes[..].try_into().ok()?), 0))
@@ -80,7 +111,9 @@ impl Oracle {
             if key == APPLIED {
                 self.check_position(machine, &before, after, now);
             }
-            let goes_back = self.put_back && FOLLOWED.iter().any(|prefix| key.starts_with(prefix));
+            let goes_back = (self.put_back && FOLLOWED.iter().any(|prefix| key.starts_with(prefix)))
+                || (key.starts_with("/c/desired/")
+                    && (self.was_cloned(key) || is_of_another_disk(&before, after)));
             if let (Some(before), Some(after), false) =
                 (order_of(key, &before), order_of(key, after), goes_back)
             {
@@ -100,6 +133,12 @@ impl Oracle {
         }
     }
 
+    /// Whether two disks, which shared a life for a while, said in turns what is under `key`.
+    fn was_cloned(&self, key: &str) -> bool {
+        let site = device_of(key).and_then(|id| manifests::site_of(&id.device));
+        site.is_some_and(|site| self.cloned.contains(&site))
+    }
+
     fn check_position(&mut self, machine: Machine, before: &Bytes, after: &Bytes, now: Mono) {
         let position = |bytes: &Bytes| minicbor::decode::<Position>(bytes).unwrap_or_default();
         let (before, after) = (position(before), position(after));
@@ -111,9 +150,9 @@ impl Oracle {
     fn check_reported(&mut self, machine: Machine, key: &str, before: &Bytes, after: &Bytes, now: Mono) {
         let (Some(was), Some(is)) = (reported(before), reported(after)) else { return };
         let site = device_of(key).and_then(|id| manifests::site_of(&id.device));
+        let in_turns = self.was_cloned(key);
         let lives = site.and_then(|site| self.lives.get(&Seat::of(site)));
         let life = |v: ReportedVersion| lives.and_then(|l| l.iter().rposition(|i| *i == v.incarnation));
-        let in_turns = site.is_some_and(|site| self.cloned.contains(&site));
         let holds = match was.incarnation == is.incarnation {
             true => was.rev < is.rev,
             false => in_turns || life(was) < life(is),

@@ -5,67 +5,140 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bus::Mono;
-use bus::twin::{DesiredVersion, WriteRequest};
+use bus::twin::{DesiredVersion, DeviceId, WriteRequest};
 use device_twin::PropertyId;
+use device_twin::authority::Holder;
 use device_twin::edge::OPERATOR_HOLD;
-use device_twin::twin::WriteRecord;
+use device_twin::twin::{Desired, WriteRecord};
 use metadata::Commit;
 
-use super::Oracle;
+use super::{Oracle, authority, interlocks, versions};
 use crate::disk::Image;
 use crate::machine::{Machine, Seat};
-use crate::manifests::{self, ACTUATOR, MEANT_FOR};
+use crate::manifests::{self, ACTUATOR, FAIL_SAFE, MEANT_FOR, TRIP_VALUE};
 
 const FRESH: &str = "only a fresh decision moves an actuator";
 const ONCE: &str = "a write id is carried out once";
 const IN_TIME: &str = "no write after its time";
 
 /// Clocks are read in milliseconds and once a minute.
-const ROUNDING: Duration = Duration::from_millis(20);
+pub(super) const ROUNDING: Duration = Duration::from_millis(20);
+/// How long somebody's set at an edge may be spoken of, with some time to write it.
+const HELD: Duration = OPERATOR_HOLD.saturating_add(Duration::from_secs(120));
 /// How long an edge goes by one estimate of the cloud's clock.
-const ESTIMATE: Duration = bus::bus::CLOCK_INTERVAL;
+pub(super) const ESTIMATE: Duration = bus::bus::CLOCK_INTERVAL;
 
 /// What is known of writes and of who wanted them.
 #[derive(Debug, Default)]
 pub(super) struct Writes {
     records: BTreeMap<(Seat, String), WriteRecord>,
+    /// The last number that a property's writes got.
+    last: BTreeMap<(Seat, PropertyId), u64>,
     published: BTreeMap<(Seat, String), Mono>,
     executed: BTreeSet<(Seat, String)>,
     /// When a wish was really made.
     issued: BTreeMap<(PropertyId, DesiredVersion), Mono>,
-    /// The last set by somebody at the edge itself, in this life of its node.
-    operators: BTreeMap<(Seat, PropertyId), (Mono, f64)>,
-    /// The newest wish of the cloud that each device carried out.
+    /// The last sets by somebody at the edge itself, in this life of its node: the latest may have been refused.
+    operators: BTreeMap<(Seat, PropertyId), Vec<(Mono, f64)>>,
+    /// Actuators that somebody decided over in this life of the edge's node: when the last decision ends they go to
+    /// their fail-safe value.
+    decided: BTreeSet<(Seat, PropertyId)>,
+    /// The newest wish that each device carried out.
     newest: BTreeMap<(Seat, PropertyId), DesiredVersion>,
+    /// The newest of those that the cloud made: it knows them still when the edge's disk is lost.
+    newest_of_cloud: BTreeMap<(Seat, PropertyId), DesiredVersion>,
+}
+
+/// The number at the end of a write's id.
+fn number_of(write: &str) -> u64 {
+    write.rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or(u64::MAX)
+}
+
+/// The device over which an edge decides when it writes `key`: a wish or a command that goes on or ends, or an
+/// interlock that comes, goes or trips.
+fn decided_by(key: &str) -> Option<DeviceId> {
+    if let Some(place) = key.strip_prefix("/t/command/").or_else(|| key.strip_prefix("/t/desired/")) {
+        return place.rsplit_once('/')?.0.parse().ok();
+    }
+    let rule: DeviceId =
+        key.strip_prefix("/m/rule/").or_else(|| key.strip_prefix("/t/rule/"))?.parse().ok()?;
+    manifests::guarded(&rule)
 }
 
 impl Writes {
     pub(super) fn on_edge_commit(&mut self, seat: Seat, commit: &Commit) {
+        let keys = commit.writes.iter().map(|write| &write.key).chain(&commit.forgotten);
+        let touched = keys.filter_map(|key| decided_by(key.as_str()));
+        self.decided.extend(touched.map(|device| (seat, manifests::property(&device, ACTUATOR))));
         for write in commit.writes.iter().filter(|write| write.key.as_str().starts_with("/t/write/")) {
             let record = write.value.as_ref().and_then(|bytes| minicbor::decode::<WriteRecord>(bytes).ok());
-            self.records.extend(record.map(|record| ((seat, record.id.clone()), record)));
+            let Some(record) = record else { continue };
+            let id = write.key.as_str().strip_prefix("/t/write/").and_then(PropertyId::parse);
+            self.last.extend(id.map(|id| ((seat, id), number_of(&record.id))));
+            self.records.insert((seat, record.id.clone()), record);
         }
     }
 
     /// Its node begins again from what it once knew.
     pub(super) fn forget(&mut self, seat: Seat) {
         self.newest.retain(|(whose, _), _| *whose != seat);
+        self.newest_of_cloud.retain(|(whose, _), _| *whose != seat);
+    }
+
+    /// What was wished at the edge is lost with its disk.
+    pub(super) fn on_wipe(&mut self, seat: Seat) {
+        self.newest.retain(|(whose, _), _| *whose != seat);
+        let of_seat = self.newest_of_cloud.iter().filter(|((whose, _), _)| *whose == seat);
+        self.newest.extend(of_seat.map(|(whose, version)| (whose.clone(), *version)));
     }
 
     /// A decision of an operator does not outlive the node that took it.
     pub(super) fn on_edge_crash(&mut self, seat: Seat) {
         self.operators.retain(|(whose, _), _| *whose != seat);
+        self.decided.retain(|(whose, _)| *whose != seat);
     }
 }
 
 impl Oracle {
-    /// The cloud has taken a wish; the last word on a version is the true one, those before were lost unheard.
-    pub fn on_issued(&mut self, id: &PropertyId, version: DesiredVersion, now: Mono) {
-        self.writes.issued.insert((id.clone(), version), now);
+    /// Before `commit` is counted as held: who wishes what by it. The last word on a version is the true one, those before
+    /// were lost unheard.
+    pub(super) fn note_wishes(&mut self, machine: Machine, commit: &Commit, now: Mono) {
+        let before = self.held.get(&machine);
+        for write in &commit.writes {
+            let key = write.key.as_str();
+            let rest = match machine {
+                Machine::Cloud => {
+                    key.strip_prefix("/e/").and_then(|rest| Some(rest.split_once("/desired/")?.1))
+                }
+                Machine::Edge(_) => key.strip_prefix("/t/own/"),
+            };
+            let version = write.value.as_ref().and_then(versions::desired);
+            let known = before.and_then(|held| held.get(key)).and_then(versions::desired);
+            // An edge keeps the cloud's last wish among its own when it refuses the next one.
+            let is_its = |version: DesiredVersion| match machine {
+                Machine::Cloud => true,
+                Machine::Edge(_) => Holder::of(version.epoch) == Holder::Edge,
+            };
+            let new = version.filter(|version| Some(*version) != known && is_its(*version));
+            let Some(wish) = rest.and_then(PropertyId::parse).zip(new) else { continue };
+            if authority::decode::<Desired>(write.value.as_ref())
+                .is_some_and(|desired| desired.group.is_some())
+            {
+                self.grouped.insert(wish.clone());
+            }
+            self.writes.issued.insert(wish, now);
+        }
     }
 
     pub fn on_operator(&mut self, seat: Seat, id: &PropertyId, value: f64, now: Mono) {
-        self.writes.operators.insert((seat, id.clone()), (now, value));
+        self.writes.decided.insert((seat, id.clone()));
+        // Where the edge holds the authority it is a wish; while its disk refuses writes nobody can tell from outside.
+        let held = self.held.get(&Machine::Edge(seat)).filter(|_| !self.refused.contains(&seat));
+        if held.is_none_or(|held| Holder::of(authority::epoch_at(held, &id.device)) == Holder::Cloud) {
+            let sets = self.writes.operators.entry((seat, id.clone())).or_default();
+            sets.retain(|(at, _)| now.since(*at) <= HELD);
+            sets.push((now, value));
+        }
     }
 
     /// A node asks a mapper to write.
@@ -76,13 +149,17 @@ impl Oracle {
         if self.refused.contains(&seat) {
             return;
         }
-        let number = request.id.rsplit('-').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(u64::MAX);
+        let number = number_of(&request.id);
         let reserved =
             durable.get("/t/rev").and_then(|bytes| minicbor::decode::<u64>(bytes).ok()).unwrap_or(0);
         self.verdict.ask(now, "nothing is said before it is durable", number < reserved, || {
             format!("{seat} asks for write {}; its disk reserves numbers below {reserved}", request.id)
         });
         let record = self.writes.records.get(&(seat, request.id.clone())).cloned();
+        let id = manifests::property(&request.device, &request.property);
+        if record.is_none() && self.writes.last.get(&(seat, id)).is_some_and(|last| number < *last) {
+            return self.verdict.excuse("(a write that a later one of the same commit took the place of)");
+        }
         let matches = record.as_ref().is_some_and(|record| record.value == request.value);
         self.verdict.ask(now, "a write is recorded before it is asked for", matches, || {
             format!("{seat} asks for {request:?}; recorded is {record:?}")
@@ -92,12 +169,31 @@ impl Oracle {
         }
     }
 
+    /// Who may move an actuator without a wish: an operator, a command, an interlock; the end of any of these.
     fn check_operator(&mut self, seat: Seat, request: &WriteRequest, now: Mono) {
+        if request.cause.starts_with("command ") {
+            let ordered = self.is_ordered(seat, request, now);
+            return self
+                .verdict
+                .ask(now, FRESH, ordered, || format!("{seat} moves what no command says: {request:?}"));
+        }
+        if request.cause.starts_with(&format!("rule {}", manifests::guard(&request.device))) {
+            let trips = request.value.as_f64() == Some(TRIP_VALUE);
+            return self.verdict.ask(now, FRESH, trips, || format!("{seat}: no interlock says {request:?}"));
+        }
         let id = manifests::property(&request.device, &request.property);
-        let operator = self.writes.operators.get(&(seat, id.clone())).copied();
-        let holds = operator.is_some_and(|(at, value)| {
-            now.since(at) <= OPERATOR_HOLD + Duration::from_secs(120) && request.value.as_f64() == Some(value)
-        });
+        if request.cause == "fail-safe" {
+            let guard = interlocks::rule_key(&request.device);
+            let is_guarded =
+                self.held.get(&Machine::Edge(seat)).is_some_and(|held| held.get(&guard).is_some());
+            let was_decided = is_guarded || self.writes.decided.contains(&(seat, id));
+            let ended = was_decided && request.value.as_f64() == Some(FAIL_SAFE);
+            return self.verdict.ask(now, FRESH, ended, || format!("{seat}: no decision ended: {request:?}"));
+        }
+        let operator = self.writes.operators.get(&(seat, id.clone())).cloned().unwrap_or_default();
+        let meant =
+            |(at, value): &(Mono, f64)| now.since(*at) <= HELD && request.value.as_f64() == Some(*value);
+        let holds = operator.iter().any(meant);
         self.verdict.ask(now, FRESH, holds, || {
             format!(
                 "{seat} moves {id} to {:?} for '{}'; nobody wants that: {operator:?}",
@@ -120,8 +216,9 @@ impl Oracle {
             format!("{seat} carried out {} {spent:?} after it was asked for, ttl {ttl:?}", request.id)
         });
         let version = self.writes.records.get(&(seat, request.id.clone())).and_then(|record| record.version);
-        if let Some(version) = version {
-            self.check_wish(seat, request, version, now);
+        match version {
+            Some(version) => self.check_wish(seat, request, version, now),
+            None => self.check_commanded(seat, request, now),
         }
     }
 
@@ -129,6 +226,10 @@ impl Oracle {
         let id = manifests::property(&request.device, &request.property);
         let newest = self.writes.newest.entry((seat, id.clone())).or_default();
         let before = std::mem::replace(newest, version.max(*newest));
+        if Holder::of(version.epoch) == Holder::Cloud {
+            let newest = self.writes.newest_of_cloud.entry((seat, id.clone())).or_default();
+            *newest = version.max(*newest);
+        }
         let holds = before <= version || self.put_back;
         self.verdict.ask(now, "no device goes back to an older wish", holds, || {
             format!("{seat} carried out {id} {version} after {before}")
