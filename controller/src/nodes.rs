@@ -75,15 +75,17 @@ pub(crate) fn put(node: &NodeRecord, ks: &mut Keyspace) {
     record::put(ks, &key(&node.name), node);
 }
 
+/// What lies under `/e/<edge>/` for devices: they stay bound to the name, and find it again when a node of that name
+/// comes. The cloud's twins go by it all the while.
+const OF_DEVICES: [&str; 5] = ["desired/", "withdrawn/", "authority/", "command/", "unit/"];
+
 /// Takes `name` out of the cluster: its routes and all that was to be synced to it go at once, its addresses are
 /// kept from others for [`lease::REUSE_AFTER`]. Its certificate is not revoked by this.
 pub fn remove(name: &Name, ks: &mut Keyspace, now: Now) -> Result<(), RemoveError> {
     let node = get(name, ks)?.ok_or_else(|| RemoveError::Unknown(name.clone()))?;
     route::replace(&node.id(), &[], ks)?;
     lease::release(&node.id(), ks, now)?;
-    // Wishes are the devices', which stay bound to the name and find them again when a node of that name comes.
-    let wishes = format!("/e/{name}/desired/");
-    record::delete_all_but(ks, &format!("/e/{name}/"), &wishes);
+    record::delete_all_but(ks, &format!("/e/{name}/"), &OF_DEVICES);
     record::delete(ks, &key(name));
     Ok(())
 }

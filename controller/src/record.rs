@@ -51,10 +51,11 @@ pub(crate) fn delete(ks: &mut Keyspace, key: &str) {
     ks.delete(&own_key(key));
 }
 
-/// Deletes every key that begins with `prefix`, but not those that begin with `kept`.
-pub(crate) fn delete_all_but(ks: &mut Keyspace, prefix: &str, kept: &str) {
-    let keys: Vec<Key> = ks.range(prefix).map(|(key, _)| key.clone()).collect();
-    keys.iter().filter(|key| !key.as_str().starts_with(kept)).for_each(|key| ks.delete(key));
+/// Deletes every key that begins with `prefix`, but not those that go on with one of `kept`.
+pub(crate) fn delete_all_but(ks: &mut Keyspace, prefix: &str, kept: &[&str]) {
+    let goes = |key: &Key| !kept.iter().any(|kept| key.as_str()[prefix.len()..].starts_with(kept));
+    let keys: Vec<Key> = ks.range(prefix).map(|(key, _)| key.clone()).filter(goes).collect();
+    keys.iter().for_each(|key| ks.delete(key));
 }
 
 pub(crate) fn encode<T: Encode<()>>(value: &T) -> Vec<u8> {

@@ -277,15 +277,20 @@ fn the_same_key_with_a_new_token_moves_to_that_tokens_site_and_lans() {
 }
 
 #[test]
-fn a_removed_node_leaves_nothing_but_its_addresses_which_wait_for_it() {
+fn a_removed_node_leaves_what_its_devices_have_and_its_addresses_which_wait_for_it() {
     let mut cloud = Cloud::new("10.86.0.0/16");
     (1..=3).for_each(|secret| drop(cloud.token(secret, &site("site-a"), at(0))));
     cloud.join(&[1; 20], "a", "k1", at(1));
     let lease = cloud.lease("a");
+    let of_devices = ["authority", "command", "desired", "unit", "withdrawn"];
+    for kind in of_devices.iter().chain(&["device", "policy"]) {
+        cloud.ks.put(crate::record::own_key(&format!("/e/a/{kind}/water/valve")), "x".into());
+    }
     nodes::remove(&name("a"), &mut cloud.ks, at(2)).unwrap();
     assert_eq!(cloud.lease("a"), None);
     assert_eq!(cloud.routes_of(&edge("a")), []);
-    assert_eq!(cloud.ks.range("/e/a/").count(), 0);
+    let left: Vec<&str> = cloud.ks.range("/e/a/").map(|(key, _)| key.as_str()).collect();
+    assert_eq!(left, of_devices.map(|kind| format!("/e/a/{kind}/water/valve")));
     let again = nodes::remove(&name("a"), &mut cloud.ks, at(2)).unwrap_err();
     assert_eq!(again.to_string(), "no node 'a'; see 'kubebus get nodes'");
 
