@@ -7,10 +7,11 @@
 //!  at the edge                                          at the cloud
 //!                   clock not known yet                  Accepted --> (the edge's word)
 //!  Received ------------------------------> Received        |
-//!     | not valid, precondition, held by a stronger slot    | deadline over, the edge was never there: Expired
+//!     | not valid, or a precondition does not hold          | deadline over, the edge was never there: Expired
 //!     |---------------------------------> Rejected          | deadline over, no word: shown as unconfirmed;
 //!     | too old, or age unknown                             |   the edge's word still counts when it comes
 //!     |---------------------------------> Expired           v
+//!     | device offline: Failed; held by a stronger slot: Superseded; given before the disk's present life: Unknown
 //!     v                                                  Ended(outcome)
 //!  Executing --(each write's end)--> Succeeded | Failed | Rejected | Expired | Superseded | Unknown
 //! ```

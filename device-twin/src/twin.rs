@@ -19,6 +19,7 @@
 //! | cloud `/c/rule/<ns>/<rule>` | [`crate::rule::RuleView`], as its edge told it |
 //! | cloud `/e/<edge>/unit/..`, edge `/m/unit/..` | the unit of another site's property that a rule there reads |
 //! | edge `/t/rev` | numbers below this may have been given out |
+//! | edge `/t/life` | when the present life of the edge's disk began, by its own clock |
 //! | cloud `/c/result/..` | the last [`TwinResult`]s of a property |
 //! | cloud `/c/state/<ns>/<device>` | [`DeviceState`] |
 //! | cloud `/c/version/..` | the last [`DesiredVersion`] given out; outlives the device |

@@ -406,6 +406,8 @@ impl Replica {
         self.applied = end;
         ks.put(Key::literal(APPLIED), encode(&end));
         if staging.snapshot {
+            // What it has forgotten of us it will not be reminded of again.
+            self.stored = [0; 3];
             self.stats.snapshots += 1;
             self.outputs.push_back(ReplicaOutput::Resynced);
         } else if staging.mends != Buckets::NONE {

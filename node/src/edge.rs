@@ -364,7 +364,8 @@ impl Edge {
             );
             self.untold = Untold::Values(BTreeSet::new());
         }
-        if let (Untold::Values(keys), Class::State) = (&mut self.untold, class) {
+        // What became of a command is said under one key, too.
+        if let (Untold::Values(keys), Class::State | Class::Command) = (&mut self.untold, class) {
             keys.insert(key);
         }
     }
@@ -376,8 +377,8 @@ impl Edge {
         }
         match std::mem::take(&mut self.untold) {
             Untold::Nothing => {}
-            Untold::Values(keys) => self.twins.tell_again(|key| keys.contains(key)),
-            Untold::AnyValue => self.twins.tell_again(|_| true),
+            Untold::Values(keys) => self.twins.tell_again(|key| keys.contains(key), &self.keyspace),
+            Untold::AnyValue => self.twins.tell_again(|_| true, &self.keyspace),
         }
         true
     }

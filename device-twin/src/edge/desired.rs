@@ -189,6 +189,8 @@ impl EdgeTwins {
             let why = if waited { "a newer one came before it was decided on" } else { REPLACED };
             self.outputs.outcome(id, (Outcome::Superseded, Some(version), why), now.wall);
             self.audit_end(id, version.to_string(), (Outcome::Superseded, why), now);
+            // Also where the newer one is refused: what was answered is not carried out later.
+            self.let_go(id, Some(&Who::Desired(version)));
         }
     }
 
@@ -226,18 +228,23 @@ impl EdgeTwins {
         }
         let is_over = twin.desired.as_ref().is_some_and(|desired| desired.version < version);
         self.pass_over(id, version, ks);
-        self.tell_outranked(id);
         if is_over {
             self.drop_desired(id, ks, now);
         }
+        self.tell_outranked(id);
     }
 
-    /// Nothing is wished any more.
+    /// Nothing is wished any more. The wish before ends, unless a write for it is under way, which then does.
     fn drop_desired(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
         self.let_own_go(id, ks);
         let Some(twin) = self.twins.get_mut(id) else { return };
-        twin.desired = None;
-        twin.waiting = None;
+        let (before, waited) = (twin.desired.take(), twin.waiting.take().is_some());
+        if let Some(version) = before.map(|before| before.version)
+            && (waited || (twin.is_open(version) && !twin.is_written_for(&Who::Desired(version))))
+        {
+            self.settle(id, version, Outcome::Superseded, "it was taken back", ks, now);
+        }
+        let Some(twin) = self.twins.get_mut(id) else { return };
         let held = twin.slots.relinquish(Slot::DESIRED).is_some();
         self.clear(id.desired_topic().topic());
         if held {
@@ -429,7 +436,7 @@ impl EdgeTwins {
 
     /// What was never written ends; a write that is under way ends by itself.
     fn slot_expired(&mut self, id: &PropertyId, who: &Who, ks: &mut Keyspace, now: Now) {
-        const WHY: &str = "it had no effect while it was fresh";
+        const WHY: &str = "it had no effect, or only some, while it was fresh";
         let Some(twin) = self.twins.get(id).filter(|twin| !twin.is_written_for(who)) else { return };
         match who {
             Who::Desired(version) if twin.is_open(*version) => {

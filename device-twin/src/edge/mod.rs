@@ -44,7 +44,7 @@ use std::time::Duration;
 
 use bus::bus::ClockOffset;
 use bus::twin::{DeviceId, Incarnation, ReportedVersion, TwinTopic};
-use bus::{Filter, Mono, Name, Now, Topic};
+use bus::{Filter, Mono, Name, Now, Topic, UnixMillis};
 use metadata::{Key, Keyspace};
 
 use crate::command::CommandPlace;
@@ -120,11 +120,17 @@ pub struct EdgeTwins {
     /// Wishes that came in the present input and are not decided on; empty between inputs.
     undecided: BTreeSet<PropertyId>,
     numbers: Numbers,
+    /// When the present life of this disk began, by the edge's clock: commands that were given before may have been
+    /// carried out by the disk before it. `None`: nobody knows any more.
+    life_since: Option<UnixMillis>,
     /// Of this process, for the ids of its writes.
     seed: u64,
     stats: Stats,
     outputs: Outputs,
 }
+
+/// See [`EdgeTwins::life_since`].
+const LIFE: &str = "/t/life";
 
 /// Grows over restarts: revisions of reported values and ids of writes.
 #[derive(Debug, Default)]
@@ -173,6 +179,7 @@ impl EdgeTwins {
             device_timers: BTreeSet::new(),
             undecided: BTreeSet::new(),
             numbers: Numbers::default(),
+            life_since: None,
             stats: Stats::default(),
             outputs: Outputs::default(),
         }
@@ -183,6 +190,11 @@ impl EdgeTwins {
     pub fn load(&mut self, ks: &mut Keyspace, now: Now) {
         self.start = now.mono;
         self.numbers = Numbers::load(ks);
+        self.life_since = ks.get(LIFE).and_then(|bytes| twin::decode(bytes));
+        // Without a number nothing was ever written to a device from this disk.
+        if self.life_since.is_none() && ks.get(Numbers::KEY).is_none() {
+            self.begin_life(ks, now);
+        }
         let mut devices = BTreeSet::new();
         for kind in Kind::ALL {
             let all: Vec<_> =
@@ -200,6 +212,12 @@ impl EdgeTwins {
         self.decide_all(ks, now);
         self.renumber(ks);
         self.rules_changed(ks, now);
+    }
+
+    /// The disk is new here, or an old copy that took a new incarnation.
+    fn begin_life(&mut self, ks: &mut Keyspace, now: Now) {
+        self.life_since = Some(now.wall);
+        ks.put(key(LIFE, ""), twin::cbor(&now.wall));
     }
 
     /// Keys under `/m/` changed, by the replica.

@@ -117,7 +117,7 @@ impl Outputs {
 
     /// How far a command is, for the cloud.
     pub(super) fn command(&mut self, place: &str, account: &Account) {
-        self.up(Class::Command, format!("command/{place}"), cbor(account));
+        self.up(Class::Command, command_key(place), cbor(account));
     }
 
     /// Here and in the cloud.
@@ -152,7 +152,12 @@ pub(super) fn own_key(id: &PropertyId) -> String {
     format!("desired/{id}")
 }
 
-/// What the outbox knows the newest wish by that was refused for its authority.
+/// What the outbox knows a command by; `place` is `<namespace>/<device>/<id>`.
+pub(super) fn command_key(place: &str) -> String {
+    format!("command/{place}")
+}
+
+/// What the outbox knows the newest wish by that is over here, or was refused for its authority.
 pub(super) fn outranked_key(id: &PropertyId) -> String {
     format!("outranked/{id}")
 }

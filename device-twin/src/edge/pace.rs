@@ -174,7 +174,7 @@ impl EdgeTwins {
         let Some(twin) = self.twins.get_mut(id) else { return };
         twin.spoken = Some(ended.record.value);
         match ended.who {
-            Some(Who::Desired(version)) if twin.newest() != Some(version) => {
+            Some(Who::Desired(version)) if !twin.holds(Slot::DESIRED, &Who::Desired(version)) => {
                 self.settle(id, version, Outcome::Superseded, REPLACED, ks, now);
             }
             Some(Who::Command(command)) if twin.command.as_deref() != Some(&command) => {

@@ -164,10 +164,9 @@ impl Twin {
         self.spoken.as_ref().is_none_or(|spoken| !property.is_unchanged(spoken, &wanted.value))
     }
 
-    /// Whether a command wants this that has ended. It holds its slot for its time, but it is carried out once: where
-    /// something else moved the device since, its value does not come back.
-    pub(super) fn is_over(&self, wanted: &Wanted) -> bool {
-        matches!(&wanted.who, Some(Who::Command(id)) if self.command.as_deref() != Some(id))
+    /// Whether `slot` is filled by `who`.
+    pub(super) fn holds(&self, slot: Slot, who: &Who) -> bool {
+        self.slots.get(slot).is_some_and(|entry| entry.owner.who == *who)
     }
 
     /// Whether `version` came to an end that asks for no further try.

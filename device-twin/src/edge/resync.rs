@@ -14,7 +14,9 @@ impl EdgeTwins {
     /// since. What it does know is not repeated there: the versions are the same. After the store has taken a new
     /// incarnation (an old copy of the disk was put back) they start over, or the cloud would take them for old ones.
     pub fn handle_resynced(&mut self, incarnation: Incarnation, ks: &mut Keyspace, now: Now) {
-        self.incarnation = incarnation;
+        if std::mem::replace(&mut self.incarnation, incarnation) != incarnation {
+            self.begin_life(ks, now);
+        }
         self.renumber(ks);
         for (id, twin) in &self.twins {
             if let Some(reported) = &twin.reported {
@@ -28,7 +30,7 @@ impl EdgeTwins {
         }
         self.tell_local(|_| true);
         self.tell_rules(|_| true);
-        self.tell_commands(ks);
+        self.tell_commands(ks, |_| true);
     }
 
     /// What somebody here wished and took, each under a key that is `wanted`.
@@ -60,8 +62,9 @@ impl EdgeTwins {
         }
     }
 
-    /// Tells the cloud again what the outbox had no room for: each value, as it is now, under a key that is `wanted`.
-    pub fn tell_again(&mut self, wanted: impl Fn(&str) -> bool) {
+    /// Tells the cloud again what the outbox had no room for: each value, and how far each command is, as it is now,
+    /// under a key that is `wanted`.
+    pub fn tell_again(&mut self, wanted: impl Fn(&str) -> bool, ks: &Keyspace) {
         for (id, twin) in &self.twins {
             let key = reported_key(id);
             if let Some(reported) = twin.reported.as_ref().filter(|_| wanted(&key)) {
@@ -75,6 +78,7 @@ impl EdgeTwins {
             }
         }
         self.tell_local(&wanted);
+        self.tell_commands(ks, &wanted);
         self.tell_rules(wanted);
     }
 

@@ -28,16 +28,12 @@ impl EdgeTwins {
         let online = self.is_online(&id.device);
         let Ok(property) = self.catalog.property(&id.device, &id.property) else { return };
         let Some(twin) = self.twins.get_mut(id) else { return };
-        let Some(wanted) = twin.wanted(property, now.mono) else { return };
+        let Some(wanted) = twin.wanted(property, now.mono) else { return twin.stop_stepping() };
         if decision == Decision::Fresh {
             twin.retry = None;
         }
         if twin.retry.is_some() || !twin.needs_write(property, &wanted) {
             return;
-        }
-        if twin.is_over(&wanted) {
-            self.let_go(id, wanted.who.as_ref());
-            return self.arbitrate(id, decision, ks, now);
         }
         let deadline = self.deadline_of_who(id, wanted.who.as_ref());
         let Some(twin) = self.twins.get_mut(id) else { return };
@@ -48,15 +44,12 @@ impl EdgeTwins {
             self.give_up(id, wanted.who.as_ref(), Outcome::Expired, "its time is over", ks, now);
         } else if online {
             self.request(id, wanted, ks, now);
-        } else if property.policy.actuator {
-            self.give_up(
-                id,
-                wanted.who.as_ref(),
-                Outcome::Failed,
-                "the device is offline; set it again",
-                ks,
-                now,
-            );
+        } else {
+            twin.stop_stepping();
+            let why = "the device is offline; set it again";
+            if property.policy.actuator {
+                self.give_up(id, wanted.who.as_ref(), Outcome::Failed, why, ks, now);
+            }
         }
         self.reschedule(id);
     }
@@ -130,9 +123,11 @@ impl EdgeTwins {
             twin.spoken = None;
             twin.retry = Some(now.mono + RETRY_AFTER);
         }
-        // A setting is tried again; a command is carried out once.
+        // A setting is tried again; a command is carried out once; a wish for an actuator that somebody stronger overtook
+        // is not kept for later.
         let is_over = match who {
             Some(Who::Command(_)) => outcome != Outcome::Succeeded,
+            Some(Who::Desired(_)) if outcome == Outcome::Superseded => !self.is_setting(id),
             _ => has_failed && (outcome == Outcome::Rejected || !self.is_setting(id)),
         };
         if is_over {
@@ -142,6 +137,8 @@ impl EdgeTwins {
             self.audit_end(id, record.id.clone(), (outcome, detail), now);
         }
         match (record.version, who) {
+            // One that was answered before, and came back when a stronger slot let go, is not answered again.
+            (Some(version), _) if self.has_ended(id, version) => {}
             (Some(version), _) => self.settle(id, version, outcome, detail, ks, now),
             (None, Some(Who::Operator)) => self.outputs.outcome(id, (outcome, None, detail), now.wall),
             (None, Some(Who::Command(command))) => self.part_ended(id, &command, outcome, detail, ks, now),
@@ -149,6 +146,14 @@ impl EdgeTwins {
             (None, _) => self.outputs.result(&id.device, &local(id, outcome, detail)),
         }
         self.reschedule(id);
+    }
+
+    /// Whether `version` had its last answer. A setting is delivered until it has succeeded.
+    fn has_ended(&self, id: &PropertyId, version: DesiredVersion) -> bool {
+        let handled = self.twins.get(id).and_then(|twin| twin.handled.as_ref());
+        let ack =
+            handled.filter(|handled| handled.version == version).and_then(|handled| handled.ack.as_ref());
+        ack.is_some_and(|ack| ack.outcome == Outcome::Succeeded || !self.is_setting(id))
     }
 
     /// Nothing will be written for `who`.
@@ -188,8 +193,11 @@ impl EdgeTwins {
             Some(Who::Rule(_)) | None => return,
         };
         let Some(twin) = self.twins.get_mut(id) else { return };
-        if twin.slots.get(slot).is_some_and(|entry| Some(&entry.owner.who) == who) {
+        if who.is_some_and(|who| twin.holds(slot, who)) {
             twin.slots.relinquish(slot);
+            if twin.write.is_none() {
+                twin.stop_stepping();
+            }
         }
     }
 

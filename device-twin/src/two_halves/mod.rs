@@ -84,6 +84,8 @@ impl World {
             cloud_ks.put(Key::new(&format!("/c/resource/{cloud}")).unwrap(), json(yaml));
             cloud_ks.put(Key::new(&format!("/e/pump-house/{edge}")).unwrap(), json(yaml));
         }
+        // The edge's disk has been in its place for long.
+        edge_ks.put(Key::new("/t/rev").unwrap(), Bytes::from_static(&[1]));
         let feed = Feed::load(&mut cloud_ks, 1);
         let replica = Replica::load(&mut edge_ks, 2);
         let edge = EdgeTwins::new(edge(), replica.incarnation(), 2);

@@ -364,7 +364,8 @@ impl ServerCheck {
     /// 1. The trust anchor is our own CA, or the shown certificate with the token's hash.
     /// 2. The chain leads to it and is valid now. A certificate of our CA that is not valid *yet* says that our own clock
     ///    is behind, as it is on boards that keep no time while they are off: the link is where they get it from. So it
-    ///    cannot be earlier than the certificate begins. One that is over stays refused.
+    ///    cannot be earlier than the certificate begins. One that is over by our clock stays refused; nobody whose clock
+    ///    is behind can tell more.
     /// 3. The identity is the expected one; while joining, any cloud's.
     fn check(
         &self,

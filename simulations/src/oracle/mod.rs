@@ -121,6 +121,8 @@ pub struct Oracle {
     taken: outbox::Taken,
     /// Edges whose disk refuses writes: what they say and do is in memory only.
     refused: BTreeSet<Seat>,
+    /// Sites that were among them once.
+    went_on_in_memory: BTreeSet<usize>,
     /// The cloud's disk was once an old copy: edges go back with it.
     put_back: bool,
     /// The newest wish for a property that was lost with the cloud's disk.
@@ -198,6 +200,7 @@ impl Oracle {
     pub fn on_refused(&mut self, machine: Machine) {
         let Machine::Edge(seat) = machine else { return };
         self.refused.insert(seat);
+        self.went_on_in_memory.insert(seat.site);
         // It may take a new life and forget it again.
         self.cloned.insert(seat.site);
         self.wiped.insert(seat.site);

@@ -84,10 +84,13 @@ fn wish_in(durable: &Image, id: &PropertyId) -> Option<DesiredVersion> {
 }
 
 impl Oracle {
-    /// A newer wish that the site made itself takes the place of `told`, as the cloud knows, or the site refused it.
+    /// A newer wish that the site made itself takes the place of `told`, as the cloud knows, or the site refused it. What
+    /// a site refused while its disk refused writes stands in no commit.
     pub(super) fn is_replaced(&self, cloud: &Image, id: &PropertyId, told: DesiredVersion) -> bool {
         let in_force = cloud.get(&format!("/c/desired/{id}")).and_then(versions::in_force);
-        in_force.is_some_and(|desired| desired.version > told) || self.outranked.get(id) >= Some(&told)
+        in_force.is_some_and(|desired| desired.version > told)
+            || self.outranked.get(id) >= Some(&told)
+            || manifests::site_of(&id.device).is_some_and(|site| self.went_on_in_memory.contains(&site))
     }
 
     fn holds_wish(&self, durable: &Image, id: &PropertyId, told: DesiredVersion) -> bool {

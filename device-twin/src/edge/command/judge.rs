@@ -37,9 +37,10 @@ impl EdgeTwins {
         }
     }
 
-    /// The rules, in order: too old, or of an age that cannot be told, is expired; what cannot be done is rejected; a
-    /// device that is away fails it; what does not hold, or cannot be told to hold, rejects it; a stronger slot
-    /// supersedes it; what cannot be moved there in its time expires.
+    /// The rules, in order: too old, or of an age that cannot be told, is expired; what another disk of this edge may
+    /// have carried out is unknown; what cannot be done is rejected; a device that is away fails it; what does not hold,
+    /// or cannot be told to hold, rejects it; a stronger slot supersedes it; what cannot be moved there in its time
+    /// expires.
     fn judge_command(&self, place: &CommandPlace, command: &Command, now: Now) -> Verdict {
         let end = |outcome, why: &str| Verdict::End(outcome, why.to_owned());
         let Some(running) = self.commands.running.get(place) else { return Verdict::Wait };
@@ -57,6 +58,12 @@ impl EdgeTwins {
         if left.is_zero() {
             let age = Duration::from_secs(age.as_secs());
             return Verdict::End(Outcome::Expired, format!("{} old", humantime::format_duration(age)));
+        }
+        let was_here = self.life_since.is_none_or(|since| age < now.wall.since(since));
+        if running.origin == Origin::Cloud && !was_here {
+            let why = "it was given before the present life of the edge's disk, and may have been carried out; \
+                       send it again";
+            return end(Outcome::Unknown, why);
         }
         if command.name == RESET_RULE {
             return Verdict::Go(now.mono + left);

@@ -10,6 +10,7 @@ use bus::twin::{DeviceId, Outcome, ResultBody};
 use bus::{Mono, Now, UnixMillis};
 use metadata::Keyspace;
 
+use super::output::command_key;
 use super::property::Who;
 use super::{CLOCK_GRACE, EdgeTwins};
 use crate::command::{Account, Command, CommandId, CommandPlace, CommandView, Order, Progress, State};
@@ -211,10 +212,28 @@ impl EdgeTwins {
         }
         match account.map(|account| (account.progress, account.detail)) {
             Some((Progress::Executing, _)) => self.end_command(place, Outcome::Unknown, RESTARTED, ks, now),
-            // Told again: the cloud does not know it yet, or would have taken the row away.
-            Some((Progress::Ended(outcome), detail)) => self.end_command(place, outcome, &detail, ks, now),
+            Some((Progress::Ended(outcome), detail)) => self.recall_end(place, outcome, detail, ks, now),
             Some((Progress::Received, _)) | None => self.decide_command(place, ks, now),
         }
+    }
+
+    /// It ended in the last process. To the cloud it is told again: it does not know it yet, or would have taken the row
+    /// away. Of one that was given here everybody has heard.
+    fn recall_end(
+        &mut self,
+        place: &CommandPlace,
+        outcome: Outcome,
+        detail: String,
+        ks: &mut Keyspace,
+        now: Now,
+    ) {
+        let Some(running) = self.commands.running.get_mut(place) else { return };
+        if running.origin == Origin::Cloud {
+            return self.end_command(place, outcome, &detail, ks, now);
+        }
+        (running.progress, running.detail) = (Progress::Ended(outcome), detail);
+        let forget = running.deadline.max(now.mono);
+        self.commands.set_timer(place, Some(forget));
     }
 
     fn forget_command(&mut self, place: &CommandPlace, ks: &mut Keyspace) {
@@ -314,9 +333,10 @@ impl EdgeTwins {
     }
 
     /// To a cloud that may have forgotten: how far its commands are.
-    pub(super) fn tell_commands(&mut self, ks: &Keyspace) {
+    pub(super) fn tell_commands(&mut self, ks: &Keyspace, wanted: impl Fn(&str) -> bool) {
         let clouds = self.commands.running.iter().filter(|(_, running)| running.origin == Origin::Cloud);
-        let places: Vec<CommandPlace> = clouds.map(|(place, _)| place.clone()).collect();
+        let wanted = clouds.map(|(place, _)| place).filter(|place| wanted(&command_key(&place.to_string())));
+        let places: Vec<CommandPlace> = wanted.cloned().collect();
         places.iter().for_each(|place| self.tell_account(place, ks));
     }
 

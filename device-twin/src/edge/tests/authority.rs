@@ -508,7 +508,7 @@ fn a_cloud_that_may_have_forgotten_is_told_who_holds_the_authority_and_what_is_w
             let now = world.now();
             world.seen.clear();
             if from_outbox {
-                world.twins.tell_again(|key| all.contains(&key));
+                world.twins.tell_again(|key| all.contains(&key), &world.ks);
             } else {
                 world.twins.handle_resynced(Incarnation(9), &mut world.ks, now);
             }

@@ -596,3 +596,33 @@ fn a_setting_comes_back_when_a_command_over_it_lets_go() {
         assert_eq!(back, [set_point(28.0)], "both were answered: {both}");
     }
 }
+
+#[test]
+fn a_new_disk_does_not_carry_out_what_the_one_before_may_have() {
+    let order = || json!({"args": {"position": 40}, "ttlMs": 60_000});
+    for is_new in [true, false] {
+        let mut world = World::cold();
+        if is_new {
+            world.ks.delete(&Key::new(Numbers::KEY).unwrap());
+            world.restart();
+        }
+        world.mapper("online");
+        world.clock(true);
+        world.seconds(5);
+        world.command("before", order(), 6);
+        let before = if is_new { Outcome::Unknown } else { Outcome::Succeeded };
+        world.carry_out();
+        assert_eq!(world.ended("before"), Some(before));
+        world.command("since", order(), 4);
+        world.carry_out();
+        assert_eq!(world.ended("since"), Some(Outcome::Succeeded), "{is_new}");
+    }
+    // The same with an old copy of the disk, which the cloud tells to take a new life.
+    let mut world = World::new();
+    world.seconds(5);
+    let now = world.now();
+    world.twins.handle_resynced(Incarnation(8), &mut world.ks, now);
+    world.seconds(5);
+    world.command("before", order(), 6);
+    assert_eq!(world.ended("before"), Some(Outcome::Unknown));
+}

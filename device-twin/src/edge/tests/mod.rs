@@ -19,7 +19,7 @@ use bus::{Mono, Name, Now, Topic, UnixMillis, Value};
 use bytes::Bytes;
 use metadata::{Key, Keyspace};
 
-use super::{EdgeTwins, Output};
+use super::{EdgeTwins, Numbers, Output};
 use crate::twin::{Desired, PropertyId, Ticket};
 
 const MANIFESTS: [(&str, &str); 8] = [
@@ -81,6 +81,8 @@ impl World {
     /// Just started: no mapper, no clock.
     fn cold() -> Self {
         let mut ks = Keyspace::new();
+        // Its disk has been in its place for long.
+        ks.put(Key::new(Numbers::KEY).unwrap(), crate::twin::cbor(&1_u64));
         for (key, yaml) in MANIFESTS {
             ks.put(Key::new(key).unwrap(), json(yaml));
         }

@@ -329,3 +329,50 @@ fn what_is_no_number_is_not_stepped() {
     world.say("twin/water/valve/set/position", "true");
     assert_eq!(world.written().len(), 1);
 }
+
+#[test]
+fn a_wish_that_was_told_to_be_replaced_is_not_carried_out_when_the_newer_one_is_refused() {
+    let mut world = World::paced("writeInterval: 30s", Some(20.0));
+    world.desire("valve/position", 30.0, 1, 0);
+    assert_eq!(world.steps(), [30.0]);
+    world.desire("valve/position", 80.0, 2, 0);
+    world.desire("valve/position", 90.0, 3, 3600);
+    let results = world.results();
+    assert_eq!(results[0], "position 0.2 Superseded: a newer write took its place");
+    assert!(results[1].starts_with("position 0.3 Expired"), "{results:?}");
+    assert_eq!(results.len(), 2);
+    world.seconds(31);
+    assert_eq!(world.steps(), [100.0], "nobody says anything: the fail-safe");
+}
+
+#[test]
+fn a_change_that_is_under_way_goes_on_when_a_newer_wish_is_refused_and_is_answered_once() {
+    let mut world = World::slow();
+    world.desire("valve/position", 50.0, 1, 0);
+    world.desire("valve/position", 90.0, 2, 3600);
+    let mut told = world.results();
+    let first = world.carry_out();
+    assert_eq!(first, [("position".to_owned(), 30.0)]);
+    for _ in 0..4 {
+        world.seconds(1);
+        world.writes().iter().for_each(|write| world.answer(write, Outcome::Succeeded));
+        told.extend(world.results());
+        world.seen.clear();
+    }
+    told.retain(|result| result.contains(" 0.1 "));
+    assert_eq!(told, ["position 0.1 Succeeded"]);
+}
+
+#[test]
+fn a_change_that_was_given_up_is_not_gone_on_with_from_where_it_was() {
+    let mut world = World::slow();
+    world.desire("valve/position", 80.0, 1, 0);
+    assert_eq!(world.each_second(1).concat(), [30.0, 40.0]);
+    world.mapper("offline");
+    world.seconds(20);
+    world.mapper("online");
+    world.seen.clear();
+    world.say("twin/water/valve/report/position", "0");
+    world.desire("valve/position", 60.0, 2, 0);
+    assert_eq!(world.steps(), [10.0], "from where the valve was moved by hand");
+}

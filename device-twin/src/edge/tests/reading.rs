@@ -252,7 +252,9 @@ fn what_the_outbox_had_no_room_for_is_told_again_as_it_is_now() {
     world.say("twin/water/junction/report/pressure", "4");
     world.say("twin/water/valve/report/position", "10");
     world.seen.clear();
-    world.twins.tell_again(|key| key == "reported/water/junction/pressure" || key == "state/water/valve");
+    world
+        .twins
+        .tell_again(|key| key == "reported/water/junction/pressure" || key == "state/water/valve", &world.ks);
     world.drain();
     let told: Vec<&str> = world
         .seen

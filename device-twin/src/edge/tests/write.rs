@@ -193,3 +193,44 @@ fn an_operators_set_is_checked_and_answered() {
     assert_eq!(world.twins.stats().refused, 10);
     assert_eq!(world.written(), []);
 }
+
+#[test]
+fn a_wish_for_an_actuator_that_was_overtaken_in_mid_write_does_not_come_back() {
+    let mut world = World::new();
+    world.desire("valve/position", 40.0, 1, 0);
+    world.writes();
+    world.say("twin/water/valve/set/position", "70");
+    assert_eq!(world.ack("valve/position"), Some((1, Outcome::Superseded)));
+    world.carry_out();
+    world.say("twin/water/valve/set/position", "");
+    assert_eq!(world.carry_out(), [("position".to_owned(), 100.0)], "the fail-safe, not the wish");
+    assert_eq!(world.ack("valve/position"), Some((1, Outcome::Superseded)));
+}
+
+#[test]
+fn a_wish_that_is_done_and_comes_back_when_an_operator_lets_go_is_not_answered_again() {
+    let mut world = World::new();
+    world.desire("valve/position", 40.0, 1, 0);
+    world.carry_out();
+    world.say("twin/water/valve/set/position", "70");
+    world.carry_out();
+    world.say("twin/water/valve/set/position", "");
+    let writes = world.writes();
+    assert_eq!(writes.len(), 1, "it is still meant");
+    world.seen.clear();
+    world.answer(&writes[0], Outcome::Failed);
+    assert_eq!((world.results(), world.ack("valve/position")), (vec![], Some((1, Outcome::Succeeded))));
+}
+
+#[test]
+fn a_wish_that_is_taken_back_before_it_was_carried_out_is_answered() {
+    let mut world = World::cold();
+    world.mapper("online");
+    world.desire("valve/position", 40.0, 1, 0);
+    let row = Key::new("/m/desired/water/valve/position").unwrap();
+    world.ks.delete(&row);
+    world.changed(&row);
+    assert_eq!(world.results(), ["position 0.1 Superseded: it was taken back"]);
+    world.seconds(60);
+    assert_eq!(world.written(), []);
+}

@@ -327,10 +327,10 @@ fn the_cloud_is_told_when_another_case_decides_and_not_of_every_value() {
     assert_eq!(told(&mut world), [], "it was told in this second");
     world.seconds(1);
     assert_eq!(told(&mut world), [(high, Because::True, vec![])]);
-    world.twins.tell_again(|key| key == "rule/water/fill");
+    world.twins.tell_again(|key| key == "rule/water/fill", &world.ks);
     world.drain();
     assert_eq!(told(&mut world).len(), 1);
-    world.twins.tell_again(|key| key == "rule/water/other");
+    world.twins.tell_again(|key| key == "rule/water/other", &world.ks);
     world.twins.handle_resynced(Incarnation(9), &mut world.ks, Now { mono: Mono(0), wall: UnixMillis(0) });
     world.drain();
     assert_eq!(told(&mut world).len(), 1, "all that the cloud may have forgotten");
