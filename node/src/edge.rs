@@ -364,8 +364,7 @@ impl Edge {
             );
             self.untold = Untold::Values(BTreeSet::new());
         }
-        // What became of a command is said under one key, too.
-        if let (Untold::Values(keys), Class::State | Class::Command) = (&mut self.untold, class) {
+        if let (Untold::Values(keys), Class::State) = (&mut self.untold, class) {
             keys.insert(key);
         }
     }

@@ -117,7 +117,7 @@ impl Outputs {
 
     /// How far a command is, for the cloud.
     pub(super) fn command(&mut self, place: &str, account: &Account) {
-        self.up(Class::Command, command_key(place), cbor(account));
+        self.up(Class::Command, format!("command/{place}"), cbor(account));
     }
 
     /// Here and in the cloud.
@@ -150,11 +150,6 @@ pub(super) fn reported_key(id: &PropertyId) -> String {
 /// What the outbox knows a wish in force by that the cloud has no row of.
 pub(super) fn own_key(id: &PropertyId) -> String {
     format!("desired/{id}")
-}
-
-/// What the outbox knows a command by; `place` is `<namespace>/<device>/<id>`.
-pub(super) fn command_key(place: &str) -> String {
-    format!("command/{place}")
 }
 
 /// What the outbox knows the newest wish by that is over here, or was refused for its authority.

@@ -30,7 +30,7 @@ impl EdgeTwins {
         }
         self.tell_local(|_| true);
         self.tell_rules(|_| true);
-        self.tell_commands(ks, |_| true);
+        self.tell_commands(ks);
     }
 
     /// What somebody here wished and took, each under a key that is `wanted`.
@@ -62,8 +62,8 @@ impl EdgeTwins {
         }
     }
 
-    /// Tells the cloud again what the outbox had no room for: each value, and how far each command is, as it is now,
-    /// under a key that is `wanted`.
+    /// Tells the cloud again what the outbox had no room for: each value, as it is now, under a key that is `wanted`, and
+    /// how far its commands are, of which there are few.
     pub fn tell_again(&mut self, wanted: impl Fn(&str) -> bool, ks: &Keyspace) {
         for (id, twin) in &self.twins {
             let key = reported_key(id);
@@ -78,7 +78,7 @@ impl EdgeTwins {
             }
         }
         self.tell_local(&wanted);
-        self.tell_commands(ks, &wanted);
+        self.tell_commands(ks);
         self.tell_rules(wanted);
     }
 

@@ -10,7 +10,6 @@ use bus::twin::{DeviceId, Outcome, ResultBody};
 use bus::{Mono, Now, UnixMillis};
 use metadata::Keyspace;
 
-use super::output::command_key;
 use super::property::Who;
 use super::{CLOCK_GRACE, EdgeTwins};
 use crate::command::{Account, Command, CommandId, CommandPlace, CommandView, Order, Progress, State};
@@ -333,10 +332,9 @@ impl EdgeTwins {
     }
 
     /// To a cloud that may have forgotten: how far its commands are.
-    pub(super) fn tell_commands(&mut self, ks: &Keyspace, wanted: impl Fn(&str) -> bool) {
+    pub(super) fn tell_commands(&mut self, ks: &Keyspace) {
         let clouds = self.commands.running.iter().filter(|(_, running)| running.origin == Origin::Cloud);
-        let wanted = clouds.map(|(place, _)| place).filter(|place| wanted(&command_key(&place.to_string())));
-        let places: Vec<CommandPlace> = wanted.cloned().collect();
+        let places: Vec<CommandPlace> = clouds.map(|(place, _)| place.clone()).collect();
         places.iter().for_each(|place| self.tell_account(place, ks));
     }
 

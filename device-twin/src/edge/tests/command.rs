@@ -626,3 +626,14 @@ fn a_new_disk_does_not_carry_out_what_the_one_before_may_have() {
     world.command("before", order(), 6);
     assert_eq!(world.ended("before"), Some(Outcome::Unknown));
 }
+
+#[test]
+fn an_end_that_the_outbox_had_no_room_for_is_told_when_there_is() {
+    let mut world = World::new();
+    world.command("c1", json!({"args": {"position": 40}, "ttlMs": 60_000}), 0);
+    world.carry_out();
+    world.seen.clear();
+    world.twins.tell_again(|_| false, &world.ks);
+    world.drain();
+    assert_eq!(world.accounts("c1"), [Progress::Ended(Outcome::Succeeded)]);
+}
