@@ -133,6 +133,10 @@ pub(crate) struct CommandPlace {
 }
 
 impl CommandPlace {
+    pub(crate) fn new(device: &DeviceId, id: &CommandId) -> Self {
+        Self { device: device.clone(), id: id.clone() }
+    }
+
     /// From the end of a key; `None` if it names no command.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (device, id) = text.rsplit_once('/')?;

@@ -68,6 +68,21 @@ impl Publish {
     }
 }
 
+#[cfg(test)]
+impl Publish {
+    /// A result of `device` as tests compare it: what it is about, outcome and why.
+    pub(crate) fn as_result(&self, device: &str) -> Option<String> {
+        if self.topic.as_str() != format!("twin/{device}/result") {
+            return None;
+        }
+        let body: bus::twin::ResultBody = serde_json::from_slice(&self.payload).unwrap();
+        let version = body.version.map(|version| version.to_string());
+        let about = body.command.or(version).unwrap_or_default();
+        let detail = if body.detail.is_empty() { String::new() } else { format!(": {}", body.detail) };
+        Some(format!("{} {about} {:?}{detail}", body.property, body.outcome).trim().to_owned())
+    }
+}
+
 /// One property of one device, written `<namespace>/<device>/<property>`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PropertyId {

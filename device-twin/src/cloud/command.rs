@@ -114,7 +114,7 @@ impl CloudTwins {
         let edge = info.node.clone().ok_or_else(|| OrderError::Unbound(device.clone()))?;
         let fallback = self.next_id(ks)?;
         let command = Command::new(name, order, fallback, by, now.wall)?;
-        let place = CommandPlace { device: device.clone(), id: command.id.clone() };
+        let place = CommandPlace::new(device, &command.id);
         if let Some(known) = self.commands.kept.get(&place) {
             if !known.command.is_same_order(&command) {
                 return Err(OrderError::Known(place.id));

@@ -148,8 +148,7 @@ impl EdgeTwins {
         self.pass_over(id, version, ks);
         self.keep_desired(id, ks);
         self.tell_outranked(id);
-        self.outputs.outcome(id, (Outcome::Superseded, Some(version), told), now.wall);
-        self.audit_end(id, version.to_string(), (Outcome::Superseded, told), now);
+        self.tell_end(id, version, (Outcome::Superseded, told), now);
     }
 
     /// Wishes up to `version` are not to be decided on any more.
@@ -185,10 +184,9 @@ impl EdgeTwins {
         self.outputs.desired(id, &desired);
         let Some(before) = twin.desired.replace(Box::new(desired)) else { return };
         let (version, waited) = (before.version, twin.waiting.take().is_some());
-        if waited || (twin.is_open(version) && !twin.is_written_for(&Who::Desired(version))) {
+        if waited || twin.waits_for_write(version) {
             let why = if waited { "a newer one came before it was decided on" } else { REPLACED };
-            self.outputs.outcome(id, (Outcome::Superseded, Some(version), why), now.wall);
-            self.audit_end(id, version.to_string(), (Outcome::Superseded, why), now);
+            self.tell_end(id, version, (Outcome::Superseded, why), now);
             // Also where the newer one is refused: what was answered is not carried out later.
             self.let_go(id, Some(&Who::Desired(version)));
         }
@@ -240,7 +238,7 @@ impl EdgeTwins {
         let Some(twin) = self.twins.get_mut(id) else { return };
         let (before, waited) = (twin.desired.take(), twin.waiting.take().is_some());
         if let Some(version) = before.map(|before| before.version)
-            && (waited || (twin.is_open(version) && !twin.is_written_for(&Who::Desired(version))))
+            && (waited || twin.waits_for_write(version))
         {
             self.settle(id, version, Outcome::Superseded, "it was taken back", ks, now);
         }
@@ -453,6 +451,17 @@ impl EdgeTwins {
         }
     }
 
+    fn tell_end(
+        &mut self,
+        id: &PropertyId,
+        version: DesiredVersion,
+        (outcome, detail): (Outcome, &str),
+        now: Now,
+    ) {
+        self.outputs.outcome(id, (outcome, Some(version), detail), now.wall);
+        self.audit_end(id, version.to_string(), (outcome, detail), now);
+    }
+
     /// How `version` ended: tells everybody, and if it is the newest, the twin acknowledges it.
     pub(super) fn settle(
         &mut self,
@@ -463,8 +472,7 @@ impl EdgeTwins {
         ks: &mut Keyspace,
         now: Now,
     ) {
-        self.outputs.outcome(id, (outcome, Some(version), detail), now.wall);
-        self.audit_end(id, version.to_string(), (outcome, detail), now);
+        self.tell_end(id, version, (outcome, detail), now);
         let Some(twin) = self.twins.get_mut(id) else { return };
         let Some(handled) = twin.handled.as_mut().filter(|h| h.version == version) else { return };
         let ack = Ack { version, outcome, detail: detail.to_owned() };
@@ -479,6 +487,11 @@ impl Twin {
     /// Whether `version` was taken on and its end is not known.
     pub(super) fn is_open(&self, version: DesiredVersion) -> bool {
         self.handled.as_ref().is_some_and(|h| h.version == version && h.ack.is_none())
+    }
+
+    /// Whether `version` was taken on, its end is not known, and no write for it is under way.
+    fn waits_for_write(&self, version: DesiredVersion) -> bool {
+        self.is_open(version) && !self.is_written_for(&Who::Desired(version))
     }
 
     /// The newest wish that was taken on.

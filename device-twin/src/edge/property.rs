@@ -12,7 +12,7 @@ use crate::arbiter::{Effective, PriorityArray, Slot};
 use crate::authority::Holder;
 use crate::command::CommandId;
 use crate::model::Property;
-use crate::twin::{self, Desired, Handled, PropertyId, Reported, WriteRecord};
+use crate::twin::{self, Ack, Desired, Handled, PropertyId, Reported, WriteRecord};
 
 /// Who fills a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,10 +169,13 @@ impl Twin {
         self.slots.get(slot).is_some_and(|entry| entry.owner.who == *who)
     }
 
+    pub(super) fn ack_of(&self, version: DesiredVersion) -> Option<&Ack> {
+        self.handled.as_ref().filter(|h| h.version == version)?.ack.as_ref()
+    }
+
     /// Whether `version` came to an end that asks for no further try.
     pub(super) fn is_done(&self, version: DesiredVersion) -> bool {
-        let ack = self.handled.as_ref().filter(|h| h.version == version).and_then(|h| h.ack.as_ref());
-        ack.is_some_and(|ack| matches!(ack.outcome, Outcome::Succeeded | Outcome::Rejected))
+        self.ack_of(version).is_some_and(|ack| matches!(ack.outcome, Outcome::Succeeded | Outcome::Rejected))
     }
 
     /// The last reading, told or not.

@@ -150,9 +150,7 @@ impl EdgeTwins {
 
     /// Whether `version` had its last answer. A setting is delivered until it has succeeded.
     fn has_ended(&self, id: &PropertyId, version: DesiredVersion) -> bool {
-        let handled = self.twins.get(id).and_then(|twin| twin.handled.as_ref());
-        let ack =
-            handled.filter(|handled| handled.version == version).and_then(|handled| handled.ack.as_ref());
+        let ack = self.twins.get(id).and_then(|twin| twin.ack_of(version));
         ack.is_some_and(|ack| ack.outcome == Outcome::Succeeded || !self.is_setting(id))
     }
 

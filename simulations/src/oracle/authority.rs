@@ -7,7 +7,7 @@ use device_twin::twin::{Desired, Handled};
 use device_twin::{Authority, PropertyId};
 use metadata::Commit;
 
-use super::{Oracle, versions};
+use super::{Oracle, decode, versions};
 use crate::disk::Image;
 use crate::machine::{Machine, Seat};
 use crate::manifests;
@@ -31,10 +31,6 @@ impl Decided {
         });
         put.collect()
     }
-}
-
-pub(super) fn decode<T: for<'b> minicbor::Decode<'b, ()>>(bytes: Option<&bytes::Bytes>) -> Option<T> {
-    minicbor::decode(bytes?).ok()
 }
 
 /// The highest epoch that an edge knows of, as stored.

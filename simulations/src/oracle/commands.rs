@@ -7,9 +7,8 @@ use bus::twin::{Incarnation, WriteRequest};
 use device_twin::command::{Account, Command, MAX_ENDED, Progress};
 use metadata::{Commit, Revision, Write};
 
-use super::authority::decode;
 use super::writes::{ESTIMATE, ROUNDING};
-use super::{Oracle, life_of};
+use super::{Oracle, decode, life_of};
 use crate::disk::Image;
 use crate::machine::{Machine, Seat};
 use crate::manifests;

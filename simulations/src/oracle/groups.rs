@@ -7,8 +7,8 @@ use bus::twin::Outcome;
 use device_twin::PropertyId;
 use device_twin::twin::{Desired, Group};
 
-use super::Oracle;
-use super::authority::{Decided, decode};
+use super::authority::Decided;
+use super::{Oracle, decode};
 use crate::disk::Image;
 use crate::machine::{Machine, Seat};
 

@@ -10,8 +10,7 @@ use device_twin::edge::RULE_INTERVAL;
 use device_twin::twin::{Reported, WriteRecord};
 use metadata::Commit;
 
-use super::authority::decode;
-use super::{Oracle, Settled};
+use super::{Oracle, Settled, decode};
 use crate::disk::Image;
 use crate::machine::{Machine, Seat};
 use crate::manifests::{self, ACTUATOR, SENSOR, TRIP_ABOVE, TRIP_VALUE};

@@ -100,6 +100,10 @@ const VERSIONS: &str = "/c/version/";
 
 const INCARNATION: &str = "/sync/incarnation";
 
+fn decode<T: for<'b> minicbor::Decode<'b, ()>>(bytes: Option<&bytes::Bytes>) -> Option<T> {
+    minicbor::decode(bytes?).ok()
+}
+
 fn life_of(held: &Image) -> Option<Incarnation> {
     held.get(INCARNATION).and_then(decode_life)
 }
@@ -319,7 +323,7 @@ impl Oracle {
     fn note_outranked(&mut self, commit: &Commit) {
         for write in &commit.writes {
             let id = write.key.as_str().strip_prefix(versions::OUTRANKED).and_then(PropertyId::parse);
-            let version = authority::decode::<DesiredVersion>(write.value.as_ref());
+            let version = decode::<DesiredVersion>(write.value.as_ref());
             if let (Some(id), Some(version)) = (id, version) {
                 let known = self.outranked.entry(id).or_default();
                 *known = version.max(*known);

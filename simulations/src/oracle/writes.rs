@@ -12,7 +12,7 @@ use device_twin::edge::OPERATOR_HOLD;
 use device_twin::twin::{Desired, WriteRecord};
 use metadata::Commit;
 
-use super::{Oracle, authority, interlocks, versions};
+use super::{Oracle, authority, decode, interlocks, versions};
 use crate::disk::Image;
 use crate::machine::{Machine, Seat};
 use crate::manifests::{self, ACTUATOR, FAIL_SAFE, MEANT_FOR, TRIP_VALUE};
@@ -121,9 +121,7 @@ impl Oracle {
             };
             let new = version.filter(|version| Some(*version) != known && is_its(*version));
             let Some(wish) = rest.and_then(PropertyId::parse).zip(new) else { continue };
-            if authority::decode::<Desired>(write.value.as_ref())
-                .is_some_and(|desired| desired.group.is_some())
-            {
+            if decode::<Desired>(write.value.as_ref()).is_some_and(|desired| desired.group.is_some()) {
                 self.grouped.insert(wish.clone());
             }
             self.writes.issued.insert(wish, now);

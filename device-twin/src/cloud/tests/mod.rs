@@ -125,16 +125,9 @@ impl World {
     fn results(&self) -> Vec<String> {
         let results = self.seen.iter().filter_map(|output| {
             let Output::Publish(publish) = output else { return None };
-            let is_result = publish.topic.as_str() == "twin/water/valve/result";
-            is_result.then(|| serde_json::from_slice::<ResultBody>(&publish.payload).unwrap())
+            publish.as_result("water/valve")
         });
-        let text = |body: ResultBody| {
-            let version = body.version.map(|version| version.to_string());
-            let about = body.command.or(version).unwrap_or_default();
-            let detail = if body.detail.is_empty() { String::new() } else { format!(": {}", body.detail) };
-            format!("{} {about} {:?}{detail}", body.property, body.outcome).trim().to_owned()
-        };
-        results.map(text).collect()
+        results.collect()
     }
 
     /// What is retained on `topic`: the last that was published, unless it took it away.

@@ -64,22 +64,15 @@ impl EdgeTwins {
         twin.slots.set(Slot::COMMAND, Entry { value, owner, expires: hold.map(|hold| now.mono + hold) });
         let before = twin.command.replace(Box::new(command.id.clone()));
         if let Some(before) = before {
-            self.waiting_part_ended(id, &before, REPLACED, ks, now);
+            self.part_replaced(id, &before, ks, now);
         }
     }
 
     /// A part for which no write is under way is superseded. One that is under way ends by itself.
-    fn waiting_part_ended(
-        &mut self,
-        id: &PropertyId,
-        command: &CommandId,
-        why: &str,
-        ks: &mut Keyspace,
-        now: Now,
-    ) {
+    fn part_replaced(&mut self, id: &PropertyId, command: &CommandId, ks: &mut Keyspace, now: Now) {
         let who = Who::Command(command.clone());
         if self.twins.get(id).is_some_and(|twin| !twin.is_written_for(&who)) {
-            self.part_ended(id, command, Outcome::Superseded, why, ks, now);
+            self.part_ended(id, command, Outcome::Superseded, REPLACED, ks, now);
         }
     }
 
@@ -92,7 +85,7 @@ impl EdgeTwins {
         now: Now,
     ) {
         if wanted.slot.is_some_and(|slot| slot < Slot::COMMAND) {
-            self.relinquish_command(id, REPLACED, ks, now);
+            self.relinquish_command(id, ks, now);
         }
     }
 
@@ -100,16 +93,16 @@ impl EdgeTwins {
     pub(in crate::edge) fn newer_than_command(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
         let held = self.twins.get(id).and_then(|twin| twin.slots.get(Slot::COMMAND));
         if held.is_some_and(|entry| entry.expires.is_none()) {
-            self.relinquish_command(id, REPLACED, ks, now);
+            self.relinquish_command(id, ks, now);
         }
     }
 
-    fn relinquish_command(&mut self, id: &PropertyId, why: &str, ks: &mut Keyspace, now: Now) {
+    fn relinquish_command(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) {
         let Some(twin) = self.twins.get_mut(id) else { return };
         if let Some(Entry { owner: Owner { who: Who::Command(command), .. }, .. }) =
             twin.slots.relinquish(Slot::COMMAND)
         {
-            self.waiting_part_ended(id, &command, why, ks, now);
+            self.part_replaced(id, &command, ks, now);
         }
     }
 
@@ -122,7 +115,7 @@ impl EdgeTwins {
     }
 
     fn part_mut(&mut self, id: &PropertyId, command: &CommandId) -> Option<&mut Part> {
-        let place = CommandPlace { device: id.device.clone(), id: command.clone() };
+        let place = CommandPlace::new(&id.device, command);
         self.commands.running.get_mut(&place)?.parts.get_mut(&id.property)
     }
 
@@ -178,7 +171,7 @@ impl EdgeTwins {
         if let Some(twin) = self.twins.get_mut(id) {
             twin.command.take_if(|open| **open == *command);
         }
-        let place = CommandPlace { device: id.device.clone(), id: command.clone() };
+        let place = CommandPlace::new(&id.device, command);
         let Some(running) = self.commands.running.get_mut(&place) else { return };
         let Some(part) = running.parts.get_mut(&id.property).filter(|part| part.end.is_none()) else {
             return;

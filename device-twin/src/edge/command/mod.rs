@@ -263,10 +263,13 @@ impl EdgeTwins {
         let fallback = self.fresh_id(ks);
         let fallback = CommandId::new(&fallback).map_err(|why| explain(&why))?;
         let command = Command::new(name, order, fallback, by, now.wall).map_err(|why| explain(&why))?;
-        let place = CommandPlace { device: device.clone(), id: command.id.clone() };
+        let place = CommandPlace::new(device, &command.id);
         if let Some(known) = self.commands.running.get(&place) {
-            let same = known.command.is_same_order(&command);
-            return if same { self.answer_again(&place) } else { Err(another(&place.id)) };
+            if !known.command.is_same_order(&command) {
+                return Err(another(&place.id));
+            }
+            self.answer_again(&place);
+            return Ok(place.id);
         }
         if self.commands.running.len() >= MAX_COMMANDS {
             return Err(full());
@@ -280,13 +283,12 @@ impl EdgeTwins {
     }
 
     /// The same order again: it is not carried out again; if it has ended its end is told again.
-    fn answer_again(&mut self, place: &CommandPlace) -> Result<CommandId, String> {
-        let Some(running) = self.commands.running.get(place) else { return Ok(place.id.clone()) };
+    fn answer_again(&mut self, place: &CommandPlace) {
+        let Some(running) = self.commands.running.get(place) else { return };
         if let Progress::Ended(outcome) = running.progress {
             let detail = running.detail.clone();
             self.tell_command(place, outcome, &detail);
         }
-        Ok(place.id.clone())
     }
 
     /// The cloud's time is known now.
@@ -320,7 +322,7 @@ impl EdgeTwins {
 
     /// Until when a command may be written.
     pub(super) fn deadline_of(&self, device: &DeviceId, command: &CommandId) -> Option<Mono> {
-        let place = CommandPlace { device: device.clone(), id: command.clone() };
+        let place = CommandPlace::new(device, command);
         self.commands.running.get(&place).map(|running| running.deadline)
     }
 

@@ -11,18 +11,6 @@ use crate::twin::{Outranked, Reported, cbor};
 const OPERATOR: (&str, &str) = ("bob", "the main bursts");
 const NONE: [(String, f64); 0] = [];
 
-fn valve() -> DeviceId {
-    id("valve/position").device
-}
-
-fn set_point(value: f64) -> (String, f64) {
-    ("setPoint".to_owned(), value)
-}
-
-fn position(value: f64) -> (String, f64) {
-    ("position".to_owned(), value)
-}
-
 impl World {
     /// A world whose valve may be taken.
     fn overridable() -> Self {

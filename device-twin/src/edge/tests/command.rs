@@ -1,6 +1,5 @@
 //! Commands for the valve: carried out once and in time, or not at all.
 
-use bus::twin::DeviceId;
 use serde_json::json;
 
 use super::super::command::MAX_COMMANDS;
@@ -9,18 +8,6 @@ use crate::command::{Account, Command, CommandId, Order, Progress, State};
 use crate::twin::Expiry;
 
 const NONE: [(String, f64); 0] = [];
-
-fn valve() -> DeviceId {
-    id("valve/position").device
-}
-
-fn position(value: f64) -> (String, f64) {
-    ("position".to_owned(), value)
-}
-
-fn set_point(value: f64) -> (String, f64) {
-    ("setPoint".to_owned(), value)
-}
 
 fn place(id: &str) -> String {
     format!("/m/command/water/valve/{id}")

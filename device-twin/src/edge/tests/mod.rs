@@ -14,7 +14,7 @@ mod write;
 use std::time::Duration;
 
 use bus::bus::ClockOffset;
-use bus::twin::{DesiredVersion, Incarnation, MapperTopic, Outcome, ResultBody, WriteRequest, WriteResult};
+use bus::twin::{DesiredVersion, DeviceId, Incarnation, MapperTopic, Outcome, WriteRequest, WriteResult};
 use bus::{Mono, Name, Now, Topic, UnixMillis, Value};
 use bytes::Bytes;
 use metadata::{Key, Keyspace};
@@ -55,6 +55,19 @@ fn json(yaml: &str) -> Bytes {
 
 fn id(text: &str) -> PropertyId {
     PropertyId::parse(&format!("water/{text}")).unwrap()
+}
+
+fn valve() -> DeviceId {
+    id("valve/position").device
+}
+
+/// A value that the mapper is asked for, by property.
+fn position(value: f64) -> (String, f64) {
+    ("position".to_owned(), value)
+}
+
+fn set_point(value: f64) -> (String, f64) {
+    ("setPoint".to_owned(), value)
 }
 
 fn version(seq: u64) -> DesiredVersion {
@@ -241,16 +254,9 @@ impl World {
     fn results(&self) -> Vec<String> {
         let results = self.seen.iter().filter_map(|output| {
             let Output::Publish(publish) = output else { return None };
-            let is_result = publish.topic.as_str() == "twin/water/valve/result";
-            is_result.then(|| serde_json::from_slice::<ResultBody>(&publish.payload).unwrap())
+            publish.as_result("water/valve")
         });
-        let text = |body: ResultBody| {
-            let version = body.version.map(|version| version.to_string());
-            let about = body.command.or(version).unwrap_or_default();
-            let detail = if body.detail.is_empty() { String::new() } else { format!(": {}", body.detail) };
-            format!("{} {about} {:?}{detail}", body.property, body.outcome).trim().to_owned()
-        };
-        results.map(text).collect()
+        results.collect()
     }
 
     /// What the cloud was told last under `key`, since the last look at writes.
