@@ -21,6 +21,7 @@ use device_twin::{CloudTwins, Publish};
 use metadata::{Cause, Feed, FeedOutput, Key, Keyspace, Tells};
 
 use crate::admin::{AdminError, AdminRequest};
+use crate::broker_rows;
 use crate::interest::Interest;
 use crate::journal::{Journal, Speech};
 use crate::seam::{Input, Output, Record};
@@ -117,7 +118,8 @@ impl Cloud {
             Input::LinkDown { link } => self.bus.handle_link_down(link, now),
             Input::Frame { link, frame } => self.handle_frame(link, &frame, now),
             Input::Join { link, request } => self.handle_join(link, &request, now),
-            Input::Mqtt { ticket, topic, payload, retain, expiry } => {
+            Input::Mqtt { ticket, topic, payload, retain, expiry, rows } => {
+                broker_rows::write(rows, &mut self.keyspace);
                 if topic.as_str().starts_with("mesh/") {
                     self.bus.publish(Message::new(topic, payload, retain, self.me.clone()), now);
                     self.said.extend(ticket.map(Output::Accept));
@@ -126,6 +128,12 @@ impl Cloud {
                     self.said.extend(ticket.map(Output::Unkept));
                 } else {
                     self.twins.handle_mqtt(ticket, &topic, (&payload, expiry), &mut self.keyspace, now);
+                }
+            }
+            Input::Keep { ticket, rows } => {
+                broker_rows::write(rows, &mut self.keyspace);
+                if let Some(ticket) = ticket {
+                    self.said.promise(Output::Accept(ticket), Some(Output::Unkept(ticket)));
                 }
             }
             Input::Interest { filter, wanted } => self.interest.change(&filter, wanted, &mut self.bus),

@@ -15,6 +15,7 @@ use router::dial::Dialer;
 use serde_json::json;
 
 use crate::admin::{self, AdminError, AdminRequest, AdminResponse, AuthorityChange};
+use crate::broker_rows;
 use crate::interest::{Interest, is_for_other_sites};
 use crate::journal::{Journal, Speech};
 use crate::seam::{DialLane, Input, Output, Record};
@@ -147,12 +148,19 @@ impl Edge {
             Input::Join { link, .. } | Input::PeerPackets { link, .. } => {
                 self.close(link, "an edge is not dialled")
             }
-            Input::Mqtt { ticket, topic, payload, retain, expiry } => {
+            Input::Mqtt { ticket, topic, payload, retain, expiry, rows } => {
+                broker_rows::write(rows, &mut self.keyspace);
                 if topic.as_str().starts_with("mesh/") {
                     self.bus.publish(Message::new(topic, payload, retain, self.identity.node.clone()), now);
                     self.said.extend(ticket.map(Output::Accept));
                 } else {
                     self.twins.handle_publish(ticket, &topic, (&payload, expiry), &mut self.keyspace, now);
+                }
+            }
+            Input::Keep { ticket, rows } => {
+                broker_rows::write(rows, &mut self.keyspace);
+                if let Some(ticket) = ticket {
+                    self.said.promise(Output::Accept(ticket), Some(Output::Unkept(ticket)));
                 }
             }
             Input::Interest { filter, wanted } => self.interest.change(&filter, wanted, &mut self.bus),

@@ -15,6 +15,7 @@ pub mod io;
 pub mod journal;
 pub mod seam;
 
+mod broker_rows;
 mod interest;
 #[cfg(test)]
 mod two_nodes;

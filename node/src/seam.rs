@@ -6,6 +6,7 @@ use bus::bus::LinkId;
 use bus::overlay::{Lease, Route};
 use bus::{Class, Filter, Frame, KeyHash, Mono, NodeId, Now, Sample, Topic};
 use bytes::Bytes;
+use device_twin::gate::Row;
 use device_twin::history::AuditEntry;
 use device_twin::{Expiry, PropertyId, Ticket};
 use metadata::{Commit, Revision};
@@ -62,6 +63,13 @@ pub enum Input {
         retain: bool,
         /// What is left of the message's own (MQTT 5.0 §3.3.2.3.3).
         expiry: Option<Expiry>,
+        /// The broker's own, to be stored before the ticket is accepted.
+        rows: Vec<Row>,
+    },
+    /// What the broker wants kept over a restart; with a ticket, it is accepted when that is stored.
+    Keep {
+        ticket: Option<Ticket>,
+        rows: Vec<Row>,
     },
     /// The first local subscriber of a filter came, or its last one left.
     Interest {

@@ -204,6 +204,7 @@ impl Pair {
             payload,
             retain: false,
             expiry: None,
+            rows: vec![],
         });
         self.run();
         let is_answer = |o: &Output| matches!(o, Output::Accept(_) | Output::Reject(..) | Output::Unkept(_));
@@ -348,6 +349,7 @@ fn a_cloud_whose_disk_refuses_takes_no_nodes_and_no_wishes_of_apps() {
         payload: "3".into(),
         retain: false,
         expiry: None,
+        rows: vec![],
     });
     pair.run();
     let [Output::Unkept(Ticket(2)), Output::Publish { topic, .. }] = &pair.cloud.said[..] else {

@@ -277,7 +277,10 @@ impl World {
                 TwinTopic::Set { device: id.device.clone(), property: id.property.to_string() }.topic();
             let payload = json!({"value": value}).to_string().into();
             let ticket = Some(Ticket(number));
-            (Input::Mqtt { ticket, topic, payload, retain: false, expiry: None }, Question::Ticket(number))
+            (
+                Input::Mqtt { ticket, topic, payload, retain: false, expiry: None, rows: vec![] },
+                Question::Ticket(number),
+            )
         };
         self.trace.say(self.now, format_args!("somebody wishes {id} = {value}"));
         self.tell_about(Machine::Cloud, input, About::Wish { question, ids: vec![id], valid });
@@ -301,6 +304,7 @@ impl World {
             payload: json!(value).to_string().into(),
             retain: false,
             expiry: None,
+            rows: vec![],
         };
         self.trace.say(self.now, format_args!("somebody at edge-{site} moves {id} to {value}"));
         self.tell_about(Machine::edge(site), input, About::Operator { seat: Seat::of(site), id, value });
@@ -442,7 +446,7 @@ impl World {
             let payload = Bytes::from_static(b"offline");
             self.tell(
                 Machine::Edge(seat),
-                Input::Mqtt { ticket: None, topic, payload, retain: true, expiry: None },
+                Input::Mqtt { ticket: None, topic, payload, retain: true, expiry: None, rows: vec![] },
             );
         }
     }
@@ -540,6 +544,10 @@ impl World {
         self.trace.say(self.now, format_args!("{seat} mapper says {} {text} ({number})", topic.as_str()));
         let about = report.map_or(About::Nothing, |id| About::Report { ticket: number, id });
         let ticket = sure.then_some(Ticket(number));
-        self.tell_about(machine, Input::Mqtt { ticket, topic, payload, retain, expiry: None }, about);
+        self.tell_about(
+            machine,
+            Input::Mqtt { ticket, topic, payload, retain, expiry: None, rows: vec![] },
+            about,
+        );
     }
 }

@@ -1,53 +1,135 @@
-//! What is common to all clients of the broker: their names, subscriptions, and what is retained.
+//! What is common to all clients of the broker: their sessions, subscriptions, and what is retained.
 //!
-//! Every message gets a number when it comes in. A subscription is given the number reached when it came in: what
-//! is retained tells it of all before, the router of all after, and no message is heard twice or out of order
-//! because it was on its way in between.
+//! A session begins with a clean start, or because there was none, and ends with its connection or, if it is *kept*,
+//! when its client was away for longer than its expiry:
+//!
+//! ```text
+//!            handle_open                    handle_left, expiry > 0
+//!   (none) --------------> Here(connection) -----------------------> Away(until) --handle_timeout--> (ended)
+//!                            |     ^                                   |
+//!                            |     +-----------handle_open-------------+   clean start ends it, and begins another
+//!                            +--handle_left, expiry 0--> (ended)
+//! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
-use bus::{Filter, Mono, Topic};
+use bus::{Filter, Mono, Now, Topic, UnixMillis};
 use mqtt_protocol_core::mqtt::packet::RetainHandling;
 
 use super::policy;
 use super::retained::Retained;
-use super::subscriptions::{FilterId, Subscription, Subscriptions};
-use super::{ConnId, Delivery, Message, Numbered, Qos};
+use super::row::{self, Kept, Owed, Row, SessionRow};
+use super::subscriptions::{Match, Subscription, Subscriptions, Wanted};
+use super::{ConnId, Delivery, Message, Route, SessionId};
+
+/// Sessions that outlive their connection. When full, the one whose client was away the longest ends; if all are here,
+/// a new one is refused.
+pub const MAX_KEPT_SESSIONS: usize = 1024;
 
 /// What the hub wants done, in this order.
-#[derive(Debug, Clone)]
+#[derive(Debug, PartialEq)]
 pub enum Output {
-    /// Take the message through the router.
-    Carry(Numbered),
-    /// The router is to say which messages match this filter.
-    Watch { id: FilterId, filter: Filter },
-    /// No longer.
-    Unwatch { id: FilterId, filter: Filter },
-    /// One live message.
-    Deliver { to: ConnId, delivery: Delivery },
-    /// What was retained, to a new subscription.
-    Replay { to: ConnId, deliveries: Vec<Delivery> },
-    /// Close this connection: its client has come back on another one.
+    /// A client may go on.
+    Opened(Opened),
+    /// There are too many sessions that would be kept.
+    Full { conn: ConnId },
+    /// Close this connection: its client has come back on another one, which waits until this one has left.
     TakeOver { old: ConnId },
+    /// One live message.
+    Deliver { to: SessionId, delivery: Delivery },
+    /// What was retained, to a new subscription.
+    Replay { to: SessionId, deliveries: Vec<Delivery> },
+    /// The node is to store this before the input is answered.
+    Keep(Row),
+    /// A session is over: what it is owed goes.
+    Ended { session: SessionId },
+    /// A will whose time has come.
+    Publish { message: Message, route: Route, client: String },
     /// Other sites' messages for this filter are wanted (no more).
     Interest { filter: Filter, wanted: bool },
+}
+
+/// How long a session outlives its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// Not at all.
+    AtOnce,
+    Seconds(u32),
+    Never,
+}
+
+impl Expiry {
+    /// MQTT 5.0 §3.1.2.11.2: 0xFFFFFFFF is never.
+    pub fn of(seconds: u32) -> Self {
+        match seconds {
+            0 => Self::AtOnce,
+            u32::MAX => Self::Never,
+            seconds => Self::Seconds(seconds),
+        }
+    }
+
+    fn seconds(self) -> Option<u32> {
+        match self {
+            Self::AtOnce => Some(0),
+            Self::Seconds(seconds) => Some(seconds),
+            Self::Never => None,
+        }
+    }
+
+    fn end(self, since: Mono) -> Option<Mono> {
+        self.seconds().map(|seconds| since + Duration::from_secs(seconds.into()))
+    }
+}
+
+/// A client that was let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    pub conn: ConnId,
+    pub client: String,
+    /// What was before is to be forgotten.
+    pub clean: bool,
+    pub expiry: Expiry,
+}
+
+/// Its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    pub conn: ConnId,
+    pub session: SessionId,
+    pub kept: bool,
+    /// It was there before.
+    pub present: bool,
+    /// The client's QoS 2 messages that must not be taken twice.
+    pub received: BTreeSet<u16>,
+    /// Filters that it is subscribed to.
+    pub filters: BTreeSet<Wanted>,
+}
+
+/// How a client left.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// What it said at last of its session's expiry (MQTT 5.0 §3.14.2.2.2).
+    pub expiry: Option<Expiry>,
+    pub received: BTreeSet<u16>,
+    /// A will that waits, and how long (§3.1.3.2.2).
+    pub will: Option<(Duration, Message, Route)>,
 }
 
 /// A client's wish to subscribe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wish {
-    pub filter: Filter,
-    pub qos: Qos,
-    pub no_local: bool,
-    pub as_published: bool,
+    pub wanted: Wanted,
+    pub how: Subscription,
     pub retained: RetainHandling,
-    pub identifier: Option<u32>,
 }
 
 /// How much there is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
+    /// Sessions, whether their client is here or not.
+    pub sessions: u64,
     pub clients: u64,
     pub filters: u64,
     pub retained: u64,
@@ -56,23 +138,111 @@ pub struct Stats {
     pub retained_refused: u64,
 }
 
+#[derive(Debug)]
+struct Session {
+    client: String,
+    /// It began with an expiry, and the node knows it until it ends.
+    kept: bool,
+    expiry: Expiry,
+    conn: Option<ConnId>,
+    away_since: Option<UnixMillis>,
+    received: BTreeSet<u16>,
+    /// What happens next while the client is away.
+    due: Option<Mono>,
+    ends: Option<Mono>,
+    will: Option<(Mono, Message, Route)>,
+}
+
+impl Session {
+    fn next_due(&self) -> Option<Mono> {
+        let will = self.will.as_ref().map(|(at, ..)| *at);
+        will.into_iter().chain(self.ends).min()
+    }
+}
+
 /// The hub of one broker.
 #[derive(Debug, Default)]
 pub struct Hub {
-    names: BTreeMap<String, ConnId>,
-    clients: BTreeMap<ConnId, String>,
+    names: BTreeMap<String, SessionId>,
+    sessions: BTreeMap<SessionId, Session>,
+    connections: BTreeMap<ConnId, SessionId>,
+    /// Clients that wait until an older connection of theirs has left, by name.
+    arriving: BTreeMap<String, Open>,
+    last_session: u64,
+    timers: BTreeSet<(Mono, SessionId)>,
     table: Subscriptions,
     retained: Retained,
-    /// The last number given out.
-    number: u64,
     retained_refused: u64,
     outputs: VecDeque<Output>,
 }
 
 impl Hub {
+    /// What the node kept, in the order of its keys. Returns what the sessions are owed.
+    pub fn load<'a>(
+        &mut self,
+        rows: impl Iterator<Item = (&'a str, &'a [u8])>,
+        now: Now,
+    ) -> Vec<(SessionId, Owed)> {
+        let (mut owed, mut received) = (Vec::new(), Vec::new());
+        for kept in rows.filter_map(|(key, value)| Kept::read(key, value, now)) {
+            match kept {
+                Kept::Session(id, row) => self.restore(id, row, now),
+                Kept::Received(id, packet) => received.push((id, packet)),
+                Kept::Owed(id, message) => owed.push((id, message)),
+                // More than there is room for was refused when it came.
+                Kept::Retained(message) => drop(self.retained.store(&message, now.mono)),
+            }
+        }
+        for (id, packet) in received {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.received.insert(packet);
+            }
+        }
+        owed.retain(|(id, _)| self.sessions.contains_key(id));
+        owed
+    }
+
+    pub fn session_of(&self, conn: ConnId) -> Option<SessionId> {
+        self.connections.get(&conn).copied()
+    }
+
+    /// A client that was here when the node ended is away since now.
+    fn restore(&mut self, id: SessionId, row: SessionRow, now: Now) {
+        let expiry = row.expiry_s.map_or(Expiry::Never, Expiry::of);
+        let since = row.away_since.unwrap_or(now.wall);
+        let gone_for = now.wall.since(since);
+        let ends = expiry
+            .seconds()
+            .map(|seconds| now.mono + Duration::from_secs(seconds.into()).saturating_sub(gone_for));
+        self.last_session = self.last_session.max(id.0);
+        self.names.insert(row.client.clone(), id);
+        let session = Session {
+            client: row.client.clone(),
+            kept: true,
+            expiry,
+            conn: None,
+            away_since: Some(since),
+            received: BTreeSet::new(),
+            due: None,
+            ends,
+            will: None,
+        };
+        self.sessions.insert(id, session);
+        self.reschedule(id);
+        for (wanted, how) in row.into_subscriptions() {
+            self.enter(id, wanted, how);
+        }
+    }
+
+    /// The sessions that there are; each is owed something, and has a queue.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionId> {
+        self.sessions.keys().copied()
+    }
+
     pub fn stats(&self) -> Stats {
         Stats {
-            clients: self.clients.len() as u64,
+            sessions: self.sessions.len() as u64,
+            clients: self.connections.len() as u64,
             filters: self.table.count() as u64,
             retained: self.retained.len() as u64,
             retained_bytes: self.retained.bytes() as u64,
@@ -84,281 +254,328 @@ impl Hub {
         self.outputs.pop_front()
     }
 
-    /// A client was let in.
-    pub fn handle_opened(&mut self, client: ConnId, name: String) {
-        if let Some(old) = self.names.insert(name.clone(), client) {
-            self.forget(old);
-            self.outputs.push_back(Output::TakeOver { old });
+    pub fn poll_timeout(&self) -> Option<Mono> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    fn reschedule(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let due = session.next_due();
+        if let Some(old) = std::mem::replace(&mut session.due, due) {
+            self.timers.remove(&(old, id));
         }
-        self.clients.insert(client, name);
+        self.timers.extend(due.map(|at| (at, id)));
     }
 
-    /// A client is gone. Its will, if any, came before.
-    pub fn handle_gone(&mut self, client: ConnId) {
-        let Some(name) = self.clients.get(&client).cloned() else { return };
-        self.names.remove(&name);
-        self.forget(client);
-    }
-
-    fn forget(&mut self, client: ConnId) {
-        self.clients.remove(&client);
-        for (id, filter) in self.table.remove_client(client) {
-            self.unwatch(id, filter);
+    /// A client was let in. Its session opens when an older connection of the same client has left.
+    pub fn handle_open(&mut self, open: Open) {
+        let old = self.names.get(&open.client).and_then(|id| self.sessions.get(id)?.conn);
+        let Some(old) = old else { return self.admit(open) };
+        self.outputs.push_back(Output::TakeOver { old });
+        if let Some(older) = self.arriving.insert(open.client.clone(), open) {
+            self.outputs.push_back(Output::TakeOver { old: older.conn });
         }
     }
 
-    fn unwatch(&mut self, id: FilterId, filter: Filter) {
+    fn admit(&mut self, open: Open) {
+        let there = self.names.get(&open.client).copied();
+        match there {
+            Some(id) if !open.clean => self.resume(id, &open),
+            Some(id) => {
+                self.end(id);
+                self.begin(open);
+            }
+            None => self.begin(open),
+        }
+    }
+
+    fn resume(&mut self, id: SessionId, open: &Open) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.conn = Some(open.conn);
+        session.expiry = open.expiry;
+        session.away_since = None;
+        session.ends = None;
+        // The client is back before it counted as gone.
+        session.will = None;
+        let received = std::mem::take(&mut session.received);
+        let kept = session.kept;
+        self.connections.insert(open.conn, id);
+        self.reschedule(id);
+        self.keep(id);
+        let filters = self.table.of(id).map(|(wanted, _)| wanted.clone()).collect();
+        let (conn, session) = (open.conn, id);
+        self.outputs.push_back(Output::Opened(Opened {
+            conn,
+            session,
+            kept,
+            present: true,
+            received,
+            filters,
+        }));
+    }
+
+    fn begin(&mut self, open: Open) {
+        let Open { conn, client, clean: _, expiry } = open;
+        let kept = expiry != Expiry::AtOnce;
+        if kept && !self.has_room() {
+            return self.outputs.push_back(Output::Full { conn });
+        }
+        self.last_session += 1;
+        let id = SessionId(self.last_session);
+        self.names.insert(client.clone(), id);
+        self.connections.insert(conn, id);
+        let session = Session {
+            client,
+            kept,
+            expiry,
+            conn: Some(conn),
+            away_since: None,
+            received: BTreeSet::new(),
+            due: None,
+            ends: None,
+            will: None,
+        };
+        self.sessions.insert(id, session);
+        self.keep(id);
+        let (session, received, filters) = (id, BTreeSet::new(), BTreeSet::new());
+        self.outputs.push_back(Output::Opened(Opened {
+            conn,
+            session,
+            kept,
+            present: false,
+            received,
+            filters,
+        }));
+    }
+
+    fn has_room(&mut self) -> bool {
+        let kept = self.sessions.iter().filter(|(_, session)| session.kept);
+        if kept.clone().count() < MAX_KEPT_SESSIONS {
+            return true;
+        }
+        let longest = kept.filter(|(_, session)| session.conn.is_none());
+        let longest = longest.min_by_key(|(_, session)| session.away_since).map(|(id, _)| *id);
+        if let Some(id) = longest {
+            self.end(id);
+        }
+        longest.is_some()
+    }
+
+    /// What the node is to know of a session that is kept.
+    fn keep(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get(&id).filter(|session| session.kept) else { return };
+        let Session { client, expiry, away_since, .. } = session;
+        let row = SessionRow::new(client, expiry.seconds(), *away_since, self.table.of(id)).row(id);
+        self.outputs.push_back(Output::Keep(row));
+    }
+
+    /// A connection is over. Its will, if it does not wait, came before.
+    pub fn handle_left(&mut self, conn: ConnId, left: Left, now: Now) {
+        let Left { expiry, received, will } = left;
+        if let Some(id) = self.connections.remove(&conn) {
+            self.go_away(id, expiry, received, will, now);
+        }
+        self.let_next_in(conn);
+    }
+
+    fn go_away(
+        &mut self,
+        id: SessionId,
+        expiry: Option<Expiry>,
+        received: BTreeSet<u16>,
+        will: Option<(Duration, Message, Route)>,
+        now: Now,
+    ) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.conn = None;
+        session.expiry = expiry.unwrap_or(session.expiry);
+        session.will = will.map(|(delay, message, route)| (now.mono + delay, message, route));
+        if session.expiry == Expiry::AtOnce {
+            return self.end(id);
+        }
+        session.received = received;
+        session.away_since = Some(now.wall);
+        session.ends = session.expiry.end(now.mono);
+        self.reschedule(id);
+        self.keep(id);
+    }
+
+    /// Whoever waited for this connection to be over, or waited itself and gave up.
+    fn let_next_in(&mut self, conn: ConnId) {
+        let gave_up = self.arriving.iter().find(|(_, open)| open.conn == conn).map(|(name, _)| name.clone());
+        if let Some(name) = gave_up {
+            self.arriving.remove(&name);
+        }
+        let is_free = |name: &String| {
+            self.names.get(name).and_then(|id| self.sessions.get(id)).is_none_or(|s| s.conn.is_none())
+        };
+        let next = self.arriving.keys().find(|name| is_free(name)).cloned();
+        if let Some(open) = next.and_then(|name| self.arriving.remove(&name)) {
+            self.admit(open);
+        }
+    }
+
+    /// The session is over: a will that waited is told, subscriptions and rows go.
+    fn end(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        if let Some(due) = session.due {
+            self.timers.remove(&(due, id));
+        }
+        self.names.remove(&session.client);
+        for packet in &session.received {
+            self.outputs.push_back(Output::Keep(row::received_gone(id, *packet)));
+        }
+        if let Some((_, message, route)) = session.will {
+            let client = session.client.clone();
+            self.outputs.push_back(Output::Publish { message, route, client });
+        }
+        for filter in self.table.remove_session(id) {
+            self.lose_interest(filter);
+        }
+        if session.kept {
+            self.outputs.push_back(Output::Keep(row::session_gone(id)));
+        }
+        self.outputs.push_back(Output::Ended { session: id });
+    }
+
+    fn lose_interest(&mut self, filter: Filter) {
         if policy::concerns_other_sites(&filter) {
-            self.outputs.push_back(Output::Interest { filter: filter.clone(), wanted: false });
+            self.outputs.push_back(Output::Interest { filter, wanted: false });
         }
-        self.outputs.push_back(Output::Unwatch { id, filter });
+    }
+
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some((at, id)) = self.timers.first().copied()
+            && at <= now.mono
+        {
+            let Some(session) = self.sessions.get_mut(&id) else { return };
+            if session.ends.is_some_and(|ends| ends <= now.mono) {
+                self.end(id);
+                continue;
+            }
+            if let Some((_, message, route)) = session.will.take_if(|(at, ..)| *at <= now.mono) {
+                let client = session.client.clone();
+                self.outputs.push_back(Output::Publish { message, route, client });
+            }
+            self.reschedule(id);
+        }
     }
 
     /// A client or the node published.
-    pub fn handle_publish(&mut self, message: Message, now: Mono) {
+    pub fn handle_publish(&mut self, message: Message, now: Now) {
+        if message.is_expired(now.mono) {
+            return;
+        }
         let message = Arc::new(message);
         if message.retain {
-            self.retained_refused += u64::from(self.retained.store(&message, now).is_err());
+            self.retain(&message, now);
         }
-        self.number += 1;
-        if self.table.may_want(&message.topic) {
-            self.outputs.push_back(Output::Carry(Numbered { number: self.number, message }));
-        }
-    }
-
-    /// The router found that a message matches a filter.
-    pub fn handle_carried(&mut self, id: FilterId, carried: &Numbered, now: Mono) {
-        let Numbered { number, message } = carried;
-        if message.is_expired(now) {
-            return;
-        }
-        for (to, how) in self.table.subscribers(id) {
-            let echo = how.no_local && message.from == Some(to);
-            if how.after >= *number || echo {
-                continue;
-            }
+        let Self { table, sessions, .. } = self;
+        let is_here = |id: SessionId| sessions.get(&id).is_some_and(|session| session.conn.is_some());
+        for found in table.matching(&message.topic, message.from, is_here) {
+            let Match { session, qos, as_published, identifiers } = found;
             let delivery = Delivery {
-                message: Arc::clone(message),
-                qos: how.qos.min(message.qos),
-                retain: message.retain && how.as_published,
-                subscription: how.identifier,
+                message: Arc::clone(&message),
+                qos: qos.min(message.qos),
+                retain: message.retain && as_published,
+                subscriptions: identifiers,
             };
-            self.outputs.push_back(Output::Deliver { to, delivery });
+            self.outputs.push_back(Output::Deliver { to: session, delivery });
         }
     }
 
-    /// The filters that match a topic, for a message that the router cannot carry.
-    pub fn matching(&self, topic: &Topic) -> Vec<FilterId> {
-        self.table.matching(topic)
+    /// What the node says itself it says again after a restart, and mappers their state; what else a client retained the
+    /// node keeps.
+    fn retain(&mut self, message: &Message, now: Now) {
+        let is_kept = message.from.is_some() && !message.topic.as_str().starts_with("mapper/");
+        match self.retained.store(message, now.mono) {
+            Ok(()) if is_kept => {
+                self.outputs.push_back(Output::Keep(row::retained(message, now)));
+            }
+            Ok(()) => {}
+            Err(_) => self.retained_refused += 1,
+        }
     }
 
-    /// All filters in use, for a new router.
-    pub fn filters(&self) -> impl Iterator<Item = (FilterId, &Filter)> {
-        self.table.filters()
-    }
-
-    pub fn handle_subscribe(&mut self, client: ConnId, wish: Wish, now: Mono) {
-        if !self.clients.contains_key(&client) {
+    pub fn handle_subscribe(&mut self, id: SessionId, wishes: Vec<Wish>, now: Now) {
+        if !self.sessions.contains_key(&id) {
             return;
         }
-        let Wish { filter, qos, no_local, as_published, retained, identifier } = wish;
-        let how = Subscription { qos, no_local, as_published, identifier, after: self.number };
-        let done = self.table.subscribe(client, filter.clone(), how);
-        if done.first_of_filter {
-            if policy::concerns_other_sites(&filter) {
-                self.outputs.push_back(Output::Interest { filter: filter.clone(), wanted: true });
-            }
-            self.outputs.push_back(Output::Watch { id: done.id, filter: filter.clone() });
+        for wish in wishes {
+            self.subscribe(id, wish, now);
         }
+        self.keep(id);
+    }
+
+    fn subscribe(&mut self, id: SessionId, wish: Wish, now: Now) {
+        let Wish { wanted, how, retained } = wish;
+        let is_shared = wanted.group.is_some();
+        let filter = wanted.filter.clone();
+        let replaced = self.enter(id, wanted, how);
         let replay = match retained {
+            // MQTT 5.0 §4.8.2: nothing retained for a group.
+            _ if is_shared => false,
             RetainHandling::SendRetained => true,
-            RetainHandling::SendRetainedIfNotExists => !done.replaced,
+            RetainHandling::SendRetainedIfNotExists => !replaced,
             RetainHandling::DoNotSendRetained => false,
         };
         if replay {
-            self.replay(client, &filter, qos, identifier, now);
+            self.replay(id, &filter, how, now.mono);
         }
     }
 
-    fn replay(&mut self, to: ConnId, filter: &Filter, qos: Qos, subscription: Option<u32>, now: Mono) {
+    /// Whether it replaced one.
+    fn enter(&mut self, id: SessionId, wanted: Wanted, how: Subscription) -> bool {
+        let filter = wanted.filter.clone();
+        let done = self.table.subscribe(id, wanted, how);
+        if done.first_of_filter && policy::concerns_other_sites(&filter) {
+            self.outputs.push_back(Output::Interest { filter, wanted: true });
+        }
+        done.replaced
+    }
+
+    fn replay(&mut self, to: SessionId, filter: &Filter, how: Subscription, now: Mono) {
+        let Subscription { qos, identifier, .. } = how;
         let deliveries: Vec<Delivery> = self
             .retained
             .matching(filter, now)
-            .map(|message| Delivery { qos: qos.min(message.qos), message, retain: true, subscription })
+            .map(|message| Delivery {
+                qos: qos.min(message.qos),
+                message,
+                retain: true,
+                subscriptions: identifier.into_iter().collect(),
+            })
             .collect();
         if !deliveries.is_empty() {
             self.outputs.push_back(Output::Replay { to, deliveries });
         }
     }
 
-    pub fn handle_unsubscribe(&mut self, client: ConnId, filter: &Filter) {
-        if let Some((id, filter)) = self.table.unsubscribe(client, filter) {
-            self.unwatch(id, filter);
+    pub fn handle_unsubscribe(&mut self, id: SessionId, all: &[Wanted]) {
+        for wanted in all {
+            if let Some(filter) = self.table.unsubscribe(id, wanted) {
+                self.lose_interest(filter);
+            }
         }
+        self.keep(id);
+    }
+
+    /// Whether the client of a session is connected.
+    pub fn is_here(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|session| session.conn.is_some())
+    }
+
+    /// Whether there are sessions that may be owed something which the node has to store first.
+    pub fn has_kept(&self) -> bool {
+        self.sessions.iter().any(|(id, session)| session.kept && self.table.of(*id).next().is_some())
+    }
+
+    /// Retained messages of this topic: for tests of what a restart kept.
+    pub fn retained(&self, topic: &Topic, now: Mono) -> Option<Arc<Message>> {
+        let filter = Filter::new(topic.as_str()).ok()?;
+        self.retained.matching(&filter, now).next()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-
-    const A: ConnId = ConnId(1);
-    const B: ConnId = ConnId(2);
-
-    fn wish(filter: &str) -> Wish {
-        Wish {
-            filter: Filter::new(filter).unwrap(),
-            qos: Qos::AtLeastOnce,
-            no_local: false,
-            as_published: false,
-            retained: RetainHandling::SendRetained,
-            identifier: None,
-        }
-    }
-
-    fn message(topic: &str, payload: &'static str, retain: bool, from: Option<ConnId>) -> Message {
-        Message {
-            topic: Topic::new(topic).unwrap(),
-            payload: Bytes::from_static(payload.as_bytes()),
-            qos: Qos::ExactlyOnce,
-            retain,
-            expires: None,
-            properties: vec![],
-            from,
-        }
-    }
-
-    /// Outputs as text, short enough to read; carried messages come straight back.
-    fn drain(hub: &mut Hub) -> Vec<String> {
-        let mut lines = Vec::new();
-        while let Some(output) = hub.poll_output() {
-            lines.extend(match output {
-                Output::Carry(carried) => {
-                    for id in hub.matching(&carried.message.topic) {
-                        hub.handle_carried(id, &carried, Mono::ZERO);
-                    }
-                    None
-                }
-                Output::Watch { id, filter } => Some(format!("watch {} {filter}", id.0)),
-                Output::Unwatch { id, filter } => Some(format!("unwatch {} {filter}", id.0)),
-                Output::Deliver { to, delivery } => Some(format!("deliver {} {}", to.0, show(&delivery))),
-                Output::Replay { to, deliveries } => {
-                    let all: Vec<_> = deliveries.iter().map(show).collect();
-                    Some(format!("replay {} {}", to.0, all.join(" ")))
-                }
-                Output::TakeOver { old } => Some(format!("take over {}", old.0)),
-                Output::Interest { filter, wanted } => Some(format!("interest {filter} {wanted}")),
-            });
-        }
-        lines
-    }
-
-    fn show(delivery: &Delivery) -> String {
-        let Delivery { message, qos, retain, .. } = delivery;
-        let text = std::str::from_utf8(&message.payload).unwrap();
-        format!("{}={text}/{}{}", message.topic, *qos as u8, if *retain { "r" } else { "" })
-    }
-
-    #[test]
-    fn a_subscriber_hears_what_is_retained_and_then_what_is_new() {
-        let mut hub = Hub::default();
-        hub.handle_opened(A, "a".into());
-        hub.handle_publish(message("t/1", "old", true, None), Mono::ZERO);
-        hub.handle_subscribe(A, wish("t/#"), Mono::ZERO);
-        hub.handle_publish(message("t/1", "new", true, None), Mono::ZERO);
-        assert_eq!(drain(&mut hub), ["watch 1 t/#", "replay 1 t/1=old/1r", "deliver 1 t/1=new/1"]);
-    }
-
-    #[test]
-    fn what_no_filter_matches_is_not_carried_while_filters_are_few() {
-        let mut hub = Hub::default();
-        hub.handle_opened(A, "a".into());
-        let mut carried = |filter: &str| {
-            hub.handle_subscribe(A, wish(filter), Mono::ZERO);
-            hub.handle_publish(message("t/1", "x", true, None), Mono::ZERO);
-            std::iter::from_fn(|| hub.poll_output())
-                .filter(|output| matches!(output, Output::Carry(_)))
-                .count()
-        };
-        for few in 0..super::super::subscriptions::FEW {
-            assert_eq!(carried(&format!("other/{few}")), 0);
-        }
-        assert_eq!(carried("one/more"), 1);
-        assert_eq!(carried("t/#"), 1);
-    }
-
-    #[test]
-    fn a_message_still_on_its_way_is_not_heard_after_its_successor() {
-        let mut hub = Hub::default();
-        hub.handle_opened(A, "a".into());
-        hub.handle_opened(B, "b".into());
-        hub.handle_subscribe(A, wish("t"), Mono::ZERO);
-        hub.handle_publish(message("t", "1", true, None), Mono::ZERO);
-        hub.handle_publish(message("t", "2", true, None), Mono::ZERO);
-        hub.handle_subscribe(B, wish("t"), Mono::ZERO);
-        assert_eq!(drain(&mut hub), ["watch 1 t", "replay 2 t=2/1r", "deliver 1 t=1/1", "deliver 1 t=2/1"]);
-    }
-
-    #[test]
-    fn the_first_subscriber_of_a_filter_is_an_interest_and_the_last_ends_it() {
-        let mut hub = Hub::default();
-        hub.handle_opened(A, "a".into());
-        hub.handle_opened(B, "b".into());
-        hub.handle_subscribe(A, wish("mesh/x"), Mono::ZERO);
-        hub.handle_subscribe(B, wish("mesh/x"), Mono::ZERO);
-        hub.handle_subscribe(B, wish("own"), Mono::ZERO);
-        assert_eq!(drain(&mut hub), ["interest mesh/x true", "watch 1 mesh/x", "watch 2 own"]);
-        hub.handle_unsubscribe(A, &Filter::new("mesh/x").unwrap());
-        assert_eq!(drain(&mut hub), [""; 0]);
-        hub.handle_gone(B);
-        assert_eq!(drain(&mut hub), ["interest mesh/x false", "unwatch 1 mesh/x", "unwatch 2 own"]);
-    }
-
-    #[test]
-    fn a_client_that_comes_back_takes_over_from_its_old_connection() {
-        let mut hub = Hub::default();
-        hub.handle_opened(A, "same".into());
-        hub.handle_subscribe(A, wish("x"), Mono::ZERO);
-        hub.handle_opened(B, "same".into());
-        assert_eq!(drain(&mut hub), ["watch 1 x", "unwatch 1 x", "take over 1"]);
-        hub.handle_gone(A);
-        assert_eq!(hub.stats().clients, 1);
-        hub.handle_gone(B);
-        assert_eq!(hub.stats().clients, 0);
-    }
-
-    #[test]
-    fn options_of_a_subscription_are_kept() {
-        let mut hub = Hub::default();
-        hub.handle_opened(A, "a".into());
-        hub.handle_subscribe(A, Wish { no_local: true, ..wish("t") }, Mono::ZERO);
-        hub.handle_publish(message("t", "own", false, Some(A)), Mono::ZERO);
-        hub.handle_publish(message("t", "other", true, Some(B)), Mono::ZERO);
-        let again = Wish {
-            as_published: true,
-            qos: Qos::AtMostOnce,
-            retained: RetainHandling::SendRetainedIfNotExists,
-            ..wish("t")
-        };
-        assert_eq!(drain(&mut hub), ["watch 1 t", "deliver 1 t=other/1"]);
-        hub.handle_subscribe(A, again, Mono::ZERO);
-        hub.handle_publish(message("t", "kept", true, Some(B)), Mono::ZERO);
-        assert_eq!(drain(&mut hub), ["deliver 1 t=kept/0r"]);
-    }
-
-    #[test]
-    fn an_expired_message_reaches_nobody() {
-        let mut hub = Hub::default();
-        hub.handle_opened(A, "a".into());
-        hub.handle_subscribe(A, wish("t"), Mono::ZERO);
-        let stale = Message { expires: Some(Mono(5)), ..message("t", "x", false, None) };
-        let carried = Numbered { number: 1, message: Arc::new(stale) };
-        assert_eq!(drain(&mut hub), ["watch 1 t"]);
-        hub.handle_carried(FilterId(1), &carried, Mono(5));
-        assert_eq!(drain(&mut hub), [""; 0]);
-        hub.handle_carried(FilterId(1), &carried, Mono(4));
-        assert_eq!(drain(&mut hub), ["deliver 1 t=x/1"]);
-    }
-}
+mod tests;

@@ -11,6 +11,11 @@ pub use mqtt_protocol_core::mqtt::packet::{Property, Qos};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
+/// What a client's name stands for from one clean start to the next: its subscriptions and messages. A session may
+/// outlive its connection, and the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
 /// What somebody published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
@@ -23,8 +28,8 @@ pub struct Message {
     /// What MQTT 5 passes on unaltered: payload format, content type, response topic, correlation data and user
     /// properties (§3.3.2.3).
     pub properties: Vec<Property>,
-    /// The client that said it; `None`: the node.
-    pub from: Option<ConnId>,
+    /// The session that said it; `None`: the node.
+    pub from: Option<SessionId>,
 }
 
 impl Message {
@@ -44,13 +49,6 @@ impl Message {
     }
 }
 
-/// A message with its place in the broker's one order. A subscription hears what has a higher number than it.
-#[derive(Debug, Clone)]
-pub struct Numbered {
-    pub number: u64,
-    pub message: Arc<Message>,
-}
-
 /// A message on its way to one subscriber.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
@@ -59,5 +57,6 @@ pub struct Delivery {
     pub qos: Qos,
     /// The retain flag as this subscriber is to see it.
     pub retain: bool,
-    pub subscription: Option<u32>,
+    /// Identifiers of the subscriptions that it comes for (MQTT 5.0 §3.3.2.3.8).
+    pub subscriptions: Vec<u32>,
 }

@@ -7,6 +7,8 @@ use mqtt_protocol_core::mqtt::result_code::{
 };
 use thiserror::Error;
 
+use super::subscriptions::Wanted;
+
 /// Who gets a client's message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
@@ -118,14 +120,22 @@ fn route_mapper(topic: &MapperTopic) -> Result<Route, Refusal> {
 }
 
 /// Checks what a client wants to subscribe to (MQTT 5.0 §3.9.3 for the codes).
-pub fn subscribable(text: &str) -> Result<Filter, SubackReasonCode> {
-    if text.starts_with("$share/") {
-        return Err(SubackReasonCode::SharedSubscriptionsNotSupported);
-    }
+pub fn subscribable(text: &str) -> Result<Wanted, SubackReasonCode> {
+    let (group, text) = match text.strip_prefix("$share/") {
+        None => (None, text),
+        Some(rest) => {
+            let (group, filter) = rest.split_once('/').ok_or(SubackReasonCode::TopicFilterInvalid)?;
+            if group.is_empty() || group.contains(['+', '#']) {
+                return Err(SubackReasonCode::TopicFilterInvalid);
+            }
+            (Some(group.into()), filter)
+        }
+    };
     if text.starts_with('$') {
         return Err(SubackReasonCode::NotAuthorized);
     }
-    Filter::new(text).map_err(|_| SubackReasonCode::TopicFilterInvalid)
+    let filter = Filter::new(text).map_err(|_| SubackReasonCode::TopicFilterInvalid)?;
+    Ok(Wanted { group, filter })
 }
 
 /// Whether other sites may have something for this filter: it can match below `twin/` or `mesh/`.
@@ -177,11 +187,16 @@ mod tests {
             ("+a", Code::TopicFilterInvalid),
             ("", Code::TopicFilterInvalid),
             ("$SYS/#", Code::NotAuthorized),
-            ("$share/g/a", Code::SharedSubscriptionsNotSupported),
+            ("$share/g", Code::TopicFilterInvalid),
+            ("$share//a", Code::TopicFilterInvalid),
+            ("$share/g+/a", Code::TopicFilterInvalid),
+            ("$share/g/", Code::TopicFilterInvalid),
         ] {
             assert_eq!(subscribable(filter), Err(code), "{filter}");
         }
-        assert_eq!(subscribable("a/+/#"), Ok(Filter::new("a/+/#").unwrap()));
+        let filter = Filter::new("a/+/#").unwrap();
+        assert_eq!(subscribable("a/+/#"), Ok(Wanted { group: None, filter: filter.clone() }));
+        assert_eq!(subscribable("$share/g/a/+/#"), Ok(Wanted { group: Some("g".into()), filter }));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use bus::{Filter, Mono, Topic};
 use bytes::Bytes;
 
 use super::message::{Property, Qos};
-use super::{ConnId, Message};
+use super::{Message, SessionId};
 
 /// Most retained messages. A site of 5,000 points has some 20,000 twin topics; beyond the bound a new topic is
 /// refused and counted, known topics go on.
@@ -40,7 +40,7 @@ struct Kept {
 struct Rest {
     expires: Option<Mono>,
     properties: Vec<Property>,
-    from: Option<ConnId>,
+    from: Option<SessionId>,
 }
 
 impl Kept {

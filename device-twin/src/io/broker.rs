@@ -2,7 +2,7 @@
 //!
 //! | task | owns | ends |
 //! |---|---|---|
-//! | `switchboard` | the hub, the link to rumqttd's router | when all others have |
+//! | `switchboard` | the hub, all sessions' queues | when all others have |
 //! | `acceptor` | the listener, all client tasks | at [`BrokerHandle::shutdown`], when the last handle is dropped, or after the switchboard; then the events end |
 //! | one per client | socket and session | with its connection; a panic there costs that connection alone |
 
@@ -10,23 +10,25 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use bus::io::Clock;
 use bus::{Filter, Mono, Topic};
 use bytes::Bytes;
-use rumqttd::local::LinkError;
+use metadata::Key;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::Instant;
 
 use super::client::{Client, Shared};
 use super::counters::{Counters, Stats, count};
-use super::port::Port;
-use super::switchboard::{MAILBOX, ROOM, Request, Switchboard, room_for};
-use crate::gate::session::Answer;
-use crate::gate::{CloseReason, ConnId, Message, Qos, Refusal};
+use super::port::{Port, Shelf};
+use super::switchboard::{Asked, MAILBOX, ROOM, Request, Switchboard, room_for};
+use crate::gate::hub::Left;
+use crate::gate::session::Terms;
+use crate::gate::{CloseReason, ConnId, Message, Qos, Refusal, Row};
 
 /// Events on their way to the node. When full, clients that publish to the node wait.
 const NODE_QUEUE: usize = 256;
@@ -45,11 +47,21 @@ pub struct BrokerConfig {
     pub max_clients: usize,
     /// Largest packet taken from a client, in bytes.
     pub max_packet: u32,
+    /// Longest silence that a 5.0 client may ask for, in seconds; 0: as long as it likes.
+    pub max_keep_alive: u16,
+    /// What the node kept of the rows that the broker gave it ([`crate::gate::row::ROOT`]), in the order of their keys.
+    pub kept: Vec<(Key, Bytes)>,
 }
 
 impl Default for BrokerConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 1883)), max_clients: 1024, max_packet: 256 * 1024 }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
+            max_clients: 1024,
+            max_packet: 256 * 1024,
+            max_keep_alive: 0,
+            kept: Vec::new(),
+        }
     }
 }
 
@@ -67,21 +79,52 @@ pub enum BrokerEvent {
         payload: Bytes,
         retain: bool,
         expiry: Option<Duration>,
+        /// To be stored before the ticket is accepted.
+        rows: Vec<Row>,
     },
+    /// To be stored; with a ticket, it is accepted when that is done.
+    Keep { ticket: Option<Ticket>, rows: Vec<Row> },
     /// The first subscriber of a filter came, or the last left, that other sites may have something for.
     Interest { filter: Filter, wanted: bool },
 }
 
-/// A client's message that waits to be acknowledged.
+impl BrokerEvent {
+    pub(super) fn of(
+        message: Message,
+        client: String,
+        ticket: Option<Ticket>,
+        rows: Vec<Row>,
+        now: Mono,
+    ) -> Self {
+        let Message { topic, payload, qos: _, retain, expires, properties: _, from: _ } = message;
+        let expiry = expires.map(|at| at.since(now));
+        Self::Publish { ticket, client, topic, payload, retain, expiry, rows }
+    }
+}
+
+/// What waits for the node: a client to be answered, messages to be let out to kept sessions.
 #[derive(Debug)]
 pub struct Ticket {
-    port: Arc<Port>,
-    answer: Answer,
+    asked: Option<Asked>,
+    held: Vec<(Arc<Shelf>, u64)>,
 }
 
 impl Ticket {
-    pub(super) fn new(port: Arc<Port>, answer: Answer) -> Self {
-        Self { port, answer }
+    pub(super) fn new(asked: Option<Asked>, held: Vec<(Arc<Shelf>, u64)>) -> Self {
+        Self { asked, held }
+    }
+
+    fn settle(self, outcome: Result<(), Refusal>) {
+        for (shelf, number) in self.held {
+            match outcome {
+                // What a disk does not keep a site works with all the same.
+                Ok(()) | Err(Refusal::Disk) => shelf.release(number),
+                Err(_) => shelf.discard(number),
+            }
+        }
+        if let Some(Asked { port, answer }) = self.asked {
+            port.answer(answer, outcome);
+        }
     }
 }
 
@@ -90,32 +133,12 @@ impl Ticket {
 pub enum StartError {
     #[error("listen on {listen}")]
     Listen { listen: SocketAddr, source: io::Error },
-    #[error("start rumqttd's router")]
-    Router(#[source] Box<LinkError>),
 }
 
 /// The broker has stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the broker has stopped")]
 pub struct BrokerGone;
-
-/// Monotonic time since the broker's start.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Clock(Instant);
-
-impl Clock {
-    pub(super) fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    pub(super) fn now(self) -> Mono {
-        Mono::ZERO + self.0.elapsed()
-    }
-
-    pub(super) fn instant(self, at: Mono) -> Instant {
-        self.0 + at.since(Mono::ZERO)
-    }
-}
 
 /// The node's side of the broker. The broker stops when the last handle is gone.
 #[derive(Debug, Clone)]
@@ -137,7 +160,7 @@ impl BrokerHandle {
         retain: bool,
         expiry: Option<Duration>,
     ) -> Result<(), BrokerGone> {
-        let expires = expiry.map(|life| self.clock.now() + life);
+        let expires = expiry.map(|life| self.clock.now().mono + life);
         let message = Message {
             topic,
             payload,
@@ -149,18 +172,19 @@ impl BrokerHandle {
         };
         let room = Arc::clone(&self.room).acquire_many_owned(room_for(&message)).await;
         let room = room.map_err(|_| BrokerGone)?;
-        self.requests.send(Request::Publish { message, room }).await.map_err(|_| BrokerGone)
+        let request = Request::Publish { message, for_node: None, rows: Vec::new(), asked: None, room };
+        self.requests.send(request).await.map_err(|_| BrokerGone)
     }
 
-    /// The message is safe: its client gets PUBACK or PUBREC.
+    /// What was said is safe: its client gets PUBACK or PUBREC, and kept sessions their messages.
     pub fn accept(&self, ticket: Ticket) {
-        ticket.port.answer(ticket.answer, Ok(()));
+        ticket.settle(Ok(()));
     }
 
     /// The message is not taken: a 5.0 client is told why, a 3.1.1 client gets the acknowledgement that its standard
     /// demands; both are counted.
     pub fn reject(&self, ticket: Ticket, why: Refusal) {
-        ticket.port.answer(ticket.answer, Err(why));
+        ticket.settle(Err(why));
     }
 
     pub fn stats(&self) -> Stats {
@@ -181,16 +205,16 @@ impl BrokerHandle {
 
 /// Starts the broker; call it inside a tokio runtime.
 pub async fn start(config: BrokerConfig) -> Result<(BrokerHandle, mpsc::Receiver<BrokerEvent>), StartError> {
-    let BrokerConfig { listen, max_clients, max_packet } = config;
+    let BrokerConfig { listen, max_clients, max_packet, max_keep_alive, kept } = config;
     let listener = TcpListener::bind(listen).await.map_err(|source| StartError::Listen { listen, source })?;
     let address = listener.local_addr().map_err(|source| StartError::Listen { listen, source })?;
     let clock = Clock::start();
     let counters = Arc::new(Counters::default());
+    let keeps = Arc::new(AtomicBool::new(false));
     let (node, events) = mpsc::channel(NODE_QUEUE);
     let (requests, inbox) = mpsc::channel(MAILBOX);
     let room = Arc::new(Semaphore::new(ROOM));
-    let switchboard = Switchboard::new(node.clone(), Arc::clone(&counters), clock);
-    let switchboard = switchboard.await.map_err(|error| StartError::Router(Box::new(error)))?;
+    let switchboard = Switchboard::new(node.clone(), Arc::clone(&counters), Arc::clone(&keeps), clock, &kept);
     let (stop, stopped) = watch::channel(false);
     let handle = BrokerHandle {
         requests: requests.clone(),
@@ -200,14 +224,11 @@ pub async fn start(config: BrokerConfig) -> Result<(BrokerHandle, mpsc::Receiver
         address,
         stop: Arc::new(stop),
     };
-    let shared = Shared { requests, room, node, counters, clock, max_packet };
+    let terms = Terms { max_packet, max_keep_alive, start: clock.now().wall.0 };
+    let shared = Shared { requests, room, node, counters, keeps, clock, terms };
     let acceptor =
         Acceptor { listener, max_clients, shared, clients: JoinSet::new(), ports: BTreeMap::new() };
-    spawn("mqtt switchboard", async move {
-        if let Err(error) = switchboard.run(inbox).await {
-            tracing::error!(%error, "the MQTT broker has no router and stops");
-        }
-    });
+    spawn("mqtt switchboard", switchboard.run(inbox));
     spawn("mqtt acceptor", acceptor.run(stopped));
     Ok((handle, events))
 }
@@ -273,9 +294,10 @@ impl Acceptor {
                 error.id()
             }
         };
-        if let Some((client, _)) = self.ports.remove(&task) {
-            // Refused only when the switchboard has gone, and then nobody is left to be told.
-            let _ = self.shared.requests.send(Request::Gone { client }).await;
+        if let Some((conn, _)) = self.ports.remove(&task) {
+            // Said already, unless the task panicked. Refused only when the switchboard has gone, and then nobody is
+            // left to be told.
+            let _ = self.shared.requests.send(Request::Left { conn, left: Left::default() }).await;
         }
     }
 

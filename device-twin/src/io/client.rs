@@ -2,18 +2,21 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tokio::io::{AsyncWriteExt, Interest};
+use bus::io::Clock;
+use bus::{Mono, Now};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::broker::{BrokerEvent, Clock, Ticket};
+use super::broker::{BrokerEvent, Ticket};
 use super::counters::{Counters, count};
-use super::port::Port;
-use super::switchboard::{Request, room_for};
-use crate::gate::session::{Answer, Output, Stats};
-use crate::gate::{CloseReason, ConnId, Message, Qos, Route, Session};
+use super::port::{Port, Seat, Shelf};
+use super::switchboard::{Asked, Request, room_for, sleep_until};
+use crate::gate::session::{Answer, Output, Stats, Terms};
+use crate::gate::{CloseReason, ConnId, Message, Qos, Route, Row, Session, SessionId, row};
 
 /// Read at once: some dozens of small packets per system call.
 const READ_CHUNK: usize = 16 * 1024;
@@ -28,6 +31,10 @@ const NODE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the last bytes may take to get out.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// How long a client's task whose connection is over waits for the node's word on QoS 2 messages: without it, they
+/// would be taken a second time.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
 /// What every client's task has in common.
 #[derive(Debug, Clone)]
 pub(super) struct Shared {
@@ -35,8 +42,16 @@ pub(super) struct Shared {
     pub(super) room: Arc<Semaphore>,
     pub(super) node: mpsc::Sender<BrokerEvent>,
     pub(super) counters: Arc<Counters>,
+    /// Whether a message may have to be stored before it is acknowledged.
+    pub(super) keeps: Arc<AtomicBool>,
     pub(super) clock: Clock,
-    pub(super) max_packet: u32,
+    pub(super) terms: Terms,
+}
+
+impl Shared {
+    fn now(&self) -> Now {
+        self.clock.now()
+    }
 }
 
 /// The task's state.
@@ -46,6 +61,10 @@ pub(super) struct Client {
     socket: TcpStream,
     session: Session,
     port: Arc<Port>,
+    /// The session's messages, once it is open.
+    seat: Option<(SessionId, Arc<Shelf>)>,
+    /// The hub knows of this connection.
+    announced: bool,
     shared: Shared,
     unwritten: Vec<u8>,
     counted: Stats,
@@ -54,13 +73,15 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(id: ConnId, socket: TcpStream, port: Arc<Port>, shared: Shared) -> Self {
-        let session = Session::new(id, shared.max_packet, shared.clock.now());
+        let session = Session::new(id, shared.terms, shared.now().mono);
         Self {
             id,
             name: String::new(),
             socket,
             session,
             port,
+            seat: None,
+            announced: false,
             shared,
             unwritten: Vec::new(),
             counted: Stats::default(),
@@ -77,57 +98,142 @@ impl Client {
             }
             if let Err(error) = self.wait().await {
                 tracing::debug!(client = ?self.name, %error, "connection broke");
-                self.session.handle_gone(self.shared.clock.now());
+                self.session.handle_gone(self.shared.now().mono);
             }
         };
         tracing::debug!(client = ?self.name, %why, "connection closed");
         self.shared.counters.add_close(why);
+        if self.announced {
+            self.leave().await;
+        }
         // What cannot be told to a client that does not listen is lost with it.
         let _ = tokio::time::timeout(FAREWELL, self.say_farewell()).await;
     }
 
+    /// Whoever takes over waits for this, and not for the farewell.
+    async fn leave(&mut self) {
+        let decided = async {
+            while self.session.is_undecided() {
+                self.port.woken().await;
+                self.take_answers();
+            }
+        };
+        let _ = tokio::time::timeout(LAST_WORD, decided).await;
+        self.tidy_up().await;
+        let left = self.session.take_left();
+        self.request(Request::Left { conn: self.id, left }).await;
+    }
+
+    /// A socket that is closed while bytes wait in it is reset, and the reset overtakes the last words: so they are read,
+    /// as far as they come in time.
     async fn say_farewell(&mut self) -> io::Result<()> {
         self.socket.write_all(&self.unwritten).await?;
-        self.socket.shutdown().await
+        self.socket.shutdown().await?;
+        let mut unheard = [0; 512];
+        while self.socket.read(&mut unheard).await? > 0 {}
+        Ok(())
+    }
+
+    fn take_answers(&mut self) {
+        let now = self.shared.now().mono;
+        for (answer, outcome) in self.port.take_answers() {
+            self.session.handle_answer(answer, outcome, now);
+        }
     }
 
     /// Everything that can be done without waiting for the socket.
     async fn pump(&mut self) {
-        let now = self.shared.clock.now();
+        let now = self.shared.now().mono;
         if let Some(why) = self.port.close_reason() {
             self.session.close(why, now);
         }
-        for (answer, outcome) in self.port.take_answers() {
-            self.session.handle_answer(answer, outcome, now);
+        if let Some(Seat { opened, released, shelf }) = self.port.take_seat() {
+            self.seat = Some((opened.session, shelf));
+            self.session.handle_opened(opened, &released, now);
         }
+        self.take_answers();
         self.unwritten.append(&mut self.session.take_bytes());
-        while self.unwritten.len() < MAX_UNWRITTEN && self.session.wants_delivery() {
-            let Some(delivery) = self.port.next_delivery() else { break };
-            self.session.handle_delivery(&delivery, now);
-            self.unwritten.append(&mut self.session.take_bytes());
-        }
+        self.take_deliveries(now);
         while let Some(output) = self.session.poll_output() {
             self.do_output(output).await;
         }
         self.unwritten.append(&mut self.session.take_bytes());
+        self.tidy_up().await;
         let stats = self.session.stats();
         self.shared.counters.add_session(stats, self.counted);
         self.counted = stats;
     }
 
+    fn take_deliveries(&mut self, now: Mono) {
+        let Some((_, shelf)) = &self.seat else { return };
+        while self.unwritten.len() < MAX_UNWRITTEN && self.session.wants_delivery() {
+            let Some(outgoing) = shelf.next(now) else { break };
+            self.session.handle_outgoing(&outgoing, now);
+            self.unwritten.append(&mut self.session.take_bytes());
+        }
+    }
+
+    /// What the queue needs no more, and what it lost.
+    async fn tidy_up(&mut self) {
+        let Some((_, shelf)) = &self.seat else { return };
+        let (rows, losses) = shelf.with(|queue| (queue.take_rows(), queue.take_losses()));
+        self.shared.counters.add_losses(losses);
+        if !rows.is_empty() {
+            self.request(Request::Keep { rows, asked: None }).await;
+        }
+    }
+
     async fn do_output(&mut self, output: Output) {
         match output {
-            Output::Opened { client } => {
-                self.name.clone_from(&client);
+            Output::Open(open) => {
+                self.name.clone_from(&open.client);
+                self.announced = true;
                 let port = Arc::clone(&self.port);
-                self.request(Request::Opened { client: self.id, name: client, port }).await;
+                self.request(Request::Open { open, port }).await;
             }
-            Output::Publish { message, route, answer } => self.publish(message, route, answer).await,
-            Output::Subscribe(wish) => self.request(Request::Subscribe { client: self.id, wish }).await,
-            Output::Unsubscribe(filter) => {
-                self.request(Request::Unsubscribe { client: self.id, filter }).await;
+            Output::Publish { message, route, answer, packet } => {
+                self.publish(message, route, answer, packet).await;
+            }
+            Output::Subscribe { wishes, answer } => {
+                if let Some((session, asked)) = self.asks(answer) {
+                    self.request(Request::Subscribe { session, wishes, asked }).await;
+                }
+            }
+            Output::Unsubscribe { wanted, answer } => {
+                if let Some((session, asked)) = self.asks(answer) {
+                    self.request(Request::Unsubscribe { session, wanted, asked }).await;
+                }
+            }
+            Output::Finished { packet } => {
+                if let Some((_, shelf)) = &self.seat {
+                    shelf.with(|queue| queue.finished(packet));
+                }
+            }
+            Output::Received { packet, answer } => self.received(packet, answer).await,
+            Output::Forget { packet } => {
+                if let Some((session, _)) = &self.seat {
+                    let rows = vec![row::received_gone(*session, packet)];
+                    self.request(Request::Keep { rows, asked: None }).await;
+                }
             }
             Output::Close(why) => self.closing = Some(why),
+        }
+    }
+
+    fn asks(&self, answer: Answer) -> Option<(SessionId, Asked)> {
+        let (session, _) = self.seat.as_ref()?;
+        Some((*session, Asked { port: Arc::clone(&self.port), answer }))
+    }
+
+    async fn received(&mut self, packet: u16, answer: Answer) {
+        let Some((_, shelf)) = &self.seat else { return };
+        let now = self.shared.now();
+        match shelf.with(|queue| queue.received(packet, now)) {
+            Some(row) => {
+                let asked = Some(Asked { port: Arc::clone(&self.port), answer });
+                self.request(Request::Keep { rows: vec![row], asked }).await;
+            }
+            None => self.session.handle_answer(answer, Ok(()), now.mono),
         }
     }
 
@@ -136,35 +242,43 @@ impl Client {
         let _ = self.shared.requests.send(request).await;
     }
 
-    async fn publish(&mut self, message: Message, route: Route, answer: Option<Answer>) {
-        if route.reaches_node() && !self.tell_node(&message, answer).await {
-            return;
-        }
-        if route.reaches_subscribers()
-            && let Ok(room) = Arc::clone(&self.shared.room).acquire_many_owned(room_for(&message)).await
-        {
-            self.request(Request::Publish { message, room }).await;
+    async fn publish(&mut self, message: Message, route: Route, answer: Option<Answer>, packet: Option<u16>) {
+        let received = self.seat.as_ref().zip(packet).map(|((id, _), packet)| row::received(*id, packet));
+        let rows: Vec<Row> = received.into_iter().collect();
+        let for_node = match route {
+            Route::Node => return self.tell_node(&message, answer, rows).await,
+            Route::Both => Some(self.name.clone()),
+            Route::Local => None,
+        };
+        let at_once = for_node.is_none()
+            && rows.is_empty()
+            && !message.retain
+            && !self.shared.keeps.load(std::sync::atomic::Ordering::Relaxed);
+        let asked = match answer {
+            Some(answer) if at_once => {
+                self.session.handle_answer(answer, Ok(()), self.shared.now().mono);
+                None
+            }
+            answer => answer.map(|answer| Asked { port: Arc::clone(&self.port), answer }),
+        };
+        if let Ok(room) = Arc::clone(&self.shared.room).acquire_many_owned(room_for(&message)).await {
+            self.request(Request::Publish { message, for_node, rows, asked, room }).await;
         }
     }
 
-    async fn tell_node(&mut self, message: &Message, answer: Option<Answer>) -> bool {
-        let event = BrokerEvent::Publish {
-            ticket: answer.map(|answer| Ticket::new(Arc::clone(&self.port), answer)),
-            client: self.name.clone(),
-            topic: message.topic.clone(),
-            payload: message.payload.clone(),
-            retain: message.retain,
-            expiry: message.expires.map(|at| at.since(self.shared.clock.now())),
-        };
+    async fn tell_node(&self, message: &Message, answer: Option<Answer>, rows: Vec<Row>) {
+        let asked = answer.map(|answer| Asked { port: Arc::clone(&self.port), answer });
+        let ticket = asked.map(|asked| Ticket::new(Some(asked), Vec::new()));
+        let now = self.shared.now().mono;
+        let event = BrokerEvent::of(message.clone(), self.name.clone(), ticket, rows, now);
         if let Ok(Ok(())) = tokio::time::timeout(NODE_PATIENCE, self.shared.node.send(event)).await {
-            return true;
+            return;
         }
         if message.qos == Qos::AtMostOnce {
             count(&self.shared.counters.dropped_for_node);
         } else {
             self.port.close(CloseReason::NodeBusy);
         }
-        false
     }
 
     /// Waits until there is something to do, and does the socket's part of it.
@@ -177,7 +291,8 @@ impl Client {
             // Nothing to read or write for now, but a connection that breaks is to be noticed.
             (false, true) => Interest::ERROR,
         };
-        let deadline = self.session.poll_timeout().map(|(at, _)| self.shared.clock.instant(at));
+        let clock = self.shared.clock;
+        let deadline = self.session.poll_timeout().map(|(at, _)| at);
         tokio::select! {
             ready = self.socket.ready(interest) => {
                 let ready = ready?;
@@ -189,7 +304,7 @@ impl Client {
                 }
             }
             () = self.port.woken() => {}
-            () = sleep_until(deadline) => self.session.handle_timeout(self.shared.clock.now()),
+            () = sleep_until(clock, deadline) => self.session.handle_timeout(clock.now().mono),
         }
         Ok(())
     }
@@ -206,7 +321,7 @@ impl Client {
         match unless_blocked(self.socket.try_read(&mut chunk))? {
             Some(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Some(length) => {
-                self.session.handle_bytes(&chunk[..length], self.shared.clock.now());
+                self.session.handle_bytes(&chunk[..length], self.shared.now().mono);
                 Ok(())
             }
             None => Ok(()),
@@ -219,12 +334,5 @@ fn unless_blocked(outcome: io::Result<usize>) -> io::Result<Option<usize>> {
         Ok(length) => Ok(Some(length)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-async fn sleep_until(deadline: Option<tokio::time::Instant>) {
-    match deadline {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

@@ -37,12 +37,10 @@ pub struct Stats {
     pub expired: u64,
     /// Messages larger than their receiver takes.
     pub too_large: u64,
-    /// Messages matched here because rumqttd's router had no room for their names.
-    pub matched_here: u64,
-    /// Matches that rumqttd's router told after the end of their batch: none, by the way it takes turns.
-    pub out_of_turn: u64,
-    /// Times that rumqttd's router died and was replaced.
-    pub router_restarts: u64,
+    /// Messages that a kept session was owed and that were dropped because there were too many.
+    pub dropped_kept: u64,
+    /// Bytes that kept sessions are owed now.
+    pub kept_bytes: u64,
     /// Clients, filters and retained messages there are now.
     pub hub: hub::Stats,
 }
@@ -81,9 +79,8 @@ counters!(
     dropped_for_node,
     expired,
     too_large,
-    matched_here,
-    out_of_turn,
-    router_restarts,
+    dropped_kept,
+    kept_bytes,
 );
 
 pub(super) fn count(counter: &AtomicU64) {
@@ -112,11 +109,19 @@ impl Counters {
             | CloseReason::ConnectTimeout
             | CloseReason::Refused
             | CloseReason::Unkept
+            | CloseReason::Full
             | CloseReason::Shutdown => {}
         }
     }
 
-    pub(super) fn set_hub(&self, stats: hub::Stats) {
+    /// What a queue dropped, and what expired in it.
+    pub(super) fn add_losses(&self, (dropped, expired): (u64, u64)) {
+        self.dropped_kept.fetch_add(dropped, Relaxed);
+        self.expired.fetch_add(expired, Relaxed);
+    }
+
+    pub(super) fn set_hub(&self, stats: hub::Stats, kept_bytes: usize) {
+        self.kept_bytes.store(kept_bytes as u64, Relaxed);
         *self.hub.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = stats;
     }
 }

@@ -5,7 +5,6 @@ mod client;
 mod counters;
 mod port;
 pub mod recorder;
-mod router_link;
 mod switchboard;
 #[cfg(test)]
 mod tests;

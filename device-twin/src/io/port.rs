@@ -1,48 +1,34 @@
-//! Where others leave what is meant for one client's task: messages, answers of the node, the order to close.
+//! Where others leave what is meant for one client's task: answers, news of its session, the order to close; and where a
+//! session's messages wait, whether its client is here or not.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bus::{Mono, Now};
 use tokio::sync::Notify;
 
-use crate::gate::retained::MAX_RETAINED;
+use crate::gate::hub::Opened;
+use crate::gate::queue::Pushed;
 use crate::gate::session::Answer;
-use crate::gate::{CloseReason, Delivery, Qos, Refusal};
+use crate::gate::{CloseReason, Delivery, Outgoing, Queue, Refusal, Row};
 
-/// Live messages that wait for one client: some seconds of a busy site. When full, a QoS 0 message is dropped and
-/// counted; for a QoS 1 or 2 message the client is disconnected: it subscribes again and gets what is retained.
-pub(super) const MAX_QUEUED: usize = 4096;
-
-/// Bytes of live messages that wait for one client; as above when full.
-pub(super) const MAX_QUEUED_BYTES: usize = 8 << 20;
-
-/// What became of a message for a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Queued {
-    Yes,
-    Dropped,
-    /// The client must go.
-    Overflow,
+/// A client's session, for its connection.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub(super) opened: Opened,
+    /// QoS 2 messages that the client is to be told to forget.
+    pub(super) released: Vec<u16>,
+    pub(super) shelf: Arc<Shelf>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    queue: VecDeque<Queue>,
-    live: usize,
-    live_bytes: usize,
-    replayed: usize,
     /// At most one per ticket given out, and tickets are bounded by `gate::session::MAX_UNANSWERED`.
     answers: Vec<(Answer, Result<(), Refusal>)>,
+    seat: Option<Seat>,
     close: Option<CloseReason>,
 }
 
-#[derive(Debug)]
-enum Queue {
-    Live(Delivery),
-    Replayed(Delivery),
-}
-
-/// The port of one client.
+/// The port of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Port {
     inner: Mutex<Inner>,
@@ -54,35 +40,13 @@ impl Port {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn deliver(&self, delivery: Delivery) -> Queued {
-        let mut inner = self.lock();
-        let size = delivery.message.size();
-        if inner.live >= MAX_QUEUED || inner.live_bytes + size > MAX_QUEUED_BYTES {
-            return if delivery.qos == Qos::AtMostOnce { Queued::Dropped } else { Queued::Overflow };
-        }
-        inner.live += 1;
-        inner.live_bytes += size;
-        inner.queue.push_back(Queue::Live(delivery));
-        drop(inner);
-        self.wake.notify_one();
-        Queued::Yes
-    }
-
-    /// What is retained, to a new subscription: all of it, as long as one whole store's worth is not exceeded.
-    pub(super) fn replay(&self, deliveries: Vec<Delivery>) -> Queued {
-        let mut inner = self.lock();
-        if inner.replayed + deliveries.len() > MAX_RETAINED {
-            return Queued::Overflow;
-        }
-        inner.replayed += deliveries.len();
-        inner.queue.extend(deliveries.into_iter().map(Queue::Replayed));
-        drop(inner);
-        self.wake.notify_one();
-        Queued::Yes
-    }
-
     pub(super) fn answer(&self, answer: Answer, outcome: Result<(), Refusal>) {
         self.lock().answers.push((answer, outcome));
+        self.wake.notify_one();
+    }
+
+    pub(super) fn open(&self, seat: Seat) {
+        self.lock().seat = Some(seat);
         self.wake.notify_one();
     }
 
@@ -100,22 +64,100 @@ impl Port {
         std::mem::take(&mut self.lock().answers)
     }
 
+    pub(super) fn take_seat(&self) -> Option<Seat> {
+        self.lock().seat.take()
+    }
+
     pub(super) fn close_reason(&self) -> Option<CloseReason> {
         self.lock().close
     }
+}
 
-    pub(super) fn next_delivery(&self) -> Option<Delivery> {
-        let mut inner = self.lock();
-        match inner.queue.pop_front()? {
-            Queue::Live(delivery) => {
-                inner.live -= 1;
-                inner.live_bytes -= delivery.message.size();
-                Some(delivery)
-            }
-            Queue::Replayed(delivery) => {
-                inner.replayed -= 1;
-                Some(delivery)
-            }
+#[derive(Debug)]
+struct Place {
+    queue: Queue,
+    port: Option<Arc<Port>>,
+}
+
+/// A session's messages.
+#[derive(Debug)]
+pub(super) struct Shelf(Mutex<Place>);
+
+impl Shelf {
+    pub(super) fn new(queue: Queue) -> Self {
+        Self(Mutex::new(Place { queue, port: None }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Place> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client is here; returns the QoS 2 messages that it is to be told to forget.
+    pub(super) fn seat(&self, port: Arc<Port>) -> Vec<u16> {
+        let mut place = self.lock();
+        place.port = Some(port);
+        place.queue.resume()
+    }
+
+    pub(super) fn unseat(&self) {
+        self.lock().port = None;
+    }
+
+    pub(super) fn push(&self, delivery: Delivery, now: Now) -> Pushed {
+        let mut place = self.lock();
+        let is_here = place.port.is_some();
+        let pushed = place.queue.push(delivery, is_here, now);
+        place.react(&pushed);
+        pushed
+    }
+
+    pub(super) fn replay(&self, deliveries: Vec<Delivery>) {
+        let mut place = self.lock();
+        let pushed = place.queue.replay(deliveries);
+        place.react(&pushed);
+    }
+
+    pub(super) fn release(&self, number: u64) {
+        let mut place = self.lock();
+        place.queue.release(number);
+        place.wake();
+    }
+
+    pub(super) fn discard(&self, number: u64) {
+        let mut place = self.lock();
+        place.queue.discard(number);
+        place.wake();
+    }
+
+    /// Something to be done with the queue by its client's task.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Queue) -> T) -> T {
+        work(&mut self.lock().queue)
+    }
+
+    pub(super) fn next(&self, now: Mono) -> Option<Outgoing> {
+        self.lock().queue.next(now)
+    }
+
+    /// What is owed no more: the rows that go.
+    pub(super) fn clear(&self) -> Vec<Row> {
+        let mut place = self.lock();
+        place.queue.clear();
+        place.queue.take_rows()
+    }
+}
+
+impl Place {
+    fn react(&self, pushed: &Pushed) {
+        match (pushed, &self.port) {
+            (Pushed::Queued, _) => self.wake(),
+            (Pushed::Overflow, Some(port)) => port.close(CloseReason::TooSlow),
+            (Pushed::Held { .. } | Pushed::Dropped, _) | (Pushed::Overflow, None) => {}
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(port) = &self.port {
+            port.wake.notify_one();
         }
     }
 }

@@ -1,43 +1,80 @@
-//! The broker's one task between clients, node and rumqttd's router: drives the pure [`Hub`].
+//! The broker's one task between clients and node: drives the pure [`Hub`].
 //!
-//! It waits for nobody: clients' ports are bounded and never block, news for the node waits here coalesced, and the
-//! router never waits for us. So whoever sends to it makes progress.
+//! It waits for nobody: queues are bounded and never block, and what is meant for the node waits here with its part of
+//! [`ROOM`]. So whoever sends to it makes progress, as long as the node does.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
-use bus::Filter;
-use rumqttd::local::LinkError;
+use bus::io::Clock;
+use bus::{Filter, Mono, Now};
+use bytes::Bytes;
+use metadata::Key;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::broker::{BrokerEvent, Clock};
+use super::broker::{BrokerEvent, Ticket};
 use super::counters::{Counters, count};
-use super::port::{Port, Queued};
-use super::router_link::{MAX_BATCH, MAX_BATCH_BYTES, RouterLink, Said};
-use crate::gate::hub::{Output, Wish};
-use crate::gate::subscriptions::FilterId;
-use crate::gate::{CloseReason, ConnId, Hub, Message, Numbered};
+use super::port::{Port, Seat, Shelf};
+use crate::gate::hub::{Left, Open, Opened, Output, Wish};
+use crate::gate::queue::Pushed;
+use crate::gate::session::Answer;
+use crate::gate::subscriptions::Wanted;
+use crate::gate::{CloseReason, ConnId, Delivery, Hub, Message, Queue, Route, Row, SessionId};
 
 /// Requests on their way to the task. When full, clients and node wait.
 pub(super) const MAILBOX: usize = 1024;
 
-/// Bytes of messages between intake and fan-out. When full, publishers wait: that is their back-pressure.
+/// Bytes of messages between intake and node. When full, publishers wait: that is their back-pressure.
 pub(super) const ROOM: usize = 8 << 20;
 
 /// What even an empty message takes of [`ROOM`].
 const OVERHEAD: usize = 256;
 
-/// Requests handled before the router is listened to again.
+/// Requests handled before the node is looked after again.
 const TURN: usize = 64;
+
+/// Who asked, and for what.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) port: Arc<Port>,
+    pub(super) answer: Answer,
+}
 
 /// What clients and the node ask for.
 #[derive(Debug)]
 pub(super) enum Request {
-    Opened { client: ConnId, name: String, port: Arc<Port> },
-    Gone { client: ConnId },
-    Publish { message: Message, room: OwnedSemaphorePermit },
-    Subscribe { client: ConnId, wish: Wish },
-    Unsubscribe { client: ConnId, filter: Filter },
+    Open {
+        open: Open,
+        port: Arc<Port>,
+    },
+    Left {
+        conn: ConnId,
+        left: Left,
+    },
+    Publish {
+        message: Message,
+        /// The client, if the node is to hear the message too.
+        for_node: Option<String>,
+        rows: Vec<Row>,
+        asked: Option<Asked>,
+        room: OwnedSemaphorePermit,
+    },
+    Subscribe {
+        session: SessionId,
+        wishes: Vec<Wish>,
+        asked: Asked,
+    },
+    Unsubscribe {
+        session: SessionId,
+        wanted: Vec<Wanted>,
+        asked: Asked,
+    },
+    /// What a client's task wants stored, or gone.
+    Keep {
+        rows: Vec<Row>,
+        asked: Option<Asked>,
+    },
 }
 
 /// What a message takes of [`ROOM`].
@@ -45,23 +82,34 @@ pub(super) fn room_for(message: &Message) -> u32 {
     u32::try_from((message.size() + OVERHEAD).min(ROOM)).unwrap_or(u32::MAX)
 }
 
-/// A message on its way, with its part of [`ROOM`].
-#[derive(Debug)]
-struct Pending {
-    carried: Numbered,
+/// What a request came to.
+#[derive(Default)]
+struct Effects {
+    rows: Vec<Row>,
+    /// Messages that wait until the rows are stored.
+    held: Vec<(Arc<Shelf>, u64)>,
+    /// Wills whose time has come.
+    wills: Vec<(Message, Route, String)>,
+}
+
+/// Something for the node, with its part of [`ROOM`].
+struct News {
+    event: BrokerEvent,
     _room: Option<OwnedSemaphorePermit>,
 }
 
 /// The task's state.
 pub(super) struct Switchboard {
     hub: Hub,
-    router: RouterLink,
     ports: BTreeMap<ConnId, Arc<Port>>,
-    /// Bounded by [`ROOM`].
-    pending: VecDeque<Pending>,
-    /// What the router has in hand, at most [`MAX_BATCH`].
-    batch: Vec<Pending>,
-    /// News for the node, at most one per filter that is in use or that the node believes to be.
+    shelves: BTreeMap<SessionId, Arc<Shelf>>,
+    /// Bytes that kept sessions are owed.
+    kept_in_all: Arc<AtomicUsize>,
+    /// Whether a message may have to be stored before it is acknowledged: told to the clients' tasks.
+    keeps: Arc<AtomicBool>,
+    /// Bounded by [`ROOM`] and, for what carries no message, by what clients may have unanswered.
+    news: VecDeque<News>,
+    /// At most one per filter that is in use or that the node believes to be.
     interests: BTreeMap<Filter, bool>,
     node: mpsc::Sender<BrokerEvent>,
     counters: Arc<Counters>,
@@ -69,127 +117,244 @@ pub(super) struct Switchboard {
 }
 
 impl Switchboard {
-    pub(super) async fn new(
+    /// `kept`: what the node kept of the broker's rows, in the order of their keys.
+    pub(super) fn new(
         node: mpsc::Sender<BrokerEvent>,
         counters: Arc<Counters>,
+        keeps: Arc<AtomicBool>,
         clock: Clock,
-    ) -> Result<Self, LinkError> {
-        Ok(Self {
+        kept: &[(Key, Bytes)],
+    ) -> Self {
+        let mut board = Self {
             hub: Hub::default(),
-            router: RouterLink::start().await?,
             ports: BTreeMap::new(),
-            pending: VecDeque::new(),
-            batch: Vec::new(),
+            shelves: BTreeMap::new(),
+            kept_in_all: Arc::default(),
+            keeps,
+            news: VecDeque::new(),
             interests: BTreeMap::new(),
             node,
             counters,
             clock,
-        })
+        };
+        board.load(kept);
+        board
+    }
+
+    fn load(&mut self, kept: &[(Key, Bytes)]) {
+        let rows = kept.iter().map(|(key, value)| (key.as_str(), &value[..]));
+        let owed = self.hub.load(rows, self.clock.now());
+        for id in self.hub.sessions() {
+            let queue = Queue::new(id, Some(Arc::clone(&self.kept_in_all)));
+            self.shelves.insert(id, Arc::new(Shelf::new(queue)));
+        }
+        for (id, message) in owed {
+            if let Some(shelf) = self.shelves.get(&id) {
+                shelf.with(|queue| queue.restore(message));
+            }
+        }
+        let effects = self.drain();
+        self.conclude(effects, None, None, None);
+        self.publish_stats();
+    }
+
+    fn publish_stats(&self) {
+        self.keeps.store(self.hub.has_kept(), Relaxed);
+        self.counters.set_hub(self.hub.stats(), self.kept_in_all.load(Relaxed));
     }
 
     /// Runs until nobody can ask for anything any more.
-    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>) -> Result<(), LinkError> {
+    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let node = self.node.clone();
         loop {
-            let turn = tokio::select! {
+            let due = self.hub.poll_timeout();
+            tokio::select! {
                 request = requests.recv() => match request {
-                    Some(request) => self.handle_requests(request, &mut requests).await,
-                    None => return Ok(()),
+                    Some(request) => self.handle_requests(request, &mut requests),
+                    None => return,
                 },
-                said = self.router.next() => self.handle_said(said).await,
-                permit = node.reserve(), if !self.interests.is_empty() => {
-                    self.tell_interest(permit.ok());
-                    Ok(())
+                permit = node.reserve(), if !self.news.is_empty() || !self.interests.is_empty() => {
+                    self.tell_node(permit.ok());
                 }
-            };
-            if let Err(error) = turn {
-                self.replace_router(&error).await?;
+                () = sleep_until(self.clock, due) => self.handle_timeout(),
             }
-            self.counters.set_hub(self.hub.stats());
         }
     }
 
-    fn tell_interest(&mut self, permit: Option<mpsc::Permit<'_, BrokerEvent>>) {
-        match (permit, self.interests.pop_first()) {
-            (Some(permit), Some((filter, wanted))) => permit.send(BrokerEvent::Interest { filter, wanted }),
-            _ => self.interests.clear(),
+    fn handle_requests(&mut self, first: Request, requests: &mut mpsc::Receiver<Request>) {
+        let more = std::iter::from_fn(|| requests.try_recv().ok()).take(TURN);
+        let mut changes = false;
+        for request in std::iter::once(first).chain(more) {
+            changes |= !matches!(request, Request::Publish { .. } | Request::Keep { .. });
+            self.handle_request(request);
+        }
+        if changes {
+            self.publish_stats();
+        }
+        // What there is room for goes at once; the rest when there is.
+        while (!self.news.is_empty() || !self.interests.is_empty())
+            && let Ok(permit) = self.node.clone().try_reserve()
+        {
+            self.tell_node(Some(permit));
         }
     }
 
-    async fn handle_requests(
-        &mut self,
-        first: Request,
-        requests: &mut mpsc::Receiver<Request>,
-    ) -> Result<(), LinkError> {
-        self.handle_request(first).await?;
-        for _ in 1..TURN {
-            let Ok(request) = requests.try_recv() else { break };
-            self.handle_request(request).await?;
+    /// Interests first: what a subscriber is owed by other sites should be asked for before it is missed.
+    fn tell_node(&mut self, permit: Option<mpsc::Permit<'_, BrokerEvent>>) {
+        let Some(permit) = permit else {
+            self.interests.clear();
+            return self.news.clear();
+        };
+        if let Some((filter, wanted)) = self.interests.pop_first() {
+            permit.send(BrokerEvent::Interest { filter, wanted });
+        } else if let Some(News { event, _room }) = self.news.pop_front() {
+            permit.send(event);
         }
-        self.send_batch().await
     }
 
-    async fn handle_request(&mut self, request: Request) -> Result<(), LinkError> {
+    fn handle_request(&mut self, request: Request) {
         let now = self.clock.now();
-        let mut room = None;
         match request {
-            Request::Opened { client, name, port } => {
-                self.ports.insert(client, port);
-                self.hub.handle_opened(client, name);
+            Request::Open { open, port } => {
+                self.ports.insert(open.conn, port);
+                self.hub.handle_open(open);
+                self.settle(Vec::new(), None);
             }
-            Request::Gone { client } => {
-                self.ports.remove(&client);
-                self.hub.handle_gone(client);
+            Request::Left { conn, left } => {
+                self.ports.remove(&conn);
+                if let Some(shelf) = self.hub.session_of(conn).and_then(|id| self.shelves.get(&id)) {
+                    shelf.unseat();
+                }
+                self.hub.handle_left(conn, left, now);
+                self.settle(Vec::new(), None);
             }
-            Request::Publish { message, room: taken } => {
-                room = Some(taken);
-                self.hub.handle_publish(message, now);
+            Request::Publish { message, for_node, rows, asked, room } => {
+                self.publish(message, for_node, rows, asked, Some(room), now);
             }
-            Request::Subscribe { client, wish } => self.hub.handle_subscribe(client, wish, now),
-            Request::Unsubscribe { client, filter } => self.hub.handle_unsubscribe(client, &filter),
+            Request::Subscribe { session, wishes, asked } => {
+                self.hub.handle_subscribe(session, wishes, now);
+                self.settle(Vec::new(), Some(asked));
+            }
+            Request::Unsubscribe { session, wanted, asked } => {
+                self.hub.handle_unsubscribe(session, &wanted);
+                self.settle(Vec::new(), Some(asked));
+            }
+            Request::Keep { rows, asked } => self.settle(rows, asked),
         }
-        self.drain(room).await
     }
 
-    /// Does what the hub wants. `room` goes with the message that the request carried.
-    async fn drain(&mut self, mut room: Option<OwnedSemaphorePermit>) -> Result<(), LinkError> {
-        let mut outcome = Ok(());
-        while let Some(output) = self.hub.poll_output() {
-            let done = match output {
-                Output::Watch { id, filter } => self.router.watch(id, &filter).await,
-                Output::Unwatch { id, filter } => self.router.unwatch(id, &filter).await,
-                Output::Carry(carried) => {
-                    self.pending.push_back(Pending { carried, _room: room.take() });
-                    Ok(())
+    fn publish(
+        &mut self,
+        message: Message,
+        for_node: Option<String>,
+        rows: Vec<Row>,
+        asked: Option<Asked>,
+        room: Option<OwnedSemaphorePermit>,
+        now: Now,
+    ) {
+        let event = for_node.map(|client| (client, message.clone()));
+        self.hub.handle_publish(message, now);
+        let mut effects = self.drain();
+        effects.rows.extend(rows);
+        self.conclude(effects, asked, event, room);
+    }
+
+    fn settle(&mut self, rows: Vec<Row>, asked: Option<Asked>) {
+        let mut effects = self.drain();
+        effects.rows.extend(rows);
+        self.conclude(effects, asked, None, None);
+    }
+
+    fn handle_timeout(&mut self) {
+        self.hub.handle_timeout(self.clock.now());
+        self.settle(Vec::new(), None);
+        self.publish_stats();
+    }
+
+    /// Answers what nothing has to be stored for; the rest goes to the node.
+    fn conclude(
+        &mut self,
+        effects: Effects,
+        asked: Option<Asked>,
+        message: Option<(String, Message)>,
+        room: Option<OwnedSemaphorePermit>,
+    ) {
+        let Effects { rows, held, wills } = effects;
+        if message.is_none() && rows.is_empty() {
+            if let Some(Asked { port, answer }) = asked {
+                port.answer(answer, Ok(()));
+            }
+        } else {
+            let is_awaited = asked.is_some() || !held.is_empty();
+            let ticket = is_awaited.then(|| Ticket::new(asked, held));
+            let event = match message {
+                Some((client, message)) => {
+                    BrokerEvent::of(message, client, ticket, rows, self.clock.now().mono)
                 }
-                Output::Deliver { to, delivery } => {
-                    self.tell(to, |port| port.deliver(delivery));
-                    Ok(())
-                }
-                Output::Replay { to, deliveries } => {
-                    self.tell(to, |port| port.replay(deliveries));
-                    Ok(())
-                }
-                Output::TakeOver { old } => {
-                    self.take_over(old);
-                    Ok(())
-                }
-                Output::Interest { filter, wanted } => {
-                    self.note_interest(filter, wanted);
-                    Ok(())
-                }
+                None => BrokerEvent::Keep { ticket, rows },
             };
-            outcome = outcome.and(done);
+            self.news.push_back(News { event, _room: room });
         }
-        outcome
+        for (message, route, client) in wills {
+            let for_node = route.reaches_node().then_some(client);
+            self.publish(message, for_node, Vec::new(), None, None, self.clock.now());
+        }
     }
 
-    fn tell(&self, client: ConnId, what: impl FnOnce(&Port) -> Queued) {
-        let Some(port) = self.ports.get(&client) else { return };
-        match what(port) {
-            Queued::Yes => {}
-            Queued::Dropped => count(&self.counters.dropped),
-            Queued::Overflow => port.close(CloseReason::TooSlow),
+    /// Does what the hub wants.
+    fn drain(&mut self) -> Effects {
+        let now = self.clock.now();
+        let mut effects = Effects::default();
+        while let Some(output) = self.hub.poll_output() {
+            match output {
+                Output::Opened(opened) => self.open(opened),
+                Output::Full { conn } => self.close(conn, CloseReason::Full),
+                Output::TakeOver { old } => self.close(old, CloseReason::TakenOver),
+                Output::Deliver { to, delivery } => self.deliver(to, delivery, &mut effects, now),
+                Output::Replay { to, deliveries } => {
+                    if let Some(shelf) = self.shelves.get(&to) {
+                        shelf.replay(deliveries);
+                    }
+                }
+                Output::Keep(row) => effects.rows.push(row),
+                Output::Ended { session } => {
+                    if let Some(shelf) = self.shelves.remove(&session) {
+                        effects.rows.extend(shelf.clear());
+                    }
+                }
+                Output::Publish { message, route, client } => effects.wills.push((message, route, client)),
+                Output::Interest { filter, wanted } => self.note_interest(filter, wanted),
+            }
+        }
+        effects
+    }
+
+    fn open(&mut self, opened: Opened) {
+        let Some(port) = self.ports.get(&opened.conn) else { return };
+        let Opened { session, kept, .. } = opened;
+        let kept_in_all = kept.then(|| Arc::clone(&self.kept_in_all));
+        let new = || Arc::new(Shelf::new(Queue::new(session, kept_in_all)));
+        let shelf = Arc::clone(self.shelves.entry(session).or_insert_with(new));
+        let released = shelf.seat(Arc::clone(port));
+        port.open(Seat { opened, released, shelf });
+    }
+
+    fn close(&self, conn: ConnId, why: CloseReason) {
+        if let Some(port) = self.ports.get(&conn) {
+            port.close(why);
+        }
+    }
+
+    fn deliver(&self, to: SessionId, delivery: Delivery, effects: &mut Effects, now: Now) {
+        let Some(shelf) = self.shelves.get(&to) else { return };
+        match shelf.push(delivery, now) {
+            Pushed::Queued | Pushed::Overflow => {}
+            Pushed::Held { number, rows } => {
+                effects.rows.extend(rows);
+                effects.held.push((Arc::clone(shelf), number));
+                self.counters.add_losses(shelf.with(Queue::take_losses));
+            }
+            Pushed::Dropped => count(&self.counters.dropped),
         }
     }
 
@@ -199,156 +364,12 @@ impl Switchboard {
             self.interests.insert(filter, wanted);
         }
     }
-
-    fn take_over(&mut self, old: ConnId) {
-        if let Some(port) = self.ports.remove(&old) {
-            port.close(CloseReason::TakenOver);
-        }
-    }
-
-    async fn handle_said(&mut self, said: Result<Said, LinkError>) -> Result<(), LinkError> {
-        match said? {
-            Said::Matched { filter, index } => {
-                match self.batch.get(usize::from(index)) {
-                    Some(pending) => self.hub.handle_carried(filter, &pending.carried, self.clock.now()),
-                    None => count(&self.counters.out_of_turn),
-                }
-                self.drain(None).await
-            }
-            Said::Settled => {
-                self.batch.clear();
-                self.send_batch().await
-            }
-        }
-    }
-
-    /// The next messages to the router, if it has settled. What it has no room for is matched here, in its turn.
-    async fn send_batch(&mut self) -> Result<(), LinkError> {
-        if !self.router.is_settled() {
-            return Ok(());
-        }
-        let mut bytes = 0;
-        while self.batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
-            let Some(next) = self.pending.front() else { break };
-            let carries = self.router.carries(&next.carried.message.topic);
-            if !carries && !self.batch.is_empty() {
-                break;
-            }
-            let Some(next) = self.pending.pop_front() else { break };
-            if !carries || self.router.has_direct() {
-                self.match_here(&next.carried, !carries).await?;
-            }
-            if carries {
-                bytes += next.carried.message.size();
-                self.batch.push(next);
-            }
-        }
-        if self.batch.is_empty() {
-            return Ok(());
-        }
-        let batch: Vec<Numbered> = self.batch.iter().map(|p| p.carried.clone()).collect();
-        self.router.send(&batch).await
-    }
-
-    /// Finds the subscribers without the router: of all filters, or of those that the router has no room for.
-    async fn match_here(&mut self, carried: &Numbered, all: bool) -> Result<(), LinkError> {
-        count(&self.counters.matched_here);
-        let matching: Vec<FilterId> = self.hub.matching(&carried.message.topic);
-        let now = self.clock.now();
-        for id in matching.into_iter().filter(|id| all || self.router.is_direct(*id)) {
-            self.hub.handle_carried(id, carried, now);
-        }
-        self.drain(None).await
-    }
-
-    /// The router is gone. What it had in hand is matched here (some of it perhaps a second time, never not at all),
-    /// and a new one takes over.
-    async fn replace_router(&mut self, error: &LinkError) -> Result<(), LinkError> {
-        tracing::error!(%error, "rumqttd's router died; starting another");
-        count(&self.counters.router_restarts);
-        self.router = RouterLink::start().await?;
-        let filters: Vec<(FilterId, Filter)> =
-            self.hub.filters().map(|(id, filter)| (id, filter.clone())).collect();
-        for (id, filter) in filters {
-            self.router.watch(id, &filter).await?;
-        }
-        for pending in std::mem::take(&mut self.batch) {
-            self.match_here(&pending.carried, true).await?;
-        }
-        self.send_batch().await
-    }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use bus::Topic;
-    use bytes::Bytes;
-    use mqtt_protocol_core::mqtt::packet::RetainHandling;
-    use tokio::sync::Semaphore;
-
-    use super::*;
-    use crate::gate::Qos;
-
-    const CLIENT: ConnId = ConnId(1);
-
-    async fn publish(requests: &mpsc::Sender<Request>, room: &Arc<Semaphore>, number: usize) {
-        let message = Message {
-            topic: Topic::new("numbers").unwrap(),
-            payload: Bytes::from(number.to_string()),
-            qos: Qos::AtLeastOnce,
-            retain: false,
-            expires: None,
-            properties: vec![],
-            from: None,
-        };
-        let room = Arc::clone(room).acquire_owned().await.unwrap();
-        requests.send(Request::Publish { message, room }).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn when_the_router_dies_another_takes_over_and_nothing_is_lost() {
-        const MESSAGES: usize = 1000;
-        let counters = Arc::new(Counters::default());
-        let (node, _events) = mpsc::channel(8);
-        let (requests, inbox) = mpsc::channel(MAILBOX);
-        let room = Arc::new(Semaphore::new(ROOM));
-        let mut board = Switchboard::new(node, Arc::clone(&counters), Clock::start()).await.unwrap();
-        let port = Arc::new(Port::default());
-        let wish = Wish {
-            filter: Filter::new("#").unwrap(),
-            qos: Qos::AtLeastOnce,
-            no_local: false,
-            as_published: false,
-            retained: RetainHandling::SendRetained,
-            identifier: None,
-        };
-        let opened = Request::Opened { client: CLIENT, name: "c".into(), port: Arc::clone(&port) };
-        board.handle_request(opened).await.unwrap();
-        board.handle_request(Request::Subscribe { client: CLIENT, wish }).await.unwrap();
-        board.router.poison().await.unwrap();
-        let hear = async {
-            // What the dead router had in hand may come twice.
-            let mut heard = std::collections::BTreeSet::new();
-            while heard.len() < MESSAGES {
-                port.woken().await;
-                while let Some(delivery) = port.next_delivery() {
-                    heard.insert(delivery.message.payload.clone());
-                }
-            }
-        };
-        let say = async {
-            for number in 0..MESSAGES {
-                publish(&requests, &room, number).await;
-            }
-            hear.await;
-        };
-        tokio::select! {
-            ended = board.run(inbox) => panic!("{ended:?}"),
-            () = say => {}
-            () = tokio::time::sleep(Duration::from_secs(20)) => panic!("not all heard"),
-        }
-        assert_eq!(counters.stats().router_restarts, 1);
+/// For ever, if nothing is due.
+pub(super) async fn sleep_until(clock: Clock, due: Option<Mono>) {
+    match due {
+        Some(at) => clock.sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

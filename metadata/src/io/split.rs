@@ -18,7 +18,7 @@ use crate::key::{Commit, Key, Revision, Write};
 use crate::store::{Row, Store, StoreError};
 
 /// What edges report, whether their devices answer, and up to which entry of each outbox this is.
-const LOCAL: [&str; 3] = ["/c/reported/", "/c/state/", "/sync/in/"];
+const LOCAL: [&str; 4] = ["/c/reported/", "/c/state/", "/sync/in/", "/mqtt/"];
 
 /// By what a machine's part is known; no row of a keyspace.
 const WRITER: &str = "/local/writer";

@@ -57,8 +57,7 @@ pub enum Command {
     Status(AskArgs),
 }
 
-/// rumqttd tells of each client at `info`; the gate before it does what is worth telling.
-const DEFAULT_LOG: &str = "info,rumqttd=warn";
+const DEFAULT_LOG: &str = "info";
 
 /// Where the node's files are.
 #[derive(Debug, Clone, Args)]

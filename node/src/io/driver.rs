@@ -248,17 +248,24 @@ impl Driver {
 
     fn on_broker(&mut self, event: BrokerEvent) {
         match event {
-            BrokerEvent::Publish { ticket, topic, payload, retain, expiry, .. } => {
-                let ticket = ticket.map(|ticket| {
-                    self.state.next_ticket += 1;
-                    self.state.tickets.insert(self.state.next_ticket, ticket);
-                    Ticket(self.state.next_ticket)
-                });
+            BrokerEvent::Publish { ticket, client: _, topic, payload, retain, expiry, rows } => {
+                let ticket = self.note_ticket(ticket);
                 let expiry = expiry.map(Expiry);
-                self.handle(Input::Mqtt { ticket, topic, payload, retain, expiry });
+                self.handle(Input::Mqtt { ticket, topic, payload, retain, expiry, rows });
+            }
+            BrokerEvent::Keep { ticket, rows } => {
+                let ticket = self.note_ticket(ticket);
+                self.handle(Input::Keep { ticket, rows });
             }
             BrokerEvent::Interest { filter, wanted } => self.handle(Input::Interest { filter, wanted }),
         }
+    }
+
+    fn note_ticket(&mut self, ticket: Option<device_twin::io::Ticket>) -> Option<Ticket> {
+        let ticket = ticket?;
+        self.state.next_ticket += 1;
+        self.state.tickets.insert(self.state.next_ticket, ticket);
+        Some(Ticket(self.state.next_ticket))
     }
 
     /// Fails when this node must write no more: its peers are to hear a goodbye, and go to the cloud that may.

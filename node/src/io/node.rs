@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use bus::io::Clock;
 use bus::{Identity, Name, NodeId};
+use bytes::Bytes;
 use controller::io::ca::{CertificateAuthority, NODE_VALIDITY};
 use controller::{CloudSubnets, Cluster, Plan};
 use device_twin::io::recorder::{Limits, Recorder};
 use device_twin::io::{BrokerConfig, start as start_broker};
 use metadata::io::RedbStore;
-use metadata::{Keyspace, Store, StoreError};
+use metadata::{Key, Keyspace, Store, StoreError};
 use router::io::device::Overlay;
 use router::io::shard::{self, Credentials, ShardConfig};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -27,6 +28,7 @@ use super::shutdown::Shutdown;
 use super::store::StoreThread;
 use super::upstream::{Upstream, parse_endpoints};
 use super::{identity, join};
+use crate::broker_rows;
 use crate::cloud::{Cloud, CloudSettings};
 use crate::config::Config;
 use crate::edge::{Edge, EdgeSettings};
@@ -95,6 +97,7 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
     let sign = move |csr: &[u8], identity: &Identity| {
         authority.issue(csr, identity, clock.now().wall, NODE_VALIDITY)
     };
+    let kept = broker_rows::read(&keyspace);
     let cloud = Cloud::new(settings, Box::new(sign), keyspace, clock.now())
         .context("the address plan does not fit what was given out")?;
     let parts = Parts {
@@ -105,6 +108,7 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
         store,
         overlay,
         clock,
+        kept,
     };
     info!(cluster = %me.cluster, listen = %config.cloud.listen, "cloud starts");
     play(parts, config, data_dir, shutdown).await
@@ -141,10 +145,11 @@ pub async fn run_edge(config: &Config, data_dir: &Path, renew: bool) -> Result<(
         seed: seed()?,
         damaged_stores: damage::set_aside_before(data_dir),
     };
+    let kept = broker_rows::read(&keyspace);
     let edge = Edge::new(settings, keyspace, clock.now());
     let upstream = Some(Upstream::new(cloud, endpoints));
     let node = Node::Edge(Box::new(edge));
-    let parts = Parts { me: me.node.clone(), node, upstream, shard, store, overlay, clock };
+    let parts = Parts { me: me.node.clone(), node, upstream, shard, store, overlay, clock, kept };
     info!(identity = %me, "edge starts");
     play(parts, config, data_dir, shutdown).await
 }
@@ -161,11 +166,13 @@ struct Parts {
     store: Box<dyn Store + Send>,
     overlay: Option<Overlay>,
     clock: Clock,
+    /// What the broker had kept.
+    kept: Vec<(Key, Bytes)>,
 }
 
 async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown) -> Result<()> {
-    let Parts { me, node, upstream, shard, store, overlay, clock } = parts;
-    let broker = BrokerConfig { listen: config.mqtt.listen, ..BrokerConfig::default() };
+    let Parts { me, node, upstream, shard, store, overlay, clock, kept } = parts;
+    let broker = BrokerConfig { listen: config.mqtt.listen, kept, ..BrokerConfig::default() };
     let (broker, broker_events) = start_broker(broker).await.context("the MQTT broker (mqtt.listen)")?;
     let (shard, shard_events) = shard::spawn(shard).context("the QUIC endpoint")?;
     let (told, store_events) = mpsc::channel(STORE_EVENTS);

@@ -1,15 +1,22 @@
-//! CONNECT: who comes, with which will (MQTT 5.0 §3.1, 3.1.1 §3.1).
+//! CONNECT: who comes, with which will, to which session (MQTT 5.0 §3.1, 3.1.1 §3.1).
+
+use std::time::Duration;
 
 use bus::Topic;
 use bytes::Bytes;
+use mqtt_protocol_core::mqtt::Version;
 use mqtt_protocol_core::mqtt::packet::{
-    AssignedClientIdentifier, Packet, Property, Qos, SessionExpiryInterval, SharedSubscriptionAvailable,
+    AssignedClientIdentifier, Packet, Property, Qos, ReceiveMaximum, ServerKeepAlive, TopicAliasMaximum,
     v3_1_1, v5_0,
 };
 use mqtt_protocol_core::mqtt::result_code::{ConnectReasonCode, ConnectReturnCode};
 
 use super::publish::{expiry_of, passed_on};
-use super::{BTreeMap, BTreeSet, CloseReason, LastWill, Message, Open, Output, Session, State};
+use super::{
+    ALIASES_FROM_CLIENT, Aliases, BTreeMap, CloseReason, Expiry, LastWill, Message, Open, Opening, Output,
+    RECEIVE_MAXIMUM_TOLD, Session, State,
+};
+use crate::gate::hub::{self, Opened};
 use crate::gate::{Refusal, route};
 
 /// Longest client id; the standard demands 23 (3.1.1 §3.1.3.1), ids end up in logs and metrics.
@@ -38,10 +45,13 @@ impl Session {
             retain: connect.will_retain(),
             properties: &[],
         });
-        match self.check_will(will) {
-            Ok(will) => self.accept_3(name, will),
-            Err(_) => self.refuse_3(ConnectReturnCode::NotAuthorized),
-        }
+        let Ok(will) = check_will(will) else { return self.refuse_3(ConnectReturnCode::NotAuthorized) };
+        // 3.1.1 §3.1.2.4: what is not clean lasts until it is asked to be.
+        let clean = connect.clean_session();
+        let expiry = if clean { Expiry::AtOnce } else { Expiry::Never };
+        let opening =
+            Opening { will, wants_reasons: false, expiry, properties: vec![], early: vec![], aliases: 0 };
+        self.ask_to_open(name, clean, opening);
     }
 
     pub(super) fn handle_connect_5(&mut self, connect: &v5_0::Connect) {
@@ -60,10 +70,19 @@ impl Session {
             retain: connect.will_retain(),
             properties: connect.will_props(),
         });
-        match self.check_will(will) {
-            Ok(will) => self.accept_5(name, will, wants_reasons(connect.props())),
-            Err(refusal) => self.refuse_5(refusal.connack()),
-        }
+        let will = match check_will(will) {
+            Ok(will) => will,
+            Err(refusal) => return self.refuse_5(refusal.connack()),
+        };
+        let opening = Opening {
+            will,
+            wants_reasons: wants_reasons(connect.props()),
+            expiry: session_expiry(connect.props()),
+            properties: self.terms_for(connect),
+            early: vec![],
+            aliases: if self.no_aliases { 0 } else { topic_aliases(connect.props()) },
+        };
+        self.ask_to_open(name, connect.clean_start(), opening);
     }
 
     /// The protocol layer has set the timer, unless there is to be none.
@@ -73,64 +92,83 @@ impl Session {
         }
     }
 
-    fn check_will(&self, will: Option<Will<'_>>) -> Result<Option<LastWill>, Refusal> {
-        let Some(Will { topic, payload, qos, retain, properties }) = will else { return Ok(None) };
-        let topic = Topic::new(topic).map_err(|_| Refusal::UnknownShape)?;
-        let route = route(&topic, retain)?;
-        let message = Message {
-            topic,
-            payload: Bytes::copy_from_slice(payload),
-            qos,
-            retain,
-            expires: None,
-            properties: passed_on(properties),
-            from: Some(self.id),
-        };
-        Ok(Some(LastWill { message, route, life: expiry_of(properties) }))
-    }
-
-    fn accept_3(&mut self, name: &str, will: Option<LastWill>) {
-        let connack = v3_1_1::Connack::builder()
-            .session_present(false)
-            .return_code(ConnectReturnCode::Accepted)
-            .build();
-        let name = if name.is_empty() { self.assigned_name() } else { name.to_owned() };
-        self.open(name, will, false, connack.ok().map(Into::into));
-    }
-
-    fn accept_5(&mut self, name: &str, will: Option<LastWill>, wants_reasons: bool) {
+    /// What CONNACK says beside what the protocol layer adds.
+    fn terms_for(&self, connect: &v5_0::Connect) -> Vec<Property> {
         let mut properties = Vec::new();
-        properties.extend(SessionExpiryInterval::new(0).map(Property::SessionExpiryInterval));
-        properties.extend(SharedSubscriptionAvailable::new(0).map(Property::SharedSubscriptionAvailable));
-        let mut name = name.to_owned();
-        if name.is_empty() {
-            name = self.assigned_name();
-            let assigned = AssignedClientIdentifier::new(name.as_str());
+        properties.extend(ReceiveMaximum::new(RECEIVE_MAXIMUM_TOLD).map(Property::ReceiveMaximum));
+        properties.extend(TopicAliasMaximum::new(ALIASES_FROM_CLIENT).map(Property::TopicAliasMaximum));
+        let (most, wished) = (self.terms.max_keep_alive, connect.keep_alive());
+        if most > 0 && (wished == 0 || wished > most) {
+            properties.extend(ServerKeepAlive::new(most).map(Property::ServerKeepAlive));
+        }
+        if connect.client_id().is_empty() {
+            let assigned = AssignedClientIdentifier::new(self.assigned_name());
             properties.extend(assigned.map(Property::AssignedClientIdentifier));
         }
-        let connack = v5_0::Connack::builder()
-            .session_present(false)
-            .reason_code(ConnectReasonCode::Success)
-            .props(properties)
-            .build();
-        self.open(name, will, wants_reasons, connack.ok().map(Into::into));
+        properties
     }
 
-    /// A name that no client is likely to choose; connection numbers are never reused.
+    fn ask_to_open(&mut self, name: &str, clean: bool, opening: Opening) {
+        let client = if name.is_empty() { self.assigned_name() } else { name.to_owned() };
+        let expiry = opening.expiry;
+        self.state = State::Opening(Box::new(opening));
+        self.outputs.push_back(Output::Open(hub::Open { conn: self.id, client, clean, expiry }));
+    }
+
+    /// A name that no client is likely to choose; connection numbers are never reused in one start of the broker.
     fn assigned_name(&self) -> String {
-        format!("kubebus-assigned-{}", self.id.0)
+        format!("kubebus-{:x}-{}", self.terms.start, self.id.0)
     }
 
-    fn open(&mut self, client: String, will: Option<LastWill>, wants_reasons: bool, connack: Option<Packet>) {
+    /// The session stands. `released`: QoS 2 messages that the client has, and is to be told to forget.
+    pub fn handle_opened(&mut self, opened: Opened, released: &[u16], now: bus::Mono) {
+        self.now = now;
+        let State::Opening(opening) = std::mem::replace(&mut self.state, State::Closed) else { return };
+        let Opening { mut will, wants_reasons, expiry, properties, early, aliases } = *opening;
+        let Opened { conn: _, session, kept, present, received, filters } = opened;
+        if let Some(will) = &mut will {
+            will.message.from = Some(session);
+        }
+        let mut handled = self.mqtt.get_qos2_publish_handled();
+        handled.extend(received);
+        self.mqtt.restore_qos2_publish_handled(handled);
         self.state = State::Open(Box::new(Open {
+            session,
+            kept,
+            expiry,
             will,
-            filters: BTreeSet::new(),
+            filters,
             unanswered: BTreeMap::new(),
             in_flight: 0,
+            last_packet: 0,
+            aliases: Aliases::new(aliases),
             wants_reasons,
         }));
-        self.outputs.push_back(Output::Opened { client });
+        self.let_in(present, properties);
+        released.iter().for_each(|packet| self.release_again(*packet));
+        self.handle_bytes(&early, now);
+    }
+
+    fn let_in(&mut self, present: bool, properties: Vec<Property>) {
+        let connack: Option<Packet> = match self.mqtt.get_protocol_version() {
+            Version::V5_0 => {
+                let connack = v5_0::Connack::builder().session_present(present);
+                let connack = connack.reason_code(ConnectReasonCode::Success).props(properties);
+                connack.build().ok().map(Into::into)
+            }
+            Version::V3_1_1 | Version::Undetermined => {
+                let connack = v3_1_1::Connack::builder().session_present(present);
+                connack.return_code(ConnectReturnCode::Accepted).build().ok().map(Into::into)
+            }
+        };
         self.send_built(connack);
+    }
+
+    pub(super) fn refuse_full(&mut self) {
+        match self.mqtt.get_protocol_version() {
+            Version::V5_0 => self.refuse_5(ConnectReasonCode::QuotaExceeded),
+            Version::V3_1_1 | Version::Undetermined => self.refuse_3(ConnectReturnCode::ServerUnavailable),
+        }
     }
 
     fn refuse_3(&mut self, code: ConnectReturnCode) {
@@ -144,6 +182,46 @@ impl Session {
         self.send_built(connack.ok().map(Into::into));
         self.finish(CloseReason::Refused);
     }
+}
+
+fn check_will(will: Option<Will<'_>>) -> Result<Option<LastWill>, Refusal> {
+    let Some(Will { topic, payload, qos, retain, properties }) = will else { return Ok(None) };
+    let topic = Topic::new(topic).map_err(|_| Refusal::UnknownShape)?;
+    let route = route(&topic, retain)?;
+    let message = Message {
+        topic,
+        payload: Bytes::copy_from_slice(payload),
+        qos,
+        retain,
+        expires: None,
+        properties: passed_on(properties),
+        from: None,
+    };
+    Ok(Some(LastWill { message, route, life: expiry_of(properties), delay: delay_of(properties) }))
+}
+
+fn delay_of(properties: &[Property]) -> Duration {
+    let delay = properties.iter().find_map(|property| {
+        let Property::WillDelayInterval(seconds) = property else { return None };
+        Some(Duration::from_secs(seconds.val().into()))
+    });
+    delay.unwrap_or_default()
+}
+
+fn session_expiry(properties: &[Property]) -> Expiry {
+    let seconds = properties.iter().find_map(|property| {
+        let Property::SessionExpiryInterval(seconds) = property else { return None };
+        Some(seconds.val())
+    });
+    Expiry::of(seconds.unwrap_or_default())
+}
+
+fn topic_aliases(properties: &[Property]) -> u16 {
+    let most = properties.iter().find_map(|property| {
+        let Property::TopicAliasMaximum(most) = property else { return None };
+        Some(most.val())
+    });
+    most.unwrap_or_default()
 }
 
 /// Wanted unless refused.

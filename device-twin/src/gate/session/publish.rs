@@ -6,11 +6,13 @@ use bus::{Mono, Topic};
 use bytes::Bytes;
 use mqtt_protocol_core::mqtt::Version;
 use mqtt_protocol_core::mqtt::packet::{
-    MessageExpiryInterval, Packet, Property, Qos, ReasonString, SubscriptionIdentifier, v3_1_1, v5_0,
+    MessageExpiryInterval, Packet, Property, Qos, ReasonString, SubscriptionIdentifier, TopicAlias, v3_1_1,
+    v5_0,
 };
 use mqtt_protocol_core::mqtt::result_code::{PubackReasonCode, PubrecReasonCode};
 
-use super::{Answer, CloseReason, Message, Output, Session, State, Unanswered};
+use super::{Answer, CloseReason, MAX_IN_FLIGHT, Message, Output, Pending, Session, State, Unanswered};
+use crate::gate::queue::Outgoing;
 use crate::gate::{Delivery, Refusal, route};
 
 /// A PUBLISH as both versions have it.
@@ -50,13 +52,15 @@ impl Session {
         self.stats.received += 1;
         let Incoming { topic, payload, qos, retain, packet, properties } = incoming;
         let Ok(topic) = Topic::new(topic) else { return self.finish(CloseReason::Malformed) };
-        if properties.iter().any(|p| matches!(p, Property::SubscriptionIdentifier(_))) {
-            return self.finish(CloseReason::Malformed);
+        if properties.iter().any(is_wrong) {
+            return self.protocol_error();
         }
         let route = match route(&topic, retain) {
             Ok(route) => route,
             Err(refusal) => return self.acknowledge(packet, qos, Err(refusal)),
         };
+        let State::Open(open) = &self.state else { return };
+        let (from, kept) = (Some(open.session), open.kept);
         let message = Message {
             topic,
             payload: Bytes::copy_from_slice(payload),
@@ -64,30 +68,38 @@ impl Session {
             retain,
             expires: expiry_of(properties).map(|life| self.now + life),
             properties: passed_on(properties),
-            from: Some(self.id),
+            from,
         };
-        let answer = (route.reaches_node() && qos != Qos::AtMostOnce).then(|| self.await_answer(packet, qos));
-        self.outputs.push_back(Output::Publish { message, route, answer });
-        if answer.is_none() {
-            self.acknowledge(packet, qos, Ok(()));
-        }
+        let answer = (qos != Qos::AtMostOnce).then(|| self.await_answer(Pending::Publish { packet, qos }));
+        let packet = (kept && qos == Qos::ExactlyOnce).then_some(packet);
+        self.outputs.push_back(Output::Publish { message, route, answer, packet });
     }
 
-    fn await_answer(&mut self, packet: u16, qos: Qos) -> Answer {
+    pub(super) fn await_answer(&mut self, what: Pending) -> Answer {
         self.last_answer += 1;
         let answer = Answer(self.last_answer);
         if let State::Open(open) = &mut self.state {
-            open.unanswered.insert(answer, Unanswered { packet, qos, since: self.now });
+            open.unanswered.insert(answer, Unanswered { what, since: self.now });
         }
         answer
     }
 
-    /// The node has the message safe, or will not have it. Late answers are ignored.
+    /// What the client said is safe, or will not be taken. To a connection that is over it only tells what became of the
+    /// client's QoS 2 messages.
     pub fn handle_answer(&mut self, answer: Answer, outcome: Result<(), Refusal>, now: Mono) {
         self.now = now;
+        if let Some(packet) = self.undecided.remove(&answer)
+            && outcome.is_err()
+        {
+            self.left.received.remove(&packet);
+        }
         let State::Open(open) = &mut self.state else { return };
-        if let Some(Unanswered { packet, qos, since: _ }) = open.unanswered.remove(&answer) {
-            self.acknowledge(packet, qos, outcome);
+        let Some(Unanswered { what, since: _ }) = open.unanswered.remove(&answer) else { return };
+        match what {
+            Pending::Publish { packet, qos } => self.acknowledge(packet, qos, outcome),
+            Pending::Suback { packet, codes } => self.say_suback(packet, codes),
+            Pending::Unsuback { packet, codes } => self.say_unsuback(packet, codes),
+            Pending::Release { packet } => self.release(packet),
         }
     }
 
@@ -118,52 +130,157 @@ impl Session {
         ReasonString::new(refusal.to_string()).ok().filter(|_| wants).map(Property::ReasonString)
     }
 
-    pub(super) fn complete_3(&mut self, packet: u16) {
-        let built = v3_1_1::Pubcomp::builder().packet_id(packet).build();
-        self.send_built(built.ok().map(Into::into));
+    /// PUBREL came: the client will not send this message again.
+    pub(super) fn complete(&mut self, packet: u16) {
+        let built: Option<Packet> = match self.mqtt.get_protocol_version() {
+            Version::V5_0 => v5_0::Pubcomp::builder().packet_id(packet).build().ok().map(Into::into),
+            Version::V3_1_1 | Version::Undetermined => {
+                v3_1_1::Pubcomp::builder().packet_id(packet).build().ok().map(Into::into)
+            }
+        };
+        if matches!(&self.state, State::Open(open) if open.kept) {
+            self.outputs.push_back(Output::Forget { packet });
+        }
+        self.send_built(built);
     }
 
-    pub(super) fn complete_5(&mut self, packet: u16) {
-        let built = v5_0::Pubcomp::builder().packet_id(packet).build();
-        self.send_built(built.ok().map(Into::into));
-    }
-
-    pub(super) fn release_3(&mut self, packet: u16) {
-        let built = v3_1_1::Pubrel::builder().packet_id(packet).build();
-        self.send_built(built.ok().map(Into::into));
+    /// PUBREC came. Where the session is kept, that the client has the message must be safe before it is told to forget
+    /// the packet's number.
+    pub(super) fn received(&mut self, packet: u16) {
+        if matches!(&self.state, State::Open(open) if open.kept) {
+            let answer = self.await_answer(Pending::Release { packet });
+            self.outputs.push_back(Output::Received { packet, answer });
+        } else {
+            self.release(packet);
+        }
     }
 
     /// After a PUBREC that says no, nothing follows (MQTT 5.0 §4.3.3).
-    pub(super) fn release_5(&mut self, pubrec: &v5_0::Pubrec) {
-        if pubrec.reason_code().is_some_and(|code| code.is_failure()) {
+    pub(super) fn received_5(&mut self, pubrec: &v5_0::Pubrec) {
+        if pubrec.reason_code().is_none_or(|code| !code.is_failure()) {
+            self.received(pubrec.packet_id());
+        }
+    }
+
+    fn release(&mut self, packet: u16) {
+        let built: Option<Packet> = match self.mqtt.get_protocol_version() {
+            Version::V5_0 => v5_0::Pubrel::builder().packet_id(packet).build().ok().map(Into::into),
+            Version::V3_1_1 | Version::Undetermined => {
+                v3_1_1::Pubrel::builder().packet_id(packet).build().ok().map(Into::into)
+            }
+        };
+        self.send_built(built);
+    }
+
+    /// PUBREL of a message that went out on a connection before this one. The protocol layer is led through the flow
+    /// without a word to the client: told the PUBREL alone, it would count the PUBCOMP against nothing.
+    pub(super) fn release_again(&mut self, packet: u16) {
+        debug_assert!(self.between_packets, "only right after CONNACK");
+        if self.mqtt.register_packet_id(packet).is_err() {
             return;
         }
-        let built = v5_0::Pubrel::builder().packet_id(pubrec.packet_id()).build();
-        self.send_built(built.ok().map(Into::into));
+        let Ok(topic) = Topic::new("-") else { return };
+        let publish = self.publish(&topic, &[], (Qos::ExactlyOnce, false), Some(packet), (true, vec![]));
+        let Some(publish) = publish else { return };
+        drop(self.mqtt.send(publish));
+        let [high, low] = packet.to_be_bytes();
+        drop(self.mqtt.recv(&mut super::Cursor::new(&[0x50, 2, high, low])));
+        if let State::Open(open) = &mut self.state {
+            open.in_flight += 1;
+        }
+        self.release(packet);
     }
 
     /// Sends a message to the client; only after [`Session::wants_delivery`].
-    pub fn handle_delivery(&mut self, delivery: &Delivery, now: Mono) {
+    pub fn handle_outgoing(&mut self, outgoing: &Outgoing, now: Mono) {
         self.now = now;
         if !matches!(self.state, State::Open(_)) {
             return;
         }
-        if delivery.message.is_expired(now) {
+        let Outgoing { delivery, packet, again } = outgoing;
+        if packet.is_none() && delivery.message.is_expired(now) {
             self.stats.expired += 1;
             return;
         }
-        let packet = match delivery.qos {
-            Qos::AtMostOnce => None,
-            Qos::AtLeastOnce | Qos::ExactlyOnce => match self.mqtt.acquire_packet_id() {
-                Ok(id) => Some(id),
-                Err(_) => return self.close(CloseReason::TooSlow, now),
-            },
+        let Ok(packet) = self.packet_number(delivery.qos, *packet) else {
+            return self.close(CloseReason::TooSlow, now);
         };
-        let built = match self.mqtt.get_protocol_version() {
-            Version::V5_0 => publish_5(delivery, packet, now),
-            Version::V3_1_1 | Version::Undetermined => publish_3(delivery, packet),
-        };
+        let built = self.message(delivery, packet, *again);
         self.send_publish(built, packet);
+    }
+
+    fn packet_number(&mut self, qos: Qos, wished: Option<u16>) -> Result<Option<u16>, ()> {
+        match (qos, wished) {
+            (Qos::AtMostOnce, _) => Ok(None),
+            (_, Some(packet)) => self.mqtt.register_packet_id(packet).map(|()| Some(packet)).map_err(drop),
+            (_, None) => self.next_packet().map(Some).ok_or(()),
+        }
+    }
+
+    fn next_packet(&mut self) -> Option<u16> {
+        let State::Open(open) = &mut self.state else { return None };
+        // Fewer than so many are in use.
+        for _ in 0..=MAX_IN_FLIGHT {
+            open.last_packet = open.last_packet.checked_add(1).unwrap_or(1);
+            if self.mqtt.register_packet_id(open.last_packet).is_ok() {
+                return Some(open.last_packet);
+            }
+        }
+        None
+    }
+
+    fn message(&mut self, delivery: &Delivery, packet: Option<u16>, again: bool) -> Option<Packet> {
+        let Delivery { message, qos, retain, subscriptions } = delivery;
+        let mut properties = Vec::new();
+        if self.mqtt.get_protocol_version() == Version::V5_0 {
+            properties.clone_from(&message.properties);
+            if let Some(left) = message.seconds_left(self.now) {
+                properties.push(Property::MessageExpiryInterval(MessageExpiryInterval::new(left).ok()?));
+            }
+            for id in subscriptions {
+                properties.push(Property::SubscriptionIdentifier(SubscriptionIdentifier::new(*id).ok()?));
+            }
+        }
+        self.publish(&message.topic, &message.payload, (*qos, *retain), packet, (again, properties))
+    }
+
+    fn publish(
+        &mut self,
+        topic: &Topic,
+        payload: &[u8],
+        (qos, retain): (Qos, bool),
+        packet: Option<u16>,
+        (again, mut properties): (bool, Vec<Property>),
+    ) -> Option<Packet> {
+        match self.mqtt.get_protocol_version() {
+            Version::V5_0 => {
+                let name = self.aliased(topic, &mut properties)?;
+                let builder = v5_0::Publish::builder().topic_name(name).ok()?;
+                let builder = builder.qos(qos).retain(retain).dup(again).props(properties).payload(payload);
+                let builder = match packet {
+                    Some(id) => builder.packet_id(id),
+                    None => builder,
+                };
+                builder.build().ok().map(Into::into)
+            }
+            Version::V3_1_1 | Version::Undetermined => {
+                let builder = v3_1_1::Publish::builder().topic_name(topic.as_str()).ok()?;
+                let builder = builder.qos(qos).retain(retain).dup(again).payload(payload);
+                let builder = match packet {
+                    Some(id) => builder.packet_id(id),
+                    None => builder,
+                };
+                builder.build().ok().map(Into::into)
+            }
+        }
+    }
+
+    /// The topic's name, or nothing where the client knows it by its number.
+    fn aliased<'a>(&mut self, topic: &'a Topic, properties: &mut Vec<Property>) -> Option<&'a str> {
+        let State::Open(open) = &mut self.state else { return Some(topic.as_str()) };
+        let Some((number, known)) = open.aliases.number(topic) else { return Some(topic.as_str()) };
+        properties.push(Property::TopicAlias(TopicAlias::new(number).ok()?));
+        Some(if known { "" } else { topic.as_str() })
     }
 
     fn send_publish(&mut self, built: Option<Packet>, id: Option<u16>) {
@@ -174,10 +291,16 @@ impl Session {
         let sent = self.unsent.len() > before;
         self.stats.sent += u64::from(sent);
         self.stats.too_large += u64::from(!sent);
-        match (id, sent, &mut self.state) {
-            (Some(_), true, State::Open(open)) => open.in_flight += 1,
-            (Some(id), false, _) => drop(self.mqtt.release_packet_id(id)),
-            _ => {}
+        let State::Open(open) = &mut self.state else { return };
+        match (id, sent) {
+            (Some(_), true) => open.in_flight += 1,
+            (Some(packet), false) => {
+                drop(self.mqtt.release_packet_id(packet));
+                if open.kept {
+                    self.outputs.push_back(Output::Finished { packet });
+                }
+            }
+            (None, _) => {}
         }
     }
 }
@@ -206,33 +329,14 @@ fn pubrec_5(packet: u16, outcome: Result<(), Refusal>, reason: Option<Property>)
     .map(Into::into)
 }
 
-fn publish_3(delivery: &Delivery, packet: Option<u16>) -> Option<Packet> {
-    let Delivery { message, qos, retain, subscription: _ } = delivery;
-    let builder = v3_1_1::Publish::builder().topic_name(message.topic.as_str()).ok()?;
-    let builder = builder.qos(*qos).retain(*retain).payload(&message.payload[..]);
-    let builder = match packet {
-        Some(id) => builder.packet_id(id),
-        None => builder,
-    };
-    builder.build().ok().map(Into::into)
-}
-
-fn publish_5(delivery: &Delivery, packet: Option<u16>, now: Mono) -> Option<Packet> {
-    let Delivery { message, qos, retain, subscription } = delivery;
-    let mut properties = message.properties.clone();
-    if let Some(left) = message.seconds_left(now) {
-        properties.push(Property::MessageExpiryInterval(MessageExpiryInterval::new(left).ok()?));
+/// What a client may not say in PUBLISH (MQTT 5.0 §3.3.4), and an answer that could go nowhere (§3.3.2.3.5).
+#[expect(clippy::wildcard_enum_match_arm, reason = "nothing else is wrong there")]
+fn is_wrong(property: &Property) -> bool {
+    match property {
+        Property::SubscriptionIdentifier(_) => true,
+        Property::ResponseTopic(topic) => topic.val().contains(['+', '#']),
+        _ => false,
     }
-    if let Some(id) = subscription {
-        properties.push(Property::SubscriptionIdentifier(SubscriptionIdentifier::new(*id).ok()?));
-    }
-    let builder = v5_0::Publish::builder().topic_name(message.topic.as_str()).ok()?;
-    let builder = builder.qos(*qos).retain(*retain).props(properties).payload(&message.payload[..]);
-    let builder = match packet {
-        Some(id) => builder.packet_id(id),
-        None => builder,
-    };
-    builder.build().ok().map(Into::into)
 }
 
 pub(super) fn expiry_of(properties: &[Property]) -> Option<Duration> {

@@ -3,12 +3,14 @@
 use bus::Topic;
 use bytes::Bytes;
 use mqtt_protocol_core::mqtt::packet::{
-    MaximumPacketSize, Property, ReceiveMaximum, RequestProblemInformation, WillDelayInterval, v3_1_1,
+    MaximumPacketSize, Property, ReceiveMaximum, RequestProblemInformation, SessionExpiryInterval,
+    TopicAliasMaximum, WillDelayInterval, v3_1_1,
 };
 use std::sync::Arc;
 
 use super::*;
-use crate::gate::{Delivery, Refusal};
+use crate::gate::hub::Opened;
+use crate::gate::{Delivery, Outgoing, Refusal};
 
 const MAX_PACKET: u32 = 1024;
 const SECOND: u64 = 1_000_000;
@@ -23,7 +25,13 @@ fn drain(session: &mut Session) -> (Vec<Output>, Vec<u8>) {
 }
 
 fn new() -> Session {
-    Session::new(ConnId(7), MAX_PACKET, Mono::ZERO)
+    Session::new(ConnId(7), Terms { max_packet: MAX_PACKET, max_keep_alive: 0, start: 0 }, Mono::ZERO)
+}
+
+/// Its session, as the hub would open it.
+fn opened(kept: bool) -> Opened {
+    let (received, filters) = (BTreeSet::new(), BTreeSet::new());
+    Opened { conn: ConnId(7), session: SessionId(1), kept, present: false, received, filters }
 }
 
 fn connect_3(keep_alive: u16) -> Vec<u8> {
@@ -49,8 +57,11 @@ fn open(connect: &[u8]) -> Session {
     let mut session = new();
     session.handle_bytes(connect, Mono::ZERO);
     let (outputs, bytes) = drain(&mut session);
-    assert_eq!(outputs, [Output::Opened { client: "c".into() }]);
-    assert_eq!((bytes[0], bytes[2], bytes[3]), (0x20, 0, 0));
+    assert!(matches!(&outputs[..], [Output::Open(open)] if open.client == "c"), "{outputs:?}");
+    assert_eq!(bytes, [0; 0], "let in too early");
+    session.handle_opened(opened(false), &[], Mono::ZERO);
+    let (outputs, bytes) = drain(&mut session);
+    assert_eq!((outputs, bytes[0], bytes[2], bytes[3]), (vec![], 0x20, 0, 0));
     session
 }
 
@@ -72,7 +83,12 @@ fn delivery(payload: &str, qos: Qos, expires: Option<Mono>) -> Delivery {
         properties: vec![],
         from: None,
     };
-    Delivery { message: Arc::new(message), qos, retain: false, subscription: None }
+    Delivery { message: Arc::new(message), qos, retain: false, subscriptions: vec![] }
+}
+
+/// A message for the client, under any number.
+fn send(session: &mut Session, delivery: &Delivery, now: Mono) {
+    session.handle_outgoing(&Outgoing { delivery: delivery.clone(), packet: None, again: false }, now);
 }
 
 /// PUBLISH of `x` to `mesh/a` at QoS 1 and 2.
@@ -82,7 +98,7 @@ const PUBLISH_2: [u8; 13] = *b"\x34\x0b\x00\x06mesh/a\x00\x09x";
 fn take_answer(session: &mut Session) -> Answer {
     let (outputs, bytes) = drain(session);
     assert_eq!(bytes, [0; 0], "acknowledged too early");
-    let [Output::Publish { answer: Some(answer), route: Route::Both, .. }] = outputs[..] else {
+    let [Output::Publish { answer: Some(answer), route: Route::Both, packet: None, .. }] = outputs[..] else {
         panic!("{outputs:?}")
     };
     answer
@@ -123,7 +139,10 @@ fn a_packet_in_single_bytes_is_the_same_packet() {
         session.handle_bytes(&[byte], Mono::ZERO);
     }
     let (outputs, _) = drain(&mut session);
-    assert!(matches!(outputs[..], [Output::Opened { .. }, Output::Publish { .. }]), "{outputs:?}");
+    assert!(matches!(outputs[..], [Output::Open(_)]), "{outputs:?}");
+    session.handle_opened(opened(false), &[], Mono::ZERO);
+    let (outputs, _) = drain(&mut session);
+    assert!(matches!(outputs[..], [Output::Publish { .. }]), "{outputs:?}");
 }
 
 #[test]
@@ -218,7 +237,7 @@ fn the_clients_receive_maximum_is_honoured() {
     let mut session = open_5(vec![Property::ReceiveMaximum(ReceiveMaximum::new(2).unwrap())]);
     for id in [1, 2] {
         assert!(session.wants_delivery());
-        session.handle_delivery(&delivery("x", Qos::AtLeastOnce, None), Mono::ZERO);
+        send(&mut session, &delivery("x", Qos::AtLeastOnce, None), Mono::ZERO);
         assert_eq!(session.take_bytes(), [0x32, 7, 0, 1, b't', 0, id, 0, b'x']);
     }
     assert!(!session.wants_delivery());
@@ -231,7 +250,7 @@ fn a_3_1_1_client_gets_so_many_at_a_time() {
     let mut session = open_3();
     for _ in 0..MAX_IN_FLIGHT {
         assert!(session.wants_delivery());
-        session.handle_delivery(&delivery("x", Qos::ExactlyOnce, None), Mono::ZERO);
+        send(&mut session, &delivery("x", Qos::ExactlyOnce, None), Mono::ZERO);
         session.take_bytes();
     }
     assert!(!session.wants_delivery());
@@ -245,9 +264,9 @@ fn a_3_1_1_client_gets_so_many_at_a_time() {
 #[test]
 fn a_message_larger_than_the_client_takes_is_left_out() {
     let mut session = open_5(vec![Property::MaximumPacketSize(MaximumPacketSize::new(20).unwrap())]);
-    session.handle_delivery(&delivery(&"x".repeat(20), Qos::AtLeastOnce, None), Mono::ZERO);
+    send(&mut session, &delivery(&"x".repeat(20), Qos::AtLeastOnce, None), Mono::ZERO);
     assert_eq!(session.take_bytes(), [0; 0]);
-    session.handle_delivery(&delivery("x", Qos::AtLeastOnce, None), Mono::ZERO);
+    send(&mut session, &delivery("x", Qos::AtLeastOnce, None), Mono::ZERO);
     assert_eq!(session.take_bytes().len(), 9);
     assert_eq!(session.stats(), Stats { sent: 1, too_large: 1, ..Default::default() });
 }
@@ -263,9 +282,9 @@ fn a_packet_larger_than_we_take_ends_the_session() {
 fn a_message_tells_how_long_it_has_to_live_and_an_old_one_is_left_out() {
     let mut session = open_5(vec![]);
     let message = delivery("x", Qos::AtMostOnce, Some(at(10)));
-    session.handle_delivery(&message, at(7));
+    send(&mut session, &message, at(7));
     assert_eq!(session.take_bytes(), [0x30, 10, 0, 1, b't', 5, 2, 0, 0, 0, 3, b'x']);
-    session.handle_delivery(&message, at(10));
+    send(&mut session, &message, at(10));
     assert_eq!(session.take_bytes(), [0; 0]);
     assert_eq!(session.stats(), Stats { sent: 1, expired: 1, ..Default::default() });
 }
@@ -287,7 +306,13 @@ fn a_will_is_published_on_every_way_out_but_a_goodbye() {
         session.handle_gone(at(2));
         let (outputs, _) = drain(&mut session);
         match (&outputs[..], willed) {
-            ([Output::Publish { message, route: Route::Local, answer: None }, Output::Close(said)], true) => {
+            (
+                [
+                    Output::Publish { message, route: Route::Local, answer: None, packet: None },
+                    Output::Close(said),
+                ],
+                true,
+            ) => {
                 assert_eq!((message.topic.as_str(), &message.payload[..], *said), ("w", &b"gone"[..], why));
             }
             ([Output::Close(said)], false) => assert_eq!(*said, why),
@@ -313,14 +338,19 @@ fn a_client_may_have_so_many_filters() {
         let filter = format!("f/{n:03}");
         [&[0x82, 10, 0, 1, 0, 5][..], filter.as_bytes(), &[0]].concat()
     };
-    for n in 0..MAX_FILTERS {
+    let mut code = |n| {
         session.handle_bytes(&subscribe(n), Mono::ZERO);
-        assert_eq!(session.take_bytes(), [0x90, 3, 0, 1, 0]);
-    }
-    session.handle_bytes(&subscribe(MAX_FILTERS), Mono::ZERO);
-    assert_eq!(session.take_bytes(), [0x90, 3, 0, 1, 0x80]);
-    session.handle_bytes(&subscribe(0), Mono::ZERO);
-    assert_eq!(session.take_bytes(), [0x90, 3, 0, 1, 0], "one that it has already");
+        let (outputs, bytes) = drain(&mut session);
+        let [Output::Subscribe { answer, .. }] = outputs[..] else { panic!("{outputs:?}") };
+        assert_eq!(bytes, [0; 0], "answered before it stands");
+        session.handle_answer(answer, Ok(()), Mono::ZERO);
+        let bytes = session.take_bytes();
+        assert_eq!(bytes[..4], [0x90, 3, 0, 1]);
+        bytes[4]
+    };
+    assert!((0..MAX_FILTERS).all(|n| code(n) == 0));
+    assert_eq!(code(MAX_FILTERS), 0x80);
+    assert_eq!(code(0), 0, "one that it has already");
 }
 
 #[test]
@@ -329,9 +359,126 @@ fn nothing_is_taken_from_a_closed_session() {
     session.handle_bytes(&[0xe0, 0, 0xc0, 0], Mono::ZERO);
     assert_eq!(drain(&mut session), (vec![Output::Close(CloseReason::Disconnected)], vec![]));
     session.handle_bytes(&PUBLISH_1, Mono::ZERO);
-    session.handle_delivery(&delivery("x", Qos::AtLeastOnce, None), Mono::ZERO);
+    send(&mut session, &delivery("x", Qos::AtLeastOnce, None), Mono::ZERO);
     assert_eq!(drain(&mut session), (vec![], vec![]));
     assert!(!session.wants_bytes() && !session.wants_delivery());
+}
+
+/// A 3.1.1 session that outlives its connection, with messages that were sent on one before.
+fn resume(released: &[u16]) -> Session {
+    let connect = v3_1_1::Connect::builder().client_id("c").unwrap().clean_session(false);
+    let mut session = new();
+    session.handle_bytes(&connect.build().unwrap().to_continuous_buffer(), Mono::ZERO);
+    let (outputs, _) = drain(&mut session);
+    let [Output::Open(open)] = &outputs[..] else { panic!("{outputs:?}") };
+    assert_eq!((open.clean, open.expiry), (false, Expiry::Never));
+    let opened = Opened { present: true, received: [5].into(), ..opened(true) };
+    session.handle_opened(opened, released, Mono::ZERO);
+    session
+}
+
+#[test]
+fn what_was_sent_before_is_sent_again_under_its_number_and_what_was_received_is_released() {
+    let mut session = resume(&[77]);
+    assert_eq!(session.take_bytes(), [0x20, 2, 1, 0, 0x62, 2, 0, 77]);
+    let delivery = delivery("x", Qos::ExactlyOnce, None);
+    session.handle_outgoing(&Outgoing { delivery, packet: Some(78), again: true }, Mono::ZERO);
+    assert_eq!(session.take_bytes(), [0x3c, 6, 0, 1, b't', 0, 78, b'x']);
+    session.handle_bytes(&[0x70, 2, 0, 77, 0x50, 2, 0, 78], Mono::ZERO);
+    let (outputs, bytes) = drain(&mut session);
+    let [Output::Finished { packet: 77 }, Output::Received { packet: 78, answer }] = outputs[..] else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!(bytes, [0; 0], "released before it is safe");
+    session.handle_answer(answer, Ok(()), Mono::ZERO);
+    assert_eq!(session.take_bytes(), [0x62, 2, 0, 78]);
+}
+
+#[test]
+fn a_resumed_release_counts_against_the_receive_maximum_once() {
+    let properties = vec![
+        Property::ReceiveMaximum(ReceiveMaximum::new(1).unwrap()),
+        Property::SessionExpiryInterval(SessionExpiryInterval::new(9).unwrap()),
+    ];
+    let connect = v5_0::Connect::builder().client_id("c").unwrap().clean_start(false);
+    let mut session = new();
+    let connect = connect.props(properties).build().unwrap();
+    session.handle_bytes(&connect.to_continuous_buffer(), Mono::ZERO);
+    session.handle_opened(opened(true), &[7], Mono::ZERO);
+    assert!(!session.wants_delivery());
+    session.handle_bytes(&[0x70, 2, 0, 7], Mono::ZERO);
+    assert!(session.wants_delivery());
+}
+
+#[test]
+fn a_message_that_was_taken_before_is_acknowledged_and_not_told_again() {
+    let mut session = resume(&[]);
+    session.take_bytes();
+    session.handle_bytes(&[&[0x3c], &PUBLISH_2[1..11], &[5], &PUBLISH_2[12..]].concat(), Mono::ZERO);
+    assert_eq!(drain(&mut session), (vec![], vec![0x50, 2, 0, 5]));
+    session.handle_bytes(&[0x62, 2, 0, 5], Mono::ZERO);
+    assert_eq!(drain(&mut session), (vec![Output::Forget { packet: 5 }], vec![0x70, 2, 0, 5]));
+}
+
+#[test]
+fn what_the_node_had_not_decided_when_the_connection_broke_is_decided_later() {
+    for (outcome, received) in [(Ok(()), vec![5, 9]), (Err(Refusal::Disk), vec![5])] {
+        let mut session = resume(&[]);
+        session.handle_bytes(&PUBLISH_2, Mono::ZERO);
+        let (outputs, _) = drain(&mut session);
+        let [Output::Publish { answer: Some(answer), packet: Some(9), .. }] = outputs[..] else { panic!() };
+        session.handle_gone(Mono::ZERO);
+        assert!(session.is_undecided());
+        session.handle_answer(answer, outcome, Mono::ZERO);
+        assert!(!session.is_undecided());
+        assert_eq!(session.take_left().received.into_iter().collect::<Vec<_>>(), received);
+    }
+}
+
+#[test]
+fn a_will_with_a_delay_is_left_to_wait_where_the_session_outlives_its_connection() {
+    let delay = Property::WillDelayInterval(WillDelayInterval::new(60).unwrap());
+    let expiry = Property::SessionExpiryInterval(SessionExpiryInterval::new(9).unwrap());
+    let connect = v5_0::Connect::builder().client_id("c").unwrap().clean_start(true).props(vec![expiry]);
+    let connect = connect.will_message("w", b"gone", Qos::AtLeastOnce, true).unwrap();
+    let connect = connect.will_props(vec![delay]).build().unwrap();
+    let mut session = open(&connect.to_continuous_buffer());
+    session.handle_gone(at(1));
+    assert_eq!(drain(&mut session).0, [Output::Close(CloseReason::Gone)]);
+    let (delay, message, route) = session.take_left().will.unwrap();
+    assert_eq!((delay.as_secs(), message.topic.as_str(), route), (60, "w", Route::Local));
+}
+
+#[test]
+fn topics_get_numbers_where_the_client_takes_them() {
+    let aliases = Property::TopicAliasMaximum(TopicAliasMaximum::new(1).unwrap());
+    let mut session = open_5(vec![aliases]);
+    let message = delivery("x", Qos::AtMostOnce, None);
+    send(&mut session, &message, Mono::ZERO);
+    assert_eq!(session.take_bytes(), [0x30, 8, 0, 1, b't', 3, 0x23, 0, 1, b'x']);
+    send(&mut session, &message, Mono::ZERO);
+    assert_eq!(session.take_bytes(), [0x30, 7, 0, 0, 3, 0x23, 0, 1, b'x']);
+}
+
+#[test]
+fn a_client_that_takes_no_topic_numbers_may_say_so() {
+    let mut connect = connect_5(vec![Property::TopicAliasMaximum(TopicAliasMaximum::new(7).unwrap())]);
+    let at = connect.windows(3).position(|bytes| bytes == [0x22, 0, 7]).unwrap();
+    connect[at + 2] = 0;
+    let mut session = open(&connect);
+    send(&mut session, &delivery("x", Qos::AtMostOnce, None), Mono::ZERO);
+    assert_eq!(session.take_bytes(), [0x30, 5, 0, 1, b't', 0, b'x']);
+}
+
+#[test]
+fn a_keep_alive_over_the_terms_is_shortened() {
+    let connect = v5_0::Connect::builder().client_id("c").unwrap().clean_start(true).keep_alive(120);
+    let terms = Terms { max_packet: MAX_PACKET, max_keep_alive: 60, start: 0 };
+    let mut session = Session::new(ConnId(7), terms, Mono::ZERO);
+    session.handle_bytes(&connect.build().unwrap().to_continuous_buffer(), Mono::ZERO);
+    session.handle_opened(opened(false), &[], Mono::ZERO);
+    assert!(session.take_bytes().windows(3).any(|bytes| bytes == [0x13, 0, 60]));
+    assert_eq!(session.poll_timeout(), Some((at(90), "keep-alive")));
 }
 
 mod any_bytes {
@@ -360,7 +507,7 @@ mod any_bytes {
             let mut session = if five { open_5(vec![]) } else { open_3() };
             for bytes in packets.concat().chunks(chunk) {
                 if session.wants_delivery() {
-                    session.handle_delivery(&delivery("x", Qos::ExactlyOnce, None), Mono::ZERO);
+                    send(&mut session, &delivery("x", Qos::ExactlyOnce, None), Mono::ZERO);
                 }
                 session.handle_bytes(bytes, Mono::ZERO);
             }

@@ -35,8 +35,9 @@ async fn wildcards_match_as_the_standard_says_and_unsubscribing_ends_it() {
     for topic in ["a/b/c", "a/b/d", "b", "b/x/y", "z", "z/z", "a//c"] {
         world.publish(topic, "x", false).await;
     }
-    let heard: Vec<String> = subscriber.messages(6).await.into_iter().map(|m| m.topic).collect();
-    assert_eq!(sorted(heard), ["a//c", "a/b/c", "b", "b", "b/x/y", "z"]);
+    let heard: Vec<String> = subscriber.messages(5).await.into_iter().map(|m| m.topic).collect();
+    // `b` matches two filters, and is heard once.
+    assert_eq!(sorted(heard), ["a//c", "a/b/c", "b", "b/x/y", "z"]);
     subscriber.unsubscribe("b/#").await;
     world.publish("b/x/y", "x", false).await;
     subscriber.hears_nothing().await;
@@ -77,7 +78,7 @@ async fn a_new_subscriber_gets_all_of_1000_retained_messages() {
 
 #[tokio::test]
 async fn an_empty_retained_message_clears_the_topic() {
-    let world = World::new().await;
+    let world = super::kept::World::new().await;
     let mut publisher = Client::new(world.address(), Version::Three, "publisher").await;
     publisher.publish("a/kept", "1", AtLeastOnce, true).await;
     publisher.publish("a/cleared", "1", AtLeastOnce, true).await;
@@ -143,18 +144,12 @@ async fn a_replaced_client_is_told_in_5_and_just_closed_in_3() {
 #[tokio::test]
 async fn bad_filters_are_answered_with_a_failure_and_the_client_stays() {
     let world = World::new().await;
-    for (version, reasons) in [
-        (Version::Three, ["Failure"; 4]),
-        (
-            Version::Five,
-            ["TopicFilterInvalid", "NotAuthorized", "NotAuthorized", "SharedSubscriptionsNotSupported"],
-        ),
-    ] {
+    for (version, reasons) in
+        [(Version::Three, ["Failure"; 2]), (Version::Five, ["NotAuthorized", "NotAuthorized"])]
+    {
         let mut client = Client::new(world.address(), version, "client").await;
         // rumqttc checks the form of filters itself; `raw_bad_filters_get_0x80` does without it.
-        for (filter, reason) in
-            ["+a", "$SYS/#", "$hw/events/#", "$share/g/a"].into_iter().zip(reasons).skip(1)
-        {
+        for (filter, reason) in ["$SYS/#", "$hw/events/#"].into_iter().zip(reasons) {
             let granted = client.try_subscribe(filter, AtLeastOnce).await;
             assert_eq!(granted, format!("[{reason}]"), "{version:?} {filter}");
         }
@@ -187,13 +182,12 @@ async fn nothing_is_lost_or_reordered_under_load() {
         }
     }
     let stats = world.broker.stats();
-    assert_eq!((stats.dropped, stats.too_slow, stats.router_restarts), (0, 0, 0));
-    assert_eq!((stats.matched_here, stats.out_of_turn), (0, 0));
+    assert_eq!((stats.dropped, stats.too_slow), (0, 0));
 }
 
 #[tokio::test]
 async fn large_messages_do_not_push_small_ones_out() {
-    // More than a filter's log holds (three segments of 64 KiB), less than a client's queue (8 MiB).
+    // Less than a client's queue (8 MiB).
     const ROUNDS: usize = 20;
     let world = World::new().await;
     let mut subscriber = Client::new(world.address(), Version::Three, "subscriber").await;
@@ -207,11 +201,10 @@ async fn large_messages_do_not_push_small_ones_out() {
         }
     }
     let mut lengths: Vec<usize> =
-        subscriber.messages(8 * ROUNDS).await.iter().map(|m| m.payload.len()).collect();
+        subscriber.messages(4 * ROUNDS).await.iter().map(|m| m.payload.len()).collect();
     lengths.sort_unstable();
     let count = |length: usize| lengths.iter().filter(|l| **l == length).count();
-    assert_eq!([0, 60_000, 100_000].map(count), [2 * ROUNDS; 3]);
-    assert_eq!(world.broker.stats().out_of_turn, 0);
+    assert_eq!([0, 60_000, 100_000].map(count), [ROUNDS; 3]);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod exchange;
 mod hostile;
+mod kept;
 mod node;
 mod rumqtt;
 mod tools;
