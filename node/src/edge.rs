@@ -9,7 +9,7 @@ use bus::{Bus, Channel, Class, Frame, Identity, Message, Mono, NodeId, Now, Valu
 use controller::endpoints;
 use device_twin::command::Order;
 use device_twin::edge::Output as FromTwins;
-use device_twin::{EdgeTwins, PropertyId, Publish};
+use device_twin::{EdgeTwins, PropertyId, Publish, kubeedge};
 use metadata::{Key, Keyspace, PushError, Replica, ReplicaOutput, epoch};
 use router::dial::Dialer;
 use serde_json::json;
@@ -154,6 +154,9 @@ impl Edge {
                 } else {
                     self.twins.handle_publish(ticket, &topic, (&payload, expiry), &mut self.keyspace, now);
                 }
+            }
+            Input::Interest { filter, wanted } if kubeedge::is_served(filter.as_str()) => {
+                self.twins.handle_interest(&filter, wanted, &mut self.keyspace, now);
             }
             Input::Interest { filter, wanted } => self.interest.change(&filter, wanted, &mut self.bus),
             Input::Persisted(revision) => {

@@ -30,7 +30,7 @@ pub enum Output {
     Replay { to: ConnId, deliveries: Vec<Delivery> },
     /// Close this connection: its client has come back on another one.
     TakeOver { old: ConnId },
-    /// Other sites' messages for this filter are wanted (no more).
+    /// What other sites or the node say under this filter is wanted (no more).
     Interest { filter: Filter, wanted: bool },
 }
 
@@ -108,7 +108,7 @@ impl Hub {
     }
 
     fn unwatch(&mut self, id: FilterId, filter: Filter) {
-        if policy::concerns_other_sites(&filter) {
+        if policy::concerns_node(&filter) {
             self.outputs.push_back(Output::Interest { filter: filter.clone(), wanted: false });
         }
         self.outputs.push_back(Output::Unwatch { id, filter });
@@ -165,7 +165,7 @@ impl Hub {
         let how = Subscription { qos, no_local, as_published, identifier, after: self.number };
         let done = self.table.subscribe(client, filter.clone(), how);
         if done.first_of_filter {
-            if policy::concerns_other_sites(&filter) {
+            if policy::concerns_node(&filter) {
                 self.outputs.push_back(Output::Interest { filter: filter.clone(), wanted: true });
             }
             self.outputs.push_back(Output::Watch { id: done.id, filter: filter.clone() });

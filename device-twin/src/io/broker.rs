@@ -68,7 +68,7 @@ pub enum BrokerEvent {
         retain: bool,
         expiry: Option<Duration>,
     },
-    /// The first subscriber of a filter came, or the last left, that other sites may have something for.
+    /// The first subscriber of a filter came, or the last left, that other sites or the node may have something for.
     Interest { filter: Filter, wanted: bool },
 }
 
