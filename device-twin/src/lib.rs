@@ -38,6 +38,8 @@ pub mod view;
 pub mod io;
 
 #[cfg(test)]
+mod schemas;
+#[cfg(test)]
 mod two_halves;
 
 pub use authority::Authority;
