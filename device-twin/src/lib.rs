@@ -14,7 +14,8 @@
 //! a reconnect, a read or a message that was on its way for an hour.
 //!
 //! Reading order: [`model`] (manifests and the [`model::Catalog`]), [`arbiter`] (who wins), [`authority`] (who may wish),
-//! [`command`], [`rule`] (what a document can say), [`twin`] (what is stored and sent), [`edge`], [`cloud`]; then the broker: [`gate`] (what faces clients,
+//! [`command`], [`rule`] (what a document can say), [`twin`] (what is stored and sent), [`edge`], [`cloud`],
+//! [`kubeedge`] (its topics on our twins); then the broker: [`gate`] (what faces clients,
 //! pure) and `io` (sockets, behind the feature of that name).
 
 pub mod arbiter;
@@ -25,6 +26,7 @@ pub mod condition;
 pub mod edge;
 pub mod gate;
 pub mod history;
+pub mod kubeedge;
 pub mod model;
 pub mod patch;
 pub mod rule;
@@ -35,6 +37,8 @@ pub mod view;
 #[cfg(feature = "io")]
 pub mod io;
 
+#[cfg(test)]
+mod schemas;
 #[cfg(test)]
 mod two_halves;
 

@@ -17,7 +17,7 @@ use controller::cluster::EstablishError;
 use controller::join::{CsrError, JoinReply, RefusalCode, Signed};
 use controller::{CloudSubnets, Cluster, lease, nodes, route};
 use device_twin::cloud::Output as FromTwins;
-use device_twin::{CloudTwins, Publish};
+use device_twin::{CloudTwins, Publish, kubeedge};
 use metadata::{Cause, Feed, FeedOutput, Key, Keyspace, Tells};
 
 use crate::admin::{AdminError, AdminRequest};
@@ -136,6 +136,8 @@ impl Cloud {
                     self.said.promise(Output::Accept(ticket), Some(Output::Unkept(ticket)));
                 }
             }
+            // Nothing is said here on KubeEdge's topics unasked.
+            Input::Interest { filter, .. } if kubeedge::is_served(filter.as_str()) => {}
             Input::Interest { filter, wanted } => self.interest.change(&filter, wanted, &mut self.bus),
             Input::Persisted(revision) => {
                 if !self.journal.handle_persisted(revision) {

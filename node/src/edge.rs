@@ -9,7 +9,7 @@ use bus::{Bus, Channel, Class, Frame, Identity, Message, Mono, NodeId, Now, Valu
 use controller::endpoints;
 use device_twin::command::Order;
 use device_twin::edge::Output as FromTwins;
-use device_twin::{EdgeTwins, PropertyId, Publish};
+use device_twin::{EdgeTwins, PropertyId, Publish, kubeedge};
 use metadata::{Key, Keyspace, PushError, Replica, ReplicaOutput, epoch};
 use router::dial::Dialer;
 use serde_json::json;
@@ -162,6 +162,9 @@ impl Edge {
                 if let Some(ticket) = ticket {
                     self.said.promise(Output::Accept(ticket), Some(Output::Unkept(ticket)));
                 }
+            }
+            Input::Interest { filter, wanted } if kubeedge::is_served(filter.as_str()) => {
+                self.twins.handle_interest(&filter, wanted, &mut self.keyspace, now);
             }
             Input::Interest { filter, wanted } => self.interest.change(&filter, wanted, &mut self.bus),
             Input::Persisted(revision) => {

@@ -24,6 +24,7 @@ use metadata::{Key, Keyspace};
 use minicbor::{Decode, Encode};
 
 use crate::history::audit::{AuditEntry, AuditEvent};
+use crate::kubeedge::{self, HwTopic};
 use crate::model::{Catalog, Change, Kind, Layout, Property};
 use crate::rule::RuleView;
 use crate::twin::{
@@ -270,12 +271,24 @@ impl CloudTwins {
             Some(TwinTopic::Command { device, name }) => {
                 self.order_from_app(&device, &name, (payload, expiry), ks, now)
             }
-            _ => Err("in the cloud only set/<property> and command/<name> of a device are taken".to_owned()),
+            _ => Err(self.not_for_clouds(topic, payload, now)),
         };
         self.outputs.extend(ticket.map(|ticket| match done {
             Ok(()) => Output::Accept(ticket),
             Err(why) => Output::Reject(ticket, why),
         }));
+    }
+
+    /// Why a topic means nothing here; a client that speaks KubeEdge's language is told so in its own.
+    fn not_for_clouds(&mut self, topic: &Topic, payload: &[u8], now: Now) -> String {
+        let Some(topic) = HwTopic::parse(topic.as_str()) else {
+            return "in the cloud only set/<property> and command/<name> of a device are taken".to_owned();
+        };
+        let why = kubeedge::Refused::NotHere;
+        if let Some(publish) = kubeedge::refusal(&topic, payload, &why, now) {
+            self.publish(publish);
+        }
+        why.to_string()
     }
 
     /// A client of the cloud's broker published what the cloud cannot take at present: whoever watches is told.

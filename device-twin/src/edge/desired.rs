@@ -76,7 +76,9 @@ fn read_desired(id: &PropertyId, ks: &Keyspace) -> Option<Desired> {
 }
 
 fn entry(value: Value, desired: &Desired, expires: Option<bus::Mono>) -> Entry<Owner> {
-    Entry { value, owner: Owner { who: Who::Desired(desired.version), cause: desired.by.clone() }, expires }
+    let owner =
+        Owner { who: Who::Desired(desired.version), cause: desired.by.clone(), since: Some(desired.issued) };
+    Entry { value, owner, expires }
 }
 
 /// What is to become of a wish that waits.

@@ -12,6 +12,7 @@ use metadata::Keyspace;
 use super::EdgeTwins;
 use super::property::{Outstanding, Twin};
 use crate::authority::Authority;
+use crate::kubeedge::update::Condition;
 use crate::model::{DeviceInfo, Property};
 use crate::twin::{self, Availability, DeviceState, PropertyId, Publish, WriteRecord, key, millis};
 
@@ -34,6 +35,8 @@ pub(super) struct Bound {
 #[derive(Debug, Default)]
 pub(super) struct Mapper {
     online: bool,
+    /// It was there once in this process's life: whoever hears deltas of its devices only watches.
+    pub(super) has_spoken: bool,
     /// The configuration that was last published to it.
     config: Option<Bytes>,
 }
@@ -47,11 +50,14 @@ impl EdgeTwins {
             mappers.extend(self.mapper_of(id).cloned());
             match self.catalog.device(id).filter(|info| info.node.as_ref() == Some(&self.me)).cloned() {
                 Some(info) => {
+                    if !self.devices.contains_key(id) {
+                        self.tell_membership(id, true, now);
+                    }
                     self.devices.entry(id.clone()).or_default().mapper.clone_from(&info.mapper);
                     self.authority_changed(id, ks, now);
                     here.push((id, info));
                 }
-                None => self.unbind(id, ks),
+                None => self.unbind(id, ks, now),
             }
             mappers.extend(self.mapper_of(id).cloned());
         }
@@ -78,7 +84,7 @@ impl EdgeTwins {
         }
     }
 
-    fn unbind(&mut self, device: &DeviceId, ks: &mut Keyspace) {
+    fn unbind(&mut self, device: &DeviceId, ks: &mut Keyspace, now: Now) {
         self.ids_of(device).iter().for_each(|id| self.drop_twin(id, ks));
         self.drop_commands(device, ks);
         ks.delete(&key("/t/authority/", device));
@@ -86,7 +92,9 @@ impl EdgeTwins {
             bound.hand_back_at.map(|at| self.device_timers.remove(&(at, device.clone())));
             let topic = bus::twin::TwinTopic::State { device: device.clone() };
             self.clear(topic.topic());
+            self.tell_membership(device, false, now);
         }
+        self.kubeedge.forget(device);
     }
 
     fn add_twin(&mut self, id: &PropertyId, property: &Property, ks: &mut Keyspace, now: Now) {
@@ -147,6 +155,11 @@ impl EdgeTwins {
     }
 
     pub(super) fn is_online(&self, device: &DeviceId) -> bool {
+        self.has_own_mapper(device) || self.is_served_by_delta(device)
+    }
+
+    /// Whether a mapper is there that speaks our topics.
+    pub(super) fn has_own_mapper(&self, device: &DeviceId) -> bool {
         let mapper = self.mapper_of(device).and_then(|name| self.mappers.get(name));
         mapper.is_some_and(|mapper| mapper.online)
     }
@@ -161,25 +174,29 @@ impl EdgeTwins {
             return;
         }
         let mapper = self.mappers.entry(name.clone()).or_default();
+        mapper.has_spoken |= online;
         if std::mem::replace(&mut mapper.online, online) == online {
             return;
         }
         let served = self.devices.iter().filter(|(_, bound)| bound.mapper.as_ref() == Some(name));
         let devices: Vec<DeviceId> = served.map(|(id, _)| id.clone()).collect();
-        for device in &devices {
-            if online {
-                self.rules.settle(device);
-            }
-            for id in self.ids_of(device) {
-                if online {
-                    self.mapper_came(&id, ks, now)
-                } else {
-                    self.mapper_went(&id, ks, now)
-                }
-                self.reschedule(&id);
-            }
-            self.update_state(device);
+        devices.iter().for_each(|device| self.device_reachable(device, online, ks, now));
+    }
+
+    /// A device's mapper came or went.
+    pub(super) fn device_reachable(&mut self, device: &DeviceId, online: bool, ks: &mut Keyspace, now: Now) {
+        if online {
+            self.rules.settle(device);
         }
+        for id in self.ids_of(device) {
+            if online {
+                self.mapper_came(&id, ks, now)
+            } else {
+                self.mapper_went(&id, ks, now)
+            }
+            self.reschedule(&id);
+        }
+        self.update_state(device);
     }
 
     /// A setting that the device does not have yet is delivered; an actuator is left as it is.
@@ -218,14 +235,22 @@ impl EdgeTwins {
     fn state_of(&self, device: &DeviceId) -> DeviceState {
         let last_seen = self.last_seen(device);
         let is = |state, reason: String| DeviceState { state, reason, last_seen };
-        let Some(mapper) = self.mapper_of(device) else {
-            return is(Availability::Offline, "spec.protocol.protocolName names no mapper".to_owned());
-        };
-        if !self.is_online(device) {
-            return is(Availability::Offline, format!("mapper {mapper} is not connected"));
+        let said = self.kubeedge.condition(device);
+        if let Some((Condition::Away, word)) = said {
+            return is(Availability::Offline, format!("its mapper says '{word}'"));
+        }
+        if said.is_none() && !self.is_online(device) {
+            let reason = match self.mapper_of(device) {
+                Some(mapper) => format!("mapper {mapper} is not connected"),
+                None => "spec.protocol.protocolName names no mapper".to_owned(),
+            };
+            return is(Availability::Offline, reason);
         }
         if let Some(problem) = self.catalog.device(device).and_then(|info| info.problem.clone()) {
             return is(Availability::Degraded, problem);
+        }
+        if let Some((Condition::Unwell, word)) = said {
+            return is(Availability::Degraded, format!("its mapper says '{word}'"));
         }
         let silent: Vec<String> = self
             .ids_of(device)

@@ -26,6 +26,7 @@ mod clock;
 mod command;
 mod desired;
 mod device;
+mod kubeedge;
 mod mqtt;
 mod output;
 mod pace;
@@ -54,6 +55,7 @@ use crate::view::TwinView;
 use clock::CloudClock;
 use command::Commands;
 use device::{Bound, Mapper};
+use kubeedge::KubeEdge;
 use output::Outputs;
 use property::Twin;
 use rules::Rules;
@@ -114,6 +116,7 @@ pub struct EdgeTwins {
     mappers: BTreeMap<Name, Mapper>,
     rules: Rules,
     commands: Commands,
+    kubeedge: KubeEdge,
     timers: BTreeSet<(Mono, PropertyId)>,
     /// When authorities end.
     device_timers: BTreeSet<(Mono, DeviceId)>,
@@ -175,6 +178,7 @@ impl EdgeTwins {
             mappers: BTreeMap::new(),
             rules: Rules::default(),
             commands: Commands::default(),
+            kubeedge: KubeEdge::default(),
             timers: BTreeSet::new(),
             device_timers: BTreeSet::new(),
             undecided: BTreeSet::new(),
@@ -304,7 +308,10 @@ impl EdgeTwins {
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop()
+        self.outputs.pop().or_else(|| {
+            self.tell_deltas();
+            self.outputs.pop()
+        })
     }
 
     pub fn poll_timeout(&self) -> Option<(Mono, &'static str)> {

@@ -14,13 +14,14 @@ use super::{EdgeTwins, OPERATOR_HOLD};
 use crate::arbiter::{Entry, Slot};
 use crate::authority::Holder;
 use crate::command::Order;
+use crate::kubeedge::HwTopic;
 use crate::twin::{Expiry, PropertyId, SetBody, Ticket, brief, explain};
 
 /// Who speaks over the local broker, as long as clients have no names there.
 const LOCAL_APP: &str = "local app";
 
 impl EdgeTwins {
-    /// A client published on a topic under `twin/` or `mapper/`. With a ticket it is answered by
+    /// A client published on a topic under `twin/` or `mapper/`, or one of KubeEdge's. With a ticket it is answered by
     /// [`super::Output::Accept`] or [`super::Output::Reject`]; without one a refusal is told on `twin/../result` only. `expiry` is
     /// what is left of the message's own.
     pub fn handle_publish(
@@ -34,7 +35,10 @@ impl EdgeTwins {
         let done = match (TwinTopic::parse(topic), MapperTopic::parse(topic)) {
             (Some(topic), _) => self.twin_said(topic, (payload, expiry), ks, now),
             (None, Some(topic)) => self.mapper_said(&topic, payload, ks, now),
-            (None, None) => Err("neither a twin's nor a mapper's topic".to_owned()),
+            (None, None) => match HwTopic::parse(topic.as_str()) {
+                Some(topic) => self.kubeedge_said(&topic, payload, ks, now),
+                None => Err("neither a twin's nor a mapper's topic".to_owned()),
+            },
         };
         match done {
             Ok(()) => self.outputs.accept(ticket),
@@ -138,7 +142,7 @@ impl EdgeTwins {
         if let Some((slot, owner)) = twin.masked_by(Slot::LOCAL_OPERATOR, now.mono) {
             return Err(format!("{slot} ({owner}) holds it"));
         }
-        let owner = Owner { who: Who::Operator, cause: by.to_owned() };
+        let owner = Owner { who: Who::Operator, cause: by.to_owned(), since: Some(now.wall) };
         twin.slots.set(Slot::LOCAL_OPERATOR, Entry { value, owner, expires: Some(now.mono + OPERATOR_HOLD) });
         self.arbitrate(id, Decision::Fresh, ks, now);
         self.reschedule(id);
@@ -146,7 +150,7 @@ impl EdgeTwins {
     }
 
     /// An empty set: the operator lets go.
-    fn unset(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) -> Result<(), String> {
+    pub(super) fn unset(&mut self, id: &PropertyId, ks: &mut Keyspace, now: Now) -> Result<(), String> {
         let twin = self.twins.get_mut(id).ok_or_else(|| format!("{id} is not of this edge"))?;
         if twin.slots.relinquish(Slot::LOCAL_OPERATOR).is_some() {
             self.arbitrate(id, Decision::Fresh, ks, now);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bus::twin::{DesiredVersion, DeviceId, Outcome};
-use bus::{Mono, Quality, Sample, Value};
+use bus::{Mono, Quality, Sample, UnixMillis, Value};
 use metadata::Keyspace;
 
 use super::pace::Pace;
@@ -28,6 +28,8 @@ pub(super) enum Who {
 pub(super) struct Owner {
     pub(super) who: Who,
     pub(super) cause: String,
+    /// When it was wished, by the clock of whoever did. A rule says the same again and again, so there is none of it.
+    pub(super) since: Option<UnixMillis>,
 }
 
 impl fmt::Display for Owner {
@@ -87,6 +89,8 @@ pub(super) struct Twin {
     /// `desired` is not decided on before the cloud's time is known, or this is over.
     pub(super) waiting: Option<Mono>,
     pub(super) write: Option<Box<Outstanding>>,
+    /// Something was wanted of it in this process's life.
+    pub(super) was_asked: bool,
     /// What the device was last asked for, unless that failed.
     pub(super) spoken: Option<Value>,
     /// After a failure nothing is written again before this.

@@ -125,6 +125,7 @@ impl EdgeTwins {
         now: Now,
     ) {
         let version = self.next_version(ks);
+        self.kubeedge.touch(&id.device, now);
         let Some(twin) = self.twins.get_mut(id) else { return };
         let reported = Reported { version, sample, ack };
         ks.put(key("/t/reported/", id), twin::cbor(&reported));

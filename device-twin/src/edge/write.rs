@@ -26,9 +26,13 @@ impl EdgeTwins {
     /// Asks the device for what the slots say, if that is not what it was asked for last.
     pub(super) fn arbitrate(&mut self, id: &PropertyId, decision: Decision, ks: &mut Keyspace, now: Now) {
         let online = self.is_online(&id.device);
+        if decision == Decision::Fresh {
+            self.kubeedge.touch(&id.device, now);
+        }
         let Ok(property) = self.catalog.property(&id.device, &id.property) else { return };
         let Some(twin) = self.twins.get_mut(id) else { return };
         let Some(wanted) = twin.wanted(property, now.mono) else { return twin.stop_stepping() };
+        twin.was_asked = true;
         if decision == Decision::Fresh {
             twin.retry = None;
         }
@@ -69,7 +73,12 @@ impl EdgeTwins {
     }
 
     fn request(&mut self, id: &PropertyId, wanted: Wanted, ks: &mut Keyspace, now: Now) {
-        let Some(mapper) = self.mapper_of(&id.device).cloned() else { return };
+        // One that hears deltas is asked by the delta that follows.
+        let by_delta = self.is_served_by_delta(&id.device);
+        let mapper = self.mapper_of(&id.device).filter(|_| !by_delta).cloned();
+        if mapper.is_none() && !by_delta {
+            return;
+        }
         self.finish_write(id, Outcome::Superseded, REPLACED, ks, now);
         self.overrule_command(id, &wanted, ks, now);
         let write_id = self.fresh_id(ks);
@@ -92,7 +101,10 @@ impl EdgeTwins {
             outcome: None,
         };
         ks.put(key("/t/write/", id), twin::cbor(&record));
-        self.outputs.publish(speak(id, &mapper, &record, as_device, ttl));
+        match mapper {
+            Some(mapper) => self.outputs.publish(speak(id, &mapper, &record, as_device, ttl)),
+            None => self.kubeedge.touch(&id.device, now),
+        }
         twin.spoken = Some(record.value.clone());
         let deadline = now.mono + ttl + WRITE_GRACE;
         let is_step = !step.is_last;

@@ -47,7 +47,7 @@ pub enum Output {
     Ended { session: SessionId },
     /// A will whose time has come.
     Publish { message: Message, route: Route, client: String },
-    /// Other sites' messages for this filter are wanted (no more).
+    /// What other sites or the node say under this filter is wanted (no more).
     Interest { filter: Filter, wanted: bool },
 }
 
@@ -439,7 +439,7 @@ impl Hub {
     }
 
     fn lose_interest(&mut self, filter: Filter) {
-        if policy::concerns_other_sites(&filter) {
+        if policy::concerns_node(&filter) {
             self.outputs.push_back(Output::Interest { filter, wanted: false });
         }
     }
@@ -528,7 +528,7 @@ impl Hub {
     fn enter(&mut self, id: SessionId, wanted: Wanted, how: Subscription) -> bool {
         let filter = wanted.filter.clone();
         let done = self.table.subscribe(id, wanted, how);
-        if done.first_of_filter && policy::concerns_other_sites(&filter) {
+        if done.first_of_filter && policy::concerns_node(&filter) {
             self.outputs.push_back(Output::Interest { filter, wanted: true });
         }
         done.replaced

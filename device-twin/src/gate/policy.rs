@@ -8,6 +8,7 @@ use mqtt_protocol_core::mqtt::result_code::{
 use thiserror::Error;
 
 use super::subscriptions::Wanted;
+use crate::kubeedge::{self, HwTopic};
 
 /// Who gets a client's message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +38,12 @@ pub enum Refusal {
     NodesOnly,
     #[error("no such topic below twin/ or mapper/")]
     UnknownShape,
-    #[error("topics that begin with '$' are not served")]
+    #[error("of topics that begin with '$' only KubeEdge's are served")]
     System,
+    #[error("no topic of KubeEdge's that is served here")]
+    UnknownKubeEdge,
+    #[error("nothing is forwarded to KubeEdge's cloud; publish below mesh/ for other sites")]
+    Upload,
     #[error("a wish or command must not be retained: it would act again long after it was meant")]
     RetainedWish,
     #[error("this broker holds as much as it may")]
@@ -54,7 +59,7 @@ impl Refusal {
     pub fn puback(self) -> PubackReasonCode {
         match self {
             Self::NodesOnly | Self::System => PubackReasonCode::NotAuthorized,
-            Self::UnknownShape => PubackReasonCode::TopicNameInvalid,
+            Self::UnknownShape | Self::UnknownKubeEdge | Self::Upload => PubackReasonCode::TopicNameInvalid,
             Self::RetainedWish | Self::Disk => PubackReasonCode::ImplementationSpecificError,
             Self::Quota => PubackReasonCode::QuotaExceeded,
             Self::Payload => PubackReasonCode::PayloadFormatInvalid,
@@ -65,7 +70,7 @@ impl Refusal {
     pub fn pubrec(self) -> PubrecReasonCode {
         match self {
             Self::NodesOnly | Self::System => PubrecReasonCode::NotAuthorized,
-            Self::UnknownShape => PubrecReasonCode::TopicNameInvalid,
+            Self::UnknownShape | Self::UnknownKubeEdge | Self::Upload => PubrecReasonCode::TopicNameInvalid,
             Self::RetainedWish | Self::Disk => PubrecReasonCode::ImplementationSpecificError,
             Self::Quota => PubrecReasonCode::QuotaExceeded,
             Self::Payload => PubrecReasonCode::PayloadFormatInvalid,
@@ -76,7 +81,7 @@ impl Refusal {
     pub fn connack(self) -> ConnectReasonCode {
         match self {
             Self::NodesOnly | Self::System => ConnectReasonCode::NotAuthorized,
-            Self::UnknownShape => ConnectReasonCode::TopicNameInvalid,
+            Self::UnknownShape | Self::UnknownKubeEdge | Self::Upload => ConnectReasonCode::TopicNameInvalid,
             Self::RetainedWish | Self::Disk => ConnectReasonCode::ImplementationSpecificError,
             Self::Quota => ConnectReasonCode::QuotaExceeded,
             Self::Payload => ConnectReasonCode::PayloadFormatInvalid,
@@ -85,7 +90,8 @@ impl Refusal {
 }
 
 /// The rules, first match wins:
-/// 1. `$...` is refused;
+/// 1. of what begins with `$`, KubeEdge's questions and reports go to the node alone and its mappers' `$ke/../data/update`
+///    to subscribers here; the rest is refused;
 /// 2. below `twin/`: unknown shapes are refused, then what only nodes may say, then retained `set` and `command`;
 ///    the rest goes to the node alone, which publishes what becomes of it;
 /// 3. below `mapper/`: unknown shapes and what only nodes may say are refused; a `result` goes to the node alone,
@@ -94,11 +100,23 @@ impl Refusal {
 /// 5. everything else stays in this broker.
 pub fn route(topic: &Topic, retain: bool) -> Result<Route, Refusal> {
     match topic.as_str().split('/').next().unwrap_or_default() {
+        "$hw" => route_kubeedge(topic),
+        "$ke" if kubeedge::is_data_update(topic) => Ok(Route::Local),
+        "$ke" => Err(Refusal::UnknownKubeEdge),
         system if system.starts_with('$') => Err(Refusal::System),
         "twin" => route_twin(&TwinTopic::parse(topic).ok_or(Refusal::UnknownShape)?, retain),
         "mapper" => route_mapper(&MapperTopic::parse(topic).ok_or(Refusal::UnknownShape)?),
         "mesh" => Ok(Route::Both),
         _ => Ok(Route::Local),
+    }
+}
+
+fn route_kubeedge(topic: &Topic) -> Result<Route, Refusal> {
+    match HwTopic::parse(topic.as_str()) {
+        Some(topic) if topic.answer().is_some() => Ok(Route::Node),
+        Some(_) => Err(Refusal::NodesOnly),
+        None if topic.as_str().starts_with("$hw/events/upload/") => Err(Refusal::Upload),
+        None => Err(Refusal::UnknownKubeEdge),
     }
 }
 
@@ -119,6 +137,10 @@ fn route_mapper(topic: &MapperTopic) -> Result<Route, Refusal> {
     }
 }
 
+/// What begins with `$` and can be subscribed to. Nothing is published below `$SYS`: brokers mostly have it, and clients
+/// ask for it.
+const SYSTEM_TREES: [&str; 3] = ["$hw", "$ke", "$SYS"];
+
 /// Checks what a client wants to subscribe to (MQTT 5.0 §3.9.3 for the codes).
 pub fn subscribable(text: &str) -> Result<Wanted, SubackReasonCode> {
     let (group, text) = match text.strip_prefix("$share/") {
@@ -131,11 +153,17 @@ pub fn subscribable(text: &str) -> Result<Wanted, SubackReasonCode> {
             (Some(group.into()), filter)
         }
     };
-    if text.starts_with('$') {
+    let first = text.split('/').next().unwrap_or_default();
+    if text.starts_with('$') && !SYSTEM_TREES.contains(&first) {
         return Err(SubackReasonCode::NotAuthorized);
     }
     let filter = Filter::new(text).map_err(|_| SubackReasonCode::TopicFilterInvalid)?;
     Ok(Wanted { group, filter })
+}
+
+/// Whether the node wants to know of this filter: other sites may have something for it, or it is one of KubeEdge's.
+pub fn concerns_node(filter: &Filter) -> bool {
+    concerns_other_sites(filter) || kubeedge::is_served(filter.as_str())
 }
 
 /// Whether other sites may have something for this filter: it can match below `twin/` or `mesh/`.
@@ -171,7 +199,19 @@ mod tests {
             ("mapper/m/state", true, Ok(Route::Both)),
             ("mapper/m/other", false, Err(Refusal::UnknownShape)),
             ("$SYS/x", false, Err(Refusal::System)),
-            ("$hw/events/device/a/twin/update", false, Err(Refusal::System)),
+            ("$hw/events/device/a/twin/update", false, Ok(Route::Node)),
+            ("$hw/events/device/ns/a/twin/get", false, Ok(Route::Node)),
+            ("$hw/events/device/ns/a/state/update", false, Ok(Route::Node)),
+            ("$hw/events/node/n/membership/get", false, Ok(Route::Node)),
+            ("$hw/events/device/ns/a/twin/update/delta", false, Err(Refusal::NodesOnly)),
+            ("$hw/events/device/ns/a/twin/cloud_updated", false, Err(Refusal::NodesOnly)),
+            ("$hw/events/device/a/state/get", false, Err(Refusal::UnknownKubeEdge)),
+            ("$hw/events/upload/x", false, Err(Refusal::Upload)),
+            ("$hw", false, Err(Refusal::UnknownKubeEdge)),
+            ("$ke/events/device/ns/a/data/update", false, Ok(Route::Local)),
+            ("$ke/events/device/a/data/update", false, Ok(Route::Local)),
+            ("$ke/events/device/a/b/c/data/update", false, Err(Refusal::UnknownKubeEdge)),
+            ("$share/g/a", false, Err(Refusal::System)),
         ];
         for (topic, retain, expected) in table {
             assert_eq!(route(&Topic::new(topic).unwrap(), retain), expected, "{topic} retain={retain}");
@@ -186,7 +226,8 @@ mod tests {
             ("a#", Code::TopicFilterInvalid),
             ("+a", Code::TopicFilterInvalid),
             ("", Code::TopicFilterInvalid),
-            ("$SYS/#", Code::NotAuthorized),
+            ("$hwx/#", Code::NotAuthorized),
+            ("$other", Code::NotAuthorized),
             ("$share/g", Code::TopicFilterInvalid),
             ("$share//a", Code::TopicFilterInvalid),
             ("$share/g+/a", Code::TopicFilterInvalid),
@@ -194,9 +235,12 @@ mod tests {
         ] {
             assert_eq!(subscribable(filter), Err(code), "{filter}");
         }
-        let filter = Filter::new("a/+/#").unwrap();
-        assert_eq!(subscribable("a/+/#"), Ok(Wanted { group: None, filter: filter.clone() }));
-        assert_eq!(subscribable("$share/g/a/+/#"), Ok(Wanted { group: Some("g".into()), filter }));
+        for text in ["a/+/#", "$hw/#", "$ke/events/device/+/+/data/update", "$SYS/#"] {
+            let filter = Filter::new(text).unwrap();
+            assert_eq!(subscribable(text), Ok(Wanted { group: None, filter: filter.clone() }));
+            let shared = subscribable(&format!("$share/g/{text}"));
+            assert_eq!(shared, Ok(Wanted { group: Some("g".into()), filter }));
+        }
     }
 
     #[test]
@@ -205,5 +249,7 @@ mod tests {
             .map(|text| concerns_other_sites(&Filter::new(text).unwrap()))
             .into();
         assert_eq!(concern, [true, true, true, true, false, false]);
+        assert!(concerns_node(&Filter::new("$hw/events/+/x").unwrap()));
+        assert!(!concerns_node(&Filter::new("$ke/events/x").unwrap()));
     }
 }

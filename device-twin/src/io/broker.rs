@@ -84,7 +84,7 @@ pub enum BrokerEvent {
     },
     /// To be stored; with a ticket, it is accepted when that is done.
     Keep { ticket: Option<Ticket>, rows: Vec<Row> },
-    /// The first subscriber of a filter came, or the last left, that other sites may have something for.
+    /// The first subscriber of a filter came, or the last left, that other sites or the node may have something for.
     Interest { filter: Filter, wanted: bool },
 }
 

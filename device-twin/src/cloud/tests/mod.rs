@@ -416,6 +416,12 @@ fn an_app_sets_over_mqtt_and_is_answered() {
         (vec!["twin/water/valve/result".to_owned()], Some(&Output::Reject(Ticket(3), why.to_owned())))
     );
     assert!(matches!(say("twin/water/valve/report/position", "1")[..], [Output::Reject(..)]));
+    let said = say("$hw/events/device/water/valve/twin/get", r#"{"event_id": "g1"}"#);
+    let [Output::Publish(answer), Output::Reject(..)] = &said[..] else { panic!("{said:?}") };
+    assert_eq!(answer.topic.as_str(), "$hw/events/device/water/valve/twin/get/result");
+    let why = "KubeEdge's topics are served at edges; in the cloud publish on twin/<namespace>/<device>/set/<property>";
+    let expected = format!(r#"{{"event_id":"g1","timestamp":{},"code":404,"reason":"{why}"}}"#, NOW.wall.0);
+    assert_eq!(answer.payload, expected);
     assert!(matches!(say("twin/water/valve/set/position", "{")[..], [Output::Reject(..)]));
     assert_eq!(world.view().version, Some(version(0, 1)));
 }

@@ -60,7 +60,8 @@ impl EdgeTwins {
         let hold = command.hold_ms.map(Duration::from_millis).or(meant);
         let Some(Ok(value)) = value.map(|value| property.check_desired(value)) else { return };
         let Some(twin) = self.twins.get_mut(id) else { return };
-        let owner = Owner { who: Who::Command(command.id.clone()), cause: command.by.clone() };
+        let owner =
+            Owner { who: Who::Command(command.id.clone()), cause: command.by.clone(), since: Some(now.wall) };
         twin.slots.set(Slot::COMMAND, Entry { value, owner, expires: hold.map(|hold| now.mono + hold) });
         let before = twin.command.replace(Box::new(command.id.clone()));
         if let Some(before) = before {

@@ -68,7 +68,7 @@ impl EdgeTwins {
             return;
         };
         let Some(twin) = self.twins.get_mut(output) else { return };
-        let owner = Owner { who: Who::Rule(rule.clone()), cause };
+        let owner = Owner { who: Who::Rule(rule.clone()), cause, since: None };
         let decision = renewal(twin, *slot, &owner.who, &value);
         twin.slots.set(*slot, arbiter::Entry { value, owner, expires: Some(now.mono + *ttl) });
         self.arbitrate(output, decision, ks, now);

@@ -6,6 +6,7 @@ mod command;
 mod command_once;
 mod desired;
 mod group;
+mod kubeedge;
 mod pace;
 mod reading;
 mod rules;

@@ -66,7 +66,10 @@ async fn topics_of_the_node_are_refused_to_clients() {
         ("twin/w/tank/state", "NotAuthorized"),
         ("mapper/m/config", "NotAuthorized"),
         ("mapper/m/write", "NotAuthorized"),
-        ("$hw/events/device/a", "NotAuthorized"),
+        ("$hw/events/device/w/tank/twin/update/delta", "NotAuthorized"),
+        ("$SYS/broker/uptime", "NotAuthorized"),
+        ("$hw/events/device/a", "TopicNameInvalid"),
+        ("$hw/events/upload/x", "TopicNameInvalid"),
         ("twin/w/tank/nonsense", "TopicNameInvalid"),
     ];
     for version in BOTH {
@@ -81,7 +84,40 @@ async fn topics_of_the_node_are_refused_to_clients() {
     watcher.hears_nothing().await;
     assert!(world.interest().await.1);
     assert!(world.events.try_recv().is_err());
-    assert_eq!(world.broker.stats().refused, 14);
+    assert_eq!(world.broker.stats().refused, 20);
+}
+
+#[tokio::test]
+async fn wildcards_at_the_start_do_not_hear_what_begins_with_a_dollar() {
+    let mut world = World::new().await;
+    for version in BOTH {
+        let mut all = Client::new(world.address(), version, "all").await;
+        all.subscribe("#", AtLeastOnce).await;
+        all.subscribe("+/events/device/+/+/data/update", AtLeastOnce).await;
+        let mut apps = Client::new(world.address(), version, "apps").await;
+        for filter in ["$ke/events/device/+/+/data/update", "$hw/#", "$SYS/#"] {
+            apps.subscribe(filter, AtLeastOnce).await;
+        }
+        let mapper = Client::new(world.address(), version, "mapper").await;
+        mapper.publish("$ke/events/device/w/tank/data/update", "1", AtMostOnce, false).await;
+        assert_eq!(apps.message().await.topic, "$ke/events/device/w/tank/data/update");
+        world.publish("$hw/events/device/w/tank/twin/update/delta", "2", false).await;
+        assert_eq!(apps.message().await.topic, "$hw/events/device/w/tank/twin/update/delta");
+        all.hears_nothing().await;
+        apps.hears_nothing().await;
+    }
+    assert!(world.interest().await.1, "of #");
+}
+
+#[tokio::test]
+async fn the_node_hears_of_kubeedges_topics_what_is_said_and_what_is_listened_to() {
+    let mut world = World::new().await;
+    let mut client = Client::new(world.address(), Version::Three, "client").await;
+    client.subscribe("$hw/events/device/tank/twin/update/delta", AtLeastOnce).await;
+    let (filter, wanted) = world.interest().await;
+    assert_eq!((filter.as_str(), wanted), ("$hw/events/device/tank/twin/update/delta", true));
+    client.publish("$hw/events/device/tank/twin/get", "{}", AtMostOnce, false).await;
+    assert_eq!(world.heard().await.0, "client: $hw/events/device/tank/twin/get = {}");
 }
 
 #[tokio::test]
