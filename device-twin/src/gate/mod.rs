@@ -14,9 +14,10 @@
 //!
 //! [`session`] terminates one client (MQTT 3.1.1 or 5.0) with `mqtt-protocol-core`; [`policy`] decides who gets what
 //! a client says; [`hub`] knows all clients, their [`subscriptions`] and what is [`retained`]; [`name`] turns topics
-//! into names that rumqttd's router can bear. The router behind matches topics with filters and fans out; it never
-//! sees a byte of a client.
+//! into names that rumqttd's router can bear; [`access`] says who a client is and what it may do. The router behind
+//! matches topics with filters and fans out; it never sees a byte of a client.
 
+pub mod access;
 pub mod hub;
 pub mod message;
 pub mod name;

@@ -35,6 +35,8 @@ pub enum Refusal {
     NodesOnly,
     #[error("no such topic below twin/ or mapper/")]
     UnknownShape,
+    #[error("this client has no right to this topic")]
+    NotAllowed,
     #[error("topics that begin with '$' are not served")]
     System,
     #[error("a wish or command must not be retained: it would act again long after it was meant")]
@@ -51,7 +53,7 @@ impl Refusal {
     /// MQTT 5.0 §3.4.2.1.
     pub fn puback(self) -> PubackReasonCode {
         match self {
-            Self::NodesOnly | Self::System => PubackReasonCode::NotAuthorized,
+            Self::NodesOnly | Self::NotAllowed | Self::System => PubackReasonCode::NotAuthorized,
             Self::UnknownShape => PubackReasonCode::TopicNameInvalid,
             Self::RetainedWish | Self::Disk => PubackReasonCode::ImplementationSpecificError,
             Self::Quota => PubackReasonCode::QuotaExceeded,
@@ -62,7 +64,7 @@ impl Refusal {
     /// MQTT 5.0 §3.5.2.1.
     pub fn pubrec(self) -> PubrecReasonCode {
         match self {
-            Self::NodesOnly | Self::System => PubrecReasonCode::NotAuthorized,
+            Self::NodesOnly | Self::NotAllowed | Self::System => PubrecReasonCode::NotAuthorized,
             Self::UnknownShape => PubrecReasonCode::TopicNameInvalid,
             Self::RetainedWish | Self::Disk => PubrecReasonCode::ImplementationSpecificError,
             Self::Quota => PubrecReasonCode::QuotaExceeded,
@@ -73,7 +75,7 @@ impl Refusal {
     /// For a will that would be refused (MQTT 5.0 §3.2.2.2).
     pub fn connack(self) -> ConnectReasonCode {
         match self {
-            Self::NodesOnly | Self::System => ConnectReasonCode::NotAuthorized,
+            Self::NodesOnly | Self::NotAllowed | Self::System => ConnectReasonCode::NotAuthorized,
             Self::UnknownShape => ConnectReasonCode::TopicNameInvalid,
             Self::RetainedWish | Self::Disk => ConnectReasonCode::ImplementationSpecificError,
             Self::Quota => ConnectReasonCode::QuotaExceeded,

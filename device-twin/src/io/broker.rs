@@ -8,8 +8,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bus::{Filter, Mono, Topic};
@@ -21,10 +22,14 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use super::client::{Client, Shared};
+use super::client::{Client, Shared, Visitor};
 use super::counters::{Counters, Stats, count};
+use super::door::{HANDSHAKE_PATIENCE, Listener};
+use super::passwords::Doorkeeper;
 use super::port::Port;
+use super::stream::Stream;
 use super::switchboard::{MAILBOX, ROOM, Request, Switchboard, room_for};
+use crate::gate::access::{Passwords, Rights, Who};
 use crate::gate::session::Answer;
 use crate::gate::{CloseReason, ConnId, Message, Qos, Refusal};
 
@@ -38,10 +43,18 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the broker is to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct BrokerConfig {
+    /// Plain TCP.
     pub listen: SocketAddr,
-    /// Most connections at a time; further ones are closed at once.
+    /// Whether clients that do not say who they are are let in there.
+    pub anonymous: bool,
+    /// Where else clients come in.
+    pub listeners: Vec<Listener>,
+    /// `None`: names are not asked for, and not believed.
+    pub passwords: Option<Passwords>,
+    pub rights: Rights,
+    /// Most connections at a time, those in their handshake included; further ones are closed at once.
     pub max_clients: usize,
     /// Largest packet taken from a client, in bytes.
     pub max_packet: u32,
@@ -49,7 +62,15 @@ pub struct BrokerConfig {
 
 impl Default for BrokerConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 1883)), max_clients: 1024, max_packet: 256 * 1024 }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
+            anonymous: true,
+            listeners: Vec::new(),
+            passwords: None,
+            rights: Rights::default(),
+            max_clients: 1024,
+            max_packet: 256 * 1024,
+        }
     }
 }
 
@@ -63,6 +84,7 @@ pub enum BrokerEvent {
     Publish {
         ticket: Option<Ticket>,
         client: String,
+        who: Who,
         topic: Topic,
         payload: Bytes,
         retain: bool,
@@ -124,7 +146,7 @@ pub struct BrokerHandle {
     room: Arc<Semaphore>,
     counters: Arc<Counters>,
     clock: Clock,
-    address: SocketAddr,
+    addresses: Arc<[SocketAddr]>,
     stop: Arc<watch::Sender<bool>>,
 }
 
@@ -167,9 +189,14 @@ impl BrokerHandle {
         self.counters.stats()
     }
 
-    /// Where it listens; the port is known even if 0 was asked for.
+    /// Where it listens for plain TCP; the port is known even if 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
+    }
+
+    /// All of them, in the order of the configuration.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Stops accepting, tells all clients (0x8B in 5.0), closes their connections, and returns when that is done.
@@ -181,9 +208,12 @@ impl BrokerHandle {
 
 /// Starts the broker; call it inside a tokio runtime.
 pub async fn start(config: BrokerConfig) -> Result<(BrokerHandle, mpsc::Receiver<BrokerEvent>), StartError> {
-    let BrokerConfig { listen, max_clients, max_packet } = config;
-    let listener = TcpListener::bind(listen).await.map_err(|source| StartError::Listen { listen, source })?;
-    let address = listener.local_addr().map_err(|source| StartError::Listen { listen, source })?;
+    let BrokerConfig { listen, anonymous, listeners, passwords, rights, max_clients, max_packet } = config;
+    let mut doors = vec![Door::open(Listener { anonymous, ..Listener::plain(listen) }).await?];
+    for listener in listeners {
+        doors.push(Door::open(listener).await?);
+    }
+    let addresses = doors.iter().map(|door| door.address).collect();
     let clock = Clock::start();
     let counters = Arc::new(Counters::default());
     let (node, events) = mpsc::channel(NODE_QUEUE);
@@ -197,12 +227,14 @@ pub async fn start(config: BrokerConfig) -> Result<(BrokerHandle, mpsc::Receiver
         room: Arc::clone(&room),
         counters: Arc::clone(&counters),
         clock,
-        address,
+        addresses,
         stop: Arc::new(stop),
     };
-    let shared = Shared { requests, room, node, counters, clock, max_packet };
-    let acceptor =
-        Acceptor { listener, max_clients, shared, clients: JoinSet::new(), ports: BTreeMap::new() };
+    let doorkeeper = passwords.map(|passwords| Arc::new(Doorkeeper::new(passwords)));
+    let rights = Arc::new(rights);
+    let shared = Shared { requests, room, node, counters, clock, max_packet, doorkeeper, rights };
+    let clients = JoinSet::new();
+    let acceptor = Acceptor { doors, next: 0, max_clients, shared, clients, ports: BTreeMap::new() };
     spawn("mqtt switchboard", async move {
         if let Err(error) = switchboard.run(inbox).await {
             tracing::error!(%error, "the MQTT broker has no router and stops");
@@ -218,8 +250,34 @@ fn spawn(name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task.instrument(tracing::info_span!("task", name)));
 }
 
+/// A listener, listening.
+struct Door {
+    socket: TcpListener,
+    address: SocketAddr,
+    listener: Arc<Listener>,
+}
+
+impl Door {
+    async fn open(listener: Listener) -> Result<Self, StartError> {
+        let listen = listener.address;
+        let fail = |source| StartError::Listen { listen, source };
+        let socket = TcpListener::bind(listen).await.map_err(fail)?;
+        let address = socket.local_addr().map_err(fail)?;
+        Ok(Self { socket, address, listener: Arc::new(listener) })
+    }
+}
+
+/// A socket that has just come in.
+struct Arrival {
+    socket: TcpStream,
+    peer: IpAddr,
+    door: Arc<Listener>,
+}
+
 struct Acceptor {
-    listener: TcpListener,
+    doors: Vec<Door>,
+    /// The door that is looked at first: each in turn, so that a crowd at one keeps nobody out at another.
+    next: usize,
     max_clients: usize,
     shared: Shared,
     clients: JoinSet<()>,
@@ -232,10 +290,10 @@ impl Acceptor {
         let mut last = 0;
         loop {
             tokio::select! {
-                accepted = self.listener.accept() => match accepted {
-                    Ok((socket, _)) => {
+                accepted = accept(&self.doors, &mut self.next) => match accepted {
+                    Ok(arrival) => {
                         last += 1;
-                        self.welcome(ConnId(last), socket);
+                        self.welcome(ConnId(last), arrival);
                     }
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept MQTT connections");
@@ -250,18 +308,17 @@ impl Acceptor {
         self.close_all().await;
     }
 
-    fn welcome(&mut self, id: ConnId, socket: TcpStream) {
+    fn welcome(&mut self, id: ConnId, arrival: Arrival) {
         if self.ports.len() >= self.max_clients {
             count(&self.shared.counters.turned_away);
             return;
         }
         count(&self.shared.counters.accepted);
-        if let Err(error) = socket.set_nodelay(true) {
+        if let Err(error) = arrival.socket.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
         let port = Arc::new(Port::default());
-        let client = Client::new(id, socket, Arc::clone(&port), self.shared.clone());
-        let task = self.clients.spawn(client.run());
+        let task = self.clients.spawn(attend(id, arrival, Arc::clone(&port), self.shared.clone()));
         self.ports.insert(task.id(), (id, port));
     }
 
@@ -281,7 +338,7 @@ impl Acceptor {
 
     /// 1. no more connections; 2. tell the clients; 3. wait for them; 4. cut those that do not listen.
     async fn close_all(mut self) {
-        drop(self.listener);
+        drop(self.doors);
         for (_, port) in self.ports.values() {
             port.close(CloseReason::Shutdown);
         }
@@ -290,4 +347,54 @@ impl Acceptor {
             self.clients.shutdown().await;
         }
     }
+}
+
+/// The next client at any door.
+async fn accept(doors: &[Door], next: &mut usize) -> io::Result<Arrival> {
+    std::future::poll_fn(|context| {
+        for offset in 0..doors.len() {
+            let index = (*next + offset) % doors.len();
+            let Poll::Ready(accepted) = doors[index].socket.poll_accept(context) else { continue };
+            *next = index + 1;
+            let door = Arc::clone(&doors[index].listener);
+            return Poll::Ready(accepted.map(|(socket, peer)| Arrival { socket, peer: peer.ip(), door }));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// One client, from its first byte.
+async fn attend(id: ConnId, arrival: Arrival, port: Arc<Port>, shared: Shared) {
+    let Arrival { socket, peer, door } = arrival;
+    let anonymous = door.anonymous;
+    let (stream, known) = if door.is_bare() {
+        (Stream::Tcp(socket), None)
+    } else {
+        let Some(entered) = Box::pin(shake_hands(&door, socket, &port, &shared)).await else { return };
+        entered
+    };
+    let visitor = Visitor { stream, peer, known, anonymous };
+    Client::new(id, visitor, port, shared).run().await;
+}
+
+/// `None`: the client did not get through, or the broker stops.
+async fn shake_hands(
+    door: &Listener,
+    socket: TcpStream,
+    port: &Port,
+    shared: &Shared,
+) -> Option<(Stream, Option<Who>)> {
+    let entered = tokio::select! {
+        entered = tokio::time::timeout(HANDSHAKE_PATIENCE, door.enter(socket, shared.max_packet)) => entered,
+        () = port.woken() => return None,
+    };
+    let error = match entered {
+        Ok(Ok(entered)) => return Some(entered),
+        Ok(Err(error)) => error,
+        Err(_) => io::ErrorKind::TimedOut.into(),
+    };
+    tracing::debug!(listener = %door.address, %error, "an MQTT client did not get through its handshake");
+    count(&shared.counters.handshakes_failed);
+    None
 }

@@ -1,17 +1,20 @@
 //! One client's task: a socket, a pure [`Session`], a [`Port`].
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncWriteExt, Interest};
-use tokio::net::TcpStream;
+use tokio::io::Interest;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::broker::{BrokerEvent, Clock, Ticket};
 use super::counters::{Counters, count};
+use super::passwords::Doorkeeper;
 use super::port::Port;
+use super::stream::{Stream, unless_blocked};
 use super::switchboard::{Request, room_for};
+use crate::gate::access::{Guard, NotAdmitted, Rights, Who};
 use crate::gate::session::{Answer, Output, Stats};
 use crate::gate::{CloseReason, ConnId, Message, Qos, Route, Session};
 
@@ -37,13 +40,28 @@ pub(super) struct Shared {
     pub(super) counters: Arc<Counters>,
     pub(super) clock: Clock,
     pub(super) max_packet: u32,
+    /// `None`: there are no names and passwords here.
+    pub(super) doorkeeper: Option<Arc<Doorkeeper>>,
+    pub(super) rights: Arc<Rights>,
+}
+
+/// A connection that has come through its handshakes.
+#[derive(Debug)]
+pub(super) struct Visitor {
+    pub(super) stream: Stream,
+    pub(super) peer: IpAddr,
+    /// By its certificate.
+    pub(super) known: Option<Who>,
+    /// It came by a door where nobody needs to say who he is.
+    pub(super) anonymous: bool,
 }
 
 /// The task's state.
 pub(super) struct Client {
     id: ConnId,
     name: String,
-    socket: TcpStream,
+    socket: Stream,
+    peer: IpAddr,
     session: Session,
     port: Arc<Port>,
     shared: Shared,
@@ -53,12 +71,16 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(id: ConnId, socket: TcpStream, port: Arc<Port>, shared: Shared) -> Self {
-        let session = Session::new(id, shared.max_packet, shared.clock.now());
+    pub(super) fn new(id: ConnId, visitor: Visitor, port: Arc<Port>, shared: Shared) -> Self {
+        let Visitor { stream: socket, peer, known, anonymous } = visitor;
+        let passwords = shared.doorkeeper.is_some();
+        let guard = Guard { known, anonymous, passwords, rights: Arc::clone(&shared.rights) };
+        let session = Session::guarded(id, guard, shared.max_packet, shared.clock.now());
         Self {
             id,
             name: String::new(),
             socket,
+            peer,
             session,
             port,
             shared,
@@ -117,10 +139,18 @@ impl Client {
 
     async fn do_output(&mut self, output: Output) {
         match output {
+            Output::Check(claim) => {
+                let outcome = match &self.shared.doorkeeper {
+                    Some(doorkeeper) => doorkeeper.check(self.peer, claim).await,
+                    None => Err(NotAdmitted::Credentials),
+                };
+                self.session.handle_checked(outcome, self.shared.clock.now());
+            }
             Output::Opened { client } => {
-                self.name.clone_from(&client);
+                let name = self.session.who().session_name(&client);
+                self.name = client;
                 let port = Arc::clone(&self.port);
-                self.request(Request::Opened { client: self.id, name: client, port }).await;
+                self.request(Request::Opened { client: self.id, name, port }).await;
             }
             Output::Publish { message, route, answer } => self.publish(message, route, answer).await,
             Output::Subscribe(wish) => self.request(Request::Subscribe { client: self.id, wish }).await,
@@ -151,6 +181,7 @@ impl Client {
         let event = BrokerEvent::Publish {
             ticket: answer.map(|answer| Ticket::new(Arc::clone(&self.port), answer)),
             client: self.name.clone(),
+            who: self.session.who().clone(),
             topic: message.topic.clone(),
             payload: message.payload.clone(),
             retain: message.retain,
@@ -211,14 +242,6 @@ impl Client {
             }
             None => Ok(()),
         }
-    }
-}
-
-fn unless_blocked(outcome: io::Result<usize>) -> io::Result<Option<usize>> {
-    match outcome {
-        Ok(length) => Ok(Some(length)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(error) => Err(error),
     }
 }
 

@@ -3,12 +3,18 @@
 pub mod broker;
 mod client;
 mod counters;
+mod door;
+pub mod passwords;
 mod port;
 pub mod recorder;
 mod router_link;
+mod stream;
 mod switchboard;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use broker::{BrokerConfig, BrokerEvent, BrokerGone, BrokerHandle, StartError, Ticket, start};
 pub use counters::Stats;
+pub use door::Listener;
+pub use tls::{ClientCa, Tls, TlsError};

@@ -10,7 +10,7 @@ use mqtt_protocol_core::mqtt::result_code::{ConnectReasonCode, ConnectReturnCode
 
 use super::publish::{expiry_of, passed_on};
 use super::{BTreeMap, BTreeSet, CloseReason, LastWill, Message, Open, Output, Session, State};
-use crate::gate::{Refusal, route};
+use crate::gate::Refusal;
 
 /// Longest client id; the standard demands 23 (3.1.1 §3.1.3.1), ids end up in logs and metrics.
 const MAX_CLIENT_ID: usize = 256;
@@ -76,7 +76,7 @@ impl Session {
     fn check_will(&self, will: Option<Will<'_>>) -> Result<Option<LastWill>, Refusal> {
         let Some(Will { topic, payload, qos, retain, properties }) = will else { return Ok(None) };
         let topic = Topic::new(topic).map_err(|_| Refusal::UnknownShape)?;
-        let route = route(&topic, retain)?;
+        let route = self.route(&topic, retain)?;
         let message = Message {
             topic,
             payload: Bytes::copy_from_slice(payload),
@@ -117,7 +117,7 @@ impl Session {
     }
 
     /// A name that no client is likely to choose; connection numbers are never reused.
-    fn assigned_name(&self) -> String {
+    pub(super) fn assigned_name(&self) -> String {
         format!("kubebus-assigned-{}", self.id.0)
     }
 
@@ -133,13 +133,13 @@ impl Session {
         self.send_built(connack);
     }
 
-    fn refuse_3(&mut self, code: ConnectReturnCode) {
+    pub(super) fn refuse_3(&mut self, code: ConnectReturnCode) {
         let connack = v3_1_1::Connack::builder().session_present(false).return_code(code).build();
         self.send_built(connack.ok().map(Into::into));
         self.finish(CloseReason::Refused);
     }
 
-    fn refuse_5(&mut self, code: ConnectReasonCode) {
+    pub(super) fn refuse_5(&mut self, code: ConnectReasonCode) {
         let connack = v5_0::Connack::builder().session_present(false).reason_code(code).build();
         self.send_built(connack.ok().map(Into::into));
         self.finish(CloseReason::Refused);

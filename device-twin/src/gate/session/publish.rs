@@ -11,7 +11,7 @@ use mqtt_protocol_core::mqtt::packet::{
 use mqtt_protocol_core::mqtt::result_code::{PubackReasonCode, PubrecReasonCode};
 
 use super::{Answer, CloseReason, Message, Output, Session, State, Unanswered};
-use crate::gate::{Delivery, Refusal, route};
+use crate::gate::{Delivery, Refusal};
 
 /// A PUBLISH as both versions have it.
 struct Incoming<'a> {
@@ -53,7 +53,7 @@ impl Session {
         if properties.iter().any(|p| matches!(p, Property::SubscriptionIdentifier(_))) {
             return self.finish(CloseReason::Malformed);
         }
-        let route = match route(&topic, retain) {
+        let route = match self.route(&topic, retain) {
             Ok(route) => route,
             Err(refusal) => return self.acknowledge(packet, qos, Err(refusal)),
         };

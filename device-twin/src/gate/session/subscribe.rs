@@ -42,6 +42,9 @@ impl Session {
     /// The granted QoS is always the wished one.
     fn subscribe(&mut self, entry: &SubEntry, identifier: Option<u32>) -> Result<Qos, SubackReasonCode> {
         let filter = policy::subscribable(entry.topic_filter())?;
+        if !self.may_subscribe(&filter) {
+            return Err(SubackReasonCode::NotAuthorized);
+        }
         let State::Open(open) = &mut self.state else { return Err(SubackReasonCode::UnspecifiedError) };
         if open.filters.len() >= MAX_FILTERS && !open.filters.contains(&filter) {
             return Err(SubackReasonCode::QuotaExceeded);
