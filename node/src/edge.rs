@@ -147,12 +147,13 @@ impl Edge {
             Input::Join { link, .. } | Input::PeerPackets { link, .. } => {
                 self.close(link, "an edge is not dialled")
             }
-            Input::Mqtt { ticket, topic, payload, retain, expiry } => {
+            Input::Mqtt { ticket, who, topic, payload, retain, expiry } => {
                 if topic.as_str().starts_with("mesh/") {
                     self.bus.publish(Message::new(topic, payload, retain, self.identity.node.clone()), now);
                     self.said.extend(ticket.map(Output::Accept));
                 } else {
-                    self.twins.handle_publish(ticket, &topic, (&payload, expiry), &mut self.keyspace, now);
+                    let said = (&payload[..], expiry);
+                    self.twins.handle_publish(ticket, &who, &topic, said, &mut self.keyspace, now);
                 }
             }
             Input::Interest { filter, wanted } => self.interest.change(&filter, wanted, &mut self.bus),

@@ -12,6 +12,7 @@ use controller::cluster::EstablishError;
 use controller::join::{JoinReply, JoinRequest, Signed};
 use controller::{CloudSubnets, Cluster, Plan};
 use device_twin::PropertyId;
+use device_twin::gate::access::Who;
 use device_twin::twin::{Desired, Reported, Ticket};
 use metadata::Keyspace;
 use node::admin::{AdminRequest, AdminResponse, TokenOrder};
@@ -277,7 +278,10 @@ impl World {
                 TwinTopic::Set { device: id.device.clone(), property: id.property.to_string() }.topic();
             let payload = json!({"value": value}).to_string().into();
             let ticket = Some(Ticket(number));
-            (Input::Mqtt { ticket, topic, payload, retain: false, expiry: None }, Question::Ticket(number))
+            (
+                Input::Mqtt { ticket, who: Who::Anonymous, topic, payload, retain: false, expiry: None },
+                Question::Ticket(number),
+            )
         };
         self.trace.say(self.now, format_args!("somebody wishes {id} = {value}"));
         self.tell_about(Machine::Cloud, input, About::Wish { question, ids: vec![id], valid });
@@ -297,6 +301,7 @@ impl World {
         let topic = TwinTopic::Set { device: id.device.clone(), property: id.property.to_string() }.topic();
         let input = Input::Mqtt {
             ticket: None,
+            who: Who::Anonymous,
             topic,
             payload: json!(value).to_string().into(),
             retain: false,
@@ -442,7 +447,7 @@ impl World {
             let payload = Bytes::from_static(b"offline");
             self.tell(
                 Machine::Edge(seat),
-                Input::Mqtt { ticket: None, topic, payload, retain: true, expiry: None },
+                Input::Mqtt { ticket: None, who: Who::Anonymous, topic, payload, retain: true, expiry: None },
             );
         }
     }
@@ -540,6 +545,10 @@ impl World {
         self.trace.say(self.now, format_args!("{seat} mapper says {} {text} ({number})", topic.as_str()));
         let about = report.map_or(About::Nothing, |id| About::Report { ticket: number, id });
         let ticket = sure.then_some(Ticket(number));
-        self.tell_about(machine, Input::Mqtt { ticket, topic, payload, retain, expiry: None }, about);
+        self.tell_about(
+            machine,
+            Input::Mqtt { ticket, who: Who::Anonymous, topic, payload, retain, expiry: None },
+            about,
+        );
     }
 }

@@ -248,14 +248,14 @@ impl Driver {
 
     fn on_broker(&mut self, event: BrokerEvent) {
         match event {
-            BrokerEvent::Publish { ticket, topic, payload, retain, expiry, .. } => {
+            BrokerEvent::Publish { ticket, who, topic, payload, retain, expiry, .. } => {
                 let ticket = ticket.map(|ticket| {
                     self.state.next_ticket += 1;
                     self.state.tickets.insert(self.state.next_ticket, ticket);
                     Ticket(self.state.next_ticket)
                 });
                 let expiry = expiry.map(Expiry);
-                self.handle(Input::Mqtt { ticket, topic, payload, retain, expiry });
+                self.handle(Input::Mqtt { ticket, who, topic, payload, retain, expiry });
             }
             BrokerEvent::Interest { filter, wanted } => self.handle(Input::Interest { filter, wanted }),
         }
@@ -478,6 +478,8 @@ impl Driver {
             "mqtt_received": mqtt.received,
             "mqtt_sent": mqtt.sent,
             "mqtt_refused": mqtt.refused,
+            "mqtt_not_admitted": mqtt.not_admitted,
+            "mqtt_handshakes_failed": mqtt.handshakes_failed,
             "mqtt_malformed": mqtt.malformed,
             "mqtt_too_slow": mqtt.too_slow,
         })

@@ -9,6 +9,7 @@ mod group;
 mod pace;
 mod reading;
 mod rules;
+mod speaker;
 mod write;
 
 use std::time::Duration;
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use metadata::{Key, Keyspace};
 
 use super::{EdgeTwins, Numbers, Output};
+use crate::gate::access::Who;
 use crate::twin::{Desired, PropertyId, Ticket};
 
 const MANIFESTS: [(&str, &str); 8] = [
@@ -157,7 +159,14 @@ impl World {
     fn say(&mut self, topic: &str, payload: &str) -> Vec<Output> {
         let (from, now) = (self.seen.len(), self.now());
         let topic = Topic::new(topic).unwrap();
-        self.twins.handle_publish(Some(Ticket(7)), &topic, (payload.as_bytes(), None), &mut self.ks, now);
+        self.twins.handle_publish(
+            Some(Ticket(7)),
+            &Who::Anonymous,
+            &topic,
+            (payload.as_bytes(), None),
+            &mut self.ks,
+            now,
+        );
         self.drain();
         self.seen[from..].to_vec()
     }
