@@ -9,7 +9,7 @@ use bus::{Identity, Name, NodeId};
 use controller::io::ca::{CertificateAuthority, NODE_VALIDITY};
 use controller::{CloudSubnets, Cluster, Plan};
 use device_twin::io::recorder::{Limits, Recorder};
-use device_twin::io::{BrokerConfig, start as start_broker};
+use device_twin::io::start as start_broker;
 use metadata::io::RedbStore;
 use metadata::{Keyspace, Store, StoreError};
 use router::io::device::Overlay;
@@ -26,7 +26,7 @@ use super::driver::{Driver, State};
 use super::shutdown::Shutdown;
 use super::store::StoreThread;
 use super::upstream::{Upstream, parse_endpoints};
-use super::{identity, join};
+use super::{identity, join, mqtt};
 use crate::cloud::{Cloud, CloudSettings};
 use crate::config::Config;
 use crate::edge::{Edge, EdgeSettings};
@@ -165,7 +165,8 @@ struct Parts {
 
 async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown) -> Result<()> {
     let Parts { me, node, upstream, shard, store, overlay, clock } = parts;
-    let broker = BrokerConfig { listen: config.mqtt.listen, ..BrokerConfig::default() };
+    let credentials = shard.credentials.as_ref().context("a node without credentials")?;
+    let broker = mqtt::broker(&config.mqtt, credentials).context("the MQTT broker")?;
     let (broker, broker_events) = start_broker(broker).await.context("the MQTT broker (mqtt.listen)")?;
     let (shard, shard_events) = shard::spawn(shard).context("the QUIC endpoint")?;
     let (told, store_events) = mpsc::channel(STORE_EVENTS);
