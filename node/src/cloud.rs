@@ -118,7 +118,7 @@ impl Cloud {
             Input::LinkDown { link } => self.bus.handle_link_down(link, now),
             Input::Frame { link, frame } => self.handle_frame(link, &frame, now),
             Input::Join { link, request } => self.handle_join(link, &request, now),
-            Input::Mqtt { ticket, topic, payload, retain, expiry, rows } => {
+            Input::Mqtt { ticket, who, topic, payload, retain, expiry, rows } => {
                 broker_rows::write(rows, &mut self.keyspace);
                 if topic.as_str().starts_with("mesh/") {
                     self.bus.publish(Message::new(topic, payload, retain, self.me.clone()), now);
@@ -127,7 +127,8 @@ impl Cloud {
                     self.twins.handle_refused(&topic, why);
                     self.said.extend(ticket.map(Output::Unkept));
                 } else {
-                    self.twins.handle_mqtt(ticket, &topic, (&payload, expiry), &mut self.keyspace, now);
+                    let said = (&payload[..], expiry);
+                    self.twins.handle_mqtt(ticket, &who, &topic, said, &mut self.keyspace, now);
                 }
             }
             Input::Keep { ticket, rows } => {

@@ -111,8 +111,72 @@ pub struct OverlayConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct MqttConfig {
-    /// TCP address of the broker. Loopback by default: clients do not authenticate yet.
+    /// Plain TCP address of the broker. Loopback by default: what is said there can be read and changed on the way.
     pub listen: SocketAddr,
+    /// Whether clients that do not say who they are are let in at `listen`. Not said: if that is loopback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anonymous: Option<bool>,
+    /// Where else clients come in.
+    pub listeners: Vec<MqttListener>,
+    /// Names and passwords of clients, in mosquitto's format.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passwords: Option<PathBuf>,
+    /// Who may publish and subscribe to what. Empty: whoever is let in may everything, but a mapper keeps to its own
+    /// topics.
+    pub rights: Vec<MqttRight>,
+}
+
+/// One more address of the broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct MqttListener {
+    pub address: SocketAddr,
+    /// Without it, all is said in plain text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<MqttTls>,
+    /// MQTT in WebSocket frames.
+    #[serde(default)]
+    pub websocket: bool,
+    /// Whether clients that do not say who they are are let in. Not said: if the address is loopback.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anonymous: Option<bool>,
+}
+
+/// TLS of a listener. Files are PEM. Nothing said: the node's own certificate, and clients' of the cluster's authority.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct MqttTls {
+    /// What the broker shows, instead of the node's certificate; those who signed it may follow in the file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// Who signs clients' certificates, instead of the cluster's authority. Their common names are users.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<PathBuf>,
+    pub client_certificate: ClientCertificate,
+}
+
+/// Whether clients need a certificate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientCertificate {
+    #[default]
+    Optional,
+    Required,
+}
+
+/// A rule: what all those that `who` names may publish and subscribe to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct MqttRight {
+    /// anonymous, user/<name>, user/*, mapper/<name>, mapper/* or *.
+    pub who: String,
+    /// Topic filters, in which {name} and {client} stand for the client's name and client id.
+    #[serde(default)]
+    pub publish: Vec<String>,
+    #[serde(default)]
+    pub subscribe: Vec<String>,
 }
 
 impl Default for Config {
@@ -161,7 +225,13 @@ impl Default for OverlayConfig {
 
 impl Default for MqttConfig {
     fn default() -> Self {
-        Self { listen: constant("127.0.0.1:1883") }
+        Self {
+            listen: constant("127.0.0.1:1883"),
+            anonymous: None,
+            listeners: Vec::new(),
+            passwords: None,
+            rights: Vec::new(),
+        }
     }
 }
 

@@ -148,13 +148,14 @@ impl Edge {
             Input::Join { link, .. } | Input::PeerPackets { link, .. } => {
                 self.close(link, "an edge is not dialled")
             }
-            Input::Mqtt { ticket, topic, payload, retain, expiry, rows } => {
+            Input::Mqtt { ticket, who, topic, payload, retain, expiry, rows } => {
                 broker_rows::write(rows, &mut self.keyspace);
                 if topic.as_str().starts_with("mesh/") {
                     self.bus.publish(Message::new(topic, payload, retain, self.identity.node.clone()), now);
                     self.said.extend(ticket.map(Output::Accept));
                 } else {
-                    self.twins.handle_publish(ticket, &topic, (&payload, expiry), &mut self.keyspace, now);
+                    let said = (&payload[..], expiry);
+                    self.twins.handle_publish(ticket, &who, &topic, said, &mut self.keyspace, now);
                 }
             }
             Input::Keep { ticket, rows } => {

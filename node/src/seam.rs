@@ -7,6 +7,7 @@ use bus::overlay::{Lease, Route};
 use bus::{Class, Filter, Frame, KeyHash, Mono, NodeId, Now, Sample, Topic};
 use bytes::Bytes;
 use device_twin::gate::Row;
+use device_twin::gate::access::Who;
 use device_twin::history::AuditEntry;
 use device_twin::{Expiry, PropertyId, Ticket};
 use metadata::{Commit, Revision};
@@ -58,6 +59,7 @@ pub enum Input {
     /// A client of the local broker published.
     Mqtt {
         ticket: Option<Ticket>,
+        who: Who,
         topic: Topic,
         payload: Bytes,
         retain: bool,

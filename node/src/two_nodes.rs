@@ -7,6 +7,7 @@ use bus::{Identity, JoinToken, KeyHash, Mono, Name, NodeId, Now, Topic, UnixMill
 use controller::join::{JoinReply, JoinRequest, Signed};
 use controller::{CloudSubnets, Cluster, Plan};
 use device_twin::Ticket;
+use device_twin::gate::access::Who;
 use metadata::{Commit, Keyspace, MemoryStore, Store};
 use serde_json::{Value as Json, json};
 
@@ -199,6 +200,7 @@ impl Pair {
         let topic = Topic::new("twin/water/junction/report/pressure").unwrap();
         let payload = pressure.to_string().into();
         self.edge.handle(Input::Mqtt {
+            who: Who::Anonymous,
             ticket: Some(Ticket(1)),
             topic,
             payload,
@@ -344,6 +346,7 @@ fn a_cloud_whose_disk_refuses_takes_no_nodes_and_no_wishes_of_apps() {
     pair.cloud.said.clear();
     let topic = Topic::new("twin/water/junction/set/setpoint").unwrap();
     pair.cloud.handle(Input::Mqtt {
+        who: Who::Anonymous,
         ticket: Some(Ticket(2)),
         topic,
         payload: "3".into(),

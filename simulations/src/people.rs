@@ -12,6 +12,7 @@ use controller::cluster::EstablishError;
 use controller::join::{JoinReply, JoinRequest, Signed};
 use controller::{CloudSubnets, Cluster, Plan};
 use device_twin::PropertyId;
+use device_twin::gate::access::Who;
 use device_twin::twin::{Desired, Reported, Ticket};
 use metadata::Keyspace;
 use node::admin::{AdminRequest, AdminResponse, TokenOrder};
@@ -278,7 +279,15 @@ impl World {
             let payload = json!({"value": value}).to_string().into();
             let ticket = Some(Ticket(number));
             (
-                Input::Mqtt { ticket, topic, payload, retain: false, expiry: None, rows: vec![] },
+                Input::Mqtt {
+                    ticket,
+                    who: Who::Anonymous,
+                    topic,
+                    payload,
+                    retain: false,
+                    expiry: None,
+                    rows: vec![],
+                },
                 Question::Ticket(number),
             )
         };
@@ -300,6 +309,7 @@ impl World {
         let topic = TwinTopic::Set { device: id.device.clone(), property: id.property.to_string() }.topic();
         let input = Input::Mqtt {
             ticket: None,
+            who: Who::Anonymous,
             topic,
             payload: json!(value).to_string().into(),
             retain: false,
@@ -446,7 +456,15 @@ impl World {
             let payload = Bytes::from_static(b"offline");
             self.tell(
                 Machine::Edge(seat),
-                Input::Mqtt { ticket: None, topic, payload, retain: true, expiry: None, rows: vec![] },
+                Input::Mqtt {
+                    ticket: None,
+                    who: Who::Anonymous,
+                    topic,
+                    payload,
+                    retain: true,
+                    expiry: None,
+                    rows: vec![],
+                },
             );
         }
     }
@@ -546,7 +564,7 @@ impl World {
         let ticket = sure.then_some(Ticket(number));
         self.tell_about(
             machine,
-            Input::Mqtt { ticket, topic, payload, retain, expiry: None, rows: vec![] },
+            Input::Mqtt { ticket, who: Who::Anonymous, topic, payload, retain, expiry: None, rows: vec![] },
             about,
         );
     }

@@ -8,11 +8,12 @@ use metadata::{Key, Keyspace, epoch};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::CloudTwins;
+use super::{APP, CloudTwins};
 use crate::command::{
     Account, Command, CommandId, CommandPlace, CommandView, InvalidOrder, MAX_ENDED, MAX_OPEN,
     MAX_REMEMBERED, Order, Progress, RESET_RULE, State,
 };
+use crate::gate::access::Who;
 use crate::history::audit::AuditEvent;
 use crate::model::{InvalidCommand, Lookup};
 use crate::twin::{self, Expiry, Publish, brief, explain, key};
@@ -162,14 +163,16 @@ impl CloudTwins {
         &mut self,
         device: &DeviceId,
         name: &str,
+        who: &Who,
         (payload, expiry): (&[u8], Option<Expiry>),
         ks: &mut Keyspace,
         now: Now,
     ) -> Result<(), String> {
         let order: Result<Order, String> =
             serde_json::from_slice(payload).map_err(|why| brief(&format!("malformed: {why}")));
+        let by = who.told(APP);
         let taken = order.and_then(|order| {
-            self.order(device, name, order.expiring(expiry), "app", ks, now).map_err(|why| explain(&why))
+            self.order(device, name, order.expiring(expiry), &by, ks, now).map_err(|why| explain(&why))
         });
         taken.map(drop).inspect_err(|why| {
             let body = ResultBody { detail: why.clone(), ..ResultBody::of("", Outcome::Rejected) };

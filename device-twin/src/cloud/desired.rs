@@ -8,8 +8,9 @@ use metadata::{Key, Keyspace, epoch};
 use thiserror::Error;
 
 use super::authority::MAX_LEAP;
-use super::{CloudTwins, Placed, Twin};
+use super::{APP, CloudTwins, Placed, Twin};
 use crate::condition::{Condition, unmet};
+use crate::gate::access::Who;
 use crate::history::audit::AuditEvent;
 use crate::model::{InvalidValue, Lookup};
 use crate::patch::{self, InvalidPatch};
@@ -388,13 +389,14 @@ impl CloudTwins {
     pub(super) fn set_from_app(
         &mut self,
         id: &PropertyId,
+        who: &Who,
         payload: &[u8],
         ks: &mut Keyspace,
         now: Now,
     ) -> Result<(), String> {
         let body: SetBody =
             serde_json::from_slice(payload).map_err(|why| brief(&format!("malformed: {why}")))?;
-        self.set_desired(&id.device, &id.property, body, "app", ks, now).map(|_| ()).map_err(|why| {
+        self.set_desired(&id.device, &id.property, body, &who.told(APP), ks, now).map(|_| ()).map_err(|why| {
             self.refused(id, &why);
             explain(&why)
         })

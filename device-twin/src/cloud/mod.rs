@@ -23,6 +23,7 @@ use bytes::Bytes;
 use metadata::{Key, Keyspace};
 use minicbor::{Decode, Encode};
 
+use crate::gate::access::Who;
 use crate::history::audit::{AuditEntry, AuditEvent};
 use crate::kubeedge::{self, HwTopic};
 use crate::model::{Catalog, Change, Kind, Layout, Property};
@@ -36,6 +37,9 @@ use command::Commands;
 
 /// Results kept a property: enough to see how the last wishes ended; older ones are forgotten.
 pub const RESULTS_KEPT: usize = 8;
+
+/// Who speaks over the cloud's broker and does not say who it is.
+const APP: &str = "app";
 
 /// What [`CloudTwins`] wants done.
 #[derive(Debug, Clone, PartialEq)]
@@ -259,6 +263,7 @@ impl CloudTwins {
     pub fn handle_mqtt(
         &mut self,
         ticket: Option<Ticket>,
+        who: &Who,
         topic: &Topic,
         (payload, expiry): (&[u8], Option<Expiry>),
         ks: &mut Keyspace,
@@ -266,10 +271,10 @@ impl CloudTwins {
     ) {
         let done = match TwinTopic::parse(topic) {
             Some(TwinTopic::Set { device, property }) => {
-                self.set_from_app(&PropertyId::new(&device, &property), payload, ks, now)
+                self.set_from_app(&PropertyId::new(&device, &property), who, payload, ks, now)
             }
             Some(TwinTopic::Command { device, name }) => {
-                self.order_from_app(&device, &name, (payload, expiry), ks, now)
+                self.order_from_app(&device, &name, who, (payload, expiry), ks, now)
             }
             _ => Err(self.not_for_clouds(topic, payload, now)),
         };

@@ -14,27 +14,29 @@ use super::{EdgeTwins, OPERATOR_HOLD};
 use crate::arbiter::{Entry, Slot};
 use crate::authority::Holder;
 use crate::command::Order;
+use crate::gate::access;
 use crate::kubeedge::HwTopic;
 use crate::twin::{Expiry, PropertyId, SetBody, Ticket, brief, explain};
 
-/// Who speaks over the local broker, as long as clients have no names there.
+/// Who speaks over the local broker and does not say who it is.
 const LOCAL_APP: &str = "local app";
 
 impl EdgeTwins {
     /// A client published on a topic under `twin/` or `mapper/`, or one of KubeEdge's. With a ticket it is answered by
     /// [`super::Output::Accept`] or [`super::Output::Reject`]; without one a refusal is told on `twin/../result` only. `expiry` is
-    /// what is left of the message's own.
+    /// what is left of the message's own. A mapper that is known by name speaks for its own devices alone.
     pub fn handle_publish(
         &mut self,
         ticket: Option<Ticket>,
+        who: &access::Who,
         topic: &Topic,
         (payload, expiry): (&[u8], Option<Expiry>),
         ks: &mut Keyspace,
         now: Now,
     ) {
         let done = match (TwinTopic::parse(topic), MapperTopic::parse(topic)) {
-            (Some(topic), _) => self.twin_said(topic, (payload, expiry), ks, now),
-            (None, Some(topic)) => self.mapper_said(&topic, payload, ks, now),
+            (Some(topic), _) => self.twin_said(topic, who, (payload, expiry), ks, now),
+            (None, Some(topic)) => self.mapper_said(&topic, who, payload, ks, now),
             (None, None) => match HwTopic::parse(topic.as_str()) {
                 Some(topic) => self.kubeedge_said(&topic, payload, ks, now),
                 None => Err("neither a twin's nor a mapper's topic".to_owned()),
@@ -52,6 +54,7 @@ impl EdgeTwins {
     fn twin_said(
         &mut self,
         topic: TwinTopic,
+        who: &access::Who,
         (payload, expiry): (&[u8], Option<Expiry>),
         ks: &mut Keyspace,
         now: Now,
@@ -59,28 +62,46 @@ impl EdgeTwins {
         match topic {
             TwinTopic::Report { device, property } => {
                 let id = PropertyId::new(&device, &property);
-                let done = parse::<ReportBody>(payload).and_then(|body| self.report(&id, body, ks, now));
+                let done = self
+                    .may_report(who, &device)
+                    .and_then(|()| parse::<ReportBody>(payload))
+                    .and_then(|body| self.report(&id, body, ks, now));
                 self.told(&id.device, &id.property, done)
             }
-            TwinTopic::ReportMany { device } => self.report_many(&device, payload, ks, now),
+            TwinTopic::ReportMany { device } => {
+                let may = self.may_report(who, &device);
+                self.told(&device, "", may)?;
+                self.report_many(&device, payload, ks, now)
+            }
             TwinTopic::Set { device, property } => {
                 let id = PropertyId::new(&device, &property);
                 let done = match payload {
                     [] => self.unset(&id, ks, now),
                     _ => parse::<SetBody>(payload)
-                        .and_then(|body| self.set(&id, body, LOCAL_APP, ks, now).map(drop)),
+                        .and_then(|body| self.set(&id, body, &who.told(LOCAL_APP), ks, now).map(drop)),
                 };
                 self.told(&id.device, &id.property, done)
             }
             TwinTopic::Command { device, name } => {
+                let by = who.told(LOCAL_APP);
                 let done = parse::<Order>(payload)
-                    .and_then(|order| self.order(&device, &name, order.expiring(expiry), LOCAL_APP, ks, now));
+                    .and_then(|order| self.order(&device, &name, order.expiring(expiry), &by, ks, now));
                 self.told(&device, "", done)
             }
             TwinTopic::Reported { .. }
             | TwinTopic::Desired { .. }
             | TwinTopic::Result { .. }
             | TwinTopic::State { .. } => Err("only nodes publish here".to_owned()),
+        }
+    }
+
+    /// Anybody whom the broker lets publish a report may report, but a mapper only for devices that name it.
+    fn may_report(&self, who: &access::Who, device: &DeviceId) -> Result<(), String> {
+        let access::Who::Mapper(me) = who else { return Ok(()) };
+        match self.mapper_of(device) {
+            Some(its) if its == me => Ok(()),
+            Some(its) => Err(format!("device {device} is of mapper {its}, not {me}")),
+            None => Err(format!("device {device} is not of mapper {me}")),
         }
     }
 
@@ -162,10 +183,16 @@ impl EdgeTwins {
     fn mapper_said(
         &mut self,
         topic: &MapperTopic,
+        who: &access::Who,
         payload: &[u8],
         ks: &mut Keyspace,
         now: Now,
     ) -> Result<(), String> {
+        if let (access::Who::Mapper(me), mapper) = (who, topic.mapper())
+            && me != mapper
+        {
+            return Err(format!("mapper {me} does not speak for mapper {mapper}"));
+        }
         match topic {
             MapperTopic::Result { mapper } => {
                 let result: WriteResult = parse(payload)?;

@@ -18,6 +18,7 @@ use std::time::Duration;
 use bus::{Filter, Mono, Now, Topic, UnixMillis};
 use mqtt_protocol_core::mqtt::packet::RetainHandling;
 
+use super::access::Who;
 use super::policy;
 use super::retained::Retained;
 use super::row::{self, Kept, Owed, Row, SessionRow};
@@ -46,7 +47,7 @@ pub enum Output {
     /// A session is over: what it is owed goes.
     Ended { session: SessionId },
     /// A will whose time has come.
-    Publish { message: Message, route: Route, client: String },
+    Publish { message: Message, route: Route, client: String, who: Who },
     /// What other sites or the node say under this filter is wanted (no more).
     Interest { filter: Filter, wanted: bool },
 }
@@ -87,7 +88,11 @@ impl Expiry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Open {
     pub conn: ConnId,
+    /// What it calls itself.
+    pub name: String,
+    /// What its session goes by: nobody takes over another's.
     pub client: String,
+    pub who: Who,
     /// What was before is to be forgotten.
     pub clean: bool,
     pub expiry: Expiry,
@@ -141,6 +146,7 @@ pub struct Stats {
 #[derive(Debug)]
 struct Session {
     client: String,
+    who: Who,
     /// It began with an expiry, and the node knows it until it ends.
     kept: bool,
     expiry: Expiry,
@@ -218,6 +224,8 @@ impl Hub {
         self.names.insert(row.client.clone(), id);
         let session = Session {
             client: row.client.clone(),
+            // Nothing is said in its name before it is back.
+            who: Who::Anonymous,
             kept: true,
             expiry,
             conn: None,
@@ -292,6 +300,7 @@ impl Hub {
     fn resume(&mut self, id: SessionId, open: &Open) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.conn = Some(open.conn);
+        session.who = open.who.clone();
         session.expiry = open.expiry;
         session.away_since = None;
         session.ends = None;
@@ -315,7 +324,7 @@ impl Hub {
     }
 
     fn begin(&mut self, open: Open) {
-        let Open { conn, client, clean: _, expiry } = open;
+        let Open { conn, name: _, client, who, clean: _, expiry } = open;
         let kept = expiry != Expiry::AtOnce;
         if kept && !self.has_room() {
             return self.outputs.push_back(Output::Full { conn });
@@ -326,6 +335,7 @@ impl Hub {
         self.connections.insert(conn, id);
         let session = Session {
             client,
+            who,
             kept,
             expiry,
             conn: Some(conn),
@@ -426,8 +436,8 @@ impl Hub {
             self.outputs.push_back(Output::Keep(row::received_gone(id, *packet)));
         }
         if let Some((_, message, route)) = session.will {
-            let client = session.client.clone();
-            self.outputs.push_back(Output::Publish { message, route, client });
+            let (client, who) = (session.client.clone(), session.who.clone());
+            self.outputs.push_back(Output::Publish { message, route, client, who });
         }
         for filter in self.table.remove_session(id) {
             self.lose_interest(filter);
@@ -454,8 +464,8 @@ impl Hub {
                 continue;
             }
             if let Some((_, message, route)) = session.will.take_if(|(at, ..)| *at <= now.mono) {
-                let client = session.client.clone();
-                self.outputs.push_back(Output::Publish { message, route, client });
+                let (client, who) = (session.client.clone(), session.who.clone());
+                self.outputs.push_back(Output::Publish { message, route, client, who });
             }
             self.reschedule(id);
         }

@@ -12,8 +12,10 @@
 //!
 //! [`session`] terminates one client's connection (MQTT 3.1.1 or 5.0) with `mqtt-protocol-core`; [`policy`] decides who
 //! gets what a client says; [`hub`] knows all clients' sessions, their [`subscriptions`] and what is [`retained`];
+//! [`access`] says who a client is and what it may do;
 //! [`queue`] is what one session is owed; [`row`] is how the node keeps all of it.
 
+pub mod access;
 pub mod hub;
 pub mod message;
 pub mod policy;

@@ -38,6 +38,8 @@ pub enum Refusal {
     NodesOnly,
     #[error("no such topic below twin/ or mapper/")]
     UnknownShape,
+    #[error("this client has no right to this topic")]
+    NotAllowed,
     #[error("of topics that begin with '$' only KubeEdge's are served")]
     System,
     #[error("no topic of KubeEdge's that is served here")]
@@ -58,7 +60,7 @@ impl Refusal {
     /// MQTT 5.0 §3.4.2.1.
     pub fn puback(self) -> PubackReasonCode {
         match self {
-            Self::NodesOnly | Self::System => PubackReasonCode::NotAuthorized,
+            Self::NodesOnly | Self::NotAllowed | Self::System => PubackReasonCode::NotAuthorized,
             Self::UnknownShape | Self::UnknownKubeEdge | Self::Upload => PubackReasonCode::TopicNameInvalid,
             Self::RetainedWish | Self::Disk => PubackReasonCode::ImplementationSpecificError,
             Self::Quota => PubackReasonCode::QuotaExceeded,
@@ -69,7 +71,7 @@ impl Refusal {
     /// MQTT 5.0 §3.5.2.1.
     pub fn pubrec(self) -> PubrecReasonCode {
         match self {
-            Self::NodesOnly | Self::System => PubrecReasonCode::NotAuthorized,
+            Self::NodesOnly | Self::NotAllowed | Self::System => PubrecReasonCode::NotAuthorized,
             Self::UnknownShape | Self::UnknownKubeEdge | Self::Upload => PubrecReasonCode::TopicNameInvalid,
             Self::RetainedWish | Self::Disk => PubrecReasonCode::ImplementationSpecificError,
             Self::Quota => PubrecReasonCode::QuotaExceeded,
@@ -80,7 +82,7 @@ impl Refusal {
     /// For a will that would be refused (MQTT 5.0 §3.2.2.2).
     pub fn connack(self) -> ConnectReasonCode {
         match self {
-            Self::NodesOnly | Self::System => ConnectReasonCode::NotAuthorized,
+            Self::NodesOnly | Self::NotAllowed | Self::System => ConnectReasonCode::NotAuthorized,
             Self::UnknownShape | Self::UnknownKubeEdge | Self::Upload => ConnectReasonCode::TopicNameInvalid,
             Self::RetainedWish | Self::Disk => ConnectReasonCode::ImplementationSpecificError,
             Self::Quota => ConnectReasonCode::QuotaExceeded,

@@ -8,9 +8,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::task::Poll;
 use std::time::Duration;
 
 use bus::io::Clock;
@@ -22,10 +23,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 
-use super::client::{Client, Shared};
+use super::client::{Client, Shared, Visitor};
 use super::counters::{Counters, Stats, count};
+use super::door::{HANDSHAKE_PATIENCE, Listener};
+use super::passwords::Doorkeeper;
 use super::port::{Port, Shelf};
-use super::switchboard::{Asked, MAILBOX, ROOM, Request, Switchboard, room_for};
+use super::stream::Stream;
+use super::switchboard::{Asked, MAILBOX, ROOM, Request, Speaker, Switchboard, room_for};
+use crate::gate::access::{Passwords, Rights, Who};
 use crate::gate::hub::Left;
 use crate::gate::session::Terms;
 use crate::gate::{CloseReason, ConnId, Message, Qos, Refusal, Row};
@@ -40,10 +45,18 @@ const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the broker is to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct BrokerConfig {
+    /// Plain TCP.
     pub listen: SocketAddr,
-    /// Most connections at a time; further ones are closed at once.
+    /// Whether clients that do not say who they are are let in there.
+    pub anonymous: bool,
+    /// Where else clients come in.
+    pub listeners: Vec<Listener>,
+    /// `None`: names are not asked for, and not believed.
+    pub passwords: Option<Passwords>,
+    pub rights: Rights,
+    /// Most connections at a time, those in their handshake included; further ones are closed at once.
     pub max_clients: usize,
     /// Largest packet taken from a client, in bytes.
     pub max_packet: u32,
@@ -57,6 +70,10 @@ impl Default for BrokerConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 1883)),
+            anonymous: true,
+            listeners: Vec::new(),
+            passwords: None,
+            rights: Rights::default(),
             max_clients: 1024,
             max_packet: 256 * 1024,
             max_keep_alive: 0,
@@ -75,6 +92,7 @@ pub enum BrokerEvent {
     Publish {
         ticket: Option<Ticket>,
         client: String,
+        who: Who,
         topic: Topic,
         payload: Bytes,
         retain: bool,
@@ -91,14 +109,14 @@ pub enum BrokerEvent {
 impl BrokerEvent {
     pub(super) fn of(
         message: Message,
-        client: String,
+        Speaker { client, who }: Speaker,
         ticket: Option<Ticket>,
         rows: Vec<Row>,
         now: Mono,
     ) -> Self {
         let Message { topic, payload, qos: _, retain, expires, properties: _, from: _ } = message;
         let expiry = expires.map(|at| at.since(now));
-        Self::Publish { ticket, client, topic, payload, retain, expiry, rows }
+        Self::Publish { ticket, client, who, topic, payload, retain, expiry, rows }
     }
 }
 
@@ -147,7 +165,7 @@ pub struct BrokerHandle {
     room: Arc<Semaphore>,
     counters: Arc<Counters>,
     clock: Clock,
-    address: SocketAddr,
+    addresses: Arc<[SocketAddr]>,
     stop: Arc<watch::Sender<bool>>,
 }
 
@@ -191,9 +209,14 @@ impl BrokerHandle {
         self.counters.stats()
     }
 
-    /// Where it listens; the port is known even if 0 was asked for.
+    /// Where it listens for plain TCP; the port is known even if 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
-        self.address
+        self.addresses[0]
+    }
+
+    /// All of them, in the order of the configuration.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// Stops accepting, tells all clients (0x8B in 5.0), closes their connections, and returns when that is done.
@@ -205,9 +228,13 @@ impl BrokerHandle {
 
 /// Starts the broker; call it inside a tokio runtime.
 pub async fn start(config: BrokerConfig) -> Result<(BrokerHandle, mpsc::Receiver<BrokerEvent>), StartError> {
-    let BrokerConfig { listen, max_clients, max_packet, max_keep_alive, kept } = config;
-    let listener = TcpListener::bind(listen).await.map_err(|source| StartError::Listen { listen, source })?;
-    let address = listener.local_addr().map_err(|source| StartError::Listen { listen, source })?;
+    let BrokerConfig { listen, anonymous, listeners, passwords, rights, .. } = config;
+    let BrokerConfig { max_clients, max_packet, max_keep_alive, kept, .. } = config;
+    let mut doors = vec![Door::open(Listener { anonymous, ..Listener::plain(listen) }).await?];
+    for listener in listeners {
+        doors.push(Door::open(listener).await?);
+    }
+    let addresses = doors.iter().map(|door| door.address).collect();
     let clock = Clock::start();
     let counters = Arc::new(Counters::default());
     let keeps = Arc::new(AtomicBool::new(false));
@@ -221,13 +248,15 @@ pub async fn start(config: BrokerConfig) -> Result<(BrokerHandle, mpsc::Receiver
         room: Arc::clone(&room),
         counters: Arc::clone(&counters),
         clock,
-        address,
+        addresses,
         stop: Arc::new(stop),
     };
+    let doorkeeper = passwords.map(|passwords| Arc::new(Doorkeeper::new(passwords)));
+    let rights = Arc::new(rights);
     let terms = Terms { max_packet, max_keep_alive, start: clock.now().wall.0 };
-    let shared = Shared { requests, room, node, counters, keeps, clock, terms };
-    let acceptor =
-        Acceptor { listener, max_clients, shared, clients: JoinSet::new(), ports: BTreeMap::new() };
+    let shared = Shared { requests, room, node, counters, keeps, clock, terms, doorkeeper, rights };
+    let clients = JoinSet::new();
+    let acceptor = Acceptor { doors, next: 0, max_clients, shared, clients, ports: BTreeMap::new() };
     spawn("mqtt switchboard", switchboard.run(inbox));
     spawn("mqtt acceptor", acceptor.run(stopped));
     Ok((handle, events))
@@ -239,8 +268,34 @@ fn spawn(name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task.instrument(tracing::info_span!("task", name)));
 }
 
+/// A listener, listening.
+struct Door {
+    socket: TcpListener,
+    address: SocketAddr,
+    listener: Arc<Listener>,
+}
+
+impl Door {
+    async fn open(listener: Listener) -> Result<Self, StartError> {
+        let listen = listener.address;
+        let fail = |source| StartError::Listen { listen, source };
+        let socket = TcpListener::bind(listen).await.map_err(fail)?;
+        let address = socket.local_addr().map_err(fail)?;
+        Ok(Self { socket, address, listener: Arc::new(listener) })
+    }
+}
+
+/// A socket that has just come in.
+struct Arrival {
+    socket: TcpStream,
+    peer: IpAddr,
+    door: Arc<Listener>,
+}
+
 struct Acceptor {
-    listener: TcpListener,
+    doors: Vec<Door>,
+    /// The door that is looked at first: each in turn, so that a crowd at one keeps nobody out at another.
+    next: usize,
     max_clients: usize,
     shared: Shared,
     clients: JoinSet<()>,
@@ -253,10 +308,10 @@ impl Acceptor {
         let mut last = 0;
         loop {
             tokio::select! {
-                accepted = self.listener.accept() => match accepted {
-                    Ok((socket, _)) => {
+                accepted = accept(&self.doors, &mut self.next) => match accepted {
+                    Ok(arrival) => {
                         last += 1;
-                        self.welcome(ConnId(last), socket);
+                        self.welcome(ConnId(last), arrival);
                     }
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept MQTT connections");
@@ -271,18 +326,17 @@ impl Acceptor {
         self.close_all().await;
     }
 
-    fn welcome(&mut self, id: ConnId, socket: TcpStream) {
+    fn welcome(&mut self, id: ConnId, arrival: Arrival) {
         if self.ports.len() >= self.max_clients {
             count(&self.shared.counters.turned_away);
             return;
         }
         count(&self.shared.counters.accepted);
-        if let Err(error) = socket.set_nodelay(true) {
+        if let Err(error) = arrival.socket.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
         let port = Arc::new(Port::default());
-        let client = Client::new(id, socket, Arc::clone(&port), self.shared.clone());
-        let task = self.clients.spawn(client.run());
+        let task = self.clients.spawn(attend(id, arrival, Arc::clone(&port), self.shared.clone()));
         self.ports.insert(task.id(), (id, port));
     }
 
@@ -303,7 +357,7 @@ impl Acceptor {
 
     /// 1. no more connections; 2. tell the clients; 3. wait for them; 4. cut those that do not listen.
     async fn close_all(mut self) {
-        drop(self.listener);
+        drop(self.doors);
         for (_, port) in self.ports.values() {
             port.close(CloseReason::Shutdown);
         }
@@ -312,4 +366,54 @@ impl Acceptor {
             self.clients.shutdown().await;
         }
     }
+}
+
+/// The next client at any door.
+async fn accept(doors: &[Door], next: &mut usize) -> io::Result<Arrival> {
+    std::future::poll_fn(|context| {
+        for offset in 0..doors.len() {
+            let index = (*next + offset) % doors.len();
+            let Poll::Ready(accepted) = doors[index].socket.poll_accept(context) else { continue };
+            *next = index + 1;
+            let door = Arc::clone(&doors[index].listener);
+            return Poll::Ready(accepted.map(|(socket, peer)| Arrival { socket, peer: peer.ip(), door }));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// One client, from its first byte.
+async fn attend(id: ConnId, arrival: Arrival, port: Arc<Port>, shared: Shared) {
+    let Arrival { socket, peer, door } = arrival;
+    let anonymous = door.anonymous;
+    let (stream, known) = if door.is_bare() {
+        (Stream::Tcp(socket), None)
+    } else {
+        let Some(entered) = Box::pin(shake_hands(&door, socket, &port, &shared)).await else { return };
+        entered
+    };
+    let visitor = Visitor { stream, peer, known, anonymous };
+    Client::new(id, visitor, port, shared).run().await;
+}
+
+/// `None`: the client did not get through, or the broker stops.
+async fn shake_hands(
+    door: &Listener,
+    socket: TcpStream,
+    port: &Port,
+    shared: &Shared,
+) -> Option<(Stream, Option<Who>)> {
+    let entered = tokio::select! {
+        entered = tokio::time::timeout(HANDSHAKE_PATIENCE, door.enter(socket, shared.terms.max_packet)) => entered,
+        () = port.woken() => return None,
+    };
+    let error = match entered {
+        Ok(Ok(entered)) => return Some(entered),
+        Ok(Err(error)) => error,
+        Err(_) => io::ErrorKind::TimedOut.into(),
+    };
+    tracing::debug!(listener = %door.address, %error, "an MQTT client did not get through its handshake");
+    count(&shared.counters.handshakes_failed);
+    None
 }

@@ -1,20 +1,23 @@
 //! One client's task: a socket, a pure [`Session`], a [`Port`].
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bus::io::Clock;
 use bus::{Mono, Now};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::net::TcpStream;
+use tokio::io::Interest;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::broker::{BrokerEvent, Ticket};
 use super::counters::{Counters, count};
+use super::passwords::Doorkeeper;
 use super::port::{Port, Seat, Shelf};
-use super::switchboard::{Asked, Request, room_for, sleep_until};
+use super::stream::{Stream, unless_blocked};
+use super::switchboard::{Asked, Request, Speaker, room_for, sleep_until};
+use crate::gate::access::{Guard, NotAdmitted, Rights, Who};
 use crate::gate::session::{Answer, Output, Stats, Terms};
 use crate::gate::{CloseReason, ConnId, Message, Qos, Route, Row, Session, SessionId, row};
 
@@ -46,6 +49,9 @@ pub(super) struct Shared {
     pub(super) keeps: Arc<AtomicBool>,
     pub(super) clock: Clock,
     pub(super) terms: Terms,
+    /// `None`: there are no names and passwords here.
+    pub(super) doorkeeper: Option<Arc<Doorkeeper>>,
+    pub(super) rights: Arc<Rights>,
 }
 
 impl Shared {
@@ -54,11 +60,23 @@ impl Shared {
     }
 }
 
+/// A connection that has come through its handshakes.
+#[derive(Debug)]
+pub(super) struct Visitor {
+    pub(super) stream: Stream,
+    pub(super) peer: IpAddr,
+    /// By its certificate.
+    pub(super) known: Option<Who>,
+    /// It came by a door where nobody needs to say who he is.
+    pub(super) anonymous: bool,
+}
+
 /// The task's state.
 pub(super) struct Client {
     id: ConnId,
     name: String,
-    socket: TcpStream,
+    socket: Stream,
+    peer: IpAddr,
     session: Session,
     port: Arc<Port>,
     /// The session's messages, once it is open.
@@ -72,12 +90,16 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(id: ConnId, socket: TcpStream, port: Arc<Port>, shared: Shared) -> Self {
-        let session = Session::new(id, shared.terms, shared.now().mono);
+    pub(super) fn new(id: ConnId, visitor: Visitor, port: Arc<Port>, shared: Shared) -> Self {
+        let Visitor { stream: socket, peer, known, anonymous } = visitor;
+        let passwords = shared.doorkeeper.is_some();
+        let guard = Guard { known, anonymous, passwords, rights: Arc::clone(&shared.rights) };
+        let session = Session::guarded(id, guard, shared.terms, shared.now().mono);
         Self {
             id,
             name: String::new(),
             socket,
+            peer,
             session,
             port,
             seat: None,
@@ -130,8 +152,12 @@ impl Client {
         self.socket.write_all(&self.unwritten).await?;
         self.socket.shutdown().await?;
         let mut unheard = [0; 512];
-        while self.socket.read(&mut unheard).await? > 0 {}
-        Ok(())
+        loop {
+            self.socket.ready(Interest::READABLE).await?;
+            if unless_blocked(self.socket.try_read(&mut unheard))? == Some(0) {
+                return Ok(());
+            }
+        }
     }
 
     fn take_answers(&mut self) {
@@ -185,8 +211,15 @@ impl Client {
 
     async fn do_output(&mut self, output: Output) {
         match output {
+            Output::Check(claim) => {
+                let outcome = match &self.shared.doorkeeper {
+                    Some(doorkeeper) => doorkeeper.check(self.peer, claim).await,
+                    None => Err(NotAdmitted::Credentials),
+                };
+                self.session.handle_checked(outcome, self.shared.now().mono);
+            }
             Output::Open(open) => {
-                self.name.clone_from(&open.client);
+                self.name.clone_from(&open.name);
                 self.announced = true;
                 let port = Arc::clone(&self.port);
                 self.request(Request::Open { open, port }).await;
@@ -247,7 +280,7 @@ impl Client {
         let rows: Vec<Row> = received.into_iter().collect();
         let for_node = match route {
             Route::Node => return self.tell_node(&message, answer, rows).await,
-            Route::Both => Some(self.name.clone()),
+            Route::Both => Some(self.speaker()),
             Route::Local => None,
         };
         let at_once = for_node.is_none()
@@ -266,11 +299,15 @@ impl Client {
         }
     }
 
+    fn speaker(&self) -> Speaker {
+        Speaker { client: self.name.clone(), who: self.session.who().clone() }
+    }
+
     async fn tell_node(&self, message: &Message, answer: Option<Answer>, rows: Vec<Row>) {
         let asked = answer.map(|answer| Asked { port: Arc::clone(&self.port), answer });
         let ticket = asked.map(|asked| Ticket::new(Some(asked), Vec::new()));
         let now = self.shared.now().mono;
-        let event = BrokerEvent::of(message.clone(), self.name.clone(), ticket, rows, now);
+        let event = BrokerEvent::of(message.clone(), self.speaker(), ticket, rows, now);
         if let Ok(Ok(())) = tokio::time::timeout(NODE_PATIENCE, self.shared.node.send(event)).await {
             return;
         }
@@ -326,13 +363,5 @@ impl Client {
             }
             None => Ok(()),
         }
-    }
-}
-
-fn unless_blocked(outcome: io::Result<usize>) -> io::Result<Option<usize>> {
-    match outcome {
-        Ok(length) => Ok(Some(length)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(error) => Err(error),
     }
 }

@@ -9,6 +9,8 @@ use crate::gate::{CloseReason, hub, session};
 pub struct Stats {
     /// Connections accepted.
     pub accepted: u64,
+    /// Connections that did not get through their handshake: TLS or WebSocket.
+    pub handshakes_failed: u64,
     /// Connections turned away because there were too many.
     pub turned_away: u64,
     /// Connections closed for malformed packets and protocol errors.
@@ -29,6 +31,8 @@ pub struct Stats {
     pub sent: u64,
     /// Messages of clients that were refused.
     pub refused: u64,
+    /// CONNECTs turned away for who they came from: wrong password, unknown user, nobody.
+    pub not_admitted: u64,
     /// QoS 0 messages dropped because a client's queue was full.
     pub dropped: u64,
     /// QoS 0 messages dropped because the node's queue was full.
@@ -65,6 +69,7 @@ macro_rules! counters {
 
 counters!(
     accepted,
+    handshakes_failed,
     turned_away,
     malformed,
     too_slow,
@@ -75,6 +80,7 @@ counters!(
     received,
     sent,
     refused,
+    not_admitted,
     dropped,
     dropped_for_node,
     expired,
@@ -89,10 +95,11 @@ pub(super) fn count(counter: &AtomicU64) {
 
 impl Counters {
     pub(super) fn add_session(&self, new: session::Stats, old: session::Stats) {
-        let session::Stats { received, sent, refused, expired, too_large } = new;
+        let session::Stats { received, sent, refused, not_admitted, expired, too_large } = new;
         self.received.fetch_add(received - old.received, Relaxed);
         self.sent.fetch_add(sent - old.sent, Relaxed);
         self.refused.fetch_add(refused - old.refused, Relaxed);
+        self.not_admitted.fetch_add(not_admitted - old.not_admitted, Relaxed);
         self.expired.fetch_add(expired - old.expired, Relaxed);
         self.too_large.fetch_add(too_large - old.too_large, Relaxed);
     }

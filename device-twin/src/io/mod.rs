@@ -3,11 +3,17 @@
 pub mod broker;
 mod client;
 mod counters;
+mod door;
+pub mod passwords;
 mod port;
 pub mod recorder;
+mod stream;
 mod switchboard;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use broker::{BrokerConfig, BrokerEvent, BrokerGone, BrokerHandle, StartError, Ticket, start};
 pub use counters::Stats;
+pub use door::Listener;
+pub use tls::{ClientCa, Tls, TlsError};

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use super::broker::{BrokerEvent, Ticket};
 use super::counters::{Counters, count};
 use super::port::{Port, Seat, Shelf};
+use crate::gate::access::Who;
 use crate::gate::hub::{Left, Open, Opened, Output, Wish};
 use crate::gate::queue::Pushed;
 use crate::gate::session::Answer;
@@ -41,6 +42,13 @@ pub(super) struct Asked {
     pub(super) answer: Answer,
 }
 
+/// Who speaks, for the node.
+#[derive(Debug)]
+pub(super) struct Speaker {
+    pub(super) client: String,
+    pub(super) who: Who,
+}
+
 /// What clients and the node ask for.
 #[derive(Debug)]
 pub(super) enum Request {
@@ -55,7 +63,7 @@ pub(super) enum Request {
     Publish {
         message: Message,
         /// The client, if the node is to hear the message too.
-        for_node: Option<String>,
+        for_node: Option<Speaker>,
         rows: Vec<Row>,
         asked: Option<Asked>,
         room: OwnedSemaphorePermit,
@@ -89,7 +97,7 @@ struct Effects {
     /// Messages that wait until the rows are stored.
     held: Vec<(Arc<Shelf>, u64)>,
     /// Wills whose time has come.
-    wills: Vec<(Message, Route, String)>,
+    wills: Vec<(Message, Route, Speaker)>,
 }
 
 /// Something for the node, with its part of [`ROOM`].
@@ -246,13 +254,13 @@ impl Switchboard {
     fn publish(
         &mut self,
         message: Message,
-        for_node: Option<String>,
+        for_node: Option<Speaker>,
         rows: Vec<Row>,
         asked: Option<Asked>,
         room: Option<OwnedSemaphorePermit>,
         now: Now,
     ) {
-        let event = for_node.map(|client| (client, message.clone()));
+        let event = for_node.map(|speaker| (speaker, message.clone()));
         self.hub.handle_publish(message, now);
         let mut effects = self.drain();
         effects.rows.extend(rows);
@@ -276,7 +284,7 @@ impl Switchboard {
         &mut self,
         effects: Effects,
         asked: Option<Asked>,
-        message: Option<(String, Message)>,
+        message: Option<(Speaker, Message)>,
         room: Option<OwnedSemaphorePermit>,
     ) {
         let Effects { rows, held, wills } = effects;
@@ -288,15 +296,15 @@ impl Switchboard {
             let is_awaited = asked.is_some() || !held.is_empty();
             let ticket = is_awaited.then(|| Ticket::new(asked, held));
             let event = match message {
-                Some((client, message)) => {
-                    BrokerEvent::of(message, client, ticket, rows, self.clock.now().mono)
+                Some((speaker, message)) => {
+                    BrokerEvent::of(message, speaker, ticket, rows, self.clock.now().mono)
                 }
                 None => BrokerEvent::Keep { ticket, rows },
             };
             self.news.push_back(News { event, _room: room });
         }
-        for (message, route, client) in wills {
-            let for_node = route.reaches_node().then_some(client);
+        for (message, route, speaker) in wills {
+            let for_node = route.reaches_node().then_some(speaker);
             self.publish(message, for_node, Vec::new(), None, None, self.clock.now());
         }
     }
@@ -322,7 +330,9 @@ impl Switchboard {
                         effects.rows.extend(shelf.clear());
                     }
                 }
-                Output::Publish { message, route, client } => effects.wills.push((message, route, client)),
+                Output::Publish { message, route, client, who } => {
+                    effects.wills.push((message, route, Speaker { client, who }));
+                }
                 Output::Interest { filter, wanted } => self.note_interest(filter, wanted),
             }
         }

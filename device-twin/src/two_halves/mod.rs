@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::cloud::{Output as FromCloud, SetError, Wish, Wishes};
 use crate::command::{CommandView, Order};
 use crate::edge::Output as FromEdge;
+use crate::gate::access::Who;
 use crate::{CloudTwins, EdgeTwins, PropertyId, TwinView};
 use bus::bus::ClockOffset;
 use bus::twin::{DesiredVersion, DeviceId, MapperTopic, Outcome, ResultBody, WriteRequest, WriteResult};
@@ -265,7 +266,14 @@ impl World {
     fn say(&mut self, topic: &str, payload: &str) {
         let now = self.edge_now();
         let topic = Topic::new(topic).unwrap();
-        self.edge.handle_publish(None, &topic, (payload.as_bytes(), None), &mut self.edge_ks, now);
+        self.edge.handle_publish(
+            None,
+            &Who::Anonymous,
+            &topic,
+            (payload.as_bytes(), None),
+            &mut self.edge_ks,
+            now,
+        );
         self.run();
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bus::twin::DeviceId;
-use bus::{JoinToken, Name, Value};
+use bus::{JoinToken, Name, NodeId, Value};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use device_twin::command::CommandId;
 use device_twin::condition::Condition;
@@ -53,6 +53,9 @@ pub enum Command {
     /// Run a mapper that comes with kubebus
     #[command(subcommand)]
     Mapper(MapperCommand),
+    /// Who may use the MQTT broker: passwords, certificates
+    #[command(subcommand)]
+    Mqtt(MqttCommand),
     /// Links, sync and queues of the running node
     Status(AskArgs),
 }
@@ -457,6 +460,48 @@ pub enum MapperCommand {
         #[arg(long, default_value = DEFAULT_LOG, env = "KUBEBUS_LOG")]
         log: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MqttCommand {
+    /// Set the password of a client; it is asked for, or read from standard input
+    ///
+    /// The file is mosquitto's, so that mosquitto_passwd can change it too. A node reads it at its start.
+    Passwd(PasswdArgs),
+    /// Issue a certificate by which a mapper or user is known to every broker of the cluster; at the cloud
+    ///
+    /// kubebus mqtt certificate user/alice --out alice writes key, certificate and the authority's certificate into
+    /// the directory. The cloud keeps no copy of the key.
+    Certificate(CertificateArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct PasswdArgs {
+    /// The client's user name; mapper/NAME for a mapper
+    pub name: String,
+    /// The password file, instead of the configured one (mqtt.passwords)
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Remove the client instead
+    #[arg(long)]
+    pub remove: bool,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Args)]
+pub struct CertificateArgs {
+    /// mapper/NAME or user/NAME
+    #[arg(value_name = "WHO")]
+    pub who: NodeId,
+    /// The directory to write into
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub out: PathBuf,
+    /// How long it holds
+    #[arg(long = "for", value_name = "TIME", default_value = "90d", value_parser = humantime::parse_duration)]
+    pub lasting: Duration,
+    #[command(flatten)]
+    pub place: Place,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

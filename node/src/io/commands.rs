@@ -15,14 +15,14 @@ use super::admin::{AskError, ask};
 use super::backup::{BackupError, First, Taken};
 use super::cli::{
     ApplyArgs, BackupArgs, BundledMapper, Cli, CloudArgs, CloudCommand, Command, DeleteArgs, Format, GetArgs,
-    JoinArgs, MapperCommand, Place, RestoreArgs, RunArgs, TokenCommand, host_and_port,
+    JoinArgs, MapperCommand, MqttCommand, Place, RestoreArgs, RunArgs, TokenCommand, host_and_port,
 };
 use super::exit::Exit;
 use super::identity::IdentityError;
 use super::manifests::{self, Refused};
 use super::restore::{RestoreError, Restored, restore};
 use super::shutdown::Shutdown;
-use super::{backup, demo, join, node, rule, table, twin};
+use super::{backup, demo, join, mqtt, node, rule, table, twin};
 use crate::config::{CloudConfig, Config};
 
 /// Carries out what was typed; says what went wrong on stderr.
@@ -129,6 +129,17 @@ async fn carry_out(command: Command) -> Result<()> {
             let mut stop = Shutdown::listen().context("listen for signals")?;
             mapper_virtual::run(options, async move { stop.requested().await }).await;
             Ok(())
+        }
+        Command::Mqtt(MqttCommand::Passwd(args)) => {
+            let file = args
+                .file
+                .clone()
+                .map_or_else(|| read_config(&args.place).map(|c| c.mqtt.passwords), |file| Ok(Some(file)));
+            say(&mqtt::passwd::run(&args.name, file?.as_deref(), args.remove)?)
+        }
+        Command::Mqtt(MqttCommand::Certificate(args)) => {
+            let config = read_config(&args.place)?;
+            say(&mqtt::certificate::run(&args, args.place.data_dir(&config))?)
         }
         Command::Status(args) => {
             show(&fetch(&args.place, "/kubebus/v1/status").await?, args.output, table::status)

@@ -248,10 +248,10 @@ impl Driver {
 
     fn on_broker(&mut self, event: BrokerEvent) {
         match event {
-            BrokerEvent::Publish { ticket, client: _, topic, payload, retain, expiry, rows } => {
+            BrokerEvent::Publish { ticket, client: _, who, topic, payload, retain, expiry, rows } => {
                 let ticket = self.note_ticket(ticket);
                 let expiry = expiry.map(Expiry);
-                self.handle(Input::Mqtt { ticket, topic, payload, retain, expiry, rows });
+                self.handle(Input::Mqtt { ticket, who, topic, payload, retain, expiry, rows });
             }
             BrokerEvent::Keep { ticket, rows } => {
                 let ticket = self.note_ticket(ticket);
@@ -485,6 +485,8 @@ impl Driver {
             "mqtt_received": mqtt.received,
             "mqtt_sent": mqtt.sent,
             "mqtt_refused": mqtt.refused,
+            "mqtt_not_admitted": mqtt.not_admitted,
+            "mqtt_handshakes_failed": mqtt.handshakes_failed,
             "mqtt_malformed": mqtt.malformed,
             "mqtt_too_slow": mqtt.too_slow,
         })

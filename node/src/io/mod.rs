@@ -15,6 +15,7 @@ pub mod join;
 mod lines;
 mod manifests;
 pub mod metrics;
+mod mqtt;
 pub mod node;
 pub mod patience;
 mod records;

@@ -27,7 +27,7 @@ use super::driver::{Driver, State};
 use super::shutdown::Shutdown;
 use super::store::StoreThread;
 use super::upstream::{Upstream, parse_endpoints};
-use super::{identity, join};
+use super::{identity, join, mqtt};
 use crate::broker_rows;
 use crate::cloud::{Cloud, CloudSettings};
 use crate::config::Config;
@@ -172,7 +172,9 @@ struct Parts {
 
 async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown) -> Result<()> {
     let Parts { me, node, upstream, shard, store, overlay, clock, kept } = parts;
-    let broker = BrokerConfig { listen: config.mqtt.listen, kept, ..BrokerConfig::default() };
+    let credentials = shard.credentials.as_ref().context("a node without credentials")?;
+    let broker = mqtt::broker(&config.mqtt, credentials).context("the MQTT broker")?;
+    let broker = BrokerConfig { kept, ..broker };
     let (broker, broker_events) = start_broker(broker).await.context("the MQTT broker (mqtt.listen)")?;
     let (shard, shard_events) = shard::spawn(shard).context("the QUIC endpoint")?;
     let (told, store_events) = mpsc::channel(STORE_EVENTS);

@@ -6,6 +6,8 @@
 #![cfg(feature = "io")]
 
 #[cfg(test)]
+mod access;
+#[cfg(test)]
 mod apps;
 #[cfg(test)]
 mod checks;

@@ -238,6 +238,7 @@ fn an_app_orders_over_mqtt_and_its_messages_expiry_will_do() {
         let expiry = expiry.map(|s| Expiry(std::time::Duration::from_secs(s)));
         world.twins.handle_mqtt(
             Some(Ticket(3)),
+            &Who::Anonymous,
             &topic,
             (payload.as_bytes(), expiry),
             &mut world.ks,

@@ -397,7 +397,14 @@ fn an_app_sets_over_mqtt_and_is_answered() {
     let mut world = World::new();
     let mut say = |topic: &str, payload: &str| {
         let topic = Topic::new(topic).unwrap();
-        world.twins.handle_mqtt(Some(Ticket(3)), &topic, (payload.as_bytes(), None), &mut world.ks, NOW);
+        world.twins.handle_mqtt(
+            Some(Ticket(3)),
+            &Who::Anonymous,
+            &topic,
+            (payload.as_bytes(), None),
+            &mut world.ks,
+            NOW,
+        );
         let mut seen = Vec::new();
         while let Some(output) = world.twins.poll_output() {
             seen.push(output);

@@ -95,7 +95,14 @@ fn a_command_without_an_expiry_is_refused_and_that_of_its_message_will_do() {
     let order = br#"{"id": "c1", "args": {"position": 40}}"#;
     for (expiry, written) in [(None, vec![]), (Some(Expiry(Duration::from_secs(3))), vec![position(40.0)])] {
         let now = world.now();
-        world.twins.handle_publish(Some(Ticket(1)), &topic, (order, expiry), &mut world.ks, now);
+        world.twins.handle_publish(
+            Some(Ticket(1)),
+            &Who::Anonymous,
+            &topic,
+            (order, expiry),
+            &mut world.ks,
+            now,
+        );
         world.drain();
         assert_eq!(
             world.seen.last(),

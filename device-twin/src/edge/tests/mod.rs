@@ -10,6 +10,7 @@ mod kubeedge;
 mod pace;
 mod reading;
 mod rules;
+mod speaker;
 mod write;
 
 use std::time::Duration;
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use metadata::{Key, Keyspace};
 
 use super::{EdgeTwins, Numbers, Output};
+use crate::gate::access::Who;
 use crate::twin::{Desired, PropertyId, Ticket};
 
 const MANIFESTS: [(&str, &str); 8] = [
@@ -158,7 +160,14 @@ impl World {
     fn say(&mut self, topic: &str, payload: &str) -> Vec<Output> {
         let (from, now) = (self.seen.len(), self.now());
         let topic = Topic::new(topic).unwrap();
-        self.twins.handle_publish(Some(Ticket(7)), &topic, (payload.as_bytes(), None), &mut self.ks, now);
+        self.twins.handle_publish(
+            Some(Ticket(7)),
+            &Who::Anonymous,
+            &topic,
+            (payload.as_bytes(), None),
+            &mut self.ks,
+            now,
+        );
         self.drain();
         self.seen[from..].to_vec()
     }

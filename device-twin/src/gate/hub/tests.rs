@@ -37,7 +37,8 @@ fn message(topic: &str, payload: &'static str, retain: bool, from: Option<Sessio
 }
 
 fn open(conn: u64, client: &str, clean: bool, seconds: u32) -> Open {
-    Open { conn: ConnId(conn), client: client.into(), clean, expiry: Expiry::of(seconds) }
+    let (name, client, who) = (client.into(), client.into(), Who::Anonymous);
+    Open { conn: ConnId(conn), name, client, who, clean, expiry: Expiry::of(seconds) }
 }
 
 fn show(delivery: &Delivery) -> String {

@@ -13,11 +13,11 @@ use mqtt_protocol_core::mqtt::result_code::{ConnectReasonCode, ConnectReturnCode
 
 use super::publish::{expiry_of, passed_on};
 use super::{
-    ALIASES_FROM_CLIENT, Aliases, BTreeMap, CloseReason, Expiry, LastWill, Message, Open, Opening, Output,
-    RECEIVE_MAXIMUM_TOLD, Session, State,
+    ALIASES_FROM_CLIENT, Aliases, BTreeMap, BTreeSet, CloseReason, Expiry, LastWill, Message, Open, Opening,
+    Output, Pending, RECEIVE_MAXIMUM_TOLD, Session, State, Wanted,
 };
+use crate::gate::Refusal;
 use crate::gate::hub::{self, Opened};
-use crate::gate::{Refusal, route};
 
 /// Longest client id; the standard demands 23 (3.1.1 §3.1.3.1), ids end up in logs and metrics.
 const MAX_CLIENT_ID: usize = 256;
@@ -45,7 +45,7 @@ impl Session {
             retain: connect.will_retain(),
             properties: &[],
         });
-        let Ok(will) = check_will(will) else { return self.refuse_3(ConnectReturnCode::NotAuthorized) };
+        let Ok(will) = self.check_will(will) else { return self.refuse_3(ConnectReturnCode::NotAuthorized) };
         // 3.1.1 §3.1.2.4: what is not clean lasts until it is asked to be.
         let clean = connect.clean_session();
         let expiry = if clean { Expiry::AtOnce } else { Expiry::Never };
@@ -70,7 +70,7 @@ impl Session {
             retain: connect.will_retain(),
             properties: connect.will_props(),
         });
-        let will = match check_will(will) {
+        let will = match self.check_will(will) {
             Ok(will) => will,
             Err(refusal) => return self.refuse_5(refusal.connack()),
         };
@@ -92,6 +92,22 @@ impl Session {
         }
     }
 
+    fn check_will(&self, will: Option<Will<'_>>) -> Result<Option<LastWill>, Refusal> {
+        let Some(Will { topic, payload, qos, retain, properties }) = will else { return Ok(None) };
+        let topic = Topic::new(topic).map_err(|_| Refusal::UnknownShape)?;
+        let route = self.route(&topic, retain)?;
+        let message = Message {
+            topic,
+            payload: Bytes::copy_from_slice(payload),
+            qos,
+            retain,
+            expires: None,
+            properties: passed_on(properties),
+            from: None,
+        };
+        Ok(Some(LastWill { message, route, life: expiry_of(properties), delay: delay_of(properties) }))
+    }
+
     /// What CONNACK says beside what the protocol layer adds.
     fn terms_for(&self, connect: &v5_0::Connect) -> Vec<Property> {
         let mut properties = Vec::new();
@@ -109,14 +125,16 @@ impl Session {
     }
 
     fn ask_to_open(&mut self, name: &str, clean: bool, opening: Opening) {
-        let client = if name.is_empty() { self.assigned_name() } else { name.to_owned() };
+        let name = if name.is_empty() { self.assigned_name() } else { name.to_owned() };
+        let who = self.who().clone();
+        let client = who.session_name(&name);
         let expiry = opening.expiry;
         self.state = State::Opening(Box::new(opening));
-        self.outputs.push_back(Output::Open(hub::Open { conn: self.id, client, clean, expiry }));
+        self.outputs.push_back(Output::Open(hub::Open { conn: self.id, name, client, who, clean, expiry }));
     }
 
     /// A name that no client is likely to choose; connection numbers are never reused in one start of the broker.
-    fn assigned_name(&self) -> String {
+    pub(super) fn assigned_name(&self) -> String {
         format!("kubebus-{:x}-{}", self.terms.start, self.id.0)
     }
 
@@ -126,6 +144,9 @@ impl Session {
         let State::Opening(opening) = std::mem::replace(&mut self.state, State::Closed) else { return };
         let Opening { mut will, wants_reasons, expiry, properties, early, aliases } = *opening;
         let Opened { conn: _, session, kept, present, received, filters } = opened;
+        // Rights may be others by now than when the session was stored.
+        let (filters, forbidden): (BTreeSet<Wanted>, BTreeSet<Wanted>) =
+            filters.into_iter().partition(|wanted| self.may_subscribe(&wanted.filter));
         if let Some(will) = &mut will {
             will.message.from = Some(session);
         }
@@ -144,12 +165,16 @@ impl Session {
             aliases: Aliases::new(aliases),
             wants_reasons,
         }));
-        self.let_in(present, properties);
+        self.greet(present, properties);
+        if !forbidden.is_empty() {
+            let answer = self.await_answer(Pending::Nothing);
+            self.outputs.push_back(Output::Unsubscribe { wanted: forbidden.into_iter().collect(), answer });
+        }
         released.iter().for_each(|packet| self.release_again(*packet));
         self.handle_bytes(&early, now);
     }
 
-    fn let_in(&mut self, present: bool, properties: Vec<Property>) {
+    fn greet(&mut self, present: bool, properties: Vec<Property>) {
         let connack: Option<Packet> = match self.mqtt.get_protocol_version() {
             Version::V5_0 => {
                 let connack = v5_0::Connack::builder().session_present(present);
@@ -171,33 +196,17 @@ impl Session {
         }
     }
 
-    fn refuse_3(&mut self, code: ConnectReturnCode) {
+    pub(super) fn refuse_3(&mut self, code: ConnectReturnCode) {
         let connack = v3_1_1::Connack::builder().session_present(false).return_code(code).build();
         self.send_built(connack.ok().map(Into::into));
         self.finish(CloseReason::Refused);
     }
 
-    fn refuse_5(&mut self, code: ConnectReasonCode) {
+    pub(super) fn refuse_5(&mut self, code: ConnectReasonCode) {
         let connack = v5_0::Connack::builder().session_present(false).reason_code(code).build();
         self.send_built(connack.ok().map(Into::into));
         self.finish(CloseReason::Refused);
     }
-}
-
-fn check_will(will: Option<Will<'_>>) -> Result<Option<LastWill>, Refusal> {
-    let Some(Will { topic, payload, qos, retain, properties }) = will else { return Ok(None) };
-    let topic = Topic::new(topic).map_err(|_| Refusal::UnknownShape)?;
-    let route = route(&topic, retain)?;
-    let message = Message {
-        topic,
-        payload: Bytes::copy_from_slice(payload),
-        qos,
-        retain,
-        expires: None,
-        properties: passed_on(properties),
-        from: None,
-    };
-    Ok(Some(LastWill { message, route, life: expiry_of(properties), delay: delay_of(properties) }))
 }
 
 fn delay_of(properties: &[Property]) -> Duration {

@@ -12,6 +12,7 @@
 //! Grammar: `handle_*`, then `take_bytes()` for the socket and `poll_output()` to `None`, then `poll_timeout()`.
 
 mod connect;
+mod entrance;
 mod first;
 mod publish;
 mod subscribe;
@@ -30,7 +31,9 @@ use mqtt_protocol_core::mqtt::result_code::{
 use mqtt_protocol_core::mqtt::{Connection, Version, common::Cursor, role};
 use thiserror::Error;
 
+use self::entrance::{Admitted, Waiting};
 use self::first::First;
+use super::access::{Claim, Guard, Permit, Who};
 use super::hub::{self, Expiry, Left, Wish};
 use super::subscriptions::Wanted;
 use super::{ConnId, Message, Qos, Route, SessionId};
@@ -117,8 +120,10 @@ impl CloseReason {
 }
 
 /// What a session wants done, in this order; bytes for the socket are taken apart from it.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Output {
+    /// Whether this is true is wanted: [`Session::handle_checked`].
+    Check(Claim),
     /// The client may be let in: the session waits for [`Session::handle_opened`] or [`Session::close`].
     Open(hub::Open),
     /// The client (or its will) published. With an answer, the session waits for [`Session::handle_answer`] with it.
@@ -179,6 +184,8 @@ enum Pending {
     Release {
         packet: u16,
     },
+    /// The client did not ask.
+    Nothing,
 }
 
 /// Something that waits for an answer.
@@ -194,6 +201,8 @@ pub struct Stats {
     pub received: u64,
     pub sent: u64,
     pub refused: u64,
+    /// CONNECTs turned away for who they came from.
+    pub not_admitted: u64,
     pub expired: u64,
     /// Deliveries larger than the client said it takes.
     pub too_large: u64,
@@ -303,6 +312,9 @@ fn has_valid_flags(first: u8) -> bool {
 /// One client's session.
 pub struct Session {
     id: ConnId,
+    guard: Guard,
+    admitted: Admitted,
+    waiting: Option<Waiting>,
     terms: Terms,
     /// The time of the input being handled.
     now: Mono,
@@ -332,11 +344,19 @@ impl std::fmt::Debug for Session {
 
 impl Session {
     pub fn new(id: ConnId, terms: Terms, now: Mono) -> Self {
+        Self::guarded(id, Guard::open(), terms, now)
+    }
+
+    /// As [`Session::new`], for those whom the guard lets in.
+    pub fn guarded(id: ConnId, guard: Guard, terms: Terms, now: Mono) -> Self {
         let options = ConnectionOptions::new()
             .maximum_packet_size_recv(terms.max_packet)
             .receive_maximum(RECEIVE_MAXIMUM);
         Self {
             id,
+            guard,
+            admitted: Admitted { who: Who::Anonymous, permit: Permit::All },
+            waiting: None,
             terms,
             now,
             mqtt: Connection::with_options(Version::Undetermined, options),
@@ -365,6 +385,8 @@ impl Session {
     pub fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
         let silence = |reason| self.deadline.map(|at| (at, reason));
         match &self.state {
+            // Whoever checks a password has a limit of its own.
+            State::Greeting if self.is_being_checked() => None,
             State::Greeting => silence("connect timeout"),
             State::Opening(_) => silence("keep-alive"),
             State::Open(open) => silence("keep-alive").into_iter().chain(open.answer_deadline()).min(),
@@ -380,7 +402,7 @@ impl Session {
     /// Whether the client's bytes should be read: not while too much of it waits for the node.
     pub fn wants_bytes(&self) -> bool {
         match &self.state {
-            State::Greeting => true,
+            State::Greeting => !self.is_being_checked(),
             State::Open(open) => open.unanswered.len() < MAX_UNANSWERED,
             State::Opening(_) | State::Closed => false,
         }
@@ -428,6 +450,9 @@ impl Session {
         while let Some(first) = cursor.remaining_slice().first()
             && !matches!(self.state, State::Closed)
         {
+            if self.hold(cursor.remaining_slice()) {
+                return;
+            }
             if let State::Opening(opening) = &mut self.state {
                 opening.early.extend_from_slice(cursor.remaining_slice());
                 return;
@@ -447,7 +472,7 @@ impl Session {
         self.now = now;
         let silent = self.deadline.is_some_and(|at| at <= now);
         match &self.state {
-            State::Greeting if silent => self.finish(CloseReason::ConnectTimeout),
+            State::Greeting if silent && !self.is_being_checked() => self.finish(CloseReason::ConnectTimeout),
             State::Open(_) if silent => {
                 let events = self.mqtt.notify_timer_fired(TimerKind::PingreqRecv);
                 self.queue_packets(events);
@@ -583,8 +608,7 @@ impl Session {
     #[expect(clippy::wildcard_enum_match_arm, reason = "all others are handled alike")]
     fn handle_packet(&mut self, packet: Packet) {
         match packet {
-            Packet::V3_1_1Connect(connect) => self.handle_connect_3(&connect),
-            Packet::V5_0Connect(connect) => self.handle_connect_5(&connect),
+            Packet::V3_1_1Connect(_) | Packet::V5_0Connect(_) => self.handle_connect(packet),
             other if matches!(self.state, State::Open(_)) => self.handle_open_packet(other),
             _ => self.finish(CloseReason::Malformed),
         }

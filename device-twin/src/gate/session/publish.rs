@@ -13,7 +13,7 @@ use mqtt_protocol_core::mqtt::result_code::{PubackReasonCode, PubrecReasonCode};
 
 use super::{Answer, CloseReason, MAX_IN_FLIGHT, Message, Output, Pending, Session, State, Unanswered};
 use crate::gate::queue::Outgoing;
-use crate::gate::{Delivery, Refusal, route};
+use crate::gate::{Delivery, Refusal};
 
 /// A PUBLISH as both versions have it.
 struct Incoming<'a> {
@@ -55,7 +55,7 @@ impl Session {
         if properties.iter().any(is_wrong) {
             return self.protocol_error();
         }
-        let route = match route(&topic, retain) {
+        let route = match self.route(&topic, retain) {
             Ok(route) => route,
             Err(refusal) => return self.acknowledge(packet, qos, Err(refusal)),
         };
@@ -100,6 +100,7 @@ impl Session {
             Pending::Suback { packet, codes } => self.say_suback(packet, codes),
             Pending::Unsuback { packet, codes } => self.say_unsuback(packet, codes),
             Pending::Release { packet } => self.release(packet),
+            Pending::Nothing => {}
         }
     }
 

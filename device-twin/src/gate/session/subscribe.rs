@@ -41,6 +41,9 @@ impl Session {
     /// The granted QoS is always the wished one.
     fn wish(&mut self, entry: &SubEntry, identifier: Option<u32>) -> Result<Wish, SubackReasonCode> {
         let wanted = policy::subscribable(entry.topic_filter())?;
+        if !self.may_subscribe(&wanted.filter) {
+            return Err(SubackReasonCode::NotAuthorized);
+        }
         let State::Open(open) = &mut self.state else { return Err(SubackReasonCode::UnspecifiedError) };
         if open.filters.len() >= MAX_FILTERS && !open.filters.contains(&wanted) {
             return Err(SubackReasonCode::QuotaExceeded);

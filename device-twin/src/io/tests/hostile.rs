@@ -13,21 +13,21 @@ use crate::gate::Qos::{AtLeastOnce, AtMostOnce};
 use crate::io::broker::{BrokerConfig, start};
 
 /// A pair of good clients that exchange a message.
-struct Bystanders {
+pub(super) struct Bystanders {
     publisher: Client,
     subscriber: Client,
     round: u32,
 }
 
 impl Bystanders {
-    async fn new(address: SocketAddr) -> Self {
+    pub(super) async fn new(address: SocketAddr) -> Self {
         let publisher = Client::new(address, Version::Three, "good publisher").await;
         let mut subscriber = Client::new(address, Version::Five, "good subscriber").await;
         subscriber.subscribe("good/+", AtLeastOnce).await;
         Self { publisher, subscriber, round: 0 }
     }
 
-    async fn are_well(&mut self) {
+    pub(super) async fn are_well(&mut self) {
         self.round += 1;
         let text = self.round.to_string();
         assert_eq!(self.publisher.publish_and_wait("good/topic", &text, AtLeastOnce).await, "Success");

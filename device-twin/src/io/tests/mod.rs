@@ -1,11 +1,15 @@
 //! The broker with real clients over real sockets on loopback.
 
+mod authority;
 mod exchange;
 mod hostile;
 mod kept;
+mod login;
 mod node;
 mod rumqtt;
+mod tls;
 mod tools;
+mod websocket;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -40,8 +44,13 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::with(BrokerConfig::default()).await
+    }
+
+    /// As configured, on free ports.
+    async fn with(config: BrokerConfig) -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (broker, events) = start(BrokerConfig { listen, ..Default::default() }).await.unwrap();
+        let (broker, events) = start(BrokerConfig { listen, ..config }).await.unwrap();
         Self { broker, events }
     }
 
@@ -62,6 +71,17 @@ impl World {
                 let payload = String::from_utf8(payload.to_vec()).unwrap();
                 let retained = if retain { " retained" } else { "" };
                 return (format!("{client}: {topic} = {payload}{retained}"), ticket);
+            }
+        }
+    }
+
+    /// Who said the next thing that the node hears, which it takes.
+    async fn speaker(&mut self) -> String {
+        loop {
+            let event = within("an event for the node", self.events.recv()).await.unwrap();
+            if let BrokerEvent::Publish { ticket, who, .. } = event {
+                ticket.into_iter().for_each(|ticket| self.broker.accept(ticket));
+                return who.to_string();
             }
         }
     }

@@ -1,13 +1,17 @@
 //! mosquitto's command line tools as clients: what a technician has at hand.
 
-use std::process::{Child, Command, Stdio};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use super::{World, within};
 
 /// Starts one of mosquitto's tools against the broker.
 fn start(world: &World, tool: &str, version: &str, args: &[&str]) -> Child {
-    let address = world.address();
+    start_at(world.address(), tool, version, args)
+}
+
+pub(super) fn start_at(address: SocketAddr, tool: &str, version: &str, args: &[&str]) -> Child {
     Command::new(tool)
         .args(["-h", &address.ip().to_string(), "-p", &address.port().to_string(), "-V", version])
         .args(args)
@@ -19,10 +23,15 @@ fn start(world: &World, tool: &str, version: &str, args: &[&str]) -> Child {
         })
 }
 
-/// Waits for its end and says what it printed; it must have succeeded.
-async fn output(child: Child) -> String {
+/// Waits for its end.
+pub(super) async fn ended(child: Child) -> Output {
     let waiting = tokio::task::spawn_blocking(move || child.wait_with_output());
-    let output = within("the end of a tool", waiting).await.unwrap().unwrap();
+    within("the end of a tool", waiting).await.unwrap().unwrap()
+}
+
+/// Waits for its end and says what it printed; it must have succeeded.
+pub(super) async fn output(child: Child) -> String {
+    let output = ended(child).await;
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
 }

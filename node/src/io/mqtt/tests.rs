@@ -1,0 +1,90 @@
+use std::sync::Arc;
+
+use bus::Identity;
+use controller::io::CertificateAuthority;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+
+use super::*;
+
+/// Of an edge of a cluster that was just made.
+fn credentials(room: &Path) -> Credentials {
+    let identity: Identity = "spiffe://water/edge/a".parse().unwrap();
+    let now = bus::UnixMillis(1_800_000_000_000);
+    let authority = CertificateAuthority::open_or_create(room, &identity.cluster, now).unwrap();
+    let (key, csr) = controller::io::new_key_and_csr().unwrap();
+    let validity = std::time::Duration::from_secs(3600);
+    let signed = authority.issue(&csr, &identity, now, validity).unwrap();
+    Credentials {
+        chain: vec![CertificateDer::from(signed.certificate_der)],
+        key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.secret_pkcs8_der().to_vec())),
+        ca: authority.ca_der().clone(),
+        identity,
+    }
+}
+
+/// What a configuration makes: who is let in where without a name; or what is wrong with it.
+fn doors(room: &Path, yaml: &str) -> Result<Vec<bool>, String> {
+    let yaml = yaml.replace("ROOM", room.to_str().unwrap());
+    let config: MqttConfig = serde_saphyr::from_str(&yaml).map_err(|error| error.to_string())?;
+    let broker = broker(&config, &credentials(room)).map_err(|error| bus::with_causes(&error))?;
+    Ok(std::iter::once(broker.anonymous).chain(broker.listeners.iter().map(|door| door.anonymous)).collect())
+}
+
+#[test]
+fn nobody_comes_in_without_a_name_but_on_loopback_or_where_it_is_written() {
+    let room = tempfile::tempdir().unwrap();
+    std::fs::write(room.path().join("passwords"), "").unwrap();
+    let table = [
+        ("{}", vec![true]),
+        ("{listen: '[::1]:1883'}", vec![true]),
+        ("{listen: '0.0.0.0:1883', anonymous: true}", vec![true]),
+        ("{anonymous: false, passwords: ROOM/passwords}", vec![false]),
+        ("{listen: '0.0.0.0:1883', passwords: ROOM/passwords}", vec![false]),
+        ("{listeners: [{address: '0.0.0.0:8883', tls: {}}]}", vec![true, false]),
+        ("{listeners: [{address: '127.0.0.1:8883', tls: {}, websocket: true}]}", vec![true, true]),
+        ("{listeners: [{address: '10.0.0.1:8883', tls: {}, anonymous: true}]}", vec![true, true]),
+    ];
+    for (yaml, expected) in table {
+        assert_eq!(doors(room.path(), yaml), Ok(expected), "{yaml}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_place() {
+    let room = tempfile::tempdir().unwrap();
+    std::fs::write(room.path().join("plain"), "# users\nalice:secret\n").unwrap();
+    std::fs::write(room.path().join("empty.pem"), "").unwrap();
+    let table = [
+        ("{listen: '0.0.0.0:1883'}", "mqtt.listen (0.0.0.0:1883) lets nobody in"),
+        (
+            "{listeners: [{address: '10.0.0.1:80', websocket: true}]}",
+            "mqtt.listeners[0] (10.0.0.1:80) lets nobody in",
+        ),
+        ("{passwords: ROOM/missing}", "cannot read"),
+        ("{passwords: ROOM/plain}", "plain: line 2: the password is written as it is"),
+        ("{rights: [{who: '*'}, {who: alice}]}", "mqtt.rights, rule 2 ('alice'): 'alice' is nobody"),
+        ("{rights: [{who: '*', publish: ['a/#/b']}]}", "'a/#/b' is no topic filter"),
+        (
+            "{listeners: [{address: '127.0.0.1:1', tls: {certificate: ROOM/empty.pem}}]}",
+            "mqtt.listeners[0].tls: certificate and key go together",
+        ),
+        (
+            "{listeners: [{address: '127.0.0.1:1', tls: {client-ca: ROOM/empty.pem}}]}",
+            "empty.pem holds no certificate",
+        ),
+        ("{listeners: [{address: '127.0.0.1:1', tsl: {}}]}", "tsl"),
+    ];
+    for (yaml, told) in table {
+        let error = doors(room.path(), yaml).unwrap_err();
+        assert!(error.contains(told), "{yaml}: {error}");
+    }
+}
+
+#[test]
+fn a_nodes_own_credentials_serve_as_the_brokers() {
+    let room = tempfile::tempdir().unwrap();
+    let node = Arc::new(credentials(room.path()));
+    for client_certificate in [ClientCertificate::Optional, ClientCertificate::Required] {
+        read_tls("mqtt.listeners[0]", &MqttTls { client_certificate, ..MqttTls::default() }, &node).unwrap();
+    }
+}
