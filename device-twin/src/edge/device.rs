@@ -13,7 +13,7 @@ use super::EdgeTwins;
 use super::property::{Outstanding, Twin};
 use crate::authority::Authority;
 use crate::model::{DeviceInfo, Property};
-use crate::twin::{self, Availability, DeviceState, PropertyId, Publish, WriteRecord, key, millis};
+use crate::twin::{self, Availability, DeviceState, PropertyId, Publish, WriteRecord, brief, key, millis};
 
 /// Mappers that are remembered, also before a device names them. A machine runs a handful; beyond this one that no
 /// device names is not noted, and counts as away until it says again that it is there.
@@ -23,11 +23,32 @@ const MAX_MAPPERS: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Bound {
     mapper: Option<Name>,
+    /// What its mapper says of it, if that is not all well.
+    complaint: Option<Complaint>,
     /// As it was last published.
     pub(super) state: Option<DeviceState>,
     pub(super) authority: Authority,
     /// When the authority ends by itself.
     pub(super) hand_back_at: Option<Mono>,
+}
+
+/// A device's state in its mapper's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Complaint {
+    state: Availability,
+    word: String,
+}
+
+impl Complaint {
+    /// KubeEdge's words, in lower case; one that nobody knows is worth a look. `None` if all is well.
+    fn of(word: &str) -> Option<Self> {
+        let state = match word {
+            "online" | "ok" => return None,
+            "offline" | "disconnected" => Availability::Offline,
+            _ => Availability::Degraded,
+        };
+        Some(Self { state, word: brief(word) })
+    }
 }
 
 /// A mapper as this edge knows it.
@@ -167,6 +188,7 @@ impl EdgeTwins {
         let served = self.devices.iter().filter(|(_, bound)| bound.mapper.as_ref() == Some(name));
         let devices: Vec<DeviceId> = served.map(|(id, _)| id.clone()).collect();
         for device in &devices {
+            self.devices.entry(device.clone()).and_modify(|bound| bound.complaint = None);
             if online {
                 self.rules.settle(device);
             }
@@ -180,6 +202,20 @@ impl EdgeTwins {
             }
             self.update_state(device);
         }
+    }
+
+    /// A mapper says how a device is, as KubeEdge's do: `online`, `ok`, `offline`, `unhealthy`, `unknown`. Until it says
+    /// something else, or goes.
+    ///
+    /// # Errors
+    /// The device is none of this edge's.
+    pub fn handle_device_state(&mut self, device: &DeviceId, word: &str) -> Result<(), String> {
+        let Some(bound) = self.devices.get_mut(device) else {
+            return Err(format!("device {device} is not of this edge"));
+        };
+        bound.complaint = Complaint::of(word);
+        self.update_state(device);
+        Ok(())
     }
 
     /// A setting that the device does not have yet is delivered; an actuator is left as it is.
@@ -226,6 +262,11 @@ impl EdgeTwins {
         }
         if let Some(problem) = self.catalog.device(device).and_then(|info| info.problem.clone()) {
             return is(Availability::Degraded, problem);
+        }
+        if let Some(Complaint { state, word }) =
+            self.devices.get(device).and_then(|bound| bound.complaint.clone())
+        {
+            return is(state, format!("its mapper says: {word}"));
         }
         let silent: Vec<String> = self
             .ids_of(device)

@@ -3,6 +3,7 @@
 pub mod broker;
 mod client;
 mod counters;
+pub mod dmi;
 mod port;
 pub mod recorder;
 mod router_link;
