@@ -6,6 +6,7 @@ use bus::bus::LinkId;
 use bus::overlay::{Lease, Route};
 use bus::{Class, Filter, Frame, KeyHash, Mono, NodeId, Now, Sample, Topic};
 use bytes::Bytes;
+use device_twin::dmi::{Answer, Call, Request};
 use device_twin::history::AuditEntry;
 use device_twin::{Expiry, PropertyId, Ticket};
 use metadata::{Commit, Revision};
@@ -62,6 +63,16 @@ pub enum Input {
         retain: bool,
         /// What is left of the message's own (MQTT 5.0 §3.3.2.3.3).
         expiry: Option<Expiry>,
+    },
+    /// A DMI mapper asks; the ticket waits for [`Output::Accept`], [`Output::Registered`] or a refusal.
+    Dmi {
+        ticket: Ticket,
+        request: Request,
+    },
+    /// How a call to a DMI mapper ended.
+    DmiAnswer {
+        call: u64,
+        answer: Answer,
     },
     /// The first local subscriber of a filter came, or its last one left.
     Interest {
@@ -129,6 +140,10 @@ pub enum Output {
     Reject(Ticket, String),
     /// Neither: the disk refuses writes, so whether what the client published lasts cannot be promised.
     Unkept(Ticket),
+    /// To a DMI mapper, by its own socket.
+    Call(Call),
+    /// The answer to a DMI mapper that registered, encoded.
+    Registered(Ticket, Bytes),
     /// The overlay's addresses and routes, whole; the shell brings interface and table in line.
     Overlay {
         lease: Lease,

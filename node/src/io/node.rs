@@ -8,6 +8,7 @@ use bus::io::Clock;
 use bus::{Identity, Name, NodeId};
 use controller::io::ca::{CertificateAuthority, NODE_VALIDITY};
 use controller::{CloudSubnets, Cluster, Plan};
+use device_twin::io::dmi::{DmiEvent, DmiHandle};
 use device_twin::io::recorder::{Limits, Recorder};
 use device_twin::io::{BrokerConfig, start as start_broker};
 use metadata::io::RedbStore;
@@ -28,7 +29,7 @@ use super::store::StoreThread;
 use super::upstream::{Upstream, parse_endpoints};
 use super::{identity, join};
 use crate::cloud::{Cloud, CloudSettings};
-use crate::config::Config;
+use crate::config::{Config, DmiSocket};
 use crate::edge::{Edge, EdgeSettings};
 use crate::seam::Node;
 
@@ -105,6 +106,7 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
         store,
         overlay,
         clock,
+        dmi: None,
     };
     info!(cluster = %me.cluster, listen = %config.cloud.listen, "cloud starts");
     play(parts, config, data_dir, shutdown).await
@@ -141,10 +143,11 @@ pub async fn run_edge(config: &Config, data_dir: &Path, renew: bool) -> Result<(
         seed: seed()?,
         damaged_stores: damage::set_aside_before(data_dir),
     };
-    let edge = Edge::new(settings, keyspace, clock.now());
+    let mut edge = Edge::new(settings, keyspace, clock.now());
+    let dmi = serve_dmi(config, &mut edge, clock)?;
     let upstream = Some(Upstream::new(cloud, endpoints));
     let node = Node::Edge(Box::new(edge));
-    let parts = Parts { me: me.node.clone(), node, upstream, shard, store, overlay, clock };
+    let parts = Parts { me: me.node.clone(), node, upstream, shard, store, overlay, clock, dmi };
     info!(identity = %me, "edge starts");
     play(parts, config, data_dir, shutdown).await
 }
@@ -161,10 +164,22 @@ struct Parts {
     store: Box<dyn Store + Send>,
     overlay: Option<Overlay>,
     clock: Clock,
+    dmi: Option<DmiParts>,
+}
+
+/// Where KubeEdge's mappers are served.
+type DmiParts = (DmiHandle, mpsc::Receiver<DmiEvent>);
+
+fn serve_dmi(config: &Config, edge: &mut Edge, clock: Clock) -> Result<Option<DmiParts>> {
+    let DmiSocket::At(path) = &config.kubeedge.dmi_socket else { return Ok(None) };
+    let parts = device_twin::io::dmi::start(path, clock).context("kubeedge.dmi-socket")?;
+    edge.serve_dmi(clock.now());
+    info!(socket = %path.display(), "KubeEdge's mappers are served");
+    Ok(Some(parts))
 }
 
 async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown) -> Result<()> {
-    let Parts { me, node, upstream, shard, store, overlay, clock } = parts;
+    let Parts { me, node, upstream, shard, store, overlay, clock, dmi } = parts;
     let broker = BrokerConfig { listen: config.mqtt.listen, ..BrokerConfig::default() };
     let (broker, broker_events) = start_broker(broker).await.context("the MQTT broker (mqtt.listen)")?;
     let (shard, shard_events) = shard::spawn(shard).context("the QUIC endpoint")?;
@@ -184,6 +199,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
         shard_events,
         broker,
         broker_events,
+        dmi,
         store,
         store_events,
         admin: asked,
