@@ -113,7 +113,7 @@ fn device_spec(model_id: &DeviceId, device: manifest::Device, model: &manifest::
         device_model_reference: model_id.name.to_string(),
         properties: known.map(|m| property(m, find(&m.name), &protocol.protocol_name)).collect(),
         methods: methods.into_iter().map(method).collect(),
-        protocol: Some(config_of(protocol.protocol_name.clone(), &config)),
+        protocol: Some(config_of(protocol.protocol_name, &config)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! One device at one mapper: what the mapper was told of it, and what is to be written.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use bus::twin::DeviceId;
@@ -83,10 +84,11 @@ impl Device {
     pub(super) fn put_back(&mut self, writes: Writes) -> Vec<(String, Write)> {
         let mut replaced = Vec::new();
         for (property, write) in writes {
-            if self.waiting.contains_key(&property) {
-                replaced.push((property, write));
-            } else {
-                self.waiting.insert(property, write);
+            match self.waiting.entry(property) {
+                Entry::Occupied(newer) => replaced.push((newer.key().clone(), write)),
+                Entry::Vacant(place) => {
+                    place.insert(write);
+                }
             }
         }
         replaced

@@ -62,7 +62,9 @@ spec:
             let cluster = Cluster::start();
             let edge = cluster.stranger("a");
             let socket = cluster.path("dmi.sock");
-            edge.add_config(&format!("kubeedge: {{dmi-socket: {}}}\n", socket.display()));
+            let config = std::fs::read_to_string(edge.config()).unwrap();
+            let section = format!("kubeedge: {{dmi-socket: {}}}\n", socket.display());
+            std::fs::write(edge.config(), config + &section).unwrap();
             let a = cluster.admit(edge);
             cluster.apply(MANIFESTS);
             a.twin_becomes(("plant/v1", "position"), "/property", json!("position"));

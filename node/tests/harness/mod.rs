@@ -82,12 +82,6 @@ impl Node {
         std::fs::write(self.config(), config).unwrap();
     }
 
-    /// Adds a section to the configuration, until it is written anew.
-    pub(crate) fn add_config(&self, section: &str) {
-        let config = std::fs::read_to_string(self.config()).unwrap();
-        std::fs::write(self.config(), config + section).unwrap();
-    }
-
     /// Of the running process.
     #[track_caller]
     pub(crate) fn pid(&self) -> u32 {
