@@ -23,6 +23,7 @@ pub mod authority;
 pub mod cloud;
 pub mod command;
 pub mod condition;
+pub mod dmi;
 pub mod edge;
 pub mod gate;
 pub mod history;

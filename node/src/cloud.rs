@@ -159,7 +159,11 @@ impl Cloud {
                 self.twins.handle_timeout(&mut self.keyspace, now);
             }
             // A cloud dials nobody, and runs no rules.
-            Input::PacketsUp { .. } | Input::DialFailed { .. } | Input::RuleLog => {}
+            Input::PacketsUp { .. } | Input::DialFailed { .. } | Input::RuleLog | Input::DmiAnswer { .. } => {
+            }
+            Input::Dmi { ticket, .. } => {
+                self.said.push_back(Output::Reject(ticket, "mappers are served by edges".to_owned()));
+            }
         }
         self.settle(now);
     }

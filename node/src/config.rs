@@ -22,6 +22,7 @@ pub struct Config {
     pub link: LinkConfig,
     pub overlay: OverlayConfig,
     pub mqtt: MqttConfig,
+    pub kubeedge: KubeEdgeConfig,
 }
 
 /// Read by `kubebus cloud` only.
@@ -179,6 +180,45 @@ pub struct MqttRight {
     pub subscribe: Vec<String>,
 }
 
+/// What KubeEdge's own mappers need. Read by `kubebus edge` only.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct KubeEdgeConfig {
+    /// The Unix socket on which they register and report (DMI v1beta1), mode 0660: an absolute path, or `off`. They expect
+    /// `/etc/kubeedge/dmi.sock`. Off, since whoever may open it speaks for every device of the edge.
+    pub dmi_socket: DmiSocket,
+}
+
+/// Where DMI is served.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum DmiSocket {
+    #[default]
+    Off,
+    At(PathBuf),
+}
+
+impl TryFrom<String> for DmiSocket {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "off" => Ok(Self::Off),
+            path if path.starts_with('/') => Ok(Self::At(PathBuf::from(path))),
+            _ => Err(format!("'{text}' is neither an absolute path nor off; write /etc/kubeedge/dmi.sock")),
+        }
+    }
+}
+
+impl From<DmiSocket> for String {
+    fn from(socket: DmiSocket) -> Self {
+        match socket {
+            DmiSocket::Off => "off".to_owned(),
+            DmiSocket::At(path) => path.to_string_lossy().into_owned(),
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -188,6 +228,7 @@ impl Default for Config {
             link: LinkConfig::default(),
             overlay: OverlayConfig::default(),
             mqtt: MqttConfig::default(),
+            kubeedge: KubeEdgeConfig::default(),
         }
     }
 }

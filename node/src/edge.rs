@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 
 use bus::bus::{LinkId, Role};
 use bus::overlay::{Lease, Route};
-use bus::twin::{DeviceId, TwinTopic};
+use bus::twin::{DeviceId, MapperTopic, TwinTopic};
 use bus::{Bus, Channel, Class, Frame, Identity, Message, Mono, NodeId, Now, Value};
 use controller::endpoints;
 use device_twin::command::Order;
+use device_twin::dmi::{self, Dmi};
 use device_twin::edge::Output as FromTwins;
+use device_twin::gate::access::Who;
 use device_twin::{EdgeTwins, PropertyId, Publish, kubeedge};
 use metadata::{Key, Keyspace, PushError, Replica, ReplicaOutput, epoch};
 use router::dial::Dialer;
@@ -59,6 +61,8 @@ pub struct Edge {
     bus: Bus,
     replica: Replica,
     twins: EdgeTwins,
+    /// Where KubeEdge's mappers are served.
+    dmi: Option<Dmi>,
     bus_lane: Upstream,
     packets_lane: Upstream,
     interest: Interest,
@@ -115,7 +119,14 @@ impl Edge {
             keyspace,
             replica,
             twins,
+            dmi: None,
         }
+    }
+
+    /// Serves KubeEdge's mappers from now on, those of the process before this too.
+    pub fn serve_dmi(&mut self, now: Now) {
+        let me = self.identity.node.name.clone();
+        self.dmi = Some(Dmi::load(me, self.twins.catalog(), &self.keyspace, now.mono));
     }
 
     pub fn handle(&mut self, input: Input, now: Now) {
@@ -166,6 +177,17 @@ impl Edge {
             }
             Input::Interest { filter, wanted } if kubeedge::is_served(filter.as_str()) => {
                 self.twins.handle_interest(&filter, wanted, &mut self.keyspace, now);
+            }
+            Input::Dmi { ticket, request } => match &mut self.dmi {
+                Some(dmi) => {
+                    dmi.handle_request(ticket, &request, self.twins.catalog(), &mut self.keyspace, now.mono);
+                }
+                None => self.said.push_back(Output::Reject(ticket, "DMI is not served here".to_owned())),
+            },
+            Input::DmiAnswer { call, answer } => {
+                if let Some(dmi) = &mut self.dmi {
+                    dmi.handle_answer(call, &answer, &mut self.keyspace, now.mono);
+                }
             }
             Input::Interest { filter, wanted } => self.interest.change(&filter, wanted, &mut self.bus),
             Input::Persisted(revision) => {
@@ -230,6 +252,8 @@ impl Edge {
                 self.on_replica(output, now);
             } else if let Some(output) = self.twins.poll_output() {
                 self.on_twins(output, now);
+            } else if let Some(output) = self.poll_dmi(now) {
+                self.on_dmi(output, now);
             } else if let Some(dial) = self.bus_lane.dialer.poll_output() {
                 self.said.push_back(Output::Dial { lane: DialLane::Bus, attempt: dial.attempt });
             } else if let Some(dial) = self.packets_lane.dialer.poll_output() {
@@ -327,6 +351,9 @@ impl Edge {
 
     fn on_metadata(&mut self, keys: &[Key], now: Now) {
         self.twins.handle_changed(keys, &mut self.keyspace, now);
+        if let Some(dmi) = &mut self.dmi {
+            dmi.handle_changed(keys, self.twins.catalog(), &self.keyspace);
+        }
         if keys.iter().any(|key| key.as_str() == LEASE || key.as_str().starts_with(ROUTES)) {
             self.say_overlay();
         }
@@ -337,6 +364,7 @@ impl Edge {
 
     fn on_twins(&mut self, output: FromTwins, now: Now) {
         match output {
+            FromTwins::Publish(publish) if self.is_for_dmi(&publish, now) => {}
             FromTwins::Publish(Publish { topic, payload, retain, expiry }) => {
                 if let Some(TwinTopic::Reported { .. }) = TwinTopic::parse(&topic) {
                     let message =
@@ -364,6 +392,46 @@ impl Edge {
             FromTwins::Unwatch(filter) => self.interest.change(&filter, false, &mut self.bus),
             FromTwins::RuleLog(line) => self.said.push_back(Output::Record(Record::Rule(line))),
             FromTwins::RuleHeads(lines) => self.said.push_back(Output::Record(Record::RuleHeads(lines))),
+        }
+    }
+
+    /// Whether a DMI mapper took it: a write goes to one mapper alone.
+    fn is_for_dmi(&mut self, publish: &Publish, now: Now) -> bool {
+        let (Some(dmi), Some(topic)) = (&mut self.dmi, MapperTopic::parse(&publish.topic)) else {
+            return false;
+        };
+        let is_its = matches!(topic, MapperTopic::Write { .. }) && dmi.serves(topic.mapper());
+        if is_its {
+            dmi.handle_write(topic.mapper(), &publish.payload, publish.expiry, now.mono);
+        }
+        is_its
+    }
+
+    fn poll_dmi(&mut self, now: Now) -> Option<dmi::Output> {
+        let dmi = self.dmi.as_mut()?;
+        dmi.poll_output().or_else(|| {
+            dmi.drive(&mut self.keyspace, now.mono);
+            dmi.poll_output()
+        })
+    }
+
+    fn on_dmi(&mut self, output: dmi::Output, now: Now) {
+        match output {
+            dmi::Output::Call(call) => self.said.push_back(Output::Call(call)),
+            dmi::Output::Registered(ticket, reply) => self.said.push_back(Output::Registered(ticket, reply)),
+            dmi::Output::Reject(ticket, why) => self.said.push_back(Output::Reject(ticket, why)),
+            dmi::Output::Note(text) => self.said.push_back(Output::Note(text)),
+            dmi::Output::Say(ticket, topic, payload) => {
+                // Whoever may open the socket speaks for every device here.
+                let who = Who::Anonymous;
+                self.twins.handle_publish(ticket, &who, &topic, (&payload, None), &mut self.keyspace, now);
+            }
+            dmi::Output::State(ticket, device, state) => {
+                self.said.push_back(match self.twins.handle_device_state(&device, &state) {
+                    Ok(()) => Output::Accept(ticket),
+                    Err(why) => Output::Reject(ticket, why),
+                });
+            }
         }
     }
 
@@ -509,6 +577,7 @@ impl Edge {
             return Some((Mono::ZERO, "start"));
         }
         let timeouts = [
+            self.dmi.as_ref().and_then(Dmi::poll_timeout),
             self.bus_lane.dialer.poll_timeout(),
             self.packets_lane.dialer.poll_timeout(),
             self.bus.poll_timeout(),

@@ -6,6 +6,7 @@ use bus::bus::LinkId;
 use bus::overlay::{Lease, Route};
 use bus::{Class, Filter, Frame, KeyHash, Mono, NodeId, Now, Sample, Topic};
 use bytes::Bytes;
+use device_twin::dmi::{Answer, Call, Request};
 use device_twin::gate::Row;
 use device_twin::gate::access::Who;
 use device_twin::history::AuditEntry;
@@ -73,6 +74,16 @@ pub enum Input {
         ticket: Option<Ticket>,
         rows: Vec<Row>,
     },
+    /// A DMI mapper asks; the ticket waits for [`Output::Accept`], [`Output::Registered`] or a refusal.
+    Dmi {
+        ticket: Ticket,
+        request: Request,
+    },
+    /// How a call to a DMI mapper ended.
+    DmiAnswer {
+        call: u64,
+        answer: Answer,
+    },
     /// The first local subscriber of a filter came, or its last one left.
     Interest {
         filter: Filter,
@@ -139,6 +150,10 @@ pub enum Output {
     Reject(Ticket, String),
     /// Neither: the disk refuses writes, so whether what the client published lasts cannot be promised.
     Unkept(Ticket),
+    /// To a DMI mapper, by its own socket.
+    Call(Call),
+    /// The answer to a DMI mapper that registered, encoded.
+    Registered(Ticket, Bytes),
     /// The overlay's addresses and routes, whole; the shell brings interface and table in line.
     Overlay {
         lease: Lease,

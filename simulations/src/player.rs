@@ -143,6 +143,8 @@ impl World {
             Output::Backup { snapshot, .. } => {
                 self.trace.say(self.now, format_args!("{machine} is backed up at {}", snapshot.revision));
             }
+            // No edge of this world serves DMI.
+            Output::Call(_) | Output::Registered(..) => {}
             // Kept beside the store, and read by nobody here.
             Output::Record(_) => {}
             Output::Note(text) => self.trace.say(self.now, format_args!("{machine} notes: {text}")),

@@ -50,7 +50,7 @@ fn fill(place: &Path, wanted: &Path) -> Result<()> {
 }
 
 /// Debian splits the modules that a virtual environment needs from Python itself.
-fn can_make_environments() -> bool {
+pub(crate) fn can_make_environments() -> bool {
     let probe = Command::new("python3").args(["-c", "import ensurepip, venv"]).output();
     probe.is_ok_and(|done| done.status.success())
 }

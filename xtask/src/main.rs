@@ -1,5 +1,6 @@
 //! Chores of this repository. `cargo xtask test` passes every test and installs what the tests need.
 
+mod dmi;
 mod epanet;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ usage: cargo xtask <chore>
   sim [SEEDS]   the deterministic world alone (200 seeds; nightly: 1000)
   sim --broken  a build with one mistake in it, which the deterministic world must find
   epanet        installs EPANET under the target directory, for the tests of the water simulation; `test` does it too
+  dmi           installs gRPC for Python there, for the tests of KubeEdge's mappers; `test` does it too
   bench [NAME]  KubeBus against its aims and against SQLite; see docs/benchmarks.md
 ";
 
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
         ["sim", "--broken"] => broken_build(),
         ["sim", seeds] => simulations(seeds),
         ["epanet"] => epanet::install(),
+        ["dmi"] => dmi::install(),
         ["bench", names @ ..] => bench(names),
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
 fn test(slow: bool) -> Result<()> {
     install_packages()?;
     epanet::install()?;
+    dmi::install()?;
     step("unit and integration tests");
     cargo(&["test", "--workspace", "--features", FEATURES, "--locked"])?;
     if slow {

@@ -14,7 +14,7 @@ use super::property::{Outstanding, Twin};
 use crate::authority::Authority;
 use crate::kubeedge::update::Condition;
 use crate::model::{DeviceInfo, Property};
-use crate::twin::{self, Availability, DeviceState, PropertyId, Publish, WriteRecord, key, millis};
+use crate::twin::{self, Availability, DeviceState, PropertyId, Publish, WriteRecord, brief, key, millis};
 
 /// Mappers that are remembered, also before a device names them. A machine runs a handful; beyond this one that no
 /// device names is not noted, and counts as away until it says again that it is there.
@@ -24,11 +24,32 @@ const MAX_MAPPERS: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Bound {
     mapper: Option<Name>,
+    /// What its mapper says of it, if that is not all well.
+    complaint: Option<Complaint>,
     /// As it was last published.
     pub(super) state: Option<DeviceState>,
     pub(super) authority: Authority,
     /// When the authority ends by itself.
     pub(super) hand_back_at: Option<Mono>,
+}
+
+/// A device's state in its mapper's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Complaint {
+    state: Availability,
+    word: String,
+}
+
+impl Complaint {
+    /// KubeEdge's words, in lower case; one that nobody knows is worth a look. `None` if all is well.
+    fn of(word: &str) -> Option<Self> {
+        let state = match word {
+            "online" | "ok" => return None,
+            "offline" | "disconnected" => Availability::Offline,
+            _ => Availability::Degraded,
+        };
+        Some(Self { state, word: brief(word) })
+    }
 }
 
 /// A mapper as this edge knows it.
@@ -180,7 +201,10 @@ impl EdgeTwins {
         }
         let served = self.devices.iter().filter(|(_, bound)| bound.mapper.as_ref() == Some(name));
         let devices: Vec<DeviceId> = served.map(|(id, _)| id.clone()).collect();
-        devices.iter().for_each(|device| self.device_reachable(device, online, ks, now));
+        for device in &devices {
+            self.devices.entry(device.clone()).and_modify(|bound| bound.complaint = None);
+            self.device_reachable(device, online, ks, now);
+        }
     }
 
     /// A device's mapper came or went.
@@ -197,6 +221,20 @@ impl EdgeTwins {
             self.reschedule(&id);
         }
         self.update_state(device);
+    }
+
+    /// A mapper says how a device is, as KubeEdge's do: `online`, `ok`, `offline`, `unhealthy`, `unknown`. Until it says
+    /// something else, or goes.
+    ///
+    /// # Errors
+    /// The device is none of this edge's.
+    pub fn handle_device_state(&mut self, device: &DeviceId, word: &str) -> Result<(), String> {
+        let Some(bound) = self.devices.get_mut(device) else {
+            return Err(format!("device {device} is not of this edge"));
+        };
+        bound.complaint = Complaint::of(word);
+        self.update_state(device);
+        Ok(())
     }
 
     /// A setting that the device does not have yet is delivered; an actuator is left as it is.
@@ -251,6 +289,11 @@ impl EdgeTwins {
         }
         if let Some((Condition::Unwell, word)) = said {
             return is(Availability::Degraded, format!("its mapper says '{word}'"));
+        }
+        if let Some(Complaint { state, word }) =
+            self.devices.get(device).and_then(|bound| bound.complaint.clone())
+        {
+            return is(state, format!("its mapper says: {word}"));
         }
         let silent: Vec<String> = self
             .ids_of(device)

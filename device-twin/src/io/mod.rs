@@ -3,6 +3,7 @@
 pub mod broker;
 mod client;
 mod counters;
+pub mod dmi;
 mod door;
 pub mod passwords;
 mod port;

@@ -13,7 +13,9 @@ use bus::bus::LinkId;
 use bus::io::Clock;
 use bus::overlay::{Lease, Route};
 use bus::{Channel, NodeId};
+use bytes::Bytes;
 use device_twin::gate::Refusal;
+use device_twin::io::dmi::{Answered, DmiEvent, DmiHandle};
 use device_twin::io::recorder::{Record as Kept, Recorder};
 use device_twin::io::{BrokerEvent, BrokerHandle, Ticket as BrokerTicket};
 use device_twin::{Expiry, Ticket};
@@ -54,6 +56,8 @@ pub struct Driver {
     pub shard_events: mpsc::Receiver<Event>,
     pub broker: BrokerHandle,
     pub broker_events: mpsc::Receiver<BrokerEvent>,
+    /// KubeEdge's mappers, where they are served.
+    pub dmi: Option<(DmiHandle, mpsc::Receiver<DmiEvent>)>,
     pub store: StoreThread,
     pub store_events: mpsc::Receiver<StoreEvent>,
     pub admin: mpsc::Receiver<Asked>,
@@ -66,7 +70,7 @@ pub struct Driver {
 /// What the loop remembers between two turns: numbers that the pure side knows things by.
 #[derive(Debug, Default)]
 pub struct State {
-    tickets: BTreeMap<u64, BrokerTicket>,
+    tickets: BTreeMap<u64, Asker>,
     next_ticket: u64,
     questions: BTreeMap<u64, oneshot::Sender<Reply>>,
     next_question: u64,
@@ -77,6 +81,13 @@ pub struct State {
     patience: Patience,
 }
 
+/// Who waits for what a ticket stands for.
+#[derive(Debug)]
+enum Asker {
+    Client(BrokerTicket),
+    Mapper(Answered),
+}
+
 /// Where an endpoint is, for a dial.
 type Lookup = (DialLane, u64, Result<SocketAddr, String>);
 
@@ -84,6 +95,7 @@ type Lookup = (DialLane, u64, Result<SocketAddr, String>);
 enum Wake {
     Shard(Option<Event>),
     Broker(Option<BrokerEvent>),
+    Dmi(Option<DmiEvent>),
     Store(Option<StoreEvent>),
     Admin(Option<Asked>),
     Lookup(Lookup),
@@ -109,6 +121,7 @@ impl Driver {
             match self.wake(&mut shutdown).await {
                 Wake::Shard(event) => self.on_shard(event.ok_or(RunError::PartEnded("shard thread"))?),
                 Wake::Broker(event) => self.on_broker(event.ok_or(RunError::PartEnded("MQTT broker"))?),
+                Wake::Dmi(event) => self.on_dmi(event.ok_or(RunError::PartEnded("DMI socket"))?),
                 Wake::Store(event) => {
                     if let Err(why) = self.on_store(event.ok_or(RunError::PartEnded("store thread"))?) {
                         self.stop().await;
@@ -147,10 +160,17 @@ impl Driver {
                 None => std::future::pending().await,
             }
         };
+        let dmi = async {
+            match &mut self.dmi {
+                Some((_, events)) => events.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             event = self.store_events.recv() => Wake::Store(event),
             event = self.shard_events.recv(), if open => Wake::Shard(event),
             event = self.broker_events.recv(), if open => Wake::Broker(event),
+            event = dmi, if open => Wake::Dmi(event),
             asked = self.admin.recv(), if open => Wake::Admin(asked),
             Some(Ok(found)) = self.state.lookups.join_next(), if open => Wake::Lookup(found),
             () = timer, if open => Wake::Timeout,
@@ -249,23 +269,32 @@ impl Driver {
     fn on_broker(&mut self, event: BrokerEvent) {
         match event {
             BrokerEvent::Publish { ticket, client: _, who, topic, payload, retain, expiry, rows } => {
-                let ticket = self.note_ticket(ticket);
+                let ticket = ticket.map(|ticket| self.ticket(Asker::Client(ticket)));
                 let expiry = expiry.map(Expiry);
                 self.handle(Input::Mqtt { ticket, who, topic, payload, retain, expiry, rows });
             }
             BrokerEvent::Keep { ticket, rows } => {
-                let ticket = self.note_ticket(ticket);
+                let ticket = ticket.map(|ticket| self.ticket(Asker::Client(ticket)));
                 self.handle(Input::Keep { ticket, rows });
             }
             BrokerEvent::Interest { filter, wanted } => self.handle(Input::Interest { filter, wanted }),
         }
     }
 
-    fn note_ticket(&mut self, ticket: Option<device_twin::io::Ticket>) -> Option<Ticket> {
-        let ticket = ticket?;
+    fn on_dmi(&mut self, event: DmiEvent) {
+        match event {
+            DmiEvent::Request(request, asker) => {
+                let ticket = self.ticket(Asker::Mapper(asker));
+                self.handle(Input::Dmi { ticket, request });
+            }
+            DmiEvent::Answer(call, answer) => self.handle(Input::DmiAnswer { call, answer }),
+        }
+    }
+
+    fn ticket(&mut self, asker: Asker) -> Ticket {
         self.state.next_ticket += 1;
-        self.state.tickets.insert(self.state.next_ticket, ticket);
-        Some(Ticket(self.state.next_ticket))
+        self.state.tickets.insert(self.state.next_ticket, asker);
+        Ticket(self.state.next_ticket)
     }
 
     /// Fails when this node must write no more: its peers are to hear a goodbye, and go to the cloud that may.
@@ -326,20 +355,17 @@ impl Driver {
                 // The broker never waits for this loop; that it has ended shows at its events.
                 let _ = self.broker.publish(topic, payload, retain, expiry.map(|e| e.0)).await;
             }
-            Output::Accept(ticket) => {
-                if let Some(ticket) = self.state.tickets.remove(&ticket.0) {
-                    self.broker.accept(ticket);
-                }
-            }
-            Output::Reject(ticket, why) => {
-                debug!(why, "refused a message");
-                if let Some(ticket) = self.state.tickets.remove(&ticket.0) {
-                    self.broker.reject(ticket, Refusal::Payload);
-                }
-            }
-            Output::Unkept(ticket) => {
-                if let Some(ticket) = self.state.tickets.remove(&ticket.0) {
-                    self.broker.reject(ticket, Refusal::Disk);
+            Output::Accept(ticket) => self.accept(ticket, Bytes::new()),
+            Output::Registered(ticket, reply) => self.accept(ticket, reply),
+            Output::Reject(ticket, why) => self.reject(ticket, why),
+            Output::Unkept(ticket) => match self.state.tickets.remove(&ticket.0) {
+                Some(Asker::Client(ticket)) => self.broker.reject(ticket, Refusal::Disk),
+                Some(Asker::Mapper(asker)) => asker.unkept(),
+                None => {}
+            },
+            Output::Call(call) => {
+                if let Some((dmi, _)) = &self.dmi {
+                    dmi.call(call).await;
                 }
             }
             Output::Overlay { lease, routes } => self.set_overlay(lease, routes),
@@ -347,6 +373,24 @@ impl Driver {
             Output::Backup { id, snapshot } => self.reply(id, Reply::Backup(snapshot)),
             Output::Record(record) => self.record(record),
             Output::Note(text) => info!("{text}"),
+        }
+    }
+
+    /// A mapper gets the reply; a client of the broker needs none.
+    fn accept(&mut self, ticket: Ticket, reply: Bytes) {
+        match self.state.tickets.remove(&ticket.0) {
+            Some(Asker::Client(ticket)) => self.broker.accept(ticket),
+            Some(Asker::Mapper(asker)) => asker.done(reply),
+            None => {}
+        }
+    }
+
+    fn reject(&mut self, ticket: Ticket, why: String) {
+        debug!(why, "refused a message");
+        match self.state.tickets.remove(&ticket.0) {
+            Some(Asker::Client(ticket)) => self.broker.reject(ticket, Refusal::Payload),
+            Some(Asker::Mapper(asker)) => asker.refused(why),
+            None => {}
         }
     }
 
@@ -503,6 +547,7 @@ impl Driver {
         if tokio::time::timeout(FLUSH, flushed).await.is_err() {
             warn!("some goodbyes were not said in time");
         }
+        drop(self.dmi);
         // The thread waits for room to tell that it is done.
         drop(self.store_events);
         self.store.finish();

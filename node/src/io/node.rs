@@ -9,6 +9,7 @@ use bus::{Identity, Name, NodeId};
 use bytes::Bytes;
 use controller::io::ca::{CertificateAuthority, NODE_VALIDITY};
 use controller::{CloudSubnets, Cluster, Plan};
+use device_twin::io::dmi::{DmiEvent, DmiHandle};
 use device_twin::io::recorder::{Limits, Recorder};
 use device_twin::io::{BrokerConfig, start as start_broker};
 use metadata::io::RedbStore;
@@ -30,7 +31,7 @@ use super::upstream::{Upstream, parse_endpoints};
 use super::{identity, join, mqtt};
 use crate::broker_rows;
 use crate::cloud::{Cloud, CloudSettings};
-use crate::config::Config;
+use crate::config::{Config, DmiSocket};
 use crate::edge::{Edge, EdgeSettings};
 use crate::seam::Node;
 
@@ -109,6 +110,7 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
         overlay,
         clock,
         kept,
+        dmi: None,
     };
     info!(cluster = %me.cluster, listen = %config.cloud.listen, "cloud starts");
     play(parts, config, data_dir, shutdown).await
@@ -146,10 +148,11 @@ pub async fn run_edge(config: &Config, data_dir: &Path, renew: bool) -> Result<(
         damaged_stores: damage::set_aside_before(data_dir),
     };
     let kept = broker_rows::read(&keyspace);
-    let edge = Edge::new(settings, keyspace, clock.now());
+    let mut edge = Edge::new(settings, keyspace, clock.now());
+    let dmi = serve_dmi(config, &mut edge, clock)?;
     let upstream = Some(Upstream::new(cloud, endpoints));
     let node = Node::Edge(Box::new(edge));
-    let parts = Parts { me: me.node.clone(), node, upstream, shard, store, overlay, clock, kept };
+    let parts = Parts { me: me.node.clone(), node, upstream, shard, store, overlay, clock, kept, dmi };
     info!(identity = %me, "edge starts");
     play(parts, config, data_dir, shutdown).await
 }
@@ -168,10 +171,22 @@ struct Parts {
     clock: Clock,
     /// What the broker had kept.
     kept: Vec<(Key, Bytes)>,
+    dmi: Option<DmiParts>,
+}
+
+/// Where KubeEdge's mappers are served.
+type DmiParts = (DmiHandle, mpsc::Receiver<DmiEvent>);
+
+fn serve_dmi(config: &Config, edge: &mut Edge, clock: Clock) -> Result<Option<DmiParts>> {
+    let DmiSocket::At(path) = &config.kubeedge.dmi_socket else { return Ok(None) };
+    let parts = device_twin::io::dmi::start(path, clock).context("kubeedge.dmi-socket")?;
+    edge.serve_dmi(clock.now());
+    info!(socket = %path.display(), "KubeEdge's mappers are served");
+    Ok(Some(parts))
 }
 
 async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown) -> Result<()> {
-    let Parts { me, node, upstream, shard, store, overlay, clock, kept } = parts;
+    let Parts { me, node, upstream, shard, store, overlay, clock, kept, dmi } = parts;
     let credentials = shard.credentials.as_ref().context("a node without credentials")?;
     let broker = mqtt::broker(&config.mqtt, credentials).context("the MQTT broker")?;
     let broker = BrokerConfig { kept, ..broker };
@@ -193,6 +208,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
         shard_events,
         broker,
         broker_events,
+        dmi,
         store,
         store_events,
         admin: asked,
