@@ -1,6 +1,6 @@
 //! Chores of this repository. `cargo xtask test` passes every test and installs what the tests need.
 
-mod epanet;
+mod python;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -14,7 +14,7 @@ usage: cargo xtask <chore>
   test --slow   the same and the slow ones: 10,000 power cuts, 100 kills over a live demo, 2,000 seeds, a broken build
   sim [SEEDS]   the deterministic world alone (200 seeds; nightly: 1000)
   sim --broken  a build with one mistake in it, which the deterministic world must find
-  epanet        installs EPANET under the target directory, for the tests of the water simulation; `test` does it too
+  python        installs what tests meet in Python (EPANET, paho-mqtt) under the target directory; `test` does it too
   bench [NAME]  KubeBus against its aims and against SQLite; see docs/benchmarks.md
 ";
 
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         ["sim"] => simulations("200"),
         ["sim", "--broken"] => broken_build(),
         ["sim", seeds] => simulations(seeds),
-        ["epanet"] => epanet::install(),
+        ["python"] => python::install(),
         ["bench", names @ ..] => bench(names),
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
 
 fn test(slow: bool) -> Result<()> {
     install_packages()?;
-    epanet::install()?;
+    python::install()?;
     step("unit and integration tests");
     cargo(&["test", "--workspace", "--features", FEATURES, "--locked"])?;
     if slow {
