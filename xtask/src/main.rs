@@ -11,7 +11,7 @@ const USAGE: &str = "\
 usage: cargo xtask <chore>
 
   test          every test: units, real MQTT clients, namespaces, the deterministic world, the demo
-  test --slow   the same and the slow ones: 10,000 power cuts, 100 kills over a live demo, 2,000 seeds, a broken build
+  test --slow   the same and the slow ones: 10,000 power cuts, ten minutes of hostile bytes, 100 kills over a live demo, ...
   sim [SEEDS]   the deterministic world alone (200 seeds; nightly: 1000)
   sim --broken  a build with one mistake in it, which the deterministic world must find
   python        installs what tests meet in Python (EPANET, paho-mqtt) under the target directory; `test` does it too
@@ -48,6 +48,8 @@ fn test(slow: bool) -> Result<()> {
     if slow {
         step("slow tests of the store: 10,000 power cuts");
         cargo(&["test", "--locked", "-p", "metadata", "--", "--ignored"])?;
+        step("ten minutes of hostile bytes for the broker");
+        cargo(&["test", "--locked", "-p", "node", "--test", "mqtt", "--", "--ignored", "hostile"])?;
     }
     cores_are_pure()?;
     step("the release build of the node and of the deterministic world");
