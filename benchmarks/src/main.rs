@@ -1,7 +1,9 @@
 //! KubeBus against its aims and against others, side by side in one run.
 
+mod broker;
 mod cluster;
 mod cores;
+mod load;
 mod manifests;
 mod memory;
 mod mqtt;
@@ -30,9 +32,11 @@ usage: cargo xtask bench [NAME..]
   resync   10,000 keys over a slow link, and what live messages notice of it
   memory   what an edge with 1,000 devices holds in memory
   twins    reports a second through the twin core, without and with a disk, against SQLite
+  broker   the embedded broker alone, against mosquitto
+  reports  reports a second over MQTT until they are durable and forwarded, against mosquitto relaying them
 ";
 
-const ALL: [&str; 6] = ["store", "sync", "wire", "resync", "memory", "twins"];
+const ALL: [&str; 8] = ["store", "sync", "wire", "resync", "memory", "twins", "broker", "reports"];
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -43,6 +47,9 @@ fn main() -> ExitCode {
     let names: Vec<String> = args.collect();
     if let ("measure-store" | "measure-twins", [what, group]) = (program.as_str(), names.as_slice()) {
         return ended(&program, measure(&program, &room, what, group));
+    }
+    if let ("measure-load", [what]) = (program.as_str(), names.as_slice()) {
+        return ended(&program, load::measure(&room, what));
     }
     let names = if names.is_empty() { ALL.map(str::to_owned).to_vec() } else { names };
     for name in names {
@@ -80,6 +87,8 @@ fn run(name: &str, program: &Path, room: &Path) -> Result<Table> {
         "resync" => resync::run(program, room),
         "memory" => memory::run(program, room),
         "twins" => twins::run(room),
+        "broker" => broker::run(program, room),
+        "reports" => broker::reports(program, room),
         _ => bail!("{USAGE}"),
     }
 }

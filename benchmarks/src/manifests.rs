@@ -9,6 +9,11 @@ pub(crate) fn device(number: usize) -> String {
     format!("station-{number:04}")
 }
 
+/// The same as somebody would apply them.
+pub(crate) fn plant(devices: usize, properties: usize) -> String {
+    at_edge(devices, properties).into_iter().map(|(_, document)| format!("---\n{document}\n")).collect()
+}
+
 /// Keys and JSON of a model and of `devices` devices with `properties` properties each.
 pub(crate) fn at_edge(devices: usize, properties: usize) -> Vec<(String, String)> {
     let metadata = |name: &str| json!({"name": name, "namespace": "plant"});

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::{apt_install, epanet, repository, run, step, target_dir};
+use crate::{apt_install, python, repository, run, step, target_dir};
 
 /// Does nothing where the same versions are installed, and the messages made of the same proto: both are copied there last.
 pub(crate) fn install() -> Result<()> {
@@ -22,16 +22,16 @@ pub(crate) fn install() -> Result<()> {
     if place.exists() {
         std::fs::remove_dir_all(&place).context("remove an older gRPC for Python")?;
     }
-    if !epanet::can_make_environments() {
+    if !python::can_make_environments() {
         apt_install(&["python3", "python3-venv"])?;
     }
     run(Command::new("python3").args(["-m", "venv"]).arg(place.join("venv")))?;
-    let python = place.join("venv/bin/python");
+    let interpreter = place.join("venv/bin/python");
     let pip = ["-m", "pip", "--quiet", "--disable-pip-version-check", "install", "-r"];
-    run(Command::new(&python).args(pip).arg(&wanted))?;
+    run(Command::new(&interpreter).args(pip).arg(&wanted))?;
     let messages = place.join("messages");
     std::fs::create_dir_all(&messages).context("make a directory for the messages")?;
-    let mut protoc = Command::new(&python);
+    let mut protoc = Command::new(&interpreter);
     protoc.args(["-m", "grpc_tools.protoc", "-I"]).arg(repository().join("device-twin/src/dmi"));
     protoc.arg("--python_out").arg(&messages).arg("--grpc_python_out").arg(&messages).arg("api.proto");
     run(&mut protoc)?;

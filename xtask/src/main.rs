@@ -1,7 +1,7 @@
 //! Chores of this repository. `cargo xtask test` passes every test and installs what the tests need.
 
 mod dmi;
-mod epanet;
+mod python;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -12,10 +12,10 @@ const USAGE: &str = "\
 usage: cargo xtask <chore>
 
   test          every test: units, real MQTT clients, namespaces, the deterministic world, the demo
-  test --slow   the same and the slow ones: 10,000 power cuts, 100 kills over a live demo, 2,000 seeds, a broken build
+  test --slow   the same and the slow ones: 10,000 power cuts, ten minutes of hostile bytes, 100 kills over a live demo, ...
   sim [SEEDS]   the deterministic world alone (200 seeds; nightly: 1000)
   sim --broken  a build with one mistake in it, which the deterministic world must find
-  epanet        installs EPANET under the target directory, for the tests of the water simulation; `test` does it too
+  python        installs what tests meet in Python (EPANET, paho-mqtt) under the target directory; `test` does it too
   dmi           installs gRPC for Python there, for the tests of KubeEdge's mappers; `test` does it too
   bench [NAME]  KubeBus against its aims and against SQLite; see docs/benchmarks.md
 ";
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         ["sim"] => simulations("200"),
         ["sim", "--broken"] => broken_build(),
         ["sim", seeds] => simulations(seeds),
-        ["epanet"] => epanet::install(),
+        ["python"] => python::install(),
         ["dmi"] => dmi::install(),
         ["bench", names @ ..] => bench(names),
         _ => Err(anyhow::anyhow!("{USAGE}")),
@@ -45,13 +45,15 @@ fn main() -> ExitCode {
 
 fn test(slow: bool) -> Result<()> {
     install_packages()?;
-    epanet::install()?;
+    python::install()?;
     dmi::install()?;
     step("unit and integration tests");
     cargo(&["test", "--workspace", "--features", FEATURES, "--locked"])?;
     if slow {
         step("slow tests of the store: 10,000 power cuts");
         cargo(&["test", "--locked", "-p", "metadata", "--", "--ignored"])?;
+        step("ten minutes of hostile bytes for the broker");
+        cargo(&["test", "--locked", "-p", "node", "--test", "mqtt", "--", "--ignored", "hostile"])?;
     }
     cores_are_pure()?;
     step("the release build of the node and of the deterministic world");

@@ -4,6 +4,7 @@ pub(crate) mod mqtt;
 pub(crate) mod process;
 mod small_disk;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -259,6 +260,13 @@ impl Node {
     /// How often its log says this.
     pub(crate) fn logged(&self, words: &str) -> usize {
         std::fs::read_to_string(self.log()).unwrap_or_default().matches(words).count()
+    }
+
+    /// Where its tasks panicked, each place once.
+    pub(crate) fn panics(&self) -> BTreeSet<String> {
+        let log = std::fs::read_to_string(self.log()).unwrap_or_default();
+        let places = log.lines().filter_map(|line| line.split_once("panicked at "));
+        places.map(|(_, place)| place.to_owned()).collect()
     }
 
     fn log_tail(&self) -> String {

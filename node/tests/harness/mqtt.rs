@@ -17,7 +17,7 @@ pub(crate) const V5: &str = "mqttv5";
 const MARK: &str = "> ";
 
 /// By line, also into a pipe: mosquitto_sub's own remarks would else wait for its first message.
-fn tool(name: &str, node: &Node, version: &str) -> Command {
+pub(crate) fn tool(name: &str, node: &Node, version: &str) -> Command {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let is_there = std::env::split_paths(&path).any(|dir| dir.join(name).is_file());
     assert!(is_there, "{name} is not there; install it: apt-get install mosquitto-clients");

