@@ -17,6 +17,7 @@
 //! [`command`], [`rule`] (what a document can say), [`twin`] (what is stored and sent), [`edge`], [`cloud`]; then the broker: [`gate`] (what faces clients,
 //! pure) and `io` (sockets, behind the feature of that name).
 
+pub mod announcement;
 pub mod arbiter;
 pub mod authority;
 pub mod cloud;
@@ -38,6 +39,7 @@ pub mod io;
 #[cfg(test)]
 mod two_halves;
 
+pub use announcement::{Announcement, Receipt};
 pub use authority::Authority;
 pub use cloud::CloudTwins;
 pub use edge::EdgeTwins;

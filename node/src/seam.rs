@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bus::bus::LinkId;
 use bus::overlay::{Lease, Route};
-use bus::{Class, Filter, Frame, KeyHash, Mono, NodeId, Now, Sample, Topic};
+use bus::{Class, Filter, Frame, KeyHash, Mono, NodeId, Now, Properties, Qos, Sample, Topic};
 use bytes::Bytes;
 use device_twin::history::AuditEntry;
-use device_twin::{Expiry, PropertyId, Ticket};
+use device_twin::{Announcement, Expiry, PropertyId, Receipt, Ticket};
 use metadata::{Commit, Revision};
 
 use crate::admin::{AdminRequest, AdminResponse, Snapshot};
@@ -59,10 +59,20 @@ pub enum Input {
         ticket: Option<Ticket>,
         topic: Topic,
         payload: Bytes,
+        qos: Qos,
         retain: bool,
         /// What is left of the message's own (MQTT 5.0 §3.3.2.3.3).
         expiry: Option<Expiry>,
+        /// What MQTT 5 passes on.
+        properties: Properties,
     },
+    /// The broker has what was published with this receipt as safe as its subscribers' sessions demand. What of that
+    /// lies in the keyspace is written in the same cycle.
+    Taken {
+        receipt: Receipt,
+    },
+    /// Said once, when [`Input::Interest`] was said for all that outlived the last process.
+    Restored,
     /// The first local subscriber of a filter came, or its last one left.
     Interest {
         filter: Filter,
@@ -87,6 +97,14 @@ pub enum Input {
     RuleLog,
     /// A timeout that [`Node::poll_timeout`] named has come.
     Timeout,
+}
+
+impl Input {
+    /// A client's message with nothing special about it.
+    pub fn mqtt(ticket: Option<Ticket>, topic: Topic, payload: Bytes, retain: bool) -> Self {
+        let qos = if ticket.is_some() { Qos::AtLeastOnce } else { Qos::AtMostOnce };
+        Self::Mqtt { ticket, topic, payload, qos, retain, expiry: None, properties: Properties::default() }
+    }
 }
 
 /// Which of an edge's two connections to dial.
@@ -119,16 +137,13 @@ pub enum Output {
     /// edge joined by. Replaces what was said before.
     Endpoints(Vec<String>),
     /// To the clients of the local broker.
-    Publish {
-        topic: Topic,
-        payload: Bytes,
-        retain: bool,
-        expiry: Option<Expiry>,
-    },
+    Publish(Announcement),
     Accept(Ticket),
     Reject(Ticket, String),
     /// Neither: the disk refuses writes, so whether what the client published lasts cannot be promised.
     Unkept(Ticket),
+    /// Not now: there is no room for it.
+    Full(Ticket),
     /// The overlay's addresses and routes, whole; the shell brings interface and table in line.
     Overlay {
         lease: Lease,

@@ -133,7 +133,7 @@ impl World {
             let topic = TwinTopic::Command { device: device.clone(), name: SET.to_owned() }.topic();
             self.trace.say(self.now, format_args!("an app at {machine} orders {device}: {order:?}"));
             let payload = json!(order).to_string().into();
-            let input = Input::Mqtt { ticket: None, topic, payload, retain: false, expiry: None };
+            let input = Input::mqtt(None, topic, payload, false);
             return self.tell(machine, input);
         }
         let place = order.id.as_ref().map(|id| format!("{device}/{id}"));

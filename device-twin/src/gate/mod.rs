@@ -21,6 +21,7 @@ pub mod hub;
 pub mod message;
 pub mod name;
 pub mod policy;
+pub mod properties;
 pub mod retained;
 pub mod session;
 pub mod subscriptions;

@@ -25,8 +25,10 @@ use super::client::{Client, Shared};
 use super::counters::{Counters, Stats, count};
 use super::port::Port;
 use super::switchboard::{MAILBOX, ROOM, Request, Switchboard, room_for};
+use crate::gate::properties::{self, qos_from_bus};
 use crate::gate::session::Answer;
-use crate::gate::{CloseReason, ConnId, Message, Qos, Refusal};
+use crate::gate::{CloseReason, ConnId, Message, Refusal};
+use crate::{Announcement, Expiry, Receipt};
 
 /// Events on their way to the node. When full, clients that publish to the node wait.
 const NODE_QUEUE: usize = 256;
@@ -65,11 +67,19 @@ pub enum BrokerEvent {
         client: String,
         topic: Topic,
         payload: Bytes,
+        qos: bus::Qos,
         retain: bool,
         expiry: Option<Duration>,
+        /// What MQTT 5 passes on.
+        properties: bus::Properties,
     },
     /// The first subscriber of a filter came, or the last left, that other sites may have something for.
     Interest { filter: Filter, wanted: bool },
+    /// Said once, when the interests of all sessions that outlived the last process have been said.
+    Restored,
+    /// What was published with this receipt is as safe here as its subscribers' sessions demand. Said in the order of
+    /// publishing.
+    Taken { receipt: Receipt },
 }
 
 /// A client's message that waits to be acknowledged.
@@ -129,27 +139,29 @@ pub struct BrokerHandle {
 }
 
 impl BrokerHandle {
-    /// Publishes as the node: to the subscribers here, with their QoS. Waits while the broker is full.
-    pub async fn publish(
-        &self,
-        topic: Topic,
-        payload: Bytes,
-        retain: bool,
-        expiry: Option<Duration>,
-    ) -> Result<(), BrokerGone> {
-        let expires = expiry.map(|life| self.clock.now() + life);
+    /// Publishes as the node, to the subscribers here. Waits while the broker is full.
+    pub async fn publish(&self, announcement: Announcement) -> Result<(), BrokerGone> {
+        let Announcement { topic, payload, qos, retain, expiry, properties, receipt } = announcement;
         let message = Message {
             topic,
             payload,
-            qos: Qos::ExactlyOnce,
+            qos: qos_from_bus(qos),
             retain,
-            expires,
-            properties: vec![],
+            expires: expiry.map(|Expiry(life)| self.clock.now() + life),
+            properties: properties::from_bus(&properties),
             from: None,
         };
         let room = Arc::clone(&self.room).acquire_many_owned(room_for(&message)).await;
         let room = room.map_err(|_| BrokerGone)?;
-        self.requests.send(Request::Publish { message, room }).await.map_err(|_| BrokerGone)
+        self.request(Request::Publish { message, room }).await?;
+        match receipt {
+            Some(receipt) => self.request(Request::Receipt(receipt)).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn request(&self, request: Request) -> Result<(), BrokerGone> {
+        self.requests.send(request).await.map_err(|_| BrokerGone)
     }
 
     /// The message is safe: its client gets PUBACK or PUBREC.

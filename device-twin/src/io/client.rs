@@ -12,6 +12,7 @@ use super::broker::{BrokerEvent, Clock, Ticket};
 use super::counters::{Counters, count};
 use super::port::Port;
 use super::switchboard::{Request, room_for};
+use crate::gate::properties;
 use crate::gate::session::{Answer, Output, Stats};
 use crate::gate::{CloseReason, ConnId, Message, Qos, Route, Session};
 
@@ -153,7 +154,9 @@ impl Client {
             client: self.name.clone(),
             topic: message.topic.clone(),
             payload: message.payload.clone(),
+            qos: properties::qos_to_bus(message.qos),
             retain: message.retain,
+            properties: properties::to_bus(&message.properties),
             expiry: message.expires.map(|at| at.since(self.shared.clock.now())),
         };
         if let Ok(Ok(())) = tokio::time::timeout(NODE_PATIENCE, self.shared.node.send(event)).await {

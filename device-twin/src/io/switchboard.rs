@@ -14,6 +14,7 @@ use super::broker::{BrokerEvent, Clock};
 use super::counters::{Counters, count};
 use super::port::{Port, Queued};
 use super::router_link::{MAX_BATCH, MAX_BATCH_BYTES, RouterLink, Said};
+use crate::Receipt;
 use crate::gate::hub::{Output, Wish};
 use crate::gate::subscriptions::FilterId;
 use crate::gate::{CloseReason, ConnId, Hub, Message, Numbered};
@@ -33,11 +34,28 @@ const TURN: usize = 64;
 /// What clients and the node ask for.
 #[derive(Debug)]
 pub(super) enum Request {
-    Opened { client: ConnId, name: String, port: Arc<Port> },
-    Gone { client: ConnId },
-    Publish { message: Message, room: OwnedSemaphorePermit },
-    Subscribe { client: ConnId, wish: Wish },
-    Unsubscribe { client: ConnId, filter: Filter },
+    Opened {
+        client: ConnId,
+        name: String,
+        port: Arc<Port>,
+    },
+    Gone {
+        client: ConnId,
+    },
+    Publish {
+        message: Message,
+        room: OwnedSemaphorePermit,
+    },
+    Subscribe {
+        client: ConnId,
+        wish: Wish,
+    },
+    Unsubscribe {
+        client: ConnId,
+        filter: Filter,
+    },
+    /// Of the message that was published before it.
+    Receipt(Receipt),
 }
 
 /// What a message takes of [`ROOM`].
@@ -63,6 +81,10 @@ pub(super) struct Switchboard {
     batch: Vec<Pending>,
     /// News for the node, at most one per filter that is in use or that the node believes to be.
     interests: BTreeMap<Filter, bool>,
+    /// The node has heard that no session outlived the last process.
+    restored: bool,
+    /// Receipts that the node is to be shown; bounded by what it publishes before it has seen them.
+    taken: VecDeque<Receipt>,
     node: mpsc::Sender<BrokerEvent>,
     counters: Arc<Counters>,
     clock: Clock,
@@ -81,6 +103,8 @@ impl Switchboard {
             pending: VecDeque::new(),
             batch: Vec::new(),
             interests: BTreeMap::new(),
+            restored: false,
+            taken: VecDeque::new(),
             node,
             counters,
             clock,
@@ -97,8 +121,8 @@ impl Switchboard {
                     None => return Ok(()),
                 },
                 said = self.router.next() => self.handle_said(said).await,
-                permit = node.reserve(), if !self.interests.is_empty() => {
-                    self.tell_interest(permit.ok());
+                permit = node.reserve(), if self.has_news() => {
+                    self.tell_news(permit.ok());
                     Ok(())
                 }
             };
@@ -109,10 +133,22 @@ impl Switchboard {
         }
     }
 
-    fn tell_interest(&mut self, permit: Option<mpsc::Permit<'_, BrokerEvent>>) {
-        match (permit, self.interests.pop_first()) {
-            (Some(permit), Some((filter, wanted))) => permit.send(BrokerEvent::Interest { filter, wanted }),
-            _ => self.interests.clear(),
+    fn has_news(&self) -> bool {
+        !self.restored || !self.interests.is_empty() || !self.taken.is_empty()
+    }
+
+    fn tell_news(&mut self, permit: Option<mpsc::Permit<'_, BrokerEvent>>) {
+        let Some(permit) = permit else {
+            self.restored = true;
+            self.interests.clear();
+            return self.taken.clear();
+        };
+        if !std::mem::replace(&mut self.restored, true) {
+            permit.send(BrokerEvent::Restored);
+        } else if let Some(receipt) = self.taken.pop_front() {
+            permit.send(BrokerEvent::Taken { receipt });
+        } else if let Some((filter, wanted)) = self.interests.pop_first() {
+            permit.send(BrokerEvent::Interest { filter, wanted });
         }
     }
 
@@ -147,6 +183,7 @@ impl Switchboard {
             }
             Request::Subscribe { client, wish } => self.hub.handle_subscribe(client, wish, now),
             Request::Unsubscribe { client, filter } => self.hub.handle_unsubscribe(client, &filter),
+            Request::Receipt(receipt) => self.taken.push_back(receipt),
         }
         self.drain(room).await
     }

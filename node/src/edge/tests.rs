@@ -18,7 +18,7 @@ fn edge(keyspace: Keyspace) -> Edge {
 fn report(edge: &mut Edge, value: &str) {
     let topic = bus::Topic::new("twin/water/junction/report/pressure").unwrap();
     let payload = value.to_owned().into();
-    edge.handle(Input::Mqtt { ticket: None, topic, payload, retain: false, expiry: None }, NOW);
+    edge.handle(Input::mqtt(None, topic, payload, false), NOW);
 }
 
 fn fill_the_outbox(edge: &mut Edge) {

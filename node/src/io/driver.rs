@@ -248,16 +248,18 @@ impl Driver {
 
     fn on_broker(&mut self, event: BrokerEvent) {
         match event {
-            BrokerEvent::Publish { ticket, topic, payload, retain, expiry, .. } => {
+            BrokerEvent::Publish { ticket, topic, payload, qos, retain, expiry, properties, .. } => {
                 let ticket = ticket.map(|ticket| {
                     self.state.next_ticket += 1;
                     self.state.tickets.insert(self.state.next_ticket, ticket);
                     Ticket(self.state.next_ticket)
                 });
                 let expiry = expiry.map(Expiry);
-                self.handle(Input::Mqtt { ticket, topic, payload, retain, expiry });
+                self.handle(Input::Mqtt { ticket, topic, payload, qos, retain, expiry, properties });
             }
             BrokerEvent::Interest { filter, wanted } => self.handle(Input::Interest { filter, wanted }),
+            BrokerEvent::Restored => self.handle(Input::Restored),
+            BrokerEvent::Taken { receipt } => self.handle(Input::Taken { receipt }),
         }
     }
 
@@ -315,9 +317,9 @@ impl Driver {
             Output::Close { link, why } => self.command(Command::Close { link, reason: why.into() }),
             Output::Dial { lane, attempt } => self.dial(lane, attempt),
             Output::Endpoints(endpoints) => self.on_endpoints(&endpoints),
-            Output::Publish { topic, payload, retain, expiry } => {
+            Output::Publish(announcement) => {
                 // The broker never waits for this loop; that it has ended shows at its events.
-                let _ = self.broker.publish(topic, payload, retain, expiry.map(|e| e.0)).await;
+                let _ = self.broker.publish(announcement).await;
             }
             Output::Accept(ticket) => {
                 if let Some(ticket) = self.state.tickets.remove(&ticket.0) {
@@ -326,20 +328,21 @@ impl Driver {
             }
             Output::Reject(ticket, why) => {
                 debug!(why, "refused a message");
-                if let Some(ticket) = self.state.tickets.remove(&ticket.0) {
-                    self.broker.reject(ticket, Refusal::Payload);
-                }
+                self.refuse(ticket, Refusal::Payload);
             }
-            Output::Unkept(ticket) => {
-                if let Some(ticket) = self.state.tickets.remove(&ticket.0) {
-                    self.broker.reject(ticket, Refusal::Disk);
-                }
-            }
+            Output::Unkept(ticket) => self.refuse(ticket, Refusal::Disk),
+            Output::Full(ticket) => self.refuse(ticket, Refusal::Quota),
             Output::Overlay { lease, routes } => self.set_overlay(lease, routes),
             Output::Admin { id, response } => self.answer(id, response),
             Output::Backup { id, snapshot } => self.reply(id, Reply::Backup(snapshot)),
             Output::Record(record) => self.record(record),
             Output::Note(text) => info!("{text}"),
+        }
+    }
+
+    fn refuse(&mut self, ticket: Ticket, why: Refusal) {
+        if let Some(ticket) = self.state.tickets.remove(&ticket.0) {
+            self.broker.reject(ticket, why);
         }
     }
 
