@@ -23,6 +23,8 @@ mod harness;
 #[cfg(test)]
 mod joining;
 #[cfg(test)]
+mod mesh;
+#[cfg(test)]
 mod moving;
 #[cfg(test)]
 mod starting;
