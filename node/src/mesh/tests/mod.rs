@@ -85,23 +85,30 @@ fn messages_wait_for_a_site_that_is_away_and_come_in_order() {
 
 #[test]
 fn what_the_broker_has_safe_is_not_handed_to_it_again_and_the_rest_is() {
-    let mut world = World::new(&["a", "b"]);
-    world.subscribe("b", "mesh/#");
-    world.run();
-    world.machine("b").takes = false;
-    publish_all(&mut world, "a", 0..50);
-    world.machine("b").is_slow = true;
-    for _ in 0..10 {
+    for is_one_block in [false, true] {
+        let mut world = World::new(&["a", "b"]);
+        world.subscribe("b", "mesh/#");
+        world.run();
+        world.machine("b").takes = false;
+        if is_one_block {
+            world.cut("a");
+        }
+        publish_all(&mut world, "a", 0..50);
+        world.mend("a");
+        world.run();
+        world.machine("b").is_slow = true;
+        for _ in 0..10 {
+            assert!(world.take("b"));
+            world.sync("b");
+        }
         assert!(world.take("b"));
-        world.sync("b");
+        world.crash("b");
+        assert_eq!(world.heard("b"), numbers(0..10), "the commit of the last one is lost");
+        (world.machine("b").takes, world.machine("b").is_slow) = (true, false);
+        world.mend("b");
+        world.run();
+        assert_eq!(world.heard("b"), numbers(0..50));
     }
-    assert!(world.take("b"));
-    world.crash("b");
-    assert_eq!(world.heard("b"), numbers(0..10), "the commit of the last one is lost");
-    (world.machine("b").takes, world.machine("b").is_slow) = (true, false);
-    world.mend("b");
-    world.run();
-    assert_eq!(world.heard("b"), numbers(0..50));
 }
 
 #[test]
