@@ -32,7 +32,7 @@ pub use cause::with_causes;
 pub use class::Class;
 pub use frame::{Channel, Frame};
 pub use id::{Identity, KeyHash, Name, NodeId, NodeKind};
-pub use message::Message;
+pub use message::{Message, Properties, Qos};
 pub use overlay::{Lease, Route, SubnetKind};
 pub use time::{Mono, Now, UnixMillis};
 pub use token::JoinToken;

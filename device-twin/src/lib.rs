@@ -18,6 +18,7 @@
 //! [`kubeedge`] (its topics on our twins); then the broker: [`gate`] (what faces clients,
 //! pure) and `io` (sockets, behind the feature of that name).
 
+pub mod announcement;
 pub mod arbiter;
 pub mod authority;
 pub mod cloud;
@@ -43,6 +44,7 @@ mod schemas;
 #[cfg(test)]
 mod two_halves;
 
+pub use announcement::{Announcement, Receipt};
 pub use authority::Authority;
 pub use cloud::CloudTwins;
 pub use edge::EdgeTwins;

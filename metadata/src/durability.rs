@@ -17,7 +17,7 @@ pub enum Durability {
 
 /// All other rows are [`Durability::Now`]: desired values, the applied position, what rules and writes are at, results,
 /// the cloud's resources, tokens and nodes.
-const CLASSES: [(&str, Durability); 10] = [
+const CLASSES: [(&str, Durability); 12] = [
     // Samples are worth less by the second, and their numbers are reserved: none is given twice.
     ("/o/telemetry/", Durability::Lazy),
     // Carries the revision of a commit that only removes rows, which count by themselves.
@@ -33,6 +33,9 @@ const CLASSES: [(&str, Durability); 10] = [
     // Messages on their way through the broker: one by one they would cost a sync each, and another to go.
     ("/mqtt/queue/", Durability::Soon),
     ("/mqtt/received/", Durability::Soon),
+    // That a broker has a message of another site safe: those who wait for it are the slots of the next ones.
+    ("/mesh/position", Durability::Soon),
+    ("/c/mesh/here", Durability::Soon),
 ];
 
 impl Durability {

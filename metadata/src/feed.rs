@@ -79,10 +79,9 @@ pub enum Tells {
 /// One entry of an edge's outbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpEntry {
-    /// Grows within class and incarnation.
+    /// Grows within lane and incarnation.
     pub seq: u64,
-    /// State, event or telemetry.
-    pub class: Class,
+    pub lane: Lane,
     pub key: String,
     pub payload: Bytes,
 }
@@ -482,7 +481,7 @@ fn hand_out(edge: &Name, incarnation: Incarnation, lane: Lane, Entry { seq, body
     let edge = edge.clone();
     match body {
         Body::Data { key, payload } => {
-            FeedOutput::Up { edge, incarnation, entry: UpEntry { seq, class: lane.class(), key, payload } }
+            FeedOutput::Up { edge, incarnation, entry: UpEntry { seq, lane, key, payload } }
         }
         Body::Gap { from } => FeedOutput::Gap { edge, incarnation, class: lane.class(), from, to: seq },
     }

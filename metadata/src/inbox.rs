@@ -10,7 +10,7 @@ use minicbor::{Decode, Encode};
 
 use crate::key::Key;
 use crate::keyspace::Keyspace;
-use crate::sync::{Body, Entry, Hello, Lane, Misbehaviour, Receipt, encode};
+use crate::sync::{Body, Entry, Hello, Lane, Misbehaviour, PerLane, Receipt, encode};
 
 /// Incarnations remembered, the present one first: two disks that take turns under one name (a cloned card) each find
 /// their position again.
@@ -22,7 +22,7 @@ struct Life {
     incarnation: Incarnation,
     /// The last entry stored, by lane.
     #[n(1)]
-    stored: [u64; 3],
+    stored: PerLane,
     /// Of the last welcome.
     #[n(2)]
     receipt: Receipt,
@@ -38,7 +38,7 @@ impl Life {
     /// 3. it shows the one before, and nothing was stored since: yes, its welcome got lost;
     /// 4. else no.
     fn is_of(&self, hello: &Hello) -> bool {
-        let is_ahead = self.stored.iter().zip(hello.sent).any(|(stored, sent)| *stored > sent);
+        let is_ahead = self.stored.exceeds(&hello.sent);
         !is_ahead && (hello.receipt == self.receipt || self.shown == Some(hello.receipt))
     }
 }
@@ -115,13 +115,13 @@ impl Inbox {
     }
 
     pub(crate) fn stored(&self, lane: Lane) -> u64 {
-        self.present.stored[lane as usize]
+        self.present.stored[lane]
     }
 
     /// Whether this cloud once said that it has stored more of the disk that says `hello`: it was put back to a copy of
     /// its own since, and knows nothing of that.
     pub(crate) fn has_forgotten(&self, hello: &Hello) -> bool {
-        self.present.stored.iter().zip(hello.stored).any(|(stored, told)| *stored < told)
+        hello.stored.exceeds(&self.present.stored)
     }
 
     /// Takes what is new of a message.
@@ -140,7 +140,7 @@ impl Inbox {
         let taken: Vec<Entry> =
             entries.into_iter().filter(|entry| entry.seq > stored).map(|entry| clip(entry, stored)).collect();
         if let Some(last) = taken.last() {
-            self.present.stored[lane as usize] = last.seq;
+            self.present.stored[lane] = last.seq;
             self.present.shown = None;
             self.save(ks);
         }
@@ -162,7 +162,7 @@ fn admit(
     lives: &mut Vec<Life>,
     hello: &Hello,
     refused: Option<Refused>,
-) -> Result<(Cause, [u64; 3]), Refused> {
+) -> Result<(Cause, PerLane), Refused> {
     let incarnation = hello.incarnation;
     if let Some(at) = lives.iter().position(|life| life.incarnation == incarnation) {
         let is_of = lives[at].is_of(hello);
@@ -173,8 +173,8 @@ fn admit(
         return Err(Refused { incarnation, cause: Cause::Renewed });
     }
     match refused {
-        Some(refused) if refused.incarnation != incarnation => Ok((refused.cause, [0; 3])),
-        Some(_) | None if lives.len() < MAX_LIVES => Ok((Cause::NewDisk, [0; 3])),
+        Some(refused) if refused.incarnation != incarnation => Ok((refused.cause, PerLane::default())),
+        Some(_) | None if lives.len() < MAX_LIVES => Ok((Cause::NewDisk, PerLane::default())),
         Some(_) | None => Err(Refused { incarnation, cause: Cause::NewDisk }),
     }
 }
@@ -223,9 +223,9 @@ mod tests {
             applied: Position::default(),
             session: 1,
             receipt,
-            sent: [sent; 3],
+            sent: [sent; 3].into(),
             epoch: 1,
-            stored: [0; 3],
+            stored: PerLane::default(),
         }
     }
 

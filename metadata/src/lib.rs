@@ -30,7 +30,7 @@
 //! |---|---|---|
 //! | `/e/<edge>/..`, `/all/..` | cloud's cores | what one edge, or every edge, must know |
 //! | `/m/..` | [`Replica`] | the edge's copy |
-//! | `/o/<lane>/<seq>` | [`Outbox`] | waits to go up |
+//! | `/o/<lane>/<seq>` | [`Outbox`] | waits to go up; in the lane mesh a row may hold several |
 //! | `/sync/..` | this crate | incarnation, receipt, applied position; terms, inbox positions; epoch; what is compacted |
 //! | all else | its owner | not synced |
 

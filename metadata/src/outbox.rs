@@ -5,8 +5,11 @@
 //! | state: latest of a key only | a new key is refused, known keys go on; its owner tells it when there is room |
 //! | event: each one | the new one is refused; one gap entry names all that were |
 //! | telemetry: a ring | the oldest give way; one gap entry names them |
+//! | mesh: each message | the new one is refused, and its publisher told: it gets no number |
 //!
-//! What was accepted in the first two lanes is never dropped, and what was not is known to be missing.
+//! What was accepted in all but telemetry is never dropped, and what was not is known to be missing.
+
+mod messages;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -16,9 +19,11 @@ use bus::Class;
 use bytes::Bytes;
 use thiserror::Error;
 
+use self::messages::Messages;
+pub use self::messages::{MAX_MESSAGE_BYTES, MAX_MESSAGES};
 use crate::key::Key;
 use crate::keyspace::{Keyspace, MAX_VALUE_LEN};
-use crate::sync::{Body, Entry, Lane, Misbehaviour, ToCloud, encode};
+use crate::sync::{Body, Entry, Lane, Misbehaviour, PerLane, ToCloud, encode};
 
 /// 1000 devices with 32 properties each wait at most once per property.
 pub const MAX_STATE_ENTRIES: usize = 32_768;
@@ -79,7 +84,9 @@ struct Queue {
 /// The outbox of one edge.
 #[derive(Debug, Clone)]
 pub struct Outbox {
+    /// State, event and telemetry.
     queues: [Queue; 3],
+    messages: Messages,
     /// Whose turn it is.
     turn: usize,
 }
@@ -87,7 +94,13 @@ pub struct Outbox {
 impl Outbox {
     /// The outbox as the keyspace kept it. Rows that are unreadable are dropped.
     pub fn load(ks: &mut Keyspace) -> Self {
-        Self { queues: Lane::ALL.map(|lane| Queue::load(lane, ks)), turn: 0 }
+        let lanes = [
+            (Lane::State, MAX_STATE_ENTRIES),
+            (Lane::Event, MAX_EVENT_ENTRIES),
+            (Lane::Telemetry, MAX_TELEMETRY_ENTRIES),
+        ];
+        let queues = lanes.map(|(lane, most)| Queue::load(lane, most, ks));
+        Self { queues, messages: Messages::load(ks), turn: 0 }
     }
 
     /// Takes one entry. `key` names it to the cloud, as in `reported/default/pump-1/pressure`. State entries replace an
@@ -110,7 +123,7 @@ impl Outbox {
         match queue.lane {
             Lane::State => queue.replace(key, payload, ks),
             Lane::Event => queue.append_or_refuse(key, payload, ks),
-            Lane::Telemetry => {
+            Lane::Telemetry | Lane::Mesh => {
                 queue.append(Body::Data { key: key.to_owned(), payload }, ks);
                 queue.shed(ks);
                 Ok(())
@@ -118,14 +131,30 @@ impl Outbox {
         }
     }
 
+    /// Takes a message for other sites. A refused one is nobody's: its publisher is to be told.
+    pub fn push_message(&mut self, message: &[u8], ks: &mut Keyspace) -> Result<(), PushError> {
+        if message.len() > MAX_VALUE_LEN {
+            return Err(PushError::TooLarge(message.len()));
+        }
+        self.messages.push(message, ks)
+    }
+
     /// The last number given, by lane.
-    pub(crate) fn numbered(&self) -> [u64; 3] {
-        Lane::ALL.map(|lane| self.queues[lane as usize].next - 1)
+    pub(crate) fn numbered(&self) -> PerLane {
+        PerLane::of(|lane| match self.queues.get(lane as usize) {
+            Some(queue) => queue.next - 1,
+            None => self.messages.numbered(),
+        })
     }
 
     /// How many entries wait.
     pub fn len(&self) -> usize {
-        self.queues.iter().map(|queue| queue.rows.len()).sum()
+        self.queues.iter().map(|queue| queue.rows.len()).sum::<usize>() + self.messages.len()
+    }
+
+    /// How many messages for other sites wait.
+    pub fn messages_len(&self) -> usize {
+        self.messages.len()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -140,27 +169,40 @@ impl Outbox {
     /// Sends from the first again: on a new link, or because nothing was acknowledged for too long.
     pub(crate) fn rewind(&mut self) {
         self.queues.iter_mut().for_each(Queue::rewind);
+        self.messages.rewind();
     }
 
     pub(crate) fn has_unacked(&self) -> bool {
-        self.queues.iter().any(|queue| !queue.in_flight.is_empty())
+        self.in_flight().next().is_some()
+    }
+
+    fn in_flight(&self) -> impl Iterator<Item = &(u64, usize)> {
+        self.queues.iter().flat_map(|queue| &queue.in_flight).chain(self.messages.in_flight())
     }
 
     /// The next message, if the window allows one.
     pub(crate) fn next_message(&mut self, session: u32, ks: &Keyspace) -> Option<ToCloud> {
-        let unacked: usize = self.queues.iter().flat_map(|q| &q.in_flight).map(|(_, bytes)| bytes).sum();
+        let unacked: usize = self.in_flight().map(|(_, bytes)| bytes).sum();
         if unacked >= WINDOW_BYTES {
             return None;
         }
-        let turn = self.turn;
-        let at = (turn..turn + 3).map(|n| n % 3).find(|at| self.queues[*at].has_unsent())?;
+        let (turn, lanes) = (self.turn, Lane::ALL.len());
+        let at = (turn..turn + lanes).map(|n| n % lanes).find(|at| match self.queues.get(*at) {
+            Some(queue) => queue.has_unsent(),
+            None => self.messages.has_unsent(),
+        })?;
         self.turn = at + 1;
-        Some(self.queues[at].take(session, ks))
+        Some(match self.queues.get_mut(at) {
+            Some(queue) => queue.take(session, ks),
+            None => self.messages.take(session, ks),
+        })
     }
 
     /// The cloud stored everything up to `seq`.
     pub(crate) fn handle_ack(&mut self, lane: Lane, seq: u64, ks: &mut Keyspace) -> Result<(), Misbehaviour> {
-        let queue = &mut self.queues[lane as usize];
+        let Some(queue) = self.queues.get_mut(lane as usize) else {
+            return self.messages.handle_ack(seq, ks);
+        };
         if seq >= queue.next {
             return Err(Misbehaviour::AnsweredUnsent);
         }
@@ -173,19 +215,16 @@ impl Outbox {
 
     /// The cloud missed something after `seq`.
     pub(crate) fn handle_nack(&mut self, lane: Lane) {
-        self.queues[lane as usize].rewind();
+        match self.queues.get_mut(lane as usize) {
+            Some(queue) => queue.rewind(),
+            None => self.messages.rewind(),
+        }
     }
 }
 
 impl Queue {
-    fn load(lane: Lane, ks: &mut Keyspace) -> Self {
-        let max_entries = match lane {
-            Lane::State => MAX_STATE_ENTRIES,
-            Lane::Event => MAX_EVENT_ENTRIES,
-            Lane::Telemetry => MAX_TELEMETRY_ENTRIES,
-        };
-        let stored = ks.get(&reserved_key(lane)).and_then(|bytes| <[u8; 8]>::try_from(&bytes[..]).ok());
-        let reserved = stored.map_or(1, u64::from_be_bytes);
+    fn load(lane: Lane, max_entries: usize, ks: &mut Keyspace) -> Self {
+        let reserved = reserved(lane, ks);
         let mut queue = Self {
             lane,
             max_entries,
@@ -206,15 +245,13 @@ impl Queue {
             }
         }
         let last = queue.rows.last_key_value().map_or(0, |(last, _)| *last);
-        match lane {
-            // The highest row is the last one pushed: rows leave from below, or because a later one replaces them.
-            Lane::State | Lane::Event if last > 0 => queue.next = last + 1,
-            Lane::State | Lane::Event => {}
+        if lane == Lane::Telemetry {
             // Samples are stored without a sync: the last ones may have been sent, and be missing here.
-            Lane::Telemetry => {
-                queue.next = reserved.max(last + 1);
-                queue.name_holes(ks);
-            }
+            queue.next = reserved.max(last + 1);
+            queue.name_holes(ks);
+        } else if last > 0 {
+            // The highest row is the last one pushed: rows leave from below, or because a later one replaces them.
+            queue.next = last + 1;
         }
         queue
     }
@@ -263,11 +300,7 @@ impl Queue {
     fn append(&mut self, body: Body, ks: &mut Keyspace) {
         let seq = self.next;
         self.next += 1;
-        if seq >= self.reserved {
-            self.reserved = seq + SEQ_BLOCK;
-            let value = Bytes::copy_from_slice(&self.reserved.to_be_bytes());
-            ks.put(Key::literal(&reserved_key(self.lane)), value);
-        }
+        reserve(self.lane, seq, &mut self.reserved, ks);
         self.put(seq, &body, ks);
     }
 
@@ -390,6 +423,21 @@ fn row_key(lane: Lane, seq: u64) -> Key {
 
 fn reserved_key(lane: Lane) -> String {
     format!("/sync/seq/{}", lane.as_str())
+}
+
+/// The first number that no block was reserved for.
+fn reserved(lane: Lane, ks: &Keyspace) -> u64 {
+    let stored = ks.get(&reserved_key(lane)).and_then(|bytes| <[u8; 8]>::try_from(&bytes[..]).ok());
+    stored.map_or(1, u64::from_be_bytes)
+}
+
+/// Lets the disk know that numbers up to `seq` are given, some more with it.
+fn reserve(lane: Lane, seq: u64, reserved: &mut u64, ks: &mut Keyspace) {
+    if seq >= *reserved {
+        *reserved = seq + SEQ_BLOCK;
+        let value = Bytes::copy_from_slice(&reserved.to_be_bytes());
+        ks.put(Key::literal(&reserved_key(lane)), value);
+    }
 }
 
 fn parse(lane: Lane, key: &Key, value: &Bytes) -> Option<(u64, Body)> {

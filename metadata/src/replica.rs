@@ -27,7 +27,9 @@ use crate::key::Key;
 use crate::key::Revision;
 use crate::keyspace::Keyspace;
 use crate::outbox::{Outbox, PushError};
-use crate::sync::{Base, Change, Hello, Misbehaviour, Part, Position, Receipt, ToCloud, ToEdge, encode};
+use crate::sync::{
+    Base, Change, Hello, Misbehaviour, Part, PerLane, Position, Receipt, ToCloud, ToEdge, encode,
+};
 
 /// Without an answer to hello or an ack for this long, says it again. The link repairs losses itself and ends after
 /// 45 s of silence; this is for what got lost between link and core.
@@ -106,9 +108,9 @@ pub struct Replica {
     incarnation: Incarnation,
     receipt: Receipt,
     /// See [`Hello::sent`].
-    sent: [u64; 3],
+    sent: PerLane,
     /// See [`Hello::stored`].
-    stored: [u64; 3],
+    stored: PerLane,
     /// The disk knows `sent` for this receipt.
     marked: bool,
     applied: Position,
@@ -135,14 +137,14 @@ impl Replica {
         let receipt: Receipt =
             ks.get(RECEIPT).and_then(|bytes| minicbor::decode(bytes).ok()).unwrap_or_default();
         let outbox = Outbox::load(ks);
-        let mark: Option<(Receipt, [u64; 3])> = ks.get(SENT).and_then(|bytes| minicbor::decode(bytes).ok());
+        let mark: Option<(Receipt, PerLane)> = ks.get(SENT).and_then(|bytes| minicbor::decode(bytes).ok());
         let mark = mark.filter(|(under, _)| *under == receipt);
         let (sent, marked) = (mark.map_or(outbox.numbered(), |(_, sent)| sent), mark.is_some());
         Self {
             incarnation,
             receipt,
             sent,
-            stored: [0; 3],
+            stored: PerLane::default(),
             marked,
             applied,
             outbox,
@@ -192,6 +194,19 @@ impl Replica {
         self.outbox.push(class, key, payload, ks)?;
         self.send_up(ks, now);
         Ok(())
+    }
+
+    /// Puts a message for other sites into the outbox, in a lane of its own; see [`Outbox::push_message`].
+    pub fn push_message(&mut self, message: &[u8], ks: &mut Keyspace, now: Now) -> Result<(), PushError> {
+        self.mark_sent(ks);
+        self.outbox.push_message(message, ks)?;
+        self.send_up(ks, now);
+        Ok(())
+    }
+
+    /// How many messages for other sites wait in the outbox.
+    pub fn messages_len(&self) -> usize {
+        self.outbox.messages_len()
     }
 
     /// A link to the cloud stands.
@@ -268,7 +283,7 @@ impl Replica {
             if let ToCloud::Up { lane, entries, .. } = &message
                 && let Some(last) = entries.last()
             {
-                let sent = &mut self.sent[*lane as usize];
+                let sent = &mut self.sent[*lane];
                 *sent = last.seq.max(*sent);
             }
             self.send(&message);
@@ -322,7 +337,7 @@ impl Replica {
                     link.deadline = now.mono + STALL;
                 }
                 self.outbox.handle_ack(lane, seq, ks)?;
-                let stored = &mut self.stored[lane as usize];
+                let stored = &mut self.stored[lane];
                 *stored = seq.max(*stored);
                 Ok(())
             }
@@ -339,7 +354,7 @@ impl Replica {
     fn renew(&mut self, ks: &mut Keyspace, now: Now) {
         self.incarnation = Incarnation(self.jitter.next_u64());
         ks.put(Key::literal(INCARNATION), encode(&self.incarnation));
-        self.stored = [0; 3];
+        self.stored = PerLane::default();
         self.keep_receipt(Receipt::NONE, ks);
         self.say_hello(ks, now);
     }
@@ -407,7 +422,7 @@ impl Replica {
         ks.put(Key::literal(APPLIED), encode(&end));
         if staging.snapshot {
             // What it has forgotten of us it will not be reminded of again.
-            self.stored = [0; 3];
+            self.stored = PerLane::default();
             self.stats.snapshots += 1;
             self.outputs.push_back(ReplicaOutput::Resynced);
         } else if staging.mends != Buckets::NONE {

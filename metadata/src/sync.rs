@@ -19,6 +19,8 @@
 //!
 //! Unknown fields are skipped, so that nodes of two versions can talk. Names are those below `/m/` at the edge.
 
+use std::ops::{Index, IndexMut};
+
 use bus::Class;
 use bus::twin::Incarnation;
 use bytes::Bytes;
@@ -69,14 +71,14 @@ pub struct Hello {
     /// By lane, the last entry that may have been sent. A cloud that has stored more heard it from another disk: the
     /// receipt alone does not tell when a copy was made within a session.
     #[n(4)]
-    pub sent: [u64; 3],
+    pub sent: PerLane,
     /// The highest epoch followed.
     #[n(5)]
     pub epoch: u64,
     /// By lane, the last entry that the cloud said it has stored, as far as this process remembers. A cloud that has
     /// stored less was put back to a copy of its disk since.
     #[n(6)]
-    pub stored: [u64; 3],
+    pub stored: PerLane,
 }
 
 /// Edge to cloud.
@@ -255,11 +257,15 @@ pub enum Lane {
     /// A ring: the oldest give way, and a gap says so.
     #[n(2)]
     Telemetry,
+    /// Apps' messages to other sites: each one counts, and what there is no room for gets no number.
+    #[n(3)]
+    Mesh,
 }
 
 impl Lane {
-    pub const ALL: [Self; 3] = [Self::State, Self::Event, Self::Telemetry];
+    pub const ALL: [Self; 4] = [Self::State, Self::Event, Self::Telemetry, Self::Mesh];
 
+    /// Whose entries a class are; none is of the mesh's.
     pub fn of(class: Class) -> Self {
         match class {
             Class::State => Self::State,
@@ -271,7 +277,7 @@ impl Lane {
     pub fn class(self) -> Class {
         match self {
             Self::State => Class::State,
-            Self::Event => Class::Event,
+            Self::Event | Self::Mesh => Class::Event,
             Self::Telemetry => Class::Telemetry,
         }
     }
@@ -281,7 +287,72 @@ impl Lane {
             Self::State => "state",
             Self::Event => "event",
             Self::Telemetry => "telemetry",
+            Self::Mesh => "mesh",
         }
+    }
+}
+
+/// A number for each lane. On the wire and on the disk lanes that are at 0 are left out behind telemetry, and those
+/// that are not known are skipped: who has not used a new lane is understood by nodes that do not know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PerLane([u64; Lane::ALL.len()]);
+
+impl PerLane {
+    /// Lanes that are always named.
+    const NAMED: usize = 3;
+
+    pub(crate) fn of(number: impl FnMut(Lane) -> u64) -> Self {
+        Self(Lane::ALL.map(number))
+    }
+
+    /// Whether some lane's number is higher here.
+    pub(crate) fn exceeds(&self, other: &Self) -> bool {
+        self.0.iter().zip(other.0).any(|(ours, theirs)| *ours > theirs)
+    }
+}
+
+impl From<[u64; 3]> for PerLane {
+    fn from([state, event, telemetry]: [u64; 3]) -> Self {
+        Self([state, event, telemetry, 0])
+    }
+}
+
+impl Index<Lane> for PerLane {
+    type Output = u64;
+    fn index(&self, lane: Lane) -> &u64 {
+        &self.0[lane as usize]
+    }
+}
+
+impl IndexMut<Lane> for PerLane {
+    fn index_mut(&mut self, lane: Lane) -> &mut u64 {
+        &mut self.0[lane as usize]
+    }
+}
+
+impl<C> Encode<C> for PerLane {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut minicbor::Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        let used = self.0.iter().rposition(|number| *number > 0).map_or(0, |last| last + 1);
+        let told = &self.0[..used.max(Self::NAMED)];
+        e.array(told.len() as u64)?;
+        told.iter().try_for_each(|number| number.encode(e, ctx))
+    }
+}
+
+impl<'b, C> Decode<'b, C> for PerLane {
+    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        let mut numbers = Self::default();
+        for (at, number) in d.array_iter::<u64>()?.enumerate() {
+            let number = number?;
+            if let Some(known) = numbers.0.get_mut(at) {
+                *known = number;
+            }
+        }
+        Ok(numbers)
     }
 }
 
@@ -372,9 +443,9 @@ mod tests {
             applied: at(1, 9),
             session: 3,
             receipt: Receipt(5),
-            sent: [0, 2, 0],
+            sent: [0, 2, 0].into(),
             epoch: 1,
-            stored: [0, 1, 0],
+            stored: [0, 1, 0].into(),
         });
         assert_eq!(hex(encode(&hello)), "820087078201090305830002000183000100");
         let welcome = ToEdge::Welcome { session: 3, receipt: Receipt(5), epoch: 1, term: 9 };
@@ -399,6 +470,17 @@ mod tests {
         let entries = vec![Entry { seq: 5, body: data }, Entry { seq: 6, body: Body::Gap { from: 6 } }];
         let up = ToCloud::Up { lane: Lane::Telemetry, after: None, entries, session: 3 };
         assert_eq!(hex(encode(&up)), "850302f6828205820082616b417682068201810603");
+    }
+
+    #[test]
+    fn a_lane_that_was_never_used_is_not_named_and_one_that_is_not_known_is_skipped() {
+        let of = |hex: &[u8]| minicbor::decode::<PerLane>(hex).unwrap();
+        let mut numbers = PerLane::from([1, 2, 3]);
+        assert_eq!(encode(&numbers)[..], [0x83, 1, 2, 3]);
+        assert_eq!(of(&[0x83, 1, 2, 3]), numbers);
+        numbers[Lane::Mesh] = 4;
+        assert_eq!(encode(&numbers)[..], [0x84, 1, 2, 3, 4]);
+        assert_eq!((of(&[0x84, 1, 2, 3, 4]), of(&[0x85, 1, 2, 3, 4, 5])), (numbers, numbers));
     }
 
     /// What a batch costs over its names and values, the frame's own five bytes included, by the number of keys, where

@@ -2,14 +2,15 @@
 
 mod answers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bus::bus::{LinkId, Role};
 use bus::token::CaHash;
 use bus::twin::{DeviceId, TwinTopic};
 use bus::{
-    Bus, Channel, Class, Filter, Frame, Identity, KeyHash, Message, Mono, Name, NodeId, NodeKind, Now, Topic,
+    Bus, Channel, Class, Filter, Frame, Identity, KeyHash, Message, Mono, Name, NodeId, NodeKind, Now, Qos,
+    Topic,
 };
 use bytes::Bytes;
 use controller::binding::Binder;
@@ -17,13 +18,16 @@ use controller::cluster::EstablishError;
 use controller::join::{CsrError, JoinReply, RefusalCode, Signed};
 use controller::{CloudSubnets, Cluster, lease, nodes, route};
 use device_twin::cloud::Output as FromTwins;
-use device_twin::{CloudTwins, Publish, kubeedge};
+use device_twin::{CloudTwins, Expiry, Publish, Ticket, kubeedge};
+use metadata::sync::Lane;
 use metadata::{Cause, Feed, FeedOutput, Key, Keyspace, Tells};
 
 use crate::admin::{AdminError, AdminRequest};
 use crate::broker_rows;
-use crate::interest::Interest;
+use crate::interest::{Interest, announced};
 use crate::journal::{Journal, Speech};
+use crate::mesh::hub::Output as FromMesh;
+use crate::mesh::{Hub, is_mesh, leaf};
 use crate::seam::{Input, Output, Record};
 
 /// Signs a CSR for an identity: the certificate authority's only word to the pure side.
@@ -53,6 +57,7 @@ pub struct Cloud {
     feed: Feed,
     twins: CloudTwins,
     interest: Interest,
+    mesh: Hub,
     /// The newest version of each reported value that other sites were told, by either of its two ways: none goes back.
     /// Bounded by the properties that the catalog knows.
     relayed: BTreeMap<Topic, Told>,
@@ -97,6 +102,7 @@ impl Cloud {
             said: Speech::default(),
             started: false,
             feed: Feed::load(&mut keyspace, seed),
+            mesh: Hub::load(me.clone(), seed.rotate_left(16), &mut keyspace),
             cluster,
             ca,
             me,
@@ -118,12 +124,17 @@ impl Cloud {
             Input::LinkDown { link } => self.bus.handle_link_down(link, now),
             Input::Frame { link, frame } => self.handle_frame(link, &frame, now),
             Input::Join { link, request } => self.handle_join(link, &request, now),
-            Input::Mqtt { ticket, who, topic, payload, retain, expiry, rows } => {
+            Input::Mqtt { ticket, topic, payload, qos, retain, expiry, properties, rows, .. }
+                if is_mesh(&topic) =>
+            {
                 broker_rows::write(rows, &mut self.keyspace);
-                if topic.as_str().starts_with("mesh/") {
-                    self.bus.publish(Message::new(topic, payload, retain, self.me.clone()), now);
-                    self.said.extend(ticket.map(Output::Accept));
-                } else if let Some(why) = self.journal.degraded() {
+                let message = Message::new(topic, payload, retain, self.me.clone());
+                let expiry = expiry.map(|Expiry(life)| life);
+                self.say_to_sites(ticket, Message { qos, expiry, properties, ..message }, now);
+            }
+            Input::Mqtt { ticket, who, topic, payload, expiry, rows, .. } => {
+                broker_rows::write(rows, &mut self.keyspace);
+                if let Some(why) = self.journal.degraded() {
                     self.twins.handle_refused(&topic, why);
                     self.said.extend(ticket.map(Output::Unkept));
                 } else {
@@ -131,15 +142,20 @@ impl Cloud {
                     self.twins.handle_mqtt(ticket, &who, &topic, said, &mut self.keyspace, now);
                 }
             }
-            Input::Keep { ticket, rows } => {
+            Input::Keep { ticket, rows, receipt } => {
                 broker_rows::write(rows, &mut self.keyspace);
                 if let Some(ticket) = ticket {
                     self.said.promise(Output::Accept(ticket), Some(Output::Unkept(ticket)));
                 }
+                receipt.into_iter().for_each(|receipt| self.mesh.handle_taken(receipt));
             }
             // Nothing is said here on KubeEdge's topics unasked.
             Input::Interest { filter, .. } if kubeedge::is_served(filter.as_str()) => {}
-            Input::Interest { filter, wanted } => self.interest.change(&filter, wanted, &mut self.bus),
+            Input::Restored => self.mesh.handle_restored(&mut self.keyspace),
+            Input::Interest { filter, wanted } => {
+                self.interest.change(&filter, wanted, &mut self.bus);
+                self.mesh.handle_interest(&filter, wanted, &mut self.keyspace, now.wall);
+            }
             Input::Persisted(revision) => {
                 if !self.journal.handle_persisted(revision) {
                     return;
@@ -166,6 +182,18 @@ impl Cloud {
             }
         }
         self.settle(now);
+    }
+
+    /// An app's message; what is neither promised nor retained is worth no disk.
+    fn say_to_sites(&mut self, ticket: Option<Ticket>, message: Message, now: Now) {
+        if message.qos == Qos::AtMostOnce && !message.retain {
+            self.bus.publish(message, now);
+            return self.said.extend(ticket.map(Output::Accept));
+        }
+        self.mesh.publish(message, &mut self.keyspace, now.wall);
+        if let Some(ticket) = ticket {
+            self.said.promise(Output::Accept(ticket), Some(Output::Unkept(ticket)));
+        }
     }
 
     /// A certificate lives longer than a membership, and a name may have been given to another key since: who is not
@@ -245,6 +273,8 @@ impl Cloud {
     /// Lets the parts hear each other until all are silent, and edges hear of what that wrote.
     fn settle(&mut self, now: Now) {
         self.drain(now);
+        self.mesh.settle(&mut self.keyspace, now.wall);
+        self.drain(now);
         let before = self.keyspace.revision();
         self.journal.close_cycle(&mut self.keyspace, self.said.drain());
         if self.keyspace.revision() > before {
@@ -262,6 +292,8 @@ impl Cloud {
                 self.on_feed(output, now);
             } else if let Some(output) = self.twins.poll_output() {
                 self.on_twins(output, now);
+            } else if let Some(output) = self.mesh.poll_output() {
+                self.on_mesh(output);
             } else {
                 return;
             }
@@ -273,10 +305,8 @@ impl Cloud {
         match output {
             FromBus::Send { link, class, frame } => self.said.push_back(Output::Send { link, class, frame }),
             // What is said here of twins is said by the twins here.
-            FromBus::Deliver(message) if !message.topic.as_str().starts_with("mesh/") => {}
-            FromBus::Deliver(Message { topic, payload, retain, .. }) => {
-                self.said.push_back(Output::Publish { topic, payload, retain, expiry: None });
-            }
+            FromBus::Deliver(message) if !is_mesh(&message.topic) => {}
+            FromBus::Deliver(message) => self.said.extend(announced(message).map(Output::Publish)),
             FromBus::PeerUp { peer, .. } => {
                 self.note(format!("{peer} is connected"));
                 // Before it is sent anything: what is too old by now is not handed out.
@@ -301,6 +331,14 @@ impl Cloud {
                     let frame = Frame::new(Channel::Metadata, payload);
                     self.say_to_edge(Output::Send { link, class, frame }, tells);
                 }
+            }
+            FeedOutput::Up { edge, entry, .. } if entry.lane == Lane::Mesh => {
+                let clock = self.bus.clock_of(&NodeId::edge(edge.clone()), now);
+                let theirs = clock.map_or(now.wall, |clock| now.wall.shifted(clock.offset_ms));
+                self.mesh.handle_message(&edge, &entry.payload, &mut self.keyspace, theirs, now.wall);
+            }
+            FeedOutput::Up { edge, entry, .. } if entry.key.starts_with(leaf::UP) => {
+                self.mesh.handle_told(&edge, &entry.key, &entry.payload, &mut self.keyspace, now.wall);
             }
             FeedOutput::Up { edge, incarnation, entry } => {
                 self.twins.handle_up(&edge, incarnation, &entry.key, &entry.payload, &mut self.keyspace, now);
@@ -338,6 +376,7 @@ impl Cloud {
 
     /// Its versions start over: what other sites were told of its devices counts no more.
     fn on_new_incarnation(&mut self, edge: &Name, cause: Cause) {
+        self.mesh.handle_new_incarnation(edge, cause, &mut self.keyspace);
         let is_its_own = |topic: &Topic| {
             TwinTopic::parse(topic).is_some_and(|twin| self.twins.is_bound(twin.device(), edge))
         };
@@ -380,6 +419,9 @@ impl Cloud {
         }
         let changed: Vec<&Key> = before.iter().chain(&after).collect();
         self.binder.handle_changes(changed, &mut self.keyspace);
+        let members: BTreeSet<Key> = after.iter().cloned().collect();
+        let is_member = |edge: &Name| members.contains(format!("{}{edge}", nodes::PREFIX).as_str());
+        self.mesh.handle_membership(is_member, &mut self.keyspace);
         self.say_overlay();
     }
 
@@ -400,7 +442,7 @@ impl Cloud {
         if message.origin != *from {
             return self.note(format!("{from} spoke for {}: not passed on", message.origin));
         }
-        if message.topic.as_str().starts_with("mesh/") {
+        if is_mesh(&message.topic) {
             return self.bus.relay(from, message, now);
         }
         let Some(TwinTopic::Reported { device, property }) = TwinTopic::parse(&message.topic) else { return };
@@ -424,13 +466,20 @@ impl Cloud {
                     let message = Message::new(topic.clone(), payload.clone(), retain, self.me.clone());
                     self.bus.publish(message, now);
                 }
-                self.said.push_back(Output::Publish { topic, payload, retain, expiry });
+                self.said.push_back(Output::Publish(Publish { topic, payload, retain, expiry }.into()));
             }
             FromTwins::Accept(ticket) => {
                 self.said.promise(Output::Accept(ticket), Some(Output::Unkept(ticket)));
             }
             FromTwins::Reject(ticket, why) => self.said.push_back(Output::Reject(ticket, why)),
             FromTwins::Audit(entry) => self.said.push_back(Output::Record(Record::Audit(entry))),
+        }
+    }
+
+    fn on_mesh(&mut self, output: FromMesh) {
+        match output {
+            FromMesh::Announce(announcement) => self.said.push_back(Output::Publish(announcement)),
+            FromMesh::Note(text) => self.note(text),
         }
     }
 

@@ -5,21 +5,25 @@ use std::collections::BTreeSet;
 use bus::bus::{LinkId, Role};
 use bus::overlay::{Lease, Route};
 use bus::twin::{DeviceId, MapperTopic, TwinTopic};
-use bus::{Bus, Channel, Class, Frame, Identity, Message, Mono, NodeId, Now, Value};
+use bus::{Bus, Channel, Class, Frame, Identity, Message, Mono, NodeId, Now, Qos, UnixMillis, Value};
+use bytes::Bytes;
 use controller::endpoints;
 use device_twin::command::Order;
 use device_twin::dmi::{self, Dmi};
 use device_twin::edge::Output as FromTwins;
 use device_twin::gate::access::Who;
-use device_twin::{EdgeTwins, PropertyId, Publish, kubeedge};
+use device_twin::{EdgeTwins, Expiry, PropertyId, Publish, Ticket, kubeedge};
+use metadata::outbox::MAX_MESSAGES;
 use metadata::{Key, Keyspace, PushError, Replica, ReplicaOutput, epoch};
 use router::dial::Dialer;
 use serde_json::json;
 
 use crate::admin::{self, AdminError, AdminRequest, AdminResponse, AuthorityChange};
 use crate::broker_rows;
-use crate::interest::{Interest, is_for_other_sites};
+use crate::interest::{Interest, announced, is_for_other_sites};
 use crate::journal::{Journal, Speech};
+use crate::mesh::leaf::Output as FromMesh;
+use crate::mesh::{Leaf, is_mesh};
 use crate::seam::{DialLane, Input, Output, Record};
 
 /// The part of a link's life that both dialled lanes share.
@@ -66,6 +70,9 @@ pub struct Edge {
     bus_lane: Upstream,
     packets_lane: Upstream,
     interest: Interest,
+    mesh: Leaf,
+    /// An app was told that there is no room for its message, and that was noted.
+    mesh_is_full: bool,
     untold: Untold,
     /// Said in the present cycle.
     said: Speech<Output>,
@@ -78,7 +85,7 @@ pub struct Edge {
 enum Untold {
     #[default]
     Nothing,
-    /// These values; bounded by the properties of this edge's devices.
+    /// These values; bounded by the properties of this edge's devices and the filters that its clients ask for.
     Values(BTreeSet<String>),
     /// Nobody knows which: the process before this one ended while the outbox was full.
     AnyValue,
@@ -110,6 +117,8 @@ impl Edge {
             bus_lane: Upstream::new(0, seed),
             packets_lane: Upstream::new(1, seed.rotate_left(32)),
             interest: Interest::default(),
+            mesh: Leaf::load(&keyspace),
+            mesh_is_full: false,
             untold: if replica.has_room() { Untold::Nothing } else { Untold::AnyValue },
             said: Speech::default(),
             started: false,
@@ -133,6 +142,7 @@ impl Edge {
         if !std::mem::replace(&mut self.started, true) {
             self.say_overlay();
             self.say_endpoints();
+            self.mesh.handle_start(&mut self.keyspace, now.wall, now.wall);
         }
         match input {
             Input::LinkUp { link, peer, attempt, .. } => {
@@ -159,20 +169,26 @@ impl Edge {
             Input::Join { link, .. } | Input::PeerPackets { link, .. } => {
                 self.close(link, "an edge is not dialled")
             }
-            Input::Mqtt { ticket, who, topic, payload, retain, expiry, rows } => {
+            Input::Mqtt { ticket, topic, payload, qos, retain, expiry, properties, rows, .. }
+                if is_mesh(&topic) =>
+            {
                 broker_rows::write(rows, &mut self.keyspace);
-                if topic.as_str().starts_with("mesh/") {
-                    self.bus.publish(Message::new(topic, payload, retain, self.identity.node.clone()), now);
-                    self.said.extend(ticket.map(Output::Accept));
-                } else {
-                    let said = (&payload[..], expiry);
-                    self.twins.handle_publish(ticket, &who, &topic, said, &mut self.keyspace, now);
-                }
+                let message = Message::new(topic, payload, retain, self.identity.node.clone());
+                let expiry = expiry.map(|Expiry(life)| life);
+                self.say_to_sites(ticket, Message { qos, expiry, properties, ..message }, now);
             }
-            Input::Keep { ticket, rows } => {
+            Input::Mqtt { ticket, who, topic, payload, expiry, rows, .. } => {
+                broker_rows::write(rows, &mut self.keyspace);
+                let said = (&payload[..], expiry);
+                self.twins.handle_publish(ticket, &who, &topic, said, &mut self.keyspace, now);
+            }
+            Input::Keep { ticket, rows, receipt } => {
                 broker_rows::write(rows, &mut self.keyspace);
                 if let Some(ticket) = ticket {
                     self.said.promise(Output::Accept(ticket), Some(Output::Unkept(ticket)));
+                }
+                if let Some(receipt) = receipt {
+                    self.mesh.handle_taken(receipt, &mut self.keyspace);
                 }
             }
             Input::Interest { filter, wanted } if kubeedge::is_served(filter.as_str()) => {
@@ -189,7 +205,11 @@ impl Edge {
                     dmi.handle_answer(call, &answer, &mut self.keyspace, now.mono);
                 }
             }
-            Input::Interest { filter, wanted } => self.interest.change(&filter, wanted, &mut self.bus),
+            Input::Restored => self.mesh.handle_restored(&mut self.keyspace),
+            Input::Interest { filter, wanted } => {
+                self.interest.change(&filter, wanted, &mut self.bus);
+                self.mesh.handle_interest(&filter, wanted, &mut self.keyspace);
+            }
             Input::Persisted(revision) => {
                 self.journal.handle_persisted(revision);
                 return;
@@ -208,6 +228,41 @@ impl Edge {
         self.settle(now);
     }
 
+    /// An app's message. What is neither promised nor retained is worth no disk; what is retained must reach the sites
+    /// that ask later, so it takes the same way as what is promised.
+    fn say_to_sites(&mut self, ticket: Option<Ticket>, message: Message, now: Now) {
+        let is_promised = message.qos != Qos::AtMostOnce;
+        if !is_promised && !message.retain {
+            self.bus.publish(message, now);
+            return self.said.extend(ticket.map(Output::Accept));
+        }
+        let has_room = is_promised || self.replica.messages_len() < MAX_MESSAGES / 2;
+        let pushed = match Leaf::pack(message, now.wall) {
+            Ok(packed) if has_room => self.replica.push_message(&packed, &mut self.keyspace, now),
+            Ok(_) => Err(PushError::Full),
+            Err(why) => {
+                return self.said.extend(ticket.map(|ticket| Output::Reject(ticket, why.to_string())));
+            }
+        };
+        if pushed.is_ok() {
+            self.mesh_is_full &= self.replica.messages_len() > MAX_MESSAGES / 2;
+            if let Some(ticket) = ticket {
+                self.said.promise(Output::Accept(ticket), Some(Output::Unkept(ticket)));
+            }
+            return;
+        }
+        if !std::mem::replace(&mut self.mesh_is_full, true) {
+            self.note("the cloud is away for so long that there is no room for more messages to other sites");
+        }
+        self.said.extend(ticket.map(Output::Full));
+    }
+
+    /// The time on the cloud's clock, or on ours while that is not known.
+    fn cloud_wall(&self, now: Now) -> UnixMillis {
+        let clock = self.bus.clock_of(&self.cloud, now);
+        clock.map_or(now.wall, |clock| now.wall.shifted(clock.offset_ms))
+    }
+
     fn handle_frame(&mut self, link: LinkId, frame: &Frame, now: Now) {
         match frame.channel {
             Channel::Bus => {
@@ -219,6 +274,7 @@ impl Edge {
                 if self.replica.incarnation() != self.twins.incarnation() {
                     self.note("the cloud does not know this store (an old copy or a clone, or the cloud was restored): it goes on as a new one");
                     self.twins.handle_resynced(self.replica.incarnation(), &mut self.keyspace, now);
+                    self.mesh.tell_again(|_| true);
                 }
             }
             // A frame that crossed with a close.
@@ -254,6 +310,8 @@ impl Edge {
                 self.on_twins(output, now);
             } else if let Some(output) = self.poll_dmi(now) {
                 self.on_dmi(output, now);
+            } else if let Some(output) = self.mesh.poll_output() {
+                self.on_mesh(output, now);
             } else if let Some(dial) = self.bus_lane.dialer.poll_output() {
                 self.said.push_back(Output::Dial { lane: DialLane::Bus, attempt: dial.attempt });
             } else if let Some(dial) = self.packets_lane.dialer.poll_output() {
@@ -271,7 +329,8 @@ impl Edge {
             FromBus::Send { link, class, frame } => self.said.push_back(Output::Send { link, class, frame }),
             FromBus::Deliver(message) => self.deliver(message, now),
             FromBus::PeerUp { peer, .. } if peer == self.cloud => {
-                self.replica.handle_link_up(&self.keyspace, now)
+                self.replica.handle_link_up(&self.keyspace, now);
+                self.mesh.handle_link_up();
             }
             FromBus::PeerDown { peer, .. } if peer == self.cloud => {
                 self.replica.handle_link_down();
@@ -300,8 +359,7 @@ impl Edge {
             let Message { topic, payload, travelled, .. } = &message;
             self.twins.handle_remote(topic, payload, *travelled, &mut self.keyspace, now);
         }
-        let Message { topic, payload, retain, .. } = message;
-        self.said.push_back(Output::Publish { topic, payload, retain, expiry: None });
+        self.said.extend(announced(message).map(Output::Publish));
     }
 
     fn on_replica(&mut self, output: ReplicaOutput, now: Now) {
@@ -319,6 +377,7 @@ impl Edge {
             ReplicaOutput::Resynced => {
                 self.note("metadata copied anew from the cloud, which is told everything again");
                 self.twins.handle_resynced(self.replica.incarnation(), &mut self.keyspace, now);
+                self.mesh.tell_again(|_| true);
             }
             ReplicaOutput::Repaired => self.note(
                 "the metadata here was not what the cloud had sent, and was repaired: the disk or memory may be failing",
@@ -354,6 +413,8 @@ impl Edge {
         if let Some(dmi) = &mut self.dmi {
             dmi.handle_changed(keys, self.twins.catalog(), &self.keyspace);
         }
+        let theirs = self.cloud_wall(now);
+        self.mesh.handle_changed(keys, &mut self.keyspace, theirs, now.wall);
         if keys.iter().any(|key| key.as_str() == LEASE || key.as_str().starts_with(ROUTES)) {
             self.say_overlay();
         }
@@ -371,15 +432,9 @@ impl Edge {
                         Message::new(topic.clone(), payload.clone(), retain, self.identity.node.clone());
                     self.bus.publish(message, now);
                 }
-                self.said.push_back(Output::Publish { topic, payload, retain, expiry });
+                self.said.push_back(Output::Publish(Publish { topic, payload, retain, expiry }.into()));
             }
-            FromTwins::Up { class, key, payload } => {
-                match self.replica.push(class, &key, payload, &mut self.keyspace, now) {
-                    Ok(()) => {}
-                    Err(PushError::Full) => self.on_full(class, key),
-                    Err(why) => self.note(&format!("{key} is not told to the cloud: {why}")),
-                }
-            }
+            FromTwins::Up { class, key, payload } => self.tell_cloud(class, key, payload, now),
             FromTwins::Accept(ticket) => {
                 self.said.promise(Output::Accept(ticket), Some(Output::Unkept(ticket)));
             }
@@ -435,6 +490,21 @@ impl Edge {
         }
     }
 
+    fn tell_cloud(&mut self, class: Class, key: String, payload: Bytes, now: Now) {
+        match self.replica.push(class, &key, payload, &mut self.keyspace, now) {
+            Ok(()) => {}
+            Err(PushError::Full) => self.on_full(class, key),
+            Err(why) => self.note(&format!("{key} is not told to the cloud: {why}")),
+        }
+    }
+
+    fn on_mesh(&mut self, output: FromMesh, now: Now) {
+        match output {
+            FromMesh::Up { key, payload } => self.tell_cloud(Class::State, key, payload, now),
+            FromMesh::Announce(announcement) => self.said.push_back(Output::Publish(announcement)),
+        }
+    }
+
     /// Values wait for room; the outbox itself names the events that it refused.
     fn on_full(&mut self, class: Class, key: String) {
         if let Untold::Nothing = self.untold {
@@ -456,8 +526,14 @@ impl Edge {
         }
         match std::mem::take(&mut self.untold) {
             Untold::Nothing => {}
-            Untold::Values(keys) => self.twins.tell_again(|key| keys.contains(key), &self.keyspace),
-            Untold::AnyValue => self.twins.tell_again(|_| true, &self.keyspace),
+            Untold::Values(keys) => {
+                self.twins.tell_again(|key| keys.contains(key), &self.keyspace);
+                self.mesh.tell_again(|key| keys.contains(key));
+            }
+            Untold::AnyValue => {
+                self.twins.tell_again(|_| true, &self.keyspace);
+                self.mesh.tell_again(|_| true);
+            }
         }
         true
     }
@@ -534,7 +610,9 @@ impl Edge {
             "metadata": { "applied": self.replica.applied().revision.0, "outbox": self.replica.outbox_len(),
                           "epoch": epoch::get(&self.keyspace), "snapshots": stats.snapshots,
                           "repairs": stats.repairs, "nacks": stats.nacks },
+            "mesh": self.mesh.status(),
         });
+        status["mesh"]["waiting"] = json!(self.replica.messages_len());
         if !self.damaged_stores.is_empty() {
             status["damaged_stores"] = json!(self.damaged_stores);
         }

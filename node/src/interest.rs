@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use bus::twin::TwinTopic;
-use bus::{Bus, Filter, Topic};
+use bus::{Bus, Filter, Message, Properties, Topic};
+use device_twin::{Announcement, Expiry, Publish};
+
+use crate::mesh::is_mesh;
 
 /// Counts per filter, so that the bus hears of the first and the last only.
 #[derive(Debug, Default)]
@@ -26,5 +29,19 @@ impl Interest {
 
 /// What may travel between sites: apps' own messages, and what nodes say of twins.
 pub(crate) fn is_for_other_sites(topic: &Topic, twin: Option<&TwinTopic>) -> bool {
-    topic.as_str().starts_with("mesh/") || twin.is_some_and(TwinTopic::is_nodes_only)
+    is_mesh(topic) || twin.is_some_and(TwinTopic::is_nodes_only)
+}
+
+/// A message that came straight over the bus, for the clients here; `None`: it is too old by now. What nodes say of
+/// twins comes with each subscriber's own QoS.
+pub(crate) fn announced(message: Message) -> Option<Announcement> {
+    let life = message.life_left();
+    if life.is_some_and(|life| life.is_zero()) {
+        return None;
+    }
+    let Message { topic, payload, retain, qos, properties, .. } = message;
+    let is_of_apps = is_mesh(&topic);
+    let plain = Announcement::from(Publish { topic, payload, retain, expiry: life.map(Expiry) });
+    let properties = if is_of_apps { properties } else { Properties::default() };
+    Some(Announcement { qos: if is_of_apps { qos } else { plain.qos }, properties, ..plain })
 }

@@ -4,7 +4,8 @@
 //! `io/driver.rs` with sockets and a disk, and `simulations/` with a seed. What a node must not do is say something
 //! that a crash could undo; [`journal`] keeps that order for all parts alike.
 //!
-//! Reading order: [`seam`] (what goes in and out), [`edge`], [`cloud`], [`journal`], then `io/driver.rs`.
+//! Reading order: [`seam`] (what goes in and out), [`edge`], [`cloud`], [`journal`], `mesh` (apps' messages between
+//! sites), then `io/driver.rs`.
 
 pub mod admin;
 pub mod cloud;
@@ -17,6 +18,7 @@ pub mod seam;
 
 mod broker_rows;
 mod interest;
+mod mesh;
 #[cfg(test)]
 mod two_nodes;
 

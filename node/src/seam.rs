@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use bus::bus::LinkId;
 use bus::overlay::{Lease, Route};
-use bus::{Class, Filter, Frame, KeyHash, Mono, NodeId, Now, Sample, Topic};
+use bus::{Class, Filter, Frame, KeyHash, Mono, NodeId, Now, Properties, Qos, Sample, Topic};
 use bytes::Bytes;
 use device_twin::dmi::{Answer, Call, Request};
 use device_twin::gate::Row;
 use device_twin::gate::access::Who;
 use device_twin::history::AuditEntry;
-use device_twin::{Expiry, PropertyId, Ticket};
+use device_twin::{Announcement, Expiry, PropertyId, Receipt, Ticket};
 use metadata::{Commit, Revision};
 
 use crate::admin::{AdminRequest, AdminResponse, Snapshot};
@@ -63,9 +63,12 @@ pub enum Input {
         who: Who,
         topic: Topic,
         payload: Bytes,
+        qos: Qos,
         retain: bool,
         /// What is left of the message's own (MQTT 5.0 §3.3.2.3.3).
         expiry: Option<Expiry>,
+        /// What MQTT 5 passes on.
+        properties: Properties,
         /// The broker's own, to be stored before the ticket is accepted.
         rows: Vec<Row>,
     },
@@ -73,6 +76,8 @@ pub enum Input {
     Keep {
         ticket: Option<Ticket>,
         rows: Vec<Row>,
+        /// What was published with it is safe in the broker once the rows are stored.
+        receipt: Option<Receipt>,
     },
     /// A DMI mapper asks; the ticket waits for [`Output::Accept`], [`Output::Registered`] or a refusal.
     Dmi {
@@ -84,6 +89,8 @@ pub enum Input {
         call: u64,
         answer: Answer,
     },
+    /// Said once, when [`Input::Interest`] was said for all that outlived the last process.
+    Restored,
     /// The first local subscriber of a filter came, or its last one left.
     Interest {
         filter: Filter,
@@ -108,6 +115,24 @@ pub enum Input {
     RuleLog,
     /// A timeout that [`Node::poll_timeout`] named has come.
     Timeout,
+}
+
+impl Input {
+    /// A client's message with nothing special about it.
+    pub fn mqtt(ticket: Option<Ticket>, topic: Topic, payload: Bytes, retain: bool) -> Self {
+        let qos = if ticket.is_some() { Qos::AtLeastOnce } else { Qos::AtMostOnce };
+        Self::Mqtt {
+            ticket,
+            who: Who::Anonymous,
+            topic,
+            payload,
+            qos,
+            retain,
+            expiry: None,
+            properties: Properties::default(),
+            rows: Vec::new(),
+        }
+    }
 }
 
 /// Which of an edge's two connections to dial.
@@ -140,12 +165,7 @@ pub enum Output {
     /// edge joined by. Replaces what was said before.
     Endpoints(Vec<String>),
     /// To the clients of the local broker.
-    Publish {
-        topic: Topic,
-        payload: Bytes,
-        retain: bool,
-        expiry: Option<Expiry>,
-    },
+    Publish(Announcement),
     Accept(Ticket),
     Reject(Ticket, String),
     /// Neither: the disk refuses writes, so whether what the client published lasts cannot be promised.
@@ -154,6 +174,8 @@ pub enum Output {
     Call(Call),
     /// The answer to a DMI mapper that registered, encoded.
     Registered(Ticket, Bytes),
+    /// Not now: there is no room for it.
+    Full(Ticket),
     /// The overlay's addresses and routes, whole; the shell brings interface and table in line.
     Overlay {
         lease: Lease,

@@ -6,8 +6,7 @@ use bus::twin::DeviceId;
 use bus::{Identity, JoinToken, KeyHash, Mono, Name, NodeId, Now, Topic, UnixMillis, Value};
 use controller::join::{JoinReply, JoinRequest, Signed};
 use controller::{CloudSubnets, Cluster, Plan};
-use device_twin::Ticket;
-use device_twin::gate::access::Who;
+use device_twin::{Announcement, Ticket};
 use metadata::{Commit, Keyspace, MemoryStore, Store};
 use serde_json::{Value as Json, json};
 
@@ -199,15 +198,7 @@ impl Pair {
         self.edge.said.clear();
         let topic = Topic::new("twin/water/junction/report/pressure").unwrap();
         let payload = pressure.to_string().into();
-        self.edge.handle(Input::Mqtt {
-            who: Who::Anonymous,
-            ticket: Some(Ticket(1)),
-            topic,
-            payload,
-            retain: false,
-            expiry: None,
-            rows: vec![],
-        });
+        self.edge.handle(Input::mqtt(Some(Ticket(1)), topic, payload, false));
         self.run();
         let is_answer = |o: &Output| matches!(o, Output::Accept(_) | Output::Reject(..) | Output::Unkept(_));
         let said = std::mem::take(&mut self.edge.said);
@@ -345,17 +336,10 @@ fn a_cloud_whose_disk_refuses_takes_no_nodes_and_no_wishes_of_apps() {
 
     pair.cloud.said.clear();
     let topic = Topic::new("twin/water/junction/set/setpoint").unwrap();
-    pair.cloud.handle(Input::Mqtt {
-        who: Who::Anonymous,
-        ticket: Some(Ticket(2)),
-        topic,
-        payload: "3".into(),
-        retain: false,
-        expiry: None,
-        rows: vec![],
-    });
+    pair.cloud.handle(Input::mqtt(Some(Ticket(2)), topic, "3".into(), false));
     pair.run();
-    let [Output::Unkept(Ticket(2)), Output::Publish { topic, .. }] = &pair.cloud.said[..] else {
+    let [Output::Unkept(Ticket(2)), Output::Publish(Announcement { topic, .. })] = &pair.cloud.said[..]
+    else {
         panic!("{:?}", pair.cloud.said)
     };
     assert_eq!(topic.as_str(), "twin/water/junction/result");

@@ -8,7 +8,6 @@ use bus::Value;
 use bus::twin::{DeviceId, TwinTopic};
 use device_twin::cloud::{Wish, Wishes};
 use device_twin::command::{CommandId, Order, SET};
-use device_twin::gate::access::Who;
 use device_twin::{Authority, PropertyId};
 use node::Input;
 use node::admin::{AdminRequest, AuthorityChange};
@@ -134,15 +133,7 @@ impl World {
             let topic = TwinTopic::Command { device: device.clone(), name: SET.to_owned() }.topic();
             self.trace.say(self.now, format_args!("an app at {machine} orders {device}: {order:?}"));
             let payload = json!(order).to_string().into();
-            let input = Input::Mqtt {
-                ticket: None,
-                who: Who::Anonymous,
-                topic,
-                payload,
-                retain: false,
-                expiry: None,
-                rows: vec![],
-            };
+            let input = Input::mqtt(None, topic, payload, false);
             return self.tell(machine, input);
         }
         let place = order.id.as_ref().map(|id| format!("{device}/{id}"));

@@ -12,7 +12,6 @@ use controller::cluster::EstablishError;
 use controller::join::{JoinReply, JoinRequest, Signed};
 use controller::{CloudSubnets, Cluster, Plan};
 use device_twin::PropertyId;
-use device_twin::gate::access::Who;
 use device_twin::twin::{Desired, Reported, Ticket};
 use metadata::Keyspace;
 use node::admin::{AdminRequest, AdminResponse, TokenOrder};
@@ -278,18 +277,7 @@ impl World {
                 TwinTopic::Set { device: id.device.clone(), property: id.property.to_string() }.topic();
             let payload = json!({"value": value}).to_string().into();
             let ticket = Some(Ticket(number));
-            (
-                Input::Mqtt {
-                    ticket,
-                    who: Who::Anonymous,
-                    topic,
-                    payload,
-                    retain: false,
-                    expiry: None,
-                    rows: vec![],
-                },
-                Question::Ticket(number),
-            )
+            (Input::mqtt(ticket, topic, payload, false), Question::Ticket(number))
         };
         self.trace.say(self.now, format_args!("somebody wishes {id} = {value}"));
         self.tell_about(Machine::Cloud, input, About::Wish { question, ids: vec![id], valid });
@@ -307,15 +295,7 @@ impl World {
         let Some((site, id)) = self.chance.pick(&movable).map(|found| (*found).clone()) else { return };
         let value = self.chance.between(0, 100) as f64;
         let topic = TwinTopic::Set { device: id.device.clone(), property: id.property.to_string() }.topic();
-        let input = Input::Mqtt {
-            ticket: None,
-            who: Who::Anonymous,
-            topic,
-            payload: json!(value).to_string().into(),
-            retain: false,
-            expiry: None,
-            rows: vec![],
-        };
+        let input = Input::mqtt(None, topic, json!(value).to_string().into(), false);
         self.trace.say(self.now, format_args!("somebody at edge-{site} moves {id} to {value}"));
         self.tell_about(Machine::edge(site), input, About::Operator { seat: Seat::of(site), id, value });
     }
@@ -454,18 +434,7 @@ impl World {
         if was_connected {
             let topic = MapperTopic::State { mapper: name(MAPPER) }.topic();
             let payload = Bytes::from_static(b"offline");
-            self.tell(
-                Machine::Edge(seat),
-                Input::Mqtt {
-                    ticket: None,
-                    who: Who::Anonymous,
-                    topic,
-                    payload,
-                    retain: true,
-                    expiry: None,
-                    rows: vec![],
-                },
-            );
+            self.tell(Machine::Edge(seat), Input::mqtt(None, topic, payload, true));
         }
     }
 
@@ -562,10 +531,6 @@ impl World {
         self.trace.say(self.now, format_args!("{seat} mapper says {} {text} ({number})", topic.as_str()));
         let about = report.map_or(About::Nothing, |id| About::Report { ticket: number, id });
         let ticket = sure.then_some(Ticket(number));
-        self.tell_about(
-            machine,
-            Input::Mqtt { ticket, who: Who::Anonymous, topic, payload, retain, expiry: None, rows: vec![] },
-            about,
-        );
+        self.tell_about(machine, Input::mqtt(ticket, topic, payload, retain), about);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bus::bus::LinkId;
 use bus::twin::{MapperTopic, TwinTopic};
 use bus::{Channel, Class, Frame, Mono, Now};
+use device_twin::Announcement;
 use metadata::sync::{Packed, ToEdge};
 use metadata::{Commit, Revision};
 use node::seam::DialLane;
@@ -124,7 +125,7 @@ impl World {
             Output::Endpoints(endpoints) => {
                 self.trace.say(self.now, format_args!("{machine} is told to dial {endpoints:?}"));
             }
-            Output::Publish { topic, payload, retain: _, expiry } => {
+            Output::Publish(Announcement { topic, payload, expiry, .. }) => {
                 self.trace
                     .say(self.now, format_args!("{machine} publishes {} {}", topic.as_str(), show(&payload)));
                 let expires = expiry.map(|expiry| self.now + expiry.0);
@@ -138,6 +139,7 @@ impl World {
             Output::Accept(ticket) => self.accepted(ticket.0),
             Output::Reject(ticket, why) => self.rejected(ticket.0, &why),
             Output::Unkept(ticket) => self.rejected(ticket.0, "the disk refuses writes"),
+            Output::Full(ticket) => self.rejected(ticket.0, "there is no room"),
             Output::Overlay { lease, routes } => self.check_overlay(machine, &lease, &routes),
             Output::Admin { id, response } => self.answered(id, response),
             Output::Backup { snapshot, .. } => {

@@ -494,10 +494,11 @@ impl Hub {
         }
     }
 
-    /// What the node says itself it says again after a restart, and mappers their state; what else a client retained the
-    /// node keeps.
+    /// What the node says itself it says again after a restart, and mappers their state; what else a client retained, here
+    /// or at another site, the node keeps.
     fn retain(&mut self, message: &Message, now: Now) {
-        let is_kept = message.from.is_some() && !message.topic.as_str().starts_with("mapper/");
+        let is_theirs = message.topic.as_str().starts_with("mesh/");
+        let is_kept = is_theirs || message.from.is_some() && !message.topic.as_str().starts_with("mapper/");
         match self.retained.store(message, now.mono) {
             Ok(()) if is_kept => {
                 self.outputs.push_back(Output::Keep(row::retained(message, now)));

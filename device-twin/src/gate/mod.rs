@@ -19,6 +19,7 @@ pub mod access;
 pub mod hub;
 pub mod message;
 pub mod policy;
+pub mod properties;
 pub mod queue;
 pub mod retained;
 pub mod row;

@@ -234,6 +234,11 @@ impl Queue {
         self.packets.len() >= MAX_KEPT || self.bytes >= MAX_KEPT_BYTES || all >= MAX_KEPT_BYTES_IN_ALL
     }
 
+    /// Whether a kept session is owed half of what it may be: time to let its client catch up.
+    pub fn is_crowded(&self) -> bool {
+        self.is_kept() && (self.packets.len() >= MAX_KEPT / 2 || self.bytes >= MAX_KEPT_BYTES / 2)
+    }
+
     /// Counts it off; the row that goes with it.
     fn bury(&mut self, item: &Item) -> Option<Row> {
         self.count(item.size(), false);

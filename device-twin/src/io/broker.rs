@@ -32,8 +32,10 @@ use super::stream::Stream;
 use super::switchboard::{Asked, MAILBOX, ROOM, Request, Speaker, Switchboard, room_for};
 use crate::gate::access::{Passwords, Rights, Who};
 use crate::gate::hub::Left;
+use crate::gate::properties::{self, qos_from_bus, qos_to_bus};
 use crate::gate::session::Terms;
-use crate::gate::{CloseReason, ConnId, Message, Qos, Refusal, Row};
+use crate::gate::{CloseReason, ConnId, Message, Refusal, Row};
+use crate::{Announcement, Expiry, Receipt};
 
 /// Events on their way to the node. When full, clients that publish to the node wait.
 const NODE_QUEUE: usize = 256;
@@ -95,15 +97,21 @@ pub enum BrokerEvent {
         who: Who,
         topic: Topic,
         payload: Bytes,
+        qos: bus::Qos,
         retain: bool,
         expiry: Option<Duration>,
+        /// What MQTT 5 passes on.
+        properties: bus::Properties,
         /// To be stored before the ticket is accepted.
         rows: Vec<Row>,
     },
-    /// To be stored; with a ticket, it is accepted when that is done.
-    Keep { ticket: Option<Ticket>, rows: Vec<Row> },
+    /// To be stored; with a ticket, it is accepted when that is done. `receipt`: what was published with it is safe here
+    /// once the rows are, and not before. Receipts come in the order of publishing.
+    Keep { ticket: Option<Ticket>, rows: Vec<Row>, receipt: Option<Receipt> },
     /// The first subscriber of a filter came, or the last left, that other sites or the node may have something for.
     Interest { filter: Filter, wanted: bool },
+    /// Said once, when the interests of all sessions that outlived the last process have been said.
+    Restored,
 }
 
 impl BrokerEvent {
@@ -114,9 +122,10 @@ impl BrokerEvent {
         rows: Vec<Row>,
         now: Mono,
     ) -> Self {
-        let Message { topic, payload, qos: _, retain, expires, properties: _, from: _ } = message;
+        let Message { topic, payload, qos, retain, expires, properties, from: _ } = message;
+        let (qos, properties) = (qos_to_bus(qos), properties::to_bus(&properties));
         let expiry = expires.map(|at| at.since(now));
-        Self::Publish { ticket, client, who, topic, payload, retain, expiry, rows }
+        Self::Publish { ticket, client, who, topic, payload, qos, retain, expiry, properties, rows }
     }
 }
 
@@ -170,27 +179,22 @@ pub struct BrokerHandle {
 }
 
 impl BrokerHandle {
-    /// Publishes as the node: to the subscribers here, with their QoS. Waits while the broker is full.
-    pub async fn publish(
-        &self,
-        topic: Topic,
-        payload: Bytes,
-        retain: bool,
-        expiry: Option<Duration>,
-    ) -> Result<(), BrokerGone> {
-        let expires = expiry.map(|life| self.clock.now().mono + life);
+    /// Publishes as the node, to the subscribers here. Waits while the broker is full.
+    pub async fn publish(&self, announcement: Announcement) -> Result<(), BrokerGone> {
+        let Announcement { topic, payload, qos, retain, expiry, properties, receipt } = announcement;
         let message = Message {
             topic,
             payload,
-            qos: Qos::ExactlyOnce,
+            qos: qos_from_bus(qos),
             retain,
-            expires,
-            properties: vec![],
+            expires: expiry.map(|Expiry(life)| self.clock.now().mono + life),
+            properties: properties::from_bus(&properties),
             from: None,
         };
         let room = Arc::clone(&self.room).acquire_many_owned(room_for(&message)).await;
         let room = room.map_err(|_| BrokerGone)?;
-        let request = Request::Publish { message, for_node: None, rows: Vec::new(), asked: None, room };
+        let request =
+            Request::Publish { message, for_node: None, rows: Vec::new(), asked: None, receipt, room };
         self.requests.send(request).await.map_err(|_| BrokerGone)
     }
 

@@ -295,7 +295,7 @@ impl Client {
             answer => answer.map(|answer| Asked { port: Arc::clone(&self.port), answer }),
         };
         if let Ok(room) = Arc::clone(&self.shared.room).acquire_many_owned(room_for(&message)).await {
-            self.request(Request::Publish { message, for_node, rows, asked, room }).await;
+            self.request(Request::Publish { message, for_node, rows, asked, receipt: None, room }).await;
         }
     }
 

@@ -111,6 +111,12 @@ impl Shelf {
         pushed
     }
 
+    /// A kept session's client is here and has half of what it may be owed.
+    pub(super) fn is_crowded(&self) -> bool {
+        let place = self.lock();
+        place.port.is_some() && place.queue.is_crowded()
+    }
+
     pub(super) fn replay(&self, deliveries: Vec<Delivery>) {
         let mut place = self.lock();
         let pushed = place.queue.replay(deliveries);

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use super::broker::{BrokerEvent, Ticket};
 use super::counters::{Counters, count};
 use super::port::{Port, Seat, Shelf};
+use crate::Receipt;
 use crate::gate::access::Who;
 use crate::gate::hub::{Left, Open, Opened, Output, Wish};
 use crate::gate::queue::Pushed;
@@ -66,6 +67,7 @@ pub(super) enum Request {
         for_node: Option<Speaker>,
         rows: Vec<Row>,
         asked: Option<Asked>,
+        receipt: Option<Receipt>,
         room: OwnedSemaphorePermit,
     },
     Subscribe {
@@ -119,6 +121,9 @@ pub(super) struct Switchboard {
     news: VecDeque<News>,
     /// At most one per filter that is in use or that the node believes to be.
     interests: BTreeMap<Filter, bool>,
+    /// Messages with a receipt that wait until kept sessions have room; bounded by what the node publishes before it
+    /// has seen their receipts.
+    parked: VecDeque<(Message, Receipt, OwnedSemaphorePermit)>,
     node: mpsc::Sender<BrokerEvent>,
     counters: Arc<Counters>,
     clock: Clock,
@@ -141,6 +146,7 @@ impl Switchboard {
             keeps,
             news: VecDeque::new(),
             interests: BTreeMap::new(),
+            parked: VecDeque::new(),
             node,
             counters,
             clock,
@@ -161,8 +167,8 @@ impl Switchboard {
                 shelf.with(|queue| queue.restore(message));
             }
         }
-        let effects = self.drain();
-        self.conclude(effects, None, None, None);
+        self.settle(Vec::new(), None);
+        self.news.push_back(News { event: BrokerEvent::Restored, _room: None });
         self.publish_stats();
     }
 
@@ -199,6 +205,7 @@ impl Switchboard {
         if changes {
             self.publish_stats();
         }
+        self.publish_parked(self.clock.now());
         // What there is room for goes at once; the rest when there is.
         while (!self.news.is_empty() || !self.interests.is_empty())
             && let Ok(permit) = self.node.clone().try_reserve()
@@ -236,7 +243,11 @@ impl Switchboard {
                 self.hub.handle_left(conn, left, now);
                 self.settle(Vec::new(), None);
             }
-            Request::Publish { message, for_node, rows, asked, room } => {
+            Request::Publish { message, for_node: _, rows: _, asked: _, receipt: Some(receipt), room } => {
+                self.parked.push_back((message, receipt, room));
+                self.publish_parked(now);
+            }
+            Request::Publish { message, for_node, rows, asked, receipt: None, room } => {
                 self.publish(message, for_node, rows, asked, Some(room), now);
             }
             Request::Subscribe { session, wishes, asked } => {
@@ -265,6 +276,25 @@ impl Switchboard {
         let mut effects = self.drain();
         effects.rows.extend(rows);
         self.conclude(effects, asked, event, room);
+    }
+
+    /// What waited on other sites for hours may come faster than a client takes it. It is not dropped for that: the node
+    /// goes on when its receipts come.
+    fn publish_parked(&mut self, now: Now) {
+        while !self.parked.is_empty() && !self.is_crowded() {
+            let Some((message, receipt, room)) = self.parked.pop_front() else { return };
+            self.hub.handle_publish(message, now);
+            let Effects { rows, held, wills } = self.drain();
+            debug_assert!(wills.is_empty(), "a message ends no session");
+            let ticket = (!held.is_empty()).then(|| Ticket::new(None, held));
+            let event = BrokerEvent::Keep { ticket, rows, receipt: Some(receipt) };
+            self.news.push_back(News { event, _room: Some(room) });
+        }
+    }
+
+    /// A kept session whose client is here is owed much.
+    fn is_crowded(&self) -> bool {
+        self.shelves.values().any(|shelf| shelf.is_crowded())
     }
 
     fn settle(&mut self, rows: Vec<Row>, asked: Option<Asked>) {
@@ -299,7 +329,7 @@ impl Switchboard {
                 Some((speaker, message)) => {
                     BrokerEvent::of(message, speaker, ticket, rows, self.clock.now().mono)
                 }
-                None => BrokerEvent::Keep { ticket, rows },
+                None => BrokerEvent::Keep { ticket, rows, receipt: None },
             };
             self.news.push_back(News { event, _room: room });
         }

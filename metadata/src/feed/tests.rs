@@ -34,9 +34,9 @@ fn hello(applied: Position, receipt: Receipt) -> Hello {
         applied,
         session: 9,
         receipt,
-        sent: [0; 3],
+        sent: [0; 3].into(),
         epoch: 1,
-        stored: [0; 3],
+        stored: [0; 3].into(),
     }
 }
 
@@ -238,7 +238,7 @@ fn an_entry_is_handed_out_with_its_incarnation_and_acked() {
     let payload = encode(&ToEdge::UpAck { lane: Lane::Telemetry, seq: 5, session: 9 });
     let ack = FeedOutput::Send { edge: edge.clone(), class: Class::State, payload, tells: Tells::Stored };
     let incarnation = Incarnation(1);
-    let entry = UpEntry { seq: 5, class: Class::Telemetry, key: "k".into(), payload: "v".into() };
+    let entry = UpEntry { seq: 5, lane: Lane::Telemetry, key: "k".into(), payload: "v".into() };
     let gap = FeedOutput::Gap { edge: edge.clone(), incarnation, class: Class::Telemetry, from: 2, to: 4 };
     let up = FeedOutput::Up { edge: edge.clone(), incarnation, entry };
     hear(&mut feed, &mut ks, &edge, &message);
@@ -287,7 +287,8 @@ fn a_cloud_that_has_forgotten_what_it_stored_begins_anew_with_the_edge() {
     let here = position(ks.revision().0);
     // Its disk is that of before the edge's entry 5, and the edge's position is the same.
     for (session, stored, begins_anew) in [(10, 0, false), (11, 5, true)] {
-        let again = Hello { session, sent: [0, 5, 0], stored: [0, stored, 0], ..hello(here, receipt) };
+        let again =
+            Hello { session, sent: [0, 5, 0].into(), stored: [0, stored, 0].into(), ..hello(here, receipt) };
         hear(&mut feed, &mut ks, &edge, &ToCloud::Hello(again));
         let said = sent(&mut feed, &edge);
         let base = said.iter().find_map(|m| if let ToEdge::Part(part) = m { part.base } else { None });
@@ -309,14 +310,14 @@ fn an_old_copy_of_a_disk_is_told_to_take_a_new_incarnation_and_is_no_new_disk_th
     hear(&mut feed, &mut ks, &edge, &ToCloud::Up { lane: Lane::Event, after: None, entries, session: 9 });
     outputs(&mut feed);
     let here = position(ks.revision().0);
-    let copy = Hello { session: 10, sent: [0, 4, 0], ..hello(here, receipt) };
+    let copy = Hello { session: 10, sent: [0, 4, 0].into(), ..hello(here, receipt) };
     hear(&mut feed, &mut ks, &edge, &ToCloud::Hello(copy.clone()));
     assert_eq!(sent(&mut feed, &edge), [ToEdge::Renew { session: 10 }]);
     let renewed = Hello { incarnation: Incarnation(2), session: 11, receipt: Receipt::NONE, ..copy };
     hear(&mut feed, &mut ks, &edge, &ToCloud::Hello(renewed));
     assert_eq!(feed.poll_output(), Some(announced(&edge, 1, 2, Cause::Renewed)));
     assert!(matches!(&sent(&mut feed, &edge)[..], [ToEdge::Welcome { .. }, ToEdge::Part(_)]));
-    let original = Hello { session: 12, sent: [0, 5, 0], ..hello(here, receipt) };
+    let original = Hello { session: 12, sent: [0, 5, 0].into(), ..hello(here, receipt) };
     hear(&mut feed, &mut ks, &edge, &ToCloud::Hello(original));
     assert_eq!(feed.poll_output(), Some(announced(&edge, 2, 1, Cause::Returned)));
     assert_eq!(feed.stats().renewals, 1);

@@ -297,10 +297,10 @@ impl State {
     fn heed_cloud(&mut self, output: FeedOutput) {
         match output {
             FeedOutput::Up { incarnation, entry, .. } => {
-                if !self.may_take(incarnation, entry.class, &entry.payload) {
+                if !self.may_take(incarnation, entry.lane.class(), &entry.payload) {
                     self.note(Broken::TakenTwice);
                 }
-                let record = record_key(incarnation, entry.class, entry.seq);
+                let record = record_key(incarnation, entry.lane.class(), entry.seq);
                 self.cloud_mut().host.ks.put(record, entry.payload);
             }
             FeedOutput::Differed { .. } => self.note(Broken::Damaged),

@@ -156,7 +156,7 @@ impl World {
     fn heed(&mut self, output: FeedOutput) {
         match output {
             FeedOutput::Up { edge, incarnation, entry } => {
-                let record = self.record(&edge, incarnation, entry.class, entry.seq);
+                let record = self.record(&edge, incarnation, entry.lane.class(), entry.seq);
                 assert_eq!(self.cloud.ks.get(record.as_str()), None, "{record} was delivered twice");
                 let mut value = format!("{} ", entry.key).into_bytes();
                 value.extend_from_slice(&entry.payload);

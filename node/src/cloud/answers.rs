@@ -230,6 +230,7 @@ impl Cloud {
                           "superseded_by": self.superseded, "snapshots": stats.snapshots,
                           "repairs": stats.repairs, "renewals": stats.renewals, "nacks": stats.nacks,
                           "stalls": stats.stalls },
+            "mesh": self.mesh.status(),
         })
     }
 }

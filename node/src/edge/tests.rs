@@ -1,7 +1,6 @@
 use std::collections::BTreeSet;
 
 use bus::{Name, UnixMillis};
-use device_twin::gate::access::Who;
 use metadata::{Feed, FeedOutput, Revision};
 use serde_json::json;
 
@@ -19,18 +18,7 @@ fn edge(keyspace: Keyspace) -> Edge {
 fn report(edge: &mut Edge, value: &str) {
     let topic = bus::Topic::new("twin/water/junction/report/pressure").unwrap();
     let payload = value.to_owned().into();
-    edge.handle(
-        Input::Mqtt {
-            ticket: None,
-            who: Who::Anonymous,
-            topic,
-            payload,
-            retain: false,
-            expiry: None,
-            rows: vec![],
-        },
-        NOW,
-    );
+    edge.handle(Input::mqtt(None, topic, payload, false), NOW);
 }
 
 fn fill_the_outbox(edge: &mut Edge) {

@@ -268,16 +268,38 @@ impl Driver {
 
     fn on_broker(&mut self, event: BrokerEvent) {
         match event {
-            BrokerEvent::Publish { ticket, client: _, who, topic, payload, retain, expiry, rows } => {
+            BrokerEvent::Publish {
+                ticket,
+                client: _,
+                who,
+                topic,
+                payload,
+                qos,
+                retain,
+                expiry,
+                properties,
+                rows,
+            } => {
                 let ticket = ticket.map(|ticket| self.ticket(Asker::Client(ticket)));
                 let expiry = expiry.map(Expiry);
-                self.handle(Input::Mqtt { ticket, who, topic, payload, retain, expiry, rows });
+                self.handle(Input::Mqtt {
+                    ticket,
+                    who,
+                    topic,
+                    payload,
+                    qos,
+                    retain,
+                    expiry,
+                    properties,
+                    rows,
+                });
             }
-            BrokerEvent::Keep { ticket, rows } => {
+            BrokerEvent::Keep { ticket, rows, receipt } => {
                 let ticket = ticket.map(|ticket| self.ticket(Asker::Client(ticket)));
-                self.handle(Input::Keep { ticket, rows });
+                self.handle(Input::Keep { ticket, rows, receipt });
             }
             BrokerEvent::Interest { filter, wanted } => self.handle(Input::Interest { filter, wanted }),
+            BrokerEvent::Restored => self.handle(Input::Restored),
         }
     }
 
@@ -351,9 +373,9 @@ impl Driver {
             Output::Close { link, why } => self.command(Command::Close { link, reason: why.into() }),
             Output::Dial { lane, attempt } => self.dial(lane, attempt),
             Output::Endpoints(endpoints) => self.on_endpoints(&endpoints),
-            Output::Publish { topic, payload, retain, expiry } => {
+            Output::Publish(announcement) => {
                 // The broker never waits for this loop; that it has ended shows at its events.
-                let _ = self.broker.publish(topic, payload, retain, expiry.map(|e| e.0)).await;
+                let _ = self.broker.publish(announcement).await;
             }
             Output::Accept(ticket) => self.accept(ticket, Bytes::new()),
             Output::Registered(ticket, reply) => self.accept(ticket, reply),
@@ -366,6 +388,12 @@ impl Driver {
             Output::Call(call) => {
                 if let Some((dmi, _)) = &self.dmi {
                     dmi.call(call).await;
+                }
+            }
+            // Only what clients publish goes to other sites.
+            Output::Full(ticket) => {
+                if let Some(Asker::Client(ticket)) = self.state.tickets.remove(&ticket.0) {
+                    self.broker.reject(ticket, Refusal::Quota);
                 }
             }
             Output::Overlay { lease, routes } => self.set_overlay(lease, routes),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bus::Mono;
 use bus::twin::Incarnation;
-use metadata::sync::{Body, Entry, Lane, ToCloud};
+use metadata::sync::{Body, Entry, Lane, PerLane, ToCloud};
 use metadata::{Commit, Key, Revision, Write};
 
 use super::{Oracle, life_of};
@@ -44,7 +44,7 @@ impl Taken {
 }
 
 /// The lives of an edge's disk, with the last entry stored of each lane.
-fn lives(bytes: Option<&bytes::Bytes>) -> BTreeMap<Incarnation, [u64; 3]> {
+fn lives(bytes: Option<&bytes::Bytes>) -> BTreeMap<Incarnation, PerLane> {
     let lives: Option<super::promises::Inbox> = bytes.and_then(|bytes| minicbor::decode(bytes).ok());
     lives.unwrap_or_default().into_iter().map(|life| (life.incarnation, life.stored)).collect()
 }
@@ -59,7 +59,8 @@ fn row_name(key: &str) -> Option<(Lane, u64)> {
     let lane = match lane {
         "state" => Lane::State,
         "event" => Lane::Event,
-        _ => Lane::Telemetry,
+        "telemetry" => Lane::Telemetry,
+        _ => return None,
     };
     Some((lane, seq.parse().ok()?))
 }
@@ -83,8 +84,8 @@ impl Oracle {
             let (before, after) = (lives(before), lives(value.as_ref()));
             for (life, stored) in after {
                 for lane in Lane::ALL {
-                    let from = before.get(&life).map_or(0, |stored| stored[lane as usize]);
-                    self.take((site, life, lane, from), stored[lane as usize], commit.revision, now);
+                    let from = before.get(&life).map_or(0, |stored| stored[lane]);
+                    self.take((site, life, lane, from), stored[lane], commit.revision, now);
                 }
             }
         }

@@ -8,7 +8,7 @@ use bus::bus::LinkId;
 use bus::twin::{DesiredVersion, Incarnation, ReportedVersion};
 use bus::{Channel, Frame};
 use device_twin::PropertyId;
-use metadata::sync::{Base, Body, Hello, Part, ToCloud, ToEdge};
+use metadata::sync::{Base, Body, Hello, Part, PerLane, ToCloud, ToEdge};
 use metadata::{Position, Revision};
 use minicbor::Decode;
 
@@ -29,7 +29,7 @@ pub(super) struct Life {
     pub(super) incarnation: Incarnation,
     /// The last entry stored, by lane.
     #[n(1)]
-    pub(super) stored: [u64; 3],
+    pub(super) stored: PerLane,
 }
 
 /// What was said to somebody.
@@ -162,7 +162,7 @@ impl Oracle {
             let key = format!("/sync/in/{}", manifests::edge_name(seat.site));
             let inbox: Inbox = durable.get(&key).and_then(|b| minicbor::decode(b).ok()).unwrap_or_default();
             // The word may be of a session that another disk ended meanwhile.
-            let stored = inbox.iter().map(|life| life.stored[lane as usize]).max().unwrap_or_default();
+            let stored = inbox.iter().map(|life| life.stored[lane]).max().unwrap_or_default();
             self.verdict.ask(now, INVARIANT, stored >= seq, || {
                 format!("UpAck {seq} of lane {lane:?} to {seat}; the disk holds up to {stored}")
             });

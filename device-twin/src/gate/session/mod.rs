@@ -91,7 +91,7 @@ pub enum CloseReason {
     TooSlow,
     #[error("the node did not answer in time")]
     NodeBusy,
-    #[error("the node's disk refuses writes, and MQTT 3.1.1 has no other way to say so")]
+    #[error("the node cannot keep what the client published, and MQTT 3.1.1 has no other way to say so")]
     Unkept,
     #[error("too many sessions that outlive their connection")]
     Full,

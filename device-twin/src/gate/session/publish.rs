@@ -105,13 +105,15 @@ impl Session {
     }
 
     /// In 3.1.1 a message can only be acknowledged or the connection closed (§3.3.5). What is not taken is acknowledged,
-    /// dropped and counted; what is taken and may be forgotten is not acknowledged.
+    /// dropped and counted; what is taken and may be forgotten, or may be taken later, is not acknowledged.
     fn acknowledge(&mut self, packet: u16, qos: Qos, outcome: Result<(), Refusal>) {
         self.stats.refused += u64::from(outcome.is_err());
         let is_5 = self.mqtt.get_protocol_version() == Version::V5_0;
         let built = match (qos, is_5) {
             (Qos::AtMostOnce, _) => return,
-            (_, false) if outcome == Err(Refusal::Disk) => return self.finish(CloseReason::Unkept),
+            (_, false) if matches!(outcome, Err(Refusal::Disk | Refusal::Quota)) => {
+                return self.finish(CloseReason::Unkept);
+            }
             (Qos::AtLeastOnce, true) => puback_5(packet, outcome, self.reason_of(outcome)),
             (Qos::AtLeastOnce, false) => {
                 v3_1_1::Puback::builder().packet_id(packet).build().ok().map(Into::into)

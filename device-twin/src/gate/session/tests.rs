@@ -180,12 +180,13 @@ fn what_a_disk_does_not_keep_is_refused_in_words() {
 }
 
 #[test]
-fn what_a_disk_does_not_keep_is_not_acknowledged_in_3_1_1() {
-    for publish in [PUBLISH_1, PUBLISH_2] {
+fn what_is_not_kept_is_not_acknowledged_in_3_1_1() {
+    let refusals = [Refusal::Disk, Refusal::Quota];
+    for (publish, refusal) in [PUBLISH_1, PUBLISH_2].into_iter().flat_map(|p| refusals.map(|r| (p, r))) {
         let mut session = open_3();
         session.handle_bytes(&publish, at(1));
         let answer = take_answer(&mut session);
-        session.handle_answer(answer, Err(Refusal::Disk), at(2));
+        session.handle_answer(answer, Err(refusal), at(2));
         assert_eq!(drain(&mut session), (vec![Output::Close(CloseReason::Unkept)], vec![]));
     }
 }

@@ -227,10 +227,37 @@ async fn a_message_dies_of_its_age() {
     use std::time::Duration;
     let world = World::new().await;
     let topic = bus::Topic::new("mapper/m/write").unwrap();
-    let expiry = Some(Duration::from_millis(200));
-    world.broker.publish(topic, bytes::Bytes::from_static(b"open"), true, expiry).await.unwrap();
+    let expiry = Some(crate::Expiry(Duration::from_millis(200)));
+    let said = crate::Publish { topic, payload: bytes::Bytes::from_static(b"open"), retain: true, expiry };
+    world.broker.publish(said.into()).await.unwrap();
     tokio::time::sleep(QUIET).await;
     let mut client = Client::new(world.address(), Version::Five, "m").await;
     client.subscribe("mapper/m/write", AtLeastOnce).await;
     client.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn receipts_are_shown_in_their_order_once_the_broker_has_the_messages() {
+    use crate::io::BrokerEvent;
+    use crate::{Announcement, Publish, Receipt};
+    let mut world = World::new().await;
+    let mut client = Client::new(world.address(), Version::Five, "m").await;
+    client.subscribe("mesh/#", AtLeastOnce).await;
+    for number in 1..=3 {
+        let topic = bus::Topic::new("mesh/x").unwrap();
+        let said = Publish { topic, payload: number.to_string().into(), retain: false, expiry: None };
+        let receipt = Some(Receipt(number));
+        let said = Announcement { receipt, qos: bus::Qos::AtLeastOnce, ..said.into() };
+        world.broker.publish(said).await.unwrap();
+    }
+    let mut heard = Vec::new();
+    while heard.len() < 3 {
+        let event = super::within("a receipt", world.events.recv()).await.unwrap();
+        if let BrokerEvent::Keep { receipt: Some(receipt), .. } = event {
+            heard.push(receipt);
+        }
+    }
+    assert_eq!(heard, [1, 2, 3].map(Receipt));
+    let payloads: Vec<String> = client.messages(3).await.into_iter().map(|m| m.payload).collect();
+    assert_eq!(payloads, ["1", "2", "3"]);
 }

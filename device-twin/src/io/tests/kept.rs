@@ -10,6 +10,7 @@ use metadata::Key;
 use tokio::task::JoinSet;
 
 use super::{Raw, within};
+use crate::Publish;
 use crate::gate::Row;
 use crate::io::broker::{BrokerConfig, BrokerEvent, BrokerHandle, Ticket, start};
 
@@ -47,11 +48,11 @@ impl World {
             let accept = |ticket: Option<Ticket>| ticket.into_iter().for_each(|ticket| handle.accept(ticket));
             while let Some(event) = events.recv().await {
                 match event {
-                    BrokerEvent::Publish { ticket, rows, .. } | BrokerEvent::Keep { ticket, rows } => {
+                    BrokerEvent::Publish { ticket, rows, .. } | BrokerEvent::Keep { ticket, rows, .. } => {
                         write(&own, rows);
                         accept(ticket);
                     }
-                    BrokerEvent::Interest { .. } => {}
+                    BrokerEvent::Interest { .. } | BrokerEvent::Restored => {}
                 }
             }
         });
@@ -217,7 +218,9 @@ async fn what_clients_retained_survives_the_broker() {
     assert_eq!(publisher.hear(8).await, [0x40, 2, 0, 1, 0x40, 2, 0, 2]);
     publisher.say(&[0x33, 5, 0, 1, b'u', 0, 3]).await;
     assert_eq!(publisher.hear(4).await, [0x40, 2, 0, 3]);
-    world.broker.publish(Topic::new("twin/of/node/state").unwrap(), "z".into(), true, None).await.unwrap();
+    let topic = Topic::new("twin/of/node/state").unwrap();
+    let own = Publish { topic, payload: "z".into(), retain: true, expiry: None };
+    world.broker.publish(own.into()).await.unwrap();
     let world = world.restart().await;
     let mut subscriber = Raw::connected(world.address(), "sub").await;
     subscriber.say(&[0x82, 6, 0, 1, 0, 1, b'#', 0]).await;

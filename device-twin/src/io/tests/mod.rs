@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::broker::{BrokerConfig, BrokerEvent, BrokerHandle, Ticket, start};
+use crate::Publish;
 use crate::gate::Qos;
 
 /// Long for a loaded machine, short for a person.
@@ -50,7 +51,9 @@ impl World {
     /// As configured, on free ports.
     async fn with(config: BrokerConfig) -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (broker, events) = start(BrokerConfig { listen, ..config }).await.unwrap();
+        let (broker, mut events) = start(BrokerConfig { listen, ..config }).await.unwrap();
+        let first = within("the end of what is restored", events.recv()).await;
+        assert!(matches!(first, Some(BrokerEvent::Restored)), "{first:?}");
         Self { broker, events }
     }
 
@@ -60,7 +63,9 @@ impl World {
 
     async fn publish(&self, topic: &str, payload: &str, retain: bool) {
         let payload = Bytes::copy_from_slice(payload.as_bytes());
-        self.broker.publish(Topic::new(topic).unwrap(), payload, retain, None).await.unwrap();
+        let topic = Topic::new(topic).unwrap();
+        let said = Publish { topic, payload, retain, expiry: None };
+        self.broker.publish(said.into()).await.unwrap();
     }
 
     /// The next publication that the node hears of, as text, with its ticket.
