@@ -14,7 +14,6 @@ use std::sync::atomic::AtomicBool;
 use std::task::Poll;
 use std::time::Duration;
 
-use bus::io::Clock;
 use bus::{Filter, Mono, Topic};
 use bytes::Bytes;
 use metadata::Key;
@@ -24,6 +23,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 
 use super::client::{Client, Shared, Visitor};
+use super::clock::Clock;
 use super::counters::{Counters, Stats, count};
 use super::door::{HANDSHAKE_PATIENCE, Listener};
 use super::passwords::Doorkeeper;
@@ -85,6 +85,7 @@ impl Default for BrokerConfig {
 }
 
 /// What the node hears from the broker.
+#[expect(clippy::large_enum_variant, reason = "most events are messages, and the queue is short")]
 #[derive(Debug)]
 pub enum BrokerEvent {
     /// A client published where the node listens. With a ticket, the client waits for

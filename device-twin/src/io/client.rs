@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use bus::io::Clock;
 use bus::{Mono, Now};
 use tokio::io::Interest;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::broker::{BrokerEvent, Ticket};
+use super::clock::Clock;
 use super::counters::{Counters, count};
 use super::passwords::Doorkeeper;
 use super::port::{Port, Seat, Shelf};
 use super::stream::{Stream, unless_blocked};
-use super::switchboard::{Asked, Request, Speaker, room_for, sleep_until};
+use super::switchboard::{Asked, Request, Speaker, room_for};
 use crate::gate::access::{Guard, NotAdmitted, Rights, Who};
 use crate::gate::session::{Answer, Output, Stats, Terms};
 use crate::gate::{CloseReason, ConnId, Message, Qos, Route, Row, Session, SessionId, row};
@@ -341,7 +341,7 @@ impl Client {
                 }
             }
             () = self.port.woken() => {}
-            () = sleep_until(clock, deadline) => self.session.handle_timeout(clock.now().mono),
+            () = clock.sleep_until(deadline) => self.session.handle_timeout(clock.now().mono),
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 pub mod broker;
 mod client;
+mod clock;
 mod counters;
 pub mod dmi;
 mod door;

@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
-use bus::io::Clock;
-use bus::{Filter, Mono, Now};
+use bus::{Filter, Now};
 use bytes::Bytes;
 use metadata::Key;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::broker::{BrokerEvent, Ticket};
+use super::clock::Clock;
 use super::counters::{Counters, count};
 use super::port::{Port, Seat, Shelf};
 use crate::Receipt;
@@ -190,7 +190,7 @@ impl Switchboard {
                 permit = node.reserve(), if !self.news.is_empty() || !self.interests.is_empty() => {
                     self.tell_node(permit.ok());
                 }
-                () = sleep_until(self.clock, due) => self.handle_timeout(),
+                () = self.clock.sleep_until(due) => self.handle_timeout(),
             }
         }
     }
@@ -403,13 +403,5 @@ impl Switchboard {
         if self.interests.remove(&filter).is_none() {
             self.interests.insert(filter, wanted);
         }
-    }
-}
-
-/// For ever, if nothing is due.
-pub(super) async fn sleep_until(clock: Clock, due: Option<Mono>) {
-    match due {
-        Some(at) => clock.sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

@@ -263,6 +263,7 @@ impl Node {
     }
 
     /// Where its tasks panicked, each place once.
+    #[allow(dead_code, reason = "not every suite that has this harness throws hostile bytes")]
     pub(crate) fn panics(&self) -> BTreeSet<String> {
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
         let places = log.lines().filter_map(|line| line.split_once("panicked at "));

@@ -35,6 +35,9 @@ impl Session {
     pub(super) fn handle_connect_3(&mut self, connect: &v3_1_1::Connect) {
         self.keep_alive_is(connect.keep_alive());
         let name = connect.client_id();
+        if name.contains('\0') {
+            return self.finish(CloseReason::Malformed);
+        }
         if name.len() > MAX_CLIENT_ID || (name.is_empty() && !connect.clean_session()) {
             return self.refuse_3(ConnectReturnCode::IdentifierRejected);
         }
@@ -57,11 +60,17 @@ impl Session {
     pub(super) fn handle_connect_5(&mut self, connect: &v5_0::Connect) {
         self.keep_alive_is(connect.keep_alive());
         let name = connect.client_id();
+        if name.contains('\0') {
+            return self.refuse_5(ConnectReasonCode::MalformedPacket);
+        }
         if name.len() > MAX_CLIENT_ID {
             return self.refuse_5(ConnectReasonCode::ClientIdentifierNotValid);
         }
         if connect.props().iter().any(|p| matches!(p, Property::AuthenticationMethod(_))) {
             return self.refuse_5(ConnectReasonCode::BadAuthenticationMethod);
+        }
+        if connect.props().iter().any(|p| matches!(p, Property::AuthenticationData(_))) {
+            return self.refuse_5(ConnectReasonCode::ProtocolError);
         }
         let will = connect.will_topic().map(|topic| Will {
             topic,
@@ -151,7 +160,7 @@ impl Session {
             will.message.from = Some(session);
         }
         let mut handled = self.mqtt.get_qos2_publish_handled();
-        handled.extend(received);
+        handled.extend(&received);
         self.mqtt.restore_qos2_publish_handled(handled);
         self.state = State::Open(Box::new(Open {
             session,
@@ -160,6 +169,7 @@ impl Session {
             will,
             filters,
             unanswered: BTreeMap::new(),
+            receiving: received,
             in_flight: 0,
             last_packet: 0,
             aliases: Aliases::new(aliases),

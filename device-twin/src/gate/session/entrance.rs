@@ -151,10 +151,8 @@ mod tests {
 
     /// Opens the session that is asked for, and says what it goes by.
     fn open(session: &mut Session) -> String {
-        let client = std::iter::from_fn(|| session.poll_output()).find_map(|output| match output {
-            Output::Open(open) => Some(open.client),
-            _ => None,
-        });
+        let client = std::iter::from_fn(|| session.poll_output())
+            .find_map(|output| if let Output::Open(open) = output { Some(open.client) } else { None });
         let (received, filters) = Default::default();
         let (conn, id) = (ConnId(7), SessionId(1));
         let opened = Opened { conn, session: id, kept: false, present: false, received, filters };
@@ -279,7 +277,7 @@ mod tests {
             let mut done = Vec::new();
             let mut later = Vec::new();
             for output in outputs {
-                match output {
+                match output.clone() {
                     Output::Subscribe { wishes, answer } => {
                         done.extend(wishes.iter().map(|wish| wish.wanted.filter.to_string()));
                         session.handle_answer(answer, Ok(()), NOW);
@@ -290,7 +288,13 @@ mod tests {
                         answer.into_iter().for_each(|answer| session.handle_answer(answer, Ok(()), NOW));
                         later.extend(session.take_bytes());
                     }
-                    other => panic!("{other:?}"),
+                    Output::Check(_)
+                    | Output::Open(_)
+                    | Output::Unsubscribe { .. }
+                    | Output::Finished { .. }
+                    | Output::Received { .. }
+                    | Output::Forget { .. }
+                    | Output::Close(_) => panic!("{output:?}"),
                 }
             }
             // What is done is answered when that stands, what is refused at once.

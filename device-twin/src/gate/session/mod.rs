@@ -238,6 +238,8 @@ struct Open {
     will: Option<LastWill>,
     filters: BTreeSet<Wanted>,
     unanswered: BTreeMap<Answer, Unanswered>,
+    /// The client's QoS 2 messages until their PUBREL; bounded by the receive maximum.
+    receiving: BTreeSet<u16>,
     in_flight: usize,
     /// The last packet number that was given out; numbers go round, so that one given back is not given out at once.
     last_packet: u16,
@@ -547,7 +549,7 @@ impl Session {
             }
         }
         if open.kept {
-            self.left.received = self.mqtt.get_qos2_publish_handled().iter().copied().collect();
+            self.left.received = open.receiving;
             let undecided = open.unanswered.into_iter().filter_map(|(answer, unanswered)| {
                 let Pending::Publish { packet, qos: Qos::ExactlyOnce } = unanswered.what else { return None };
                 Some((answer, packet))

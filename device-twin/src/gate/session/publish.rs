@@ -9,7 +9,7 @@ use mqtt_protocol_core::mqtt::packet::{
     MessageExpiryInterval, Packet, Property, Qos, ReasonString, SubscriptionIdentifier, TopicAlias, v3_1_1,
     v5_0,
 };
-use mqtt_protocol_core::mqtt::result_code::{PubackReasonCode, PubrecReasonCode};
+use mqtt_protocol_core::mqtt::result_code::{PubackReasonCode, PubcompReasonCode, PubrecReasonCode};
 
 use super::{Answer, CloseReason, MAX_IN_FLIGHT, Message, Output, Pending, Session, State, Unanswered};
 use crate::gate::queue::Outgoing;
@@ -52,7 +52,8 @@ impl Session {
         self.stats.received += 1;
         let Incoming { topic, payload, qos, retain, packet, properties } = incoming;
         let Ok(topic) = Topic::new(topic) else { return self.finish(CloseReason::Malformed) };
-        if properties.iter().any(is_wrong) {
+        // Zero is no packet's number (MQTT 5.0 §2.2.1); the protocol layer panics at the second one.
+        if properties.iter().any(is_wrong) || (packet == 0 && qos != Qos::AtMostOnce) {
             return self.protocol_error();
         }
         let route = match self.route(&topic, retain) {
@@ -70,6 +71,11 @@ impl Session {
             properties: passed_on(properties),
             from,
         };
+        if let State::Open(open) = &mut self.state
+            && qos == Qos::ExactlyOnce
+        {
+            open.receiving.insert(packet);
+        }
         let answer = (qos != Qos::AtMostOnce).then(|| self.await_answer(Pending::Publish { packet, qos }));
         let packet = (kept && qos == Qos::ExactlyOnce).then_some(packet);
         self.outputs.push_back(Output::Publish { message, route, answer, packet });
@@ -108,6 +114,12 @@ impl Session {
     /// dropped and counted; what is taken and may be forgotten, or may be taken later, is not acknowledged.
     fn acknowledge(&mut self, packet: u16, qos: Qos, outcome: Result<(), Refusal>) {
         self.stats.refused += u64::from(outcome.is_err());
+        if let State::Open(open) = &mut self.state
+            && outcome.is_err()
+        {
+            // In 5.0 the number is free again (§4.3.3); in 3.1.1 nobody looks.
+            open.receiving.remove(&packet);
+        }
         let is_5 = self.mqtt.get_protocol_version() == Version::V5_0;
         let built = match (qos, is_5) {
             (Qos::AtMostOnce, _) => return,
@@ -135,7 +147,14 @@ impl Session {
 
     /// PUBREL came: the client will not send this message again.
     pub(super) fn complete(&mut self, packet: u16) {
+        let State::Open(open) = &mut self.state else { return };
+        let is_known = open.receiving.remove(&packet);
         let built: Option<Packet> = match self.mqtt.get_protocol_version() {
+            Version::V5_0 if !is_known => {
+                let pubcomp = v5_0::Pubcomp::builder().packet_id(packet);
+                let pubcomp = pubcomp.reason_code(PubcompReasonCode::PacketIdentifierNotFound);
+                pubcomp.build().ok().map(Into::into)
+            }
             Version::V5_0 => v5_0::Pubcomp::builder().packet_id(packet).build().ok().map(Into::into),
             Version::V3_1_1 | Version::Undetermined => {
                 v3_1_1::Pubcomp::builder().packet_id(packet).build().ok().map(Into::into)

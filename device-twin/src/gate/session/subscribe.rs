@@ -26,6 +26,9 @@ impl Session {
     }
 
     fn handle_subscribe(&mut self, packet: u16, entries: &[SubEntry], identifier: Option<u32>) {
+        if packet == 0 {
+            return self.protocol_error();
+        }
         let mut wishes = Vec::new();
         let codes = entries.iter().map(|entry| {
             let wish = self.wish(entry, identifier)?;
@@ -86,6 +89,9 @@ impl Session {
     }
 
     fn handle_unsubscribe<'a>(&mut self, packet: u16, texts: impl Iterator<Item = &'a str>) {
+        if packet == 0 {
+            return self.protocol_error();
+        }
         let mut all = Vec::new();
         let codes = texts.map(|text| match self.unwish(text) {
             Ok(wanted) => {

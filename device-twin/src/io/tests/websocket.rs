@@ -94,7 +94,10 @@ fn converse<S: Read + Write>(mut socket: WebSocket<S>) {
     socket.send(Message::Ping(b"are you there".to_vec().into())).unwrap();
     say(&mut socket, &[&b"\x82\x08\x00\x01\x00\x03big\x00"[..], &[0xc0, 0, 0xc0]].concat());
     say(&mut socket, &[0]);
-    assert_eq!(hear(&mut socket, &mut heard, 9), [0x90, 3, 0, 1, 0, 0xd0, 0, 0xd0, 0]);
+    let answers = hear(&mut socket, &mut heard, 9);
+    // A subscription stands a little later than a ping is answered, or not.
+    let suback = answers.windows(5).position(|bytes| bytes == [0x90, 3, 0, 1, 0]).expect("a SUBACK");
+    assert_eq!([&answers[..suback], &answers[suback + 5..]].concat(), [0xd0, 0, 0xd0, 0]);
     for length in [1, 16_000, 200_000] {
         let packet = publish(length);
         say(&mut socket, &packet);
