@@ -352,8 +352,12 @@ impl Core {
             let revision = found.mod_revision();
             let mark: Mark =
                 minicbor::decode(found.value()).map_err(|_| self.foreign(self.keys.mark.clone()))?;
-            for number in 0..mark.chunks {
-                self.carry_out(&mark, revision, number).await?;
+            let mut number = 0;
+            while number < mark.chunks && self.carry_out(&mark, revision, number).await? {
+                number += 1;
+            }
+            if number < mark.chunks {
+                continue;
             }
             let done = vec![TxnOp::delete(self.keys.mark.as_str(), None), self.no_chunks()];
             self.write_led(Some(revision), done).await?;
@@ -373,12 +377,20 @@ impl Core {
         self.write_led(Some(0), others.map(delete).to_vec()).await
     }
 
-    async fn carry_out(&mut self, mark: &Mark, revision: i64, number: u32) -> Result<(), StoreError> {
+    /// False if the redo record has gone meanwhile: an earlier word of ours that it is carried out arrived late, and took
+    /// the chunks along.
+    async fn carry_out(&mut self, mark: &Mark, revision: i64, number: u32) -> Result<bool, StoreError> {
         let at = self.keys.chunk(mark, number);
-        let chunk = self.get(&at).await?;
-        let changes: Option<Vec<Change>> = chunk.and_then(|chunk| minicbor::decode(chunk.value()).ok());
-        let changes = changes.ok_or_else(|| self.foreign(at))?;
-        self.write_led(Some(revision), changes.iter().map(op).collect()).await
+        let Some(chunk) = self.get(&at).await? else {
+            let found = self.get(&self.keys.mark.clone()).await?;
+            return match found.is_some_and(|mark| mark.mod_revision() == revision) {
+                true => Err(self.foreign(at)),
+                false => Ok(false),
+            };
+        };
+        let changes: Vec<Change> = minicbor::decode(chunk.value()).map_err(|_| self.foreign(at))?;
+        self.write_led(Some(revision), changes.iter().map(op).collect()).await?;
+        Ok(true)
     }
 
     /// Does what may be done twice, as long as we lead and, if given, the redo record has this revision (0: there is

@@ -561,6 +561,9 @@ impl Driver {
             "mqtt_handshakes_failed": mqtt.handshakes_failed,
             "mqtt_malformed": mqtt.malformed,
             "mqtt_too_slow": mqtt.too_slow,
+            "mqtt_dropped": mqtt.dropped,
+            "mqtt_dropped_kept": mqtt.dropped_kept,
+            "mqtt_expired": mqtt.expired,
         })
     }
 
