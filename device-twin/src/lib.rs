@@ -40,8 +40,6 @@ pub mod view;
 pub mod io;
 
 #[cfg(test)]
-mod schemas;
-#[cfg(test)]
 mod two_halves;
 
 pub use announcement::{Announcement, Receipt};

@@ -117,7 +117,10 @@ pub struct Opened {
 pub struct Left {
     /// What it said at last of its session's expiry (MQTT 5.0 §3.14.2.2.2).
     pub expiry: Option<Expiry>,
-    pub received: BTreeSet<u16>,
+    /// The client's QoS 2 messages until their PUBREL; `None`: as they were when it came.
+    pub received: Option<BTreeSet<u16>>,
+    /// Those that were not taken in the end.
+    pub not_taken: BTreeSet<u16>,
     /// A will that waits, and how long (§3.1.3.2.2).
     pub will: Option<(Duration, Message, Route)>,
 }
@@ -191,21 +194,32 @@ impl Hub {
     ) -> Vec<(SessionId, Owed)> {
         let (mut owed, mut received) = (Vec::new(), Vec::new());
         for kept in rows.filter_map(|(key, value)| Kept::read(key, value, now)) {
+            // Numbers of sessions of which something is left are not given again.
+            self.last_session = self.last_session.max(kept.session().map_or(0, |id| id.0));
             match kept {
                 Kept::Session(id, row) => self.restore(id, row, now),
                 Kept::Received(id, packet) => received.push((id, packet)),
                 Kept::Owed(id, message) => owed.push((id, message)),
-                // More than there is room for was refused when it came.
-                Kept::Retained(message) => drop(self.retained.store(&message, now.mono)),
+                Kept::Retained(message) => self.restore_retained(&message, now),
             }
         }
         for (id, packet) in received {
-            if let Some(session) = self.sessions.get_mut(&id) {
-                session.received.insert(packet);
+            match self.sessions.get_mut(&id) {
+                Some(session) => drop(session.received.insert(packet)),
+                None => self.outputs.push_back(Output::Keep(row::received_gone(id, packet))),
             }
         }
-        owed.retain(|(id, _)| self.sessions.contains_key(id));
+        let (owed, orphans): (Vec<_>, Vec<_>) =
+            owed.into_iter().partition(|(id, _)| self.sessions.contains_key(id));
+        let gone = orphans.iter().map(|(id, owed)| Output::Keep(Owed::gone(*id, owed.number)));
+        self.outputs.extend(gone);
         owed
+    }
+
+    fn restore_retained(&mut self, message: &Message, now: Now) {
+        if message.is_expired(now.mono) || self.retained.store(message, now.mono).is_err() {
+            self.outputs.push_back(Output::Keep(row::retained_gone(&message.topic)));
+        }
     }
 
     pub fn session_of(&self, conn: ConnId) -> Option<SessionId> {
@@ -237,8 +251,12 @@ impl Hub {
         };
         self.sessions.insert(id, session);
         self.reschedule(id);
+        let was_here = row.away_since.is_none();
         for (wanted, how) in row.into_subscriptions() {
             self.enter(id, wanted, how);
+        }
+        if was_here {
+            self.keep(id);
         }
     }
 
@@ -306,7 +324,7 @@ impl Hub {
         session.ends = None;
         // The client is back before it counted as gone.
         session.will = None;
-        let received = std::mem::take(&mut session.received);
+        let received = session.received.clone();
         let kept = session.kept;
         self.connections.insert(open.conn, id);
         self.reschedule(id);
@@ -381,8 +399,10 @@ impl Hub {
 
     /// A connection is over. Its will, if it does not wait, came before.
     pub fn handle_left(&mut self, conn: ConnId, left: Left, now: Now) {
-        let Left { expiry, received, will } = left;
+        let Left { expiry, received, not_taken, will } = left;
         if let Some(id) = self.connections.remove(&conn) {
+            let gone = not_taken.into_iter().map(|packet| Output::Keep(row::received_gone(id, packet)));
+            self.outputs.extend(gone);
             self.go_away(id, expiry, received, will, now);
         }
         self.let_next_in(conn);
@@ -392,18 +412,18 @@ impl Hub {
         &mut self,
         id: SessionId,
         expiry: Option<Expiry>,
-        received: BTreeSet<u16>,
+        received: Option<BTreeSet<u16>>,
         will: Option<(Duration, Message, Route)>,
         now: Now,
     ) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.conn = None;
+        session.received = received.unwrap_or_else(|| std::mem::take(&mut session.received));
         session.expiry = expiry.unwrap_or(session.expiry);
         session.will = will.map(|(delay, message, route)| (now.mono + delay, message, route));
         if session.expiry == Expiry::AtOnce {
             return self.end(id);
         }
-        session.received = received;
         session.away_since = Some(now.wall);
         session.ends = session.expiry.end(now.mono);
         self.reschedule(id);
@@ -506,6 +526,8 @@ impl Hub {
             Ok(()) => {}
             Err(_) => self.retained_refused += 1,
         }
+        let forgotten = self.retained.take_forgotten().into_iter();
+        self.outputs.extend(forgotten.map(|topic| Output::Keep(row::retained_gone(&topic))));
     }
 
     pub fn handle_subscribe(&mut self, id: SessionId, wishes: Vec<Wish>, now: Now) {

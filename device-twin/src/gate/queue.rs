@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use bus::{Mono, Now};
 
@@ -38,6 +39,12 @@ pub const MAX_KEPT_BYTES: usize = 8 << 20;
 
 /// Bytes that all kept sessions together are owed, in what an edge of 64 MB can spare; as above when full.
 pub const MAX_KEPT_BYTES_IN_ALL: usize = 16 << 20;
+
+/// What each kept session may be owed whatever others are: an absent client with a full queue costs nobody else.
+const SHARE: usize = 64 << 10;
+
+/// A client that has acknowledged nothing for so long is not waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a message costs beside its topic and payload, here and in the node's store, measured over a million of 64 bytes.
 const OVERHEAD: usize = 256;
@@ -108,6 +115,8 @@ pub struct Queue {
     last_number: u64,
     last_packet: u16,
     bytes: usize,
+    /// When the client last acknowledged something, or came.
+    moved: Mono,
     /// Rows that are not needed any more.
     rows: Vec<Row>,
     dropped: u64,
@@ -134,6 +143,7 @@ impl Queue {
             last_number: 0,
             last_packet: 0,
             bytes: 0,
+            moved: Mono::ZERO,
             rows: Vec::new(),
             dropped: 0,
             expired: 0,
@@ -231,12 +241,14 @@ impl Queue {
 
     fn is_overfull(&self) -> bool {
         let all = self.kept_in_all.as_ref().map_or(0, |all| all.load(Relaxed));
-        self.packets.len() >= MAX_KEPT || self.bytes >= MAX_KEPT_BYTES || all >= MAX_KEPT_BYTES_IN_ALL
+        let is_one_too_many = all >= MAX_KEPT_BYTES_IN_ALL && self.bytes >= SHARE;
+        self.packets.len() >= MAX_KEPT || self.bytes >= MAX_KEPT_BYTES || is_one_too_many
     }
 
-    /// Whether a kept session is owed half of what it may be: time to let its client catch up.
-    pub fn is_crowded(&self) -> bool {
-        self.is_kept() && (self.packets.len() >= MAX_KEPT / 2 || self.bytes >= MAX_KEPT_BYTES / 2)
+    /// Whether a kept session is owed half of what it may be, and its client is at work on it: time to let it catch up.
+    pub fn is_crowded(&self, now: Mono) -> bool {
+        let half = self.packets.len() >= MAX_KEPT / 2 || self.bytes >= MAX_KEPT_BYTES / 2;
+        self.is_kept() && half && now.since(self.moved) < PATIENCE
     }
 
     /// Counts it off; the row that goes with it.
@@ -295,8 +307,9 @@ impl Queue {
     pub fn next(&mut self, now: Mono) -> Option<Outgoing> {
         loop {
             let item = self.waiting.pop_front_if(|item| item.state != State::Held)?;
-            // What was sent once is sent again, expired or not: the client may be in the middle of it.
-            if item.state == State::Ready && item.delivery.message.is_expired(now) {
+            // Of a QoS 2 message that may have been sent the client may be in the middle: it goes on, expired or not.
+            let may_go = item.state == State::Ready || item.delivery.qos == Qos::AtLeastOnce;
+            if may_go && item.delivery.message.is_expired(now) {
                 self.expired += 1;
                 let row = self.bury(&item);
                 self.rows.extend(row);
@@ -313,7 +326,8 @@ impl Queue {
     }
 
     /// The client acknowledged it for good, or cannot take it.
-    pub fn finished(&mut self, packet: u16) {
+    pub fn finished(&mut self, packet: u16, now: Mono) {
+        self.moved = now;
         if let Some(item) = self.packets.get(&packet).and_then(|number| self.sent.remove(number)) {
             let row = self.bury(&item);
             self.rows.extend(row);
@@ -331,7 +345,8 @@ impl Queue {
 
     /// The client is back: what it has not acknowledged goes first, in its old order (MQTT 5.0 §4.4). Returns the packets
     /// that it said it has and was perhaps not told to forget.
-    pub fn resume(&mut self) -> Vec<u16> {
+    pub fn resume(&mut self, now: Mono) -> Vec<u16> {
+        self.moved = now;
         let (released, unacknowledged): (BTreeMap<_, _>, BTreeMap<_, _>) =
             std::mem::take(&mut self.sent).into_iter().partition(|(_, item)| item.state == State::Released);
         for (_, item) in unacknowledged.into_iter().rev() {
@@ -418,7 +433,7 @@ mod tests {
             queue.release(number);
         }
         assert_eq!(drain(&mut queue), ["a#1", "b#2", "c#3"]);
-        queue.finished(1);
+        queue.finished(1, Mono(0));
         let row = queue.received(3, NOW).unwrap();
         assert!(matches!(
             Kept::read(row.key.as_str(), &row.value.unwrap(), NOW),
@@ -426,9 +441,9 @@ mod tests {
         ));
         let number = push_kept(&mut queue, one("d"));
         queue.release(number);
-        assert_eq!(queue.resume(), [3]);
+        assert_eq!(queue.resume(Mono(0)), [3]);
         assert_eq!(drain(&mut queue), ["b#2+", "d#4"]);
-        [2, 3, 4].into_iter().for_each(|packet| queue.finished(packet));
+        [2, 3, 4].into_iter().for_each(|packet| queue.finished(packet, Mono(0)));
         let gone = queue.take_rows();
         assert_eq!((gone.len(), queue.bytes), (4, 0));
         assert!(gone.iter().all(|row| row.value.is_none()));
@@ -500,7 +515,7 @@ mod tests {
         numbers.into_iter().for_each(|number| queue.release(number));
         assert_eq!(drain(&mut queue), ["a#65535", "b#1", "c#2"]);
         queue.last_packet = u16::MAX - 1;
-        queue.finished(1);
+        queue.finished(1, Mono(0));
         let numbers = ["d", "e"].map(|payload| push_kept(&mut queue, one(payload)));
         numbers.into_iter().for_each(|number| queue.release(number));
         assert_eq!(drain(&mut queue), ["d#1", "e#3"]);

@@ -25,6 +25,8 @@ pub struct Full;
 pub struct Retained {
     by_topic: BTreeMap<Topic, Kept>,
     bytes: usize,
+    /// What expired and made room; at most one store's worth, until it is taken.
+    forgotten: Vec<Topic>,
 }
 
 /// A retained message: an edge has one for each property, so it takes little room.
@@ -119,14 +121,20 @@ impl Retained {
     }
 
     fn forget_expired(&mut self, now: Mono) {
-        let bytes = &mut self.bytes;
-        self.by_topic.retain(|topic, kept| {
+        let Self { by_topic, bytes, forgotten } = self;
+        by_topic.retain(|topic, kept| {
             let keep = !kept.is_expired(now);
             if !keep {
                 *bytes -= size(topic, kept);
+                forgotten.push(topic.clone());
             }
             keep
         });
+    }
+
+    /// Topics whose message expired and was forgotten since this was last asked.
+    pub fn take_forgotten(&mut self) -> Vec<Topic> {
+        std::mem::take(&mut self.forgotten)
     }
 
     /// What a new subscriber of `filter` is to hear first, in the order of topics.

@@ -301,15 +301,22 @@ pub fn session_gone(session: SessionId) -> Row {
     Row::gone(key(SESSION, hex(session.0)))
 }
 
+fn retained_key(topic: &Topic) -> Key {
+    let hash = Sha256::digest(topic.as_str());
+    let name: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    key(RETAINED, name)
+}
+
 /// A retained message, or with an empty payload that there is none.
 pub fn retained(message: &Message, now: Now) -> Row {
-    let hash = Sha256::digest(message.topic.as_str());
-    let name: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    let at = key(RETAINED, name);
     match message.payload.is_empty() {
-        true => Row::gone(at),
-        false => Row::put(at, &MessageRow::of(message, now)),
+        true => retained_gone(&message.topic),
+        false => Row::put(retained_key(&message.topic), &MessageRow::of(message, now)),
     }
+}
+
+pub fn retained_gone(topic: &Topic) -> Row {
+    Row::gone(retained_key(topic))
 }
 
 /// A row, read.
@@ -322,6 +329,14 @@ pub enum Kept {
 }
 
 impl Kept {
+    /// Whose it is.
+    pub fn session(&self) -> Option<SessionId> {
+        match self {
+            Self::Session(id, _) | Self::Owed(id, _) | Self::Received(id, _) => Some(*id),
+            Self::Retained(_) => None,
+        }
+    }
+
     /// `None` for what another version wrote and this one cannot read.
     pub fn read(key: &str, value: &[u8], now: Now) -> Option<Self> {
         if let Some(rest) = key.strip_prefix(SESSION) {

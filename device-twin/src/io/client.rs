@@ -35,8 +35,8 @@ const NODE_PATIENCE: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How long a client's task whose connection is over waits for the node's word on QoS 2 messages: without it, they
-/// would be taken a second time.
-const LAST_WORD: Duration = Duration::from_secs(2);
+/// would be taken a second time. A node whose disk is stuck says so after ten.
+const LAST_WORD: Duration = Duration::from_secs(12);
 
 /// What every client's task has in common.
 #[derive(Debug, Clone)]
@@ -239,14 +239,15 @@ impl Client {
             }
             Output::Finished { packet } => {
                 if let Some((_, shelf)) = &self.seat {
-                    shelf.with(|queue| queue.finished(packet));
+                    let now = self.shared.now().mono;
+                    shelf.with(|queue| queue.finished(packet, now));
                 }
             }
             Output::Received { packet, answer } => self.received(packet, answer).await,
-            Output::Forget { packet } => {
-                if let Some((session, _)) = &self.seat {
-                    let rows = vec![row::received_gone(*session, packet)];
-                    self.request(Request::Keep { rows, asked: None }).await;
+            Output::Forget { packet, answer } => {
+                if let Some((session, asked)) = self.asks(answer) {
+                    let rows = vec![row::received_gone(session, packet)];
+                    self.request(Request::Keep { rows, asked: Some(asked) }).await;
                 }
             }
             Output::Close(why) => self.closing = Some(why),

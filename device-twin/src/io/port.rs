@@ -93,10 +93,10 @@ impl Shelf {
     }
 
     /// The client is here; returns the QoS 2 messages that it is to be told to forget.
-    pub(super) fn seat(&self, port: Arc<Port>) -> Vec<u16> {
+    pub(super) fn seat(&self, port: Arc<Port>, now: Mono) -> Vec<u16> {
         let mut place = self.lock();
         place.port = Some(port);
-        place.queue.resume()
+        place.queue.resume(now)
     }
 
     pub(super) fn unseat(&self) {
@@ -111,10 +111,10 @@ impl Shelf {
         pushed
     }
 
-    /// A kept session's client is here and has half of what it may be owed.
-    pub(super) fn is_crowded(&self) -> bool {
+    /// A kept session's client is here, at work, and owed half of what it may be.
+    pub(super) fn is_crowded(&self, now: Mono) -> bool {
         let place = self.lock();
-        place.port.is_some() && place.queue.is_crowded()
+        place.port.is_some() && place.queue.is_crowded(now)
     }
 
     pub(super) fn replay(&self, deliveries: Vec<Delivery>) {

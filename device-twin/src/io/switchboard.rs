@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
-use bus::{Filter, Now};
+use bus::{Filter, Mono, Now};
 use bytes::Bytes;
 use metadata::Key;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -35,6 +36,9 @@ const OVERHEAD: usize = 256;
 
 /// Requests handled before the node is looked after again.
 const TURN: usize = 64;
+
+/// How often it is looked whether what is parked may go on.
+const TICK: Duration = Duration::from_millis(500);
 
 /// Who asked, and for what.
 #[derive(Debug)]
@@ -181,7 +185,8 @@ impl Switchboard {
     pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let node = self.node.clone();
         loop {
-            let due = self.hub.poll_timeout();
+            let look_again = (!self.parked.is_empty()).then(|| self.clock.now().mono + TICK);
+            let due = self.hub.poll_timeout().into_iter().chain(look_again).min();
             tokio::select! {
                 request = requests.recv() => match request {
                     Some(request) => self.handle_requests(request, &mut requests),
@@ -281,7 +286,7 @@ impl Switchboard {
     /// What waited on other sites for hours may come faster than a client takes it. It is not dropped for that: the node
     /// goes on when its receipts come.
     fn publish_parked(&mut self, now: Now) {
-        while !self.parked.is_empty() && !self.is_crowded() {
+        while !self.parked.is_empty() && !self.is_crowded(now.mono) {
             let Some((message, receipt, room)) = self.parked.pop_front() else { return };
             self.hub.handle_publish(message, now);
             let Effects { rows, held, wills } = self.drain();
@@ -293,8 +298,8 @@ impl Switchboard {
     }
 
     /// A kept session whose client is here is owed much.
-    fn is_crowded(&self) -> bool {
-        self.shelves.values().any(|shelf| shelf.is_crowded())
+    fn is_crowded(&self, now: Mono) -> bool {
+        self.shelves.values().any(|shelf| shelf.is_crowded(now))
     }
 
     fn settle(&mut self, rows: Vec<Row>, asked: Option<Asked>) {
@@ -306,6 +311,7 @@ impl Switchboard {
     fn handle_timeout(&mut self) {
         self.hub.handle_timeout(self.clock.now());
         self.settle(Vec::new(), None);
+        self.publish_parked(self.clock.now());
         self.publish_stats();
     }
 
@@ -334,6 +340,10 @@ impl Switchboard {
             self.news.push_back(News { event, _room: room });
         }
         for (message, route, speaker) in wills {
+            if !route.reaches_subscribers() {
+                self.conclude(Effects::default(), None, Some((speaker, message)), None);
+                continue;
+            }
             let for_node = route.reaches_node().then_some(speaker);
             self.publish(message, for_node, Vec::new(), None, None, self.clock.now());
         }
@@ -375,7 +385,7 @@ impl Switchboard {
         let kept_in_all = kept.then(|| Arc::clone(&self.kept_in_all));
         let new = || Arc::new(Shelf::new(Queue::new(session, kept_in_all)));
         let shelf = Arc::clone(self.shelves.entry(session).or_insert_with(new));
-        let released = shelf.seat(Arc::clone(port));
+        let released = shelf.seat(Arc::clone(port), self.clock.now().mono);
         port.open(Seat { opened, released, shelf });
     }
 

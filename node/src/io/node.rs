@@ -9,6 +9,7 @@ use bus::{Identity, Name, NodeId};
 use bytes::Bytes;
 use controller::io::ca::{CertificateAuthority, NODE_VALIDITY};
 use controller::{CloudSubnets, Cluster, Plan};
+use device_twin::gate::row::ROOT;
 use device_twin::io::dmi::{DmiEvent, DmiHandle};
 use device_twin::io::recorder::{Limits, Recorder};
 use device_twin::io::{BrokerConfig, start as start_broker};
@@ -29,7 +30,6 @@ use super::shutdown::Shutdown;
 use super::store::StoreThread;
 use super::upstream::{Upstream, parse_endpoints};
 use super::{identity, join, mqtt};
-use crate::broker_rows;
 use crate::cloud::{Cloud, CloudSettings};
 use crate::config::{Config, DmiSocket};
 use crate::edge::{Edge, EdgeSettings};
@@ -98,7 +98,7 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
     let sign = move |csr: &[u8], identity: &Identity| {
         authority.issue(csr, identity, clock.now().wall, NODE_VALIDITY)
     };
-    let kept = broker_rows::read(&keyspace);
+    let kept = kept_for_broker(&keyspace);
     let cloud = Cloud::new(settings, Box::new(sign), keyspace, clock.now())
         .context("the address plan does not fit what was given out")?;
     let parts = Parts {
@@ -147,7 +147,7 @@ pub async fn run_edge(config: &Config, data_dir: &Path, renew: bool) -> Result<(
         seed: seed()?,
         damaged_stores: damage::set_aside_before(data_dir),
     };
-    let kept = broker_rows::read(&keyspace);
+    let kept = kept_for_broker(&keyspace);
     let mut edge = Edge::new(settings, keyspace, clock.now());
     let dmi = serve_dmi(config, &mut edge, clock)?;
     let upstream = Some(Upstream::new(cloud, endpoints));
@@ -159,6 +159,11 @@ pub async fn run_edge(config: &Config, data_dir: &Path, renew: bool) -> Result<(
 
 /// Where history, audit and the rules' log are, in the data directory.
 const RECORDS: &str = "records";
+
+/// What the last process's broker had kept.
+fn kept_for_broker(keyspace: &Keyspace) -> Vec<(Key, Bytes)> {
+    keyspace.range(ROOT).map(|(key, value)| (key.clone(), value.clone())).collect()
+}
 
 /// What the two kinds of node differ in.
 struct Parts {

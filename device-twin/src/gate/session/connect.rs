@@ -171,6 +171,7 @@ impl Session {
             unanswered: BTreeMap::new(),
             receiving: received,
             in_flight: 0,
+            to_release: released.iter().copied().collect(),
             last_packet: 0,
             aliases: Aliases::new(aliases),
             wants_reasons,
@@ -180,7 +181,7 @@ impl Session {
             let answer = self.await_answer(Pending::Nothing);
             self.outputs.push_back(Output::Unsubscribe { wanted: forbidden.into_iter().collect(), answer });
         }
-        released.iter().for_each(|packet| self.release_again(*packet));
+        self.release_more();
         self.handle_bytes(&early, now);
     }
 

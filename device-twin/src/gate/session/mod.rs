@@ -151,9 +151,10 @@ pub enum Output {
         packet: u16,
         answer: Answer,
     },
-    /// The client has done with a QoS 2 message of its own.
+    /// The client has done with a QoS 2 message of its own, or it was not taken: it is told when that is safe.
     Forget {
         packet: u16,
+        answer: Answer,
     },
     /// Write what there is, then close the socket. Always the last.
     Close(CloseReason),
@@ -182,6 +183,10 @@ enum Pending {
     },
     /// PUBREL.
     Release {
+        packet: u16,
+    },
+    /// PUBCOMP.
+    Complete {
         packet: u16,
     },
     /// The client did not ask.
@@ -241,6 +246,8 @@ struct Open {
     /// The client's QoS 2 messages until their PUBREL; bounded by the receive maximum.
     receiving: BTreeSet<u16>,
     in_flight: usize,
+    /// Messages of an older connection whose PUBREL waits for room in the client's receive maximum.
+    to_release: VecDeque<u16>,
     /// The last packet number that was given out; numbers go round, so that one given back is not given out at once.
     last_packet: u16,
     aliases: Aliases,
@@ -276,6 +283,11 @@ impl Aliases {
             self.0[place] = Some(topic.clone());
         }
         Some((u16::try_from(place + 1).ok()?, known))
+    }
+
+    /// The message that was to tell the client of it was not sent.
+    fn forget(&mut self, topic: &Topic) {
+        self.0.iter_mut().filter(|place| place.as_ref() == Some(topic)).for_each(|place| *place = None);
     }
 }
 
@@ -414,7 +426,8 @@ impl Session {
     pub fn wants_delivery(&self) -> bool {
         let State::Open(open) = &self.state else { return false };
         let vacancy = self.mqtt.get_receive_maximum_vacancy_for_send();
-        open.in_flight < MAX_IN_FLIGHT && vacancy != Some(0) && self.unsent.len() < MAX_UNSENT
+        let in_turn = open.to_release.is_empty();
+        in_turn && open.in_flight < MAX_IN_FLIGHT && vacancy != Some(0) && self.unsent.len() < MAX_UNSENT
     }
 
     /// Bytes from the socket.
@@ -549,7 +562,7 @@ impl Session {
             }
         }
         if open.kept {
-            self.left.received = open.receiving;
+            self.left.received = Some(open.receiving);
             let undecided = open.unanswered.into_iter().filter_map(|(answer, unanswered)| {
                 let Pending::Publish { packet, qos: Qos::ExactlyOnce } = unanswered.what else { return None };
                 Some((answer, packet))
@@ -568,7 +581,7 @@ impl Session {
     pub fn take_left(&mut self) -> Left {
         // What nobody answered for in time counts as not taken: the client sends it again.
         for packet in std::mem::take(&mut self.undecided).into_values() {
-            self.left.received.remove(&packet);
+            self.left.received.as_mut().map(|received| received.remove(&packet));
         }
         std::mem::take(&mut self.left)
     }
@@ -597,6 +610,7 @@ impl Session {
                 self.outputs.push_back(Output::Finished { packet });
             }
         }
+        self.release_more();
     }
 
     fn fail(&mut self, error: MqttError) {

@@ -97,7 +97,8 @@ impl Session {
         if let Some(packet) = self.undecided.remove(&answer)
             && outcome.is_err()
         {
-            self.left.received.remove(&packet);
+            self.left.received.as_mut().map(|received| received.remove(&packet));
+            self.left.not_taken.insert(packet);
         }
         let State::Open(open) = &mut self.state else { return };
         let Some(Unanswered { what, since: _ }) = open.unanswered.remove(&answer) else { return };
@@ -106,6 +107,7 @@ impl Session {
             Pending::Suback { packet, codes } => self.say_suback(packet, codes),
             Pending::Unsuback { packet, codes } => self.say_unsuback(packet, codes),
             Pending::Release { packet } => self.release(packet),
+            Pending::Complete { packet } => self.say_pubcomp(packet, true),
             Pending::Nothing => {}
         }
     }
@@ -116,9 +118,11 @@ impl Session {
         self.stats.refused += u64::from(outcome.is_err());
         if let State::Open(open) = &mut self.state
             && outcome.is_err()
+            && open.receiving.remove(&packet)
+            && open.kept
         {
-            // In 5.0 the number is free again (§4.3.3); in 3.1.1 nobody looks.
-            open.receiving.remove(&packet);
+            let answer = self.await_answer(Pending::Nothing);
+            self.outputs.push_back(Output::Forget { packet, answer });
         }
         let is_5 = self.mqtt.get_protocol_version() == Version::V5_0;
         let built = match (qos, is_5) {
@@ -148,7 +152,15 @@ impl Session {
     /// PUBREL came: the client will not send this message again.
     pub(super) fn complete(&mut self, packet: u16) {
         let State::Open(open) = &mut self.state else { return };
-        let is_known = open.receiving.remove(&packet);
+        let (is_known, kept) = (open.receiving.remove(&packet), open.kept);
+        if is_known && kept {
+            let answer = self.await_answer(Pending::Complete { packet });
+            return self.outputs.push_back(Output::Forget { packet, answer });
+        }
+        self.say_pubcomp(packet, is_known);
+    }
+
+    fn say_pubcomp(&mut self, packet: u16, is_known: bool) {
         let built: Option<Packet> = match self.mqtt.get_protocol_version() {
             Version::V5_0 if !is_known => {
                 let pubcomp = v5_0::Pubcomp::builder().packet_id(packet);
@@ -160,9 +172,6 @@ impl Session {
                 v3_1_1::Pubcomp::builder().packet_id(packet).build().ok().map(Into::into)
             }
         };
-        if matches!(&self.state, State::Open(open) if open.kept) {
-            self.outputs.push_back(Output::Forget { packet });
-        }
         self.send_built(built);
     }
 
@@ -194,10 +203,20 @@ impl Session {
         self.send_built(built);
     }
 
+    /// As many as the client's receive maximum allows.
+    pub(super) fn release_more(&mut self) {
+        while self.mqtt.get_receive_maximum_vacancy_for_send() != Some(0)
+            && let State::Open(open) = &mut self.state
+            && let Some(packet) = open.to_release.pop_front()
+        {
+            self.release_again(packet);
+        }
+    }
+
     /// PUBREL of a message that went out on a connection before this one. The protocol layer is led through the flow
     /// without a word to the client: told the PUBREL alone, it would count the PUBCOMP against nothing.
-    pub(super) fn release_again(&mut self, packet: u16) {
-        debug_assert!(self.between_packets, "only right after CONNACK");
+    fn release_again(&mut self, packet: u16) {
+        debug_assert!(self.between_packets, "in the middle of a packet of the client's");
         if self.mqtt.register_packet_id(packet).is_err() {
             return;
         }
@@ -228,7 +247,7 @@ impl Session {
             return self.close(CloseReason::TooSlow, now);
         };
         let built = self.message(delivery, packet, *again);
-        self.send_publish(built, packet);
+        self.send_publish(built, packet, &delivery.message.topic);
     }
 
     fn packet_number(&mut self, qos: Qos, wished: Option<u16>) -> Result<Option<u16>, ()> {
@@ -305,7 +324,7 @@ impl Session {
         Some(if known { "" } else { topic.as_str() })
     }
 
-    fn send_publish(&mut self, built: Option<Packet>, id: Option<u16>) {
+    fn send_publish(&mut self, built: Option<Packet>, id: Option<u16>, topic: &Topic) {
         let before = self.unsent.len();
         if let Some(built) = built {
             self.send(built);
@@ -314,6 +333,9 @@ impl Session {
         self.stats.sent += u64::from(sent);
         self.stats.too_large += u64::from(!sent);
         let State::Open(open) = &mut self.state else { return };
+        if !sent {
+            open.aliases.forget(topic);
+        }
         match (id, sent) {
             (Some(_), true) => open.in_flight += 1,
             (Some(packet), false) => {

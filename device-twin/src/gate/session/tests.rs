@@ -418,7 +418,11 @@ fn a_message_that_was_taken_before_is_acknowledged_and_not_told_again() {
     session.handle_bytes(&[&[0x3c], &PUBLISH_2[1..11], &[5], &PUBLISH_2[12..]].concat(), Mono::ZERO);
     assert_eq!(drain(&mut session), (vec![], vec![0x50, 2, 0, 5]));
     session.handle_bytes(&[0x62, 2, 0, 5], Mono::ZERO);
-    assert_eq!(drain(&mut session), (vec![Output::Forget { packet: 5 }], vec![0x70, 2, 0, 5]));
+    let (outputs, bytes) = drain(&mut session);
+    let [Output::Forget { packet: 5, answer }] = outputs[..] else { panic!("{outputs:?}") };
+    assert_eq!(bytes, [0; 0], "told to forget before that is safe");
+    session.handle_answer(answer, Ok(()), Mono::ZERO);
+    assert_eq!(session.take_bytes(), [0x70, 2, 0, 5]);
 }
 
 #[test]
@@ -432,7 +436,9 @@ fn what_the_node_had_not_decided_when_the_connection_broke_is_decided_later() {
         assert!(session.is_undecided());
         session.handle_answer(answer, outcome, Mono::ZERO);
         assert!(!session.is_undecided());
-        assert_eq!(session.take_left().received.into_iter().collect::<Vec<_>>(), received);
+        let left = session.take_left();
+        assert_eq!(left.received.unwrap().into_iter().collect::<Vec<_>>(), received);
+        assert_eq!(left.not_taken.contains(&9), outcome.is_err());
     }
 }
 
@@ -459,6 +465,56 @@ fn topics_get_numbers_where_the_client_takes_them() {
     assert_eq!(session.take_bytes(), [0x30, 8, 0, 1, b't', 3, 0x23, 0, 1, b'x']);
     send(&mut session, &message, Mono::ZERO);
     assert_eq!(session.take_bytes(), [0x30, 7, 0, 0, 3, 0x23, 0, 1, b'x']);
+}
+
+#[test]
+fn a_topic_whose_message_was_too_large_to_send_is_not_known_by_its_number() {
+    let properties = vec![
+        Property::TopicAliasMaximum(TopicAliasMaximum::new(1).unwrap()),
+        Property::MaximumPacketSize(MaximumPacketSize::new(30).unwrap()),
+    ];
+    let mut session = open_5(properties);
+    let on = |topic: &str, payload: &str| {
+        let delivery = delivery(payload, Qos::AtMostOnce, None);
+        let message = Message { topic: Topic::new(topic).unwrap(), ..Message::clone(&delivery.message) };
+        Delivery { message: Arc::new(message), ..delivery }
+    };
+    send(&mut session, &on("a", "1"), Mono::ZERO);
+    send(&mut session, &on("b", &"x".repeat(40)), Mono::ZERO);
+    session.take_bytes();
+    send(&mut session, &on("b", "2"), Mono::ZERO);
+    assert_eq!(session.take_bytes(), [0x30, 8, 0, 1, b'b', 3, 0x23, 0, 1, b'2']);
+}
+
+#[test]
+fn what_the_node_refuses_of_a_kept_session_is_not_kept_as_received() {
+    let mut session = resume(&[]);
+    session.take_bytes();
+    session.handle_bytes(&PUBLISH_2, Mono::ZERO);
+    let (outputs, _) = drain(&mut session);
+    let [Output::Publish { answer: Some(answer), packet: Some(9), .. }] = outputs[..] else { panic!() };
+    session.handle_answer(answer, Err(Refusal::Disk), Mono::ZERO);
+    let (outputs, _) = drain(&mut session);
+    assert!(matches!(outputs[..], [Output::Forget { packet: 9, .. }, Output::Close(CloseReason::Unkept)]));
+    assert_eq!(session.take_left().received, Some([5].into()));
+}
+
+#[test]
+fn releases_of_an_older_connection_keep_to_the_receive_maximum() {
+    let properties = vec![
+        Property::ReceiveMaximum(ReceiveMaximum::new(1).unwrap()),
+        Property::SessionExpiryInterval(SessionExpiryInterval::new(9).unwrap()),
+    ];
+    let connect = v5_0::Connect::builder().client_id("c").unwrap().clean_start(false);
+    let connect = connect.props(properties).build().unwrap();
+    let mut session = new();
+    session.handle_bytes(&connect.to_continuous_buffer(), Mono::ZERO);
+    session.handle_opened(opened(true), &[7, 8], Mono::ZERO);
+    assert!(session.take_bytes().ends_with(&[0x62, 2, 0, 7]) && !session.wants_delivery());
+    session.handle_bytes(&[0x70, 2, 0, 7], Mono::ZERO);
+    assert_eq!((session.take_bytes(), session.wants_delivery()), (vec![0x62, 2, 0, 8], false));
+    session.handle_bytes(&[0x70, 2, 0, 8], Mono::ZERO);
+    assert!(session.wants_delivery());
 }
 
 #[test]

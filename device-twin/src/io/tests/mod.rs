@@ -7,6 +7,7 @@ mod kept;
 mod login;
 mod node;
 mod rumqtt;
+mod schemas;
 mod tls;
 mod tools;
 mod websocket;
