@@ -171,7 +171,7 @@ pub enum ClientCertificate {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct MqttRight {
-    /// anonymous, user/<name>, user/*, mapper/<name>, mapper/* or *.
+    /// `anonymous`, `user/<name>`, `user/*`, `mapper/<name>`, `mapper/*` or `*`.
     pub who: String,
     /// Topic filters, in which {name} and {client} stand for the client's name and client id.
     #[serde(default)]

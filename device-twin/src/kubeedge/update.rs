@@ -295,5 +295,5 @@ pub fn rfc3339(at: UnixMillis) -> String {
     /// The last second that has four digits for its year.
     const LAST: u64 = 253_402_300_799;
     let second = std::time::Duration::from_secs((at.0 / 1000).min(LAST));
-    humantime::format_rfc3339_seconds(std::time::SystemTime::UNIX_EPOCH + second).to_string()
+    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + second).to_string()
 }

@@ -422,7 +422,7 @@ impl Session {
         }
     }
 
-    /// Whether [`Session::handle_delivery`] would send at once.
+    /// Whether [`Session::handle_outgoing`] would send at once.
     pub fn wants_delivery(&self) -> bool {
         let State::Open(open) = &self.state else { return false };
         let vacancy = self.mqtt.get_receive_maximum_vacancy_for_send();
