@@ -11,6 +11,7 @@ use bus::{Mono, Name, Now, Topic, UnixMillis};
 use bytes::Bytes;
 use device_twin::EdgeTwins;
 use device_twin::edge::Output;
+use device_twin::gate::access::Who;
 use metadata::io::RedbStore;
 use metadata::{Commit, Key, Keyspace, Replica, Store};
 use rusqlite::Connection;
@@ -179,7 +180,14 @@ impl Edge {
         let topic = Topic::new(&format!("twin/plant/{name}/report/value-{property:02}"))?;
         let payload = crate::values::number(device, property, number).to_string();
         let now = self.now();
-        self.twins.handle_publish(None, &topic, (payload.as_bytes(), None), &mut self.keyspace, now);
+        self.twins.handle_publish(
+            None,
+            &Who::Anonymous,
+            &topic,
+            (payload.as_bytes(), None),
+            &mut self.keyspace,
+            now,
+        );
         self.drain()
     }
 
