@@ -17,24 +17,29 @@ import glob, sys, zipfile
 (wheel,) = glob.glob(sys.argv[1] + '/wheels/wntr-*.whl')
 zipfile.ZipFile(wheel).extract('wntr/library/networks/Net3.inp', sys.argv[1])";
 
-/// Does nothing where the same versions are installed already: their list is copied there last.
 pub(crate) fn install() -> Result<()> {
     let place = target_dir()?.join("python");
     let wanted = repository().join("xtask/python.txt");
-    let (list, installed) =
-        (std::fs::read(&wanted).context("read the packages' versions")?, place.join("installed.txt"));
+    let list = std::fs::read(&wanted).context("read the packages' versions")?;
+    renew("Python's packages", &place, &list, || fill(&place, &wanted))
+}
+
+/// Makes a virtual environment and fills it. Does nothing where `list` is what is installed already: it is written there
+/// last.
+pub(crate) fn renew(what: &str, place: &Path, list: &[u8], fill: impl FnOnce() -> Result<()>) -> Result<()> {
+    let installed = place.join("installed.txt");
     if std::fs::read(&installed).is_ok_and(|there| there == list) {
         return Ok(());
     }
-    step(&format!("Python's packages, into {}", place.display()));
+    step(&format!("{what}, into {}", place.display()));
     if place.exists() {
-        std::fs::remove_dir_all(&place).context("remove older ones")?;
+        std::fs::remove_dir_all(place).context("remove older ones")?;
     }
     if !can_make_environments() {
         apt_install(&["python3", "python3-venv"])?;
     }
     run(Command::new("python3").args(["-m", "venv"]).arg(place.join("venv")))?;
-    fill(&place, &wanted)?;
+    fill()?;
     std::fs::write(&installed, list).context("note what is installed")
 }
 
@@ -60,7 +65,7 @@ fn to_install(wheels: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Debian splits the modules that a virtual environment needs from Python itself.
-pub(crate) fn can_make_environments() -> bool {
+fn can_make_environments() -> bool {
     let probe = Command::new("python3").args(["-c", "import ensurepip, venv"]).output();
     probe.is_ok_and(|done| done.status.success())
 }

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus::{Filter, Mono, Now, Topic, UnixMillis};
+use bus::{Filter, Mono, Now, UnixMillis};
 use mqtt_protocol_core::mqtt::packet::RetainHandling;
 
 use super::access::Who;
@@ -593,20 +593,9 @@ impl Hub {
         self.keep(id);
     }
 
-    /// Whether the client of a session is connected.
-    pub fn is_here(&self, id: SessionId) -> bool {
-        self.sessions.get(&id).is_some_and(|session| session.conn.is_some())
-    }
-
     /// Whether there are sessions that may be owed something which the node has to store first.
     pub fn has_kept(&self) -> bool {
         self.sessions.iter().any(|(id, session)| session.kept && self.table.of(*id).next().is_some())
-    }
-
-    /// Retained messages of this topic: for tests of what a restart kept.
-    pub fn retained(&self, topic: &Topic, now: Mono) -> Option<Arc<Message>> {
-        let filter = Filter::new(topic.as_str()).ok()?;
-        self.retained.matching(&filter, now).next()
     }
 }
 

@@ -12,16 +12,14 @@
 
 use std::sync::Arc;
 
+use bus::message::{Properties, Qos};
 use bus::{Filter, Mono, Now, Topic, UnixMillis};
 use bytes::Bytes;
 use metadata::Key;
 use minicbor::{Decode, Encode};
-use mqtt_protocol_core::mqtt::packet::{
-    ContentType, CorrelationData, PayloadFormat, PayloadFormatIndicator, ResponseTopic, UserProperty,
-};
 use sha2::{Digest, Sha256};
 
-use super::message::{Property, Qos};
+use super::properties::{self, qos_from_bus, qos_to_bus};
 use super::subscriptions::{Subscription, Wanted};
 use super::{Delivery, Message, SessionId};
 use crate::twin::{cbor, key};
@@ -85,7 +83,7 @@ struct SubscriptionRow {
     #[n(1)]
     group: Option<String>,
     #[n(2)]
-    qos: u8,
+    qos: Qos,
     #[n(3)]
     no_local: bool,
     #[n(4)]
@@ -108,7 +106,7 @@ impl SessionRow {
             SubscriptionRow {
                 filter: filter.clone(),
                 group,
-                qos: qos as u8,
+                qos: qos_to_bus(qos),
                 no_local,
                 as_published,
                 identifier,
@@ -120,7 +118,7 @@ impl SessionRow {
     pub fn into_subscriptions(self) -> impl Iterator<Item = (Wanted, Subscription)> {
         self.subscriptions.into_iter().map(|row| {
             let SubscriptionRow { filter, group, qos, no_local, as_published, identifier } = row;
-            let how = Subscription { qos: qos_of(qos), no_local, as_published, identifier };
+            let how = Subscription { qos: qos_from_bus(qos), no_local, as_published, identifier };
             (Wanted { group: group.map(String::into_boxed_str), filter }, how)
         })
     }
@@ -148,7 +146,7 @@ struct OwedRow {
     #[n(1)]
     released: bool,
     #[n(2)]
-    qos: u8,
+    qos: Qos,
     #[n(3)]
     retain: bool,
     #[n(4)]
@@ -165,56 +163,11 @@ struct MessageRow {
     #[cbor(with = "minicbor::bytes")]
     payload: Vec<u8>,
     #[n(2)]
-    qos: u8,
+    qos: Qos,
     #[n(3)]
     expires: Option<UnixMillis>,
     #[n(4)]
-    properties: Vec<PropertyRow>,
-}
-
-#[derive(Encode, Decode)]
-enum PropertyRow {
-    #[n(0)]
-    Text,
-    #[n(1)]
-    ContentType(#[n(0)] String),
-    #[n(2)]
-    ResponseTopic(#[n(0)] String),
-    #[n(3)]
-    Correlation(
-        #[n(0)]
-        #[cbor(with = "minicbor::bytes")]
-        Vec<u8>,
-    ),
-    #[n(4)]
-    User(#[n(0)] String, #[n(1)] String),
-}
-
-impl PropertyRow {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "messages carry these five alone")]
-    fn of(property: &Property) -> Option<Self> {
-        Some(match property {
-            // Unspecified bytes are what a message without the property has too (MQTT 5.0 §3.3.2.3.2).
-            Property::PayloadFormatIndicator(format) if format.val() == PayloadFormat::String as u8 => {
-                Self::Text
-            }
-            Property::ContentType(text) => Self::ContentType(text.val().to_owned()),
-            Property::ResponseTopic(topic) => Self::ResponseTopic(topic.val().to_owned()),
-            Property::CorrelationData(data) => Self::Correlation(data.val().to_vec()),
-            Property::UserProperty(pair) => Self::User(pair.key().to_owned(), pair.val().to_owned()),
-            _ => return None,
-        })
-    }
-
-    fn into_property(self) -> Option<Property> {
-        Some(match self {
-            Self::Text => PayloadFormatIndicator::new(PayloadFormat::String).ok()?.into(),
-            Self::ContentType(text) => ContentType::new(&text).ok()?.into(),
-            Self::ResponseTopic(topic) => ResponseTopic::new(&topic).ok()?.into(),
-            Self::Correlation(data) => CorrelationData::new(&data).ok()?.into(),
-            Self::User(name, value) => UserProperty::new(&name, &value).ok()?.into(),
-        })
-    }
+    properties: Properties,
 }
 
 impl MessageRow {
@@ -223,9 +176,9 @@ impl MessageRow {
         Self {
             topic: topic.clone(),
             payload: payload.to_vec(),
-            qos: *qos as u8,
+            qos: qos_to_bus(*qos),
             expires: expires.map(|at| wall_of(at, now)),
-            properties: properties.iter().filter_map(PropertyRow::of).collect(),
+            properties: properties::to_bus(properties),
         }
     }
 
@@ -234,20 +187,12 @@ impl MessageRow {
         Message {
             topic,
             payload: payload.into(),
-            qos: qos_of(qos),
+            qos: qos_from_bus(qos),
             retain,
             expires: expires.map(|at| mono_of(at, now)),
-            properties: properties.into_iter().filter_map(PropertyRow::into_property).collect(),
+            properties: properties::from_bus(&properties),
             from: None,
         }
-    }
-}
-
-fn qos_of(number: u8) -> Qos {
-    match number {
-        0 => Qos::AtMostOnce,
-        1 => Qos::AtLeastOnce,
-        _ => Qos::ExactlyOnce,
     }
 }
 
@@ -266,13 +211,13 @@ impl Owed {
         let mut message = MessageRow::of(message, now);
         if *released {
             message.payload.clear();
-            message.properties.clear();
+            message.properties = Properties::default();
         }
         let subscriptions = subscriptions.clone();
         let row = OwedRow {
             packet: *packet,
             released: *released,
-            qos: *qos as u8,
+            qos: qos_to_bus(*qos),
             retain: *retain,
             subscriptions,
             message,
@@ -362,7 +307,7 @@ fn session(hex: &str) -> Option<SessionId> {
 fn owed(number: u64, row: OwedRow, now: Now) -> Owed {
     let OwedRow { packet, released, qos, retain, subscriptions, message } = row;
     let message = Arc::new(message.into_message(retain, now));
-    let delivery = Delivery { message, qos: qos_of(qos), retain, subscriptions };
+    let delivery = Delivery { message, qos: qos_from_bus(qos), retain, subscriptions };
     Owed { number, packet, released, delivery }
 }
 
@@ -370,7 +315,12 @@ fn owed(number: u64, row: OwedRow, now: Now) -> Owed {
 mod tests {
     use std::time::Duration;
 
+    use mqtt_protocol_core::mqtt::packet::{
+        ContentType, CorrelationData, PayloadFormat, PayloadFormatIndicator, ResponseTopic, UserProperty,
+    };
+
     use super::*;
+    use crate::gate::Qos;
 
     const THEN: Now = Now { mono: Mono(5_000_000), wall: UnixMillis(1_000_000) };
 

@@ -256,7 +256,11 @@ impl Client {
 
     fn asks(&self, answer: Answer) -> Option<(SessionId, Asked)> {
         let (session, _) = self.seat.as_ref()?;
-        Some((*session, Asked { port: Arc::clone(&self.port), answer }))
+        Some((*session, self.asked(answer)))
+    }
+
+    fn asked(&self, answer: Answer) -> Asked {
+        Asked { port: Arc::clone(&self.port), answer }
     }
 
     async fn received(&mut self, packet: u16, answer: Answer) {
@@ -264,7 +268,7 @@ impl Client {
         let now = self.shared.now();
         match shelf.with(|queue| queue.received(packet, now)) {
             Some(row) => {
-                let asked = Some(Asked { port: Arc::clone(&self.port), answer });
+                let asked = Some(self.asked(answer));
                 self.request(Request::Keep { rows: vec![row], asked }).await;
             }
             None => self.session.handle_answer(answer, Ok(()), now.mono),
@@ -280,7 +284,7 @@ impl Client {
         let received = self.seat.as_ref().zip(packet).map(|((id, _), packet)| row::received(*id, packet));
         let rows: Vec<Row> = received.into_iter().collect();
         let for_node = match route {
-            Route::Node => return self.tell_node(&message, answer, rows).await,
+            Route::Node => return self.tell_node(message, answer, rows).await,
             Route::Both => Some(self.speaker()),
             Route::Local => None,
         };
@@ -293,7 +297,7 @@ impl Client {
                 self.session.handle_answer(answer, Ok(()), self.shared.now().mono);
                 None
             }
-            answer => answer.map(|answer| Asked { port: Arc::clone(&self.port), answer }),
+            answer => answer.map(|answer| self.asked(answer)),
         };
         if let Ok(room) = Arc::clone(&self.shared.room).acquire_many_owned(room_for(&message)).await {
             self.request(Request::Publish { message, for_node, rows, asked, receipt: None, room }).await;
@@ -304,15 +308,14 @@ impl Client {
         Speaker { client: self.name.clone(), who: self.session.who().clone() }
     }
 
-    async fn tell_node(&self, message: &Message, answer: Option<Answer>, rows: Vec<Row>) {
-        let asked = answer.map(|answer| Asked { port: Arc::clone(&self.port), answer });
-        let ticket = asked.map(|asked| Ticket::new(Some(asked), Vec::new()));
-        let now = self.shared.now().mono;
-        let event = BrokerEvent::of(message.clone(), self.speaker(), ticket, rows, now);
+    async fn tell_node(&self, message: Message, answer: Option<Answer>, rows: Vec<Row>) {
+        let ticket = answer.map(|answer| Ticket::new(Some(self.asked(answer)), Vec::new()));
+        let (qos, now) = (message.qos, self.shared.now().mono);
+        let event = BrokerEvent::of(message, self.speaker(), ticket, rows, now);
         if let Ok(Ok(())) = tokio::time::timeout(NODE_PATIENCE, self.shared.node.send(event)).await {
             return;
         }
-        if message.qos == Qos::AtMostOnce {
+        if qos == Qos::AtMostOnce {
             count(&self.shared.counters.dropped_for_node);
         } else {
             self.port.close(CloseReason::NodeBusy);

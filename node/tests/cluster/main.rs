@@ -26,6 +26,7 @@ mod harness;
 mod joining;
 #[cfg(test)]
 mod kubeedge;
+#[cfg(test)]
 mod mesh;
 #[cfg(test)]
 mod moving;

@@ -1,5 +1,6 @@
 //! Clients in virtual time.
 
+use bus::Topic;
 use bytes::Bytes;
 use mqtt_protocol_core::mqtt::packet::RetainHandling;
 
