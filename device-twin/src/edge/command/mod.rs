@@ -129,7 +129,7 @@ impl EdgeTwins {
             return;
         }
         if self.commands.running.contains_key(place) {
-            return self.row_again(place, &command, ks);
+            return self.row_again(place, &command, ks, now);
         }
         if self.commands.running.len() >= MAX_COMMANDS {
             return self.turn_away(place, ks, now);
@@ -142,12 +142,11 @@ impl EdgeTwins {
 
     /// A command that is known comes again: from a cloud that was restored and has forgotten its end, or after one that
     /// was given here under the same id.
-    fn row_again(&mut self, place: &CommandPlace, command: &Command, ks: &mut Keyspace) {
+    fn row_again(&mut self, place: &CommandPlace, command: &Command, ks: &mut Keyspace, now: Now) {
         let Some(running) = self.commands.running.get_mut(place) else { return };
         if !running.command.is_same_order(command) {
             let why = another(&place.id);
-            let (progress, at) = (Progress::Ended(Outcome::Rejected), command.issued);
-            self.outputs.command(&place.to_string(), &Account { progress, detail: why.clone(), at });
+            self.outputs.command(&place.to_string(), &refusal(&why, now));
             return self.tell_command(place, Outcome::Rejected, &why);
         }
         if running.origin == Origin::Here {
@@ -188,10 +187,8 @@ impl EdgeTwins {
     /// There is no room to remember a command of the cloud: it ends, and that is on the disk as long as its row is.
     fn turn_away(&mut self, place: &CommandPlace, ks: &mut Keyspace, now: Now) {
         let stored = read_account(place, ks);
-        let ended = |outcome, detail: String| {
-            let progress = Progress::Ended(outcome);
-            (outcome, Account { progress, detail, at: now.wall })
-        };
+        let ended =
+            |outcome, detail: String| (outcome, Account { detail, ..account(Progress::Ended(outcome), now) });
         let (outcome, account) = match stored.map(|account| (account.progress, account)) {
             Some((Progress::Ended(outcome), account)) => (outcome, account),
             Some((Progress::Executing, _)) => ended(Outcome::Unknown, RESTARTED.to_owned()),
@@ -239,6 +236,14 @@ impl EdgeTwins {
         self.commands.remove(place);
         ks.delete(&key(ACCOUNTS, place));
         ks.delete(&key(LOCAL, place));
+    }
+
+    /// A command that was given here is forgotten while the cloud still has another under its id, which was refused for
+    /// that: it stays refused as long as its row is here, also over a restart.
+    fn keep_refusal(&mut self, place: &CommandPlace, ks: &mut Keyspace, now: Now) {
+        if read_command(CLOUDS, place, ks).is_some() {
+            ks.put(key(ACCOUNTS, place), twin::cbor(&refusal(&another(&place.id), now)));
+        }
     }
 
     fn admit(&mut self, place: &CommandPlace, command: Command, origin: Origin, deadline: Mono) {
@@ -305,7 +310,10 @@ impl EdgeTwins {
             match self.commands.running.get(&place).map(|running| running.progress) {
                 Some(Progress::Received) => self.decide_command(&place, ks, now),
                 Some(Progress::Executing) => self.command_out_of_time(&place, ks, now),
-                Some(Progress::Ended(_)) => self.forget_command(&place, ks),
+                Some(Progress::Ended(_)) => {
+                    self.forget_command(&place, ks);
+                    self.keep_refusal(&place, ks, now);
+                }
                 None => {}
             }
         }
@@ -387,4 +395,8 @@ fn read_command(prefix: &str, place: &CommandPlace, ks: &Keyspace) -> Option<Com
 
 fn account(progress: Progress, now: Now) -> Account {
     Account { progress, detail: String::new(), at: now.wall }
+}
+
+fn refusal(why: &str, now: Now) -> Account {
+    Account { detail: why.to_owned(), ..account(Progress::Ended(Outcome::Rejected), now) }
 }

@@ -241,6 +241,31 @@ fn an_id_that_was_used_here_is_not_the_clouds() {
 }
 
 #[test]
+fn what_was_refused_for_its_id_stays_refused_when_the_one_from_here_is_forgotten() {
+    for restarts in [false, true] {
+        let mut world = World::new();
+        world.order(json!({"id": "c1", "args": {"position": 40}, "ttlMs": 5000})).unwrap();
+        world.carry_out();
+        world.command("c1", json!({"args": {"position": 50}, "ttlMs": 600_000}), 0);
+        world.seconds(10);
+        assert_eq!(world.state("c1"), None, "the time of the one from here is over");
+        if restarts {
+            world.restart();
+            world.mapper("online");
+            world.clock(true);
+        }
+        world.seen.clear();
+        let row = world.ks.get(&place("c1")).unwrap().clone();
+        world.put(&place("c1"), row);
+        world.seconds(1);
+        assert_eq!((world.ended("c1"), world.written()), (Some(Outcome::Rejected), vec![]), "{restarts}");
+        world.take_back(&place("c1"));
+        world.seconds(600);
+        assert_eq!((world.state("c1"), world.stored()), (None, vec![]));
+    }
+}
+
+#[test]
 fn a_condition_that_does_not_hold_or_cannot_be_told_rejects() {
     let level = |max_age: &str| json!({"device": "water/junction", "property": "pressure", "op": "below", "value": 5, "maxAge": max_age});
     let order = |when: serde_json::Value| json!({"args": {"position": 40}, "ttlMs": 60000, "when": [when]});
