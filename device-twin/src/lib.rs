@@ -26,6 +26,7 @@ pub mod command;
 pub mod condition;
 pub mod dmi;
 pub mod edge;
+pub mod external;
 pub mod gate;
 pub mod history;
 pub mod kubeedge;

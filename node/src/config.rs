@@ -108,7 +108,7 @@ pub struct OverlayConfig {
     pub pool: Ipv4Net,
 }
 
-/// The embedded MQTT broker.
+/// The embedded MQTT broker, or the one that the site has.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct MqttConfig {
@@ -125,6 +125,36 @@ pub struct MqttConfig {
     /// Who may publish and subscribe to what. Empty: whoever is let in may everything, but a mapper keeps to its own
     /// topics.
     pub rights: Vec<MqttRight>,
+    /// The longest silence that a 5.0 client may ask for; who asks for more, or for none, is told this instead (server
+    /// keep alive). 0s: as long as it likes.
+    #[serde(with = "duration")]
+    pub max_keep_alive: Duration,
+    /// A broker that the site has already, instead of the embedded one: nothing else of this section is read then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<MqttExternal>,
+}
+
+/// A broker that the site has already; it speaks MQTT 5.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct MqttExternal {
+    /// `host[:port]`, 1883 if none is given. What is said there can be read and changed on the way.
+    pub address: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Its first line is the password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// How the broker knows the node: `<client-id>-twins` and `<client-id>-mesh`. Not said: `kubebus-<node>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// What this site wants of other sites, as topic filters: the broker does not tell what its clients subscribe to.
+    #[serde(default = "all_of_the_mesh")]
+    pub subscribe: Vec<String>,
+}
+
+fn all_of_the_mesh() -> Vec<String> {
+    vec!["mesh/#".to_owned()]
 }
 
 /// One more address of the broker.
@@ -272,6 +302,8 @@ impl Default for MqttConfig {
             listeners: Vec::new(),
             passwords: None,
             rights: Vec::new(),
+            max_keep_alive: Duration::ZERO,
+            external: None,
         }
     }
 }

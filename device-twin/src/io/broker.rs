@@ -26,6 +26,7 @@ use super::client::{Client, Shared, Visitor};
 use super::clock::Clock;
 use super::counters::{Counters, Stats, count};
 use super::door::{HANDSHAKE_PATIENCE, Listener};
+use super::external::Health;
 use super::passwords::Doorkeeper;
 use super::port::{Port, Shelf};
 use super::stream::Stream;
@@ -38,7 +39,7 @@ use crate::gate::{CloseReason, ConnId, Message, Refusal, Row};
 use crate::{Announcement, Expiry, Receipt};
 
 /// Events on their way to the node. When full, clients that publish to the node wait.
-const NODE_QUEUE: usize = 256;
+pub(super) const NODE_QUEUE: usize = 256;
 
 /// How long clients get to be told that the broker stops.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
@@ -177,9 +178,29 @@ pub struct BrokerHandle {
     clock: Clock,
     addresses: Arc<[SocketAddr]>,
     stop: Arc<watch::Sender<bool>>,
+    /// Of a broker that the site has.
+    health: Option<Arc<Health>>,
 }
 
 impl BrokerHandle {
+    /// Of a broker that the site has.
+    pub(super) fn external(
+        requests: mpsc::Sender<Request>,
+        room: Arc<Semaphore>,
+        counters: Arc<Counters>,
+        clock: Clock,
+        stop: watch::Sender<bool>,
+        health: Arc<Health>,
+    ) -> Self {
+        let (addresses, stop, health) = (Arc::new([]), Arc::new(stop), Some(health));
+        Self { requests, room, counters, clock, addresses, stop, health }
+    }
+
+    /// How the node stands with the broker that the site has, for people; `None`: the broker is embedded.
+    pub fn external_state(&self) -> Option<String> {
+        self.health.as_ref().map(|health| health.told())
+    }
+
     /// Publishes as the node, to the subscribers here. Waits while the broker is full.
     pub async fn publish(&self, announcement: Announcement) -> Result<(), BrokerGone> {
         let Announcement { topic, payload, qos, retain, expiry, properties, receipt } = announcement;
@@ -214,7 +235,7 @@ impl BrokerHandle {
         self.counters.stats()
     }
 
-    /// Where it listens for plain TCP; the port is known even if 0 was asked for.
+    /// Where the embedded one listens for plain TCP; the port is known even if 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.addresses[0]
     }
@@ -255,6 +276,7 @@ pub async fn start(config: BrokerConfig) -> Result<(BrokerHandle, mpsc::Receiver
         clock,
         addresses,
         stop: Arc::new(stop),
+        health: None,
     };
     let doorkeeper = passwords.map(|passwords| Arc::new(Doorkeeper::new(passwords)));
     let rights = Arc::new(rights);
@@ -267,8 +289,8 @@ pub async fn start(config: BrokerConfig) -> Result<(BrokerHandle, mpsc::Receiver
     Ok((handle, events))
 }
 
-#[expect(clippy::disallowed_methods, reason = "the broker's own two tasks, named in the table above")]
-fn spawn(name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+#[expect(clippy::disallowed_methods, reason = "the tasks named in the tables here and in `external`")]
+pub(super) fn spawn(name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
     use tracing::Instrument;
     tokio::spawn(task.instrument(tracing::info_span!("task", name)));
 }

@@ -6,6 +6,7 @@ mod clock;
 mod counters;
 pub mod dmi;
 mod door;
+pub mod external;
 pub mod passwords;
 mod port;
 pub mod recorder;

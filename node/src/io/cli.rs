@@ -522,20 +522,24 @@ pub fn parse_value(text: &str) -> Result<Value, std::convert::Infallible> {
 
 /// Splits `host[:port]`, with KubeBus' port if none is given.
 pub fn host_and_port(text: &str) -> Result<(String, u16), String> {
-    const PORT: u16 = 10001;
+    host_and_port_or(text, 10001)
+}
+
+/// Splits `host[:port]`.
+pub fn host_and_port_or(text: &str, default: u16) -> Result<(String, u16), String> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok((address.ip().to_string(), address.port()));
     }
     if text.parse::<std::net::IpAddr>().is_ok() {
-        return Ok((text.to_owned(), PORT));
+        return Ok((text.to_owned(), default));
     }
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) => (host, port.parse().map_err(|_| format!("'{port}' is no port"))?),
-        None => (text, PORT),
+        None => (text, default),
     };
     if host.is_empty() || host.contains(':') {
         return Err(format!(
-            "'{text}' is no host[:port]; put an IPv6 address in brackets: [2001:db8::1]:10001"
+            "'{text}' is no host[:port]; put an IPv6 address in brackets: [2001:db8::1]:{default}"
         ));
     }
     Ok((host.to_owned(), port))

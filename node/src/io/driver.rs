@@ -494,6 +494,9 @@ impl Driver {
             if let Some(status) = document.as_object_mut().filter(|d| d.contains_key("node")) {
                 status.insert("overlay".to_owned(), self.overlay_status());
                 status.insert("counters".to_owned(), self.counters());
+                if let Some(state) = self.broker.external_state() {
+                    status.insert("mqtt".to_owned(), json!({ "external": state }));
+                }
             }
             document
         });

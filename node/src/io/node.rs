@@ -12,7 +12,7 @@ use controller::{CloudSubnets, Cluster, Plan};
 use device_twin::gate::row::ROOT;
 use device_twin::io::dmi::{DmiEvent, DmiHandle};
 use device_twin::io::recorder::{Limits, Recorder};
-use device_twin::io::{BrokerConfig, start as start_broker};
+use device_twin::io::{BrokerConfig, external, start as start_broker};
 use metadata::io::RedbStore;
 use metadata::{Key, Keyspace, Store, StoreError};
 use router::io::device::Overlay;
@@ -193,9 +193,15 @@ fn serve_dmi(config: &Config, edge: &mut Edge, clock: Clock) -> Result<Option<Dm
 async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown) -> Result<()> {
     let Parts { me, node, upstream, shard, store, overlay, clock, kept, dmi } = parts;
     let credentials = shard.credentials.as_ref().context("a node without credentials")?;
-    let broker = mqtt::broker(&config.mqtt, credentials).context("the MQTT broker")?;
-    let broker = BrokerConfig { kept, ..broker };
-    let (broker, broker_events) = start_broker(broker).await.context("the MQTT broker (mqtt.listen)")?;
+    let external = mqtt::external(&config.mqtt, &me.name, seed()?).context("the site's MQTT broker")?;
+    let (broker, broker_events) = match external {
+        Some(external) => external::start(external),
+        None => {
+            let broker = mqtt::broker(&config.mqtt, credentials).context("the MQTT broker")?;
+            let broker = BrokerConfig { kept, ..broker };
+            start_broker(broker).await.context("the MQTT broker (mqtt.listen)")?
+        }
+    };
     let (shard, shard_events) = shard::spawn(shard).context("the QUIC endpoint")?;
     let (told, store_events) = mpsc::channel(STORE_EVENTS);
     let store = StoreThread::start(store, told).context("the store thread")?;

@@ -20,6 +20,8 @@ mod disks;
 #[cfg(test)]
 mod etcd;
 #[cfg(test)]
+mod external;
+#[cfg(test)]
 #[path = "../harness/mod.rs"]
 mod harness;
 #[cfg(test)]

@@ -6,8 +6,12 @@ pub(super) mod passwd;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use bus::topic::InvalidTopic;
+use bus::{Filter, Name};
 use device_twin::gate::access::{Passwords, PasswordsError, Rights, Rule, RuleError};
+use device_twin::io::external::ExternalConfig;
 use device_twin::io::{BrokerConfig, ClientCa, Listener, Tls, TlsError};
 use router::io::shard::Credentials;
 use rustls::pki_types::pem::{self, PemObject};
@@ -15,7 +19,11 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 use tracing::warn;
 
-use crate::config::{ClientCertificate, MqttConfig, MqttListener, MqttRight, MqttTls};
+use crate::config::{ClientCertificate, MqttConfig, MqttExternal, MqttListener, MqttRight, MqttTls};
+use crate::io::cli::host_and_port_or;
+
+/// IANA's for MQTT.
+const MQTT_PORT: u16 = 1883;
 
 /// A password file of as many users as there may be, with room for comments; a longer one is none.
 const MAX_PASSWORDS_LEN: u64 = 32 << 20;
@@ -46,11 +54,23 @@ pub(super) enum MqttConfigError {
     NoCertificate { key: String, path: PathBuf },
     #[error("{key}.tls")]
     Tls { key: String, source: TlsError },
+    #[error("mqtt.max-keep-alive: write 0s, or 1s to 65535s")]
+    KeepAlive,
+    #[error("mqtt.external.address: {0}")]
+    Address(String),
+    #[error("mqtt.external: the site's broker says who may what; remove mqtt.{0}, or mqtt.external")]
+    BothBrokers(&'static str),
+    #[error("mqtt.external: username and password-file go together")]
+    HalfLogin,
+    #[error("mqtt.external.password-file: cannot read {path}", path = path.display())]
+    PasswordOfNode { path: PathBuf, source: std::io::Error },
+    #[error("mqtt.external.subscribe: '{text}'")]
+    Subscribe { text: String, source: InvalidTopic },
 }
 
 /// Reads all files that the configuration names.
 pub(super) fn broker(config: &MqttConfig, node: &Credentials) -> Result<BrokerConfig, MqttConfigError> {
-    let MqttConfig { listen, anonymous, listeners, passwords, rights } = config;
+    let MqttConfig { listen, anonymous, listeners, passwords, rights, max_keep_alive, external: _ } = config;
     let passwords = passwords.as_deref().map(read_passwords).transpose()?;
     let plain = MqttListener { address: *listen, tls: None, websocket: false, anonymous: *anonymous };
     let first = listener("mqtt.listen".to_owned(), &plain, passwords.is_some(), node)?;
@@ -63,8 +83,60 @@ pub(super) fn broker(config: &MqttConfig, node: &Credentials) -> Result<BrokerCo
         listeners: rest.collect::<Result<_, _>>()?,
         passwords,
         rights: read_rights(rights)?,
+        max_keep_alive: read_keep_alive(*max_keep_alive)?,
         ..BrokerConfig::default()
     })
+}
+
+/// In whole seconds, as MQTT has it; 0: none.
+fn read_keep_alive(longest: Duration) -> Result<u16, MqttConfigError> {
+    let seconds = longest.as_secs_f64();
+    u16::try_from(longest.as_secs())
+        .ok()
+        .filter(|whole| f64::from(*whole) == seconds)
+        .ok_or(MqttConfigError::KeepAlive)
+}
+
+/// The site's own broker, as the configuration describes it; `None`: the embedded one is used.
+pub(super) fn external(
+    config: &MqttConfig,
+    node: &Name,
+    seed: u64,
+) -> Result<Option<ExternalConfig>, MqttConfigError> {
+    let Some(wanted) = &config.external else { return Ok(None) };
+    let MqttExternal { address, username, password_file, client_id, subscribe } = wanted;
+    let unused = [
+        ("listeners", !config.listeners.is_empty()),
+        ("passwords", config.passwords.is_some()),
+        ("rights", !config.rights.is_empty()),
+    ];
+    if let Some((key, _)) = unused.into_iter().find(|(_, is_there)| *is_there) {
+        return Err(MqttConfigError::BothBrokers(key));
+    }
+    let (host, port) = host_and_port_or(address, MQTT_PORT).map_err(MqttConfigError::Address)?;
+    let credentials = match (username, password_file) {
+        (Some(username), Some(path)) => Some((username.clone(), read_password(path)?)),
+        (None, None) => None,
+        _ => return Err(MqttConfigError::HalfLogin),
+    };
+    let subscribe = subscribe.iter().map(|text| {
+        Filter::new(text).map_err(|source| MqttConfigError::Subscribe { text: text.clone(), source })
+    });
+    Ok(Some(ExternalConfig {
+        host,
+        port,
+        client_id: client_id.clone().unwrap_or_else(|| format!("kubebus-{node}")),
+        credentials,
+        subscribe: subscribe.collect::<Result<_, _>>()?,
+        max_packet: BrokerConfig::default().max_packet,
+        seed,
+    }))
+}
+
+fn read_password(path: &Path) -> Result<String, MqttConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| MqttConfigError::PasswordOfNode { path: path.to_owned(), source })?;
+    Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
 fn read_rights(rights: &[MqttRight]) -> Result<Rights, MqttConfigError> {

@@ -12,7 +12,7 @@ fn credentials(room: &Path) -> Credentials {
     let now = bus::UnixMillis(1_800_000_000_000);
     let authority = CertificateAuthority::open_or_create(room, &identity.cluster, now).unwrap();
     let (key, csr) = controller::io::new_key_and_csr().unwrap();
-    let validity = std::time::Duration::from_secs(3600);
+    let validity = Duration::from_secs(3600);
     let signed = authority.issue(&csr, &identity, now, validity).unwrap();
     Credentials {
         chain: vec![CertificateDer::from(signed.certificate_der)],
@@ -86,5 +86,56 @@ fn a_nodes_own_credentials_serve_as_the_brokers() {
     let node = Arc::new(credentials(room.path()));
     for client_certificate in [ClientCertificate::Optional, ClientCertificate::Required] {
         read_tls("mqtt.listeners[0]", &MqttTls { client_certificate, ..MqttTls::default() }, &node).unwrap();
+    }
+}
+
+/// What the node makes of a broker that the site has; or what is wrong with its configuration.
+fn site(room: &Path, yaml: &str) -> Result<Option<ExternalConfig>, String> {
+    let yaml = yaml.replace("ROOM", room.to_str().unwrap());
+    let config: MqttConfig = serde_saphyr::from_str(&yaml).map_err(|error| error.to_string())?;
+    external(&config, &Name::new("a").unwrap(), 0).map_err(|error| bus::with_causes(&error))
+}
+
+#[test]
+fn a_broker_of_the_site_is_found_and_logged_in_to() {
+    let room = tempfile::tempdir().unwrap();
+    std::fs::write(room.path().join("password"), "secret\nnote\n").unwrap();
+    assert!(site(room.path(), "{}").unwrap().is_none());
+    let plain = site(room.path(), "{external: {address: broker}}").unwrap().unwrap();
+    assert_eq!((plain.to_string(), plain.client_id), ("broker:1883".to_owned(), "kubebus-a".to_owned()));
+    assert_eq!(plain.subscribe, [Filter::new("mesh/#").unwrap()]);
+    let login =
+        "{external: {address: '[::1]:1884', username: kb, password-file: ROOM/password, client-id: x}}";
+    let named = site(room.path(), login).unwrap().unwrap();
+    assert_eq!((named.host.as_str(), named.port, named.client_id.as_str()), ("::1", 1884, "x"));
+    assert_eq!(named.credentials, Some(("kb".to_owned(), "secret".to_owned())));
+}
+
+#[test]
+fn what_is_wrong_with_a_broker_of_the_site_is_named() {
+    let room = tempfile::tempdir().unwrap();
+    let table = [
+        ("{external: {}}", "address"),
+        ("{external: {address: 'b:x'}}", "mqtt.external.address: 'x' is no port"),
+        ("{external: {address: b, username: kb}}", "username and password-file go together"),
+        ("{external: {address: b, username: kb, password-file: ROOM/none}}", "none: No such file"),
+        ("{external: {address: b, subscribe: ['a/#/b']}}", "mqtt.external.subscribe: 'a/#/b'"),
+        ("{external: {address: b}, rights: [{who: '*'}]}", "remove mqtt.rights, or mqtt.external"),
+    ];
+    for (yaml, told) in table {
+        let error = site(room.path(), yaml).unwrap_err();
+        assert!(error.contains(told), "{yaml}: {error}");
+    }
+}
+
+#[test]
+fn the_longest_silence_is_in_whole_seconds() {
+    let room = tempfile::tempdir().unwrap();
+    for (written, told) in
+        [("0s", Ok(0)), ("10m", Ok(600)), ("18h 12m 15s", Ok(65535)), ("1500ms", Err(())), ("1day", Err(()))]
+    {
+        let config: MqttConfig = serde_saphyr::from_str(&format!("{{max-keep-alive: {written}}}")).unwrap();
+        let broker = broker(&config, &credentials(&room.path().join(written)));
+        assert_eq!(broker.map(|broker| broker.max_keep_alive).map_err(|_| ()), told, "{written}");
     }
 }
