@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::condition::{Condition, MAX_CONDITIONS};
+use crate::reply::ReplyTo;
 use crate::twin::{Expiry, parse_device};
 
 /// The longest that a command may be good for: beyond it the world has changed, and a desired value says it better.
@@ -115,6 +116,9 @@ pub struct Order {
     /// All of them must hold when it is carried out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub when: Vec<Condition>,
+    /// By the message's own properties.
+    #[serde(skip)]
+    pub reply: Option<ReplyTo>,
 }
 
 impl Order {
@@ -122,6 +126,10 @@ impl Order {
     pub fn expiring(self, expiry: Option<Expiry>) -> Self {
         let ttl_ms = self.ttl_ms.or_else(|| expiry.map(|Expiry(left)| crate::twin::millis(left)));
         Self { ttl_ms, ..self }
+    }
+
+    pub(crate) fn replying(self, reply: Option<ReplyTo>) -> Self {
+        Self { reply, ..self }
     }
 }
 
@@ -166,6 +174,9 @@ pub struct Command {
     pub when: Vec<Condition>,
     /// Who ordered it, for people.
     pub by: String,
+    /// Who wants to be told its end: at the node that was given the command, and nowhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply: Option<ReplyTo>,
 }
 
 /// Why an order is no command.
@@ -199,7 +210,7 @@ impl Command {
         by: &str,
         issued: UnixMillis,
     ) -> Result<Self, InvalidOrder> {
-        let Order { id, args, ttl_ms, hold_ms, when } = order;
+        let Order { id, args, ttl_ms, hold_ms, when, reply } = order;
         let ttl_ms = ttl_ms.filter(|ttl| *ttl > 0).ok_or(InvalidOrder::NoExpiry)?;
         if Duration::from_millis(ttl_ms) > MAX_TTL {
             return Err(InvalidOrder::TooLong);
@@ -214,7 +225,7 @@ impl Command {
             return Err(InvalidOrder::TooManyConditions);
         }
         let id = id.unwrap_or(fallback);
-        Ok(Self { id, name: name.to_owned(), args, issued, ttl_ms, hold_ms, when, by: by.to_owned() })
+        Ok(Self { id, name: name.to_owned(), args, issued, ttl_ms, hold_ms, when, by: by.to_owned(), reply })
     }
 
     pub fn ttl(&self) -> Duration {
@@ -223,7 +234,7 @@ impl Command {
 
     /// Whether this orders the same as `other`, whenever it was ordered.
     pub fn is_same_order(&self, other: &Self) -> bool {
-        let Self { id, name, args, issued: _, ttl_ms, hold_ms, when, by: _ } = self;
+        let Self { id, name, args, issued: _, ttl_ms, hold_ms, when, by: _, reply: _ } = self;
         (id, name, args, ttl_ms, hold_ms, when)
             == (&other.id, &other.name, &other.args, &other.ttl_ms, &other.hold_ms, &other.when)
     }

@@ -32,6 +32,7 @@ pub mod history;
 pub mod kubeedge;
 pub mod model;
 pub mod patch;
+pub mod reply;
 pub mod rule;
 pub mod twin;
 pub mod unit;

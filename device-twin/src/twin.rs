@@ -40,6 +40,7 @@ use minicbor::{Decode, Decoder, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{InvalidValue, Property};
+use crate::reply::ReplyTo;
 
 /// An input of a client that wants to be told once it is durable: becomes its PUBACK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +49,23 @@ pub struct Ticket(pub u64);
 /// How long after it is said a message may still be delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Expiry(pub Duration);
+
+/// What a client says, with what its message says of itself.
+#[derive(Debug, Clone)]
+pub struct Said<'a> {
+    pub payload: &'a [u8],
+    /// What is left of the message's own.
+    pub expiry: Option<Expiry>,
+    /// Who asks to be answered. Only commands are.
+    pub reply: Option<ReplyTo>,
+}
+
+impl<'a> Said<'a> {
+    /// Without an expiry, and nobody asks to be answered.
+    pub fn plain(payload: &'a [u8]) -> Self {
+        Self { payload, expiry: None, reply: None }
+    }
+}
 
 /// A message for a broker.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,6 +18,8 @@ use controller::cluster::EstablishError;
 use controller::join::{CsrError, JoinReply, RefusalCode, Signed};
 use controller::{CloudSubnets, Cluster, lease, nodes, route};
 use device_twin::cloud::Output as FromTwins;
+use device_twin::reply::ReplyTo;
+use device_twin::twin::Said;
 use device_twin::{CloudTwins, Expiry, Publish, Ticket, kubeedge};
 use metadata::sync::Lane;
 use metadata::{Cause, Feed, FeedOutput, Key, Keyspace, Tells};
@@ -132,13 +134,13 @@ impl Cloud {
                 let expiry = expiry.map(|Expiry(life)| life);
                 self.say_to_sites(ticket, Message { qos, expiry, properties, ..message }, now);
             }
-            Input::Mqtt { ticket, who, topic, payload, expiry, rows, .. } => {
+            Input::Mqtt { ticket, who, topic, payload, expiry, properties, rows, .. } => {
                 broker_rows::write(rows, &mut self.keyspace);
                 if let Some(why) = self.journal.degraded() {
                     self.twins.handle_refused(&topic, why);
                     self.said.extend(ticket.map(Output::Unkept));
                 } else {
-                    let said = (&payload[..], expiry);
+                    let said = Said { payload: &payload, expiry, reply: ReplyTo::of(&properties) };
                     self.twins.handle_mqtt(ticket, &who, &topic, said, &mut self.keyspace, now);
                 }
             }
@@ -468,6 +470,7 @@ impl Cloud {
                 }
                 self.said.push_back(Output::Publish(Publish { topic, payload, retain, expiry }.into()));
             }
+            FromTwins::Reply(announcement) => self.said.push_back(Output::Publish(announcement)),
             FromTwins::Accept(ticket) => {
                 self.said.promise(Output::Accept(ticket), Some(Output::Unkept(ticket)));
             }

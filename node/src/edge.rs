@@ -12,6 +12,8 @@ use device_twin::command::Order;
 use device_twin::dmi::{self, Dmi};
 use device_twin::edge::Output as FromTwins;
 use device_twin::gate::access::Who;
+use device_twin::reply::ReplyTo;
+use device_twin::twin::Said;
 use device_twin::{EdgeTwins, Expiry, PropertyId, Publish, Ticket, kubeedge};
 use metadata::outbox::MAX_MESSAGES;
 use metadata::{Key, Keyspace, PushError, Replica, ReplicaOutput, epoch};
@@ -177,9 +179,9 @@ impl Edge {
                 let expiry = expiry.map(|Expiry(life)| life);
                 self.say_to_sites(ticket, Message { qos, expiry, properties, ..message }, now);
             }
-            Input::Mqtt { ticket, who, topic, payload, expiry, rows, .. } => {
+            Input::Mqtt { ticket, who, topic, payload, expiry, properties, rows, .. } => {
                 broker_rows::write(rows, &mut self.keyspace);
-                let said = (&payload[..], expiry);
+                let said = Said { payload: &payload, expiry, reply: ReplyTo::of(&properties) };
                 self.twins.handle_publish(ticket, &who, &topic, said, &mut self.keyspace, now);
             }
             Input::Keep { ticket, rows, receipt } => {
@@ -434,6 +436,7 @@ impl Edge {
                 }
                 self.said.push_back(Output::Publish(Publish { topic, payload, retain, expiry }.into()));
             }
+            FromTwins::Reply(announcement) => self.said.push_back(Output::Publish(announcement)),
             FromTwins::Up { class, key, payload } => self.tell_cloud(class, key, payload, now),
             FromTwins::Accept(ticket) => {
                 self.said.promise(Output::Accept(ticket), Some(Output::Unkept(ticket)));
@@ -479,7 +482,14 @@ impl Edge {
             dmi::Output::Say(ticket, topic, payload) => {
                 // Whoever may open the socket speaks for every device here.
                 let who = Who::Anonymous;
-                self.twins.handle_publish(ticket, &who, &topic, (&payload, None), &mut self.keyspace, now);
+                self.twins.handle_publish(
+                    ticket,
+                    &who,
+                    &topic,
+                    Said::plain(&payload),
+                    &mut self.keyspace,
+                    now,
+                );
             }
             dmi::Output::State(ticket, device, state) => {
                 self.said.push_back(match self.twins.handle_device_state(&device, &state) {

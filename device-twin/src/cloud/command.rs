@@ -16,7 +16,8 @@ use crate::command::{
 use crate::gate::access::Who;
 use crate::history::audit::AuditEvent;
 use crate::model::{InvalidCommand, Lookup};
-use crate::twin::{self, Expiry, Publish, brief, explain, key};
+use crate::reply::ReplyTo;
+use crate::twin::{self, Publish, Said, brief, explain, key};
 
 /// Why a command is not taken.
 #[derive(Debug, Clone, PartialEq, Error)]
@@ -120,9 +121,14 @@ impl CloudTwins {
             if !known.command.is_same_order(&command) {
                 return Err(OrderError::Known(place.id));
             }
-            let view = view(&place, known, now);
+            let mut known = known.clone();
+            if command.reply.is_some() {
+                known.command.reply = command.reply;
+                self.keep(place.clone(), known.clone(), ks);
+            }
+            let view = view(&place, &known, now);
             if let Some(outcome) = view.outcome {
-                self.tell_end(&place, (outcome, &view.detail));
+                self.tell_end(&place, (outcome, &view.detail), known.command.reply.as_ref());
             }
             return Ok(view);
         }
@@ -132,7 +138,8 @@ impl CloudTwins {
         self.check_room(device, now)?;
         let kept =
             Kept { edge: edge.clone(), command, executing: false, outcome: None, detail: String::new() };
-        ks.put(row_key(&edge, &place), twin::json(&kept.command));
+        // Who asked is answered here.
+        ks.put(row_key(&edge, &place), twin::json(&Command { reply: None, ..kept.command.clone() }));
         if !self.present.contains(&edge) {
             self.commands.unsent.insert((now.mono + kept.command.ttl(), place.clone()));
         }
@@ -164,19 +171,24 @@ impl CloudTwins {
         device: &DeviceId,
         name: &str,
         who: &Who,
-        (payload, expiry): (&[u8], Option<Expiry>),
+        Said { payload, expiry, reply }: Said<'_>,
         ks: &mut Keyspace,
         now: Now,
     ) -> Result<(), String> {
+        let checked = reply.as_ref().map_or(Ok(()), ReplyTo::check).map_err(|why| explain(&why));
+        // Nobody is answered where nobody may speak.
+        let reply = reply.filter(|_| checked.is_ok());
         let order: Result<Order, String> =
             serde_json::from_slice(payload).map_err(|why| brief(&format!("malformed: {why}")));
         let by = who.told(APP);
-        let taken = order.and_then(|order| {
-            self.order(device, name, order.expiring(expiry), &by, ks, now).map_err(|why| explain(&why))
+        let taken = checked.and(order).and_then(|order| {
+            let order = order.expiring(expiry).replying(reply.clone());
+            self.order(device, name, order, &by, ks, now).map_err(|why| explain(&why))
         });
         taken.map(drop).inspect_err(|why| {
             let body = ResultBody { detail: why.clone(), ..ResultBody::of("", Outcome::Rejected) };
             self.publish(Publish::once(&TwinTopic::Result { device: device.clone() }, &body));
+            self.reply(reply.as_ref(), &body);
         })
     }
 
@@ -236,7 +248,8 @@ impl CloudTwins {
             }
         }
         self.audit(&place.device, None, AuditEvent::ended(place.id.to_string(), end), now);
-        self.tell_end(place, end);
+        let reply = kept.as_ref().and_then(|kept| kept.command.reply.as_ref());
+        self.tell_end(place, end, reply);
         let (outcome, detail) = end;
         if let Some(kept) = kept {
             let ended = Kept { outcome: Some(outcome), detail: brief(detail), ..kept };
@@ -245,10 +258,16 @@ impl CloudTwins {
         }
     }
 
-    fn tell_end(&mut self, place: &CommandPlace, (outcome, detail): (Outcome, &str)) {
+    fn tell_end(
+        &mut self,
+        place: &CommandPlace,
+        (outcome, detail): (Outcome, &str),
+        reply: Option<&ReplyTo>,
+    ) {
         let command = Some(place.id.to_string());
         let body = ResultBody { command, detail: detail.to_owned(), ..ResultBody::of("", outcome) };
         self.publish(Publish::once(&TwinTopic::Result { device: place.device.clone() }, &body));
+        self.reply(reply, &body);
     }
 
     /// Of the commands that ended; one that may come again is kept.

@@ -23,13 +23,15 @@ use bytes::Bytes;
 use metadata::{Key, Keyspace};
 use minicbor::{Decode, Encode};
 
+use crate::announcement::Announcement;
 use crate::gate::access::Who;
 use crate::history::audit::{AuditEntry, AuditEvent};
 use crate::kubeedge::{self, HwTopic};
 use crate::model::{Catalog, Change, Kind, Layout, Property};
+use crate::reply::ReplyTo;
 use crate::rule::RuleView;
 use crate::twin::{
-    self, Desired, DesiredBody, DeviceState, Expiry, PropertyId, Publish, Reported, ReportedBody, Ticket,
+    self, Desired, DesiredBody, DeviceState, PropertyId, Publish, Reported, ReportedBody, Said, Ticket,
     TwinResult, brief,
 };
 use crate::view::TwinView;
@@ -46,6 +48,8 @@ const APP: &str = "app";
 pub enum Output {
     /// To the cloud's own broker, and to sites that asked for the topic.
     Publish(Publish),
+    /// To the cloud's own broker alone: the end of a command, for who asked to be told.
+    Reply(Announcement),
     Accept(Ticket),
     Reject(Ticket, String),
     /// For the audit.
@@ -259,24 +263,28 @@ impl CloudTwins {
         self.outputs.push_back(Output::Publish(publish));
     }
 
+    fn reply(&mut self, reply: Option<&ReplyTo>, body: &ResultBody) {
+        self.outputs.extend(reply.and_then(|reply| reply.answer(body)).map(Output::Reply));
+    }
+
     /// A client of the cloud's broker published on a topic under `twin/`: sets and commands are taken here.
     pub fn handle_mqtt(
         &mut self,
         ticket: Option<Ticket>,
         who: &Who,
         topic: &Topic,
-        (payload, expiry): (&[u8], Option<Expiry>),
+        said: Said<'_>,
         ks: &mut Keyspace,
         now: Now,
     ) {
         let done = match TwinTopic::parse(topic) {
             Some(TwinTopic::Set { device, property }) => {
-                self.set_from_app(&PropertyId::new(&device, &property), who, payload, ks, now)
+                self.set_from_app(&PropertyId::new(&device, &property), who, said.payload, ks, now)
             }
             Some(TwinTopic::Command { device, name }) => {
-                self.order_from_app(&device, &name, who, (payload, expiry), ks, now)
+                self.order_from_app(&device, &name, who, said, ks, now)
             }
-            _ => Err(self.not_for_clouds(topic, payload, now)),
+            _ => Err(self.not_for_clouds(topic, said.payload, now)),
         };
         self.outputs.extend(ticket.map(|ticket| match done {
             Ok(()) => Output::Accept(ticket),

@@ -16,29 +16,29 @@ use crate::authority::Holder;
 use crate::command::Order;
 use crate::gate::access;
 use crate::kubeedge::HwTopic;
-use crate::twin::{Expiry, PropertyId, SetBody, Ticket, brief, explain};
+use crate::reply::ReplyTo;
+use crate::twin::{PropertyId, Said, SetBody, Ticket, brief, explain};
 
 /// Who speaks over the local broker and does not say who it is.
 const LOCAL_APP: &str = "local app";
 
 impl EdgeTwins {
     /// A client published on a topic under `twin/` or `mapper/`, or one of KubeEdge's. With a ticket it is answered by
-    /// [`super::Output::Accept`] or [`super::Output::Reject`]; without one a refusal is told on `twin/../result` only. `expiry` is
-    /// what is left of the message's own. A mapper that is known by name speaks for its own devices alone.
+    /// [`super::Output::Accept`] or [`super::Output::Reject`]; without one a refusal is told on `twin/../result` only. A mapper that is known by name speaks for its own devices alone.
     pub fn handle_publish(
         &mut self,
         ticket: Option<Ticket>,
         who: &access::Who,
         topic: &Topic,
-        (payload, expiry): (&[u8], Option<Expiry>),
+        said: Said<'_>,
         ks: &mut Keyspace,
         now: Now,
     ) {
         let done = match (TwinTopic::parse(topic), MapperTopic::parse(topic)) {
-            (Some(topic), _) => self.twin_said(topic, who, (payload, expiry), ks, now),
-            (None, Some(topic)) => self.mapper_said(&topic, who, payload, ks, now),
+            (Some(topic), _) => self.twin_said(topic, who, said, ks, now),
+            (None, Some(topic)) => self.mapper_said(&topic, who, said.payload, ks, now),
             (None, None) => match HwTopic::parse(topic.as_str()) {
-                Some(topic) => self.kubeedge_said(&topic, payload, ks, now),
+                Some(topic) => self.kubeedge_said(&topic, said.payload, ks, now),
                 None => Err("neither a twin's nor a mapper's topic".to_owned()),
             },
         };
@@ -55,10 +55,11 @@ impl EdgeTwins {
         &mut self,
         topic: TwinTopic,
         who: &access::Who,
-        (payload, expiry): (&[u8], Option<Expiry>),
+        said: Said<'_>,
         ks: &mut Keyspace,
         now: Now,
     ) -> Result<(), String> {
+        let payload = said.payload;
         match topic {
             TwinTopic::Report { device, property } => {
                 let id = PropertyId::new(&device, &property);
@@ -83,9 +84,7 @@ impl EdgeTwins {
                 self.told(&id.device, &id.property, done)
             }
             TwinTopic::Command { device, name } => {
-                let by = who.told(LOCAL_APP);
-                let done = parse::<Order>(payload)
-                    .and_then(|order| self.order(&device, &name, order.expiring(expiry), &by, ks, now));
+                let done = self.order_said(&device, &name, who, said, ks, now);
                 self.told(&device, "", done)
             }
             TwinTopic::Reported { .. }
@@ -93,6 +92,26 @@ impl EdgeTwins {
             | TwinTopic::Result { .. }
             | TwinTopic::State { .. } => Err("only nodes publish here".to_owned()),
         }
+    }
+
+    fn order_said(
+        &mut self,
+        device: &DeviceId,
+        name: &str,
+        who: &access::Who,
+        Said { payload, expiry, reply }: Said<'_>,
+        ks: &mut Keyspace,
+        now: Now,
+    ) -> Result<(), String> {
+        reply.as_ref().map_or(Ok(()), ReplyTo::check).map_err(|why| explain(&why))?;
+        let by = who.told(LOCAL_APP);
+        let done = parse::<Order>(payload).and_then(|order| {
+            self.order(device, name, order.expiring(expiry).replying(reply.clone()), &by, ks, now)
+        });
+        done.map(drop).inspect_err(|why| {
+            let body = ResultBody { detail: why.clone(), ..ResultBody::of("", Outcome::Rejected) };
+            self.outputs.reply(reply.as_ref(), &body);
+        })
     }
 
     /// Anybody whom the broker lets publish a report may report, but a mapper only for devices that name it.

@@ -7,8 +7,10 @@ use bus::twin::{DesiredVersion, DeviceId, Outcome, ResultBody, TwinTopic};
 use bus::{Class, Filter, Sample, UnixMillis};
 use bytes::Bytes;
 
+use crate::announcement::Announcement;
 use crate::command::Account;
 use crate::history::AuditEntry;
+use crate::reply::ReplyTo;
 use crate::twin::{
     Desired, DesiredBody, DeviceState, PropertyId, Publish, Reported, ReportedBody, Ticket, TwinResult, cbor,
 };
@@ -18,6 +20,8 @@ use crate::twin::{
 pub enum Output {
     /// To the local broker, and to other sites that asked for the topic.
     Publish(Publish),
+    /// To the local broker alone: the end of a command, for who asked to be told.
+    Reply(Announcement),
     /// Into the outbox, for the cloud's [`crate::cloud::CloudTwins`].
     Up {
         class: Class,
@@ -113,6 +117,11 @@ impl Outputs {
     /// To whoever watches the device here.
     pub(super) fn result(&mut self, device: &DeviceId, body: &ResultBody) {
         self.publish(Publish::once(&TwinTopic::Result { device: device.clone() }, body));
+    }
+
+    /// To who asked to be told.
+    pub(super) fn reply(&mut self, reply: Option<&ReplyTo>, body: &ResultBody) {
+        self.queue.extend(reply.and_then(|reply| reply.answer(body)).map(Output::Reply));
     }
 
     /// How far a command is, for the cloud.

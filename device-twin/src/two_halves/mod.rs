@@ -10,6 +10,7 @@ use crate::cloud::{Output as FromCloud, SetError, Wish, Wishes};
 use crate::command::{CommandView, Order};
 use crate::edge::Output as FromEdge;
 use crate::gate::access::Who;
+use crate::twin::Said;
 use crate::{CloudTwins, EdgeTwins, PropertyId, TwinView};
 use bus::bus::ClockOffset;
 use bus::twin::{DesiredVersion, DeviceId, MapperTopic, Outcome, ResultBody, WriteRequest, WriteResult};
@@ -270,7 +271,7 @@ impl World {
             None,
             &Who::Anonymous,
             &topic,
-            (payload.as_bytes(), None),
+            Said::plain(payload.as_bytes()),
             &mut self.edge_ks,
             now,
         );
@@ -382,7 +383,7 @@ impl World {
             moved = true;
             let publish = match output {
                 FromCloud::Publish(publish) => publish,
-                FromCloud::Audit(_) => continue,
+                FromCloud::Audit(_) | FromCloud::Reply(_) => continue,
                 other @ (FromCloud::Accept(_) | FromCloud::Reject(..)) => panic!("{other:?}"),
             };
             if publish.topic.as_str().ends_with("/result") {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::device::{Device, Mapper};
 use crate::harness::{Cluster, Node};
 use crate::mqtt::{self, Subscriber, V5, VERSIONS};
-use crate::process::becomes;
+use crate::process::{becomes, run};
 
 /// A meter that no mapper serves: an app reports for it. And a valve behind the virtual mapper, which also has a
 /// setting.
@@ -202,6 +202,26 @@ fn an_app_at_the_edge_sets_a_device_and_hears_how_it_ended() {
         plant.cluster.cloud.twin("water/valve", "position")["desired"].is_null(),
         "it is no wish of the cloud"
     );
+}
+
+#[test]
+fn who_orders_with_a_response_topic_is_answered_there_at_edge_and_cloud() {
+    let plant = Plant::start();
+    for (node, setpoint) in [(&plant.a, 2.0), (&plant.cluster.cloud, 3.0)] {
+        let ask = |order: &Value| {
+            let mut command = mqtt::tool("mosquitto_rr", node, V5);
+            command.args(["-q", "1", "-W", "30", "-t", "twin/water/valve/command/set", "-e", "answers/me"]);
+            command.args(["-m", &order.to_string()]);
+            serde_json::from_str::<Value>(&run(command).expect(0).stdout).unwrap()
+        };
+        let answer = ask(&json!({ "args": { "setpoint": setpoint }, "ttlMs": 20_000 }));
+        assert_eq!(
+            (&answer["outcome"], plant.valve.value("setpoint")),
+            (&json!("succeeded"), json!(setpoint))
+        );
+        let refused = ask(&json!({ "args": { "setpoint": 3 } }));
+        assert!(refused["detail"].as_str().unwrap().contains("a command needs an expiry"), "{refused}");
+    }
 }
 
 #[test]

@@ -128,6 +128,7 @@ fn a_command_that_is_carried_out_twice_or_ends_twice() {
         hold_ms: None,
         when: vec![],
         by: "ann".to_owned(),
+        reply: None,
     };
     let given = [(format!("/t/order/{}/c1", device()), serde_json::to_vec(&command).unwrap().into())];
     let [executing, received] = [Progress::Executing, Progress::Received].map(progress);

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::command::{Account, MAX_ENDED, MAX_OPEN, MAX_REMEMBERED, Order, Progress, State};
+use crate::twin::{Expiry, Said};
 
 fn valve() -> DeviceId {
     position().device
@@ -240,7 +241,7 @@ fn an_app_orders_over_mqtt_and_its_messages_expiry_will_do() {
             Some(Ticket(3)),
             &Who::Anonymous,
             &topic,
-            (payload.as_bytes(), expiry),
+            Said { expiry, ..Said::plain(payload.as_bytes()) },
             &mut world.ks,
             world.now,
         );

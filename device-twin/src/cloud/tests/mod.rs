@@ -9,6 +9,7 @@ mod change;
 mod command;
 mod presence;
 use crate::model::InvalidValue;
+use crate::twin::Said;
 use crate::twin::{Ack, Availability, cbor, decode};
 
 const MANIFESTS: [(&str, &str); 3] = [
@@ -176,7 +177,7 @@ fn ack(seq: u64, outcome: Outcome) -> Option<Ack> {
 fn topics(seen: &[Output]) -> Vec<String> {
     let publish = |output: &Output| match output {
         Output::Publish(publish) => Some(publish.topic.to_string()),
-        Output::Accept(_) | Output::Reject(..) | Output::Audit(_) => None,
+        Output::Accept(_) | Output::Reject(..) | Output::Audit(_) | Output::Reply(_) => None,
     };
     seen.iter().filter_map(publish).collect()
 }
@@ -401,7 +402,7 @@ fn an_app_sets_over_mqtt_and_is_answered() {
             Some(Ticket(3)),
             &Who::Anonymous,
             &topic,
-            (payload.as_bytes(), None),
+            Said::plain(payload.as_bytes()),
             &mut world.ks,
             NOW,
         );

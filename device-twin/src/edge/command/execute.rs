@@ -210,7 +210,7 @@ impl EdgeTwins {
         let forget = (origin == Origin::Here).then(|| deadline.max(now.mono));
         self.commands.set_timer(place, forget);
         self.outputs.command(&place.to_string(), &account);
-        self.tell_command(place, outcome, detail);
+        self.tell_command_end(place, outcome, detail);
         let event = AuditEvent::ended(place.id.to_string(), (outcome, detail));
         self.audit(&place.device, None, event, now);
     }

@@ -14,6 +14,7 @@ use super::property::Who;
 use super::{CLOCK_GRACE, EdgeTwins};
 use crate::command::{Account, Command, CommandId, CommandPlace, CommandView, Order, Progress, State};
 use crate::history::audit::AuditEvent;
+use crate::reply::ReplyTo;
 use crate::twin::{self, PropertyId, explain, key, millis};
 
 /// Commands that an edge remembers at a time: those on their way, and those that ended and may come again. Some 17 a
@@ -273,7 +274,7 @@ impl EdgeTwins {
             if !known.command.is_same_order(&command) {
                 return Err(another(&place.id));
             }
-            self.answer_again(&place);
+            self.answer_again(&place, command.reply, ks);
             return Ok(place.id);
         }
         if self.commands.running.len() >= MAX_COMMANDS {
@@ -287,12 +288,18 @@ impl EdgeTwins {
         Ok(place.id)
     }
 
-    /// The same order again: it is not carried out again; if it has ended its end is told again.
-    fn answer_again(&mut self, place: &CommandPlace) {
-        let Some(running) = self.commands.running.get(place) else { return };
+    /// The same order again: it is not carried out again. Its end is told to who asked last; if it has ended, again.
+    fn answer_again(&mut self, place: &CommandPlace, reply: Option<ReplyTo>, ks: &mut Keyspace) {
+        let Some(running) = self.commands.running.get_mut(place) else { return };
+        if reply.is_some() {
+            running.command.reply = reply;
+            if running.origin == Origin::Here {
+                ks.put(key(LOCAL, place), twin::json(&running.command));
+            }
+        }
         if let Progress::Ended(outcome) = running.progress {
             let detail = running.detail.clone();
-            self.tell_command(place, outcome, &detail);
+            self.tell_command_end(place, outcome, &detail);
         }
     }
 
@@ -355,12 +362,14 @@ impl EdgeTwins {
     }
 
     fn tell_command(&mut self, place: &CommandPlace, outcome: Outcome, detail: &str) {
-        let body = ResultBody {
-            command: Some(place.id.to_string()),
-            detail: detail.to_owned(),
-            ..ResultBody::of("", outcome)
-        };
-        self.outputs.result(&place.device, &body);
+        self.outputs.result(&place.device, &end_body(place, outcome, detail));
+    }
+
+    /// To whoever watches the device, and to who asked.
+    fn tell_command_end(&mut self, place: &CommandPlace, outcome: Outcome, detail: &str) {
+        self.tell_command(place, outcome, detail);
+        let reply = self.commands.running.get(place).and_then(|running| running.command.reply.as_ref());
+        self.outputs.reply(reply, &end_body(place, outcome, detail));
     }
 
     pub(super) fn drop_commands(&mut self, device: &DeviceId, ks: &mut Keyspace) {
@@ -371,6 +380,11 @@ impl EdgeTwins {
 }
 
 const RESTARTED: &str = "the node restarted in the middle of it";
+
+fn end_body(place: &CommandPlace, outcome: Outcome, detail: &str) -> ResultBody {
+    let command = Some(place.id.to_string());
+    ResultBody { command, detail: detail.to_owned(), ..ResultBody::of("", outcome) }
+}
 
 fn another(id: &CommandId) -> String {
     format!("id {id} was another command")

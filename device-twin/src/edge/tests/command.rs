@@ -5,7 +5,8 @@ use serde_json::json;
 use super::super::command::MAX_COMMANDS;
 use super::*;
 use crate::command::{Account, Command, CommandId, Order, Progress, State};
-use crate::twin::Expiry;
+use crate::reply::ReplyTo;
+use crate::twin::{Expiry, Said};
 
 const NONE: [(String, f64); 0] = [];
 
@@ -99,7 +100,7 @@ fn a_command_without_an_expiry_is_refused_and_that_of_its_message_will_do() {
             Some(Ticket(1)),
             &Who::Anonymous,
             &topic,
-            (order, expiry),
+            Said { expiry, ..Said::plain(order) },
             &mut world.ks,
             now,
         );
@@ -263,6 +264,58 @@ fn what_was_refused_for_its_id_stays_refused_when_the_one_from_here_is_forgotten
         world.seconds(600);
         assert_eq!((world.state("c1"), world.stored()), (None, vec![]));
     }
+}
+
+/// Answers to who asked, as they are said: topic, correlation data, outcome.
+fn replies(world: &World) -> Vec<(String, Vec<u8>, Outcome)> {
+    let reply = |output: &Output| {
+        let Output::Reply(said) = output else { return None };
+        assert!(!said.retain);
+        let body: bus::twin::ResultBody = serde_json::from_slice(&said.payload).unwrap();
+        Some((said.topic.to_string(), said.properties.correlation.clone()?, body.outcome))
+    };
+    world.seen.iter().filter_map(reply).collect()
+}
+
+#[test]
+fn who_asks_to_be_answered_hears_the_end_where_it_asked() {
+    let mut world = World::new();
+    let ask = |world: &mut World, order: &str, correlation: u8, topic: &str| {
+        let properties = bus::Properties {
+            response_topic: Some(topic.to_owned()),
+            correlation: Some(vec![correlation]),
+            ..bus::Properties::default()
+        };
+        let said = Said { reply: ReplyTo::of(&properties), ..Said::plain(order.as_bytes()) };
+        let (topic, now) = (Topic::new("twin/water/valve/command/set").unwrap(), world.now());
+        world.twins.handle_publish(None, &Who::Anonymous, &topic, said, &mut world.ks, now);
+        world.drain();
+    };
+    let order = r#"{"id": "c1", "args": {"position": 40}, "ttlMs": 60000}"#;
+    ask(&mut world, order, 1, "answers/me");
+    assert_eq!(replies(&world), [], "it is under way");
+    // The same again, as a client does that lost its connection: who asked last is answered.
+    ask(&mut world, order, 2, "answers/me");
+    let writes = world.writes();
+    world.answer(&writes[0], Outcome::Succeeded);
+    let succeeded = |correlation| ("answers/me".to_owned(), vec![correlation], Outcome::Succeeded);
+    assert_eq!(replies(&world), [succeeded(2)]);
+    world.restart();
+    world.mapper("online");
+    world.seen.clear();
+    ask(&mut world, order, 3, "answers/me");
+    assert_eq!(replies(&world), [succeeded(3)]);
+    world.seen.clear();
+    ask(&mut world, r#"{"id": "c2", "args": {"position": 40}}"#, 4, "answers/me");
+    ask(&mut world, "{", 5, "answers/me");
+    let rejected = |correlation| ("answers/me".to_owned(), vec![correlation], Outcome::Rejected);
+    assert_eq!(replies(&world), [rejected(4), rejected(5)]);
+    world.seen.clear();
+    let order = r#"{"id": "c3", "args": {"position": 50}, "ttlMs": 60000}"#;
+    ask(&mut world, order, 6, "mapper/virtual/write");
+    assert_eq!(replies(&world), [], "nobody is answered there");
+    assert!(world.results().last().unwrap().contains("the response topic is none that apps may publish on"));
+    assert_eq!(world.written(), NONE);
 }
 
 #[test]

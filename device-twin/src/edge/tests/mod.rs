@@ -23,6 +23,7 @@ use metadata::{Key, Keyspace};
 
 use super::{EdgeTwins, Numbers, Output};
 use crate::gate::access::Who;
+use crate::twin::Said;
 use crate::twin::{Desired, PropertyId, Ticket};
 
 const MANIFESTS: [(&str, &str); 8] = [
@@ -164,7 +165,7 @@ impl World {
             Some(Ticket(7)),
             &Who::Anonymous,
             &topic,
-            (payload.as_bytes(), None),
+            Said::plain(payload.as_bytes()),
             &mut self.ks,
             now,
         );

@@ -191,6 +191,7 @@ fn a_cloud_that_may_have_forgotten_is_told_again() {
         let up = |o: &Output| match o {
             Output::Up { key, payload, .. } => Some((key.clone(), payload.clone())),
             Output::Publish(_)
+            | Output::Reply(_)
             | Output::Accept(_)
             | Output::Reject(..)
             | Output::Watch(_)

@@ -1,13 +1,21 @@
 //! Who may say what, of those whom the broker knows by name.
 
 use super::*;
+use crate::twin::Said;
 
 /// What comes of it: the refusal, or nothing.
 fn said(world: &mut World, who: &str, topic: &str, payload: &str) -> Option<String> {
     let (from, now) = (world.seen.len(), world.now());
     let who = if who.is_empty() { Who::Anonymous } else { Who::of_login(who).unwrap() };
     let topic = Topic::new(topic).unwrap();
-    world.twins.handle_publish(Some(Ticket(7)), &who, &topic, (payload.as_bytes(), None), &mut world.ks, now);
+    world.twins.handle_publish(
+        Some(Ticket(7)),
+        &who,
+        &topic,
+        Said::plain(payload.as_bytes()),
+        &mut world.ks,
+        now,
+    );
     world.drain();
     let refusals = world.seen[from..].iter().filter_map(|output| {
         if let Output::Reject(Ticket(7), why) = output { Some(why.clone()) } else { None }

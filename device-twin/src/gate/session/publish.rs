@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bus::twin::TwinTopic;
 use bus::{Mono, Topic};
 use bytes::Bytes;
 use mqtt_protocol_core::mqtt::Version;
@@ -60,6 +61,9 @@ impl Session {
             Ok(route) => route,
             Err(refusal) => return self.acknowledge(packet, qos, Err(refusal)),
         };
+        if !self.may_be_answered(&topic, properties) {
+            return self.acknowledge(packet, qos, Err(Refusal::NotAllowed));
+        }
         let State::Open(open) = &self.state else { return };
         let (from, kept) = (Some(open.session), open.kept);
         let message = Message {
@@ -79,6 +83,19 @@ impl Session {
         let answer = (qos != Qos::AtMostOnce).then(|| self.await_answer(Pending::Publish { packet, qos }));
         let packet = (kept && qos == Qos::ExactlyOnce).then_some(packet);
         self.outputs.push_back(Output::Publish { message, route, answer, packet });
+    }
+
+    /// The node says no more on a client's behalf than the client could say itself: it answers commands.
+    fn may_be_answered(&self, topic: &Topic, properties: &[Property]) -> bool {
+        if !matches!(TwinTopic::parse(topic), Some(TwinTopic::Command { .. })) {
+            return true;
+        }
+        let response = properties.iter().find_map(|property| {
+            let Property::ResponseTopic(response) = property else { return None };
+            // What is no topic is refused with the command.
+            Topic::new(response.val()).ok()
+        });
+        response.is_none_or(|response| self.admitted.permit.may_publish(&response))
     }
 
     pub(super) fn await_answer(&mut self, what: Pending) -> Answer {

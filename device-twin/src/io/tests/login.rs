@@ -120,6 +120,26 @@ async fn rights_are_each_clients_own_and_a_refusal_is_an_answer() {
 }
 
 #[tokio::test]
+async fn a_command_is_answered_only_where_its_sender_may_publish() {
+    let passwords = made_by_mosquitto(&[("bob", "b")]);
+    let rights = Rights::new(vec![rule("user/*", &["notes/{name}/#", "twin/+/+/command/+"], &[])]).unwrap();
+    let mut world = World::with(BrokerConfig { rights, ..config(passwords, true) }).await;
+    let order = |response: &str| {
+        let args = ["-u", "bob", "-P", "b", "-q", "1", "-t", "twin/w/valve/command/set", "-m", "{}"];
+        let asking = ["-D", "publish", "response-topic", response];
+        start_at(world.broker.local_addr(), "mosquitto_pub", "5", &[&args[..], &asking].concat())
+    };
+    let refused = ended(order("notes/alice/x")).await;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("Not authorized"), "{refused:?}");
+    let asked = order("notes/bob/x");
+    let (topic, ticket) = world.heard().await;
+    world.broker.accept(ticket.unwrap());
+    output(asked).await;
+    assert!(topic.ends_with("twin/w/valve/command/set = {}"), "{topic}");
+    assert_eq!(world.broker.stats().refused, 1);
+}
+
+#[tokio::test]
 async fn two_users_with_one_client_id_do_not_throw_each_other_out() {
     let passwords = made_by_mosquitto(&[("alice", "a"), ("bob", "b")]);
     let world = World::with(config(passwords, true)).await;

@@ -5,6 +5,7 @@ use serde_json::json as json_value;
 
 use super::*;
 use crate::gate::access::Who;
+use crate::twin::Said;
 
 /// Code and reason of the one answer to a message that is refused, on the topic `answer`.
 #[track_caller]
@@ -16,7 +17,14 @@ fn refusal(
 ) -> (u64, String) {
     let (from, now) = (world.seen.len(), world.now());
     let topic = Topic::new(topic).unwrap();
-    world.twins.handle_publish(Some(Ticket(7)), &Who::Anonymous, &topic, (payload, None), &mut world.ks, now);
+    world.twins.handle_publish(
+        Some(Ticket(7)),
+        &Who::Anonymous,
+        &topic,
+        Said::plain(payload),
+        &mut world.ks,
+        now,
+    );
     world.drain();
     let said = &world.seen[from..];
     assert!(said.iter().any(|output| matches!(output, Output::Reject(Ticket(7), _))), "{said:?}");
