@@ -119,8 +119,14 @@ impl Subscriber {
     /// Subscribes and waits for the SUBACK.
     #[track_caller]
     pub(crate) fn start(node: &Node, version: &str, filter: &str) -> Self {
+        Self::start_with(node, version, filter, &[])
+    }
+
+    /// The same, with further arguments.
+    #[track_caller]
+    pub(crate) fn start_with(node: &Node, version: &str, filter: &str, more: &[&str]) -> Self {
         let mut command = tool("mosquitto_sub", node, version);
-        command.args(["-d", "-q", "1", "-t", filter, "-F", &format!("{MARK}%r %t %p")]);
+        command.args(["-d", "-q", "1", "-t", filter, "-F", &format!("{MARK}%r %t %p")]).args(more);
         let mut process =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
         let lines = Arc::new(Mutex::new(Vec::new()));

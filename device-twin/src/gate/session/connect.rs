@@ -13,8 +13,8 @@ use mqtt_protocol_core::mqtt::result_code::{ConnectReasonCode, ConnectReturnCode
 
 use super::publish::{expiry_of, passed_on};
 use super::{
-    ALIASES_FROM_CLIENT, Aliases, BTreeMap, BTreeSet, CloseReason, Expiry, LastWill, Message, Open, Opening,
-    Output, Pending, RECEIVE_MAXIMUM_TOLD, Session, State, Wanted,
+    ALIASES_FROM_CLIENT, Aliases, BTreeMap, BTreeSet, CloseReason, Expiry, InFlight, LastWill, Message, Open,
+    Opening, Output, Pending, RECEIVE_MAXIMUM_TOLD, Session, State, Wanted,
 };
 use crate::gate::Refusal;
 use crate::gate::hub::{self, Opened};
@@ -170,7 +170,7 @@ impl Session {
             filters,
             unanswered: BTreeMap::new(),
             receiving: received,
-            in_flight: 0,
+            in_flight: InFlight::default(),
             to_release: released.iter().copied().collect(),
             last_packet: 0,
             aliases: Aliases::new(aliases),

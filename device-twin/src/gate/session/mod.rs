@@ -45,6 +45,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// rest waits in the client's queue.
 pub const MAX_IN_FLIGHT: usize = 256;
 
+/// Bytes of such messages: a client that acknowledges nothing pins this and one packet more. As above when full.
+const MAX_IN_FLIGHT_BYTES: usize = 1 << 20;
+
 /// Topics that a 5.0 client may give a number on one connection: all of a mapper's (MQTT 5.0 §3.3.2.3.4).
 const ALIASES_FROM_CLIENT: u16 = 128;
 
@@ -242,6 +245,28 @@ struct Opening {
     aliases: u16,
 }
 
+/// Messages on their way to the client that it has not acknowledged for good.
+#[derive(Debug, Default)]
+struct InFlight {
+    sizes: BTreeMap<u16, usize>,
+    bytes: usize,
+}
+
+impl InFlight {
+    fn has_room(&self) -> bool {
+        self.sizes.len() < MAX_IN_FLIGHT && self.bytes < MAX_IN_FLIGHT_BYTES
+    }
+
+    fn insert(&mut self, packet: u16, size: usize) {
+        let before = self.sizes.insert(packet, size);
+        self.bytes = self.bytes + size - before.unwrap_or_default();
+    }
+
+    fn remove(&mut self, packet: u16) {
+        self.bytes -= self.sizes.remove(&packet).unwrap_or_default();
+    }
+}
+
 #[derive(Debug)]
 struct Open {
     session: SessionId,
@@ -252,7 +277,7 @@ struct Open {
     unanswered: BTreeMap<Answer, Unanswered>,
     /// The client's QoS 2 messages until their PUBREL; bounded by the receive maximum.
     receiving: BTreeSet<u16>,
-    in_flight: usize,
+    in_flight: InFlight,
     /// Messages of an older connection whose PUBREL waits for room in the client's receive maximum.
     to_release: VecDeque<u16>,
     /// The last packet number that was given out; numbers go round, so that one given back is not given out at once.
@@ -434,7 +459,7 @@ impl Session {
         let State::Open(open) = &self.state else { return false };
         let vacancy = self.mqtt.get_receive_maximum_vacancy_for_send();
         let in_turn = open.to_release.is_empty();
-        in_turn && open.in_flight < MAX_IN_FLIGHT && vacancy != Some(0) && self.unsent.len() < MAX_UNSENT
+        in_turn && open.in_flight.has_room() && vacancy != Some(0) && self.unsent.len() < MAX_UNSENT
     }
 
     /// Bytes from the socket.
@@ -612,7 +637,7 @@ impl Session {
     /// A message to the client is done with.
     fn landed(&mut self, packet: u16) {
         if let State::Open(open) = &mut self.state {
-            open.in_flight = open.in_flight.saturating_sub(1);
+            open.in_flight.remove(packet);
             if open.kept {
                 self.outputs.push_back(Output::Finished { packet });
             }

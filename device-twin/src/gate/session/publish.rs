@@ -244,7 +244,7 @@ impl Session {
         let [high, low] = packet.to_be_bytes();
         drop(self.mqtt.recv(&mut super::Cursor::new(&[0x50, 2, high, low])));
         if let State::Open(open) = &mut self.state {
-            open.in_flight += 1;
+            open.in_flight.insert(packet, 0);
         }
         self.release(packet);
     }
@@ -264,7 +264,7 @@ impl Session {
             return self.close(CloseReason::TooSlow, now);
         };
         let built = self.message(delivery, packet, *again);
-        self.send_publish(built, packet, &delivery.message.topic);
+        self.send_publish(built, packet, &delivery.message);
     }
 
     fn packet_number(&mut self, qos: Qos, wished: Option<u16>) -> Result<Option<u16>, ()> {
@@ -341,7 +341,7 @@ impl Session {
         Some(if known { "" } else { topic.as_str() })
     }
 
-    fn send_publish(&mut self, built: Option<Packet>, id: Option<u16>, topic: &Topic) {
+    fn send_publish(&mut self, built: Option<Packet>, id: Option<u16>, message: &Message) {
         let before = self.unsent.len();
         if let Some(built) = built {
             self.send(built);
@@ -351,10 +351,10 @@ impl Session {
         self.stats.too_large += u64::from(!sent);
         let State::Open(open) = &mut self.state else { return };
         if !sent {
-            open.aliases.forget(topic);
+            open.aliases.forget(&message.topic);
         }
         match (id, sent) {
-            (Some(_), true) => open.in_flight += 1,
+            (Some(packet), true) => open.in_flight.insert(packet, message.size()),
             (Some(packet), false) => {
                 drop(self.mqtt.release_packet_id(packet));
                 if open.kept {

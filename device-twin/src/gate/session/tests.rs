@@ -247,6 +247,21 @@ fn the_clients_receive_maximum_is_honoured() {
 }
 
 #[test]
+fn who_acknowledges_nothing_gets_so_many_bytes() {
+    let mut session = open_3();
+    let large = "x".repeat(100 << 10);
+    let mut sent = 0;
+    while session.wants_delivery() {
+        send(&mut session, &delivery(&large, Qos::AtLeastOnce, None), Mono::ZERO);
+        session.take_bytes();
+        sent += 1;
+    }
+    assert_eq!(sent, 11, "the first that passes 1 MiB is the last");
+    session.handle_bytes(&[0x40, 2, 0, 1], Mono::ZERO);
+    assert!(session.wants_delivery());
+}
+
+#[test]
 fn a_3_1_1_client_gets_so_many_at_a_time() {
     let mut session = open_3();
     for _ in 0..MAX_IN_FLIGHT {
