@@ -1,79 +1,32 @@
 //! The embedded broker against mosquitto, and what an edge's core adds to relaying.
 
+use std::fmt::Display;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tempfile::TempDir;
 
-use crate::cluster::{Cluster, EDGE, wait};
+use crate::cluster::{Cluster, EDGE};
 use crate::load::{DEVICES, PROPERTIES, REPORTS};
 use crate::manifests;
+use crate::mosquitto::Mosquitto;
 use crate::table::{Table, count, median};
 
-const ROUNDS: usize = 5;
+pub(crate) const ROUNDS: usize = 5;
 
 /// Clients that are connected and say nothing.
 const IDLE: usize = 1000;
 
-/// mosquitto with room for what the load has under way, so that it drops nothing; TCP_NODELAY as KubeBus has it: without
-/// it an answer may wait for the client's delayed acknowledgement. All else is its default.
-const MOSQUITTO: &str = "\
-allow_anonymous true
-set_tcp_nodelay true
-max_inflight_messages 1000
-max_queued_messages 100000
-";
-
-/// Outside the ephemeral ports.
-const PORT: u16 = 22883;
-
-/// mosquitto, running.
-struct Mosquitto {
-    process: Child,
-    address: SocketAddr,
-    // Last, so that the process is gone before its files.
-    _room: TempDir,
-}
-
-impl Mosquitto {
-    fn start(room: &Path) -> Result<Self> {
-        let room = tempfile::tempdir_in(room).context("a directory for mosquitto")?;
-        let [.., high, low] = std::process::id().to_be_bytes();
-        let address = SocketAddr::from((Ipv4Addr::new(127, high, low, 3), PORT));
-        let file = room.path().join("mosquitto.conf");
-        // As root it would become a user who cannot read here.
-        let config = format!("user root\nlistener {} {}\n{MOSQUITTO}", address.port(), address.ip());
-        std::fs::write(&file, config).context("mosquitto's configuration")?;
-        // Debian keeps servers in sbin, which is not on everybody's path.
-        let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
-        let mut command = Command::new("mosquitto");
-        command.env("PATH", path).arg("-c").arg(&file);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = command.spawn().context("start mosquitto (apt-get install mosquitto)")?;
-        let started = Self { process, address, _room: room };
-        wait("mosquitto", || TcpStream::connect(address).is_ok())?;
-        Ok(started)
-    }
-}
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 /// Two numbers of one load, in a process of its own.
-fn load(broker: SocketAddr, name: &str) -> Result<(f64, f64)> {
+pub(crate) fn load(broker: impl Display, name: &str) -> Result<(f64, f64)> {
     let me = std::env::current_exe().context("where am I")?;
     let ran = Command::new(me).arg("measure-load").arg(broker.to_string()).arg(name).output();
     let ran = ran.context("start a load")?;
-    ensure!(ran.status.success(), "{name} on {broker}: {}", String::from_utf8_lossy(&ran.stderr));
+    ensure!(ran.status.success(), "{name}: {}", String::from_utf8_lossy(&ran.stderr));
     let words = String::from_utf8(ran.stdout).context("a measurement")?;
     let mut numbers = words.split_whitespace().map(str::parse);
     let mut next = || numbers.next().context("a measurement")?.context("a measurement");
@@ -81,7 +34,7 @@ fn load(broker: SocketAddr, name: &str) -> Result<(f64, f64)> {
 }
 
 /// Two brokers in turn, each first in every second round.
-fn rounds<T>(mut measure: impl FnMut(usize) -> Result<T>) -> Result<[Vec<T>; 2]> {
+pub(crate) fn rounds<T>(mut measure: impl FnMut(usize) -> Result<T>) -> Result<[Vec<T>; 2]> {
     let mut measured = [Vec::new(), Vec::new()];
     for round in 0..ROUNDS {
         for turn in 0..2 {
@@ -92,7 +45,7 @@ fn rounds<T>(mut measure: impl FnMut(usize) -> Result<T>) -> Result<[Vec<T>; 2]>
     Ok(measured)
 }
 
-fn row(
+pub(crate) fn row(
     table: &mut Table,
     what: &str,
     aim: &str,
@@ -112,10 +65,10 @@ fn row(
 pub(crate) fn run(program: &Path, room: &Path) -> Result<Table> {
     allow_sockets()?;
     let cluster = Cluster::start(program, room, Ok)?;
-    let mosquitto = Mosquitto::start(room)?;
+    let mosquitto = Mosquitto::start(room, 3, "")?;
     let brokers = [cluster.edge.mqtt(), mosquitto.address];
     // First: what a load needed and gave back would hide it.
-    let pids = [cluster.edge.pid()?, mosquitto.process.id()];
+    let pids = [cluster.edge.pid()?, mosquitto.pid()];
     let idle = [idle(brokers[0], pids[0])?, idle(brokers[1], pids[1])?].map(|kib| vec![kib]);
     let mut table = Table::new(
         "broker: the embedded broker against mosquitto, payloads of 64 bytes",
@@ -184,7 +137,7 @@ pub(crate) fn reports(program: &Path, room: &Path) -> Result<Table> {
     let cluster = Cluster::start(program, room, Ok)?;
     cluster.apply(&manifests::plant(DEVICES, PROPERTIES))?;
     cluster.in_step()?;
-    let mosquitto = Mosquitto::start(room)?;
+    let mosquitto = Mosquitto::start(room, 3, "")?;
     let brokers = [(cluster.edge.mqtt(), "reported"), (mosquitto.address, "relayed")];
     let mut cloud = Vec::new();
     let measured = rounds(|which| {

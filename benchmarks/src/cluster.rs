@@ -58,6 +58,16 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// One more edge, which joins at `endpoint`.
+    pub(crate) fn another_edge(&self, name: &str, number: u8, endpoint: SocketAddr) -> Result<Node> {
+        let mut edge = Node::new(self.room.path(), name, number)?;
+        let token = self.run(&self.cloud, &["token", "create", "--site", "plant"])?;
+        self.run(&edge, &["join", &endpoint.to_string(), "--token", token.trim(), "--name", name])?;
+        let command = self.command(&edge, &["edge"]);
+        edge.start(command)?;
+        Ok(edge)
+    }
+
     fn start_cloud(&mut self) -> Result<()> {
         let command = self.command(&self.cloud, &["cloud"]);
         self.cloud.start(command)
@@ -125,7 +135,7 @@ impl Node {
         Ok(node)
     }
 
-    fn quic(&self) -> SocketAddr {
+    pub(crate) fn quic(&self) -> SocketAddr {
         (self.address, QUIC).into()
     }
 

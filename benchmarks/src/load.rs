@@ -49,6 +49,13 @@ struct Plan {
 
 /// Runs what `name` says and prints two numbers: messages delivered a second and 0, or two latencies in microseconds.
 pub(crate) fn measure(broker: &str, name: &str) -> Result<()> {
+    if let Some((here, there)) = broker.split_once(',') {
+        let qos = if name == "across-qos1" { 1 } else { 0 };
+        let parse = |text: &str| text.parse().context("a broker's address");
+        let (median, tail) = across(parse(here)?, parse(there)?, qos)?;
+        println!("{median} {tail}");
+        return Ok(());
+    }
     let broker = broker.parse().context("the broker's address")?;
     let one = |subscribers, qos, lag| Plan {
         publishers: 1,
@@ -334,7 +341,7 @@ fn steady(broker: SocketAddr) -> Result<(f64, f64)> {
     let mut publisher = Client::connect(broker, "steady-publisher")?;
     let mut subscriber = Client::connect(broker, "steady-subscriber")?;
     subscriber.subscribe("bench/steady", 1)?;
-    let listening = std::thread::spawn(move || listen(&mut subscriber));
+    let listening = std::thread::spawn(move || listen(&mut subscriber, STEADY_MESSAGES));
     let mut acknowledgements = publisher.stream.try_clone().context("a socket")?;
     let draining = std::thread::spawn(move || std::io::copy(&mut acknowledgements, &mut std::io::sink()));
     let (start, mut said) = (Instant::now(), Vec::with_capacity(STEADY_MESSAGES));
@@ -349,17 +356,69 @@ fn steady(broker: SocketAddr) -> Result<(f64, f64)> {
     let heard = listening.join().map_err(|_| anyhow::anyhow!("the listener failed"))??;
     publisher.stream.shutdown(std::net::Shutdown::Both).context("end")?;
     let _ = draining.join();
-    let mut took: Vec<f64> =
-        said.iter().zip(&heard).map(|(said, heard)| (*heard - *said).as_secs_f64() * 1e6).collect();
-    took.drain(..STEADY_MESSAGES / 10);
+    Ok(middle_and_tail(&said, &heard))
+}
+
+/// Without the first tenth, in which caches warm up.
+fn middle_and_tail(said: &[Instant], heard: &[Instant]) -> (f64, f64) {
+    let both = said.iter().zip(heard).skip(said.len() / 10);
+    let mut took: Vec<f64> = both.map(|(said, heard)| (*heard - *said).as_secs_f64() * 1e6).collect();
     took.sort_by(f64::total_cmp);
-    Ok((percentile(&took, 50), percentile(&took, 99)))
+    (percentile(&took, 50), percentile(&took, 99))
+}
+
+/// Messages a second, and how many, from one site to another.
+const ACROSS_RATE: u32 = 100;
+const ACROSS_MESSAGES: usize = 500;
+
+/// How often a first message is said until the way to the other site is known.
+const PROBE: Duration = Duration::from_millis(100);
+
+/// As [`steady`], between clients of two brokers.
+fn across(here: SocketAddr, there: SocketAddr, qos: u8) -> Result<(f64, f64)> {
+    let topic = format!("mesh/bench/{}", std::process::id());
+    let mut publisher = Client::connect(here, "across-publisher")?;
+    let mut subscriber = Client::connect(there, "across-subscriber")?;
+    subscriber.subscribe(&topic, qos)?;
+    let mut acknowledgements = publisher.stream.try_clone().context("a socket")?;
+    let draining = std::thread::spawn(move || std::io::copy(&mut acknowledgements, &mut std::io::sink()));
+    let mut buffer = vec![0; READ];
+    let start = Instant::now();
+    subscriber.stream.set_read_timeout(Some(PROBE)).context("a socket")?;
+    loop {
+        ensure!(start.elapsed() < PATIENCE, "nothing comes from {here} to {there}");
+        publisher.publish(&topic, qos);
+        publisher.stream.write_all(&std::mem::take(&mut publisher.outbox)).context("publish")?;
+        if subscriber.receive(&mut buffer)? > 0 {
+            break;
+        }
+    }
+    // What was said besides the one that came is on its way still.
+    let quiet = Instant::now();
+    while quiet.elapsed() < 10 * PROBE {
+        subscriber.receive(&mut buffer)?;
+        subscriber.flush()?;
+    }
+    subscriber.stream.set_read_timeout(Some(PATIENCE)).context("a socket")?;
+    let listening = std::thread::spawn(move || listen(&mut subscriber, ACROSS_MESSAGES));
+    let (start, mut said) = (Instant::now(), Vec::with_capacity(ACROSS_MESSAGES));
+    for number in 0..ACROSS_MESSAGES {
+        let due = start + Duration::from_secs(1) / ACROSS_RATE * u32::try_from(number).context("a number")?;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        publisher.publish(&topic, qos);
+        said.push(Instant::now());
+        publisher.stream.write_all(&std::mem::take(&mut publisher.outbox)).context("publish")?;
+    }
+    let heard = listening.join().map_err(|_| anyhow::anyhow!("the listener failed"))??;
+    publisher.stream.shutdown(std::net::Shutdown::Both).context("end")?;
+    let _ = draining.join();
+    Ok(middle_and_tail(&said, &heard))
 }
 
 /// When each message came.
-fn listen(subscriber: &mut Client) -> Result<Vec<Instant>> {
-    let (mut heard, mut buffer) = (Vec::with_capacity(STEADY_MESSAGES), vec![0; READ]);
-    while heard.len() < STEADY_MESSAGES {
+fn listen(subscriber: &mut Client, messages: usize) -> Result<Vec<Instant>> {
+    let (mut heard, mut buffer) = (Vec::with_capacity(messages), vec![0; READ]);
+    while heard.len() < messages {
         let messages = subscriber.receive(&mut buffer)?;
         let now = Instant::now();
         heard.extend((0..messages).map(|_| now));

@@ -6,9 +6,11 @@ mod cores;
 mod load;
 mod manifests;
 mod memory;
+mod mosquitto;
 mod mqtt;
 mod relay;
 mod resync;
+mod sites;
 mod store;
 mod sync;
 mod table;
@@ -33,10 +35,11 @@ usage: cargo xtask bench [NAME..]
   memory   what an edge with 1,000 devices holds in memory
   twins    reports a second through the twin core, without and with a disk, against SQLite
   broker   the embedded broker alone, against mosquitto
+  sites    from a client of one site to a client of another, against bridged mosquittos
   reports  reports a second over MQTT until they are durable and forwarded, against mosquitto relaying them
 ";
 
-const ALL: [&str; 8] = ["store", "sync", "wire", "resync", "memory", "twins", "broker", "reports"];
+const ALL: [&str; 9] = ["store", "sync", "wire", "resync", "memory", "twins", "broker", "sites", "reports"];
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -88,6 +91,7 @@ fn run(name: &str, program: &Path, room: &Path) -> Result<Table> {
         "memory" => memory::run(program, room),
         "twins" => twins::run(room),
         "broker" => broker::run(program, room),
+        "sites" => sites::run(program, room),
         "reports" => broker::reports(program, room),
         _ => bail!("{USAGE}"),
     }

@@ -21,6 +21,9 @@ const ROUNDS: usize = 3;
 /// Devices of which one property is wished for.
 const WISHES: usize = 100;
 
+/// Connected at a time.
+const CLIENTS: usize = 100;
+
 /// What the edge is to stay below.
 const AIM_MIB: f64 = 32.0;
 
@@ -42,6 +45,9 @@ pub(crate) fn run(program: &Path, room: &Path) -> Result<Table> {
     wish(&cluster)?;
     cluster.in_step()?;
     table.row(Memory::of(&cluster.edge)?.cells("and some wished for"));
+    let clients = watchers(&cluster)?;
+    table.row(Memory::of(&cluster.edge)?.cells(&format!("and {CLIENTS} clients connected")));
+    drop(clients);
     cluster.edge.kill()?;
     cluster.start_edge()?;
     cluster.in_step()?;
@@ -120,6 +126,19 @@ fn wish(cluster: &Cluster) -> Result<()> {
         app.publish(&format!("twin/plant/{}/set/value-00", name(device)), "512.5".to_owned())?;
     }
     app.settle()
+}
+
+/// Each watches ten devices, and has what is retained of them.
+fn watchers(cluster: &Cluster) -> Result<Vec<Mqtt>> {
+    (0..CLIENTS)
+        .map(|client| {
+            let mut watcher = Mqtt::connect(cluster.edge.mqtt(), &format!("bench-watcher-{client}"));
+            for device in (0..DEVICES).skip(client * DEVICES / CLIENTS).take(10) {
+                watcher.subscribe(&format!("twin/plant/{}/#", name(device)))?;
+            }
+            Ok(watcher)
+        })
+        .collect()
 }
 
 /// From `/proc/<pid>/status`, in MiB.

@@ -5,7 +5,8 @@
 //!  edge <-- front [rate, queue, delay] back <-- cloud
 //! ```
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -128,4 +129,31 @@ fn give_out(waiting: &Receiver<Waiting>, mut send: impl FnMut(&[u8]) -> std::io:
         // Nobody may listen there just now.
         let _ = send(&datagram);
     }
+}
+
+/// The same for TCP, without a rate: a connection's bytes take so long one way.
+///
+/// Its threads end with the process.
+pub(crate) fn delayed(to: SocketAddr, delay: Duration) -> Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("the link's near end")?;
+    let address = listener.local_addr().context("the link's near end")?;
+    std::thread::spawn(move || {
+        for near in listener.incoming().map_while(Result::ok) {
+            let Ok(far) = TcpStream::connect(to) else { continue };
+            for (from, to) in [(&near, &far), (&far, &near)] {
+                let (Ok(mut from), Ok(mut to)) = (from.try_clone(), to.try_clone()) else { continue };
+                let _ = to.set_nodelay(true);
+                let (queue, waiting) = sync_channel::<Waiting>(DATAGRAMS);
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 1 << 14];
+                    while let Ok(len @ 1..) = from.read(&mut buffer)
+                        && queue.send((Instant::now() + delay, buffer[..len].to_vec())).is_ok()
+                    {
+                    }
+                });
+                std::thread::spawn(move || give_out(&waiting, |bytes| to.write_all(bytes)));
+            }
+        }
+    });
+    Ok(address)
 }

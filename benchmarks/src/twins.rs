@@ -12,6 +12,7 @@ use bytes::Bytes;
 use device_twin::EdgeTwins;
 use device_twin::edge::Output;
 use device_twin::gate::access::Who;
+use device_twin::twin::Said;
 use metadata::io::RedbStore;
 use metadata::{Commit, Key, Keyspace, Replica, Store};
 use rusqlite::Connection;
@@ -184,7 +185,7 @@ impl Edge {
             None,
             &Who::Anonymous,
             &topic,
-            (payload.as_bytes(), None),
+            Said::plain(payload.as_bytes()),
             &mut self.keyspace,
             now,
         );

@@ -168,6 +168,7 @@ pub enum Output {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Answer(u64);
 
+#[cfg(feature = "io")]
 impl Answer {
     /// For who counts by itself.
     pub(crate) fn numbered(number: u64) -> Self {
