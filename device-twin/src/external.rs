@@ -9,20 +9,27 @@
 //!
 //! Retained topics of the twins' side are remembered here, and said anew to each connection: the broker may have been
 //! started without what it knew. Everything else on that side is for those who are there now.
+//!
+//! Nothing is said at QoS 2, and `mesh/..` over a broken connection at least once.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bus::twin::MapperTopic;
-use bus::{Mono, Name, Topic};
+use bus::{Filter, Mono, Name, Topic};
 
 use crate::Receipt;
 use crate::gate::{Message, Qos, Refusal, route};
+use crate::kubeedge::{HwTopic, Verb};
 
 /// Messages handed to a connection and not yet on the wire.
 pub const WINDOW: usize = 64;
 
-/// Messages for those who are there now, in bytes with [`OVERHEAD`] each; above it the newest is dropped and counted.
+/// Messages of a side for those who are there now, in bytes with [`OVERHEAD`] each; above it the newest is dropped and
+/// counted.
 const MAX_PASSING: usize = 4 << 20;
+
+/// Mappers and devices of KubeEdge's that are heard of on one connection: what an edge has. More are not looked after.
+const MAX_SPEAKERS: usize = 1024;
 
 /// What even an empty message takes of [`MAX_PASSING`].
 const OVERHEAD: usize = 256;
@@ -82,10 +89,47 @@ enum Flight {
     Ending(Topic),
 }
 
+/// What the broker said that it takes (MQTT 5.0 §3.2.2.3).
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub max_packet: usize,
+    pub max_qos: Qos,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_packet: usize::MAX, max_qos: Qos::ExactlyOnce }
+    }
+}
+
+/// What a packet has besides what [`Message::size`] counts.
+const HEADERS: usize = 64;
+
+/// What becomes of a message that the broker has acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ack {
+    Taken,
+    /// And never will be.
+    Refused,
+    /// Perhaps later: it has too much to do, or no room.
+    Later,
+}
+
+/// What follows from the end of a connection.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Gone {
+    /// They cannot be reached any more.
+    pub mappers: BTreeSet<Name>,
+    /// Nobody is known any more to want these.
+    pub interests: BTreeSet<Filter>,
+}
+
 /// One connection's part.
 #[derive(Debug, Default)]
 struct Wire {
     is_up: bool,
+    limits: Limits,
+    passing_bytes: usize,
     /// Handed over, in order, their packet ids not known yet.
     handed: VecDeque<Option<Flight>>,
     flights: BTreeMap<u16, Flight>,
@@ -102,7 +146,6 @@ pub struct Desk {
     waiting: VecDeque<Waiting>,
     /// Of the mesh, without a receipt.
     passing: VecDeque<Message>,
-    passing_bytes: usize,
     /// Bounded by what the node publishes before it has seen their receipts.
     owed: VecDeque<Owed>,
     /// The number of the first of `owed`.
@@ -111,10 +154,14 @@ pub struct Desk {
     next_owed: u64,
     receipts: VecDeque<Receipt>,
     wires: [Wire; 2],
-    /// Those that were heard of on this connection.
+    /// Those that are online by what was heard on this connection.
     mappers: BTreeSet<Name>,
-    /// Messages dropped since the start.
+    /// What KubeEdge's mappers that speak on this connection must be listening to: the broker does not tell.
+    interests: BTreeSet<Filter>,
+    /// Messages dropped since this was last looked at.
     pub dropped: u64,
+    /// And messages larger than the broker takes.
+    pub too_large: u64,
 }
 
 impl Desk {
@@ -137,11 +184,13 @@ impl Desk {
     }
 
     fn pass(&mut self, side: Side, message: Message) {
-        if !self.wire(side).is_up || self.passing_bytes + message.size() + OVERHEAD > MAX_PASSING {
+        let size = message.size() + OVERHEAD;
+        let wire = self.wire_mut(side);
+        if !wire.is_up || wire.passing_bytes + size > MAX_PASSING {
             self.dropped += 1;
             return;
         }
-        self.passing_bytes += message.size() + OVERHEAD;
+        wire.passing_bytes += size;
         match side {
             Side::Twins => self.waiting.push_back(Waiting::Passing(message)),
             Side::Mesh => self.passing.push_back(message),
@@ -157,43 +206,36 @@ impl Desk {
     }
 
     /// The broker has let this node in, and it has subscribed.
-    pub fn handle_up(&mut self, side: Side) {
-        *self.wire_mut(side) = Wire { is_up: true, ..Wire::default() };
+    pub fn handle_up(&mut self, side: Side, limits: Limits) {
+        *self.wire_mut(side) = Wire { is_up: true, limits, ..Wire::default() };
         if side == Side::Twins {
             self.unsaid = self.retained.keys().cloned().collect();
             self.waiting = self.unsaid.iter().cloned().map(Waiting::Retained).collect();
         }
     }
 
-    /// The connection is gone. Returns the mappers that cannot be reached any more.
-    pub fn handle_down(&mut self, side: Side) -> BTreeSet<Name> {
+    /// The connection is gone.
+    pub fn handle_down(&mut self, side: Side) -> Gone {
         *self.wire_mut(side) = Wire::default();
         match side {
             Side::Twins => {
-                for waiting in std::mem::take(&mut self.waiting) {
-                    if let Waiting::Passing(message) = waiting {
-                        self.drop_passing(&message);
-                    }
-                }
+                let waiting = std::mem::take(&mut self.waiting).into_iter();
+                self.dropped += waiting.filter(|one| matches!(one, Waiting::Passing(_))).count() as u64;
                 self.unsaid.clear();
-                std::mem::take(&mut self.mappers)
+                Gone {
+                    mappers: std::mem::take(&mut self.mappers),
+                    interests: std::mem::take(&mut self.interests),
+                }
             }
             Side::Mesh => {
-                for message in std::mem::take(&mut self.passing) {
-                    self.drop_passing(&message);
-                }
+                self.dropped += std::mem::take(&mut self.passing).len() as u64;
                 for owed in self.owed.iter_mut().filter(|owed| owed.state == Delivery::Handed) {
                     owed.state = Delivery::Waits;
                 }
                 self.next_owed = self.first_owed;
-                BTreeSet::new()
+                Gone::default()
             }
         }
-    }
-
-    fn drop_passing(&mut self, message: &Message) {
-        self.passing_bytes -= message.size() + OVERHEAD;
-        self.dropped += 1;
     }
 
     pub fn is_up(&self, side: Side) -> bool {
@@ -211,22 +253,35 @@ impl Desk {
 
     /// What the connection is to say next. [`Self::handle_handed`] and [`Self::handle_acked`] tell what becomes of it.
     pub fn next(&mut self, side: Side, now: Mono) -> Option<Message> {
-        if !self.wire(side).is_up || self.wire(side).handed.len() >= WINDOW {
-            return None;
+        while self.wire(side).is_up && self.wire(side).handed.len() < WINDOW {
+            let (mut message, flight) = match side {
+                Side::Twins => self.next_of_twins(now)?,
+                Side::Mesh => self.next_of_mesh(now)?,
+            };
+            let Limits { max_packet, max_qos } = self.wire(side).limits;
+            if message.size() + HEADERS > max_packet {
+                self.too_large += 1;
+                // It would end every connection that it is said on.
+                flight.into_iter().for_each(|flight| self.land(flight));
+                continue;
+            }
+            // A client of this broker's begins with every connection anew: QoS 2 could not keep its word.
+            message.qos = message.qos.min(Qos::AtLeastOnce).min(max_qos);
+            self.wire_mut(side).handed.push_back(flight);
+            return Some(message);
         }
-        let (message, flight) = match side {
-            Side::Twins => self.next_of_twins(now)?,
-            Side::Mesh => self.next_of_mesh(now)?,
-        };
-        self.wire_mut(side).handed.push_back(flight);
-        Some(message)
+        None
+    }
+
+    fn passes(&mut self, side: Side, message: &Message) {
+        self.wire_mut(side).passing_bytes -= message.size() + OVERHEAD;
     }
 
     fn next_of_twins(&mut self, now: Mono) -> Option<(Message, Option<Flight>)> {
         loop {
-            let mut message = match self.waiting.pop_front()? {
+            let message = match self.waiting.pop_front()? {
                 Waiting::Passing(message) => {
-                    self.passing_bytes -= message.size() + OVERHEAD;
+                    self.passes(Side::Twins, &message);
                     message
                 }
                 Waiting::Retained(topic) => {
@@ -239,8 +294,6 @@ impl Desk {
                 self.dropped += 1;
                 continue;
             }
-            // What a node says of twins is said again when it changes or a connection breaks: no need of QoS 2.
-            message.qos = message.qos.min(Qos::AtLeastOnce);
             let ends = message.retain && message.payload.is_empty();
             let flight = ends.then(|| Flight::Ending(message.topic.clone()));
             return Some((message, flight));
@@ -248,7 +301,9 @@ impl Desk {
     }
 
     fn next_of_mesh(&mut self, now: Mono) -> Option<(Message, Option<Flight>)> {
-        while let Some(owed) = self.owed.get_mut(usize::try_from(self.next_owed - self.first_owed).ok()?) {
+        while let Some(owed) =
+            self.owed.get_mut(usize::try_from(self.next_owed - self.first_owed).unwrap_or(usize::MAX))
+        {
             let number = self.next_owed;
             self.next_owed += 1;
             match owed.state {
@@ -264,7 +319,7 @@ impl Desk {
             }
         }
         let message = self.passing.pop_front()?;
-        self.passing_bytes -= message.size() + OVERHEAD;
+        self.passes(Side::Mesh, &message);
         Some((message, None))
     }
 
@@ -278,10 +333,12 @@ impl Desk {
         }
     }
 
-    /// The broker has it.
-    pub fn handle_acked(&mut self, side: Side, packet: u16) {
-        if let Some(flight) = self.wire_mut(side).flights.remove(&packet) {
-            self.land(flight);
+    /// The broker's word on it. What it may take later is said again on the next connection.
+    pub fn handle_acked(&mut self, side: Side, packet: u16, ack: Ack) {
+        match (self.wire_mut(side).flights.remove(&packet), ack) {
+            (Some(flight), Ack::Taken) => self.land(flight),
+            (Some(Flight::Owed(number)), Ack::Refused) => self.end_owed(number),
+            (Some(Flight::Ending(_) | Flight::Owed(_)), _) | (None, _) => {}
         }
     }
 
@@ -317,14 +374,37 @@ impl Desk {
     ///
     /// # Errors
     /// Why it is not taken, by the same rules as those of the embedded broker.
-    pub fn hear(&mut self, topic: &Topic, retain: bool) -> Result<bool, Refusal> {
+    pub fn hear(&mut self, topic: &Topic, payload: &[u8], retain: bool) -> Result<bool, Refusal> {
         let route = route(topic, retain)?;
         if let Some(MapperTopic::State { mapper }) = MapperTopic::parse(topic) {
-            self.mappers.insert(mapper);
+            match payload {
+                b"online" | b"\"online\"" if self.mappers.len() < MAX_SPEAKERS => {
+                    self.mappers.insert(mapper);
+                }
+                b"offline" | b"\"offline\"" => {
+                    self.mappers.remove(&mapper);
+                }
+                _ => {}
+            }
         }
         Ok(route.reaches_node())
     }
+
+    /// What somebody must be listening to who says this: KubeEdge's mappers report on `twin/update` and act on its delta.
+    /// What is new of it.
+    pub fn listens(&mut self, topic: &Topic, payload: &[u8]) -> Vec<Filter> {
+        let reports = payload.windows(ACTUAL.len()).any(|window| window == ACTUAL);
+        let is_update = matches!(HwTopic::parse(topic.as_str()), Some(HwTopic::Device(_, Verb::TwinUpdate)));
+        if !reports || !is_update || self.interests.len() >= MAX_SPEAKERS {
+            return Vec::new();
+        }
+        let filters = ["delta", "document"].map(|what| Filter::new(&format!("{topic}/{what}")).ok());
+        filters.into_iter().flatten().filter(|filter| self.interests.insert(filter.clone())).collect()
+    }
 }
+
+/// What a report of KubeEdge's has, and a wish has not.
+const ACTUAL: &[u8] = b"\"actual\"";
 
 #[cfg(test)]
 mod tests;

@@ -129,7 +129,7 @@ pub struct MqttConfig {
     /// keep alive). 0s: as long as it likes.
     #[serde(with = "duration")]
     pub max_keep_alive: Duration,
-    /// A broker that the site has already, instead of the embedded one: nothing else of this section is read then.
+    /// A broker that the site has already, instead of the embedded one, which the rest of this section is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external: Option<MqttExternal>,
 }

@@ -7,6 +7,8 @@ use bus::{Mono, Topic};
 use bytes::Bytes;
 pub use mqtt_protocol_core::mqtt::packet::{Property, Qos};
 
+use super::properties;
+
 /// One client connection; never reused in a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
@@ -35,7 +37,7 @@ pub struct Message {
 impl Message {
     /// Bytes that it pins: the measure of every byte bound in the broker.
     pub fn size(&self) -> usize {
-        self.topic.as_str().len() + self.payload.len()
+        self.topic.as_str().len() + self.payload.len() + properties::size(&self.properties)
     }
 
     pub fn is_expired(&self, now: Mono) -> bool {

@@ -25,6 +25,24 @@ pub fn to_bus(properties: &[Property]) -> Properties {
     all
 }
 
+/// Bytes that they pin.
+pub fn size(properties: &[Property]) -> usize {
+    let of = |property: &Property| {
+        if let Property::ContentType(kind) = property {
+            kind.val().len()
+        } else if let Property::ResponseTopic(topic) = property {
+            topic.val().len()
+        } else if let Property::CorrelationData(data) = property {
+            data.val().len()
+        } else if let Property::UserProperty(user) = property {
+            user.key().len() + user.val().len()
+        } else {
+            0
+        }
+    };
+    properties.iter().map(|property| size_of::<Property>() + of(property)).sum()
+}
+
 /// As clients get them. What MQTT cannot say is left out: a peer may send anything.
 pub fn from_bus(properties: &Properties) -> Vec<Property> {
     let Properties { text, content_type, response_topic, correlation, user } = properties;

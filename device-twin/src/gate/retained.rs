@@ -7,7 +7,7 @@ use bus::{Filter, Mono, Topic};
 use bytes::Bytes;
 
 use super::message::{Property, Qos};
-use super::{Message, SessionId};
+use super::{Message, SessionId, properties};
 
 /// Most retained messages. A site of 5,000 points has some 20,000 twin topics; beyond the bound a new topic is
 /// refused and counted, known topics go on.
@@ -73,7 +73,8 @@ impl Kept {
 
 /// As [`Message::size`].
 fn size(topic: &Topic, kept: &Kept) -> usize {
-    topic.as_str().len() + kept.payload.len()
+    let properties = kept.rest.as_deref().map_or(0, |rest| properties::size(&rest.properties));
+    topic.as_str().len() + kept.payload.len() + properties
 }
 
 impl Retained {

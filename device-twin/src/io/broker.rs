@@ -143,7 +143,7 @@ impl Ticket {
         Self { asked, held }
     }
 
-    fn settle(self, outcome: Result<(), Refusal>) {
+    pub(super) fn settle(self, outcome: Result<(), Refusal>) {
         for (shelf, number) in self.held {
             match outcome {
                 // What a disk does not keep a site works with all the same.

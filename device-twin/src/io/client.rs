@@ -358,6 +358,12 @@ impl Client {
     }
 
     fn read(&mut self) -> io::Result<()> {
+        // What came while this process stood still is not of now: whoever was silent for too long, by our clock, is gone.
+        let now = self.shared.now().mono;
+        if self.session.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.session.handle_timeout(now);
+            return Ok(());
+        }
         let mut chunk = [0; READ_CHUNK];
         match unless_blocked(self.socket.try_read(&mut chunk))? {
             Some(0) => Err(io::ErrorKind::UnexpectedEof.into()),

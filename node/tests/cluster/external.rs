@@ -252,7 +252,8 @@ fn sites_exchange_messages_whoever_has_which_broker_over_restarts_of_broker_and_
     let node = cluster.stranger("a");
     let mut mosquitto = Mosquitto::new(&node, true);
     mosquitto.start();
-    use_external(&node, "");
+    // What this site wants of others says nothing of what it has for them.
+    use_external(&node, ", subscribe: ['mesh/from-b']");
     let mut a = cluster.admit(node);
     is_connected(&a);
     let b = cluster.edge("b");
@@ -287,6 +288,72 @@ fn sites_exchange_messages_whoever_has_which_broker_over_restarts_of_broker_and_
     is_connected(&a);
     assert_eq!(waiting_for_app(&a, 100), (51..=150).collect::<Vec<u64>>());
     assert_eq!(heard_at_b(), all(200), "nothing came back around");
+}
+
+#[test]
+fn a_node_that_stood_still_does_not_act_on_what_came_meanwhile() {
+    let (plant, _mosquitto) = plant();
+    let pid = Pid::from_raw(plant.a.pid().try_into().unwrap()).unwrap();
+    kill_process(pid, Signal::STOP).unwrap();
+    mqtt::say(&plant.a, V5, "twin/water/valve/set/position", "66");
+    std::thread::sleep(Duration::from_secs(17));
+    kill_process(pid, Signal::CONT).unwrap();
+    eventually("the node notices", || {
+        if plant.a.logged("this node stood still") > 0 { Ok(()) } else { Err("not yet".to_owned()) }
+    });
+    is_connected(&plant.a);
+    let watcher = Subscriber::start(&plant.a, V5, "twin/water/valve/result");
+    mqtt::say(&plant.a, V5, "twin/water/valve/set/position", "20");
+    watcher.gets("twin/water/valve/result", "/outcome", &json!("succeeded"));
+    assert_eq!(plant.valve.written(), [("position".to_owned(), json!(20.0))]);
+}
+
+#[test]
+fn others_see_whether_the_node_is_there_and_are_answered_where_they_may_ask_for_it() {
+    let (mut plant, _mosquitto) = plant();
+    let state = Subscriber::start(&plant.a, V5, "kubebus/kubebus-a/state");
+    let last = || state.messages().last().map(|message| message.payload.clone());
+    becomes("it says that it is there", &Some("online".to_owned()), last);
+    let everywhere = Subscriber::start(&plant.a, V5, "#");
+    for topic in ["elsewhere/valve/set", "answers/me"] {
+        let order = json!({ "args": { "setpoint": 2 }, "ttlMs": 20_000 });
+        let mut command = tool("mosquitto_pub", &plant.a, V5);
+        command.args(["-q", "1", "-t", "twin/water/valve/command/set", "-m", &order.to_string()]);
+        command.args(["-D", "publish", "response-topic", topic]);
+        run(command).expect(0);
+    }
+    everywhere.gets("answers/me", "/outcome", &json!("succeeded"));
+    assert!(everywhere.messages().iter().all(|message| message.topic != "elsewhere/valve/set"));
+    plant.a.kill();
+    becomes("its will says that it is gone", &Some("offline".to_owned()), last);
+    plant.a.start();
+    becomes("it is back", &Some("online".to_owned()), last);
+    plant.a.terminate();
+    becomes("it says that it goes", &Some("offline".to_owned()), last);
+}
+
+#[test]
+fn a_mapper_of_kubeedges_is_served_once_it_reports() {
+    let (plant, _mosquitto) = plant();
+    plant.cluster.apply(
+        "apiVersion: devices.kubeedge.io/v1beta1\nkind: DeviceModel\n\
+         metadata: {name: thermostat, namespace: default}\n\
+         spec: {properties: [{name: temperature, type: INT, accessMode: ReadWrite}]}\n---\n\
+         apiVersion: devices.kubeedge.io/v1beta1\nkind: Device\n\
+         metadata: {name: thermostat, namespace: default}\n\
+         spec: {deviceModelRef: {name: thermostat}, nodeName: a, protocol: {protocolName: gpio}}\n",
+    );
+    plant.a.twin_becomes(("default/thermostat", "temperature"), "/device", json!("default/thermostat"));
+    let topic = "$hw/events/device/thermostat/twin/update";
+    let mapper = Subscriber::start(&plant.a, V5, &format!("{topic}/delta"));
+    let report =
+        |value: u8| json!({ "twin": { "temperature": { "actual": { "value": value.to_string() } } } });
+    mqtt::say(&plant.a, V5, topic, &report(25).to_string());
+    plant.cluster.cloud.twin_becomes(("default/thermostat", "temperature"), "/reported/value", json!(25));
+    plant.cluster.cloud.say(&["twin", "set", "default/thermostat", "temperature", "21"]);
+    mapper.gets(&format!("{topic}/delta"), "/delta/temperature", &json!("21"));
+    mqtt::say(&plant.a, V5, topic, &report(21).to_string());
+    plant.cluster.cloud.twin_becomes(("default/thermostat", "temperature"), "/converged", json!(true));
 }
 
 #[test]

@@ -147,7 +147,7 @@ impl EdgeTwins {
         let Some(running) = self.commands.running.get_mut(place) else { return };
         if !running.command.is_same_order(command) {
             let why = another(&place.id);
-            self.outputs.command(&place.to_string(), &refusal(&why, now));
+            self.outputs.command(&place.to_string(), &refusal(&why, now.wall));
             return self.tell_command(place, Outcome::Rejected, &why);
         }
         if running.origin == Origin::Here {
@@ -243,7 +243,7 @@ impl EdgeTwins {
     /// that: it stays refused as long as its row is here, also over a restart.
     fn keep_refusal(&mut self, place: &CommandPlace, ks: &mut Keyspace, now: Now) {
         if read_command(CLOUDS, place, ks).is_some() {
-            ks.put(key(ACCOUNTS, place), twin::cbor(&refusal(&another(&place.id), now)));
+            ks.put(key(ACCOUNTS, place), twin::cbor(&refusal(&another(&place.id), now.wall)));
         }
     }
 
@@ -350,9 +350,16 @@ impl EdgeTwins {
 
     /// To a cloud that may have forgotten: how far its commands are.
     pub(super) fn tell_commands(&mut self, ks: &Keyspace) {
-        let clouds = self.commands.running.iter().filter(|(_, running)| running.origin == Origin::Cloud);
-        let places: Vec<CommandPlace> = clouds.map(|(place, _)| place.clone()).collect();
-        places.iter().for_each(|place| self.tell_account(place, ks));
+        for place in places(ks, CLOUDS) {
+            match self.commands.running.get(&place) {
+                // Another one, or it would be the cloud's by now.
+                Some(Running { origin: Origin::Here, command, .. }) => {
+                    let account = refusal(&another(&place.id), command.issued);
+                    self.outputs.command(&place.to_string(), &account);
+                }
+                Some(_) | None => self.tell_account(&place, ks),
+            }
+        }
     }
 
     fn tell_account(&mut self, place: &CommandPlace, ks: &Keyspace) {
@@ -411,6 +418,6 @@ fn account(progress: Progress, now: Now) -> Account {
     Account { progress, detail: String::new(), at: now.wall }
 }
 
-fn refusal(why: &str, now: Now) -> Account {
-    Account { detail: why.to_owned(), ..account(Progress::Ended(Outcome::Rejected), now) }
+fn refusal(why: &str, at: UnixMillis) -> Account {
+    Account { progress: Progress::Ended(Outcome::Rejected), detail: why.to_owned(), at }
 }

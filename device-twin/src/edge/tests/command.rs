@@ -255,6 +255,12 @@ fn what_was_refused_for_its_id_stays_refused_when_the_one_from_here_is_forgotten
             world.mapper("online");
             world.clock(true);
         }
+        // Nor is it forgotten to say so, to a cloud that may not have heard it.
+        world.seen.clear();
+        let now = world.now();
+        world.twins.handle_resynced(Incarnation(9), &mut world.ks, now);
+        world.drain();
+        assert_eq!(world.accounts("c1"), [Progress::Ended(Outcome::Rejected)], "{restarts}");
         world.seen.clear();
         let row = world.ks.get(&place("c1")).unwrap().clone();
         world.put(&place("c1"), row);

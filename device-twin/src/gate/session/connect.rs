@@ -105,6 +105,9 @@ impl Session {
         let Some(Will { topic, payload, qos, retain, properties }) = will else { return Ok(None) };
         let topic = Topic::new(topic).map_err(|_| Refusal::UnknownShape)?;
         let route = self.route(&topic, retain)?;
+        if !self.may_be_answered(&topic, properties) {
+            return Err(Refusal::NotAllowed);
+        }
         let message = Message {
             topic,
             payload: Bytes::copy_from_slice(payload),

@@ -86,7 +86,7 @@ impl Session {
     }
 
     /// The node says no more on a client's behalf than the client could say itself: it answers commands.
-    fn may_be_answered(&self, topic: &Topic, properties: &[Property]) -> bool {
+    pub(super) fn may_be_answered(&self, topic: &Topic, properties: &[Property]) -> bool {
         if !matches!(TwinTopic::parse(topic), Some(TwinTopic::Command { .. })) {
             return true;
         }

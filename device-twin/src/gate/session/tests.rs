@@ -4,7 +4,7 @@ use bus::Topic;
 use bytes::Bytes;
 use mqtt_protocol_core::mqtt::packet::{
     MaximumPacketSize, Property, ReceiveMaximum, RequestProblemInformation, SessionExpiryInterval,
-    TopicAliasMaximum, WillDelayInterval, v3_1_1,
+    TopicAliasMaximum, UserProperty, WillDelayInterval, v3_1_1,
 };
 use std::sync::Arc;
 
@@ -259,6 +259,21 @@ fn who_acknowledges_nothing_gets_so_many_bytes() {
     assert_eq!(sent, 11, "the first that passes 1 MiB is the last");
     session.handle_bytes(&[0x40, 2, 0, 1], Mono::ZERO);
     assert!(session.wants_delivery());
+}
+
+#[test]
+fn what_a_message_says_of_itself_counts_as_well() {
+    let mut session = open_5(vec![]);
+    let mut large = delivery("", Qos::AtLeastOnce, None);
+    let said = vec![Property::UserProperty(UserProperty::new("k", "x".repeat(60 << 10)).unwrap()); 4];
+    Arc::make_mut(&mut large.message).properties = said;
+    let mut sent = 0;
+    while session.wants_delivery() {
+        send(&mut session, &large, Mono::ZERO);
+        session.take_bytes();
+        sent += 1;
+    }
+    assert_eq!(sent, 5, "240 KiB each");
 }
 
 #[test]

@@ -7,12 +7,13 @@
 
 mod line;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bus::{Filter, Properties, Topic};
+use bus::{Filter, Mono, Properties, Topic};
 use bytes::Bytes;
 use rumqttc::v5::AsyncClient;
 use rumqttc::v5::mqttbytes::QoS;
@@ -26,7 +27,7 @@ use super::clock::Clock;
 use super::counters::{Counters, count};
 use super::port::Port;
 use super::switchboard::{Asked, MAILBOX, ROOM, Request};
-use crate::external::{Desk, Side};
+use crate::external::{Ack, Desk, Gone, Limits, Side};
 use crate::gate::access::Who;
 use crate::gate::properties::{qos_to_bus, to_bus};
 use crate::gate::session::Answer;
@@ -38,6 +39,12 @@ const LINE_EVENTS: usize = 256;
 /// News for the node above which the connections are not listened to.
 const MAX_NEWS: usize = 256;
 
+/// A wish, command or report that this node could not look at for so long is not of now.
+const STALE: Duration = Duration::from_secs(15);
+
+/// Answers to commands that may be asked for here: who may publish what is known to the broker alone.
+const ANSWERS: &str = "answers/";
+
 /// How long the last words may take to get out.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -48,6 +55,8 @@ pub struct ExternalConfig {
     pub port: u16,
     /// The two sessions are this with `-twins` and `-mesh`: unique at that broker.
     pub client_id: String,
+    /// Where it says `online`, retained, and its will `offline`.
+    pub state: Topic,
     /// Name and password.
     pub credentials: Option<(String, String)>,
     /// What this site wants of other sites: the broker does not tell what its clients subscribe to.
@@ -121,13 +130,19 @@ pub fn start(config: ExternalConfig) -> (BrokerHandle, mpsc::Receiver<BrokerEven
         let (config, told) = (Arc::clone(&config), told.clone());
         connections.spawn(async move { line::keep(side, &config, told).await });
     }
-    let interests = config.subscribe.iter().cloned();
+    let members = Filter::new("$hw/events/node/#").ok();
+    let interests = config.subscribe.iter().cloned().chain(members);
     let interests = interests.map(|filter| BrokerEvent::Interest { filter, wanted: true });
-    let news = interests.chain([BrokerEvent::Restored]).collect();
+    let news = interests.chain([BrokerEvent::Restored]).map(|event| News { event, read: None }).collect();
+    let mut desk = Desk::default();
+    desk.announce(state(&config.state, line::ONLINE), None);
     let task = External {
         config,
-        desk: Desk::default(),
+        desk,
         clients: BTreeMap::new(),
+        limits: BTreeMap::new(),
+        complaints: BTreeSet::new(),
+        sleepless: bus::io::Clock::start(),
         connections,
         port: Arc::default(),
         asked: 0,
@@ -141,11 +156,35 @@ pub fn start(config: ExternalConfig) -> (BrokerHandle, mpsc::Receiver<BrokerEven
     (handle, events)
 }
 
+fn state(topic: &Topic, state: &'static str) -> Message {
+    Message {
+        topic: topic.clone(),
+        payload: Bytes::from_static(state.as_bytes()),
+        qos: Qos::AtLeastOnce,
+        retain: true,
+        expires: None,
+        properties: Vec::new(),
+        from: None,
+    }
+}
+
+/// Something for the node.
+struct News {
+    event: BrokerEvent,
+    /// When it was read, if it must not get old.
+    read: Option<Mono>,
+}
+
 /// The task's state.
 struct External {
     config: Arc<ExternalConfig>,
     desk: Desk,
     clients: BTreeMap<Side, AsyncClient>,
+    limits: BTreeMap<Side, Limits>,
+    /// What was said of refused messages: each side and code once.
+    complaints: BTreeSet<(Side, String)>,
+    /// It goes on while the machine sleeps, as those of the connections do.
+    sleepless: bus::io::Clock,
     connections: JoinSet<()>,
     /// Where the node's answers come.
     port: Arc<Port>,
@@ -153,7 +192,7 @@ struct External {
     /// What the broker waits for, bounded by the receive maximum of both sessions.
     unanswered: BTreeMap<Answer, (Side, Publish)>,
     /// Bounded by [`MAX_NEWS`] and by what the node waits for a receipt of.
-    news: VecDeque<BrokerEvent>,
+    news: VecDeque<News>,
     counters: Arc<Counters>,
     clock: Clock,
     health: Arc<Health>,
@@ -179,11 +218,17 @@ impl External {
                     self.handle_line(side, event);
                 }
                 permit = node.reserve(), if !self.news.is_empty() => match (permit, self.news.pop_front()) {
-                    (Ok(permit), Some(event)) => permit.send(event),
+                    (Ok(permit), Some(news)) => {
+                        if let Some(event) = self.fresh(news) {
+                            permit.send(event);
+                        }
+                    }
                     (Ok(_), None) => {}
                     (Err(_), _) => return,
                 },
                 () = port.woken() => self.take_answers(),
+                // They keep a connection for ever. Without one of them the node must not go on as if all were well.
+                Some(_) = self.connections.join_next() => return,
                 // That the last handle is gone shows at the inbox.
                 Ok(_) = stopped.wait_for(|stop| *stop) => break,
             }
@@ -192,6 +237,7 @@ impl External {
             self.handle_request(request);
         }
         self.take_answers();
+        self.desk.announce(state(&self.config.state, line::OFFLINE), None);
         let _ = tokio::time::timeout(FAREWELL, self.say_farewell(&mut lines)).await;
         self.connections.shutdown().await;
     }
@@ -220,20 +266,25 @@ impl External {
 
     fn handle_line(&mut self, side: Side, event: LineEvent) {
         match event {
-            LineEvent::Connected(client) => {
-                let filters = line::filters(side, &self.config);
-                if filters.is_empty() {
-                    self.desk.handle_up(side);
-                    self.health.set(side, None);
-                } else if let Err(error) = client.try_subscribe_many(filters) {
-                    // Nothing else was asked of this client yet.
+            LineEvent::Connected(client, limits) => {
+                // Nothing else was asked of this client yet.
+                if let Err(error) = client.try_subscribe_many(line::filters(side)) {
                     tracing::error!(%error, "cannot subscribe");
                 }
                 self.clients.insert(side, client);
+                match limits {
+                    Ok(limits) => drop(self.limits.insert(side, limits)),
+                    Err(why) => {
+                        self.health.set(side, Some(why));
+                        self.hang_up(side);
+                    }
+                }
             }
             LineEvent::Subscribed(Ok(())) => {
-                self.desk.handle_up(side);
-                self.health.set(side, None);
+                if let Some(limits) = self.limits.remove(&side) {
+                    self.desk.handle_up(side, limits);
+                    self.health.set(side, None);
+                }
             }
             LineEvent::Subscribed(Err(code)) => {
                 let why = format!("it lets this node in, but not subscribe to all that it needs ({code})");
@@ -241,14 +292,23 @@ impl External {
                 self.hang_up(side);
             }
             LineEvent::Handed(packet) => self.desk.handle_handed(side, packet),
-            LineEvent::Acked(packet, outcome) => {
-                if let Err(code) = outcome {
+            LineEvent::Acked(packet, ack, code) => {
+                if ack != Ack::Taken {
                     count(&self.counters.refused);
-                    tracing::warn!(code, ?side, "the site's MQTT broker does not take what this node says");
+                    if self.complaints.insert((side, code.clone())) {
+                        tracing::warn!(
+                            code,
+                            ?side,
+                            "the site's MQTT broker does not take what this node says"
+                        );
+                    }
                 }
-                self.desk.handle_acked(side, packet);
+                self.desk.handle_acked(side, packet, ack);
+                if ack == Ack::Later {
+                    self.hang_up(side);
+                }
             }
-            LineEvent::Message(publish) => self.hear(side, publish),
+            LineEvent::Message(publish, read) => self.hear(side, publish, read),
             LineEvent::Lost(why) => self.lose(side, why),
         }
         self.tell_receipts();
@@ -266,31 +326,59 @@ impl External {
         if self.clients.remove(&side).is_none() || self.desk.is_up(side) {
             self.health.set(side, Some(why));
         }
+        self.limits.remove(&side);
         self.unanswered.retain(|_, (asking, _)| *asking != side);
-        for mapper in self.desk.handle_down(side) {
+        let Gone { mappers, interests } = self.desk.handle_down(side);
+        for mapper in mappers {
             let topic = bus::twin::MapperTopic::State { mapper }.topic();
-            let payload = Bytes::from_static(b"offline");
-            self.news.push_back(heard(topic, payload, Qos::AtMostOnce, false));
+            let payload = Bytes::from_static(line::OFFLINE.as_bytes());
+            self.tell(heard(topic, payload, Qos::AtMostOnce, false));
         }
+        for filter in interests {
+            self.tell(BrokerEvent::Interest { filter, wanted: false });
+        }
+    }
+
+    fn tell(&mut self, event: BrokerEvent) {
+        self.news.push_back(News { event, read: None });
+    }
+
+    /// `None`: it is too old by now.
+    fn fresh(&self, News { event, read }: News) -> Option<BrokerEvent> {
+        if read.is_none_or(|read| self.sleepless.now().mono.since(read) <= STALE) {
+            return Some(event);
+        }
+        count(&self.counters.expired);
+        if let BrokerEvent::Publish { ticket: Some(ticket), .. } = event {
+            ticket.settle(Ok(()));
+        }
+        None
     }
 
     fn tell_receipts(&mut self) {
         while let Some(receipt) = self.desk.poll_receipt() {
-            self.news.push_back(BrokerEvent::Keep { ticket: None, rows: Vec::new(), receipt: Some(receipt) });
+            self.tell(BrokerEvent::Keep { ticket: None, rows: Vec::new(), receipt: Some(receipt) });
         }
-        let dropped = std::mem::take(&mut self.desk.dropped);
-        self.counters.dropped.fetch_add(dropped, std::sync::atomic::Ordering::Relaxed);
+        let (dropped, too_large) =
+            (std::mem::take(&mut self.desk.dropped), std::mem::take(&mut self.desk.too_large));
+        self.counters.dropped.fetch_add(dropped, Relaxed);
+        self.counters.too_large.fetch_add(too_large, Relaxed);
     }
 
-    fn hear(&mut self, side: Side, publish: Publish) {
+    fn hear(&mut self, side: Side, publish: Publish, read: Mono) {
         count(&self.counters.received);
         let topic = str::from_utf8(&publish.topic).ok().and_then(|text| Topic::new(text).ok());
         let Some(topic) = topic else {
             count(&self.counters.malformed);
             return self.acknowledge(side, &publish);
         };
-        match self.desk.hear(&topic, publish.retain) {
-            Ok(true) => self.tell_node(side, topic, publish),
+        match self.desk.hear(&topic, &publish.payload, publish.retain) {
+            Ok(true) => {
+                for filter in self.desk.listens(&topic, &publish.payload) {
+                    self.tell(BrokerEvent::Interest { filter, wanted: true });
+                }
+                self.tell_node(side, topic, publish, read);
+            }
             Ok(false) => self.acknowledge(side, &publish),
             Err(why) => {
                 tracing::debug!(%topic, %why, "a message at the site's broker is not taken");
@@ -300,7 +388,7 @@ impl External {
         }
     }
 
-    fn tell_node(&mut self, side: Side, topic: Topic, publish: Publish) {
+    fn tell_node(&mut self, side: Side, topic: Topic, publish: Publish, read: Mono) {
         let asks = publish.qos != QoS::AtMostOnce;
         let Publish { payload, retain, properties, .. } = publish.clone();
         let qos = if asks { Qos::AtLeastOnce } else { Qos::AtMostOnce };
@@ -310,8 +398,11 @@ impl External {
             let properties = properties.unwrap_or_default();
             *expiry = properties.message_expiry_interval.map(|left| Duration::from_secs(left.into()));
             *kept = from_wire(properties);
+            if side == Side::Twins {
+                kept.response_topic = kept.response_topic.take().filter(|topic| topic.starts_with(ANSWERS));
+            }
         }
-        self.news.push_back(event);
+        self.news.push_back(News { event, read: (side == Side::Twins).then_some(read) });
     }
 
     fn ticket(&mut self, side: Side, publish: Publish) -> Ticket {
@@ -326,7 +417,7 @@ impl External {
         for (answer, outcome) in self.port.take_answers() {
             let Some((side, publish)) = self.unanswered.remove(&answer) else { continue };
             match outcome {
-                // The broker has it still, and hands it out again on the next connection.
+                // The broker has it still, and hands it out again on the next connection. Waits grow from one to the next.
                 Err(Refusal::Disk | Refusal::Quota) if side == Side::Mesh => self.hang_up(side),
                 Err(_) => {
                     count(&self.counters.refused);
@@ -361,7 +452,12 @@ impl External {
                     client.try_publish_with_properties(topic.as_str(), qos, retain, payload, properties);
                 match said {
                     Ok(()) => count(&self.counters.sent),
-                    Err(error) => tracing::error!(%error, %topic, "not published"),
+                    // The connection has just ended.
+                    Err(error) => {
+                        tracing::debug!(%error, %topic, "not published");
+                        count(&self.counters.dropped);
+                        break;
+                    }
                 }
             }
         }

@@ -131,6 +131,12 @@ async fn a_command_is_answered_only_where_its_sender_may_publish() {
     };
     let refused = ended(order("notes/alice/x")).await;
     assert!(String::from_utf8_lossy(&refused.stderr).contains("Not authorized"), "{refused:?}");
+    // Neither does a will ask what its sender may not.
+    let will = ["--will-topic", "twin/w/valve/command/set", "--will-payload", "{}", "-D", "will"];
+    let args = ["-u", "bob", "-P", "b", "-t", "notes/bob/y", "-m", "x"];
+    let args = [&args[..], &will, &["response-topic", "notes/alice/x"]].concat();
+    let turned_away = ended(start_at(world.broker.local_addr(), "mosquitto_pub", "5", &args)).await;
+    assert_eq!(turned_away.status.code(), Some(0x87), "{turned_away:?}");
     let asked = order("notes/bob/x");
     let (topic, ticket) = world.heard().await;
     world.broker.accept(ticket.unwrap());

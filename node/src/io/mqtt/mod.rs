@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bus::topic::InvalidTopic;
-use bus::{Filter, Name};
+use bus::{Filter, Name, Topic};
 use device_twin::gate::access::{Passwords, PasswordsError, Rights, Rule, RuleError};
 use device_twin::io::external::ExternalConfig;
 use device_twin::io::{BrokerConfig, ClientCa, Listener, Tls, TlsError};
@@ -60,6 +60,8 @@ pub(super) enum MqttConfigError {
     Address(String),
     #[error("mqtt.external: the site's broker says who may what; remove mqtt.{0}, or mqtt.external")]
     BothBrokers(&'static str),
+    #[error("mqtt.external.client-id: '{0}' can be no part of a topic")]
+    ClientId(String),
     #[error("mqtt.external: username and password-file go together")]
     HalfLogin,
     #[error("mqtt.external.password-file: cannot read {path}", path = path.display())]
@@ -122,10 +124,14 @@ pub(super) fn external(
     let subscribe = subscribe.iter().map(|text| {
         Filter::new(text).map_err(|source| MqttConfigError::Subscribe { text: text.clone(), source })
     });
+    let client_id = client_id.clone().unwrap_or_else(|| format!("kubebus-{node}"));
+    let state = Topic::new(&format!("kubebus/{client_id}/state"))
+        .map_err(|_| MqttConfigError::ClientId(client_id.clone()))?;
     Ok(Some(ExternalConfig {
         host,
         port,
-        client_id: client_id.clone().unwrap_or_else(|| format!("kubebus-{node}")),
+        client_id,
+        state,
         credentials,
         subscribe: subscribe.collect::<Result<_, _>>()?,
         max_packet: BrokerConfig::default().max_packet,
