@@ -12,7 +12,7 @@ const USAGE: &str = "\
 usage: cargo xtask <chore>
 
   test          every test: units, real MQTT clients, namespaces, the deterministic world, the demo
-  test --slow   the same and the slow ones: 10,000 power cuts, ten minutes of hostile bytes, 100 kills over a live demo, ...
+  test --slow   the same and the slow ones: 10,000 power cuts, ten minutes of hostile bytes and of a cut under load, 100 kills over a live demo, ...
   sim [SEEDS]   the deterministic world alone (200 seeds; nightly: 1000)
   sim --broken  a build with one mistake in it, which the deterministic world must find
   python        installs what tests meet in Python (EPANET, paho-mqtt) under the target directory; `test` does it too
@@ -54,6 +54,18 @@ fn test(slow: bool) -> Result<()> {
         cargo(&["test", "--locked", "-p", "metadata", "--", "--ignored"])?;
         step("ten minutes of hostile bytes for the broker");
         cargo(&["test", "--locked", "-p", "node", "--test", "mqtt", "--", "--ignored", "hostile"])?;
+        step("a cut of ten minutes under load");
+        cargo(&[
+            "test",
+            "--locked",
+            "-p",
+            "node",
+            "--test",
+            "cluster",
+            "--",
+            "--ignored",
+            "cut_of_ten_minutes",
+        ])?;
     }
     cores_are_pure()?;
     step("the release build of the node and of the deterministic world");

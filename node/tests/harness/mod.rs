@@ -4,12 +4,13 @@ pub(crate) mod mqtt;
 pub(crate) mod process;
 mod small_disk;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -39,12 +40,16 @@ pub(crate) fn kubebus(args: &[&str]) -> Command {
     command
 }
 
+/// The last parts of addresses that nobody has: the one that was given back the longest ago is first.
+static FREE: Mutex<VecDeque<u8>> = Mutex::new(VecDeque::new());
+
 /// An address of this machine that no other node of this or another test has: `127.<process>.<node>`. Ports can then
 /// be fixed and are free for sure, also between a kill and the next start.
 fn own_address() -> Ipv4Addr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
-    let node = NEXT.fetch_add(1, Ordering::Relaxed);
-    assert_ne!(node, 0, "more nodes than one process has addresses for");
+    let unused = NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |node| node.checked_add(1)).ok();
+    let given_back = || FREE.lock().unwrap().pop_front();
+    let node = unused.or_else(given_back).expect("more nodes at a time than one process has addresses for");
     let [.., high, low] = std::process::id().to_be_bytes();
     Ipv4Addr::new(127, high, low, node)
 }
@@ -297,6 +302,8 @@ impl Drop for Node {
             let _ = process.kill();
             let _ = process.wait();
         }
+        let [.., number] = self.address.octets();
+        FREE.lock().unwrap_or_else(PoisonError::into_inner).push_back(number);
         if std::thread::panicking() {
             eprintln!("--- end of {}'s log\n{}", self.name, self.log_tail());
         }
