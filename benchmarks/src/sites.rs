@@ -18,10 +18,10 @@ const DELAY: Duration = Duration::from_millis(25);
 /// So wide that nothing waits for it.
 const LINK: Link = Link { bits_per_second: 1e9, delay: DELAY, queue: Duration::from_secs(1) };
 
-/// Reconnects, keeps its session, and says back nothing that came from there.
-fn bridge(to: SocketAddr) -> String {
+/// Reconnects, keeps its session, and says back nothing that came from there. `site` is its name in the middle.
+fn bridge(site: &str, to: SocketAddr) -> String {
     format!(
-        "connection up\naddress {to}\ntopic mesh/# both 1\nbridge_protocol_version mqttv50\n\
+        "connection {site}\nremote_clientid {site}\naddress {to}\ntopic mesh/# both 1\nbridge_protocol_version mqttv50\n\
          cleansession false\nnotifications false\nrestart_timeout 1\n"
     )
 }
@@ -41,8 +41,8 @@ pub(crate) fn run(program: &Path, room: &Path) -> Result<Table> {
         let middle = Mosquitto::start(room, 5, "")?;
         let towards = || delay.map_or(Ok(middle.address), |delay| delayed(middle.address, delay));
         let sites = [
-            Mosquitto::start(room, 6, &bridge(towards()?))?,
-            Mosquitto::start(room, 7, &bridge(towards()?))?,
+            Mosquitto::start(room, 6, &bridge("a", towards()?))?,
+            Mosquitto::start(room, 7, &bridge("b", towards()?))?,
         ];
         let ways = [[cluster.edge.mqtt(), second.mqtt()], [sites[0].address, sites[1].address]]
             .map(|[a, b]| format!("{a},{b}"));
