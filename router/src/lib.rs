@@ -23,6 +23,6 @@ pub mod verdict;
 
 pub use bus::overlay::{Lease, Route, SubnetKind};
 pub use dial::Dialer;
-pub use packet::Packet;
+pub use packet::{Flow, Packet};
 pub use table::Table;
 pub use verdict::{DropReason, Verdict};

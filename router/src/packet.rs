@@ -1,11 +1,15 @@
 //! A checked look at an IP packet: who sent it, where it goes, and that it is as long as it says.
 //!
-//! Only the fixed header is read (RFC 791 §3.1, RFC 8200 §3); extension headers and payload stay untouched, so the
-//! cost does not depend on what a peer puts into them.
+//! [`Packet::parse`] reads only the fixed header (RFC 791 §3.1, RFC 8200 §3), so its cost does not depend on what a
+//! peer puts behind it. What is inside is [`Packet::upper`]'s to say.
+
+mod upper;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use thiserror::Error;
+
+pub use self::upper::{Flow, Fragment, ICMP, ICMPV6, Ports, TCP, UDP, Upper};
 
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
@@ -83,6 +87,37 @@ impl<'a> Packet<'a> {
     pub fn destination(&self) -> IpAddr {
         self.destination
     }
+
+    /// The upper-layer protocol and its ports.
+    pub fn upper(&self) -> Upper {
+        match self.source {
+            IpAddr::V4(_) => Upper::of_v4(self.bytes, usize::from(self.byte(0) & 0x0f) * 4),
+            IpAddr::V6(_) => Upper::of_v6(self.bytes),
+        }
+    }
+
+    /// The conversation that it belongs to.
+    pub fn flow(&self) -> Flow {
+        let Upper { protocol, ports, .. } = self.upper();
+        Flow { source: self.source, destination: self.destination, protocol, ports }
+    }
+
+    /// The differentiated services code point (RFC 2474 §3): 0 to 63.
+    pub fn dscp(&self) -> u8 {
+        match self.source {
+            IpAddr::V4(_) => self.byte(1) >> 2,
+            IpAddr::V6(_) => (self.byte(0) << 4 | self.byte(1) >> 4) >> 2,
+        }
+    }
+
+    /// Whether no router may cut it into fragments: IPv4 with DF set (RFC 791 §3.1), and IPv6 always.
+    pub fn is_unbreakable(&self) -> bool {
+        self.source.is_ipv6() || self.byte(6) & 0x40 != 0
+    }
+
+    fn byte(&self, at: usize) -> u8 {
+        self.bytes.get(at).copied().unwrap_or_default()
+    }
 }
 
 fn u128_pair(addresses: &[u8; 32]) -> (u128, u128) {
@@ -137,6 +172,16 @@ pub(crate) mod tests {
         bytes[0] = 0x55;
         assert_eq!(Packet::parse(&bytes), Err(InvalidPacket::Version));
         assert_eq!(Packet::parse(&[]), Err(InvalidPacket::Truncated));
+    }
+
+    #[test]
+    fn code_point_and_breakability_are_read_in_both_families() {
+        let (mut v4, mut v6) = (packet("10.86.0.2", "10.86.0.3"), packet("fd00::2", "fd00::3"));
+        (v4[1], v4[6]) = (46 << 2 | 3, 0);
+        (v6[0], v6[1]) = (0x60 | 46 >> 2, (46 & 3) << 6 | 0x3f);
+        let (v4, v6) = (Packet::parse(&v4).unwrap(), Packet::parse(&v6).unwrap());
+        assert_eq!((v4.dscp(), v6.dscp()), (46, 46));
+        assert_eq!((v4.is_unbreakable(), v6.is_unbreakable()), (false, true));
     }
 
     #[test]
