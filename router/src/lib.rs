@@ -15,8 +15,10 @@
 
 pub mod checksum;
 pub mod dial;
+pub mod flow_cache;
 #[cfg(feature = "io")]
 pub mod io;
+pub mod offload;
 pub mod packet;
 pub mod plan;
 pub mod table;

@@ -22,7 +22,7 @@ use device_twin::{Expiry, Ticket};
 use metadata::{Commit, StoreError};
 use router::Table;
 use router::io::device::Overlay;
-use router::io::shard::{Command, Event, Expect, Lane, ShardHandle};
+use router::io::shard::{Command, Event, Expect, Lane, LinkReport, ShardHandle};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -32,6 +32,7 @@ use super::admin::{Asked, Question, Reply};
 use super::join::resolve;
 use super::patience::{PATIENCE, Patience};
 use super::shutdown::Shutdown;
+use super::status;
 use super::store::{StoreEvent, StoreThread};
 use super::upstream::{Target, Upstream};
 use crate::admin::{AdminResponse, describe};
@@ -73,6 +74,8 @@ pub struct State {
     tickets: BTreeMap<u64, Asker>,
     next_ticket: u64,
     questions: BTreeMap<u64, oneshot::Sender<Reply>>,
+    /// Answers that lack the shard's part.
+    waiting_status: BTreeMap<u64, Document>,
     next_question: u64,
     lanes: BTreeMap<LinkId, Lane>,
     /// At most one a lane.
@@ -80,6 +83,8 @@ pub struct State {
     lease: Option<Lease>,
     patience: Patience,
 }
+
+type Document = serde_json::Map<String, serde_json::Value>;
 
 /// Who waits for what a ticket stands for.
 #[derive(Debug)]
@@ -251,6 +256,7 @@ impl Driver {
                 self.command(Command::Close { link, reason: "one request is enough".into() });
             }
             Event::Frame { link, frame } => self.handle(Input::Frame { link, frame }),
+            Event::Report { id, links } => self.on_report(id, &links),
         }
     }
 
@@ -490,17 +496,14 @@ impl Driver {
     }
 
     fn answer(&mut self, id: u64, response: AdminResponse) {
-        let response = response.map(|mut document| {
-            if let Some(status) = document.as_object_mut().filter(|d| d.contains_key("node")) {
-                status.insert("overlay".to_owned(), self.overlay_status());
-                status.insert("counters".to_owned(), self.counters());
-                if let Some(state) = self.broker.external_state() {
-                    status.insert("mqtt".to_owned(), json!({ "external": state }));
-                }
+        match response {
+            Ok(serde_json::Value::Object(mut status)) if status.contains_key("node") => {
+                self.describe_parts(&mut status);
+                self.state.waiting_status.insert(id, status);
+                self.command(Command::Report { id });
             }
-            document
-        });
-        self.reply(id, Reply::Document(response));
+            response => self.reply(id, Reply::Document(response)),
+        }
     }
 
     fn reply(&mut self, id: u64, reply: Reply) {
@@ -510,64 +513,26 @@ impl Driver {
         }
     }
 
-    fn overlay_status(&self) -> serde_json::Value {
-        match (&self.state.lease, &self.overlay) {
-            (Some(lease), Some(overlay)) => json!({
-                "interface": overlay.name(),
-                "addresses": [lease.v4.to_string(), lease.v6.to_string()],
-                "containers": [lease.container_v4.to_string(), lease.container_v6.to_string()],
-            }),
-            (None, Some(_)) => json!({ "interface": "waiting for the first lease" }),
-            (_, None) => json!({ "interface": "off" }),
+    /// What the parts of this process say of themselves. The shard's word comes later, with [`Event::Report`].
+    fn describe_parts(&self, status: &mut Document) {
+        status
+            .insert("overlay".to_owned(), status::overlay(self.overlay.as_ref(), self.state.lease.as_ref()));
+        let counters = status::counters(
+            &self.shard.stats(),
+            &self.broker.stats(),
+            &self.store.stats(),
+            &self.recorder.handle().stats(),
+        );
+        status.insert("counters".to_owned(), counters);
+        if let Some(state) = self.broker.external_state() {
+            status.insert("mqtt".to_owned(), json!({ "external": state }));
         }
     }
 
-    fn counters(&self) -> serde_json::Value {
-        let shard = self.shard.stats();
-        let packets = shard.packets;
-        let dropped: serde_json::Map<String, serde_json::Value> = router::DropReason::ALL
-            .iter()
-            .zip(packets.dropped)
-            .map(|(reason, count)| (reason.as_str().to_owned(), count.into()))
-            .chain([
-                ("no_table".to_owned(), packets.no_table.into()),
-                ("no_lane".to_owned(), packets.no_lane.into()),
-                ("too_big".to_owned(), packets.too_big.into()),
-                ("queue_full".to_owned(), packets.queue_full.into()),
-            ])
-            .collect();
-        let mqtt = self.broker.stats();
-        let store = self.store.stats();
-        let kept = self.recorder.handle().stats();
-        json!({
-            "history_samples": kept.recorded.samples,
-            "history_samples_lost": kept.dropped.samples + kept.lost.samples,
-            "audit_entries": kept.recorded.audit,
-            "audit_entries_lost": kept.dropped.audit + kept.lost.audit,
-            "rule_log_lines": kept.recorded.rules,
-            "rule_log_lines_lost": kept.dropped.rules + kept.lost.rules,
-            "store_commits": store.commits,
-            "store_transactions": store.transactions,
-            "link_frames_sent": shard.frames_sent,
-            "link_frames_received": shard.frames_received,
-            "link_frames_dropped": shard.frames_dropped,
-            "link_peer_faults": shard.peer_faults,
-            "link_handshakes_refused": shard.refused + shard.refused_busy,
-            "router_packets_sent": packets.sent,
-            "router_packets_received": packets.received,
-            "router_packets_forwarded": packets.forwarded,
-            "router_packets_dropped": dropped,
-            "mqtt_received": mqtt.received,
-            "mqtt_sent": mqtt.sent,
-            "mqtt_refused": mqtt.refused,
-            "mqtt_not_admitted": mqtt.not_admitted,
-            "mqtt_handshakes_failed": mqtt.handshakes_failed,
-            "mqtt_malformed": mqtt.malformed,
-            "mqtt_too_slow": mqtt.too_slow,
-            "mqtt_dropped": mqtt.dropped,
-            "mqtt_dropped_kept": mqtt.dropped_kept,
-            "mqtt_expired": mqtt.expired,
-        })
+    fn on_report(&mut self, id: u64, links: &[LinkReport]) {
+        let Some(mut status) = self.state.waiting_status.remove(&id) else { return };
+        status.insert("links".to_owned(), status::links(links));
+        self.reply(id, Reply::Document(Ok(status.into())));
     }
 
     /// Steps two to five; accepting stopped with the loop.

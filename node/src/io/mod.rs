@@ -24,6 +24,7 @@ pub mod replica;
 pub mod restore;
 mod rule;
 pub mod shutdown;
+mod status;
 pub mod store;
 mod table;
 mod twin;

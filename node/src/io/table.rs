@@ -174,8 +174,22 @@ pub(super) fn resources(list: &Value) -> String {
 pub(super) fn status(document: &Value) -> String {
     let mut lines = Vec::new();
     flatten("", document, &mut lines);
-    lines.retain(|row| !row[0].starts_with("counters.") || row[1] != "0");
-    table(&["KEY", "VALUE"], &lines)
+    lines.retain(|row| row[0] != "links" && (!row[0].starts_with("counters.") || row[1] != "0"));
+    let keys = table(&["KEY", "VALUE"], &lines);
+    match links(&document["links"]) {
+        Some(links) => format!("{keys}\n\n{links}"),
+        None => keys,
+    }
+}
+
+fn links(list: &Value) -> Option<String> {
+    let heads = ["PEER", "LANE", "AT", "RTT ms", "LOSS %", "MTU", "PACKETS/SEND"];
+    let row = |link: &Value| {
+        let fields = ["peer", "lane", "remote", "rtt_ms", "loss_percent", "mtu", "packets_per_send"];
+        fields.iter().map(|field| cell(&link[field])).collect()
+    };
+    let rows = rows(list, row);
+    (!rows.is_empty()).then(|| table(&heads, &rows))
 }
 
 /// For answers without a table of their own.
@@ -199,6 +213,24 @@ fn flatten(prefix: &str, value: &Value, lines: &mut Vec<Vec<String>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_stand_below_the_rest_of_a_status() {
+        let status = serde_json::json!({
+            "node": "edge/a",
+            "links": [
+                { "peer": "cloud/c", "lane": "packets", "remote": "203.0.113.10:10001", "rtt_ms": 101.25,
+                  "loss_percent": 0.5, "mtu": 1472, "packets_per_send": 44 },
+            ],
+        });
+        let expected = "\
+KEY    VALUE
+node   edge/a
+
+PEER      LANE      AT                   RTT ms   LOSS %   MTU    PACKETS/SEND
+cloud/c   packets   203.0.113.10:10001   101.25   0.5      1472   44";
+        assert_eq!(super::status(&status), expected);
+    }
 
     #[test]
     fn twins_read_as_a_table() {

@@ -14,12 +14,12 @@ use thiserror::Error;
 
 use super::netlink::{KernelRoute, Netlink, NetlinkError};
 use super::sysctl;
-use super::tun::{Tun, TunError};
+use super::tun::{Offload, Tun, TunError};
 use crate::plan::{Plan, PlannedRoute};
 
-/// The largest packet on the overlay, in bytes: the least that IPv6 allows (RFC 8200 §5), so that a datagram which
-/// carries it fits every path.
-pub const OVERLAY_MTU: u32 = 1280;
+/// The largest packet on the overlay, in bytes. With our head it fits a datagram on a path of 1452 bytes and more: Ethernet
+/// under IPv6, PPPoE. Narrower paths carry it in two parts.
+pub const OVERLAY_MTU: u32 = 1400;
 
 /// Loses against what the machine's own networks brought (0 for attached ones, 100 to 1024 for DHCP and announced
 /// ones): where a site's LAN has the prefix of a remote one, the site goes on working.
@@ -31,6 +31,7 @@ pub struct Overlay {
     tun: Tun,
     netlink: Netlink,
     has_ipv6: bool,
+    offload: Offload,
 }
 
 /// What a sync changed.
@@ -61,7 +62,13 @@ impl Overlay {
     pub fn open(name: &str) -> Result<Self, OpenError> {
         let netlink = Netlink::open()?;
         let tun = Tun::open(name, OVERLAY_MTU)?;
-        Ok(Self { netlink, has_ipv6: sysctl::has_ipv6(tun.name()), tun })
+        let offload = tun.enable_offload();
+        Ok(Self { netlink, has_ipv6: sysctl::has_ipv6(tun.name()), tun, offload })
+    }
+
+    /// What the kernel hands over uncut.
+    pub fn offload(&self) -> Offload {
+        self.offload
     }
 
     /// The interface's name.

@@ -1,28 +1,49 @@
-//! The kernel's end of the overlay: a TUN interface, one IP packet per read and write.
+//! The kernel's end of the overlay: a TUN interface, one IP packet or super-packet per read and write.
 
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
+use rustix::ioctl::{IntegerSetter, Opcode, Updater, ioctl, opcode};
 use thiserror::Error;
 
 use super::netlink::{Netlink, NetlinkError};
+use crate::offload::{Group, VirtioHeader};
 
 const CLONE_DEVICE: &str = "/dev/net/tun";
 
 /// `TUNSETIFF` of linux/if_tun.h.
 const TUN_SET_INTERFACE: Opcode = opcode::write::<libc::c_int>(b'T', 202);
 
-const PLAIN_TUN: u16 = (libc::IFF_TUN | libc::IFF_NO_PI) as u16;
+/// `TUNSETOFFLOAD` of linux/if_tun.h.
+const TUN_SET_OFFLOAD: Opcode = opcode::write::<libc::c_uint>(b'T', 208);
 
-/// A TUN interface without packet information header (`IFF_TUN | IFF_NO_PI`). Reads and writes do not block. The
-/// interface goes when the last descriptor of it is closed.
+const TUN_WITH_VIRTIO: u16 = (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as u16;
+
+/// What the far side of a TUN takes from the kernel unfinished: linux/if_tun.h.
+const TUN_F_CSUM: u32 = 0x01;
+const TUN_F_TSO: u32 = 0x02 | 0x04;
+const TUN_F_TSO_ECN: u32 = 0x08;
+const TUN_F_USO: u32 = 0x20 | 0x40;
+
+/// Payloads in one write: [`crate::offload::coalesce`] makes no more; virtio header and packet headers come on top.
+const MAX_PARTS: usize = 2 + 64;
+
+/// A TUN interface (`IFF_TUN | IFF_NO_PI | IFF_VNET_HDR`). Reads and writes do not block. The interface goes when the last
+/// descriptor of it is closed.
 #[derive(Debug)]
 pub struct Tun {
     fd: OwnedFd,
     name: String,
+}
+
+/// What a TUN hands over uncut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Offload {
+    pub tcp: bool,
+    /// Since Linux 6.2.
+    pub udp: bool,
 }
 
 /// Why there is no TUN interface.
@@ -62,7 +83,7 @@ impl Tun {
     ///
     /// `mtu` in bytes.
     pub fn open(name: &str, mtu: u32) -> Result<Self, TunError> {
-        let request = InterfaceRequest::plain(name)?;
+        let request = InterfaceRequest::new(name)?;
         let fd = open_clone_device()?;
         attach(&fd, request).map_err(|errno| create_error(name, errno))?;
         Netlink::open()?.set_mtu(name, mtu)?;
@@ -78,15 +99,60 @@ impl Tun {
         Ok(Self { fd: self.fd.try_clone()?, name: self.name.clone() })
     }
 
+    /// Asks the kernel for super-packets and partial checksums, as far as it knows them. From then on [`Self::read`] is of
+    /// no use: read with [`Self::read_super`].
+    pub fn enable_offload(&self) -> Offload {
+        let tcp = TUN_F_CSUM | TUN_F_TSO | TUN_F_TSO_ECN;
+        if self.set_offload(tcp | TUN_F_USO).is_ok() {
+            Offload { tcp: true, udp: true }
+        } else {
+            Offload { tcp: self.set_offload(tcp).is_ok(), udp: false }
+        }
+    }
+
+    #[expect(unsafe_code, reason = "no safe wrapper of TUNSETOFFLOAD exists")]
+    fn set_offload(&self, flags: u32) -> Result<(), Errno> {
+        // SAFETY: TUNSETOFFLOAD takes a number, and refuses bits that it does not know.
+        unsafe { ioctl(&self.fd, IntegerSetter::<TUN_SET_OFFLOAD>::new_usize(flags as usize)) }
+    }
+
     /// Reads one packet; `WouldBlock` when there is none. What does not fit into `buffer` is cut off: it should hold
     /// the MTU.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(rustix::io::read(&self.fd, buffer)?)
+        Ok(self.read_raw(buffer)?.1)
+    }
+
+    /// Reads one packet or super-packet, and what the kernel says about it: `None` if that is nothing that
+    /// [`Self::enable_offload`] asks for. `buffer` should hold 64 KiB.
+    pub fn read_super(&self, buffer: &mut [u8]) -> io::Result<(Option<VirtioHeader>, usize)> {
+        let (header, len) = self.read_raw(buffer)?;
+        Ok((VirtioHeader::decode(header), len))
+    }
+
+    fn read_raw(&self, buffer: &mut [u8]) -> io::Result<([u8; VirtioHeader::LEN], usize)> {
+        let mut header = [0; VirtioHeader::LEN];
+        let read = rustix::io::readv(&self.fd, &mut [IoSliceMut::new(&mut header), IoSliceMut::new(buffer)])?;
+        Ok((header, read.saturating_sub(VirtioHeader::LEN)))
     }
 
     /// Writes one packet, whole or not at all. Fails with `EIO` while the interface is down.
     pub fn write(&self, packet: &[u8]) -> io::Result<()> {
-        rustix::io::write(&self.fd, packet)?;
+        let header = VirtioHeader::PLAIN.encode(false, 0);
+        rustix::io::writev(&self.fd, &[IoSlice::new(&header), IoSlice::new(packet)])?;
+        Ok(())
+    }
+
+    /// Writes a group, whole or not at all.
+    pub fn write_group(&self, group: &Group) -> io::Result<()> {
+        let (virtio, (headers, payloads)) = (group.virtio(), group.parts());
+        let mut parts = [IoSlice::new(&[]); MAX_PARTS];
+        let used = [&virtio, headers].into_iter().chain(payloads.iter().map(|payload| &payload[..]));
+        let mut count = 0;
+        for (place, part) in parts.iter_mut().zip(used) {
+            *place = IoSlice::new(part);
+            count += 1;
+        }
+        rustix::io::writev(&self.fd, parts.get(..count).unwrap_or_default())?;
         Ok(())
     }
 }
@@ -130,13 +196,13 @@ const _: () = assert!(size_of::<InterfaceRequest>() >= size_of::<libc::ifreq>())
 impl InterfaceRequest {
     const EMPTY: Self = Self { name: [0; libc::IFNAMSIZ], flags: 0, rest: [0; 22] };
 
-    fn plain(name: &str) -> Result<Self, TunError> {
+    fn new(name: &str) -> Result<Self, TunError> {
         let printable = |b: u8| b.is_ascii_graphic() && !b"/:%".contains(&b);
         let fits = (1..libc::IFNAMSIZ).contains(&name.len());
         if !fits || !name.bytes().all(printable) {
             return Err(TunError::Name(name.chars().take(80).collect()));
         }
-        let mut request = Self { flags: PLAIN_TUN, ..Self::EMPTY };
+        let mut request = Self { flags: TUN_WITH_VIRTIO, ..Self::EMPTY };
         request.name[..name.len()].copy_from_slice(name.as_bytes());
         Ok(request)
     }

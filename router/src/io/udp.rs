@@ -4,6 +4,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use bytes::BytesMut;
 use quinn_proto::{EcnCodepoint, Transmit};
 use quinn_udp::{RecvMeta, UdpSocketState};
 use tracing::warn;
@@ -36,21 +37,29 @@ pub(super) struct Socket {
     send_errors: u64,
 }
 
-/// Where received datagrams land, kept between calls.
-#[derive(Debug, Default)]
+/// What arrived in one buffer is decrypted where it lies if it is at least this long, and else copied: whatever keeps a
+/// datagram keeps its whole buffer, and sixteen times its size is the worst that we take.
+const IN_PLACE_LEN: usize = 4096;
+
+/// Where received datagrams land, used again as soon as nobody needs them.
+#[derive(Debug)]
 pub(super) struct RecvBuffers {
-    bytes: Vec<u8>,
+    buffers: Vec<BytesMut>,
     metas: [RecvMeta; RECV_BUFFERS],
+    /// Buffers that were filled by the last call.
     filled: usize,
+    /// The one that is handed out now, and what of it is left.
+    current: usize,
+    rest: BytesMut,
 }
 
 /// One received UDP datagram.
 #[derive(Debug)]
-pub(super) struct Received<'a> {
+pub(super) struct Received {
     pub(super) remote: SocketAddr,
     pub(super) local_ip: Option<IpAddr>,
     pub(super) ecn: Option<EcnCodepoint>,
-    pub(super) bytes: &'a [u8],
+    pub(super) bytes: BytesMut,
 }
 
 impl Socket {
@@ -147,10 +156,12 @@ impl Socket {
 
     /// Fills `buffers` with what has arrived; [`io::ErrorKind::WouldBlock`] if nothing has.
     pub(super) fn recv(&self, buffers: &mut RecvBuffers) -> io::Result<()> {
-        let RecvBuffers { bytes, metas, filled } = buffers;
-        *filled = 0;
-        let mut slices: Vec<IoSliceMut<'_>> =
-            bytes.chunks_exact_mut(RECV_BUFFER_LEN).map(IoSliceMut::new).collect();
+        buffers.make_ready();
+        let RecvBuffers { buffers, metas, filled, .. } = buffers;
+        let mut slices: [_; RECV_BUFFERS] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+        for (slice, buffer) in slices.iter_mut().zip(buffers) {
+            *slice = IoSliceMut::new(buffer);
+        }
         *filled = self.state.recv((&self.socket).into(), &mut slices, metas)?;
         Ok(())
     }
@@ -168,7 +179,9 @@ fn enlarge_buffers(socket: &UdpSocket) {
     if sockopt::set_socket_recv_buffer_size_force(socket, SOCKET_BUFFER_LEN).is_err() {
         let _ = sockopt::set_socket_recv_buffer_size(socket, SOCKET_BUFFER_LEN);
     }
-    let _ = sockopt::set_socket_send_buffer_size(socket, SOCKET_BUFFER_LEN);
+    if sockopt::set_socket_send_buffer_size_force(socket, SOCKET_BUFFER_LEN).is_err() {
+        let _ = sockopt::set_socket_send_buffer_size(socket, SOCKET_BUFFER_LEN);
+    }
 }
 
 impl RecvBuffers {
@@ -176,22 +189,65 @@ impl RecvBuffers {
     pub(super) const LEN: usize = RECV_BUFFERS * RECV_BUFFER_LEN;
 
     pub(super) fn new() -> Self {
-        Self { bytes: vec![0; Self::LEN], ..Self::default() }
+        Self {
+            buffers: (0..RECV_BUFFERS).map(|_| BytesMut::zeroed(RECV_BUFFER_LEN)).collect(),
+            metas: Default::default(),
+            filled: 0,
+            current: 0,
+            rest: BytesMut::new(),
+        }
     }
 
-    /// The datagrams of the last [`Socket::recv`], super-packets cut at their stride.
-    pub(super) fn datagrams(&self) -> impl Iterator<Item = Received<'_>> {
-        let filled = self.bytes.chunks_exact(RECV_BUFFER_LEN).zip(&self.metas).take(self.filled);
-        filled.flat_map(|(buffer, meta)| {
-            let bytes = buffer.get(..meta.len).unwrap_or_default();
-            bytes.chunks(meta.stride.max(1)).map(|bytes| Received {
-                remote: meta.addr,
-                local_ip: meta.dst_ip,
-                ecn: meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8)),
-                bytes,
-            })
+    /// Makes every buffer whole again; one that somebody still reads is left to him.
+    fn make_ready(&mut self) {
+        self.rest = BytesMut::new();
+        for buffer in self.buffers.iter_mut().take(self.filled) {
+            buffer.clear();
+            if buffer.try_reclaim(RECV_BUFFER_LEN) {
+                assume_initialized(buffer);
+            } else {
+                *buffer = BytesMut::zeroed(RECV_BUFFER_LEN);
+            }
+        }
+        (self.filled, self.current) = (0, 0);
+    }
+
+    /// The next datagram of the last [`Socket::recv`], super-packets cut at their stride.
+    pub(super) fn next_datagram(&mut self) -> Option<Received> {
+        while self.rest.is_empty() {
+            if self.current == self.filled {
+                return None;
+            }
+            let (buffer, len) = (self.buffers.get_mut(self.current)?, self.metas.get(self.current)?.len);
+            self.rest = if may_stay(buffer, len) {
+                buffer.split_to(len)
+            } else {
+                buffer.get(..len).unwrap_or_default().into()
+            };
+            self.current += 1;
+        }
+        let meta = self.metas.get(self.current - 1)?;
+        let bytes = self.rest.split_to(meta.stride.max(1).min(self.rest.len()));
+        Some(Received {
+            remote: meta.addr,
+            local_ip: meta.dst_ip,
+            ecn: meta.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8)),
+            bytes,
         })
     }
+}
+
+/// Whether `len` bytes may be handed out where they are: worth it, and no handshake (RFC 9000 §17.2), which a stranger
+/// could leave lying about.
+fn may_stay(buffer: &[u8], len: usize) -> bool {
+    len >= IN_PLACE_LEN && len <= buffer.len() && buffer.first().is_some_and(|first| first & 0x80 == 0)
+}
+
+#[expect(unsafe_code, reason = "zeroing 64 KiB for each receive would cost what a copy does")]
+fn assume_initialized(buffer: &mut BytesMut) {
+    // SAFETY: the memory is that of a `BytesMut::zeroed(RECV_BUFFER_LEN)`, all of which was written at its birth, and
+    // `try_reclaim` has just said that all of it is ours again.
+    unsafe { buffer.set_len(RECV_BUFFER_LEN) }
 }
 
 #[cfg(test)]
@@ -235,7 +291,10 @@ mod tests {
         let mut received = Vec::new();
         while received.len() < 11 {
             match to.recv(&mut buffers) {
-                Ok(()) => received.extend(buffers.datagrams().map(|got| (got.bytes[0], got.bytes.len()))),
+                Ok(()) => {
+                    let datagrams = std::iter::from_fn(|| buffers.next_datagram());
+                    received.extend(datagrams.map(|got| (got.bytes[0], got.bytes.len())));
+                }
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
             }
         }

@@ -9,6 +9,7 @@ mod wire;
 #[cfg(test)]
 mod forwarding;
 #[cfg(test)]
+mod offload;
 mod overlay;
 #[cfg(test)]
 mod veth;

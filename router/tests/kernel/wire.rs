@@ -51,10 +51,15 @@ fn checksum(bytes: &[u8]) -> u16 {
 
 /// The next packet from the TUN that goes to `to`, skipping what the kernel says on its own (neighbour discovery).
 pub(crate) fn read_packet_to(tun: &Tun, to: IpAddr) -> Vec<u8> {
+    read_packet_where(tun, |packet| packet.destination() == to)
+}
+
+/// The next packet from the TUN that is wanted.
+pub(crate) fn read_packet_where(tun: &Tun, is_wanted: impl Fn(&Packet<'_>) -> bool) -> Vec<u8> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let packet = read_packet(tun, deadline);
-        if Packet::parse(&packet).unwrap().destination() == to {
+        if is_wanted(&Packet::parse(&packet).unwrap()) {
             return packet;
         }
     }

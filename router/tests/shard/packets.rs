@@ -138,7 +138,7 @@ fn a_megabyte_stream_of_tcp_crosses_whole() {
             received
         });
         assert!(received == sent);
-        hub.wait_for(|stats| stats.packets.forwarded > (20 << 20) / 1280);
+        hub.wait_for(|stats| stats.packets.forwarded > (20 << 20) / 1400);
     });
 }
 

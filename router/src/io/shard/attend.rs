@@ -220,9 +220,10 @@ impl EventLoop {
         if link.lifted_at.replace(remote) != Some(remote) {
             lift_window(&link.connection);
         }
-        while let Some(packet) = link.connection.datagrams().recv() {
-            self.packets.accept(peer, packet, &mut self.links);
+        while let Some(datagram) = link.connection.datagrams().recv() {
+            self.packets.accept(link.handle, peer, datagram, &mut self.links);
         }
+        self.packets.flush();
     }
 
     /// Reads while the owner has room, else leaves the bytes to flow control; then writes.

@@ -1,6 +1,7 @@
 //! The thread: one `epoll_wait`, then a turn in which everything that is ready gets its share.
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,12 +24,13 @@ use super::link::{CloseCode, Link, Phase};
 use super::links::Links;
 use super::owner::{Bell, Owner};
 use super::packets::Packets;
+use super::report::LinkReport;
 use super::reset::endpoint_config;
 use super::streams::{Queued, Streams};
 use super::timers::Timers;
 use super::{Command, DialError, Event, Expect, Lane, ShardConfig, SpawnError, Stats};
 use crate::io::tls::{self, ClientError};
-use crate::io::udp::{RecvBuffers, Socket};
+use crate::io::udp::{Received, RecvBuffers, Socket};
 
 /// Not looked at by our servers; QUIC's TLS wants one.
 const SERVER_NAME: &str = "kubebus";
@@ -88,7 +90,7 @@ impl EventLoop {
         let socket = Socket::bind(address).map_err(|source| SpawnError::Bind { address, source })?;
         let server = server_config(&config)?;
         let quic = Arc::new(endpoint_config(config.credentials.as_ref()));
-        let packets = Packets::new(config.tun.take());
+        let packets = Packets::new(config.tun.take(), RandomState::new().hash_one(0));
         let epoll = watch(&bell, &socket, &packets).map_err(SpawnError::Loop)?;
         Ok(Self {
             endpoint: Endpoint::new(quic, server, socket.may_discover_mtu(), None),
@@ -219,6 +221,10 @@ impl EventLoop {
                 }
             }
             Command::SetTable(table) => self.packets.set_table(table),
+            Command::Report { id } => {
+                let links = self.links.iter().filter_map(|link| LinkReport::of(link, &self.socket)).collect();
+                self.owner.tell(Event::Report { id, links });
+            }
             Command::Stop => self.stop(now),
         }
     }
@@ -304,14 +310,10 @@ impl EventLoop {
                 return;
             }
         }
-        // Taken out so that handling one datagram can borrow the rest of us.
-        let received = std::mem::take(&mut self.received);
-        for datagram in received.datagrams() {
+        while let Some(datagram) = self.received.next_datagram() {
             self.stats.udp_received += 1;
-            // A copy each: what is forwarded or waits must not pin a whole receive buffer.
-            let bytes = datagram.bytes.into();
             self.out.clear();
-            let (remote, local_ip, ecn) = (datagram.remote, datagram.local_ip, datagram.ecn);
+            let Received { remote, local_ip, ecn, bytes } = datagram;
             match self.endpoint.handle(now, remote, local_ip, ecn, bytes, &mut self.out) {
                 None => {}
                 Some(DatagramEvent::ConnectionEvent(handle, event)) => {
@@ -324,7 +326,6 @@ impl EventLoop {
                 Some(DatagramEvent::Response(transmit)) => self.respond(transmit),
             }
         }
-        self.received = received;
     }
 
     /// Lets a stranger in, asks for proof of its address, or refuses it.

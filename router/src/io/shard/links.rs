@@ -18,6 +18,7 @@ pub(super) struct Links {
     by_node: BTreeMap<Lane, BTreeMap<NodeId, ConnectionHandle>>,
     queue: VecDeque<ConnectionHandle>,
     last_id: u64,
+    generation: u64,
 }
 
 impl Links {
@@ -67,14 +68,21 @@ impl Links {
         self.by_node.get(&lane)?.get(node).copied()
     }
 
+    /// Changes whenever a node gets or loses a link.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// `handle` is now the link of `node` on `lane`.
     pub(super) fn name(&mut self, lane: Lane, node: NodeId, handle: ConnectionHandle) {
+        self.generation += 1;
         self.by_node.entry(lane).or_default().insert(node, handle);
     }
 
     /// `handle` is down; does nothing if another link has taken its place.
     pub(super) fn unname(&mut self, lane: Lane, node: &NodeId, handle: ConnectionHandle) {
         if self.handle_of_node(lane, node) == Some(handle) {
+            self.generation += 1;
             self.by_node.entry(lane).or_default().remove(node);
         }
     }
@@ -94,10 +102,14 @@ impl Links {
 
     /// Whether the owner has been told of every connection's end.
     pub(super) fn are_gone(&self) -> bool {
-        self.slots.iter().flatten().all(|link| matches!(link.phase, Phase::Gone))
+        self.iter().all(|link| matches!(link.phase, Phase::Gone))
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.slots.iter().flatten().map(Box::as_ref)
     }
 
     pub(super) fn handles(&self) -> Vec<ConnectionHandle> {
-        self.slots.iter().flatten().map(|link| link.handle).collect()
+        self.iter().map(|link| link.handle).collect()
     }
 }

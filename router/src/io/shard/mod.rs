@@ -13,14 +13,15 @@
 //! | lane | ALPN | certificate of the client | carries |
 //! |---|---|---|---|
 //! | bus | `kubebus/1` | verified | frames, one stream a class and direction |
-//! | packets | `kubebus-ip/1` | verified | IP packets as QUIC datagrams |
+//! | packets | `kubebus-ip/2` | verified | IP packets as QUIC datagrams, a byte before each |
 //! | join | `kubebus-join/1` | none | frames of class control, for a few seconds |
 //!
 //! A stream is its class in one byte, then frames ([`bus::frame`]). Whatever a peer sends costs at most its own
 //! connection.
 //!
 //! Files: `config` (bounds), `event_loop` (the thread), `attend` (a connection's turn), `links` and `link` (connections), `streams` (frames), `packets`,
-//! `congestion`, `silence`, `timers`, `reset` (after a crash), `owner` (the two queues), `stats`.
+//! `congestion`, `silence`, `timers`, `reset` (after a crash), `owner` (the two queues), `stats` and `report` (what people
+//! want to know).
 
 mod attend;
 mod config;
@@ -30,6 +31,7 @@ mod link;
 mod links;
 mod owner;
 mod packets;
+mod report;
 mod reset;
 mod silence;
 mod stats;
@@ -52,6 +54,7 @@ use tokio::sync::mpsc::Receiver;
 pub use self::config::{COMMAND_QUEUE, EVENT_QUEUE, Limits, SEND_QUEUE_BYTES, ShardConfig, SpawnError};
 use self::event_loop::EventLoop;
 use self::owner::Bell;
+pub use self::report::LinkReport;
 pub use self::stats::{PacketStats, Stats};
 pub use super::tls::{Credentials, CredentialsError, Expect, NoIdentity, ServerRefused};
 use crate::Table;
@@ -71,7 +74,7 @@ impl Lane {
     pub fn alpn(self) -> &'static [u8] {
         match self {
             Self::Bus => b"kubebus/1",
-            Self::Packets => b"kubebus-ip/1",
+            Self::Packets => b"kubebus-ip/2",
             Self::Join => b"kubebus-join/1",
         }
     }
@@ -102,6 +105,8 @@ pub enum Command {
     Close { link: LinkId, reason: Cow<'static, str> },
     /// The routes from now on.
     SetTable(Arc<Table>),
+    /// Answered by [`Event::Report`] with the same `id`.
+    Report { id: u64 },
     /// Sends what is queued and says goodbye, for at most a second; then the thread ends and with it the events.
     Stop,
 }
@@ -128,6 +133,11 @@ pub enum Event {
         link: LinkId,
         peer: Option<NodeId>,
         why: String,
+    },
+    /// The links that are up.
+    Report {
+        id: u64,
+        links: Vec<LinkReport>,
     },
     /// Frames of one class come in the order in which they were sent.
     Frame {

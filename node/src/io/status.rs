@@ -1,0 +1,97 @@
+//! What the parts of a process say of themselves in `kubebus status`.
+
+use std::time::Duration;
+
+use bus::overlay::Lease;
+use device_twin::io::{self, recorder};
+use router::io::device::Overlay;
+use router::io::shard::{LinkReport, Stats};
+use serde_json::{Map, Value, json};
+
+use super::store;
+
+/// The overlay interface.
+pub fn overlay(overlay: Option<&Overlay>, lease: Option<&Lease>) -> Value {
+    let Some(overlay) = overlay else { return json!({ "interface": "off" }) };
+    let Some(lease) = lease else { return json!({ "interface": "waiting for the first lease" }) };
+    let offload = overlay.offload();
+    json!({
+        "interface": overlay.name(),
+        "addresses": [lease.v4.to_string(), lease.v6.to_string()],
+        "containers": [lease.container_v4.to_string(), lease.container_v6.to_string()],
+        "offload": { "tcp": offload.tcp, "udp": offload.udp },
+    })
+}
+
+/// Each link that is up.
+pub fn links(links: &[LinkReport]) -> Value {
+    links.iter().map(link).collect()
+}
+
+fn link(link: &LinkReport) -> Value {
+    let LinkReport { lane, peer, remote, rtt, min_rtt, mtu, sent, lost, black_holes, segments } = link;
+    json!({
+        "lane": lane.to_string(),
+        "peer": peer.as_ref().map(ToString::to_string),
+        "remote": remote.to_string(),
+        "rtt_ms": millis(*rtt),
+        "min_rtt_ms": millis(*min_rtt),
+        "loss_percent": if *sent > 0 { hundredths(100.0 * *lost as f64 / *sent as f64) } else { 0.0 },
+        "mtu": mtu,
+        "black_holes": black_holes,
+        "packets_per_send": segments,
+    })
+}
+
+fn millis(duration: Duration) -> f64 {
+    hundredths(duration.as_secs_f64() * 1000.0)
+}
+
+fn hundredths(number: f64) -> f64 {
+    (number * 100.0).round() / 100.0
+}
+
+/// All counters, by the names of their metrics.
+pub fn counters(shard: &Stats, mqtt: &io::Stats, store: &store::Stats, kept: &recorder::Stats) -> Value {
+    let packets = shard.packets;
+    let dropped: Map<String, Value> = router::DropReason::ALL
+        .iter()
+        .zip(packets.dropped)
+        .map(|(reason, count)| (reason.as_str().to_owned(), count.into()))
+        .chain([
+            ("no_table".to_owned(), packets.no_table.into()),
+            ("no_lane".to_owned(), packets.no_lane.into()),
+            ("too_big".to_owned(), packets.too_big.into()),
+            ("queue_full".to_owned(), packets.queue_full.into()),
+        ])
+        .collect();
+    json!({
+        "history_samples": kept.recorded.samples,
+        "history_samples_lost": kept.dropped.samples + kept.lost.samples,
+        "audit_entries": kept.recorded.audit,
+        "audit_entries_lost": kept.dropped.audit + kept.lost.audit,
+        "rule_log_lines": kept.recorded.rules,
+        "rule_log_lines_lost": kept.dropped.rules + kept.lost.rules,
+        "store_commits": store.commits,
+        "store_transactions": store.transactions,
+        "link_frames_sent": shard.frames_sent,
+        "link_frames_received": shard.frames_received,
+        "link_frames_dropped": shard.frames_dropped,
+        "link_peer_faults": shard.peer_faults,
+        "link_handshakes_refused": shard.refused + shard.refused_busy,
+        "router_packets_sent": packets.sent,
+        "router_packets_received": packets.received,
+        "router_packets_forwarded": packets.forwarded,
+        "router_packets_dropped": dropped,
+        "mqtt_received": mqtt.received,
+        "mqtt_sent": mqtt.sent,
+        "mqtt_refused": mqtt.refused,
+        "mqtt_not_admitted": mqtt.not_admitted,
+        "mqtt_handshakes_failed": mqtt.handshakes_failed,
+        "mqtt_malformed": mqtt.malformed,
+        "mqtt_too_slow": mqtt.too_slow,
+        "mqtt_dropped": mqtt.dropped,
+        "mqtt_dropped_kept": mqtt.dropped_kept,
+        "mqtt_expired": mqtt.expired,
+    })
+}
