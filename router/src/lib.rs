@@ -13,6 +13,7 @@
 //! [`verdict`] (the answers), [`plan`] (what the kernel must know), [`dial`] (when to try a cloud again), then
 //! `io`: `shard` (connections, lanes, frames), `tls` (who is at the other end), `tun` and `device` (the kernel's side).
 
+pub mod checksum;
 pub mod dial;
 #[cfg(feature = "io")]
 pub mod io;

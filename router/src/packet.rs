@@ -128,6 +128,8 @@ fn u128_pair(addresses: &[u8; 32]) -> (u128, u128) {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    pub(crate) mod build;
+
     use super::*;
     use proptest::prelude::*;
 
