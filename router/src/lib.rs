@@ -20,6 +20,7 @@ pub mod io;
 pub mod packet;
 pub mod plan;
 pub mod table;
+pub mod translate;
 pub mod verdict;
 
 pub use bus::overlay::{Lease, Route, SubnetKind};
