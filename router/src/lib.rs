@@ -15,6 +15,7 @@
 
 pub mod checksum;
 pub mod dial;
+pub mod icmp;
 #[cfg(feature = "io")]
 pub mod io;
 pub mod packet;

@@ -88,6 +88,11 @@ impl Upper {
         }
     }
 
+    /// Whether what is inside could not be found out: too many IPv6 extension headers, or one that is cut off.
+    pub fn is_hidden(&self) -> bool {
+        matches!(self.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS)
+    }
+
     /// Of an IPv4 packet whose header takes `offset` bytes.
     pub(super) fn of_v4(packet: &[u8], offset: usize) -> Self {
         let byte = |at: usize| packet.get(at).copied().unwrap_or_default();
@@ -254,6 +259,7 @@ mod tests {
         many.extend(HEADER);
         let hidden = upper(&v6(DESTINATION_OPTIONS, &many));
         assert_eq!((hidden.protocol, hidden.ports), (DESTINATION_OPTIONS, Ports::None));
+        assert!(hidden.is_hidden() && !upper(&v6(HOP_BY_HOP, &two)).is_hidden());
         let cut = upper(&v6(HOP_BY_HOP, &[UDP, 200, 0, 0, 0, 0, 0, 0]));
         assert_eq!((cut.protocol, cut.ports), (HOP_BY_HOP, Ports::None), "longer than the packet");
         let first = [&[UDP, 0, 0, 1, 0, 0, 0, 7][..], &HEADER].concat();
