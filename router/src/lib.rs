@@ -18,6 +18,7 @@ pub mod dial;
 pub mod icmp;
 #[cfg(feature = "io")]
 pub mod io;
+pub mod mss;
 pub mod packet;
 pub mod plan;
 pub mod table;
