@@ -16,12 +16,15 @@
 pub mod checksum;
 pub mod dial;
 pub mod flow_cache;
+pub mod icmp;
 #[cfg(feature = "io")]
 pub mod io;
+pub mod mss;
 pub mod offload;
 pub mod packet;
 pub mod plan;
 pub mod table;
+pub mod translate;
 pub mod verdict;
 
 pub use bus::overlay::{Lease, Route, SubnetKind};

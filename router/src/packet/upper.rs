@@ -76,6 +76,23 @@ impl Flow {
 }
 
 impl Upper {
+    /// Of a packet that an ICMP message quotes, which may be cut off anywhere behind its header. None without a whole
+    /// header.
+    pub fn of_quoted(bytes: &[u8]) -> Option<Self> {
+        let first = *bytes.first()?;
+        let header = usize::from(first & 0x0f) * 4;
+        match first >> 4 {
+            4 if (20..=bytes.len()).contains(&header) => Some(Self::of_v4(bytes, header)),
+            6 if bytes.len() >= 40 => Some(Self::of_v6(bytes)),
+            _ => None,
+        }
+    }
+
+    /// Whether what is inside could not be found out: too many IPv6 extension headers, or one that is cut off.
+    pub fn is_hidden(&self) -> bool {
+        matches!(self.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS)
+    }
+
     /// Of an IPv4 packet whose header takes `offset` bytes.
     pub(super) fn of_v4(packet: &[u8], offset: usize) -> Self {
         let byte = |at: usize| packet.get(at).copied().unwrap_or_default();
@@ -242,6 +259,7 @@ mod tests {
         many.extend(HEADER);
         let hidden = upper(&v6(DESTINATION_OPTIONS, &many));
         assert_eq!((hidden.protocol, hidden.ports), (DESTINATION_OPTIONS, Ports::None));
+        assert!(hidden.is_hidden() && !upper(&v6(HOP_BY_HOP, &two)).is_hidden());
         let cut = upper(&v6(HOP_BY_HOP, &[UDP, 200, 0, 0, 0, 0, 0, 0]));
         assert_eq!((cut.protocol, cut.ports), (HOP_BY_HOP, Ports::None), "longer than the packet");
         let first = [&[UDP, 0, 0, 1, 0, 0, 0, 7][..], &HEADER].concat();
@@ -270,6 +288,18 @@ mod tests {
             (asked.destination, Ports::Pair { source: 2, destination: 1 })
         );
         assert_eq!(answered.reversed(), asked);
+    }
+
+    #[test]
+    fn a_quoted_packet_is_read_though_it_is_cut_off() {
+        for (whole, header) in [(v4(UDP, 0, &HEADER), 20), (v6(UDP, &HEADER), 40)] {
+            for len in 0..=whole.len() {
+                let quoted = Upper::of_quoted(&whole[..len]);
+                assert_eq!(quoted.map(|upper| upper.offset), (len >= header).then_some(header));
+            }
+            assert_eq!(Upper::of_quoted(&whole).unwrap(), upper(&whole));
+        }
+        assert_eq!(Upper::of_quoted(&[0x44; 60]), None, "a header shorter than the fixed one");
     }
 
     proptest! {
