@@ -10,11 +10,13 @@
 //! where is decided by pure code over an immutable [`Table`]; one thread, the shard, moves the bytes.
 //!
 //! Reading order: [`packet`] (what is looked at), [`table`] (who owns what, and what becomes of a packet),
-//! [`verdict`] (the answers), [`plan`] (what the kernel must know), [`dial`] (when to try a cloud again), then
-//! `io`: `shard` (connections, lanes, frames), `tls` (who is at the other end), `tun` and `device` (the kernel's side).
+//! [`verdict`] (the answers), [`plan`] (what the kernel must know), [`dial`] (when to try a cloud again). What is done
+//! to packets on their way: [`checksum`] (beneath all of it), [`translate`] (sites whose ranges clash), [`mss`] and
+//! [`fragment`] (packets that are too long), [`icmp`] (what their sender hears). Then `io`: `shard` (connections, lanes, frames), `tls` (who is at the other end), `tun` and `device` (the kernel's side).
 
 pub mod checksum;
 pub mod dial;
+pub mod fragment;
 pub mod icmp;
 #[cfg(feature = "io")]
 pub mod io;
