@@ -10,8 +10,11 @@
 //! where is decided by pure code over an immutable [`Table`]; one thread, the shard, moves the bytes.
 //!
 //! Reading order: [`packet`] (what is looked at), [`table`] (who owns what, and what becomes of a packet),
-//! [`verdict`] (the answers), [`plan`] (what the kernel must know), [`dial`] (when to try a cloud again), then
-//! `io`: `shard` (connections, lanes, frames), `tls` (who is at the other end), `tun` and `device` (the kernel's side).
+//! [`verdict`] (the answers), [`plan`] (what the kernel must know), [`dial`] (when to try a cloud again). What is done
+//! to packets on their way: [`checksum`] (beneath all of it), [`offload`] (super-packets), [`flow_cache`], [`translate`]
+//! (sites whose ranges clash), [`mss`], [`parts`] and [`icmp`] (packets that are too long, and what their sender hears).
+//! Then `io`: `shard` (connections, lanes, frames), `tls` (who is at the other end), `tun` and `device` (the kernel's
+//! side).
 
 pub mod checksum;
 pub mod dial;
@@ -22,6 +25,7 @@ pub mod io;
 pub mod mss;
 pub mod offload;
 pub mod packet;
+pub mod parts;
 pub mod plan;
 pub mod table;
 pub mod translate;

@@ -115,6 +115,12 @@ impl<'a> Packet<'a> {
         self.source.is_ipv6() || self.byte(6) & 0x40 != 0
     }
 
+    /// Whether it begins a TCP connection in either direction (SYN, RFC 9293 §3.1).
+    pub fn is_tcp_syn(&self) -> bool {
+        let upper = self.upper();
+        upper.protocol == TCP && upper.fragment != Fragment::Later && self.byte(upper.offset + 13) & 0x02 != 0
+    }
+
     fn byte(&self, at: usize) -> u8 {
         self.bytes.get(at).copied().unwrap_or_default()
     }

@@ -120,6 +120,7 @@ async fn ask(address: SocketAddr, token: &JoinToken, request: &JoinRequest) -> R
                 Event::Frame { frame, .. } => {
                     return JoinReply::from_bytes(&frame.payload).map_err(|_| JoinError::Answer);
                 }
+                Event::Report { .. } => {}
             }
         }
         Err(JoinError::Answer)

@@ -19,7 +19,7 @@ use crate::plan::{Plan, PlannedRoute};
 
 /// The largest packet on the overlay, in bytes. With our head it fits a datagram on a path of 1452 bytes and more: Ethernet
 /// under IPv6, PPPoE. Narrower paths carry it in two parts.
-pub const OVERLAY_MTU: u32 = 1400;
+pub const OVERLAY_MTU: u16 = 1400;
 
 /// Loses against what the machine's own networks brought (0 for attached ones, 100 to 1024 for DHCP and announced
 /// ones): where a site's LAN has the prefix of a remote one, the site goes on working.
@@ -61,7 +61,7 @@ impl Overlay {
     /// whatever thread.
     pub fn open(name: &str) -> Result<Self, OpenError> {
         let netlink = Netlink::open()?;
-        let tun = Tun::open(name, OVERLAY_MTU)?;
+        let tun = Tun::open(name, OVERLAY_MTU.into())?;
         let offload = tun.enable_offload();
         Ok(Self { netlink, has_ipv6: sysctl::has_ipv6(tun.name()), tun, offload })
     }
@@ -89,7 +89,7 @@ impl Overlay {
     pub fn sync(&mut self, lease: &Lease, me: &NodeId, routes: &[Route]) -> Result<SyncReport, NetlinkError> {
         let plan = self.plan(lease, me, routes);
         let mut report = SyncReport { without_ipv6: !self.has_ipv6, ..SyncReport::default() };
-        self.netlink.set_mtu(self.tun.name(), OVERLAY_MTU)?;
+        self.netlink.set_mtu(self.tun.name(), OVERLAY_MTU.into())?;
         self.netlink.link_up(self.tun.name())?;
 
         let old_addresses = self.addresses()?;

@@ -12,6 +12,7 @@ use super::config::{JOIN_LIFETIME, LINK_WINDOW, MAX_STREAMS};
 use super::congestion::{lift_window, restore_window};
 use super::event_loop::EventLoop;
 use super::link::{CloseCode, Link, Phase, Up, dial_error, down_reason};
+use super::packets::Arrived;
 use super::silence::Silence;
 use super::streams::{PeerFault, Streams};
 use super::{DialError, Event, Lane, STOPPING};
@@ -36,7 +37,7 @@ impl EventLoop {
         self.say_goodbye(&mut link, now);
         self.break_silence(&mut link, now);
         self.transmit(&mut link, now);
-        link.observe(now);
+        link.observe(now, self.mono(now));
         self.serve_endpoint(&mut link);
         if link.connection.is_drained() {
             return self.forget(&link);
@@ -209,19 +210,22 @@ impl EventLoop {
     }
 
     fn take_packets(&mut self, link: &mut Link, now: Instant) {
-        let Phase::Up(up) = &link.phase else { return };
+        let mono = self.mono(now);
+        let Link { phase, connection, handle, lifted_at, parts, .. } = link;
+        let Phase::Up(up) = phase else { return };
         let (Lane::Packets, Some(peer)) = (up.lane, &up.peer) else {
-            if link.connection.datagrams().recv().is_some() {
+            if connection.datagrams().recv().is_some() {
                 self.blame(link, PeerFault::PacketOnStreams, now);
             }
             return;
         };
-        let remote = link.connection.remote_address();
-        if link.lifted_at.replace(remote) != Some(remote) {
-            lift_window(&link.connection);
+        let remote = connection.remote_address();
+        if lifted_at.replace(remote) != Some(remote) {
+            lift_window(connection);
         }
-        while let Some(datagram) = link.connection.datagrams().recv() {
-            self.packets.accept(link.handle, peer, datagram, &mut self.links);
+        while let Some(datagram) = connection.datagrams().recv() {
+            let datagram = Arrived { from: *handle, peer, datagram };
+            self.packets.accept(datagram, parts, &mut self.links, mono);
         }
         self.packets.flush();
     }

@@ -9,8 +9,8 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bus::Frame;
 use bus::bus::LinkId;
+use bus::{Frame, Mono};
 use quinn_proto::{
     ClientConfig, ConnectionHandle, DatagramEvent, Endpoint, Incoming, ServerConfig, Transmit,
 };
@@ -60,6 +60,7 @@ pub(super) struct EventLoop {
     /// Until when a stopping shard may go on.
     pub(super) stop_by: Option<Instant>,
     received: RecvBuffers,
+    started: Instant,
     commands: Receiver<Command>,
     bell: Arc<Bell>,
     published: Arc<Mutex<Stats>>,
@@ -107,6 +108,7 @@ impl EventLoop {
             joining: 0,
             stop_by: None,
             received: RecvBuffers::new(),
+            started: Instant::now(),
             commands,
             bell,
             published,
@@ -146,7 +148,7 @@ impl EventLoop {
         }
         self.ring_timers(now);
         if ready.tun {
-            self.read_tun();
+            self.read_tun(now);
         }
         if self.owner.is_gone() || self.stop_by.is_some_and(|by| by <= now) {
             self.stop_now(now);
@@ -384,14 +386,20 @@ impl EventLoop {
         }
     }
 
-    fn read_tun(&mut self) {
-        if let Err(error) = self.packets.read_tun(&mut self.links) {
+    fn read_tun(&mut self, now: Instant) {
+        let now = self.mono(now);
+        if let Err(error) = self.packets.read_tun(&mut self.links, now) {
             warn!(%error, "the overlay's interface is gone: no more packets from it");
             if let Some(tun) = self.packets.tun_fd() {
                 let _ = epoll::delete(&self.epoll, tun);
             }
             self.packets.close_tun();
         }
+    }
+
+    /// The clock of what decides without a clock of its own.
+    pub(super) fn mono(&self, now: Instant) -> Mono {
+        Mono::ZERO + now.saturating_duration_since(self.started)
     }
 
     /// Begins to stop: queued frames still leave.

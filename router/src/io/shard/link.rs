@@ -1,17 +1,22 @@
 //! One connection: what it is for, how far it has come, and the words for its end.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bus::bus::LinkId;
-use bus::{Class, Frame, NodeId};
+use bus::{Class, Frame, Mono, NodeId};
 use quinn_proto::{Connection, ConnectionError, ConnectionHandle, TransportErrorCode, VarInt};
 
 use super::congestion::lift_window;
+use super::datagram::Parts;
 use super::silence::Silence;
 use super::streams::{Queued, Streams};
 use super::{DialError, Lane};
 use crate::io::tls::Verdict;
+
+/// A search for the MTU takes seven round trips, and three probes for each size that does not pass; what comes after that
+/// is the path itself. Longer than a search over a satellite, and than most false alarms.
+const MTU_SETTLES_AFTER: Duration = Duration::from_secs(10);
 
 /// A peer's words in our logs and errors are cut here.
 const MAX_WORDS: usize = 200;
@@ -93,12 +98,27 @@ pub(super) struct Link {
     pub(super) queued: bool,
     /// Where the peer was when its congestion window was lifted.
     pub(super) lifted_at: Option<SocketAddr>,
+    /// Halves of datagrams that were too long for a path.
+    pub(super) parts: Option<Parts>,
+    /// The path's MTU, and since when it is so.
+    mtu: (u16, Mono),
 }
 
 impl Link {
     pub(super) fn new(id: LinkId, handle: ConnectionHandle, connection: Connection, phase: Phase) -> Self {
         let accepted = matches!(phase, Phase::Accepting { .. });
-        Self { id, handle, connection, phase, accepted, unproven: accepted, queued: false, lifted_at: None }
+        Self {
+            id,
+            handle,
+            connection,
+            phase,
+            accepted,
+            unproven: accepted,
+            queued: false,
+            lifted_at: None,
+            parts: None,
+            mtu: (0, Mono::ZERO),
+        }
     }
 
     /// Queues a frame; `None` if this is no link for frames, or none yet.
@@ -136,8 +156,17 @@ impl Link {
         }
     }
 
+    /// Whether the path's MTU has not moved for so long that hosts may be told.
+    pub(super) fn has_settled_mtu(&self, now: Mono) -> bool {
+        now.since(self.mtu.1) >= MTU_SETTLES_AFTER
+    }
+
     /// Notes what the turn brought and sent.
-    pub(super) fn observe(&mut self, now: Instant) {
+    pub(super) fn observe(&mut self, now: Instant, mono: Mono) {
+        let mtu = self.connection.current_mtu();
+        if mtu != self.mtu.0 {
+            self.mtu = (mtu, mono);
+        }
         if let Phase::Up(up) = &mut self.phase
             && up.lane == Lane::Bus
         {

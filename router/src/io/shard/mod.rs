@@ -19,13 +19,14 @@
 //! A stream is its class in one byte, then frames ([`bus::frame`]). Whatever a peer sends costs at most its own
 //! connection.
 //!
-//! Files: `config` (bounds), `event_loop` (the thread), `attend` (a connection's turn), `links` and `link` (connections), `streams` (frames), `packets`,
+//! Files: `config` (bounds), `event_loop` (the thread), `attend` (a connection's turn), `links` and `link` (connections), `streams` (frames), `packets` and `datagram`,
 //! `congestion`, `silence`, `timers`, `reset` (after a crash), `owner` (the two queues), `stats` and `report` (what people
 //! want to know).
 
 mod attend;
 mod config;
 mod congestion;
+mod datagram;
 mod event_loop;
 mod link;
 mod links;

@@ -1,23 +1,32 @@
 //! Overlay packets between the TUN and the packets lanes.
 //!
-//! A datagram is a [`Head`] and one packet. A super-packet from the TUN is routed once and cut into datagrams; what comes
-//! in for this host is put together again and written at the end of its connection's turn.
+//! A super-packet from the TUN is routed once and cut into datagrams (`datagram`); what comes in for this host is put
+//! together again and written at the end of its connection's turn. What is too long for its lane:
+//!
+//! 1. TCP super-packets are cut smaller, and TCP connections learn the lane's MTU as they begin;
+//! 2. a sender that may be told "too big" is told so, once the lane's MTU has stood still for a while: what it learns it
+//!    keeps for ten minutes;
+//! 3. everything else goes in two parts.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use bus::NodeId;
-use bytes::{BufMut, Bytes, BytesMut};
-use quinn_proto::{Connection, ConnectionHandle, SendDatagramError};
+use bus::{Mono, NodeId};
+use bytes::Bytes;
+use quinn_proto::ConnectionHandle;
 
 use super::Lane;
+use super::datagram::{Head, Maker, Parts};
+use super::link::Link;
 use super::links::Links;
 use super::stats::PacketStats;
 use crate::flow_cache::FlowCache;
+use crate::icmp::{self, Problem};
+use crate::io::device::OVERLAY_MTU;
 use crate::io::tun::Tun;
-use crate::offload::{Coalescer, Gso, Segmenter, VirtioHeader};
-use crate::{DropReason, Packet, Table, Verdict};
+use crate::offload::{Coalescer, Group, Gso, Segmenter, VirtioHeader};
+use crate::{DropReason, Packet, Table, Verdict, mss};
 
 /// The largest packet a TUN gives.
 const MAX_PACKET_LEN: usize = 1 << 16;
@@ -30,6 +39,11 @@ const TUN_BATCH_PACKETS: usize = 256;
 
 /// Flows whose way is remembered: 100 KiB at every node. A hub with more that are busy at once looks some up anew.
 const CACHED_FLOWS: usize = 1024;
+
+/// The longest packets that are never answered with "too big": no host goes below the one (RFC 8200 §5), and few below the
+/// other (RFC 1122 §3.3.3).
+const LEAST_MTU_V6: usize = 1280;
+const LEAST_MTU_V4: usize = 576;
 
 /// What stands for the TUN where others have the number of their connection.
 const FROM_TUN: usize = usize::MAX;
@@ -44,8 +58,9 @@ pub(super) struct Packets {
     links_seen: u64,
     inbound: Coalescer,
     buffer: Vec<u8>,
-    /// Where datagrams are put together; used again when all of them have left.
-    arena: BytesMut,
+    maker: Maker,
+    /// For what we say ourselves to senders of packets.
+    budget: icmp::Budget,
     pub(super) stats: PacketStats,
 }
 
@@ -60,26 +75,12 @@ enum Way {
     Drop(DropReason),
 }
 
-/// The first byte of a datagram.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Head(u8);
-
-impl Head {
-    const WHOLE: Self = Self(0);
-    /// The transport's checksum covers the pseudo-header alone.
-    const PARTIAL: u8 = 1;
-
-    fn of(virtio: VirtioHeader) -> Self {
-        Self(if virtio.partial.is_some() { Self::PARTIAL } else { 0 })
-    }
-
-    fn is_partial(self) -> bool {
-        self.0 & Self::PARTIAL != 0
-    }
-
-    fn is_known(self) -> bool {
-        self.0 & !Self::PARTIAL == 0
-    }
+/// A datagram that came in.
+#[derive(Debug)]
+pub(super) struct Arrived<'a> {
+    pub(super) from: ConnectionHandle,
+    pub(super) peer: &'a NodeId,
+    pub(super) datagram: Bytes,
 }
 
 impl Packets {
@@ -92,7 +93,8 @@ impl Packets {
             links_seen: 0,
             inbound: Coalescer::default(),
             buffer: vec![0; MAX_PACKET_LEN],
-            arena: BytesMut::new(),
+            maker: Maker::default(),
+            budget: icmp::Budget::new(),
             stats: PacketStats::default(),
         }
     }
@@ -112,96 +114,127 @@ impl Packets {
     }
 
     /// Reads a batch from the TUN and hands it to the lanes.
-    pub(super) fn read_tun(&mut self, links: &mut Links) -> io::Result<()> {
+    pub(super) fn read_tun(&mut self, links: &mut Links, now: Mono) -> io::Result<()> {
         let (mut bytes, mut packets) = (0, 0);
         while bytes < TUN_BATCH_BYTES && packets < TUN_BATCH_PACKETS {
             let Some(tun) = &self.tun else { return Ok(()) };
-            let (header, len) = match tun.read_super(&mut self.buffer) {
+            let (virtio, len) = match tun.read_super(&mut self.buffer) {
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             };
             bytes += len;
             packets += 1;
-            match header {
-                Some(header) => self.send_super(header, len, links),
+            // Taken out so that the packet can be looked at while we are changed.
+            let mut buffer = std::mem::take(&mut self.buffer);
+            match virtio {
+                Some(virtio) => self.send(virtio, buffer.get_mut(..len).unwrap_or_default(), links, now),
                 None => self.stats.count_drop(DropReason::Malformed),
             }
+            self.buffer = buffer;
         }
         Ok(())
     }
 
-    /// Sends the packet at the start of the buffer.
-    fn send_super(&mut self, header: VirtioHeader, len: usize, links: &mut Links) {
-        // Taken out so that the packet may be read while we write.
-        let buffer = std::mem::take(&mut self.buffer);
-        match Packet::parse(buffer.get(..len).unwrap_or_default()) {
-            Err(_) => self.stats.count_drop(DropReason::Malformed),
-            Ok(packet) => {
-                let way = self.way(FROM_TUN, &packet, links, |table| table.forward(packet.bytes()));
-                if let Some(handle) = self.lane(way) {
-                    self.send_to(handle, header, &packet, links);
-                }
-            }
-        }
-        self.buffer = buffer;
-    }
-
-    fn send_to(
-        &mut self,
-        handle: ConnectionHandle,
-        virtio: VirtioHeader,
-        packet: &Packet<'_>,
-        links: &mut Links,
-    ) {
-        let Some(link) = links.get_mut(handle) else { return self.stats.no_lane += 1 };
-        let Self { arena, stats, .. } = self;
-        let connection = &mut link.connection;
-        let head = Head::of(virtio);
-        let Some(room) = connection.datagrams().max_size().map(|size| size.saturating_sub(size_of::<Head>()))
+    /// Sends a packet of ours.
+    fn send(&mut self, virtio: VirtioHeader, bytes: &mut [u8], links: &mut Links, now: Mono) {
+        let Ok(packet) = Packet::parse(bytes) else { return self.stats.count_drop(DropReason::Malformed) };
+        let (way, is_syn) =
+            (self.way(FROM_TUN, &packet, links, |table| table.forward(packet.bytes())), packet.is_tcp_syn());
+        let Some((handle, link)) = self.lane(way).and_then(|handle| Some((handle, links.get_mut(handle)?)))
         else {
-            return stats.no_lane += 1;
+            return;
         };
-        if virtio.gso == Gso::None {
-            let datagram = datagram(arena, head, packet.bytes(), &[]);
-            stats.sent += stats.send(connection, datagram);
-        } else {
-            match Segmenter::new(packet, virtio.gso, room) {
-                Err(_) => stats.too_big += 1,
-                Ok(mut segments) => {
-                    while let Some((headers, payload)) = segments.next_segment() {
-                        let datagram = datagram(arena, head, headers, payload);
-                        stats.sent += stats.send(connection, datagram);
-                    }
-                }
+        let Some(room) = Maker::room(link) else { return self.stats.no_lane += 1 };
+        if is_syn {
+            let mtu = u16::try_from(room).unwrap_or(u16::MAX).min(OVERLAY_MTU);
+            mss::clamp(bytes, mtu, virtio.partial.is_some());
+        }
+        match virtio.gso {
+            Gso::None if bytes.len() > room && self.tell_too_big(bytes, room, link, now) => {}
+            Gso::None => {
+                let datagram = self.maker.whole(Head::of(virtio), bytes, &[]);
+                self.stats.sent += self.stats.queue(link, datagram, &mut self.maker);
+            }
+            gso @ (Gso::Tcp(_) | Gso::Udp(_)) => {
+                self.send_super(Head::of(virtio), gso, bytes, room, link);
             }
         }
         // Also when nothing was queued: only a turn lets quinn probe for a larger MTU.
         links.enqueue(handle);
     }
 
-    /// A datagram from `peer`, whose link `handle` is taken out of `links`.
+    fn send_super(&mut self, head: Head, gso: Gso, bytes: &[u8], room: usize, link: &mut Link) {
+        let Self { maker, stats, .. } = self;
+        let Ok(packet) = Packet::parse(bytes) else { return };
+        // Datagrams keep their size, whatever the room.
+        let max_len = if matches!(gso, Gso::Udp(_)) { usize::MAX } else { room };
+        let Ok(mut segments) = Segmenter::new(&packet, gso, max_len) else {
+            return stats.count_drop(DropReason::Malformed);
+        };
+        while let Some((headers, payload)) = segments.next_segment() {
+            let datagram = maker.whole(head, headers, payload);
+            stats.sent += stats.queue(link, datagram, maker);
+        }
+    }
+
+    /// Answers a packet that is too long for a lane which will stay as it is. False: carry it nevertheless.
+    fn tell_too_big(&mut self, packet: &[u8], room: usize, link: &Link, now: Mono) -> bool {
+        let Ok(parsed) = Packet::parse(packet) else { return false };
+        let least = if parsed.source().is_ipv6() { LEAST_MTU_V6 } else { LEAST_MTU_V4 };
+        if !parsed.is_unbreakable() || packet.len() <= least || !link.has_settled_mtu(now) {
+            return false;
+        }
+        let mtu = u16::try_from(room.max(least)).unwrap_or(u16::MAX);
+        // In the destination's name: from one of this host's own addresses the kernel would not take it.
+        let Some(message) = icmp::about(packet, Problem::TooBig { mtu }, parsed.destination()) else {
+            return false;
+        };
+        self.stats.too_big += 1;
+        if self.budget.take(now)
+            && let Some(tun) = &self.tun
+        {
+            // Lost like any packet if the interface is down.
+            let _ = tun.write(&message);
+        }
+        true
+    }
+
+    /// Takes a datagram, or the half of one, from a link that is taken out of `links`.
     pub(super) fn accept(
         &mut self,
-        handle: ConnectionHandle,
-        peer: &NodeId,
-        datagram: Bytes,
+        arrived: Arrived<'_>,
+        parts: &mut Option<Parts>,
         links: &mut Links,
+        now: Mono,
     ) {
-        let head = datagram.first().map_or(Head::WHOLE, |first| Head(*first));
-        let packet = datagram.get(1..).unwrap_or_default();
-        let (true, Ok(parsed)) = (head.is_known(), Packet::parse(packet)) else {
+        let Arrived { from, peer, datagram } = arrived;
+        let whole = if Head::read(&datagram).is_part() {
+            parts.get_or_insert_default().take(&datagram, now)
+        } else {
+            Some(datagram)
+        };
+        if let Some(datagram) = whole {
+            self.accept_whole(Arrived { from, peer, datagram }, links);
+        }
+    }
+
+    fn accept_whole(&mut self, arrived: Arrived<'_>, links: &mut Links) {
+        let Arrived { from, peer, datagram } = arrived;
+        let head = Head::read(&datagram);
+        let packet = datagram.get(Head::LEN..).unwrap_or_default();
+        let (true, Ok(parsed)) = (head.is_whole(), Packet::parse(packet)) else {
             return self.stats.count_drop(DropReason::Malformed);
         };
-        let way = self.way(handle.0, &parsed, links, |table| table.accept(peer, packet));
+        let way = self.way(from.0, &parsed, links, |table| table.accept(peer, packet));
         if way == Way::Local {
             let Self { tun, inbound, stats, .. } = self;
-            let packet = datagram.slice(1..);
+            let packet = datagram.slice(Head::LEN..);
             inbound.push(packet, head.is_partial(), &mut |group| stats.write(tun.as_ref(), group));
         } else if let Some(next) = self.lane(way)
             && let Some(link) = links.get_mut(next)
         {
-            self.stats.forwarded += self.stats.send(&mut link.connection, datagram);
+            self.stats.forwarded += self.stats.queue(link, datagram, &mut self.maker);
             links.enqueue(next);
         }
     }
@@ -255,17 +288,6 @@ impl Packets {
     }
 }
 
-fn datagram(arena: &mut BytesMut, head: Head, headers: &[u8], payload: &[u8]) -> Bytes {
-    let len = size_of::<Head>() + headers.len() + payload.len();
-    if arena.capacity() < len {
-        arena.reserve(len.max(2 * MAX_PACKET_LEN));
-    }
-    arena.put_u8(head.0);
-    arena.put_slice(headers);
-    arena.put_slice(payload);
-    arena.split().freeze()
-}
-
 impl PacketStats {
     fn count_drop(&mut self, reason: DropReason) {
         if let Some(count) = self.dropped.get_mut(reason.index()) {
@@ -273,18 +295,29 @@ impl PacketStats {
         }
     }
 
-    /// Queues a datagram; returns how many it queued.
-    fn send(&mut self, connection: &mut Connection, datagram: Bytes) -> u64 {
-        match connection.datagrams().send(datagram, false) {
-            Ok(()) => return 1,
-            Err(SendDatagramError::TooLarge) => self.too_big += 1,
-            Err(SendDatagramError::Blocked(_)) => self.queue_full += 1,
-            Err(SendDatagramError::UnsupportedByPeer | SendDatagramError::Disabled) => self.no_lane += 1,
+    /// Queues a datagram, in two parts if it does not fit; returns how many packets it queued.
+    fn queue(&mut self, link: &mut Link, datagram: Bytes, maker: &mut Maker) -> u64 {
+        let Some(max) = link.connection.datagrams().max_size() else {
+            self.no_lane += 1;
+            return 0;
+        };
+        let (first, second) = if datagram.len() <= max {
+            (datagram, None)
+        } else if let Some((first, second)) = maker.in_parts(&datagram, max) {
+            (first, Some(second))
+        } else {
+            self.too_big += 1;
+            return 0;
+        };
+        let mut queue = [Some(first), second].into_iter().flatten();
+        if queue.all(|part| link.connection.datagrams().send(part, false).is_ok()) {
+            return 1;
         }
+        self.queue_full += 1;
         0
     }
 
-    fn write(&mut self, tun: Option<&Tun>, group: &crate::offload::Group) {
+    fn write(&mut self, tun: Option<&Tun>, group: &Group) {
         let packets = group.packets() as u64;
         match tun.map(|tun| tun.write_group(group)) {
             Some(Ok(())) => self.received += packets,

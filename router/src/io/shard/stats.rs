@@ -49,7 +49,7 @@ pub struct PacketStats {
     pub no_table: u64,
     /// Dropped: the next hop has no packets lane up.
     pub no_lane: u64,
-    /// Dropped: longer than what the path to the next hop carries.
+    /// Dropped: longer than what the path to the next hop carries; where its sender may be told, it was.
     pub too_big: u64,
     /// Dropped: the lane's queue was full.
     pub queue_full: u64,
