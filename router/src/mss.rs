@@ -185,7 +185,9 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_it_panic(mut header in vec(any::<u8>(), 0..70), options in vec(0u8..6, 40), mtu: u16, six: bool) {
+        fn no_bytes_make_it_panic(
+            mut header in vec(any::<u8>(), 0..70), options in vec(0u8..6, 40), mtu: u16, six: bool,
+        ) {
             for (to, from) in header.iter_mut().skip(20).zip(options) { *to = from; }
             if let Some(flags) = header.get_mut(13) { *flags |= SYN; }
             let (source, destination) = if six { ("fd86:1::2", "fd86:2::3") } else { ("10.0.0.1", "10.0.0.2") };

@@ -240,7 +240,8 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(
         v6: bool, protocol in prop_oneof![Just(1u8), Just(6), Just(17), Just(44), Just(58), any::<u8>()],
-        mut upper in vec(any::<u8>(), 0..120), kind in 0u8..5, version in prop_oneof![Just(0x45u8), Just(0x60), any::<u8>()],
+        mut upper in vec(any::<u8>(), 0..120), kind in 0u8..5,
+        version in prop_oneof![Just(0x45u8), Just(0x60), any::<u8>()],
         partial: bool, any_bytes in vec(any::<u8>(), 0..120),
     ) {
         if let [first, .., _, _, _] = &mut upper[..] { *first = kind; }
