@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::store;
 
 /// The overlay interface.
-pub fn overlay(overlay: Option<&Overlay>, lease: Option<&Lease>) -> Value {
+pub(super) fn overlay(overlay: Option<&Overlay>, lease: Option<&Lease>) -> Value {
     let Some(overlay) = overlay else { return json!({ "interface": "off" }) };
     let Some(lease) = lease else { return json!({ "interface": "waiting for the first lease" }) };
     let offload = overlay.offload();
@@ -24,7 +24,7 @@ pub fn overlay(overlay: Option<&Overlay>, lease: Option<&Lease>) -> Value {
 }
 
 /// Each link that is up.
-pub fn links(links: &[LinkReport]) -> Value {
+pub(super) fn links(links: &[LinkReport]) -> Value {
     links.iter().map(link).collect()
 }
 
@@ -52,7 +52,7 @@ fn hundredths(number: f64) -> f64 {
 }
 
 /// All counters, by the names of their metrics.
-pub fn counters(shard: &Stats, mqtt: &io::Stats, store: &store::Stats, kept: &recorder::Stats) -> Value {
+pub(super) fn counters(shard: &Stats, mqtt: &io::Stats, store: &store::Stats, kept: &recorder::Stats) -> Value {
     let packets = shard.packets;
     let dropped: Map<String, Value> = router::DropReason::ALL
         .iter()

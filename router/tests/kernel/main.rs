@@ -10,6 +10,7 @@ mod wire;
 mod forwarding;
 #[cfg(test)]
 mod offload;
+#[cfg(test)]
 mod overlay;
 #[cfg(test)]
 mod veth;
