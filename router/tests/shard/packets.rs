@@ -182,7 +182,7 @@ fn a_path_that_begins_to_swallow_large_packets_still_carries_them_and_says_so() 
             let (_hub, mut a, b, relay) = star_behind_a_relay();
             let (at_a, at_b) = (a.udp(a.lease.v4.into()), b.udp(b.lease.v4.into()));
             let to = at_b.local_addr().unwrap();
-            let send = |len: usize| drop(at_a.send_to(&vec![1; len], to).unwrap());
+            let send = |len: usize| assert_eq!(at_a.send_to(&vec![1; len], to).unwrap(), len);
             wait_for_path(&mut a, |path| path.mtu >= 1440, || send(100));
             relay.narrow(1250);
             wait_for_path(
