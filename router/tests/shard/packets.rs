@@ -188,7 +188,7 @@ fn a_path_that_begins_to_swallow_large_packets_still_carries_them_and_says_so() 
             wait_for_path(
                 &mut a,
                 |path| path.black_holes > 0 && path.mtu <= 1250,
-                || (send(LARGEST), send(100)).0,
+                || [LARGEST, 100].into_iter().for_each(&send),
             );
             while at_b.recv(&mut [0; 2000]).is_ok() {}
             carry(&at_a, &at_b, LARGEST);
