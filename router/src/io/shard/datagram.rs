@@ -57,14 +57,19 @@ impl Head {
 /// Before the bytes of a part.
 const PART_HEAD: usize = Head::LEN + 2;
 
-/// Datagrams made at a time share memory of this size: a super-packet's.
-const ARENA: usize = 128 << 10;
+/// Datagrams made at a time share memory of this size: a super-packet's. Below what the allocator maps and unmaps by itself
+/// (128 KiB), which cost as much as all the rest together.
+const ARENA: usize = 64 << 10;
+
+/// Arenas that are used in turn: all that a read of the TUN brings, and as much again on its way out.
+const ARENAS: usize = 8;
 
 /// Makes datagrams.
 #[derive(Debug, Default)]
 pub(super) struct Maker {
-    /// Used again when all datagrams in it have left.
-    arena: BytesMut,
+    /// Each is used again when all datagrams in it have left; where one is still needed a new one takes its place.
+    arenas: [BytesMut; ARENAS],
+    current: usize,
     next_id: u16,
 }
 
@@ -90,14 +95,24 @@ impl Maker {
     }
 
     fn put(&mut self, head: &[u8], headers: &[u8], payload: &[u8]) -> Bytes {
-        let len = head.len() + headers.len() + payload.len();
-        if self.arena.capacity() < len {
-            self.arena.reserve(len.max(ARENA));
+        let arena = self.arena(head.len() + headers.len() + payload.len());
+        arena.put_slice(head);
+        arena.put_slice(headers);
+        arena.put_slice(payload);
+        arena.split().freeze()
+    }
+
+    /// One with room for `len` bytes.
+    fn arena(&mut self, len: usize) -> &mut BytesMut {
+        if self.arenas[self.current].capacity() < len {
+            self.current = (self.current + 1) % ARENAS;
+            let size = len.max(ARENA);
+            let arena = &mut self.arenas[self.current];
+            if !arena.try_reclaim(size) {
+                *arena = BytesMut::with_capacity(size);
+            }
         }
-        self.arena.put_slice(head);
-        self.arena.put_slice(headers);
-        self.arena.put_slice(payload);
-        self.arena.split().freeze()
+        &mut self.arenas[self.current]
     }
 }
 
