@@ -10,14 +10,16 @@
 //! where is decided by pure code over an immutable [`Table`]; one thread, the shard, moves the bytes.
 //!
 //! Reading order: [`packet`] (what is looked at), [`table`] (who owns what, and what becomes of a packet),
-//! [`verdict`] (the answers), [`plan`] (what the kernel must know), [`dial`] (when to try a cloud again), then
-//! `io`: `shard` (connections, lanes, frames), `tls` (who is at the other end), `tun` and `device` (the kernel's side).
+//! [`verdict`] (the answers), [`queue`] (what goes first on a thin link), [`plan`] (what the kernel must know), [`dial`]
+//! (when to try a cloud again), then `io`: `shard` (connections, lanes, frames), `tls` (who is at the other end), `tun`
+//! and `device` (the kernel's side).
 
 pub mod dial;
 #[cfg(feature = "io")]
 pub mod io;
 pub mod packet;
 pub mod plan;
+pub mod queue;
 pub mod table;
 pub mod verdict;
 
