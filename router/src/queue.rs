@@ -17,8 +17,10 @@ mod class;
 mod classes;
 mod codel;
 mod ecn;
+mod estimator;
 mod flows;
 mod rate;
+mod shaper;
 mod slab;
 mod stats;
 #[cfg(test)]
@@ -28,7 +30,9 @@ pub use self::class::{Class, SMALL};
 pub use self::classes::{Dropped, Queue};
 pub use self::codel::{Aim, LEAST_INTERVAL, LEAST_TARGET, LONGEST_INTERVAL};
 pub use self::ecn::{Mark, set_congestion_experienced};
+pub use self::estimator::{LEAST_RATE, PathSample, RateEstimator, Sending, UNLIMITED_AT};
 pub use self::rate::BitRate;
+pub use self::shaper::{Shaper, Wait};
 pub use self::stats::{ClassStats, Stats};
 
 /// What a packet has around it on the wire, in bytes: IPv4 20, UDP 8, QUIC's short header 1 + 8 + 2 and tag 16
