@@ -26,5 +26,6 @@ pub mod verdict;
 pub use bus::overlay::{Lease, Route, SubnetKind};
 pub use dial::Dialer;
 pub use packet::{Flow, Packet};
+pub use queue::Scheduler;
 pub use table::Table;
 pub use verdict::{DropReason, Verdict};

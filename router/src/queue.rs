@@ -20,7 +20,10 @@ mod ecn;
 mod estimator;
 mod flows;
 mod rate;
+mod scheduler;
 mod shaper;
+#[cfg(test)]
+mod simulation;
 mod slab;
 mod stats;
 #[cfg(test)]
@@ -32,6 +35,7 @@ pub use self::codel::{Aim, LEAST_INTERVAL, LEAST_TARGET, LONGEST_INTERVAL};
 pub use self::ecn::{Mark, set_congestion_experienced};
 pub use self::estimator::{LEAST_RATE, PathSample, RateEstimator, Sending, UNLIMITED_AT};
 pub use self::rate::BitRate;
+pub use self::scheduler::{LinkRate, Scheduler};
 pub use self::shaper::{Shaper, Wait};
 pub use self::stats::{ClassStats, Stats};
 
