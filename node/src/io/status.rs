@@ -6,6 +6,7 @@ use bus::overlay::Lease;
 use device_twin::io::{self, recorder};
 use router::io::device::Overlay;
 use router::io::shard::{LinkReport, Stats};
+use router::queue::{self, Class};
 use serde_json::{Map, Value, json};
 
 use super::store;
@@ -29,7 +30,7 @@ pub(super) fn links(links: &[LinkReport]) -> Value {
 }
 
 fn link(link: &LinkReport) -> Value {
-    let LinkReport { lane, peer, remote, rtt, min_rtt, mtu, sent, lost, black_holes, segments } = link;
+    let LinkReport { lane, peer, remote, rtt, min_rtt, mtu, sent, lost, black_holes, segments, queue } = link;
     json!({
         "lane": lane.to_string(),
         "peer": peer.as_ref().map(ToString::to_string),
@@ -40,6 +41,36 @@ fn link(link: &LinkReport) -> Value {
         "mtu": mtu,
         "black_holes": black_holes,
         "packets_per_send": segments,
+        "queue": queue.as_ref().map(waiting),
+    })
+}
+
+/// What waits for a thin link; a fast one is held to nothing.
+fn waiting(queue: &queue::Stats) -> Value {
+    let queue::Stats { classes, rate, base_rtt, bound } = queue;
+    let classes: Map<String, Value> = Class::ALL
+        .iter()
+        .zip(classes)
+        .filter(|(_, class)| class.enqueued > 0)
+        .map(|(class, stats)| (class.as_str().to_owned(), class_stats(stats)))
+        .collect();
+    json!({
+        "held_to_kbit": rate.map(|rate| rate.bits_per_s() / 1000),
+        "base_rtt_ms": base_rtt.map(millis),
+        "bound_bytes": bound,
+        "classes": classes,
+    })
+}
+
+fn class_stats(stats: &queue::ClassStats) -> Value {
+    json!({
+        "waiting_bytes": stats.bytes,
+        "sent": stats.sent,
+        "marked": stats.marked,
+        "dropped_codel": stats.dropped_codel,
+        "dropped_full": stats.dropped_full,
+        "sojourn_ms": millis(stats.sojourn),
+        "sojourn_max_ms": millis(stats.sojourn_max),
     })
 }
 

@@ -11,6 +11,7 @@ use tracing::debug;
 use super::config::{JOIN_LIFETIME, LINK_WINDOW, MAX_STREAMS};
 use super::congestion::{lift_window, restore_window};
 use super::event_loop::EventLoop;
+use super::lane::PacketLane;
 use super::link::{CloseCode, Link, Phase, Up, dial_error, down_reason};
 use super::packets::Arrived;
 use super::silence::Silence;
@@ -28,7 +29,7 @@ impl EventLoop {
         while let Some(event) = link.connection.poll() {
             self.handle_quic(&mut link, event, now);
         }
-        self.confirm(&mut link);
+        self.confirm(&mut link, now);
         if link.is_overdue(now) {
             self.give_up(&mut link, now);
         }
@@ -36,13 +37,14 @@ impl EventLoop {
         self.exchange_frames(&mut link, now);
         self.say_goodbye(&mut link, now);
         self.break_silence(&mut link, now);
+        self.packets.pump(&mut link, self.mono(now));
         self.transmit(&mut link, now);
         link.observe(now, self.mono(now));
         self.serve_endpoint(&mut link);
         if link.connection.is_drained() {
             return self.forget(&link);
         }
-        if let Some(deadline) = link.deadline() {
+        if let Some(deadline) = link.deadline(self.started) {
             self.timers.arm(handle, deadline);
         }
         self.links.put_back(link);
@@ -81,7 +83,7 @@ impl EventLoop {
         match (lane_of(&link.connection), peer_of(&link.connection)) {
             (Some(Lane::Join), None) if self.joining < self.config.limits.max_joining => {
                 self.joining += 1;
-                self.bring_up(link, None, Lane::Join, None, Streams::new(Lane::Join));
+                self.bring_up(link, None, Lane::Join, None, Streams::new(Lane::Join), now);
                 if let Phase::Up(up) = &mut link.phase {
                     up.until = Some(now + JOIN_LIFETIME);
                 }
@@ -119,18 +121,18 @@ impl EventLoop {
             link.connection.set_max_concurrent_streams(Dir::Uni, MAX_STREAMS.into());
             link.connection.set_receive_window(LINK_WINDOW.into());
         }
-        self.bring_up(link, None, lane, Some(node), Streams::new(lane));
+        self.bring_up(link, None, lane, Some(node), Streams::new(lane), now);
     }
 
     /// A dial is up once the server has said that it is content with our certificate.
-    fn confirm(&mut self, link: &mut Link) {
+    fn confirm(&mut self, link: &mut Link, now: Instant) {
         if !matches!(link.phase, Phase::Dialing { .. }) || !link.is_confirmed() {
             return;
         }
         if let Phase::Dialing { attempt, lane, streams, .. } = std::mem::replace(&mut link.phase, Phase::Gone)
         {
             let peer = peer_of(&link.connection).map(|identity| identity.node);
-            self.bring_up(link, Some(attempt), lane, peer, streams);
+            self.bring_up(link, Some(attempt), lane, peer, streams, now);
         }
     }
 
@@ -141,11 +143,15 @@ impl EventLoop {
         lane: Lane,
         peer: Option<NodeId>,
         streams: Streams,
+        now: Instant,
     ) {
         self.stats.links += 1;
         self.stats.links_up += 1;
         if let Some(node) = &peer {
             self.links.name(lane, node.clone(), link.handle);
+        }
+        if lane == Lane::Packets {
+            link.packets = Some(Box::new(PacketLane::new(self.packets.seed(), self.mono(now))));
         }
         let remote = link.remote();
         link.phase =
@@ -211,21 +217,18 @@ impl EventLoop {
 
     fn take_packets(&mut self, link: &mut Link, now: Instant) {
         let mono = self.mono(now);
-        let Link { phase, connection, handle, lifted_at, parts, .. } = link;
+        let Link { phase, connection, handle, packets, .. } = link;
         let Phase::Up(up) = phase else { return };
-        let (Lane::Packets, Some(peer)) = (up.lane, &up.peer) else {
+        let (Some(lane), Some(peer)) = (packets, &up.peer) else {
             if connection.datagrams().recv().is_some() {
                 self.blame(link, PeerFault::PacketOnStreams, now);
             }
             return;
         };
-        let remote = connection.remote_address();
-        if lifted_at.replace(remote) != Some(remote) {
-            lift_window(connection);
-        }
+        lane.follow_path(connection);
         while let Some(datagram) = connection.datagrams().recv() {
             let datagram = Arrived { from: *handle, peer, datagram };
-            self.packets.accept(datagram, parts, &mut self.links, mono);
+            self.packets.accept(datagram, &mut lane.parts, &mut self.links, mono);
         }
         self.packets.flush();
     }

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use quinn_proto::congestion::{Controller, ControllerFactory, CubicConfig};
@@ -18,7 +18,7 @@ pub(super) struct LaneControllers;
 impl ControllerFactory for LaneControllers {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let cubic = Arc::new(CubicConfig::default()).build(now, current_mtu);
-        Box::new(LaneController { cubic, unlimited: Arc::default() })
+        Box::new(LaneController { cubic, unlimited: Arc::default(), acknowledged: Arc::default() })
     }
 }
 
@@ -27,24 +27,42 @@ impl ControllerFactory for LaneControllers {
 struct LaneController {
     cubic: Box<dyn Controller>,
     unlimited: Arc<AtomicBool>,
+    acknowledged: Arc<Acknowledged>,
+}
+
+/// What a path has acknowledged, which quinn counts nowhere.
+#[derive(Debug, Default)]
+pub(super) struct Acknowledged {
+    bytes: AtomicU64,
+    packets: AtomicU64,
+}
+
+impl Acknowledged {
+    /// UDP payload bytes, and QUIC packets.
+    pub(super) fn count(&self) -> (u64, u64) {
+        (self.bytes.load(Ordering::Relaxed), self.packets.load(Ordering::Relaxed))
+    }
 }
 
 /// Lifts the congestion window of `connection`'s present path. A move to another address may bring a new controller:
-/// call it again then.
-pub(super) fn lift_window(connection: &Connection) {
-    set_unlimited(connection, true);
+/// call it again then. Returns where that path counts.
+pub(super) fn lift_window(connection: &Connection) -> Option<Arc<Acknowledged>> {
+    let controller = controller(connection)?;
+    controller.unlimited.store(true, Ordering::Relaxed);
+    Some(controller.acknowledged)
 }
 
 /// Takes [`lift_window`] back.
 pub(super) fn restore_window(connection: &Connection) {
-    set_unlimited(connection, false);
+    if let Some(controller) = controller(connection) {
+        controller.unlimited.store(false, Ordering::Relaxed);
+    }
 }
 
-fn set_unlimited(connection: &Connection, unlimited: bool) {
+/// A copy, which shares what may be changed.
+fn controller(connection: &Connection) -> Option<LaneController> {
     let copy = connection.congestion_state().clone_box().into_any();
-    if let Ok(controller) = copy.downcast::<LaneController>() {
-        controller.unlimited.store(unlimited, Ordering::Relaxed);
-    }
+    copy.downcast().ok().map(|controller| *controller)
 }
 
 impl Controller for LaneController {
@@ -53,6 +71,8 @@ impl Controller for LaneController {
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
+        self.acknowledged.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.acknowledged.packets.fetch_add(1, Ordering::Relaxed);
         self.cubic.on_ack(now, sent, bytes, app_limited, rtt);
     }
 
@@ -73,7 +93,11 @@ impl Controller for LaneController {
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Self { cubic: self.cubic.clone_box(), unlimited: self.unlimited.clone() })
+        Box::new(Self {
+            cubic: self.cubic.clone_box(),
+            unlimited: self.unlimited.clone(),
+            acknowledged: self.acknowledged.clone(),
+        })
     }
 
     fn initial_window(&self) -> u64 {

@@ -60,7 +60,7 @@ pub(super) struct EventLoop {
     /// Until when a stopping shard may go on.
     pub(super) stop_by: Option<Instant>,
     received: RecvBuffers,
-    started: Instant,
+    pub(super) started: Instant,
     commands: Receiver<Command>,
     bell: Arc<Bell>,
     published: Arc<Mutex<Stats>>,
@@ -375,7 +375,7 @@ impl EventLoop {
     fn ring_timers(&mut self, now: Instant) {
         while let Some(handle) = self.timers.pop_due(now) {
             let Some(link) = self.links.get_mut(handle) else { continue };
-            match link.deadline() {
+            match link.deadline(self.started) {
                 Some(deadline) if deadline <= now => {
                     link.connection.handle_timeout(now);
                     self.links.enqueue(handle);

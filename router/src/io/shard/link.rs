@@ -1,22 +1,21 @@
 //! One connection: what it is for, how far it has come, and the words for its end.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bus::bus::LinkId;
 use bus::{Class, Frame, Mono, NodeId};
+use bytes::Bytes;
 use quinn_proto::{Connection, ConnectionError, ConnectionHandle, TransportErrorCode, VarInt};
 
 use super::congestion::lift_window;
-use super::datagram::Parts;
+use super::datagram::Maker;
+use super::lane::PacketLane;
 use super::silence::Silence;
+use super::stats::PacketStats;
 use super::streams::{Queued, Streams};
 use super::{DialError, Lane};
 use crate::io::tls::Verdict;
-
-/// A search for the MTU takes seven round trips, and three probes for each size that does not pass; what comes after that
-/// is the path itself. Longer than a search over a satellite, and than most false alarms.
-const MTU_SETTLES_AFTER: Duration = Duration::from_secs(10);
 
 /// A peer's words in our logs and errors are cut here.
 const MAX_WORDS: usize = 200;
@@ -96,29 +95,14 @@ pub(super) struct Link {
     pub(super) unproven: bool,
     /// Whether it is in the list of connections to turn to.
     pub(super) queued: bool,
-    /// Where the peer was when its congestion window was lifted.
-    pub(super) lifted_at: Option<SocketAddr>,
-    /// Halves of datagrams that were too long for a path.
-    pub(super) parts: Option<Parts>,
-    /// The path's MTU, and since when it is so.
-    mtu: (u16, Mono),
+    /// Of a link that is up and carries packets.
+    pub(super) packets: Option<Box<PacketLane>>,
 }
 
 impl Link {
     pub(super) fn new(id: LinkId, handle: ConnectionHandle, connection: Connection, phase: Phase) -> Self {
         let accepted = matches!(phase, Phase::Accepting { .. });
-        Self {
-            id,
-            handle,
-            connection,
-            phase,
-            accepted,
-            unproven: accepted,
-            queued: false,
-            lifted_at: None,
-            parts: None,
-            mtu: (0, Mono::ZERO),
-        }
+        Self { id, handle, connection, phase, accepted, unproven: accepted, queued: false, packets: None }
     }
 
     /// Queues a frame; `None` if this is no link for frames, or none yet.
@@ -129,14 +113,38 @@ impl Link {
         }
     }
 
-    /// When something is to be done if nothing happens before.
-    pub(super) fn deadline(&mut self) -> Option<Instant> {
+    /// Sends an overlay packet in its datagram; returns whether it is on its way.
+    pub(super) fn send_packet(
+        &mut self,
+        datagram: Bytes,
+        maker: &mut Maker,
+        stats: &mut PacketStats,
+        now: Mono,
+    ) -> bool {
+        let Some(lane) = &mut self.packets else {
+            stats.no_lane += 1;
+            return false;
+        };
+        lane.send(&mut self.connection, datagram, maker, stats, now)
+    }
+
+    /// Hands over packets that waited for their turn.
+    pub(super) fn pump_packets(&mut self, maker: &mut Maker, stats: &mut PacketStats, now: Mono) {
+        if let Some(lane) = &mut self.packets {
+            lane.pump(&mut self.connection, maker, stats, now);
+        }
+    }
+
+    /// When something is to be done if nothing happens before; `started` is where [`Mono`] begins.
+    pub(super) fn deadline(&mut self, started: Instant) -> Option<Instant> {
         let own = match &self.phase {
             Phase::Dialing { until, .. } | Phase::Accepting { until } => Some(*until),
             Phase::Up(up) => [up.until, up.silence.deadline()].into_iter().flatten().min(),
             Phase::Gone => None,
         };
-        [self.connection.poll_timeout(), own].into_iter().flatten().min()
+        let packets = self.packets.as_ref().and_then(|lane| lane.poll_timeout());
+        let packets = packets.map(|at| started + at.since(Mono::ZERO));
+        [self.connection.poll_timeout(), own, packets].into_iter().flatten().min()
     }
 
     /// Whether this phase has lasted too long.
@@ -156,16 +164,10 @@ impl Link {
         }
     }
 
-    /// Whether the path's MTU has not moved for so long that hosts may be told.
-    pub(super) fn has_settled_mtu(&self, now: Mono) -> bool {
-        now.since(self.mtu.1) >= MTU_SETTLES_AFTER
-    }
-
     /// Notes what the turn brought and sent.
     pub(super) fn observe(&mut self, now: Instant, mono: Mono) {
-        let mtu = self.connection.current_mtu();
-        if mtu != self.mtu.0 {
-            self.mtu = (mtu, mono);
+        if let Some(packets) = &mut self.packets {
+            packets.observe(&self.connection, mono);
         }
         if let Phase::Up(up) = &mut self.phase
             && up.lane == Lane::Bus

@@ -28,6 +28,7 @@ mod config;
 mod congestion;
 mod datagram;
 mod event_loop;
+mod lane;
 mod link;
 mod links;
 mod owner;

@@ -56,6 +56,7 @@ pub(super) struct Packets {
     cache: FlowCache<Way>,
     /// The generation of the links that the cache knows.
     links_seen: u64,
+    seed: u64,
     inbound: Coalescer,
     buffer: Vec<u8>,
     maker: Maker,
@@ -91,6 +92,7 @@ impl Packets {
             table: None,
             cache: FlowCache::new(CACHED_FLOWS, seed),
             links_seen: 0,
+            seed,
             inbound: Coalescer::default(),
             buffer: vec![0; MAX_PACKET_LEN],
             maker: Maker::default(),
@@ -154,17 +156,25 @@ impl Packets {
             Gso::None if bytes.len() > room && self.tell_too_big(bytes, room, link, now) => {}
             Gso::None => {
                 let datagram = self.maker.whole(Head::of(virtio), bytes, &[]);
-                self.stats.sent += self.stats.queue(link, datagram, &mut self.maker);
+                self.stats.sent +=
+                    u64::from(link.send_packet(datagram, &mut self.maker, &mut self.stats, now));
             }
             gso @ (Gso::Tcp(_) | Gso::Udp(_)) => {
-                self.send_super(Head::of(virtio), gso, bytes, room, link);
+                self.send_super(Head::of(virtio), gso, (bytes, room), link, now);
             }
         }
         // Also when nothing was queued: only a turn lets quinn probe for a larger MTU.
         links.enqueue(handle);
     }
 
-    fn send_super(&mut self, head: Head, gso: Gso, bytes: &[u8], room: usize, link: &mut Link) {
+    fn send_super(
+        &mut self,
+        head: Head,
+        gso: Gso,
+        (bytes, room): (&[u8], usize),
+        link: &mut Link,
+        now: Mono,
+    ) {
         let Self { maker, stats, .. } = self;
         let Ok(packet) = Packet::parse(bytes) else { return };
         // Datagrams keep their size, whatever the room.
@@ -174,7 +184,7 @@ impl Packets {
         };
         while let Some((headers, payload)) = segments.next_segment() {
             let datagram = maker.whole(head, headers, payload);
-            stats.sent += stats.queue(link, datagram, maker);
+            stats.sent += u64::from(link.send_packet(datagram, maker, stats, now));
         }
     }
 
@@ -182,7 +192,10 @@ impl Packets {
     fn tell_too_big(&mut self, packet: &[u8], room: usize, link: &Link, now: Mono) -> bool {
         let Ok(parsed) = Packet::parse(packet) else { return false };
         let least = if parsed.source().is_ipv6() { LEAST_MTU_V6 } else { LEAST_MTU_V4 };
-        if !parsed.is_unbreakable() || packet.len() <= least || !link.has_settled_mtu(now) {
+        if !parsed.is_unbreakable()
+            || packet.len() <= least
+            || !link.packets.as_ref().is_some_and(|lane| lane.has_settled_mtu(now))
+        {
             return false;
         }
         let mtu = u16::try_from(room.max(least)).unwrap_or(u16::MAX);
@@ -201,25 +214,15 @@ impl Packets {
     }
 
     /// Takes a datagram, or the half of one, from a link that is taken out of `links`.
-    pub(super) fn accept(
-        &mut self,
-        arrived: Arrived<'_>,
-        parts: &mut Option<Parts>,
-        links: &mut Links,
-        now: Mono,
-    ) {
+    pub(super) fn accept(&mut self, arrived: Arrived<'_>, parts: &mut Parts, links: &mut Links, now: Mono) {
         let Arrived { from, peer, datagram } = arrived;
-        let whole = if Head::read(&datagram).is_part() {
-            parts.get_or_insert_default().take(&datagram, now)
-        } else {
-            Some(datagram)
-        };
+        let whole = if Head::read(&datagram).is_part() { parts.take(&datagram, now) } else { Some(datagram) };
         if let Some(datagram) = whole {
-            self.accept_whole(Arrived { from, peer, datagram }, links);
+            self.accept_whole(Arrived { from, peer, datagram }, links, now);
         }
     }
 
-    fn accept_whole(&mut self, arrived: Arrived<'_>, links: &mut Links) {
+    fn accept_whole(&mut self, arrived: Arrived<'_>, links: &mut Links, now: Mono) {
         let Arrived { from, peer, datagram } = arrived;
         let head = Head::read(&datagram);
         let packet = datagram.get(Head::LEN..).unwrap_or_default();
@@ -234,9 +237,19 @@ impl Packets {
         } else if let Some(next) = self.lane(way)
             && let Some(link) = links.get_mut(next)
         {
-            self.stats.forwarded += self.stats.queue(link, datagram, &mut self.maker);
+            let sent = link.send_packet(datagram, &mut self.maker, &mut self.stats, now);
+            self.stats.forwarded += u64::from(sent);
             links.enqueue(next);
         }
+    }
+
+    /// Lets packets go that waited for their turn on a link.
+    pub(super) fn pump(&mut self, link: &mut Link, now: Mono) {
+        link.pump_packets(&mut self.maker, &mut self.stats, now);
+    }
+
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// Writes what was put together of the packets that came in.
@@ -293,28 +306,6 @@ impl PacketStats {
         if let Some(count) = self.dropped.get_mut(reason.index()) {
             *count += 1;
         }
-    }
-
-    /// Queues a datagram, in two parts if it does not fit; returns how many packets it queued.
-    fn queue(&mut self, link: &mut Link, datagram: Bytes, maker: &mut Maker) -> u64 {
-        let Some(max) = link.connection.datagrams().max_size() else {
-            self.no_lane += 1;
-            return 0;
-        };
-        let (first, second) = if datagram.len() <= max {
-            (datagram, None)
-        } else if let Some((first, second)) = maker.in_parts(&datagram, max) {
-            (first, Some(second))
-        } else {
-            self.too_big += 1;
-            return 0;
-        };
-        let mut queue = [Some(first), second].into_iter().flatten();
-        if queue.all(|part| link.connection.datagrams().send(part, false).is_ok()) {
-            return 1;
-        }
-        self.queue_full += 1;
-        0
     }
 
     fn write(&mut self, tun: Option<&Tun>, group: &Group) {

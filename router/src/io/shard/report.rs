@@ -8,6 +8,7 @@ use bus::NodeId;
 use super::Lane;
 use super::link::{Link, Phase};
 use crate::io::udp::Socket;
+use crate::queue;
 
 /// One link that is up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct LinkReport {
     pub black_holes: u64,
     /// QUIC packets that one system call sends: 1 if the kernel or the network card does not cut them.
     pub segments: usize,
+    /// What waits for a packets lane, and what became of it.
+    pub queue: Option<queue::Stats>,
 }
 
 impl LinkReport {
@@ -47,6 +50,7 @@ impl LinkReport {
             lost: path.lost_packets,
             black_holes: path.black_holes_detected,
             segments: socket.max_segments(path.current_mtu),
+            queue: link.packets.as_ref().map(|lane| lane.stats()),
         })
     }
 }

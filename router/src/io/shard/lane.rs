@@ -1,0 +1,152 @@
+//! What a connection has that carries packets: what waits for it, and what is known of its path.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::Mono;
+use bytes::{Bytes, BytesMut};
+use quinn_proto::Connection;
+
+use super::congestion::{Acknowledged, lift_window};
+use super::datagram::{Head, Maker, Parts};
+use super::stats::PacketStats;
+use crate::Packet;
+use crate::queue::{self, LinkRate, Mark, PathSample, Scheduler, set_congestion_experienced};
+
+/// A search for the MTU takes seven round trips, and three probes for each size that does not pass; what comes after that
+/// is the path itself. Longer than a search over a satellite, and than most false alarms.
+const MTU_SETTLES_AFTER: Duration = Duration::from_secs(10);
+
+/// The packets side of a link.
+#[derive(Debug)]
+pub(super) struct PacketLane {
+    /// Copies: what waits must not keep a whole receive buffer.
+    waiting: Scheduler<BytesMut>,
+    /// Halves of datagrams that were too long for the path.
+    pub(super) parts: Parts,
+    /// Where the peer was when its congestion window was lifted, and what that path has acknowledged since.
+    path: Option<(SocketAddr, Arc<Acknowledged>)>,
+    /// Acknowledged on paths before, in bytes and packets.
+    acknowledged: (u64, u64),
+    /// The path's MTU, and since when it is so.
+    mtu: (u16, Mono),
+}
+
+impl PacketLane {
+    /// `seed` as in [`Scheduler::new`].
+    pub(super) fn new(seed: u64, now: Mono) -> Self {
+        Self {
+            waiting: Scheduler::new(seed, LinkRate::Measured, now),
+            parts: Parts::default(),
+            path: None,
+            acknowledged: (0, 0),
+            mtu: (0, now),
+        }
+    }
+
+    /// Sends a whole datagram, which carries `packet`, at once if the link is free for it. Returns whether it is on its way.
+    pub(super) fn send(
+        &mut self,
+        connection: &mut Connection,
+        datagram: Bytes,
+        maker: &mut Maker,
+        stats: &mut PacketStats,
+        now: Mono,
+    ) -> bool {
+        let is_free = connection.datagrams().send_buffer_space() > datagram.len();
+        if is_free && self.waiting.is_idle() {
+            return queue(connection, datagram, maker, stats);
+        }
+        let Ok(packet) = Packet::parse(datagram.get(Head::LEN..).unwrap_or_default()) else { return false };
+        let waits = self.waiting.enqueue(&packet, BytesMut::from(&datagram[..]), now).is_ok();
+        stats.queue_full += u64::from(!waits);
+        waits
+    }
+
+    /// Hands over what may leave now.
+    pub(super) fn pump(
+        &mut self,
+        connection: &mut Connection,
+        maker: &mut Maker,
+        stats: &mut PacketStats,
+        now: Mono,
+    ) {
+        if self.waiting.is_idle() {
+            return;
+        }
+        while let Some((mut datagram, mark)) =
+            self.waiting.dequeue(now, connection.datagrams().send_buffer_space())
+        {
+            if mark == Mark::CongestionExperienced
+                && let Some(packet) = datagram.get_mut(Head::LEN..)
+            {
+                set_congestion_experienced(packet);
+            }
+            queue(connection, datagram.freeze(), maker, stats);
+        }
+    }
+
+    /// When to pump again if nothing happens before.
+    pub(super) fn poll_timeout(&self) -> Option<Mono> {
+        self.waiting.poll_timeout()
+    }
+
+    /// Lifts the congestion window of a path that is new.
+    pub(super) fn follow_path(&mut self, connection: &Connection) {
+        let remote = connection.remote_address();
+        if self.path.as_ref().is_some_and(|(known, _)| *known == remote) {
+            return;
+        }
+        self.acknowledged = self.acknowledged();
+        self.path = lift_window(connection).map(|acknowledged| (remote, acknowledged));
+    }
+
+    /// Notes what the turn brought.
+    pub(super) fn observe(&mut self, connection: &Connection, now: Mono) {
+        let path = connection.stats().path;
+        if path.current_mtu != self.mtu.0 {
+            self.mtu = (path.current_mtu, now);
+        }
+        let (acked_bytes, acked_packets) = self.acknowledged();
+        if acked_packets > 0 {
+            self.waiting.observe(&PathSample { acked_bytes, acked_packets, rtt: path.rtt }, now);
+        }
+    }
+
+    fn acknowledged(&self) -> (u64, u64) {
+        let (bytes, packets) = self.path.as_ref().map(|(_, path)| path.count()).unwrap_or_default();
+        (self.acknowledged.0 + bytes, self.acknowledged.1 + packets)
+    }
+
+    /// Whether the path's MTU has not moved for so long that hosts may be told.
+    pub(super) fn has_settled_mtu(&self, now: Mono) -> bool {
+        now.since(self.mtu.1) >= MTU_SETTLES_AFTER
+    }
+
+    pub(super) fn stats(&self) -> queue::Stats {
+        self.waiting.stats()
+    }
+}
+
+/// Gives a datagram to the connection, in two parts if it does not fit.
+fn queue(connection: &mut Connection, datagram: Bytes, maker: &mut Maker, stats: &mut PacketStats) -> bool {
+    let Some(max) = connection.datagrams().max_size() else {
+        stats.no_lane += 1;
+        return false;
+    };
+    let (first, second) = if datagram.len() <= max {
+        (datagram, None)
+    } else if let Some((first, second)) = maker.in_parts(&datagram, max) {
+        (first, Some(second))
+    } else {
+        stats.too_big += 1;
+        return false;
+    };
+    let sent = [Some(first), second]
+        .into_iter()
+        .flatten()
+        .all(|part| connection.datagrams().send(part, false).is_ok());
+    stats.queue_full += u64::from(!sent);
+    sent
+}
