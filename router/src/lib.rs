@@ -10,7 +10,7 @@
 //! where is decided by pure code over an immutable [`Table`]; one thread, the shard, moves the bytes.
 //!
 //! Reading order: [`packet`] (what is looked at), [`table`] (who owns what, and what becomes of a packet),
-//! [`verdict`] (the answers), [`plan`] (what the kernel must know), [`dial`] (when to try a cloud again), then
+//! [`policy`] (who may talk to whom), [`verdict`] (the answers), [`plan`] (what the kernel must know), [`dial`] (when to try a cloud again), then
 //! `io`: `shard` (connections, lanes, frames), `tls` (who is at the other end), `tun` and `device` (the kernel's side).
 
 pub mod dial;
@@ -18,11 +18,13 @@ pub mod dial;
 pub mod io;
 pub mod packet;
 pub mod plan;
+pub mod policy;
 pub mod table;
 pub mod verdict;
 
 pub use bus::overlay::{Lease, Route, SubnetKind};
 pub use dial::Dialer;
 pub use packet::{Flow, Packet};
+pub use policy::{Gate, Policy};
 pub use table::Table;
 pub use verdict::{DropReason, Verdict};
