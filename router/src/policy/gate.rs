@@ -8,8 +8,8 @@ use super::flows::{Begun, Entry, Flows, Key};
 use super::fragments::Fragments;
 use super::stage::Signal;
 use super::{Decision, Policy};
-use crate::DropReason;
 use crate::packet::{Flow, Fragment, ICMP, Packet, Ports, Upper};
+use crate::{DropReason, Verdict};
 
 /// Why a packet may pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +92,16 @@ impl Gate {
         Ok(Allowed::Leaving)
     }
 
+    /// [`Self::check`] of what the table lets pass.
+    pub fn guard<'t>(&mut self, verdict: Verdict<'t>, packet: &[u8], now: Mono) -> Verdict<'t> {
+        guarded(verdict, packet, |packet| self.check(packet, now))
+    }
+
+    /// [`Self::leaving`] of what the table lets pass.
+    pub fn guard_leaving<'t>(&mut self, verdict: Verdict<'t>, packet: &[u8], now: Mono) -> Verdict<'t> {
+        guarded(verdict, packet, |packet| self.leaving(packet, now))
+    }
+
     /// Of a conversation that began before. Opening segments and questions are nobody's answer.
     fn known(&mut self, seen: &Seen, now: Mono) -> Option<Allowed> {
         let (key, from_low) = seen.key?;
@@ -164,6 +174,18 @@ impl Gate {
             entry.epoch = self.epoch;
         }
         Standing::Allowed(entry)
+    }
+}
+
+fn guarded<'t>(
+    verdict: Verdict<'t>,
+    packet: &[u8],
+    ask: impl FnOnce(&Packet<'_>) -> Result<Allowed, DropReason>,
+) -> Verdict<'t> {
+    let passes = || ask(&Packet::parse(packet).map_err(|_| DropReason::Malformed)?);
+    match verdict {
+        Verdict::Drop(_) => verdict,
+        Verdict::Local | Verdict::Peer(_) => passes().map_or_else(Verdict::Drop, |_| verdict),
     }
 }
 

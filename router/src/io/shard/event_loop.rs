@@ -1,6 +1,7 @@
 //! The thread: one `epoll_wait`, then a turn in which everything that is ready gets its share.
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,8 +9,8 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use bus::Frame;
 use bus::bus::LinkId;
+use bus::{Frame, Mono};
 use quinn_proto::{
     ClientConfig, ConnectionHandle, DatagramEvent, Endpoint, Incoming, ServerConfig, Transmit,
 };
@@ -27,8 +28,10 @@ use super::reset::endpoint_config;
 use super::streams::{Queued, Streams};
 use super::timers::Timers;
 use super::{Command, DialError, Event, Expect, Lane, ShardConfig, SpawnError, Stats};
+use crate::Gate;
 use crate::io::tls::{self, ClientError};
 use crate::io::udp::{RecvBuffers, Socket};
+use crate::policy::Flows;
 
 /// Not looked at by our servers; QUIC's TLS wants one.
 const SERVER_NAME: &str = "kubebus";
@@ -57,6 +60,7 @@ pub(super) struct EventLoop {
     pub(super) joining: usize,
     /// Until when a stopping shard may go on.
     pub(super) stop_by: Option<Instant>,
+    began: Instant,
     received: RecvBuffers,
     commands: Receiver<Command>,
     bell: Arc<Bell>,
@@ -88,7 +92,7 @@ impl EventLoop {
         let socket = Socket::bind(address).map_err(|source| SpawnError::Bind { address, source })?;
         let server = server_config(&config)?;
         let quic = Arc::new(endpoint_config(config.credentials.as_ref()));
-        let packets = Packets::new(config.tun.take());
+        let packets = Packets::new(config.tun.take(), gate(config.accept));
         let epoll = watch(&bell, &socket, &packets).map_err(SpawnError::Loop)?;
         Ok(Self {
             endpoint: Endpoint::new(quic, server, socket.may_discover_mtu(), None),
@@ -104,6 +108,7 @@ impl EventLoop {
             unread: BTreeSet::new(),
             joining: 0,
             stop_by: None,
+            began: Instant::now(),
             received: RecvBuffers::new(),
             commands,
             bell,
@@ -133,6 +138,8 @@ impl EventLoop {
     /// One turn: take in all that is ready, then let every connection that was touched act on it once.
     fn turn(&mut self, ready: &Ready) {
         let now = Instant::now();
+        let since_start = now.saturating_duration_since(self.began);
+        self.packets.begin_turn(Mono::ZERO + since_start);
         if ready.bell {
             self.answer_bell(now);
         }
@@ -219,6 +226,7 @@ impl EventLoop {
                 }
             }
             Command::SetTable(table) => self.packets.set_table(table),
+            Command::SetPolicy(policy) => self.packets.set_policy(policy),
             Command::Stop => self.stop(now),
         }
     }
@@ -437,6 +445,13 @@ impl Ready {
         }
         ready
     }
+}
+
+/// Remembers as much as its kind of node has to. The seed is the randomness that the standard library's maps get.
+fn gate(is_hub: bool) -> Gate {
+    let capacity = if is_hub { Flows::AT_HUB } else { Flows::AT_EDGE };
+    let random = || RandomState::new().hash_one(0);
+    Gate::new(capacity, [random(), random()])
 }
 
 /// The config of accepting, if we accept.

@@ -54,7 +54,7 @@ use self::event_loop::EventLoop;
 use self::owner::Bell;
 pub use self::stats::{PacketStats, Stats};
 pub use super::tls::{Credentials, CredentialsError, Expect, NoIdentity, ServerRefused};
-use crate::Table;
+use crate::{Policy, Table};
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -102,6 +102,8 @@ pub enum Command {
     Close { link: LinkId, reason: Cow<'static, str> },
     /// The routes from now on.
     SetTable(Arc<Table>),
+    /// Who may talk to whom from now on; before the first one nobody may.
+    SetPolicy(Arc<Policy>),
     /// Sends what is queued and says goodbye, for at most a second; then the thread ends and with it the events.
     Stop,
 }

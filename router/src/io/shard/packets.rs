@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use bus::NodeId;
+use bus::{Mono, NodeId};
 use bytes::Bytes;
 use quinn_proto::SendDatagramError;
 
@@ -12,7 +12,7 @@ use super::Lane;
 use super::links::Links;
 use super::stats::PacketStats;
 use crate::io::tun::Tun;
-use crate::{DropReason, Table, Verdict};
+use crate::{DropReason, Gate, Policy, Table, Verdict};
 
 /// The largest packet a TUN gives.
 const MAX_PACKET_LEN: usize = 1 << 16;
@@ -26,13 +26,17 @@ const TUN_BATCH: usize = 64;
 pub(super) struct Packets {
     tun: Option<Tun>,
     table: Option<Arc<Table>>,
+    gate: Gate,
+    /// When the present turn began.
+    now: Mono,
     buffer: Vec<u8>,
     pub(super) stats: PacketStats,
 }
 
 impl Packets {
-    pub(super) fn new(tun: Option<Tun>) -> Self {
-        Self { tun, table: None, buffer: vec![0; MAX_PACKET_LEN], stats: PacketStats::default() }
+    pub(super) fn new(tun: Option<Tun>, gate: Gate) -> Self {
+        let buffer = vec![0; MAX_PACKET_LEN];
+        Self { tun, table: None, gate, now: Mono::ZERO, buffer, stats: PacketStats::default() }
     }
 
     pub(super) fn tun_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -48,9 +52,17 @@ impl Packets {
         self.table = Some(table);
     }
 
+    pub(super) fn set_policy(&mut self, policy: Arc<Policy>) {
+        self.gate.set_policy(policy);
+    }
+
+    pub(super) fn begin_turn(&mut self, now: Mono) {
+        self.now = now;
+    }
+
     /// Reads a batch from the TUN and hands it to the lanes.
     pub(super) fn read_tun(&mut self, links: &mut Links) -> io::Result<()> {
-        let Self { tun: Some(tun), table, buffer, stats } = self else { return Ok(()) };
+        let Self { tun: Some(tun), table, gate, now, buffer, stats } = self else { return Ok(()) };
         for _ in 0..TUN_BATCH {
             let len = match tun.read(buffer) {
                 Ok(len) => len,
@@ -58,7 +70,7 @@ impl Packets {
                 Err(error) => return Err(error),
             };
             let packet = buffer.get(..len).unwrap_or_default();
-            match table.as_deref().map(|table| table.forward(packet)) {
+            match table.as_deref().map(|table| gate.guard_leaving(table.forward(packet), packet, *now)) {
                 None => stats.no_table += 1,
                 Some(Verdict::Peer(node)) => {
                     stats.sent += stats.send(links, node, Bytes::copy_from_slice(packet));
@@ -73,8 +85,8 @@ impl Packets {
 
     /// A packet from `peer`, whose link is taken out of `links`.
     pub(super) fn accept(&mut self, peer: &NodeId, packet: Bytes, links: &mut Links) {
-        let Self { tun, table, stats, .. } = self;
-        match table.as_deref().map(|table| table.accept(peer, &packet)) {
+        let Self { tun, table, gate, now, stats, .. } = self;
+        match table.as_deref().map(|table| gate.guard(table.accept(peer, &packet), &packet, *now)) {
             None => stats.no_table += 1,
             Some(Verdict::Local) => match tun.as_ref().map(|tun| tun.write(&packet)) {
                 Some(Ok(_)) => stats.received += 1,
