@@ -88,7 +88,7 @@ impl Flows {
         let place = self.set(&key).iter_mut().min_by_key(|entry| entry.worth(&key, second));
         if let Some(place) = place {
             *place = Entry { key, until: 0, epoch, begun_by_low: by_low, noted, progress: Progress::BEGUN };
-            place.advance(signal, false, now);
+            place.advance(signal, by_low, now);
         }
     }
 
@@ -122,9 +122,14 @@ impl Entry {
         self.begun_by_low != from_low
     }
 
+    /// Whether a packet belongs to this conversation as it is: opening segments and questions are nobody's answer.
+    pub(super) fn goes_on(&self, signal: Signal, from_low: bool) -> bool {
+        !self.is_answer(from_low) || signal.may_answer()
+    }
+
     /// After a packet of this conversation.
-    pub(super) fn advance(&mut self, signal: Signal, answers: bool, now: Mono) {
-        self.progress = self.progress.after(signal, answers);
+    pub(super) fn advance(&mut self, signal: Signal, from_low: bool, now: Mono) {
+        self.progress = self.progress.after(signal, self.is_answer(from_low));
         self.until = seconds(now).saturating_add(lifetime(self.key.protocol, self.progress.stage));
     }
 

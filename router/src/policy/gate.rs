@@ -85,10 +85,7 @@ impl Gate {
         if !self.policy.guards_arrivals_only {
             return self.check(packet, now);
         }
-        let seen = Seen::of(packet);
-        if self.known(&seen, now).is_none() && self.is_unheard_of(&seen, now) {
-            self.begin(&seen, true, now);
-        }
+        self.note(&Seen::of(packet), now);
         Ok(Allowed::Leaving)
     }
 
@@ -102,24 +99,31 @@ impl Gate {
         guarded(verdict, packet, |packet| self.leaving(packet, now))
     }
 
-    /// Of a conversation that began before. Opening segments and questions are nobody's answer.
     fn known(&mut self, seen: &Seen, now: Mono) -> Option<Allowed> {
         let (key, from_low) = seen.key?;
         let entry = self.standing(&key, from_low, &seen.flow, now).allowed()?;
-        let answers = entry.is_answer(from_low);
-        if answers && !seen.signal.may_answer() {
+        if !entry.goes_on(seen.signal, from_low) {
             return None;
         }
-        entry.advance(seen.signal, answers, now);
+        entry.advance(seen.signal, from_low, now);
         Some(Allowed::Known)
     }
 
-    /// A conversation between two sites that this edge knows nothing about. If it knows that a rule allowed it once, and
-    /// none does now, then what our side still says is no reason to let the other in.
-    fn is_unheard_of(&mut self, seen: &Seen, now: Mono) -> bool {
-        let Some((key, from_low)) = seen.key else { return false };
-        let standing = self.standing(&key, from_low, &seen.flow, now);
-        !matches!(standing, Standing::Revoked) && self.policy.decide(&seen.flow) != Decision::SameSite
+    /// Our side says something to another site. If a rule allowed that conversation once, and none does now, then what
+    /// our side still says is no reason to let the other in.
+    fn note(&mut self, seen: &Seen, now: Mono) {
+        let Some((key, from_low)) = seen.key else { return };
+        match self.standing(&key, from_low, &seen.flow, now) {
+            Standing::Revoked => {}
+            Standing::Allowed(entry) if entry.goes_on(seen.signal, from_low) => {
+                entry.advance(seen.signal, from_low, now);
+            }
+            Standing::Allowed(_) | Standing::Unknown => {
+                if self.policy.decide(&seen.flow) != Decision::SameSite {
+                    self.begin(seen, true, now);
+                }
+            }
+        }
     }
 
     fn begins(&mut self, seen: &Seen, now: Mono) -> Option<Allowed> {
@@ -151,12 +155,14 @@ impl Gate {
             .flatten()
     }
 
-    /// An ICMP error passes if it goes to the sender of the packet that it quotes, comes from the site to which that
-    /// packet went, and that packet belongs to a conversation. It changes nothing about it.
+    /// An ICMP error passes if it goes to the sender of the packet that it quotes, that packet belongs to a
+    /// conversation, and it comes from the site to which that packet went or from a cloud on its way. It changes nothing
+    /// about the conversation.
     fn related(&mut self, packet: &Packet<'_>, upper: &Upper, flow: &Flow, now: Mono) -> Option<Allowed> {
         let quoted = packet.quoted(upper)?;
-        let site_of = |address| self.policy.spot(address).site();
-        if quoted.source != flow.destination || site_of(flow.source) != site_of(quoted.destination) {
+        let (from, to) = (self.policy.spot(flow.source), self.policy.spot(quoted.destination));
+        let is_on_the_way = from.is_cloud() || from.site() == to.site();
+        if quoted.source != flow.destination || !is_on_the_way {
             return None;
         }
         let (key, from_low) = Key::of(&quoted)?;

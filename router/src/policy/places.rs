@@ -20,6 +20,8 @@ struct Place {
     /// `None`: a cloud, which is selected by its site.
     edge: Option<Number>,
     kind: SubnetKind,
+    /// One address: a node's own, and no network behind it.
+    is_node: bool,
 }
 
 /// An address and its place, if it has one.
@@ -46,6 +48,11 @@ impl Spot {
         Some(self.place?.kind)
     }
 
+    /// A cloud itself, which stands between all sites.
+    pub(super) fn is_cloud(&self) -> bool {
+        self.place.is_some_and(|place| place.is_node && place.edge.is_none())
+    }
+
     /// Two addresses of unknown sites share none.
     pub(super) fn shares_site_with(&self, other: &Self) -> bool {
         self.site().is_some() && self.site() == other.site()
@@ -69,8 +76,9 @@ impl Places {
         places
     }
 
-    fn place(&mut self, Route { prefix: _, owner, kind }: &Route, sites: &Sites) -> Place {
+    fn place(&mut self, Route { prefix, owner, kind }: &Route, sites: &Sites) -> Place {
         Place {
+            is_node: prefix.prefix_len() == prefix.max_prefix_len(),
             site: sites.get(owner).map(|site| self.number(site)),
             edge: self.edge_number(owner),
             kind: *kind,

@@ -18,7 +18,8 @@ fn begin(flows: &mut Flows, number: u16, now: Mono) {
 }
 
 fn answer(flows: &mut Flows, number: u16, now: Mono) {
-    flows.find(&key(number).0, now).unwrap().advance(Signal::Nothing, true, now);
+    let (key, by_low) = key(number);
+    flows.find(&key, now).unwrap().advance(Signal::Nothing, !by_low, now);
 }
 
 fn has(flows: &mut Flows, number: u16, now: Mono) -> bool {
@@ -39,7 +40,7 @@ fn a_conversation_is_forgotten_when_it_was_silent_for_its_lifetime() {
     assert!(has(&mut flows, 1, at(last - 1)));
     assert!(!has(&mut flows, 1, at(last)));
     begin(&mut flows, 1, at(last));
-    flows.find(&key(1).0, at(last + 100)).unwrap().advance(Signal::Nothing, false, at(last + 100));
+    flows.find(&key(1).0, at(last + 100)).unwrap().advance(Signal::Nothing, key(1).1, at(last + 100));
     assert!(has(&mut flows, 1, at(2 * last)), "it was heard in between");
     assert_eq!((flows.count(at(2 * last)), flows.count(at(9 * last))), (1, 0));
 }

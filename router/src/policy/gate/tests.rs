@@ -139,10 +139,11 @@ fn an_error_passes_if_it_is_about_what_was_said_there() {
     assert!(passes(&mut gate, &asked));
     assert_eq!(ask(&mut gate, &unreachable, START), Ok(Allowed::Related), "from a router on the way");
     assert!(passes(&mut gate, &error(PUMP, DEPOT, 11, &asked)));
+    assert!(passes(&mut gate, &error("10.86.0.1", DEPOT, 3, &asked)), "from the cloud in between");
     let answer = tcp(PUMP, DEPOT, DOWN, SYN_ACK);
     assert!(passes(&mut gate, &error(DEPOT, PUMP, 3, &answer)), "about an answer");
     for (why, denied) in [
-        ("another site's word", error("10.86.0.1", DEPOT, 3, &asked)),
+        ("another site's word", error("10.9.0.5", DEPOT, 3, &asked)),
         ("to somebody who did not ask", error(PUMP, "10.86.0.1", 3, &asked)),
         ("about another conversation", error(PUMP, DEPOT, 3, &tcp(DEPOT, PUMP, (40_001, 502), SYN))),
         ("a redirect", error(PUMP, DEPOT, 5, &asked)),
