@@ -5,11 +5,13 @@
 //!
 //! Reading order: [`id`] (who is who), [`time`] (how time comes in), [`class`] and [`frame`] (what travels on
 //! a link), [`topic`] and [`message`] (what apps say to each other), [`bus`](mod@crate::bus) (who gets to hear it),
-//! [`backoff`] (when to try again), [`token`] (how a node is invited).
+//! [`backoff`] (when to try again), [`token`] (how a node is invited), [`overlay`] and [`access`] (addresses, and who may
+//! reach whom).
 //!
 //! Every core of the workspace speaks one grammar, shown here by [`Bus`]:
 //! `handle_*(input, now)`, then drain `poll_output()` to `None`, then ask `poll_timeout()` when to come back.
 
+pub mod access;
 pub mod backoff;
 pub mod bus;
 mod cause;
@@ -26,6 +28,7 @@ pub mod topic;
 pub mod twin;
 pub mod value;
 
+pub use access::{AccessRule, PortRange, Protocol, Selector};
 pub use backoff::Backoff;
 pub use bus::Bus;
 pub use cause::with_causes;

@@ -64,12 +64,12 @@ pub struct Lease {
 
 macro_rules! as_text {
     ($module:ident, $type:ty) => {
-        mod $module {
+        pub(crate) mod $module {
             use minicbor::decode::Error as DecodeError;
             use minicbor::encode::{Error as EncodeError, Write};
             use minicbor::{Decoder, Encoder};
 
-            pub(super) fn encode<C, W: Write>(
+            pub(crate) fn encode<C, W: Write>(
                 value: &$type,
                 e: &mut Encoder<W>,
                 _: &mut C,
@@ -77,7 +77,7 @@ macro_rules! as_text {
                 e.str(&value.to_string())?.ok()
             }
 
-            pub(super) fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<$type, DecodeError> {
+            pub(crate) fn decode<C>(d: &mut Decoder<'_>, _: &mut C) -> Result<$type, DecodeError> {
                 d.str()?.parse().map_err(DecodeError::custom)
             }
         }

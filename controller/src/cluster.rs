@@ -10,7 +10,7 @@ use crate::lan::{InvalidLan, Lan, overlap};
 use crate::lease::{self, GrantError};
 use crate::plan::Plan;
 use crate::record::DamagedRecord;
-use crate::route;
+use crate::{nodes, route, site};
 
 /// What a joining node is told, and what the address plan follows from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,8 @@ impl Cluster {
     }
 
     /// To be called at each start of the cloud, before any join: checks the plan against what was given out, takes
-    /// the cloud's own lease (the first slot, when the store is new), sets its routes and tells edges where to dial.
+    /// the cloud's own lease (the first slot, when the store is new), sets its routes, and tells edges where to dial and
+    /// which site each node is in.
     /// Writes nothing if it fails.
     pub fn establish(
         &self,
@@ -74,6 +75,8 @@ impl Cluster {
         let kinds = (SubnetKind::CloudVm, SubnetKind::CloudContainer);
         let routes = [lease_routes(&lease, &self.cloud_id(), kinds), own].concat();
         route::replace(&self.cloud_id(), &routes, ks)?;
+        site::put(&self.cloud_id(), &self.cloud, ks);
+        nodes::announce_sites(ks)?;
         endpoints::tell(&self.endpoints, ks);
         Ok(Lease { pool_v4: self.plan.v4(), pool_v6: self.plan.v6(), ..lease })
     }

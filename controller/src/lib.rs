@@ -10,6 +10,8 @@
 //! | [`nodes`] | who is in | `/c/node/<name>` |
 //! | [`plan`], [`lease`], [`lan`] | the address plan, who holds what, what may lie behind an edge | `/c/lease/..`, `/e/<edge>/lease` |
 //! | [`route`] | which prefix lies behind which node | `/all/route/<prefix>` |
+//! | [`site`] | which node is in which site | `/all/site/<node>` |
+//! | [`access`] | who may begin to talk to whom over the overlay | `/e/<edge>/access/..` |
 //! | [`cluster`] | the cloud's own part at its start | its lease and routes |
 //! | [`resource`] | manifests, checked and stored | `/c/resource/<kind>/<ns>/<name>` |
 //! | [`binding`] | copies to each edge what its devices need | `/e/<edge>/{device,model,policy,rule}/..` |
@@ -24,6 +26,7 @@
 //! Order at a cloud's start: open the authority, load the keyspace, [`Cluster::establish`], [`Binder::load`] and
 //! [`Binder::reconcile_all`]; then answer joins.
 
+pub mod access;
 pub mod binding;
 pub mod cluster;
 pub mod endpoints;
@@ -35,6 +38,7 @@ pub mod plan;
 pub mod record;
 pub mod resource;
 pub mod route;
+pub mod site;
 pub mod token;
 
 #[cfg(feature = "io")]

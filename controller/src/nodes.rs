@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::lan::Lan;
 use crate::record::{self, DamagedRecord};
-use crate::{lease, route};
+use crate::{lease, route, site};
 
 pub const PREFIX: &str = "/c/node/";
 
@@ -73,6 +73,13 @@ pub fn list(ks: &Keyspace) -> Result<Vec<NodeRecord>, DamagedRecord> {
 
 pub(crate) fn put(node: &NodeRecord, ks: &mut Keyspace) {
     record::put(ks, &key(&node.name), node);
+    site::put(&node.id(), &node.site, ks);
+}
+
+/// Says again which site each node is in: a cloud before this one did not say it.
+pub(crate) fn announce_sites(ks: &mut Keyspace) -> Result<(), DamagedRecord> {
+    list(ks)?.iter().for_each(|node| site::put(&node.id(), &node.site, ks));
+    Ok(())
 }
 
 /// What lies under `/e/<edge>/` for devices: they stay bound to the name, and find it again when a node of that name
@@ -85,6 +92,7 @@ pub fn remove(name: &Name, ks: &mut Keyspace, now: Now) -> Result<(), RemoveErro
     let node = get(name, ks)?.ok_or_else(|| RemoveError::Unknown(name.clone()))?;
     route::replace(&node.id(), &[], ks)?;
     lease::release(&node.id(), ks, now)?;
+    site::remove(&node.id(), ks);
     record::delete_all_but(ks, &format!("/e/{name}/"), &OF_DEVICES);
     record::delete(ks, &key(name));
     Ok(())

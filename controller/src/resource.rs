@@ -1,7 +1,7 @@
 //! Manifests: read, checked, stored as JSON at `/c/resource/<kind>/<namespace>/<name>`.
 //!
-//! KubeEdge's `Device` and `DeviceModel` (`devices.kubeedge.io/v1beta1`) and our `TwinPolicy` and `Rule`
-//! (`kubebus.io/v1alpha1`). What is stored is the manifest as it came, unknown fields of KubeEdge's kinds included,
+//! KubeEdge's `Device` and `DeviceModel` (`devices.kubeedge.io/v1beta1`) and our `TwinPolicy`, `Rule` and
+//! `AccessPolicy` (`kubebus.io/v1alpha1`). What is stored is the manifest as it came, unknown fields of KubeEdge's kinds included,
 //! with its namespace filled in. Manifests may come in any order, and [`crate::Binder`] says what a device or a rule
 //! still waits for; what contradicts a manifest that is there is found by [`Manifest::check`].
 
@@ -16,15 +16,51 @@ use metadata::{Key, Keyspace};
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::access::{self, AccessPolicySpec};
 use crate::record::own_key;
 
 /// A manifest must fit into one frame to its edge with room to spare; the largest of KubeEdge's examples has 4 KiB.
 pub const MAX_MANIFEST_LEN: usize = 256 * 1024;
 
+/// What a manifest is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResourceKind {
+    /// Devices and what belongs to them.
+    Twin(Kind),
+    /// Who may begin to talk to whom over the overlay.
+    Access,
+}
+
+impl From<Kind> for ResourceKind {
+    fn from(kind: Kind) -> Self {
+        Self::Twin(kind)
+    }
+}
+
+impl ResourceKind {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Twin(kind) => kind.prefix(Layout::Cloud),
+            Self::Access => access::PREFIX,
+        }
+    }
+
+    /// As manifests have it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Twin(Kind::Device) => DeviceSpec::KIND,
+            Self::Twin(Kind::Model) => DeviceModelSpec::KIND,
+            Self::Twin(Kind::Policy) => TwinPolicySpec::KIND,
+            Self::Twin(Kind::Rule) => RuleSpec::KIND,
+            Self::Access => AccessPolicySpec::KIND,
+        }
+    }
+}
+
 /// One manifest that is well-formed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
-    kind: Kind,
+    kind: ResourceKind,
     id: DeviceId,
     json: Bytes,
 }
@@ -42,7 +78,7 @@ pub enum Applied {
 pub enum InvalidManifest {
     #[error(
         "{api_version} {kind} is not known; known are Device and DeviceModel (devices.kubeedge.io/v1beta1), \
-         TwinPolicy and Rule (kubebus.io/v1alpha1)"
+         TwinPolicy, Rule and AccessPolicy (kubebus.io/v1alpha1)"
     )]
     UnknownKind { api_version: String, kind: String },
     #[error("{kind}")]
@@ -75,13 +111,16 @@ impl Manifest {
                 read::<TwinPolicySpec>(Kind::Policy, document)
             }
             (RuleSpec::API_VERSION, RuleSpec::KIND) => read::<RuleSpec>(Kind::Rule, document),
+            (AccessPolicySpec::API_VERSION, AccessPolicySpec::KIND) => {
+                read::<AccessPolicySpec>(ResourceKind::Access, document)
+            }
             (api_version, kind) => {
                 Err(InvalidManifest::UnknownKind { api_version: cut(api_version), kind: cut(kind) })
             }
         }
     }
 
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ResourceKind {
         self.kind
     }
 
@@ -96,13 +135,10 @@ impl Manifest {
 
     /// What is wrong with it beside the manifests in `catalog`, or with those beside it. Empty: it can be applied.
     pub fn check(&self, catalog: &Catalog) -> Vec<InvalidManifest> {
-        let kind = match self.kind {
-            Kind::Device => DeviceSpec::KIND,
-            Kind::Model => DeviceModelSpec::KIND,
-            Kind::Policy => TwinPolicySpec::KIND,
-            Kind::Rule => RuleSpec::KIND,
-        };
-        let errors = check::check(self.kind, &self.id, &self.json, catalog);
+        // A policy speaks of who may join later: there is nothing to hold it against.
+        let ResourceKind::Twin(of_twins) = self.kind else { return Vec::new() };
+        let kind = self.kind.name();
+        let errors = check::check(of_twins, &self.id, &self.json, catalog);
         errors.into_iter().map(|error| InvalidManifest::Content { kind, source: error.into() }).collect()
     }
 
@@ -119,7 +155,7 @@ impl Manifest {
     }
 }
 
-fn read<S: Spec>(kind: Kind, document: &Value) -> Result<Manifest, InvalidManifest> {
+fn read<S: Spec>(kind: impl Into<ResourceKind>, document: &Value) -> Result<Manifest, InvalidManifest> {
     let given = document.to_string();
     if given.len() > MAX_MANIFEST_LEN {
         return Err(InvalidManifest::TooLong(given.len()));
@@ -129,7 +165,7 @@ fn read<S: Spec>(kind: Kind, document: &Value) -> Result<Manifest, InvalidManife
         .id();
     let mut stored = document.clone();
     stored["metadata"]["namespace"] = id.namespace.as_str().into();
-    Ok(Manifest { kind, id, json: stored.to_string().into() })
+    Ok(Manifest { kind: kind.into(), id, json: stored.to_string().into() })
 }
 
 fn cut(text: &str) -> String {
@@ -137,41 +173,44 @@ fn cut(text: &str) -> String {
 }
 
 /// A kind as people write it: `device`, `Devices`, `devicemodel`, `model`, `twinpolicies`, `rule`, ...
-pub fn kind_named(text: &str) -> Option<Kind> {
+pub fn kind_named(text: &str) -> Option<ResourceKind> {
     Some(match text.to_ascii_lowercase().as_str() {
-        "device" | "devices" => Kind::Device,
-        "devicemodel" | "devicemodels" | "model" | "models" => Kind::Model,
-        "twinpolicy" | "twinpolicies" | "policy" | "policies" => Kind::Policy,
-        "rule" | "rules" => Kind::Rule,
+        "device" | "devices" => Kind::Device.into(),
+        "devicemodel" | "devicemodels" | "model" | "models" => Kind::Model.into(),
+        "twinpolicy" | "twinpolicies" | "policy" | "policies" => Kind::Policy.into(),
+        "rule" | "rules" => Kind::Rule.into(),
+        "accesspolicy" | "accesspolicies" => ResourceKind::Access,
         _ => return None,
     })
 }
 
 /// Where a manifest is stored.
-pub fn key(kind: Kind, id: &DeviceId) -> Key {
-    own_key(&format!("{}{id}", kind.prefix(Layout::Cloud)))
+pub fn key(kind: impl Into<ResourceKind>, id: &DeviceId) -> Key {
+    own_key(&format!("{}{id}", kind.into().prefix()))
 }
 
 /// The stored manifest.
-pub fn get<'a>(kind: Kind, id: &DeviceId, ks: &'a Keyspace) -> Option<&'a Bytes> {
+pub fn get<'a>(kind: impl Into<ResourceKind>, id: &DeviceId, ks: &'a Keyspace) -> Option<&'a Bytes> {
     ks.get(key(kind, id).as_str())
 }
 
 /// All manifests of a kind in a namespace, or in all, by namespace and name.
-pub fn list<'a>(
-    kind: Kind,
+pub fn list<'a, K: Into<ResourceKind>>(
+    kind: K,
     namespace: Option<&Name>,
     ks: &'a Keyspace,
-) -> impl Iterator<Item = (DeviceId, &'a Bytes)> + use<'a> {
+) -> impl Iterator<Item = (DeviceId, &'a Bytes)> + use<'a, K> {
+    let prefix = kind.into().prefix();
     let below = namespace.map(|namespace| format!("{namespace}/")).unwrap_or_default();
-    ks.range(&format!("{}{below}", kind.prefix(Layout::Cloud)))
-        .filter_map(|(key, json)| Some((Kind::of_key(Layout::Cloud, key.as_str())?.1, json)))
+    ks.range(&format!("{prefix}{below}"))
+        .filter_map(move |(key, json)| Some((key.as_str().strip_prefix(prefix)?.parse().ok()?, json)))
 }
 
 /// Removes a manifest; `false` if there is none.
-pub fn delete(kind: Kind, id: &DeviceId, ks: &mut Keyspace) -> bool {
-    let known = get(kind, id, ks).is_some();
-    ks.delete(&key(kind, id));
+pub fn delete(kind: impl Into<ResourceKind>, id: &DeviceId, ks: &mut Keyspace) -> bool {
+    let key = key(kind, id);
+    let known = ks.get(key.as_str()).is_some();
+    ks.delete(&key);
     known
 }
 

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use thiserror::Error;
 
+use crate::policy_test::PolicyTest;
+
 /// One request. The shell fills in what a core cannot know: the secret of a new token.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AdminRequest {
@@ -72,6 +74,8 @@ pub enum AdminRequest {
     },
     /// What rules do, and why.
     Rules,
+    /// Whether one may talk to another over the overlay, and by which rule.
+    PolicyTest(PolicyTest),
     Status,
 }
 
@@ -95,6 +99,7 @@ impl AdminRequest {
             | Self::Twins { .. }
             | Self::Commands { .. }
             | Self::Rules
+            | Self::PolicyTest(_)
             | Self::Status => false,
         }
     }

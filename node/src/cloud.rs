@@ -2,8 +2,9 @@
 
 mod answers;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use bus::bus::{LinkId, Role};
 use bus::token::CaHash;
@@ -16,15 +17,16 @@ use bytes::Bytes;
 use controller::binding::Binder;
 use controller::cluster::EstablishError;
 use controller::join::{CsrError, JoinReply, RefusalCode, Signed};
-use controller::{CloudSubnets, Cluster, lease, nodes, route};
+use controller::{CloudSubnets, Cluster, access, lease, nodes, route, site};
 use device_twin::cloud::Output as FromTwins;
 use device_twin::reply::ReplyTo;
 use device_twin::twin::Said;
 use device_twin::{CloudTwins, Expiry, Publish, Ticket, kubeedge};
 use metadata::sync::Lane;
 use metadata::{Cause, Feed, FeedOutput, Key, Keyspace, Tells};
+use router::Policy;
 
-use crate::admin::{AdminError, AdminRequest};
+use crate::admin::{AdminError, AdminRequest, describe};
 use crate::broker_rows;
 use crate::interest::{Interest, announced};
 use crate::journal::{Journal, Speech};
@@ -58,6 +60,8 @@ pub struct Cloud {
     bus: Bus,
     feed: Feed,
     twins: CloudTwins,
+    /// Who may talk to whom.
+    policy: Arc<Policy>,
     interest: Interest,
     mesh: Hub,
     /// The newest version of each reported value that other sites were told, by either of its two ways: none goes back.
@@ -91,6 +95,7 @@ impl Cloud {
         cluster.establish(&subnets, &mut keyspace, now)?;
         let binder = Binder::load(&keyspace);
         binder.reconcile_all(&mut keyspace);
+        access::tell_all(&mut keyspace)?;
         let me = cluster.cloud_id();
         let mut twins = CloudTwins::new();
         twins.load(&mut keyspace, now);
@@ -112,11 +117,13 @@ impl Cloud {
             binder,
             keyspace,
             twins,
+            policy: Arc::default(),
         })
     }
 
     pub fn handle(&mut self, input: Input, now: Now) {
         if !std::mem::replace(&mut self.started, true) {
+            self.say_policy();
             self.say_overlay();
         }
         match input {
@@ -263,7 +270,7 @@ impl Cloud {
         if let Some(why) = self.journal.degraded() {
             return self.said.push_back(refusal(&format!("the cloud's disk refuses writes: {why}")));
         }
-        let before: Vec<_> = nodes_of(&self.keyspace);
+        let before = nodes_of(&self.keyspace);
         let reply =
             controller::handle_join(&self.cluster, request, &mut self.keyspace, now, &mut self.signer);
         self.on_membership(&before);
@@ -413,17 +420,24 @@ impl Cloud {
         }
     }
 
-    /// Nodes came or went: devices that waited for them are bound, and their routes count.
-    fn on_membership(&mut self, before: &[Key]) {
+    /// Nodes came, changed or went: devices that waited for them are bound, and their sites and routes count.
+    fn on_membership(&mut self, before: &Members) {
         let after = nodes_of(&self.keyspace);
-        if *before == after {
+        let mut changed: Vec<&Key> = before.keys().chain(after.keys()).collect();
+        changed.retain(|key| before.get(*key) != after.get(*key));
+        if changed.is_empty() {
             return; // A refused stranger costs no more than this look.
         }
-        let changed: Vec<&Key> = before.iter().chain(&after).collect();
+        let edges =
+            changed.iter().filter_map(|key| Name::new(key.as_str().strip_prefix(nodes::PREFIX)?).ok());
+        let here: Vec<Name> = edges.filter(|edge| nodes::exists(edge, &self.keyspace)).collect();
         self.binder.handle_changes(changed, &mut self.keyspace);
-        let members: BTreeSet<Key> = after.iter().cloned().collect();
-        let is_member = |edge: &Name| members.contains(format!("{}{edge}", nodes::PREFIX).as_str());
+        let is_member = |edge: &Name| after.contains_key(format!("{}{edge}", nodes::PREFIX).as_str());
         self.mesh.handle_membership(is_member, &mut self.keyspace);
+        if let Err(damaged) = access::tell_edges(here, &mut self.keyspace) {
+            self.note(format!("edges are not told of access policies: {}", describe(&damaged)));
+        }
+        self.say_policy();
         self.say_overlay();
     }
 
@@ -512,6 +526,14 @@ impl Cloud {
         }
     }
 
+    fn say_policy(&mut self) {
+        // Without its routes a cloud passes nothing on anyway.
+        let routes = route::list(&self.keyspace).unwrap_or_default();
+        let sites = site::list(site::PREFIX, &self.keyspace);
+        self.policy = Arc::new(Policy::for_hub(&routes, &sites, &access::rules(&self.keyspace)));
+        self.said.push_back(Output::Policy(Arc::clone(&self.policy)));
+    }
+
     /// Says goodbye to all edges: step two of the shutdown.
     pub fn goodbye(&mut self) {
         self.bus.goodbye();
@@ -571,8 +593,11 @@ fn rev_of(payload: &[u8]) -> Option<u64> {
     serde_json::from_slice::<device_twin::twin::ReportedBody>(payload).ok().map(|body| body.rev)
 }
 
-fn nodes_of(keyspace: &Keyspace) -> Vec<Key> {
-    keyspace.range("/c/node/").map(|(key, _)| key.clone()).collect()
+/// The register's records by key.
+type Members = BTreeMap<Key, Bytes>;
+
+fn nodes_of(keyspace: &Keyspace) -> Members {
+    keyspace.range(nodes::PREFIX).map(|(key, record)| (key.clone(), record.clone())).collect()
 }
 
 #[cfg(test)]

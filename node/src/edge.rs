@@ -1,13 +1,14 @@
 //! An edge: bus, replica, twins and dialling in one cycle.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use bus::bus::{LinkId, Role};
 use bus::overlay::{Lease, Route};
 use bus::twin::{DeviceId, MapperTopic, TwinTopic};
 use bus::{Bus, Channel, Class, Frame, Identity, Message, Mono, NodeId, Now, Qos, UnixMillis, Value};
 use bytes::Bytes;
-use controller::endpoints;
+use controller::{access, endpoints, site};
 use device_twin::command::Order;
 use device_twin::dmi::{self, Dmi};
 use device_twin::edge::Output as FromTwins;
@@ -17,6 +18,7 @@ use device_twin::twin::Said;
 use device_twin::{EdgeTwins, Expiry, PropertyId, Publish, Ticket, kubeedge};
 use metadata::outbox::MAX_MESSAGES;
 use metadata::{Key, Keyspace, PushError, Replica, ReplicaOutput, epoch};
+use router::Policy;
 use router::dial::Dialer;
 use serde_json::json;
 
@@ -26,6 +28,7 @@ use crate::interest::{Interest, announced, is_for_other_sites};
 use crate::journal::{Journal, Speech};
 use crate::mesh::leaf::Output as FromMesh;
 use crate::mesh::{Leaf, is_mesh};
+use crate::policy_test::PolicyTest;
 use crate::seam::{DialLane, Input, Output, Record};
 
 /// The part of a link's life that both dialled lanes share.
@@ -67,6 +70,8 @@ pub struct Edge {
     bus: Bus,
     replica: Replica,
     twins: EdgeTwins,
+    /// Who may reach what lies behind this edge.
+    policy: Arc<Policy>,
     /// Where KubeEdge's mappers are served.
     dmi: Option<Dmi>,
     bus_lane: Upstream,
@@ -130,6 +135,7 @@ impl Edge {
             keyspace,
             replica,
             twins,
+            policy: Arc::default(),
             dmi: None,
         }
     }
@@ -142,6 +148,7 @@ impl Edge {
 
     pub fn handle(&mut self, input: Input, now: Now) {
         if !std::mem::replace(&mut self.started, true) {
+            self.say_policy();
             self.say_overlay();
             self.say_endpoints();
             self.mesh.handle_start(&mut self.keyspace, now.wall, now.wall);
@@ -417,7 +424,11 @@ impl Edge {
         }
         let theirs = self.cloud_wall(now);
         self.mesh.handle_changed(keys, &mut self.keyspace, theirs, now.wall);
-        if keys.iter().any(|key| key.as_str() == LEASE || key.as_str().starts_with(ROUTES)) {
+        let changed = |prefix: &str| keys.iter().any(|key| key.as_str().starts_with(prefix));
+        if changed(ROUTES) || changed(site::TOLD) || changed(access::TOLD) {
+            self.say_policy();
+        }
+        if changed(LEASE) || changed(ROUTES) {
             self.say_overlay();
         }
         if keys.iter().any(|key| key.as_str() == endpoints::TOLD) {
@@ -560,6 +571,7 @@ impl Edge {
                 admin::commands(self.twins.commands(device.as_ref(), now), id.as_ref())
             }
             AdminRequest::Rules => admin::document(&self.twins.rule_views(now)),
+            AdminRequest::PolicyTest(asked) => self.test_policy(&asked),
             AdminRequest::Authority { device, change } => self.change_authority(&device, change, now),
             AdminRequest::CreateToken { .. }
             | AdminRequest::ListTokens
@@ -571,6 +583,15 @@ impl Edge {
             | AdminRequest::List { .. }
             | AdminRequest::Change { .. }
             | AdminRequest::PatchTwin { .. } => Err(AdminError::CloudOnly),
+        }
+    }
+
+    /// An edge knows what may come in to it, and nothing else.
+    fn test_policy(&self, asked: &PolicyTest) -> AdminResponse {
+        let test = asked.on(&self.routes())?;
+        match &test.receiver {
+            Some(node) if *node == self.identity.node => Ok(test.answer(None, &test.at(&self.policy))),
+            Some(_) | None => Err(AdminError::CloudOnly),
         }
     }
 
@@ -686,9 +707,18 @@ impl Edge {
     fn say_overlay(&mut self) {
         let lease = self.keyspace.get(LEASE).and_then(|bytes| minicbor::decode::<Lease>(bytes).ok());
         let Some(lease) = lease else { return };
-        let routes =
-            self.keyspace.range(ROUTES).filter_map(|(_, b)| minicbor::decode::<Route>(b).ok()).collect();
-        self.said.push_back(Output::Overlay { lease, routes });
+        self.said.push_back(Output::Overlay { lease, routes: self.routes() });
+    }
+
+    fn routes(&self) -> Vec<Route> {
+        self.keyspace.range(ROUTES).filter_map(|(_, b)| minicbor::decode::<Route>(b).ok()).collect()
+    }
+
+    /// Of what the cloud told last, whether or not it is there now.
+    fn say_policy(&mut self) {
+        let (sites, rules) = (site::list(site::TOLD, &self.keyspace), access::told(&self.keyspace));
+        self.policy = Arc::new(Policy::for_edge(&self.routes(), &sites, &rules));
+        self.said.push_back(Output::Policy(Arc::clone(&self.policy)));
     }
 
     fn say_endpoints(&mut self) {

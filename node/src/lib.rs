@@ -19,6 +19,7 @@ pub mod seam;
 mod broker_rows;
 mod interest;
 mod mesh;
+pub mod policy_test;
 #[cfg(test)]
 mod two_nodes;
 

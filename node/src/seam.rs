@@ -1,5 +1,6 @@
 //! The only seam between a node and the world.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bus::bus::LinkId;
@@ -12,6 +13,7 @@ use device_twin::gate::access::Who;
 use device_twin::history::AuditEntry;
 use device_twin::{Announcement, Expiry, PropertyId, Receipt, Ticket};
 use metadata::{Commit, Revision};
+use router::Policy;
 
 use crate::admin::{AdminRequest, AdminResponse, Snapshot};
 use crate::journal::Ready;
@@ -181,6 +183,8 @@ pub enum Output {
         lease: Lease,
         routes: Vec<Route>,
     },
+    /// Who may talk to whom from now on, whole.
+    Policy(Arc<Policy>),
     Admin {
         id: u64,
         response: AdminResponse,

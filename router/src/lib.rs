@@ -10,12 +10,11 @@
 //! where is decided by pure code over an immutable [`Table`]; one thread, the shard, moves the bytes.
 //!
 //! Reading order: [`packet`] (what is looked at), [`table`] (who owns what, and what becomes of a packet),
-//! [`verdict`] (the answers), [`plan`] (what the kernel must know), [`dial`] (when to try a cloud again). What is done
-//! to packets on their way: [`checksum`] (beneath all of it), [`offload`] (super-packets), [`flow_cache`], [`translate`]
-//! (sites whose ranges clash), [`mss`], [`parts`] and [`icmp`] (packets that are too long, and what their sender hears), and
-//! [`queue`] (what goes first on a thin link).
-//! Then `io`: `shard` (connections, lanes, frames), `tls` (who is at the other end), `tun` and `device` (the kernel's
-//! side).
+//! [`policy`] (who may talk to whom), [`verdict`] (the answers), [`plan`] (what the kernel must know), [`dial`] (when to
+//! try a cloud again). What is done to packets on their way: [`checksum`] (beneath all of it), [`offload`]
+//! (super-packets), [`flow_cache`], [`translate`] (sites whose ranges clash), [`mss`], [`parts`] and [`icmp`] (packets
+//! that are too long, and what their sender hears), and [`queue`] (what goes first on a thin link). Then `io`: `shard`
+//! (connections, lanes, frames), `tls` (who is at the other end), `tun` and `device` (the kernel's side).
 
 pub mod checksum;
 pub mod dial;
@@ -28,6 +27,7 @@ pub mod offload;
 pub mod packet;
 pub mod parts;
 pub mod plan;
+pub mod policy;
 pub mod queue;
 pub mod table;
 pub mod translate;
@@ -36,6 +36,7 @@ pub mod verdict;
 pub use bus::overlay::{Lease, Route, SubnetKind};
 pub use dial::Dialer;
 pub use packet::{Flow, Packet};
+pub use policy::{Gate, Policy};
 pub use queue::Scheduler;
 pub use table::Table;
 pub use verdict::{DropReason, Verdict};

@@ -14,6 +14,9 @@ pub use self::upper::{Flow, Fragment, ICMP, ICMPV6, Ports, TCP, UDP, Upper};
 const IPV4_HEADER: usize = 20;
 const IPV6_HEADER: usize = 40;
 
+/// What comes before the packet that an ICMP error quotes (RFC 792, RFC 4443 §3).
+const ICMP_HEADER: usize = 8;
+
 /// Why bytes are no IP packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Error)]
 pub enum InvalidPacket {
@@ -47,33 +50,25 @@ impl<'a> Packet<'a> {
 
     fn parse_v4(bytes: &'a [u8]) -> Result<Self, InvalidPacket> {
         let header: &[u8; IPV4_HEADER] = bytes.first_chunk().ok_or(InvalidPacket::Truncated)?;
-        let [first, _, total_high, total_low, _, _, _, _, _, _, _, _, addresses @ ..] = header;
+        let [first, _, total_high, total_low, ..] = header;
         let header_length = usize::from(first & 0x0f) * 4;
         let total = usize::from(u16::from_be_bytes([*total_high, *total_low]));
         if header_length < IPV4_HEADER || total < header_length || total != bytes.len() {
             return Err(InvalidPacket::Length);
         }
-        let [a, b, c, d, e, f, g, h] = *addresses;
-        Ok(Self {
-            bytes,
-            source: Ipv4Addr::new(a, b, c, d).into(),
-            destination: Ipv4Addr::new(e, f, g, h).into(),
-        })
+        let (source, destination) = addresses_v4(header);
+        Ok(Self { bytes, source, destination })
     }
 
     fn parse_v6(bytes: &'a [u8]) -> Result<Self, InvalidPacket> {
         let header: &[u8; IPV6_HEADER] = bytes.first_chunk().ok_or(InvalidPacket::Truncated)?;
-        let [_, _, _, _, payload_high, payload_low, _, _, addresses @ ..] = header;
+        let [_, _, _, _, payload_high, payload_low, ..] = header;
         let payload = usize::from(u16::from_be_bytes([*payload_high, *payload_low]));
         if IPV6_HEADER + payload != bytes.len() {
             return Err(InvalidPacket::Length);
         }
-        let addresses = u128_pair(addresses);
-        Ok(Self {
-            bytes,
-            source: Ipv6Addr::from_bits(addresses.0).into(),
-            destination: Ipv6Addr::from_bits(addresses.1).into(),
-        })
+        let (source, destination) = addresses_v6(header);
+        Ok(Self { bytes, source, destination })
     }
 
     pub fn bytes(&self) -> &'a [u8] {
@@ -98,8 +93,32 @@ impl<'a> Packet<'a> {
 
     /// The conversation that it belongs to.
     pub fn flow(&self) -> Flow {
-        let Upper { protocol, ports, .. } = self.upper();
+        self.flow_of(&self.upper())
+    }
+
+    /// The same, where [`Self::upper`] is known already.
+    pub fn flow_of(&self, upper: &Upper) -> Flow {
+        let Upper { protocol, ports, .. } = *upper;
         Flow { source: self.source, destination: self.destination, protocol, ports }
+    }
+
+    /// What the fragments of one packet have in common beside its addresses and protocol. `None`: it is whole.
+    pub fn fragment_id(&self) -> Option<u32> {
+        match self.source {
+            IpAddr::V4(_) => upper::fragment_id_v4(self.bytes),
+            IpAddr::V6(_) => upper::fragment_id_v6(self.bytes),
+        }
+    }
+
+    /// The conversation of the packet that this ICMP error quotes. It is cut: only what is looked at must be there.
+    pub fn quoted(&self, upper: &Upper) -> Option<Flow> {
+        let bytes = self.bytes.get(upper.offset + ICMP_HEADER..)?;
+        let (source, destination) = match self.source {
+            IpAddr::V4(_) if bytes.first()? >> 4 == 4 => addresses_v4(bytes.first_chunk()?),
+            IpAddr::V6(_) if bytes.first()? >> 4 == 6 => addresses_v6(bytes.first_chunk()?),
+            IpAddr::V4(_) | IpAddr::V6(_) => return None,
+        };
+        Some(Packet { bytes, source, destination }.flow())
     }
 
     /// The differentiated services code point (RFC 2474 §3): 0 to 63.
@@ -124,6 +143,17 @@ impl<'a> Packet<'a> {
     fn byte(&self, at: usize) -> u8 {
         self.bytes.get(at).copied().unwrap_or_default()
     }
+}
+
+fn addresses_v4(header: &[u8; IPV4_HEADER]) -> (IpAddr, IpAddr) {
+    let [_, _, _, _, _, _, _, _, _, _, _, _, a, b, c, d, e, f, g, h] = *header;
+    (Ipv4Addr::new(a, b, c, d).into(), Ipv4Addr::new(e, f, g, h).into())
+}
+
+fn addresses_v6(header: &[u8; IPV6_HEADER]) -> (IpAddr, IpAddr) {
+    let [_, _, _, _, _, _, _, _, addresses @ ..] = header;
+    let (source, destination) = u128_pair(addresses);
+    (Ipv6Addr::from_bits(source).into(), Ipv6Addr::from_bits(destination).into())
 }
 
 fn u128_pair(addresses: &[u8; 32]) -> (u128, u128) {

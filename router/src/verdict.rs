@@ -44,10 +44,13 @@ pub enum DropReason {
     /// An edge is no transit: a packet from a peer must be for what lies behind it.
     #[error("not for this node")]
     NotOurs,
+    /// Between two sites, and no rule lets it.
+    #[error("denied by policy")]
+    Denied,
 }
 
 impl DropReason {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Malformed,
         Self::Multicast,
         Self::LinkLocal,
@@ -57,6 +60,7 @@ impl DropReason {
         Self::NoRoute,
         Self::Loop,
         Self::NotOurs,
+        Self::Denied,
     ];
 
     /// The metric label.
@@ -71,6 +75,7 @@ impl DropReason {
             Self::NoRoute => "no_route",
             Self::Loop => "loop",
             Self::NotOurs => "not_ours",
+            Self::Denied => "denied",
         }
     }
 

@@ -124,6 +124,7 @@ fn a_join_writes_node_lease_routes_and_token_in_one_commit() {
         "/c/node/pump-house".to_owned(),
         "/c/lease/edge/pump-house".to_owned(),
         "/e/pump-house/lease".to_owned(),
+        "/all/site/edge/pump-house".to_owned(),
         "/all/route/10.86.0.2_32".to_owned(),
         "/all/route/10.86.129.0_24".to_owned(),
         "/all/route/192.168.10.0_24".to_owned(),

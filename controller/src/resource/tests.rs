@@ -42,7 +42,7 @@ fn id(text: &str) -> DeviceId {
 fn kubeedges_manifests_are_stored_as_they_came() {
     let mut ks = Keyspace::new();
     let device = Manifest::parse(&yaml(DEVICE)).unwrap();
-    assert_eq!((device.kind(), device.id()), (Kind::Device, &id("plant/temperature-instance")));
+    assert_eq!((device.kind(), device.id()), (Kind::Device.into(), &id("plant/temperature-instance")));
     assert_eq!(device.apply(&mut ks), Applied::Created);
     let stored = ks.get("/c/resource/device/plant/temperature-instance").unwrap();
     assert_eq!(serde_json::from_slice::<Value>(stored).unwrap(), yaml(DEVICE));
@@ -130,10 +130,11 @@ fn each_refusal_names_the_field() {
 #[test]
 fn kinds_are_known_by_the_names_that_people_type() {
     for (text, kind) in [
-        ("device", Some(Kind::Device)),
-        ("DeviceModel", Some(Kind::Model)),
-        ("twinpolicies", Some(Kind::Policy)),
-        ("rules", Some(Kind::Rule)),
+        ("device", Some(Kind::Device.into())),
+        ("DeviceModel", Some(Kind::Model.into())),
+        ("twinpolicies", Some(Kind::Policy.into())),
+        ("rules", Some(Kind::Rule.into())),
+        ("AccessPolicies", Some(ResourceKind::Access)),
         ("pods", None),
     ] {
         assert_eq!(kind_named(text), kind);

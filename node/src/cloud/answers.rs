@@ -4,21 +4,23 @@ use std::time::Duration;
 
 use bus::token::JoinToken;
 use bus::twin::{DesiredVersion, DeviceId};
-use bus::{Identity, Name, NodeId, Now, Value};
-use controller::resource::{self, Applied, InvalidManifest, Manifest};
+use bus::{Identity, Name, NodeId, NodeKind, Now, Value};
+use controller::resource::{self, Applied, InvalidManifest, Manifest, ResourceKind};
 use controller::token::{self, TokenSpec};
-use controller::{lease, nodes};
+use controller::{access, lease, nodes, route, site};
 use device_twin::PropertyId;
 use device_twin::cloud::{OrderError, SetError, Wishes};
 use device_twin::command::Order;
 use device_twin::model::{Kind, Layout};
 use metadata::{Key, epoch};
+use router::Policy;
 use serde_json::json;
 
 use super::{Cloud, nodes_of};
 use crate::admin::{
     self, AdminError, AdminRequest, AdminResponse, AuthorityChange, Fault, Snapshot, TokenOrder,
 };
+use crate::policy_test::PolicyTest;
 
 impl Cloud {
     pub(super) fn answer(&mut self, request: AdminRequest, now: Now) -> AdminResponse {
@@ -45,6 +47,7 @@ impl Cloud {
                 admin::commands(self.twins.commands(device.as_ref(), now), id.as_ref())
             }
             AdminRequest::Rules => admin::document(&self.twins.rule_views()),
+            AdminRequest::PolicyTest(asked) => self.test_policy(&asked),
             AdminRequest::Authority { device, change } => self.take_authority(&device, &change, now),
             AdminRequest::Status => Ok(self.status()),
         }
@@ -165,17 +168,29 @@ impl Cloud {
         if !faults.is_empty() {
             return Err(faulty(&faults));
         }
+        if manifest.kind() == ResourceKind::Access && !access::has_room(manifest.id(), &self.keyspace) {
+            let max = access::MAX_POLICIES;
+            return Err(AdminError::Conflict(format!("there are {max} access policies, the most that fit")));
+        }
         let applied = manifest.apply(&mut self.keyspace);
-        self.on_resources(&[manifest.key()], now);
-        let placement = match manifest.kind() {
-            Kind::Device => self.binder.device(manifest.id()),
-            Kind::Rule => self.binder.rule(manifest.id()),
-            Kind::Model | Kind::Policy => None,
-        };
+        self.on_resource(manifest.kind(), manifest.id(), now)?;
         Ok(json!({
             "kind": kind_name(manifest.kind()), "name": manifest.id().to_string(), "applied": applied_word(applied),
-            "placement": placement.map(|p| p.to_string()),
+            "placement": self.placement(manifest.kind(), manifest.id()),
         }))
+    }
+
+    /// Where what was applied is in force, or what it waits for.
+    fn placement(&self, kind: ResourceKind, id: &DeviceId) -> Option<String> {
+        match kind {
+            ResourceKind::Twin(Kind::Device) => self.binder.device(id).map(|place| place.to_string()),
+            ResourceKind::Twin(Kind::Rule) => self.binder.rule(id).map(|place| place.to_string()),
+            ResourceKind::Twin(Kind::Model | Kind::Policy) => None,
+            ResourceKind::Access => match access::waits_for(id, &self.keyspace).as_slice() {
+                [] => None,
+                missing => Some(format!("nobody has joined yet as {}", missing.join(", "))),
+            },
+        }
     }
 
     fn delete(&mut self, kind: &str, id: &DeviceId, now: Now) -> AdminResponse {
@@ -183,7 +198,7 @@ impl Cloud {
         if !resource::delete(kind, id, &mut self.keyspace) {
             return Err(AdminError::NotFound(format!("there is no {} {id}", kind_name(kind))));
         }
-        self.on_resources(&[resource::key(kind, id)], now);
+        self.on_resource(kind, id, now)?;
         Ok(json!({ "kind": kind_name(kind), "name": id.to_string(), "applied": "deleted" }))
     }
 
@@ -192,7 +207,35 @@ impl Cloud {
         Ok(all.filter_map(|(_, json)| serde_json::from_slice::<serde_json::Value>(json).ok()).collect())
     }
 
-    fn on_resources(&mut self, keys: &[Key], now: Now) {
+    fn on_resource(&mut self, kind: ResourceKind, id: &DeviceId, now: Now) -> Result<(), AdminError> {
+        match kind {
+            ResourceKind::Twin(_) => self.on_twin_resources(&[resource::key(kind, id)], now),
+            ResourceKind::Access => {
+                let told = access::tell_policy(id, &mut self.keyspace);
+                self.say_policy();
+                told.map_err(|error| AdminError::Invalid(admin::describe(&error)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the cloud enforces, and what it told the edge that the packet would come to.
+    fn test_policy(&self, asked: &PolicyTest) -> AdminResponse {
+        let damaged = |error| AdminError::Invalid(admin::describe(&error));
+        let routes = route::list(&self.keyspace).map_err(damaged)?;
+        let test = asked.on(&routes)?;
+        let receiver = match &test.receiver {
+            Some(node) if node.kind == NodeKind::Edge => {
+                let rules = access::told_to(&node.name, &self.keyspace);
+                let sites = site::list(site::PREFIX, &self.keyspace);
+                test.at(&Policy::for_edge(&routes, &sites, &rules))
+            }
+            Some(_) | None => test.at(&self.policy),
+        };
+        Ok(test.answer(Some(&test.at(&self.policy)), &receiver))
+    }
+
+    fn on_twin_resources(&mut self, keys: &[Key], now: Now) {
         let devices = keys.iter().filter_map(|key| match Kind::of_key(Layout::Cloud, key.as_str())? {
             (Kind::Device, id) => Some((self.binder.device(&id), id)),
             (Kind::Model | Kind::Policy | Kind::Rule, _) => None,
@@ -265,12 +308,13 @@ fn faulty(errors: &[InvalidManifest]) -> AdminError {
     AdminError::Manifest(errors.iter().map(fault).collect())
 }
 
-fn kind_name(kind: Kind) -> &'static str {
+fn kind_name(kind: ResourceKind) -> &'static str {
     match kind {
-        Kind::Device => "device",
-        Kind::Model => "devicemodel",
-        Kind::Policy => "twinpolicy",
-        Kind::Rule => "rule",
+        ResourceKind::Twin(Kind::Device) => "device",
+        ResourceKind::Twin(Kind::Model) => "devicemodel",
+        ResourceKind::Twin(Kind::Policy) => "twinpolicy",
+        ResourceKind::Twin(Kind::Rule) => "rule",
+        ResourceKind::Access => "accesspolicy",
     }
 }
 
@@ -282,6 +326,6 @@ fn applied_word(applied: Applied) -> &'static str {
     }
 }
 
-fn kind_named(text: &str) -> Result<Kind, AdminError> {
+fn kind_named(text: &str) -> Result<ResourceKind, AdminError> {
     resource::kind_named(text).ok_or_else(|| AdminError::NotFound(format!("there is no kind '{text}'")))
 }

@@ -21,6 +21,7 @@
 //! | `POST /kubebus/v1/twins/<namespace>/<device>/commands/<name>` | a command: [`Order`] |
 //! | `GET /kubebus/v1/commands[/<namespace>/<device>[/<id>]]` | what became of commands |
 //! | `GET /kubebus/v1/rules` | what rules do, and why |
+//! | `POST /kubebus/v1/policy/test` | whether one may reach another: [`PolicyTest`](crate::policy_test::PolicyTest) |
 //! | `PUT /kubebus/v1/twins/<namespace>/<device>/authority` | take it: [`AuthorityOrder`] |
 //! | `DELETE /kubebus/v1/twins/<namespace>/<device>/authority` | hand it back |
 //!
@@ -268,6 +269,7 @@ fn parse(method: &Method, path: &str, body: &[u8]) -> Result<AdminRequest, Admin
             order: json_body(body)?,
         },
         ("GET", ["rules"]) => AdminRequest::Rules,
+        ("POST", ["policy", "test"]) => AdminRequest::PolicyTest(json_body(body)?),
         ("GET", ["commands"]) => AdminRequest::Commands { device: None, id: None },
         ("GET", ["commands", namespace, name]) => {
             AdminRequest::Commands { device: Some(device(namespace, name)?), id: None }

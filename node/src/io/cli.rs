@@ -38,7 +38,7 @@ pub enum Command {
     /// Invite edges
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Create or update devices, models, policies and rules from YAML or JSON files
+    /// Create or update devices, models, rules and policies from YAML or JSON files
     Apply(ApplyArgs),
     /// List nodes, devices, models, policies or rules
     Get(GetArgs),
@@ -50,6 +50,9 @@ pub enum Command {
     /// What rules do and why; their log, and whether it replays
     #[command(subcommand)]
     Rule(RuleCommand),
+    /// Who may reach whom over the overlay
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Run a mapper that comes with kubebus
     #[command(subcommand)]
     Mapper(MapperCommand),
@@ -242,6 +245,8 @@ pub enum Kind {
     Twinpolicies,
     #[value(alias = "rule")]
     Rules,
+    #[value(alias = "accesspolicy")]
+    Accesspolicies,
 }
 
 impl Kind {
@@ -253,6 +258,7 @@ impl Kind {
             Self::Devicemodels => Some("devicemodel"),
             Self::Twinpolicies => Some("twinpolicy"),
             Self::Rules => Some("rule"),
+            Self::Accesspolicies => Some("accesspolicy"),
         }
     }
 }
@@ -441,6 +447,31 @@ pub struct CommandArgs {
     /// Do not wait for what becomes of it
     #[arg(long)]
     pub no_wait: bool,
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Say whether FROM may begin to talk to TO, and which access policy decides; exits with 8 if it is denied
+    ///
+    /// Answers pass without a policy of their own. Ask at the cloud; an edge knows what may come in to it. The policies
+    /// themselves: kubebus get accesspolicies.
+    Test(PolicyTestArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct PolicyTestArgs {
+    /// A node's name, or an address on the overlay
+    pub from: String,
+    /// A node's name, or an address on the overlay
+    pub to: String,
+    /// tcp, udp, icmp, or a number of IANA's; all of them if not given
+    #[arg(long)]
+    pub protocol: Option<String>,
+    /// The port at TO; all of them if not given
+    #[arg(long, requires = "protocol")]
+    pub port: Option<u16>,
     #[command(flatten)]
     pub ask: AskArgs,
 }

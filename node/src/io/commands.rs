@@ -22,7 +22,7 @@ use super::identity::IdentityError;
 use super::manifests::{self, Refused};
 use super::restore::{RestoreError, Restored, restore};
 use super::shutdown::Shutdown;
-use super::{backup, demo, join, mqtt, node, rule, table, twin};
+use super::{backup, demo, join, mqtt, node, policy, rule, table, twin};
 use crate::config::{CloudConfig, Config};
 
 /// Carries out what was typed; says what went wrong on stderr.
@@ -31,7 +31,8 @@ pub fn run(cli: Cli) -> Exit {
         None => demo::run(&demo::default_args()),
         Some(Command::Demo(args)) => demo::run(&args),
         Some(Command::DemoProbe) => demo::probe(),
-        Some(command) => block_on(command),
+        Some(Command::Policy(command)) => block_on(policy::carry_out(command)),
+        Some(command) => block_on(async { carry_out(command).await.map(|()| Exit::Ok) }),
     };
     match done {
         Ok(exit) => exit,
@@ -80,17 +81,16 @@ fn exit_of(error: &anyhow::Error) -> Exit {
 }
 
 /// One thread carries the owner loop, the broker's tasks and the admin socket: an edge has one core to give.
-fn block_on(command: Command) -> Result<Exit> {
+fn block_on(work: impl Future<Output = Result<Exit>>) -> Result<Exit> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    runtime.block_on(carry_out(command))?;
-    Ok(Exit::Ok)
+    runtime.block_on(work)
 }
 
 async fn carry_out(command: Command) -> Result<()> {
     match command {
-        // Handled before there was a runtime.
-        Command::Demo(_) | Command::DemoProbe => Ok(()),
+        // Handled before: without a runtime, or with an exit code of its own.
+        Command::Demo(_) | Command::DemoProbe | Command::Policy(_) => Ok(()),
         Command::Cloud(CloudArgs { command: None, run }) => {
             let (config, data_dir) = start(&run)?;
             node::run_cloud(&config, &data_dir).await

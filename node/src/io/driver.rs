@@ -403,6 +403,7 @@ impl Driver {
                 }
             }
             Output::Overlay { lease, routes } => self.set_overlay(lease, routes),
+            Output::Policy(policy) => self.command(Command::SetPolicy(policy)),
             Output::Admin { id, response } => self.answer(id, response),
             Output::Backup { id, snapshot } => self.reply(id, Reply::Backup(snapshot)),
             Output::Record(record) => self.record(record),

@@ -21,6 +21,8 @@ pub enum Exit {
     Forbidden = 6,
     /// `demo --check`: something did not hold.
     CheckFailed = 7,
+    /// `policy test`: the policy denies it.
+    Denied = 8,
 }
 
 impl From<Exit> for ExitCode {

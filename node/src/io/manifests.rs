@@ -32,7 +32,8 @@ struct File {
 pub(super) struct Refused(String);
 
 /// The documents of all files, `-` for standard input, in the order in which each finds there what it speaks of:
-/// models, policies, devices, rules. A rule is checked against its devices, so it must not come before them.
+/// models, policies, devices, rules. A rule is checked against its devices, so it must not come before them. What an
+/// access policy speaks of may come later.
 pub(super) fn read_all(paths: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
     let mut all = Vec::new();
     for path in paths {
@@ -61,7 +62,7 @@ fn source(path: &Path) -> std::io::Result<String> {
 /// What nobody knows goes first, so that nothing is applied before it is refused.
 fn rank(document: &Value) -> u8 {
     match document["kind"].as_str().unwrap_or_default() {
-        "DeviceModel" => 1,
+        "DeviceModel" | "AccessPolicy" => 1,
         "TwinPolicy" => 2,
         "Device" => 3,
         "Rule" => 4,

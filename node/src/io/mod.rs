@@ -18,6 +18,7 @@ pub mod metrics;
 mod mqtt;
 pub mod node;
 pub mod patience;
+mod policy;
 mod records;
 #[cfg(feature = "etcd")]
 pub mod replica;

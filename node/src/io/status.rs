@@ -83,7 +83,12 @@ fn hundredths(number: f64) -> f64 {
 }
 
 /// All counters, by the names of their metrics.
-pub(super) fn counters(shard: &Stats, mqtt: &io::Stats, store: &store::Stats, kept: &recorder::Stats) -> Value {
+pub(super) fn counters(
+    shard: &Stats,
+    mqtt: &io::Stats,
+    store: &store::Stats,
+    kept: &recorder::Stats,
+) -> Value {
     let packets = shard.packets;
     let dropped: Map<String, Value> = router::DropReason::ALL
         .iter()

@@ -143,6 +143,27 @@ fn time(value: &Value) -> String {
     value.as_u64().map_or("-".to_owned(), |ms| device_twin::history::csv::rfc3339(bus::UnixMillis(ms)))
 }
 
+/// Who asks for what, then where it is decided and why.
+pub(super) fn policy_test(test: &Value) -> String {
+    let end = |end: &Value| {
+        let behind = [("site", &end["site"]), ("edge", &end["edge"])];
+        let known = behind.into_iter().filter(|(_, name)| !name.is_null());
+        let known: Vec<String> = known.map(|(what, name)| format!("{what} {}", cell(name))).collect();
+        let known = if known.is_empty() { "unknown".to_owned() } else { known.join(", ") };
+        format!("{} ({known})", cell(&end["address"]))
+    };
+    let allowed = if test["allowed"] == true { "allow" } else { "deny" };
+    let head =
+        format!("{allowed}: {} from {} to {}", cell(&test["traffic"]), end(&test["from"]), end(&test["to"]));
+    let receiver = format!("receiver {}", cell(&test["receiver"]["node"]));
+    let places = [("hub", &test["hub"]), (&receiver, &test["receiver"]), ("the other way", &test["back"])];
+    let decided = places.into_iter().filter(|(_, ruling)| !ruling.is_null());
+    let rows: Vec<Vec<String>> = decided
+        .map(|(place, ruling)| vec![place.to_owned(), cell(&ruling["decision"]), cell(&ruling["because"])])
+        .collect();
+    format!("{head}\n{}", table(&["WHERE", "DECISION", "BECAUSE"], &rows))
+}
+
 pub(super) fn nodes(list: &Value) -> String {
     let heads = ["NAME", "SITE", "CONNECTED", "ADDRESS", "CONTAINERS", "LANS"];
     let keys = ["name", "site", "connected", "address", "containers", "lans"];

@@ -103,29 +103,7 @@ impl Upper {
 
     /// Of an IPv6 packet: the first header that is no extension.
     pub(super) fn of_v6(packet: &[u8]) -> Self {
-        let mut next = packet.get(6).copied().unwrap_or_default();
-        let (mut offset, mut fragment) = (40, Fragment::Whole);
-        for _ in 0..MAX_EXTENSION_HEADERS {
-            let len = match (next, packet.get(offset..)) {
-                (HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS, Some([_, units, _, _, ..])) => {
-                    8 + 8 * usize::from(*units)
-                }
-                (FRAGMENT, Some([_, _, high, low, ..])) => {
-                    let place = u16::from_be_bytes([*high, *low]);
-                    fragment = Fragment::of(place >> 3 != 0, place & 1 != 0);
-                    8
-                }
-                _ => break,
-            };
-            if offset + len > packet.len() {
-                break;
-            }
-            next = packet.get(offset).copied().unwrap_or_default();
-            offset += len;
-            if fragment == Fragment::Later {
-                break;
-            }
-        }
+        let Walk { next, offset, fragment, id: _ } = Walk::over(packet);
         Self::at(packet, next, offset, fragment)
     }
 
@@ -138,6 +116,61 @@ impl Upper {
         };
         Self { protocol, offset, fragment, ports }
     }
+}
+
+/// The way over the extension headers of an IPv6 packet.
+struct Walk {
+    /// Of the header that it ends at.
+    next: u8,
+    offset: usize,
+    fragment: Fragment,
+    /// Of the fragment header, where there is one.
+    id: Option<u32>,
+}
+
+impl Walk {
+    fn over(packet: &[u8]) -> Self {
+        let next = packet.get(6).copied().unwrap_or_default();
+        let mut walk = Self { next, offset: 40, fragment: Fragment::Whole, id: None };
+        for _ in 0..MAX_EXTENSION_HEADERS {
+            let (len, fragment) = match (walk.next, packet.get(walk.offset..)) {
+                (HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS, Some([_, units, _, _, ..])) => {
+                    (8 + 8 * usize::from(*units), None)
+                }
+                (FRAGMENT, Some([_, _, high, low, a, b, c, d, ..])) => {
+                    let place = u16::from_be_bytes([*high, *low]);
+                    let fragment = Fragment::of(place >> 3 != 0, place & 1 != 0);
+                    (8, Some((fragment, u32::from_be_bytes([*a, *b, *c, *d]))))
+                }
+                _ => break,
+            };
+            if walk.offset + len > packet.len() {
+                break;
+            }
+            if let Some((fragment, id)) = fragment {
+                (walk.fragment, walk.id) = (fragment, Some(id));
+            }
+            walk.next = packet.get(walk.offset).copied().unwrap_or_default();
+            walk.offset += len;
+            if walk.fragment == Fragment::Later {
+                break;
+            }
+        }
+        walk
+    }
+}
+
+/// The identification (RFC 791 §3.1) of a packet in fragments.
+pub(super) fn fragment_id_v4(packet: &[u8]) -> Option<u32> {
+    let [_, _, _, _, high, low, flags, place, ..] = packet else { return None };
+    let is_whole = u16::from_be_bytes([*flags, *place]) & 0x3fff == 0;
+    (!is_whole).then(|| u16::from_be_bytes([*high, *low]).into())
+}
+
+/// The identification in the fragment header (RFC 8200 §4.5).
+pub(super) fn fragment_id_v6(packet: &[u8]) -> Option<u32> {
+    let walk = Walk::over(packet);
+    walk.id.filter(|_| walk.fragment != Fragment::Whole)
 }
 
 impl Fragment {

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bus::{Lease, NodeId, Route, SubnetKind};
-use router::Table;
+use bus::{AccessRule, Lease, Name, NodeId, Route, Selector, SubnetKind};
 use router::io::shard::{Command, Event, Expect, Lane, LinkReport, ShardConfig};
 use router::io::{Netlink, Overlay};
+use router::policy::Sites;
+use router::{Policy, Table};
 
 use crate::cluster::{Ca, Node, PATIENCE, connect, loopback, up};
 use crate::namespace::{in_own_network, new_network, within};
@@ -51,6 +52,12 @@ impl Edge {
         Self { node, network, _overlay: overlay, lease }
     }
 
+    /// An edge of the site that has its name.
+    fn set_policy(&self, routes: &[Route], rules: &[AccessRule]) {
+        let policy = Policy::for_edge(routes, &sites(), rules);
+        self.node.shard.send(Command::SetPolicy(Arc::new(policy))).unwrap();
+    }
+
     fn routes(&self) -> [Route; 2] {
         let route = |prefix: IpAddr| Route {
             prefix: prefix.into(),
@@ -67,7 +74,30 @@ impl Edge {
     }
 }
 
-/// A hub with two edges that are not linked yet.
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn sites() -> Sites {
+    ["a", "b"].map(|edge| (NodeId::edge(name(edge)), name(edge))).into()
+}
+
+/// The first site may begin to talk to the second.
+fn rule(from: &str, to: &str) -> AccessRule {
+    let site = |text| vec![Selector { site: Some(name(text)), ..Selector::default() }];
+    AccessRule { name: format!("{from}-to-{to}"), from: site(from), to: site(to), ports: Vec::new() }
+}
+
+/// Tells all three who may begin to talk to whom.
+fn allow(hub: &Node, a: &Edge, b: &Edge, rules: &[AccessRule]) {
+    let routes: Vec<Route> = a.routes().into_iter().chain(b.routes()).collect();
+    let policy = Policy::for_hub(&routes, &sites(), rules);
+    hub.shard.send(Command::SetPolicy(Arc::new(policy))).unwrap();
+    a.set_policy(&routes, rules);
+    b.set_policy(&routes, rules);
+}
+
+/// A hub with two edges that are not linked yet, and may talk to each other.
 fn unlinked_star() -> (Node, Edge, Edge) {
     Netlink::open().unwrap().link_up("lo").unwrap();
     let ca = Ca::new();
@@ -76,6 +106,7 @@ fn unlinked_star() -> (Node, Edge, Edge) {
     let b = Edge::start(&ca, "c/edge/b", 3, &hub.id());
     let table = Table::new(hub.id(), a.routes().into_iter().chain(b.routes()), None);
     hub.shard.send(Command::SetTable(Arc::new(table))).unwrap();
+    allow(&hub, &a, &b, &[rule("a", "b"), rule("b", "a")]);
     (hub, a, b)
 }
 
@@ -239,5 +270,47 @@ fn a_packet_with_no_lane_or_no_owner_is_dropped_and_counted() {
         hub.wait_for(|stats| stats.links == 1);
         at_a.send_to(b"its node is away", (b.lease.v4, 9)).unwrap();
         hub.wait_for(|stats| stats.packets.no_lane == 1);
+    });
+}
+
+/// Whether a datagram gets from one to the other in a while.
+fn gets_through(from: &UdpSocket, to: &UdpSocket) -> bool {
+    (0..3).any(|_| {
+        from.send_to(b"knock", to.local_addr().unwrap()).unwrap();
+        to.recv(&mut [0; 100]).is_ok()
+    })
+}
+
+fn denied(node: &Node) -> u64 {
+    node.shard.stats().packets.dropped[router::DropReason::Denied.index()]
+}
+
+#[test]
+fn a_site_that_may_begin_nothing_only_answers_until_the_rule_is_gone() {
+    in_own_network("packets::a_site_that_may_begin_nothing_only_answers_until_the_rule_is_gone", || {
+        let (hub, a, b) = star();
+        let (at_a, at_b) = (a.udp(a.lease.v4.into()), b.udp(b.lease.v4.into()));
+        allow(&hub, &a, &b, &[rule("a", "b")]);
+        assert!(!gets_through(&at_b, &at_a), "b may begin nothing");
+        hub.wait_for(|stats| stats.packets.dropped[router::DropReason::Denied.index()] >= 3);
+        carry(&at_a, &at_b, 100);
+        carry(&at_b, &at_a, 100);
+        allow(&hub, &a, &b, &[]);
+        assert!(!gets_through(&at_a, &at_b) && !gets_through(&at_b, &at_a));
+        assert!(denied(&hub) >= 9);
+    });
+}
+
+#[test]
+fn the_receiver_denies_what_its_hub_lets_pass() {
+    in_own_network("packets::the_receiver_denies_what_its_hub_lets_pass", || {
+        let (_hub, a, b) = star();
+        let (at_a, at_b) = (a.udp(a.lease.v4.into()), b.udp(b.lease.v4.into()));
+        let routes: Vec<Route> = a.routes().into_iter().chain(b.routes()).collect();
+        b.set_policy(&routes, &[]);
+        assert!(!gets_through(&at_a, &at_b));
+        b.node.wait_for(|stats| stats.packets.dropped[router::DropReason::Denied.index()] >= 3);
+        carry(&at_b, &at_a, 100);
+        carry(&at_a, &at_b, 100);
     });
 }

@@ -188,6 +188,7 @@ impl World {
                 | Output::Endpoints(_)
                 | Output::Reject(..)
                 | Output::Overlay { .. }
+                | Output::Policy(_)
                 | Output::Admin { .. }
                 | Output::Backup { .. }
                 | Output::Call(_)

@@ -1,7 +1,7 @@
 //! The thread: one `epoll_wait`, then a turn in which everything that is ready gets its share.
 
 use std::collections::BTreeSet;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,8 +29,10 @@ use super::reset::endpoint_config;
 use super::streams::{Queued, Streams};
 use super::timers::Timers;
 use super::{Command, DialError, Event, Expect, Lane, ShardConfig, SpawnError, Stats};
+use crate::Gate;
 use crate::io::tls::{self, ClientError};
 use crate::io::udp::{Received, RecvBuffers, Socket};
+use crate::policy::Flows;
 
 /// Not looked at by our servers; QUIC's TLS wants one.
 const SERVER_NAME: &str = "kubebus";
@@ -91,7 +93,7 @@ impl EventLoop {
         let socket = Socket::bind(address).map_err(|source| SpawnError::Bind { address, source })?;
         let server = server_config(&config)?;
         let quic = Arc::new(endpoint_config(config.credentials.as_ref()));
-        let packets = Packets::new(config.tun.take(), RandomState::new().hash_one(0));
+        let packets = Packets::new(config.tun.take(), gate(config.accept), random());
         let epoll = watch(&bell, &socket, &packets).map_err(SpawnError::Loop)?;
         Ok(Self {
             endpoint: Endpoint::new(quic, server, socket.may_discover_mtu(), None),
@@ -223,6 +225,7 @@ impl EventLoop {
                 }
             }
             Command::SetTable(table) => self.packets.set_table(table),
+            Command::SetPolicy(policy) => self.packets.set_policy(policy),
             Command::Report { id } => {
                 let links = self.links.iter().filter_map(|link| LinkReport::of(link, &self.socket)).collect();
                 self.owner.tell(Event::Report { id, links });
@@ -446,6 +449,17 @@ impl Ready {
         }
         ready
     }
+}
+
+/// Remembers as much as its kind of node has to. The seed is the randomness that the standard library's maps get.
+fn gate(is_hub: bool) -> Gate {
+    let capacity = if is_hub { Flows::AT_HUB } else { Flows::AT_EDGE };
+    Gate::new(capacity, [random(), random()])
+}
+
+/// What nobody else knows: the keys of tables that strangers fill.
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
 }
 
 /// The config of accepting, if we accept.

@@ -59,7 +59,7 @@ use self::owner::Bell;
 pub use self::report::LinkReport;
 pub use self::stats::{PacketStats, Stats};
 pub use super::tls::{Credentials, CredentialsError, Expect, NoIdentity, ServerRefused};
-use crate::Table;
+use crate::{Policy, Table};
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,6 +107,8 @@ pub enum Command {
     Close { link: LinkId, reason: Cow<'static, str> },
     /// The routes from now on.
     SetTable(Arc<Table>),
+    /// Who may talk to whom from now on; before the first one nobody may.
+    SetPolicy(Arc<Policy>),
     /// Answered by [`Event::Report`] with the same `id`.
     Report { id: u64 },
     /// Sends what is queued and says goodbye, for at most a second; then the thread ends and with it the events.

@@ -11,6 +11,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bus::{Mono, NodeId};
 use bytes::Bytes;
@@ -26,7 +27,9 @@ use crate::icmp::{self, Problem};
 use crate::io::device::OVERLAY_MTU;
 use crate::io::tun::Tun;
 use crate::offload::{Coalescer, Group, Gso, Segmenter, VirtioHeader};
-use crate::{DropReason, Packet, Table, Verdict, mss};
+use crate::packet::{Fragment, TCP, Upper};
+use crate::policy::Allowed;
+use crate::{DropReason, Flow, Gate, Packet, Policy, Table, Verdict, mss};
 
 /// The largest packet a TUN gives.
 const MAX_PACKET_LEN: usize = 1 << 16;
@@ -45,6 +48,15 @@ const CACHED_FLOWS: usize = 1024;
 const LEAST_MTU_V6: usize = 1280;
 const LEAST_MTU_V4: usize = 576;
 
+/// For so long packets in the middle of a conversation pass without the gate: far less than any conversation may be silent
+/// before it is forgotten.
+const SHOWN_FOR: Duration = Duration::from_secs(1);
+
+/// TCP's flags that begin or end a conversation (RFC 9293 §3.1).
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+
 /// What stands for the TUN where others have the number of their connection.
 const FROM_TUN: usize = usize::MAX;
 
@@ -53,7 +65,8 @@ const FROM_TUN: usize = usize::MAX;
 pub(super) struct Packets {
     tun: Option<Tun>,
     table: Option<Arc<Table>>,
-    cache: FlowCache<Way>,
+    gate: Gate,
+    cache: FlowCache<Known>,
     /// The generation of the links that the cache knows.
     links_seen: u64,
     seed: u64,
@@ -63,6 +76,14 @@ pub(super) struct Packets {
     /// For what we say ourselves to senders of packets.
     budget: icmp::Budget,
     pub(super) stats: PacketStats,
+}
+
+/// What is remembered of a flow.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    way: Way,
+    /// Until when packets in the middle of the conversation need not be shown to the gate; `None`: none needs to.
+    shown: Option<Mono>,
 }
 
 /// What becomes of a flow's packets.
@@ -86,10 +107,11 @@ pub(super) struct Arrived<'a> {
 
 impl Packets {
     /// `seed` is secret: it keeps strangers from choosing the places of their flows.
-    pub(super) fn new(tun: Option<Tun>, seed: u64) -> Self {
+    pub(super) fn new(tun: Option<Tun>, gate: Gate, seed: u64) -> Self {
         Self {
             tun,
             table: None,
+            gate,
             cache: FlowCache::new(CACHED_FLOWS, seed),
             links_seen: 0,
             seed,
@@ -112,6 +134,11 @@ impl Packets {
 
     pub(super) fn set_table(&mut self, table: Arc<Table>) {
         self.table = Some(table);
+        self.cache.clear();
+    }
+
+    pub(super) fn set_policy(&mut self, policy: Arc<Policy>) {
+        self.gate.set_policy(policy);
         self.cache.clear();
     }
 
@@ -141,8 +168,10 @@ impl Packets {
     /// Sends a packet of ours.
     fn send(&mut self, virtio: VirtioHeader, bytes: &mut [u8], links: &mut Links, now: Mono) {
         let Ok(packet) = Packet::parse(bytes) else { return self.stats.count_drop(DropReason::Malformed) };
-        let (way, is_syn) =
-            (self.way(FROM_TUN, &packet, links, |table| table.forward(packet.bytes())), packet.is_tcp_syn());
+        let (way, is_syn) = (
+            self.way(FROM_TUN, &packet, links, now, |table| table.forward(packet.bytes())),
+            packet.is_tcp_syn(),
+        );
         let Some((handle, link)) = self.lane(way).and_then(|handle| Some((handle, links.get_mut(handle)?)))
         else {
             return;
@@ -229,7 +258,7 @@ impl Packets {
         let (true, Ok(parsed)) = (head.is_whole(), Packet::parse(packet)) else {
             return self.stats.count_drop(DropReason::Malformed);
         };
-        let way = self.way(from.0, &parsed, links, |table| table.accept(peer, packet));
+        let way = self.way(from.0, &parsed, links, now, |table| table.accept(peer, packet));
         if way == Way::Local {
             let Self { tun, inbound, stats, .. } = self;
             let packet = datagram.slice(Head::LEN..);
@@ -258,23 +287,34 @@ impl Packets {
         inbound.flush(&mut |group| stats.write(tun.as_ref(), group));
     }
 
-    /// The way of a packet, remembered or from the table.
+    /// The way of a packet: remembered, or the table's word and the gate's.
     fn way(
         &mut self,
         from: usize,
         packet: &Packet<'_>,
         links: &Links,
+        now: Mono,
         decide: impl FnOnce(&Table) -> Verdict<'_>,
     ) -> Way {
         if self.links_seen != links.generation() {
             self.links_seen = links.generation();
             self.cache.clear();
         }
-        let flow = packet.flow();
-        if let Some(way) = self.cache.get(from, &flow) {
-            return way;
+        let upper = packet.upper();
+        let flow = packet.flow_of(&upper);
+        match self.cache.get(from, &flow) {
+            Some(Known { way, shown: None }) => way,
+            Some(Known { way, shown: Some(until) }) if now < until && is_in_the_middle(packet, &upper) => way,
+            Some(Known { way, .. }) => self.guarded(way, from, packet, flow, now),
+            None => {
+                let way = self.table_way(from, links, decide);
+                self.guarded(way, from, packet, flow, now)
+            }
         }
-        let way = match self.table.as_deref().map(decide) {
+    }
+
+    fn table_way(&self, from: usize, links: &Links, decide: impl FnOnce(&Table) -> Verdict<'_>) -> Way {
+        match self.table.as_deref().map(decide) {
             None => Way::NoTable,
             // The kernel keeps what is for this host: what comes out for us would go in circles.
             Some(Verdict::Local) if from == FROM_TUN => Way::Drop(DropReason::Loop),
@@ -283,8 +323,24 @@ impl Packets {
                 links.handle_of_node(Lane::Packets, node).map_or(Way::NoLane, Way::Lane)
             }
             Some(Verdict::Drop(reason)) => Way::Drop(reason),
+        }
+    }
+
+    /// Asks the gate about a packet that has a way, and remembers what it says of the flow.
+    fn guarded(&mut self, way: Way, from: usize, packet: &Packet<'_>, flow: Flow, now: Mono) -> Way {
+        let allowed = match way {
+            Way::Local | Way::Lane(_) if from == FROM_TUN => self.gate.leaving(packet, now),
+            Way::Local | Way::Lane(_) => self.gate.check(packet, now),
+            Way::NoLane | Way::NoTable | Way::Drop(_) => Ok(Allowed::SameSite),
         };
-        self.cache.insert(from, flow, way);
+        let shown = match allowed {
+            Err(reason) => return Way::Drop(reason),
+            Ok(Allowed::SameSite) => None,
+            Ok(Allowed::Rule(_) | Allowed::Known | Allowed::Leaving) => Some(now + SHOWN_FOR),
+            // True of this packet, not of the next.
+            Ok(Allowed::Related | Allowed::Fragment) => return way,
+        };
+        self.cache.insert(from, flow, Known { way, shown });
         way
     }
 
@@ -299,6 +355,12 @@ impl Packets {
         }
         None
     }
+}
+
+/// Whether a packet tells the gate nothing new about its conversation: neither a beginning nor an end, and no fragment.
+fn is_in_the_middle(packet: &Packet<'_>, upper: &Upper) -> bool {
+    let flags = packet.bytes().get(upper.offset + 13).copied().unwrap_or_default();
+    upper.fragment == Fragment::Whole && (upper.protocol != TCP || flags & (FIN | SYN | RST) == 0)
 }
 
 impl PacketStats {

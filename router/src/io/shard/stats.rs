@@ -43,7 +43,7 @@ pub struct PacketStats {
     pub received: u64,
     /// Passed from one peer to another.
     pub forwarded: u64,
-    /// Dropped by the table, by [`DropReason::index`].
+    /// Dropped by table or policy, by [`DropReason::index`].
     pub dropped: [u64; DropReason::ALL.len()],
     /// Dropped: no table yet.
     pub no_table: u64,

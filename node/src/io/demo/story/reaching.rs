@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use ipnet::IpNet;
 
-use super::Story;
+use super::{SOON, Story, indent, since};
 use crate::io::demo::cluster::Member;
 use crate::io::demo::matrix::{Echoes, Endpoint, Matrix, knock};
 use crate::io::demo::stage::{Stage, attach_container};
@@ -13,10 +13,43 @@ use crate::io::demo::stage::{Stage, attach_container};
 impl Story {
     pub(super) fn reach_everybody(&mut self) -> Result<()> {
         let Some(stage) = self.stage.take() else { return Ok(()) };
-        let endpoints = self.endpoints(&stage);
-        let done = endpoints.and_then(|endpoints| self.probe(&stage, &endpoints));
+        let done = self.open_the_sites(&stage).and_then(|()| self.endpoints(&stage));
+        let done = done.and_then(|endpoints| self.probe(&stage, &endpoints));
         self.stage = Some(stage);
         done
+    }
+
+    /// Two sites are closed to each other until a policy opens them.
+    fn open_the_sites(&mut self, stage: &Stage) -> Result<()> {
+        let [a, b] = &stage.sites;
+        let IpAddr::V4(address) = addresses(&self.edges[1])?[0] else { bail!("edge b has no IPv4 address") };
+        let through = knock(&a.edge, &b.edge, address, address)?;
+        let denied = self.cloud.status()?["counters"]["router_packets_dropped"]["denied"].as_u64();
+        let seen = format!("from edge a to {address} got through: {through:?}; the cloud denied {denied:?}");
+        self.check(
+            through.is_empty() && denied > Some(0),
+            "between sites nothing passes that no access policy allows",
+            seen,
+        );
+        let path = self.manifests.join("access.yaml");
+        std::fs::write(&path, include_str!("../../../../../simulations/water/manifests/access.yaml"))
+            .with_context(|| path.display().to_string())?;
+        self.narrator.typed("apply -f access.yaml");
+        let said = self.cloud.ask(&["apply", "-f", &path.display().to_string()])?;
+        self.narrator.print(indent(&said));
+        let took = self.wait_for(SOON, |story| {
+            let [a, b] = &story.edges;
+            let is_told = |edge: &Member, from: &str| edge.ask(&["policy", "test", from, &edge.name]).is_ok();
+            Ok(is_told(a, &b.name) && is_told(b, &a.name))
+        })?;
+        self.check(
+            took.is_some(),
+            "both edges know the access policy and enforce it themselves",
+            since(took),
+        );
+        let said = self.cloud.tell(&self.narrator, &["policy", "test", "a", "b"])?;
+        self.narrator.print(indent(&said));
+        Ok(())
     }
 
     fn endpoints(&self, stage: &Stage) -> Result<Vec<Endpoint>> {

@@ -1,0 +1,164 @@
+//! `AccessPolicy` (`kubebus.io/v1alpha1`): who may begin to talk to whom over the overlay.
+//!
+//! ```yaml
+//! apiVersion: kubebus.io/v1alpha1
+//! kind: AccessPolicy
+//! metadata: {name: scada-reads-pumps}
+//! spec:
+//!   from: [{site: hq}, {cidr: 10.9.0.0/24}]
+//!   to:   [{site: plant-a, kind: lan}]
+//!   ports: [{protocol: tcp, port: 502}, {protocol: icmp}]   # absent: everything
+//! ```
+//! The manifest is kept like any other. Its rule goes, as `/e/<edge>/access/<ns>/<name>`, to the edges to whose
+//! prefixes it leads and to no others: they enforce it for what comes in. A rule names sites and nodes, so it does not
+//! change when those do.
+
+mod spec;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bus::twin::DeviceId;
+use bus::{AccessRule, Name, NodeId, Route, Selector};
+use device_twin::model::Document;
+use metadata::Keyspace;
+
+use crate::lan::overlap;
+use crate::record::{self, DamagedRecord};
+use crate::resource::{self, ResourceKind};
+use crate::{nodes, route, site};
+
+pub use self::spec::{AccessPolicySpec, MAX_RANGES, MAX_SELECTORS};
+
+/// Where the cloud keeps the manifests.
+pub const PREFIX: &str = "/c/resource/accesspolicy/";
+
+/// Where an edge finds the rules that lead to it.
+pub const TOLD: &str = "/m/access/";
+
+/// A packet that no rule allows is held against all of them: 1024 of three selectors each take about 10 µs.
+pub const MAX_POLICIES: usize = 1024;
+
+/// Whether a policy of this name may be kept.
+pub fn has_room(id: &DeviceId, ks: &Keyspace) -> bool {
+    resource::get(ResourceKind::Access, id, ks).is_some() || ks.range(PREFIX).count() < MAX_POLICIES
+}
+
+/// All rules at the cloud, by namespace and name. A manifest that cannot be read allows nothing.
+pub fn rules(ks: &Keyspace) -> Vec<AccessRule> {
+    resource::list(ResourceKind::Access, None, ks).filter_map(|(_, json)| rule_of(json)).collect()
+}
+
+/// The rules that the cloud tells `edge`.
+pub fn told_to(edge: &Name, ks: &Keyspace) -> Vec<AccessRule> {
+    read(&format!("/e/{edge}/access/"), ks)
+}
+
+/// The rules that an edge was told. What it cannot read allows nothing.
+pub fn told(ks: &Keyspace) -> Vec<AccessRule> {
+    read(TOLD, ks)
+}
+
+fn read(prefix: &str, ks: &Keyspace) -> Vec<AccessRule> {
+    ks.range(prefix).filter_map(|(_, bytes)| minicbor::decode(bytes).ok()).collect()
+}
+
+fn rule_of(json: &[u8]) -> Option<AccessRule> {
+    let document = Document::<AccessPolicySpec>::from_json(json).ok()?;
+    Some(document.spec.rule(&document.id()))
+}
+
+/// Tells the edges of all policies; writes nothing where all is well.
+pub fn tell_all(ks: &mut Keyspace) -> Result<(), DamagedRecord> {
+    let edges: Vec<Name> = nodes::list(ks)?.into_iter().map(|node| node.name).collect();
+    tell_edges(edges, ks)
+}
+
+/// Tells these edges of all policies: they are new, or something about them has changed.
+pub fn tell_edges(edges: impl IntoIterator<Item = Name>, ks: &mut Keyspace) -> Result<(), DamagedRecord> {
+    let rules = rules(ks);
+    let map = Map::read(ks)?;
+    for edge in edges {
+        let wanted: BTreeMap<String, &AccessRule> = rules
+            .iter()
+            .filter(|rule| map.leads_to(rule, &edge))
+            .map(|rule| (format!("/e/{edge}/access/{}", rule.name), rule))
+            .collect();
+        let kept: Vec<_> = ks.range(&format!("/e/{edge}/access/")).map(|(key, _)| key.clone()).collect();
+        kept.iter().filter(|key| !wanted.contains_key(key.as_str())).for_each(|key| ks.delete(key));
+        wanted.iter().for_each(|(key, rule)| record::put(ks, key, *rule));
+    }
+    Ok(())
+}
+
+/// Tells the edges of one policy, which is new, has changed or is gone.
+pub fn tell_policy(id: &DeviceId, ks: &mut Keyspace) -> Result<(), DamagedRecord> {
+    let rule = resource::get(ResourceKind::Access, id, ks).and_then(|json| rule_of(json));
+    let map = Map::read(ks)?;
+    for edge in map.edges() {
+        let key = format!("/e/{edge}/access/{id}");
+        match rule.as_ref().filter(|rule| map.leads_to(rule, edge)) {
+            Some(rule) => record::put(ks, &key, rule),
+            None => record::delete(ks, &key),
+        }
+    }
+    Ok(())
+}
+
+/// What a policy waits for: the sites and nodes in it that nobody has joined as. Empty: for nothing.
+pub fn waits_for(id: &DeviceId, ks: &Keyspace) -> Vec<String> {
+    let Some(rule) = resource::get(ResourceKind::Access, id, ks).and_then(|json| rule_of(json)) else {
+        return Vec::new();
+    };
+    let sites = site::list(site::PREFIX, ks);
+    let has_site = |name: &&Name| !sites.values().any(|site| site == *name);
+    let has_node = |name: &&Name| !sites.contains_key(&NodeId::edge((*name).clone()));
+    let selectors = || rule.from.iter().chain(&rule.to);
+    let missing_sites = selectors().filter_map(|s| s.site.as_ref()).filter(has_site);
+    let missing_nodes = selectors().filter_map(|s| s.node.as_ref()).filter(has_node);
+    let missing_sites = missing_sites.map(|name| format!("site {name}"));
+    let missing: BTreeSet<String> =
+        missing_sites.chain(missing_nodes.map(|name| format!("edge/{name}"))).collect();
+    missing.into_iter().collect()
+}
+
+/// Which edge has which site and prefixes.
+struct Map {
+    sites: BTreeMap<NodeId, Name>,
+    routes: BTreeMap<NodeId, Vec<Route>>,
+}
+
+impl Map {
+    fn read(ks: &Keyspace) -> Result<Self, DamagedRecord> {
+        let mut routes: BTreeMap<NodeId, Vec<Route>> = BTreeMap::new();
+        for route in route::list(ks)? {
+            routes.entry(route.owner.clone()).or_default().push(route);
+        }
+        Ok(Self { sites: site::list(site::PREFIX, ks), routes })
+    }
+
+    fn edges(&self) -> impl Iterator<Item = &Name> {
+        self.sites.keys().filter(|node| node.kind == bus::NodeKind::Edge).map(|node| &node.name)
+    }
+
+    /// Whether a packet that the rule allows can be for something behind `edge`.
+    fn leads_to(&self, rule: &AccessRule, edge: &Name) -> bool {
+        let id = NodeId::edge(edge.clone());
+        let (site, routes) = (self.sites.get(&id), self.routes.get(&id));
+        routes.into_iter().flatten().any(|route| rule.to.iter().any(|to| selects(to, edge, site, route)))
+    }
+}
+
+fn selects(
+    Selector { site, node, cidr, kind }: &Selector,
+    edge: &Name,
+    at: Option<&Name>,
+    to: &Route,
+) -> bool {
+    site.as_ref().is_none_or(|site| Some(site) == at)
+        && node.as_ref().is_none_or(|node| node == edge)
+        && kind.is_none_or(|kind| kind == to.kind)
+        && cidr.is_none_or(|cidr| overlap(&cidr, &to.prefix))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! A cloud in the open, two edges behind NATs, and their processes.
+
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use ipnet::Ipv4Net;
+use lab::io::{Namespace, Wire, enter_user_namespace};
+use lab::{Attachment, LinkSettings, NatKind, NatSettings};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const CLOUD: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+
+/// Silence is noticed soon: `kill -9` says no goodbye.
+const CONFIG: &str = "
+cloud: {cluster: water, name: hq}
+link: {keepalive: 1s, idle: 5s}
+mqtt: {listen: '127.0.0.1:1883'}
+";
+
+/// The order of fields is that of dropping: processes, then their network, then their files.
+pub(crate) struct Stage {
+    pub(crate) a: Node,
+    pub(crate) b: Node,
+    pub(crate) cloud: Node,
+    _wire: Wire,
+    _room: TempDir,
+}
+
+impl Stage {
+    /// Both edges have joined, each for a site of its own, and everything runs.
+    pub(crate) fn build() -> Self {
+        enter_user_namespace().unwrap();
+        let (wire, room) = (Wire::start(7).unwrap(), tempfile::tempdir().unwrap());
+        let mut cloud = Node::new("cloud", "hq", room.path());
+        attach(&wire, &cloud.network, CLOUD, None);
+        cloud.start();
+        let [a, b] = [("a", 21), ("b", 22)].map(|(name, last)| {
+            let mut edge = Node::new("edge", name, room.path());
+            let inside = Ipv4Net::new(Ipv4Addr::new(192, 168, last, 2), 24).unwrap();
+            let nat = NatSettings { kind: NatKind::PortRestricted, inside };
+            attach(&wire, &edge.network, Ipv4Addr::new(203, 0, 113, last), Some(nat));
+            let token = cloud.command(&["token", "create", "--site", &format!("site-{name}")]).expect(0);
+            edge.command(&["join", &CLOUD.to_string(), "--token", token.trim(), "--name", name]).expect(0);
+            edge.start();
+            edge
+        });
+        Self { a, b, cloud, _wire: wire, _room: room }
+    }
+}
+
+fn attach(wire: &Wire, network: &Namespace, public: Ipv4Addr, nat: Option<NatSettings>) {
+    let name = network.name().to_owned();
+    wire.attach(network, Attachment { name, public, nat, link: LinkSettings::default() }).unwrap();
+}
+
+pub(crate) struct Node {
+    pub(crate) network: Namespace,
+    role: &'static str,
+    dir: PathBuf,
+    process: Option<Child>,
+}
+
+impl Node {
+    fn new(role: &'static str, name: &str, room: &Path) -> Self {
+        let dir = room.join(name);
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::write(dir.join("kubebus.yaml"), CONFIG).unwrap();
+        Self { network: Namespace::create(name).unwrap(), role, dir, process: None }
+    }
+
+    fn kubebus(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kubebus"));
+        command.args(args).arg("--config").arg(self.dir.join("kubebus.yaml"));
+        command.arg("--data-dir").arg(self.dir.join("data")).env_remove("KUBEBUS_LOG");
+        self.network.command(&mut command);
+        command
+    }
+
+    /// Starts the node, or starts it again, and waits until it answers.
+    pub(crate) fn start(&mut self) {
+        let log = File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
+        let mut command = self.kubebus(&[self.role]);
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        self.process = Some(command.spawn().unwrap());
+        let is_up = || self.kubebus(&["status"]).output().unwrap().status.success().then_some(());
+        crate::eventually(&format!("{} answers", self.dir.display()), is_up);
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    pub(crate) fn command(&self, args: &[&str]) -> Ran {
+        Ran(self.kubebus(args).output().unwrap())
+    }
+
+    pub(crate) fn apply(&self, manifest: &str) {
+        let file = self.dir.join("manifest.yaml");
+        std::fs::write(&file, manifest).unwrap();
+        self.command(&["apply", "-f", file.to_str().unwrap()]).expect(0);
+    }
+
+    pub(crate) fn status(&self) -> Value {
+        serde_json::from_str(&self.command(&["status", "-o", "json"]).expect(0)).unwrap()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
+            eprintln!("--- log of {}\n{log}", self.dir.display());
+        }
+    }
+}
+
+/// What a command said.
+pub(crate) struct Ran(Output);
+
+impl Ran {
+    /// It ended with `code`; what it printed.
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32) -> String {
+        assert_eq!(self.0.status.code(), Some(code), "{:?}", self.0);
+        String::from_utf8(self.0.stdout).unwrap()
+    }
+}
