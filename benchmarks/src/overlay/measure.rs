@@ -238,3 +238,20 @@ pub(super) fn round_trips(words: &str) -> Result<Vec<f64>> {
 fn number(value: &Value) -> Result<f64> {
     value.as_f64().context("a number of iperf3's")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trips_are_taken_from_answers_alone_and_put_in_order() {
+        let words = "PING 203.0.113.10 (203.0.113.10) 56(84) bytes of data.\n\
+             64 bytes from 203.0.113.10: icmp_seq=1 ttl=63 time=12.5 ms\n\
+             no answer yet for icmp_seq=2\n\
+             64 bytes from 203.0.113.10: icmp_seq=3 ttl=63 time=0.031 ms\n\
+             --- 203.0.113.10 ping statistics ---\n\
+             3 packets transmitted, 2 received, 33% packet loss, time 2003ms\n";
+        assert_eq!(round_trips(words).unwrap(), [0.031, 12.5]);
+        assert!(round_trips("3 packets transmitted, 0 received, 100% packet loss, time 2003ms").is_err());
+    }
+}

@@ -2,6 +2,7 @@
 
 mod figures;
 mod measure;
+mod others;
 mod peers;
 mod report;
 mod space;
@@ -15,6 +16,7 @@ use anyhow::{Context, Result, ensure};
 
 use self::figures::{Figures, Way};
 use self::measure::{Course, Taken};
+use self::others::Others;
 use self::peers::{Peer, Place, Programs};
 use self::topology::Topology;
 use crate::table::Table;
@@ -107,12 +109,14 @@ impl<'a> Bench<'a> {
 #[derive(Debug, Default)]
 struct Results {
     figures: Figures,
+    others: Others,
     failures: Vec<String>,
 }
 
 impl Results {
     /// One peer: started, measured, ended. What fails is told under the tables.
     fn turn(&mut self, bench: &Bench<'_>, topology: &Topology, peer: Peer) {
+        self.others.look();
         if let Err(error) = self.measure(bench, topology, peer) {
             eprint!(" {error:#}");
             self.failures.push(format!("{}: {error:#}", peer.name()));
@@ -168,6 +172,7 @@ impl Results {
         }
         let mut aims = report::aims(&self.figures);
         aims.note(format!("medians of {rounds} rounds, peers in turn"));
+        aims.note(self.others.told());
         bench.note(&mut aims, &self.failures);
         tables.push(aims);
         tables

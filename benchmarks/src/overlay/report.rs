@@ -177,3 +177,33 @@ fn two(value: f64) -> String {
 fn per_cent(value: f64) -> String {
     format!("{value:.1} %")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn aim(figures: &Figures, what: &str) -> String {
+        let table = aims(figures).to_string();
+        let line = table.lines().find(|line| line.contains(what)).unwrap();
+        line.split_whitespace().skip(what.split_whitespace().count()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn what_was_not_measured_is_neither_met_nor_missed() {
+        let mut figures = Figures::default();
+        figures.add(Peer::KubeBus, Way::OneHop, Metric::Tcp, 900.0);
+        assert_eq!(aim(&figures, "one TCP stream, one hop, to quincy"), "- 3 or more -");
+    }
+
+    #[test]
+    fn aims_are_held_against_medians() {
+        let mut figures = Figures::default();
+        for (ours, theirs) in [(900.0, 300.0), (9000.0, 100.0), (890.0, 290.0)] {
+            figures.add(Peer::KubeBus, Way::OneHop, Metric::Tcp, ours);
+            figures.add(Peer::Quincy, Way::OneHop, Metric::Tcp, theirs);
+        }
+        figures.add(Peer::KubeBus, Way::Relayed, Metric::CpuHub, 1.2);
+        assert_eq!(aim(&figures, "one TCP stream, one hop, to quincy"), "3.10 3 or more yes");
+        assert_eq!(aim(&figures, "CPU seconds a GB, relay"), "1.20 1.1 or less no");
+    }
+}

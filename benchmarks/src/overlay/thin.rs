@@ -18,6 +18,7 @@ use lab::{Attachment, LinkSettings, NatKind, NatSettings, Rate};
 
 use super::figures::Way;
 use super::measure::{Course, round_trips};
+use super::others::Others;
 use super::peers::{Peer, Place};
 use super::space::{Space, finish};
 use super::topology::{CLOUD, Sites};
@@ -148,12 +149,14 @@ impl Line {
 
 #[derive(Debug, Default)]
 struct Results {
+    others: Others,
     bulks: BTreeMap<(Case, Direction, Peer), Vec<Bulk>>,
     failures: Vec<String>,
 }
 
 impl Results {
     fn turn(&mut self, bench: &Bench<'_>, case: Case, peer: Peer) -> Result<()> {
+        self.others.look();
         let line = Line::new(case)?;
         let files = tempfile::tempdir_in(bench.room).context("a directory for a peer")?;
         let sites = Sites { cloud: &line.cloud, edges: &line.edges };
@@ -184,6 +187,7 @@ impl Results {
         aims.note(
             "of the line: TCP's bytes to those that TCP could carry without a tunnel, 1448 of each 1500",
         );
+        aims.note(self.others.told());
         bench.note(&mut aims, &self.failures);
         tables.push(aims);
         tables
