@@ -21,7 +21,7 @@ pub(super) fn streams(figures: &Figures, way: Way, peers: &[Peer]) -> Table {
             "reverse",
             "wire",
             "CPU s/GB",
-            "MiB edge / cloud",
+            "MiB edge / cloud (anonymous)",
         ],
     );
     let ours = figures.median(Peer::KubeBus, way, Metric::Tcp);
@@ -38,7 +38,11 @@ pub(super) fn streams(figures: &Figures, way: Way, peers: &[Peer]) -> Table {
             shown(of(Metric::Reverse), count),
             shown(of(Metric::WireTcp), count),
             cpu.iter().map(|metric| shown(of(*metric), two)).collect::<Vec<_>>().join(" / "),
-            format!("{} / {}", shown(of(Metric::ResidentEdge), one), shown(of(Metric::ResidentCloud), one)),
+            format!(
+                "{} / {}",
+                memory(of(Metric::ResidentEdge), of(Metric::AnonymousEdge)),
+                memory(of(Metric::ResidentCloud), of(Metric::AnonymousCloud))
+            ),
         ]);
     }
     table
@@ -164,6 +168,10 @@ fn worst(of: &[f64]) -> f64 {
 
 fn shown(value: f64, format: impl Fn(f64) -> String) -> String {
     if value.is_finite() { format(value) } else { "-".to_owned() }
+}
+
+fn memory(resident: f64, anonymous: f64) -> String {
+    if resident.is_finite() { format!("{} ({})", one(resident), one(anonymous)) } else { "-".to_owned() }
 }
 
 fn one(value: f64) -> String {

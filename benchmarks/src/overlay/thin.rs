@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lab::io::Wire;
@@ -269,48 +269,67 @@ fn shown(value: f64, digits: usize) -> String {
 }
 
 fn measure(course: Course<'_>, place: Place<'_>, direction: Direction, peer: Peer) -> Result<Bulk> {
-    let mut twin = match (peer, direction) {
-        (Peer::KubeBus, Direction::Up) => Some(Twin::reported(place)?),
-        (Peer::KubeBus, Direction::Down) => Some(Twin::desired(place)?),
-        _ => None,
-    };
-    let mut failed = None;
-    let mut glance = |twin: &mut Option<Twin>| {
-        if let Some(Err(error)) = twin.as_mut().map(Twin::glance) {
-            failed = Some(error);
-        }
-    };
-    let start = Instant::now();
-    let idle = course.ping(&["-i", "0.1", "-w", &IDLE.as_secs().to_string()])?;
-    let idle = round_trips(&finish(idle, IDLE * 2, || glance(&mut twin))?)?;
-    while start.elapsed() < IDLE {
-        glance(&mut twin);
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let p99 = |twin: &mut Option<Twin>| -> Result<Option<f64>> {
-        twin.as_mut().map(|twin| Ok(percentile(&twin.delays()?, 99))).transpose()
-    };
-    let twin_idle_p99_ms = p99(&mut twin)?;
-    let (warm_up, all) = (WARM_UP_SECONDS.to_string(), course.seconds + WARM_UP_SECONDS);
-    let ping = course.ping(&["-i", "0.1", "-w", &all.to_string()])?;
-    let mut args = vec!["-C", "cubic", "-O", &warm_up];
-    if direction == Direction::Down {
-        args.push("-R");
-    }
-    let report = course.iperf(&args, course.seconds, || glance(&mut twin));
-    let loaded = finish(ping, Duration::from_secs(all), || {}).and_then(|words| round_trips(&words));
-    let (report, loaded) = (report?, loaded?);
-    let twin_p99_ms = p99(&mut twin)?;
-    if let Some(error) = failed {
-        return Err(error.context("a twin"));
-    }
+    let mut beside = Beside::new(place, direction, peer)?;
+    let idle = beside.idle(course)?;
+    let twin_idle_p99_ms = beside.twin_p99()?;
+    let (mbit, loaded) = beside.bulk(course, direction)?;
     let idle_ms = percentile(&idle, 50);
     Ok(Bulk {
-        mbit: report["end"]["sum_received"]["bits_per_second"].as_f64().context("iperf3's report")? / 1e6,
+        mbit,
         idle_ms,
         rise_ms: percentile(&loaded, 50) - idle_ms,
         rise_p99_ms: percentile(&loaded, 99) - idle_ms,
         twin_idle_p99_ms,
-        twin_p99_ms,
+        twin_p99_ms: beside.twin_p99()?,
     })
+}
+
+/// What goes on beside a bulk transfer: pings, and changes of a twin where there are twins.
+struct Beside {
+    twin: Option<Twin>,
+    failed: Option<anyhow::Error>,
+}
+
+impl Beside {
+    fn new(place: Place<'_>, direction: Direction, peer: Peer) -> Result<Self> {
+        let twin = match direction {
+            _ if peer != Peer::KubeBus => None,
+            Direction::Up => Some(Twin::reported(place)?),
+            Direction::Down => Some(Twin::desired(place)?),
+        };
+        Ok(Self { twin, failed: None })
+    }
+
+    /// Round trips in ms, in order of size.
+    fn idle(&mut self, course: Course<'_>) -> Result<Vec<f64>> {
+        let ping = course.ping(&["-i", "0.1", "-w", &IDLE.as_secs().to_string()])?;
+        round_trips(&finish(ping, IDLE * 2, || self.glance())?)
+    }
+
+    /// Mbit/s of the transfer, and the same round trips beside it.
+    fn bulk(&mut self, course: Course<'_>, direction: Direction) -> Result<(f64, Vec<f64>)> {
+        let (warm_up, all) = (WARM_UP_SECONDS.to_string(), course.seconds + WARM_UP_SECONDS);
+        let mut args = vec!["-C", "cubic", "-O", &warm_up];
+        if direction == Direction::Down {
+            args.push("-R");
+        }
+        let ping = course.ping(&["-i", "0.1", "-w", &all.to_string()])?;
+        let report = course.iperf(&args, course.seconds, || self.glance());
+        let loaded = finish(ping, Duration::from_secs(all), || {}).and_then(|words| round_trips(&words));
+        let bits = report?["end"]["sum_received"]["bits_per_second"].as_f64().context("iperf3's report")?;
+        Ok((bits / 1e6, loaded?))
+    }
+
+    fn glance(&mut self) {
+        if let Some(Err(error)) = self.twin.as_mut().map(Twin::glance) {
+            self.failed = Some(error);
+        }
+    }
+
+    fn twin_p99(&mut self) -> Result<Option<f64>> {
+        if let Some(error) = self.failed.take() {
+            return Err(error.context("a twin"));
+        }
+        self.twin.as_mut().map(|twin| Ok(percentile(&twin.delays()?, 99))).transpose()
+    }
 }
