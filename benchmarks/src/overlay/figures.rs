@@ -56,24 +56,41 @@ pub(super) enum Metric {
     LoadedP99,
 }
 
+/// With the round of each.
 #[derive(Debug, Default)]
-pub(super) struct Figures(BTreeMap<(Peer, Way, Metric), Vec<f64>>);
+pub(super) struct Figures {
+    round: usize,
+    values: BTreeMap<(Peer, Way, Metric), BTreeMap<usize, f64>>,
+}
 
 impl Figures {
+    /// What is added from now on is of another round.
+    pub(super) fn next_round(&mut self) {
+        self.round += 1;
+    }
+
     pub(super) fn add(&mut self, peer: Peer, way: Way, metric: Metric, value: f64) {
-        self.0.entry((peer, way, metric)).or_default().push(value);
+        self.values.entry((peer, way, metric)).or_default().insert(self.round, value);
     }
 
     /// NaN if it was never measured.
     pub(super) fn median(&self, peer: Peer, way: Way, metric: Metric) -> f64 {
-        median(self.of(peer, way, metric).to_vec())
+        median(self.of(peer, way, metric).collect())
     }
 
-    pub(super) fn of(&self, peer: Peer, way: Way, metric: Metric) -> &[f64] {
-        self.0.get(&(peer, way, metric)).map_or(&[], Vec::as_slice)
+    pub(super) fn of(&self, peer: Peer, way: Way, metric: Metric) -> impl Iterator<Item = f64> {
+        self.values.get(&(peer, way, metric)).into_iter().flat_map(BTreeMap::values).copied()
+    }
+
+    /// Of one to the other, the median of the rounds that have both: what else the machine does changes from round to
+    /// round, and less within one.
+    pub(super) fn ratio(&self, one: Peer, other: Peer, way: Way, metric: Metric) -> f64 {
+        let Some(others) = self.values.get(&(other, way, metric)) else { return f64::NAN };
+        let ones = self.values.get(&(one, way, metric)).into_iter().flatten();
+        median(ones.filter_map(|(round, value)| Some(value / others.get(round)?)).collect())
     }
 
     pub(super) fn holds(&self, peer: Peer) -> bool {
-        self.0.keys().any(|(one, ..)| *one == peer)
+        self.values.keys().any(|(one, ..)| *one == peer)
     }
 }

@@ -57,6 +57,7 @@ pub(crate) fn run(kubebus: &Path, room: &Path, options: &Options) -> Result<Vec<
             eprint!("overlay: round {} of {}, {}:", round + 1, rounds, peer.name());
             results.turn(&bench, &topology, peer);
         }
+        results.figures.next_round();
     }
     Ok(results.tables(&bench, rounds))
 }
@@ -171,7 +172,9 @@ impl Results {
             tables.push(report::packets(&self.figures, way, &bench.peers));
         }
         let mut aims = report::aims(&self.figures);
-        aims.note(format!("medians of {rounds} rounds, peers in turn"));
+        aims.note(format!(
+            "medians of {rounds} rounds, peers in turn; ratios are medians of those of each round"
+        ));
         aims.note(self.others.told());
         bench.note(&mut aims, &self.failures);
         tables.push(aims);
