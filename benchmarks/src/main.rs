@@ -8,6 +8,7 @@ mod manifests;
 mod memory;
 mod mosquitto;
 mod mqtt;
+mod overlay;
 mod relay;
 mod resync;
 mod sites;
@@ -23,10 +24,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
+use crate::overlay::Options;
 use crate::table::Table;
 
 const USAGE: &str = "\
-usage: cargo xtask bench [NAME..]
+usage: cargo xtask bench [NAME..] [--rounds N] [--seconds N] [--peers NAME,..]
 
   store    twin updates on a disk, against SQLite
   sync     changes a second from a cloud core to edge cores
@@ -37,6 +39,14 @@ usage: cargo xtask bench [NAME..]
   broker   the embedded broker alone, against mosquitto
   sites    from a client of one site to a client of another, against bridged mosquittos
   reports  reports a second over MQTT until they are durable and forwarded, against mosquitto relaying them
+
+Only when named, as root, since they make network namespaces with NATs of the kernel's; `cargo xtask` installs what they
+need from Debian's packages and crates.io:
+
+  overlay  packets through the overlay, against raw, quincy, wireguard-go, boringtun, nebula and openvpn
+           --rounds N (5), --seconds N of the TCP stream (4), --peers kubebus,quincy (all)
+  thin     a bulk transfer over 3 Mbit/s and 100 to 300 ms, and what packets and twins beside it notice
+           --rounds N (3), --seconds N of the transfer (15), --peers (raw,wireguard-go,kubebus)
 ";
 
 const ALL: [&str; 9] = ["store", "sync", "wire", "resync", "memory", "twins", "broker", "sites", "reports"];
@@ -54,14 +64,35 @@ fn main() -> ExitCode {
     if let ("measure-load", [what]) = (program.as_str(), names.as_slice()) {
         return ended(&program, load::measure(&room, what));
     }
+    let (names, options) = match chosen(names) {
+        Ok(chosen) => chosen,
+        Err(error) => return ended("", Err(error)),
+    };
     let names = if names.is_empty() { ALL.map(str::to_owned).to_vec() } else { names };
     for name in names {
-        let done = run(&name, Path::new(&program), Path::new(&room)).map(|table| println!("{table}"));
+        let done = run(&name, Path::new(&program), Path::new(&room), &options)
+            .map(|tables| tables.iter().for_each(|table| println!("{table}")));
         if ended(&name, done) == ExitCode::FAILURE {
             return ExitCode::FAILURE;
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Names apart from options.
+fn chosen(args: Vec<String>) -> Result<(Vec<String>, Options)> {
+    let (mut names, mut options) = (Vec::new(), Options::default());
+    let mut args = args.into_iter();
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
+        match arg.as_str() {
+            "--rounds" => options.rounds = Some(value()?.parse().context("--rounds")?),
+            "--seconds" => options.seconds = Some(value()?.parse().context("--seconds")?),
+            "--peers" => options.peers = value()?.split(',').map(str::to_owned).collect(),
+            _ => names.push(arg),
+        }
+    }
+    Ok((names, options))
 }
 
 fn ended(name: &str, done: Result<()>) -> ExitCode {
@@ -82,8 +113,10 @@ fn measure(which: &str, room: &str, what: &str, group: &str) -> Result<()> {
     }
 }
 
-fn run(name: &str, program: &Path, room: &Path) -> Result<Table> {
-    match name {
+fn run(name: &str, program: &Path, room: &Path, options: &Options) -> Result<Vec<Table>> {
+    let table = match name {
+        "overlay" => return overlay::run(program, room, options),
+        "thin" => return overlay::thin::run(program, room, options),
         "store" => store::run(room),
         "sync" => sync::run(),
         "wire" => wire::run(),
@@ -94,5 +127,6 @@ fn run(name: &str, program: &Path, room: &Path) -> Result<Table> {
         "sites" => sites::run(program, room),
         "reports" => broker::reports(program, room),
         _ => bail!("{USAGE}"),
-    }
+    }?;
+    Ok(vec![table])
 }

@@ -1,6 +1,7 @@
 //! Chores of this repository. `cargo xtask test` passes every test and installs what the tests need.
 
 mod dmi;
+mod peers;
 mod python;
 
 use std::path::{Path, PathBuf};
@@ -17,7 +18,8 @@ usage: cargo xtask <chore>
   sim --broken  a build with one mistake in it, which the deterministic world must find
   python        installs what tests meet in Python (EPANET, paho-mqtt) under the target directory; `test` does it too
   dmi           installs gRPC for Python there, for the tests of KubeEdge's mappers; `test` does it too
-  bench [NAME]  KubeBus against its aims and against SQLite; see docs/benchmarks.md
+  bench [NAME]  KubeBus against its aims and against others; see docs/benchmarks.md
+  bench overlay | thin   packets, against other overlays, as root; installs them from Debian's packages and crates.io
 ";
 
 fn main() -> ExitCode {
@@ -187,6 +189,9 @@ fn broken_build() -> Result<()> {
 
 /// Builds the benchmarks, which are a workspace of their own, and runs them against a release build.
 fn bench(names: &[&str]) -> Result<()> {
+    if names.iter().any(|name| ["overlay", "thin"].contains(name)) {
+        peers::install()?;
+    }
     cargo(&["build", "--release", "--locked", "-p", "node"])?;
     let (place, target) = (repository().join("benchmarks"), target_dir()?);
     let mut build = Command::new(env!("CARGO"));

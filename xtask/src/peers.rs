@@ -1,0 +1,54 @@
+//! Programs that packets through the overlay are compared with, and the tools of the lab in which they run.
+//!
+//! They are run, never linked: quincy is under the AGPL, nebula, OpenVPN and the WireGuards are others' programs too.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{apt_install, is_on_path, run, step, target_dir};
+
+/// Debian's, by the program that is needed of each.
+const PACKAGES: [(&str, &str); 10] = [
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("ethtool", "ethtool"),
+    ("ping", "iputils-ping"),
+    ("iperf3", "iperf3"),
+    ("openssl", "openssl"),
+    ("wireguard-go", "wireguard-go"),
+    ("wg", "wireguard-tools"),
+    ("nebula", "nebula"),
+    ("openvpn", "openvpn"),
+];
+
+/// Of crates.io, at the version that the figures are about; each is its program's name too.
+const CRATES: [(&str, &str); 3] =
+    [("boringtun-cli", "0.7.1"), ("quincy-server", "3.1.1"), ("quincy-client", "3.1.1")];
+
+/// Installs what is missing: packages as Debian does, crates under `<target>/peers`. What cannot be installed is told,
+/// and the benchmark says again that it is missing.
+pub(crate) fn install() -> Result<()> {
+    for (program, package) in PACKAGES {
+        if !is_on_path(program) {
+            told(package, apt_install(&[package]));
+        }
+    }
+    let root = target_dir()?.join("peers");
+    for (name, version) in CRATES {
+        if is_on_path(name) || root.join("bin").join(name).is_file() {
+            continue;
+        }
+        step(&format!("build {name} {version}, to compare with"));
+        let mut install = Command::new(env!("CARGO"));
+        install.args(["install", "--locked", "--version", version, "--root"]).arg(&root).arg(name);
+        told(name, run(&mut install));
+    }
+    Ok(())
+}
+
+fn told(what: &str, done: Result<()>) {
+    if let Err(error) = done {
+        eprintln!("{what} cannot be installed and is not compared with: {error:#}");
+    }
+}
