@@ -267,4 +267,24 @@ water/valve   setpoint   3.2       3.2        m      good      1.2s   converged 
 water/valve   position   100       41.25      -      good      -      expired     -";
         assert_eq!(twins(&list), expected);
     }
+
+    #[test]
+    fn a_policy_test_says_where_and_why() {
+        let ruling =
+            |decision: &str, because: &str| serde_json::json!({ "decision": decision, "because": because });
+        let mut receiver = ruling("allow", "access policy default/modbus allows it");
+        receiver["node"] = "edge/pumps".into();
+        let test = serde_json::json!({
+            "allowed": true, "traffic": "tcp/502", "hub": null, "receiver": receiver,
+            "back": ruling("deny", "no access policy is about these two"),
+            "from": { "address": "10.86.0.1", "site": "hq", "edge": null },
+            "to": { "address": "192.168.10.7", "site": "plant-a", "edge": "pumps" },
+        });
+        let expected = "\
+allow: tcp/502 from 10.86.0.1 (site hq) to 192.168.10.7 (site plant-a, edge pumps)
+WHERE                 DECISION   BECAUSE
+receiver edge/pumps   allow      access policy default/modbus allows it
+the other way         deny       no access policy is about these two";
+        assert_eq!(policy_test(&test), expected);
+    }
 }

@@ -156,3 +156,32 @@ fn what_would_break_a_rule_is_refused_and_names_it() {
     let unchanged = cluster.apply(PLANT);
     assert!(unchanged.lines().all(|line| line.contains(" unchanged")), "{unchanged}");
 }
+
+const ACCESS: &str = "\
+apiVersion: kubebus.io/v1alpha1
+kind: AccessPolicy
+metadata: {name: scada}
+spec:
+  from: [{site: hq}]
+  to:
+    - site: plant
+      kind: lan
+  ports:
+    - {protocol: tcp, port: 502}
+    - {protocol: icmp, port: 502}
+";
+
+#[test]
+fn an_access_policy_is_refused_by_line_and_else_kept_listed_and_deleted() {
+    let cluster = Cluster::start();
+    let wrong = "plant.yaml:11: AccessPolicy: spec.ports[1].protocol: only tcp and udp have ports\n";
+    assert_eq!(refused(&cluster, ACCESS), wrong);
+    assert_eq!(cluster.cloud.ask(&["get", "accesspolicies"]), json!([]));
+
+    let said = cluster.apply(&ACCESS.replace("icmp, port: 502", "icmp"));
+    assert_eq!(said, "accesspolicy default/scada created (nobody has joined yet as site hq, site plant)");
+    let kept = cluster.cloud.ask(&["get", "accesspolicies"]);
+    assert_eq!(kept[0]["spec"]["to"], json!([{ "site": "plant", "kind": "lan" }]));
+    assert_eq!(cluster.cloud.say(&["delete", "accesspolicy", "scada"]), "accesspolicy default/scada deleted");
+    cluster.cloud.run(&["delete", "accesspolicy", "scada"]).expect(4);
+}

@@ -308,6 +308,26 @@ mod tests {
     }
 
     #[test]
+    fn fragments_of_one_packet_have_one_id_and_a_whole_one_has_none() {
+        let id = |bytes: &[u8]| Packet::parse(bytes).unwrap().fragment_id();
+        let v4 = |place| {
+            let mut bytes = v4(UDP, place, &HEADER);
+            bytes[4..6].copy_from_slice(&[3, 9]);
+            bytes
+        };
+        assert_eq!(
+            [0x2000, 0x2001, 0x0001, 0x4000, 0].map(|place| id(&v4(place))),
+            [Some(0x309), Some(0x309), Some(0x309), None, None]
+        );
+        let fragment = |place: u8| v6(FRAGMENT, &[&[UDP, 0, 0, place, 1, 2, 3, 4][..], &HEADER].concat());
+        assert_eq!(
+            [1, 9, 8, 0].map(|place| id(&fragment(place))),
+            [Some(0x0102_0304), Some(0x0102_0304), Some(0x0102_0304), None]
+        );
+        assert_eq!(id(&v6(UDP, &HEADER)), None);
+    }
+
+    #[test]
     fn an_answers_flow_is_the_reverse() {
         let asked = Flow {
             source: "10.0.0.1".parse().unwrap(),
