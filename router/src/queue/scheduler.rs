@@ -28,9 +28,11 @@ const LARGEST_BOUND: u64 = 1 << 20;
 /// 8.4 ms at 3 Mbit/s.
 const TARGET_PACKETS: u64 = 2;
 
-/// CoDel's target is at least this part of its interval (RFC 8289 §4.3: 5 to 10 %): on a way of 300 ms, with which
-/// the interval grows, 15 ms.
-const TARGET_PART: u32 = 20;
+/// CoDel's target is at least this part of its interval. RFC 8289 §4.3 has 5 to 10 %, for a queue that all share; here a
+/// flow waits behind itself alone, and one that cubic has cut by 30 % must have that much waiting to keep the line busy.
+/// One flow on a simulated line of 100 ms got 94.9 % of it with a twentieth, and 98.4 % with a quarter, and pings beside
+/// it waited no longer.
+const TARGET_PART: u32 = 4;
 
 /// How a link's rate is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,12 +177,12 @@ mod tests {
     #[test]
     fn the_target_is_two_packets_of_a_thin_link_or_a_part_of_a_long_way() {
         let ms = Duration::from_millis;
-        assert_eq!(aim(None, None), Aim { target: ms(5), interval: ms(100) });
+        assert_eq!(aim(None, None), Aim { target: ms(25), interval: ms(100) });
         let thin = aim(Some(BitRate::from_mbit(1)), Some(ms(20)));
         assert_eq!((thin.target.as_millis(), thin.interval), (25, ms(100)));
         assert_eq!(
             aim(Some(BitRate::from_mbit(3)), Some(ms(300))),
-            Aim { target: ms(15), interval: ms(300) }
+            Aim { target: ms(75), interval: ms(300) }
         );
     }
 }
