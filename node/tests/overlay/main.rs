@@ -132,6 +132,14 @@ fn b_is_pinged(stage: &Stage, b: IpAddr) {
     assert!(told.starts_with(&format!("ping {b} (edge/b) from ")), "{told}");
     assert!(told.contains("3 sent, 3 answered, 0 % lost\nmin/avg/max "), "{told}");
     assert!(told.contains("path: cloud/hq at 203.0.113.10:10001, rtt "), "{told}");
+    let v6 = stage.b.status()["overlay"]["addresses"][1].as_str().unwrap().to_owned();
+    stage.a.command(&["ping", &v6, "-c", "1"]).expect(0);
+    // From here on a datagram socket will do, instead of a raw one.
+    let allow = || std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0");
+    stage.a.network.run(allow).unwrap().unwrap();
+    for address in [b.to_string(), v6] {
+        stage.a.command(&["ping", &address, "-c", "1"]).expect(0);
+    }
 }
 
 /// The edge sees that its link is gone, and says so.
