@@ -15,6 +15,7 @@ use serde_json::json;
 use thiserror::Error;
 
 use crate::policy_test::PolicyTest;
+use crate::route_query::RouteQuery;
 
 /// One request. The shell fills in what a core cannot know: the secret of a new token.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,6 +77,10 @@ pub enum AdminRequest {
     Rules,
     /// Whether one may talk to another over the overlay, and by which rule.
     PolicyTest(PolicyTest),
+    /// Which prefix lies behind which node.
+    Routes,
+    /// How packets from here get to one address.
+    Route(RouteQuery),
     Status,
 }
 
@@ -100,6 +105,8 @@ impl AdminRequest {
             | Self::Commands { .. }
             | Self::Rules
             | Self::PolicyTest(_)
+            | Self::Routes
+            | Self::Route(_)
             | Self::Status => false,
         }
     }

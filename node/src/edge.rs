@@ -29,6 +29,7 @@ use crate::journal::{Journal, Speech};
 use crate::mesh::leaf::Output as FromMesh;
 use crate::mesh::{Leaf, is_mesh};
 use crate::policy_test::PolicyTest;
+use crate::route_query::Overlay;
 use crate::seam::{DialLane, Input, Output, Record};
 
 /// The part of a link's life that both dialled lanes share.
@@ -572,6 +573,8 @@ impl Edge {
             }
             AdminRequest::Rules => admin::document(&self.twins.rule_views(now)),
             AdminRequest::PolicyTest(asked) => self.test_policy(&asked),
+            AdminRequest::Routes => Ok(self.overlay().list()),
+            AdminRequest::Route(asked) => self.overlay().find(&asked, |_| self.packets_lane.link.is_some()),
             AdminRequest::Authority { device, change } => self.change_authority(&device, change, now),
             AdminRequest::CreateToken { .. }
             | AdminRequest::ListTokens
@@ -592,6 +595,16 @@ impl Edge {
         match &test.receiver {
             Some(node) if *node == self.identity.node => Ok(test.answer(None, &test.at(&self.policy))),
             Some(_) | None => Err(AdminError::CloudOnly),
+        }
+    }
+
+    fn overlay(&self) -> Overlay<'_> {
+        Overlay {
+            me: &self.identity.node,
+            via: Some(&self.cloud),
+            routes: self.routes(),
+            sites: site::list(site::TOLD, &self.keyspace),
+            policy: &self.policy,
         }
     }
 

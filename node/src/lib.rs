@@ -20,6 +20,7 @@ mod broker_rows;
 mod interest;
 mod mesh;
 pub mod policy_test;
+pub mod route_query;
 #[cfg(test)]
 mod two_nodes;
 

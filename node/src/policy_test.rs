@@ -29,8 +29,8 @@ pub struct PolicyTest {
 /// The same in addresses and numbers.
 #[derive(Debug)]
 pub(crate) struct Test {
-    from: IpAddr,
-    to: IpAddr,
+    pub(crate) from: IpAddr,
+    pub(crate) to: IpAddr,
     protocol: Option<u8>,
     port: Option<u16>,
     traffic: String,
@@ -50,9 +50,7 @@ impl PolicyTest {
         if self.port.is_some() && !matches!(protocol, Some(TCP | UDP)) {
             return Err(AdminError::Invalid("a port is of tcp or udp: give --protocol as well".to_owned()));
         }
-        let receiver = routes.iter().filter(|route| route.prefix.contains(&to));
-        let receiver =
-            receiver.max_by_key(|route| route.prefix.prefix_len()).map(|route| route.owner.clone());
+        let receiver = longest(routes, to).map(|route| route.owner.clone());
         Ok(Test { from, to, protocol, port: self.port, traffic: self.traffic(), receiver })
     }
 
@@ -65,19 +63,26 @@ impl PolicyTest {
     }
 }
 
-/// An edge of the name goes before a cloud of the name.
+/// The route of the longest prefix that holds `address`.
+pub(crate) fn longest(routes: &[Route], address: IpAddr) -> Option<&Route> {
+    let holding = routes.iter().filter(|route| route.prefix.contains(&address));
+    holding.max_by_key(|route| route.prefix.prefix_len())
+}
+
+/// The address of a node itself; of several that are meant an edge's goes before a cloud's.
+pub(crate) fn own_address(routes: &[Route], v6: bool, is_meant: impl Fn(&NodeId) -> bool) -> Option<IpAddr> {
+    let is_own = |Route { prefix, owner, .. }: &&Route| {
+        is_meant(owner) && prefix.prefix_len() == prefix.max_prefix_len() && prefix.addr().is_ipv6() == v6
+    };
+    let own = routes.iter().filter(is_own).max_by_key(|route| route.owner.kind == NodeKind::Edge);
+    own.map(|route| route.prefix.addr())
+}
+
 fn address(text: &str, v6: bool, routes: &[Route]) -> Result<IpAddr, AdminError> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
-    let is_own = |route: &&Route| {
-        let prefix = route.prefix;
-        route.owner.name.as_str() == text
-            && prefix.prefix_len() == prefix.max_prefix_len()
-            && prefix.addr().is_ipv6() == v6
-    };
-    let own = routes.iter().filter(is_own).max_by_key(|route| route.owner.kind == NodeKind::Edge);
-    own.map(|route| route.prefix.addr()).ok_or_else(|| {
+    own_address(routes, v6, |node| node.name.as_str() == text).ok_or_else(|| {
         AdminError::NotFound(format!("'{text}' is no address, and no node of that name has joined"))
     })
 }
@@ -120,7 +125,7 @@ fn end(End { address, site, edge, kind: _ }: &End) -> Value {
     json!({ "address": address, "site": site, "edge": edge })
 }
 
-fn ruling(ruling: &Ruling) -> Value {
+pub(crate) fn ruling(ruling: &Ruling) -> Value {
     let (because, rule) = match ruling {
         Ruling::SameSite => ("both are in one site".to_owned(), None),
         Ruling::Rule { name } => (format!("access policy {name} allows it"), Some(name)),

@@ -21,6 +21,7 @@ use crate::admin::{
     self, AdminError, AdminRequest, AdminResponse, AuthorityChange, Fault, Snapshot, TokenOrder,
 };
 use crate::policy_test::PolicyTest;
+use crate::route_query::Overlay;
 
 impl Cloud {
     pub(super) fn answer(&mut self, request: AdminRequest, now: Now) -> AdminResponse {
@@ -48,6 +49,10 @@ impl Cloud {
             }
             AdminRequest::Rules => admin::document(&self.twins.rule_views()),
             AdminRequest::PolicyTest(asked) => self.test_policy(&asked),
+            AdminRequest::Routes => Ok(self.overlay()?.list()),
+            AdminRequest::Route(asked) => {
+                self.overlay()?.find(&asked, |node| self.packets.contains_key(node))
+            }
             AdminRequest::Authority { device, change } => self.take_authority(&device, &change, now),
             AdminRequest::Status => Ok(self.status()),
         }
@@ -233,6 +238,17 @@ impl Cloud {
             Some(_) | None => test.at(&self.policy),
         };
         Ok(test.answer(Some(&test.at(&self.policy)), &receiver))
+    }
+
+    fn overlay(&self) -> Result<Overlay<'_>, AdminError> {
+        let routes = route::list(&self.keyspace);
+        Ok(Overlay {
+            me: &self.me,
+            via: None,
+            routes: routes.map_err(|error| AdminError::Invalid(admin::describe(&error)))?,
+            sites: site::list(site::PREFIX, &self.keyspace),
+            policy: &self.policy,
+        })
     }
 
     fn on_twin_resources(&mut self, keys: &[Key], now: Now) {

@@ -22,6 +22,8 @@
 //! | `GET /kubebus/v1/commands[/<namespace>/<device>[/<id>]]` | what became of commands |
 //! | `GET /kubebus/v1/rules` | what rules do, and why |
 //! | `POST /kubebus/v1/policy/test` | whether one may reach another: [`PolicyTest`](crate::policy_test::PolicyTest) |
+//! | `GET /kubebus/v1/routes` | which prefix lies behind which node |
+//! | `POST /kubebus/v1/route` | how packets from here get to one address: [`RouteQuery`](crate::route_query::RouteQuery) |
 //! | `PUT /kubebus/v1/twins/<namespace>/<device>/authority` | take it: [`AuthorityOrder`] |
 //! | `DELETE /kubebus/v1/twins/<namespace>/<device>/authority` | hand it back |
 //!
@@ -270,6 +272,8 @@ fn parse(method: &Method, path: &str, body: &[u8]) -> Result<AdminRequest, Admin
         },
         ("GET", ["rules"]) => AdminRequest::Rules,
         ("POST", ["policy", "test"]) => AdminRequest::PolicyTest(json_body(body)?),
+        ("GET", ["routes"]) => AdminRequest::Routes,
+        ("POST", ["route"]) => AdminRequest::Route(json_body(body)?),
         ("GET", ["commands"]) => AdminRequest::Commands { device: None, id: None },
         ("GET", ["commands", namespace, name]) => {
             AdminRequest::Commands { device: Some(device(namespace, name)?), id: None }

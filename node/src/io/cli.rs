@@ -11,6 +11,9 @@ use device_twin::command::CommandId;
 use device_twin::condition::Condition;
 use ipnet::IpNet;
 
+use super::ping::PingArgs;
+use super::route::RouteCommand;
+
 /// Cloud and edges behind NAT as one system: overlay network, device twins, message bus.
 ///
 /// Without a command the demo runs: a small internet on this machine, one cloud, two sites behind NAT, a water
@@ -53,6 +56,11 @@ pub enum Command {
     /// Who may reach whom over the overlay
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Which way packets go over the overlay
+    #[command(subcommand)]
+    Route(RouteCommand),
+    /// Ping a node or an address over the overlay; exits with 9 if nothing answers
+    Ping(PingArgs),
     /// Run a mapper that comes with kubebus
     #[command(subcommand)]
     Mapper(MapperCommand),

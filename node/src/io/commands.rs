@@ -20,9 +20,10 @@ use super::cli::{
 use super::exit::Exit;
 use super::identity::IdentityError;
 use super::manifests::{self, Refused};
+use super::ping::EchoError;
 use super::restore::{RestoreError, Restored, restore};
 use super::shutdown::Shutdown;
-use super::{backup, demo, join, mqtt, node, policy, rule, table, twin};
+use super::{backup, demo, join, mqtt, node, ping, policy, route, rule, table, twin};
 use crate::config::{CloudConfig, Config};
 
 /// Carries out what was typed; says what went wrong on stderr.
@@ -32,6 +33,8 @@ pub fn run(cli: Cli) -> Exit {
         Some(Command::Demo(args)) => demo::run(&args),
         Some(Command::DemoProbe) => demo::probe(),
         Some(Command::Policy(command)) => block_on(policy::carry_out(command)),
+        Some(Command::Route(command)) => block_on(route::carry_out(command)),
+        Some(Command::Ping(args)) => ping::run(args),
         Some(command) => block_on(async { carry_out(command).await.map(|()| Exit::Ok) }),
     };
     match done {
@@ -60,6 +63,9 @@ fn exit_of(error: &anyhow::Error) -> Exit {
     if let Some(RestoreError::Read(_) | RestoreError::Epoch { .. }) = error.downcast_ref() {
         return Exit::Usage;
     }
+    if let Some(EchoError::Forbidden) = error.downcast_ref() {
+        return Exit::Forbidden;
+    }
     let asked = match error.downcast_ref::<BackupError>() {
         Some(BackupError::Ask(asked)) => Some(asked),
         _ => error.downcast_ref::<AskError>(),
@@ -81,7 +87,7 @@ fn exit_of(error: &anyhow::Error) -> Exit {
 }
 
 /// One thread carries the owner loop, the broker's tasks and the admin socket: an edge has one core to give.
-fn block_on(work: impl Future<Output = Result<Exit>>) -> Result<Exit> {
+pub(super) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(work)
@@ -90,7 +96,9 @@ fn block_on(work: impl Future<Output = Result<Exit>>) -> Result<Exit> {
 async fn carry_out(command: Command) -> Result<()> {
     match command {
         // Handled before: without a runtime, or with an exit code of its own.
-        Command::Demo(_) | Command::DemoProbe | Command::Policy(_) => Ok(()),
+        Command::Demo(_) | Command::DemoProbe | Command::Policy(_) | Command::Route(_) | Command::Ping(_) => {
+            Ok(())
+        }
         Command::Cloud(CloudArgs { command: None, run }) => {
             let (config, data_dir) = start(&run)?;
             node::run_cloud(&config, &data_dir).await

@@ -23,6 +23,8 @@ pub enum Exit {
     CheckFailed = 7,
     /// `policy test`: the policy denies it.
     Denied = 8,
+    /// `ping`: nothing answers. `route get`: the link that leads there is down.
+    Unreachable = 9,
 }
 
 impl From<Exit> for ExitCode {

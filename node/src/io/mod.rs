@@ -18,11 +18,13 @@ pub mod metrics;
 mod mqtt;
 pub mod node;
 pub mod patience;
+mod ping;
 mod policy;
 mod records;
 #[cfg(feature = "etcd")]
 pub mod replica;
 pub mod restore;
+mod route;
 mod rule;
 pub mod shutdown;
 mod status;

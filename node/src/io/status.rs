@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bus::overlay::Lease;
 use device_twin::io::{self, recorder};
+use router::DropReason;
 use router::io::device::Overlay;
-use router::io::shard::{LinkReport, Stats};
+use router::io::shard::{LinkReport, PacketStats, Stats};
 use router::queue::{self, Class};
 use serde_json::{Map, Value, json};
 
@@ -82,6 +83,18 @@ fn hundredths(number: f64) -> f64 {
     (number * 100.0).round() / 100.0
 }
 
+/// Packets by the reason why they went no further; `docs/network.md` tells people what to do about each.
+fn dropped(packets: &PacketStats) -> Map<String, Value> {
+    let ruled = DropReason::ALL.iter().zip(packets.dropped).map(|(reason, count)| (reason.as_str(), count));
+    let unsent = [
+        ("no_table", packets.no_table),
+        ("no_lane", packets.no_lane),
+        ("too_big", packets.too_big),
+        ("queue_full", packets.queue_full),
+    ];
+    ruled.chain(unsent).map(|(reason, count)| (reason.to_owned(), count.into())).collect()
+}
+
 /// All counters, by the names of their metrics.
 pub(super) fn counters(
     shard: &Stats,
@@ -89,18 +102,7 @@ pub(super) fn counters(
     store: &store::Stats,
     kept: &recorder::Stats,
 ) -> Value {
-    let packets = shard.packets;
-    let dropped: Map<String, Value> = router::DropReason::ALL
-        .iter()
-        .zip(packets.dropped)
-        .map(|(reason, count)| (reason.as_str().to_owned(), count.into()))
-        .chain([
-            ("no_table".to_owned(), packets.no_table.into()),
-            ("no_lane".to_owned(), packets.no_lane.into()),
-            ("too_big".to_owned(), packets.too_big.into()),
-            ("queue_full".to_owned(), packets.queue_full.into()),
-        ])
-        .collect();
+    let packets = &shard.packets;
     json!({
         "history_samples": kept.recorded.samples,
         "history_samples_lost": kept.dropped.samples + kept.lost.samples,
@@ -118,7 +120,7 @@ pub(super) fn counters(
         "router_packets_sent": packets.sent,
         "router_packets_received": packets.received,
         "router_packets_forwarded": packets.forwarded,
-        "router_packets_dropped": dropped,
+        "router_packets_dropped": dropped(packets),
         "mqtt_received": mqtt.received,
         "mqtt_sent": mqtt.sent,
         "mqtt_refused": mqtt.refused,
@@ -130,4 +132,33 @@ pub(super) fn counters(
         "mqtt_dropped_kept": mqtt.dropped_kept,
         "mqtt_expired": mqtt.expired,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    /// The table's rows: a reason and what it means.
+    fn documented() -> Vec<(&'static str, &'static str)> {
+        let page = include_str!("../../../docs/network.md");
+        let (_, table) = page.split_once("| reason | means | what to do |").unwrap();
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+        let cells = |row: &'static str| {
+            let mut cells = row.split('|').skip(1).map(str::trim);
+            (cells.next().unwrap().trim_matches('`'), cells.next().unwrap())
+        };
+        rows.map(cells).collect()
+    }
+
+    #[test]
+    fn the_page_for_network_admins_has_every_reason_for_a_drop() {
+        let counted = dropped(&PacketStats::default());
+        let documented = documented();
+        let reasons: BTreeSet<&str> = documented.iter().map(|(reason, _)| *reason).collect();
+        assert_eq!(reasons, counted.keys().map(String::as_str).collect());
+        for reason in DropReason::ALL {
+            assert!(documented.contains(&(reason.as_str(), reason.to_string().as_str())), "{reason:?}");
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// Rows under heads, columns as wide as they need to be.
-fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = heads.iter().map(|head| head.len()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -20,7 +20,7 @@ fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     std::iter::once(head).chain(body).collect::<Vec<_>>().join("\n")
 }
 
-fn cell(value: &Value) -> String {
+pub(super) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),
@@ -33,7 +33,7 @@ fn cell(value: &Value) -> String {
     }
 }
 
-fn rows(list: &Value, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {
+pub(super) fn rows(list: &Value, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {
     list.as_array().map(Vec::as_slice).unwrap_or_default().iter().map(row).collect()
 }
 
@@ -204,13 +204,40 @@ pub(super) fn status(document: &Value) -> String {
 }
 
 fn links(list: &Value) -> Option<String> {
-    let heads = ["PEER", "LANE", "AT", "RTT ms", "LOSS %", "MTU", "PACKETS/SEND"];
+    let heads = [
+        "PEER",
+        "LANE",
+        "AT",
+        "RTT ms",
+        "LOSS %",
+        "MTU",
+        "PACKETS/SEND",
+        "HELD TO kbit/s",
+        "WAIT ms",
+        "DROPPED",
+    ];
     let row = |link: &Value| {
         let fields = ["peer", "lane", "remote", "rtt_ms", "loss_percent", "mtu", "packets_per_send"];
-        fields.iter().map(|field| cell(&link[field])).collect()
+        let queue = &link["queue"];
+        let waiting = [cell(&queue["held_to_kbit"]), wait(queue), dropped(queue)];
+        fields.iter().map(|field| cell(&link[field])).chain(waiting).collect()
     };
     let rows = rows(list, row);
     (!rows.is_empty()).then(|| table(&heads, &rows))
+}
+
+/// How long packets of the class wait that has sent most.
+fn wait(queue: &Value) -> String {
+    let classes = queue["classes"].as_object().into_iter().flatten();
+    let busiest = classes.max_by_key(|(_, class)| class["sent"].as_u64());
+    busiest.map_or("-".to_owned(), |(_, class)| cell(&class["sojourn_ms"]))
+}
+
+/// By the queue, for whatever cause.
+fn dropped(queue: &Value) -> String {
+    let Some(classes) = queue["classes"].as_object() else { return "-".to_owned() };
+    let causes = |class: &Value| ["dropped_codel", "dropped_full"].map(|cause| class[cause].as_u64());
+    classes.values().flat_map(causes).flatten().sum::<u64>().to_string()
 }
 
 /// For answers without a table of their own.
@@ -241,15 +268,21 @@ mod tests {
             "node": "edge/a",
             "links": [
                 { "peer": "cloud/c", "lane": "packets", "remote": "203.0.113.10:10001", "rtt_ms": 101.25,
-                  "loss_percent": 0.5, "mtu": 1472, "packets_per_send": 44 },
+                  "loss_percent": 0.5, "mtu": 1472, "packets_per_send": 44,
+                  "queue": { "held_to_kbit": 2000, "classes": {
+                      "bulk": { "sent": 90, "sojourn_ms": 12.5, "dropped_codel": 3, "dropped_full": 1 },
+                      "control": { "sent": 7, "sojourn_ms": 0.25, "dropped_codel": 0, "dropped_full": 1 } } } },
+                { "peer": "cloud/c", "lane": "bus", "remote": "203.0.113.10:10001", "rtt_ms": 100,
+                  "loss_percent": 0, "mtu": 1472, "packets_per_send": 44, "queue": null },
             ],
         });
         let expected = "\
 KEY    VALUE
 node   edge/a
 
-PEER      LANE      AT                   RTT ms   LOSS %   MTU    PACKETS/SEND
-cloud/c   packets   203.0.113.10:10001   101.25   0.5      1472   44";
+PEER      LANE      AT                   RTT ms   LOSS %   MTU    PACKETS/SEND   HELD TO kbit/s   WAIT ms   DROPPED
+cloud/c   packets   203.0.113.10:10001   101.25   0.5      1472   44             2000             12.5      5
+cloud/c   bus       203.0.113.10:10001   100      0        1472   44             -                -         -";
         assert_eq!(super::status(&status), expected);
     }
 

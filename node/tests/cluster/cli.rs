@@ -51,6 +51,10 @@ fn every_command_explains_itself() {
         "twin set",
         "mapper",
         "mapper run",
+        "policy test",
+        "route get",
+        "route list",
+        "ping",
         "status",
     ];
     for command in commands {

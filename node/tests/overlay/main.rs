@@ -21,6 +21,10 @@ use stage::{Node, Stage};
 
 const NAME: &str = "a_policy_opens_one_port_from_one_site_to_another_and_nothing_else";
 
+/// Exit codes as `kubebus` documents them.
+const NOT_FOUND: i32 = 4;
+const UNREACHABLE: i32 = 9;
+
 const PORT: u16 = 7007;
 
 /// For one thing to come true: many times what an idle machine needs.
@@ -64,15 +68,19 @@ fn one_port_from_one_site_to_another() {
     assert_eq!(through(&stage.a.network, b), [false; 3], "there is no policy yet");
     assert_eq!(through(&stage.b.network, a), [false; 3]);
     assert!(denied(&stage.cloud) >= 6);
+    ways_are_told(&stage, b);
+    silence_is_explained(&stage);
     stage.a.command(&["policy", "test", "b", "a", "--protocol", "icmp"]).expect(8);
 
     stage.cloud.apply(POLICY);
     becomes("the policy is in force", [true, false, true], || through(&stage.a.network, b));
     assert_eq!(through(&stage.b.network, a), [false; 3], "b only answers");
+    b_is_pinged(&stage, b);
     stage.b.command(&["policy", "test", "a", "b", "--protocol", "tcp", "--port", "7007"]).expect(0);
 
     let before = denied(&stage.cloud);
     stage.cloud.kill();
+    the_way_is_cut(&stage);
     stage.b.kill();
     stage.b.start();
     stage.b.command(&["policy", "test", "a", "b", "--protocol", "tcp", "--port", "7007"]).expect(0);
@@ -84,6 +92,62 @@ fn one_port_from_one_site_to_another() {
     stage.cloud.command(&["delete", "accesspolicy", "a-calls-b"]).expect(0);
     becomes("the policy is gone", [false; 3], || through(&stage.a.network, b));
     stage.cloud.command(&["policy", "test", "a", "b"]).expect(8);
+}
+
+/// Each node knows the way to `b`, the cloud also what its policy says, and nobody knows what nobody has.
+fn ways_are_told(stage: &Stage, b: IpAddr) {
+    let way = |node: &Node| node.json(&["route", "get", "b"]);
+    let from_edge = way(&stage.a);
+    assert_eq!(from_edge["prefix"], format!("{b}/32"));
+    assert_eq!((&from_edge["owner"], &from_edge["site"]), (&"edge/b".into(), &"site-b".into()));
+    assert_eq!(from_edge["next_hop"]["peer"], "cloud/hq");
+    assert_eq!(from_edge["link"]["remote"], "203.0.113.10:10001");
+    assert_eq!(from_edge["policy"]["decision"], "unknown");
+    let from_cloud = way(&stage.cloud);
+    assert_eq!(
+        (&from_cloud["next_hop"]["peer"], &from_cloud["link"]["peer"]),
+        (&"edge/b".into(), &"edge/b".into())
+    );
+    assert_eq!(from_cloud["policy"]["because"], "no access policy is about these two");
+    let table = stage.a.command(&["route", "get", &b.to_string()]).expect(0);
+    assert!(table.contains("link       203.0.113.10:10001, rtt "), "{table}");
+    let list = stage.a.json(&["route", "list"]);
+    let of_b = list.as_array().unwrap().iter().filter(|route| route["owner"] == "edge/b");
+    assert_eq!(of_b.count(), 4, "its own addresses and its containers', of both families: {list}");
+    for command in [&["route", "get", "10.99.0.1"][..], &["route", "get", "nobody"], &["ping", "nobody"]] {
+        stage.a.command(command).expect(NOT_FOUND);
+    }
+}
+
+fn silence_is_explained(stage: &Stage) {
+    let ping = ["ping", "b", "-c", "1"];
+    let told = stage.cloud.command(&ping).expect_told(UNREACHABLE);
+    assert!(told.contains("no access policy is about these two"), "{told}");
+    let told = stage.a.command(&ping).expect_told(UNREACHABLE);
+    assert!(told.contains("ask there: kubebus policy test"), "{told}");
+}
+
+fn b_is_pinged(stage: &Stage, b: IpAddr) {
+    let told = stage.a.command(&["ping", "b", "-c", "3", "-i", "100ms"]).expect(0);
+    assert!(told.starts_with(&format!("ping {b} (edge/b) from ")), "{told}");
+    assert!(told.contains("3 sent, 3 answered, 0 % lost\nmin/avg/max "), "{told}");
+    assert!(told.contains("path: cloud/hq at 203.0.113.10:10001, rtt "), "{told}");
+    let v6 = stage.b.status()["overlay"]["addresses"][1].as_str().unwrap().to_owned();
+    stage.a.command(&["ping", &v6, "-c", "1"]).expect(0);
+    // From here on a datagram socket will do, instead of a raw one.
+    let allow = || std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0");
+    stage.a.network.run(allow).unwrap().unwrap();
+    for address in [b.to_string(), v6] {
+        stage.a.command(&["ping", &address, "-c", "1"]).expect(0);
+    }
+}
+
+/// The edge sees that its link is gone, and says so.
+fn the_way_is_cut(stage: &Stage) {
+    let cut = || stage.a.command(&["route", "get", "b"]).ended_with(UNREACHABLE).then_some(());
+    eventually("the link is gone", cut);
+    let told = stage.a.command(&["route", "get", "b"]).expect(UNREACHABLE);
+    assert!(told.contains("no packets link to cloud/hq"), "{told}");
 }
 
 /// What gets through: TCP, UDP and a ping.

@@ -108,7 +108,12 @@ impl Node {
     }
 
     pub(crate) fn status(&self) -> Value {
-        serde_json::from_str(&self.command(&["status", "-o", "json"]).expect(0)).unwrap()
+        self.json(&["status"])
+    }
+
+    pub(crate) fn json(&self, args: &[&str]) -> Value {
+        let args = [args, &["-o", "json"]].concat();
+        serde_json::from_str(&self.command(&args).expect(0)).unwrap()
     }
 }
 
@@ -131,5 +136,16 @@ impl Ran {
     pub(crate) fn expect(self, code: i32) -> String {
         assert_eq!(self.0.status.code(), Some(code), "{:?}", self.0);
         String::from_utf8(self.0.stdout).unwrap()
+    }
+
+    /// It ended with `code`; what it told beside its output.
+    #[track_caller]
+    pub(crate) fn expect_told(self, code: i32) -> String {
+        assert_eq!(self.0.status.code(), Some(code), "{:?}", self.0);
+        String::from_utf8(self.0.stderr).unwrap()
+    }
+
+    pub(crate) fn ended_with(&self, code: i32) -> bool {
+        self.0.status.code() == Some(code)
     }
 }
