@@ -113,7 +113,7 @@ impl Cluster {
             if let Some(other) = routes.iter().find(|route| overlap(&route.prefix, &subnet)) {
                 return Err(EstablishError::SubnetTwice(other.prefix, subnet));
             }
-            routes.push(Route { prefix: subnet, owner: self.cloud_id(), kind });
+            routes.push(Route { prefix: subnet, owner: self.cloud_id(), kind, real: None });
         }
         Ok(routes)
     }
@@ -143,7 +143,7 @@ impl Cluster {
 pub(crate) fn lease_routes(lease: &Lease, owner: &NodeId, kinds: (SubnetKind, SubnetKind)) -> Vec<Route> {
     let [v4, v6, container_v4, container_v6] = prefixes(lease);
     [(v4, kinds.0), (v6, kinds.0), (container_v4, kinds.1), (container_v6, kinds.1)]
-        .map(|(prefix, kind)| Route { prefix, owner: owner.clone(), kind })
+        .map(|(prefix, kind)| Route { prefix, owner: owner.clone(), kind, real: None })
         .to_vec()
 }
 

@@ -224,7 +224,7 @@ fn check_lans(token: &Token, node: &NodeId, ks: &Keyspace) -> Result<(), Refusal
 }
 
 fn lan_routes(token: &Token, owner: &NodeId) -> Vec<Route> {
-    let route = |lan: &Lan| Route { prefix: lan.net(), owner: owner.clone(), kind: SubnetKind::Lan };
+    let route = |lan: &Lan| Route { prefix: lan.net(), owner: owner.clone(), kind: SubnetKind::Lan, real: None };
     token.lans.iter().map(route).collect()
 }
 
