@@ -8,7 +8,7 @@ use std::fmt;
 use ipnet::IpNet;
 use minicbor::{Decode, Encode};
 
-use crate::overlay::net;
+use crate::overlay::maybe_net;
 use crate::{Name, SubnetKind};
 
 /// Lets new conversations from some addresses to others begin; their answers need no rule.
@@ -105,31 +105,6 @@ impl fmt::Display for PortRange {
             Some((first, last)) if first == last => write!(f, "{}/{first}", self.protocol),
             Some((first, last)) => write!(f, "{}/{first}-{last}", self.protocol),
         }
-    }
-}
-
-mod maybe_net {
-    use super::{IpNet, net};
-    use minicbor::decode::Error as DecodeError;
-    use minicbor::encode::{Error as EncodeError, Write};
-    use minicbor::{Decoder, Encoder};
-
-    pub(super) fn encode<C, W: Write>(
-        value: &Option<IpNet>,
-        e: &mut Encoder<W>,
-        ctx: &mut C,
-    ) -> Result<(), EncodeError<W::Error>> {
-        match value {
-            Some(value) => net::encode(value, e, ctx),
-            None => e.null()?.ok(),
-        }
-    }
-
-    pub(super) fn decode<C>(d: &mut Decoder<'_>, ctx: &mut C) -> Result<Option<IpNet>, DecodeError> {
-        if d.datatype()? == minicbor::data::Type::Null {
-            return d.null().map(|()| None);
-        }
-        net::decode(d, ctx).map(Some)
     }
 }
 

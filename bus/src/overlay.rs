@@ -33,6 +33,18 @@ pub struct Route {
     pub owner: NodeId,
     #[n(2)]
     pub kind: SubnetKind,
+    /// What the network behind the owner calls itself, if that is another prefix of the same length: `prefix` is virtual
+    /// then, and the owner translates.
+    #[n(3)]
+    #[cbor(with = "maybe_net", has_nil)]
+    pub real: Option<IpNet>,
+}
+
+impl Route {
+    /// The prefix that hosts behind the owner have themselves.
+    pub fn behind(&self) -> IpNet {
+        self.real.unwrap_or(self.prefix)
+    }
 }
 
 /// A node's addresses. Belongs to the identity: it survives restarts of either side, is kept at the edge too, and is
@@ -85,6 +97,43 @@ macro_rules! as_text {
 }
 as_text!(net, ipnet::IpNet);
 as_text!(net4, ipnet::Ipv4Net);
+
+/// A prefix that may be absent, in the middle of a record or at its end.
+pub(crate) mod maybe_net {
+    use minicbor::decode::Error as DecodeError;
+    use minicbor::encode::{Error as EncodeError, Write};
+    use minicbor::{Decoder, Encoder};
+
+    use super::{IpNet, net};
+
+    pub(crate) fn encode<C, W: Write>(
+        value: &Option<IpNet>,
+        e: &mut Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), EncodeError<W::Error>> {
+        match value {
+            Some(value) => net::encode(value, e, ctx),
+            None => e.null()?.ok(),
+        }
+    }
+
+    pub(crate) fn decode<C>(d: &mut Decoder<'_>, ctx: &mut C) -> Result<Option<IpNet>, DecodeError> {
+        if d.datatype()? == minicbor::data::Type::Null {
+            return d.null().map(|()| None);
+        }
+        net::decode(d, ctx).map(Some)
+    }
+
+    pub(crate) fn is_nil(value: &Option<IpNet>) -> bool {
+        value.is_none()
+    }
+
+    #[expect(clippy::option_option, reason = "minicbor's word for: absent is fine, and this value then")]
+    pub(crate) fn nil() -> Option<Option<IpNet>> {
+        Some(None)
+    }
+}
+
 as_text!(net6, ipnet::Ipv6Net);
 as_text!(addr4, std::net::Ipv4Addr);
 as_text!(addr6, std::net::Ipv6Addr);
@@ -100,6 +149,7 @@ mod tests {
             prefix: "192.168.10.0/24".parse().unwrap(),
             owner: NodeId::edge(Name::new("a").unwrap()),
             kind: SubnetKind::Lan,
+            real: Some("192.168.1.0/24".parse().unwrap()),
         };
         let lease = Lease {
             v4: "10.86.0.2".parse().unwrap(),
@@ -111,5 +161,14 @@ mod tests {
         };
         let bytes = minicbor::to_vec((&route, &lease)).unwrap();
         assert_eq!(minicbor::decode::<(Route, Lease)>(&bytes).unwrap(), (route, lease));
+    }
+
+    #[test]
+    fn a_route_that_is_not_translated_looks_as_before_there_was_translation() {
+        let owner = NodeId::edge(Name::new("a").unwrap());
+        let before = minicbor::to_vec(("192.168.10.0/24", &owner, SubnetKind::Lan)).unwrap();
+        let route: Route = minicbor::decode(&before).unwrap();
+        assert_eq!((route.real, route.behind()), (None, route.prefix));
+        assert_eq!(minicbor::to_vec(&route).unwrap(), before);
     }
 }

@@ -36,11 +36,11 @@ pub struct CloudSubnets {
 pub enum EstablishError {
     #[error("{owner} holds {held}, outside the pool {pool}; a new pool must contain the old one")]
     LeaseOutsidePool { owner: NodeId, held: IpNet, pool: IpNet },
-    #[error("the pool {pool} overlaps {prefix}, which lies behind {owner}; choose another pool or remove that node", prefix = .route.prefix, owner = .route.owner)]
+    #[error("the pool {pool} overlaps {prefix}, which lies behind {owner}; choose another pool or remove that node", prefix = .route.behind(), owner = .route.owner)]
     RouteInPool { pool: IpNet, route: Box<Route> },
     #[error("the cloud's subnet {subnet} overlaps the overlay's pool {pool}")]
     SubnetInPool { subnet: IpNet, pool: IpNet },
-    #[error("the cloud's subnet {subnet} overlaps {prefix}, which lies behind {owner}", prefix = .route.prefix, owner = .route.owner)]
+    #[error("the cloud's subnet {subnet} overlaps {prefix}, which lies behind {owner}", prefix = .route.behind(), owner = .route.owner)]
     SubnetTaken { subnet: IpNet, route: Box<Route> },
     #[error("the cloud's subnets {0} and {1} overlap")]
     SubnetTwice(IpNet, IpNet),
@@ -97,7 +97,7 @@ impl Cluster {
     fn check_routes(&self, ks: &Keyspace) -> Result<(), EstablishError> {
         for route in route::list(ks)?.into_iter().filter(|route| route.kind == SubnetKind::Lan) {
             let pool = self.pool_of(&route.prefix);
-            if overlap(&pool, &route.prefix) {
+            if overlap(&pool, &route.behind()) {
                 return Err(EstablishError::RouteInPool { pool, route: Box::new(route) });
             }
         }
@@ -113,7 +113,7 @@ impl Cluster {
             if let Some(other) = routes.iter().find(|route| overlap(&route.prefix, &subnet)) {
                 return Err(EstablishError::SubnetTwice(other.prefix, subnet));
             }
-            routes.push(Route { prefix: subnet, owner: self.cloud_id(), kind });
+            routes.push(Route { prefix: subnet, owner: self.cloud_id(), kind, real: None });
         }
         Ok(routes)
     }
@@ -143,11 +143,11 @@ impl Cluster {
 pub(crate) fn lease_routes(lease: &Lease, owner: &NodeId, kinds: (SubnetKind, SubnetKind)) -> Vec<Route> {
     let [v4, v6, container_v4, container_v6] = prefixes(lease);
     [(v4, kinds.0), (v6, kinds.0), (container_v4, kinds.1), (container_v6, kinds.1)]
-        .map(|(prefix, kind)| Route { prefix, owner: owner.clone(), kind })
+        .map(|(prefix, kind)| Route { prefix, owner: owner.clone(), kind, real: None })
         .to_vec()
 }
 
-fn prefixes(lease: &Lease) -> [IpNet; 4] {
+pub(crate) fn prefixes(lease: &Lease) -> [IpNet; 4] {
     [
         IpNet::from(std::net::IpAddr::V4(lease.v4)),
         IpNet::from(std::net::IpAddr::V6(lease.v6)),

@@ -8,7 +8,7 @@
 //! 3. the token has a use left, or this very node used it and asks again;
 //! 4. the certificate request is signed with its own key;
 //! 5. the name is free, or held by the same key;
-//! 6. the token's LANs clash with no other node's prefixes;
+//! 6. the token's LANs can be told from those of other nodes ([`clash`]);
 //! 7. the pool has a place.
 //!
 //! Then token, node record, lease and routes are written together. A node whose reply was lost asks again with the
@@ -27,8 +27,9 @@ use bus::{Identity, Name, NodeId, Now, Route, SubnetKind, UnixMillis};
 use metadata::Keyspace;
 use thiserror::Error;
 
+use crate::access;
+use crate::clash::{self, Unsettled};
 use crate::cluster::{Cluster, lease_routes};
-use crate::lan::Lan;
 use crate::lease::{self, GrantError};
 use crate::nodes::{self, KeyHash, NodeRecord};
 use crate::record::DamagedRecord;
@@ -85,11 +86,8 @@ enum Refusal {
     NameTaken(Name),
     #[error("the request for a certificate is refused: {0}")]
     InvalidCsr(#[source] CsrError),
-    #[error(
-        "{lan} of this token overlaps {prefix}, which lies behind {owner}; renumber one of them, or create a token \
-         without it", prefix = .route.prefix, owner = .route.owner
-    )]
-    LanClash { lan: Lan, route: Box<Route> },
+    #[error(transparent)]
+    Lans(Unsettled),
     #[error("{0}")]
     NoAddress(#[source] GrantError),
     #[error("the cloud cannot sign: {0}; see its log")]
@@ -122,9 +120,11 @@ impl Refusal {
             Self::Used(_) => RefusalCode::Used,
             Self::NameTaken(_) => RefusalCode::NameTaken,
             Self::InvalidCsr(_) => RefusalCode::InvalidCsr,
-            Self::LanClash { .. } => RefusalCode::LanClash,
-            Self::NoAddress(_) => RefusalCode::NoAddress,
-            Self::Authority(_) | Self::Damaged(_) => RefusalCode::Internal,
+            Self::Lans(Unsettled::Fixed { .. }) => RefusalCode::LanClash,
+            Self::NoAddress(_) | Self::Lans(Unsettled::NoRoom { .. }) => RefusalCode::NoAddress,
+            Self::Authority(_) | Self::Damaged(_) | Self::Lans(Unsettled::Damaged(_)) => {
+                RefusalCode::Internal
+            }
         }
     }
 }
@@ -157,17 +157,19 @@ fn admit(
     let identity = Identity { cluster: cluster.name.clone(), node: NodeId::edge(request.name.clone()) };
     let signed = sign(&request.csr_der, &identity).map_err(refused_csr)?;
     check_name(&request.name, known.as_ref(), &signed.public_key, &token)?;
-    check_lans(&token, &identity.node, ks)?;
+    let settled = clash::settle(&token.lans, (&identity.node, &token.site), &cluster.plan, ks)
+        .map_err(Refusal::Lans)?;
     let lease = lease::grant(&cluster.plan, &identity.node, ks, now).map_err(Refusal::NoAddress)?;
     let kinds = (SubnetKind::EdgeNode, SubnetKind::EdgeContainer);
-    let routes = [lease_routes(&lease, &identity.node, kinds), lan_routes(&token, &identity.node)].concat();
+    let routes = [lease_routes(&lease, &identity.node, kinds), settled.lans.clone()].concat();
     route::replace(&identity.node, &routes, ks)?;
+    renumber(&settled.renumbered, ks)?;
     let asks_again = came_with(known.as_ref(), &token);
     nodes::put(&new_record(&request.name, &token, &signed, now), ks);
     if !asks_again {
         token.consume(&request.name, ks);
     }
-    Ok(welcome(cluster, signed))
+    Ok(welcome(cluster, signed, settled.lans))
 }
 
 /// Checks 2 and 3.
@@ -214,18 +216,10 @@ fn check_name(name: &Name, known: Option<&NodeRecord>, key: &KeyHash, token: &To
     }
 }
 
-fn check_lans(token: &Token, node: &NodeId, ks: &Keyspace) -> Result<(), Refusal> {
-    for lan in &token.lans {
-        if let Some(route) = route::clash(&lan.net(), node, ks)? {
-            return Err(Refusal::LanClash { lan: *lan, route: Box::new(route) });
-        }
-    }
-    Ok(())
-}
-
-fn lan_routes(token: &Token, owner: &NodeId) -> Vec<Route> {
-    let route = |lan: &Lan| Route { prefix: lan.net(), owner: owner.clone(), kind: SubnetKind::Lan };
-    token.lans.iter().map(route).collect()
+/// LANs of other edges get other prefixes: other policies may lead to them.
+fn renumber(routes: &[Route], ks: &mut Keyspace) -> Result<(), DamagedRecord> {
+    routes.iter().for_each(|route| route::renumber(route, ks));
+    access::tell_edges(routes.iter().map(|route| route.owner.name.clone()), ks)
 }
 
 fn new_record(name: &Name, token: &Token, signed: &Signed, now: Now) -> NodeRecord {
@@ -241,13 +235,14 @@ fn new_record(name: &Name, token: &Token, signed: &Signed, now: Now) -> NodeReco
     }
 }
 
-fn welcome(cluster: &Cluster, signed: Signed) -> Welcome {
+fn welcome(cluster: &Cluster, signed: Signed, lans: Vec<Route>) -> Welcome {
     Welcome {
         cluster: cluster.name.clone(),
         cloud: cluster.cloud.clone(),
         certificate_der: signed.certificate_der,
         ca_der: cluster.ca_der.clone(),
         endpoints: cluster.endpoints.clone(),
+        lans,
     }
 }
 

@@ -13,14 +13,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use bus::{Lease, NodeId, NodeKind, Now, UnixMillis};
-use ipnet::Ipv4Net;
+use bus::{Lease, NodeId, NodeKind, Now, Route, UnixMillis};
+use ipnet::{IpNet, Ipv4Net};
 use metadata::Keyspace;
 use minicbor::{Decode, Encode};
 use thiserror::Error;
 
 use crate::plan::Plan;
 use crate::record::{self, DamagedRecord};
+use crate::route;
 
 pub const PREFIX: &str = "/c/lease/";
 
@@ -83,7 +84,7 @@ pub fn grant(plan: &Plan, owner: &NodeId, ks: &mut Keyspace, now: Now) -> Result
 /// The lowest free slot's lease; forgets those whose time of grace is over.
 fn free_lease(plan: &Plan, ks: &mut Keyspace, now: Now) -> Result<Lease, GrantError> {
     let (free, held): (Vec<_>, Vec<_>) = records(ks)?.into_iter().partition(|record| record.is_free(now));
-    let taken = Taken::by(&held);
+    let taken = Taken::by(&held, &route::translated(ks)?);
     let lease =
         plan.slots().map(|slot| plan.lease(slot)).find(|lease| !taken.overlaps(lease)).ok_or_else(|| {
             GrantError::Exhausted {
@@ -142,8 +143,8 @@ fn told_at(owner: &NodeId) -> Option<String> {
     (owner.kind == NodeKind::Edge).then(|| format!("/e/{}/lease", owner.name))
 }
 
-/// Every address that somebody holds. Leases of a narrower pool lie at other slots than today's plan has them, so
-/// this compares addresses and not slots.
+/// Every address that somebody holds. Leases and virtual prefixes of a narrower pool lie elsewhere than today's plan has
+/// them, so this compares addresses and not slots.
 struct Taken {
     /// First to last address, disjoint.
     v4: BTreeMap<u32, u32>,
@@ -152,9 +153,16 @@ struct Taken {
 }
 
 impl Taken {
-    fn by(records: &[LeaseRecord]) -> Self {
+    fn by(records: &[LeaseRecord], translated: &[Route]) -> Self {
         let leases = || records.iter().map(|record| &record.lease);
-        Self { v4: leases().flat_map(spans).collect(), v6: leases().map(|lease| lease.v6).collect() }
+        let virtual_v4 = translated.iter().filter_map(|route| match route.prefix {
+            IpNet::V4(prefix) => Some(span(prefix)),
+            IpNet::V6(_) => None, // The IPv6 pool never changes.
+        });
+        Self {
+            v4: leases().flat_map(spans).chain(virtual_v4).collect(),
+            v6: leases().map(|lease| lease.v6).collect(),
+        }
     }
 
     fn overlaps(&self, lease: &Lease) -> bool {
@@ -167,7 +175,10 @@ impl Taken {
 }
 
 fn spans(lease: &Lease) -> [(u32, u32); 2] {
-    let node = lease.v4.to_bits();
-    let containers = lease.container_v4;
-    [(node, node), (containers.network().to_bits(), containers.broadcast().to_bits())]
+    [span(lease.v4.into()), span(lease.container_v4)]
+}
+
+/// First to last address.
+fn span(prefix: Ipv4Net) -> (u32, u32) {
+    (prefix.network().to_bits(), prefix.broadcast().to_bits())
 }

@@ -10,6 +10,7 @@
 //! | [`nodes`] | who is in | `/c/node/<name>` |
 //! | [`plan`], [`lease`], [`lan`] | the address plan, who holds what, what may lie behind an edge | `/c/lease/..`, `/e/<edge>/lease` |
 //! | [`route`] | which prefix lies behind which node | `/all/route/<prefix>` |
+//! | [`clash`] | virtual prefixes for LANs that more than one site has | - |
 //! | [`site`] | which node is in which site | `/all/site/<node>` |
 //! | [`access`] | who may begin to talk to whom over the overlay | `/e/<edge>/access/..` |
 //! | [`cluster`] | the cloud's own part at its start | its lease and routes |
@@ -28,6 +29,7 @@
 
 pub mod access;
 pub mod binding;
+pub mod clash;
 pub mod cluster;
 pub mod endpoints;
 pub mod join;

@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! pool v4 10.86.0.0/16      lower half  10.86.0.<slot>                 the nodes, /32 each
+//!                           of it: 2nd quarter  10.86.64.0/18          virtual prefixes of LANs (`clash`)
 //!                           upper half  10.86.<128 + slot - 1>.0/24    their containers
 //! pool v6 fdxx:xxxx:xxxx/48 subnet 0    <pool>::<slot>                 the nodes, /128 each
 //!                           others      <pool>:<slot>::/64             their containers
+//!                           last quarter  <pool>:c000::/50             virtual prefixes of LANs
 //! ```
 //! Slot 1 is the cloud's, so the default pool serves 127 edges: the upper half has 128 /24s. A pool that is one bit
 //! wider serves twice as many: /15 255 edges, /12 2047, /8 32767. When all slots are held the next join is refused
@@ -63,6 +65,23 @@ impl Plan {
 
     pub fn pools(&self) -> [IpNet; 2] {
         [self.v4.into(), self.v6.into()]
+    }
+
+    /// What LANs of `lan`'s family are known by if they clash: parts of the pool where no slot lies, as nodes take less
+    /// than the first quarter of the IPv4 pool, and there are at most 2^15 slots. The pool clashes with no LAN, and every
+    /// edge sends it into the overlay already.
+    pub fn virtual_pool(&self, lan: IpNet) -> IpNet {
+        match lan {
+            IpNet::V4(_) => {
+                let length = self.v4.prefix_len() + 2;
+                let base = self.v4.network().to_bits() + (1 << (32 - length));
+                Ipv4Net::new_assert(Ipv4Addr::from_bits(base), length).into()
+            }
+            IpNet::V6(_) => {
+                let base = self.v6.network().to_bits() | (0xc000 << 64);
+                Ipv6Net::new_assert(Ipv6Addr::from_bits(base), self.v6.prefix_len() + 2).into()
+            }
+        }
     }
 
     /// How many edges the pool serves.
@@ -176,6 +195,11 @@ mod tests {
             prop_assert!(plan.v4().contains(&la.v4) && plan.v4().contains(&la.container_v4));
             prop_assert!(plan.v6().contains(&la.v6) && plan.v6().contains(&la.container_v6));
             prop_assert!(!la.container_v4.contains(&lb.v4) && !la.container_v6.contains(&lb.v6));
+            for held in [IpNet::V4(la.v4.into()), la.container_v4.into(), IpNet::V6(la.v6.into()), la.container_v6.into()] {
+                let known_as = plan.virtual_pool(held);
+                prop_assert!(!crate::lan::overlap(&known_as, &held), "{known_as} {held}");
+                prop_assert!(plan.pools().iter().any(|pool| pool.contains(&known_as)));
+            }
             prop_assert_eq!(a == b, la.v4 == lb.v4);
             prop_assert_eq!(a == b, la.v6 == lb.v6);
             prop_assert_eq!(a == b, la.container_v4 == lb.container_v4);

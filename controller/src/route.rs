@@ -14,10 +14,22 @@ pub fn list(ks: &Keyspace) -> Result<Vec<Route>, DamagedRecord> {
     record::list(ks, PREFIX)
 }
 
-/// The route of another node than `owner` that shares an address with `prefix`.
+/// The route of another node than `owner` that shares an address with `prefix`, on the overlay or behind that node.
 pub fn clash(prefix: &IpNet, owner: &NodeId, ks: &Keyspace) -> Result<Option<Route>, DamagedRecord> {
     let routes = list(ks)?;
-    Ok(routes.into_iter().find(|route| route.owner != *owner && overlap(&route.prefix, prefix)))
+    let shares = |route: &Route| overlap(&route.prefix, prefix) || overlap(&route.behind(), prefix);
+    Ok(routes.into_iter().find(|route| route.owner != *owner && shares(route)))
+}
+
+/// The LANs that the overlay knows by virtual prefixes.
+pub fn translated(ks: &Keyspace) -> Result<Vec<Route>, DamagedRecord> {
+    Ok(list(ks)?.into_iter().filter(|route| route.real.is_some()).collect())
+}
+
+/// Puts `now` where the same network was known by its own prefix.
+pub(crate) fn renumber(now: &Route, ks: &mut Keyspace) {
+    record::delete(ks, &key(&now.behind()));
+    record::put(ks, &key(&now.prefix), now);
 }
 
 /// Makes `wanted` all that lies behind `owner`.

@@ -11,7 +11,7 @@ use bus::token::CaHash;
 use bus::twin::{DeviceId, TwinTopic};
 use bus::{
     Bus, Channel, Class, Filter, Frame, Identity, KeyHash, Message, Mono, Name, NodeId, NodeKind, Now, Qos,
-    Topic,
+    Route, Topic,
 };
 use bytes::Bytes;
 use controller::binding::Binder;
@@ -271,12 +271,23 @@ impl Cloud {
             return self.said.push_back(refusal(&format!("the cloud's disk refuses writes: {why}")));
         }
         let before = nodes_of(&self.keyspace);
+        let known = route::translated(&self.keyspace).unwrap_or_default();
         let reply =
             controller::handle_join(&self.cluster, request, &mut self.keyspace, now, &mut self.signer);
         self.on_membership(&before);
+        self.note_translated(&known);
         let frame = Frame::new(Channel::Join, reply);
         let otherwise = refusal("the cloud's disk refuses writes: join again once it takes them");
         self.said.promise(Output::Send { link, class: Class::Control, frame }, Some(otherwise));
+    }
+
+    /// Says of which LANs the overlay's prefix has changed: hosts elsewhere may still use the old one.
+    fn note_translated(&mut self, before: &[Route]) {
+        let now = route::translated(&self.keyspace).unwrap_or_default();
+        for route in now.iter().filter(|route| !before.contains(route)) {
+            let (lan, owner, prefix) = (route.behind(), &route.owner, route.prefix);
+            self.note(format!("{lan} behind {owner} is known as {prefix}: another LAN overlaps it"));
+        }
     }
 
     /// Lets the parts hear each other until all are silent, and edges hear of what that wrote.

@@ -103,8 +103,8 @@ pub struct OverlayConfig {
     pub enabled: bool,
     /// The interface that carries the overlay.
     pub interface: String,
-    /// Addresses of nodes and containers. Read by the cloud; fixed once leases exist. A /16 holds 127 edges with a
-    /// container /24 each; take a /8 for 32,767.
+    /// Addresses of nodes, containers, and LANs that several sites have. Read by the cloud; fixed once leases exist. A
+    /// /16 holds 127 edges with a container /24 each; take a /8 for 32,767.
     pub pool: Ipv4Net,
 }
 

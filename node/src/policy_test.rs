@@ -155,6 +155,7 @@ mod tests {
             prefix: prefix.parse().unwrap(),
             owner: edge(owner),
             kind,
+            real: None,
         };
         vec![
             route("10.86.0.2/32", "a", SubnetKind::EdgeNode),

@@ -44,11 +44,15 @@ impl Overlay<'_> {
         routes.into_iter().map(|route| self.describe(route)).collect()
     }
 
-    fn describe(&self, Route { prefix, owner, kind }: &Route) -> Value {
-        json!({
+    fn describe(&self, Route { prefix, owner, kind, real }: &Route) -> Value {
+        let mut route = json!({
             "prefix": prefix.to_string(), "kind": kind_name(*kind), "owner": owner.to_string(),
             "site": self.sites.get(owner),
-        })
+        });
+        if let Some(real) = real {
+            route["real"] = json!(real.to_string());
+        }
+        route
     }
 
     /// `is_connected` says whether there is a packets lane to a node.
@@ -143,10 +147,16 @@ mod tests {
     }
 
     fn routes() -> Vec<Route> {
-        let route =
-            |prefix: &str, owner: NodeId, kind| Route { prefix: prefix.parse().unwrap(), owner, kind };
+        let route = |prefix: &str, owner: NodeId, kind| Route {
+            prefix: prefix.parse().unwrap(),
+            owner,
+            kind,
+            real: None,
+        };
+        let clashing = route("10.86.64.0/24", edge("a"), SubnetKind::Lan);
         vec![
             route("192.168.10.0/24", edge("b"), SubnetKind::Lan),
+            Route { real: Some("192.168.20.0/24".parse().unwrap()), ..clashing },
             route("10.86.0.3/32", edge("b"), SubnetKind::EdgeNode),
             route("10.86.0.2/32", edge("a"), SubnetKind::EdgeNode),
             route("10.86.0.1/32", hub(), SubnetKind::CloudVm),
@@ -227,9 +237,11 @@ mod tests {
         let overlay = Overlay { me: &hub(), via: None, routes: routes(), sites: sites(), policy: &policy };
         let list = overlay.list();
         let prefixes: Vec<_> = list.as_array().unwrap().iter().map(|route| &route["prefix"]).collect();
-        assert_eq!(prefixes, ["10.86.0.1/32", "10.86.0.2/32", "10.86.0.3/32", "192.168.10.0/24"]);
+        let want = ["10.86.0.1/32", "10.86.0.2/32", "10.86.0.3/32", "10.86.64.0/24", "192.168.10.0/24"];
+        assert_eq!(prefixes, want);
+        assert_eq!(list[3]["real"], "192.168.20.0/24");
         assert_eq!(
-            list[3],
+            list[4],
             json!({ "prefix": "192.168.10.0/24", "kind": "lan", "owner": "edge/b", "site": "depot" })
         );
     }

@@ -131,6 +131,18 @@ pub fn complete(packet: &mut [u8]) -> bool {
     place.field(packet).map(|field| store(field, checksum)).is_some()
 }
 
+/// Writes the sum over the pseudo header alone, not inverted, where the upper layer's checksum belongs: what virtio's
+/// NEEDS_CSUM means, after an address has changed. Returns whether it did, for the reasons of [`complete`].
+pub fn begin(packet: &mut [u8]) -> bool {
+    let Ok(parsed) = Packet::parse(packet) else { return false };
+    let upper = parsed.upper();
+    let length = u32::try_from(packet.len().saturating_sub(upper.offset)).unwrap_or(u32::MAX);
+    let sum = pseudo_header(parsed.source(), parsed.destination(), upper.protocol, length);
+    let place =
+        Place::of(&upper).filter(|place| place.counts_pseudo_header && upper.fragment == Fragment::Whole);
+    place.and_then(|place| place.field(packet)).map(|field| *field = sum.to_be_bytes()).is_some()
+}
+
 /// Where a protocol has its checksum.
 #[derive(Debug, Clone, Copy)]
 struct Place {
@@ -182,6 +194,23 @@ mod tests {
         (v6[0], v6[15], v6[16], v6[31]) = (0xfd, 1, 0xfd, 2);
         (v6[33], v6[39]) = (1, 58);
         assert_eq!(pseudo_header(ip("fd00::1"), ip("fd00::2"), 58, 0x1_0000), naive_sum(&v6));
+    }
+
+    #[test]
+    fn a_checksum_that_is_begun_and_summed_over_is_complete() {
+        let payload = [0x12, 0x34, 0, 53, 0, 11, 0xab, 0xcd, 1, 2, 3];
+        let mut packet =
+            [&[0x45, 0, 0, 31, 0, 0, 0, 0, 64, UDP, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2][..], &payload].concat();
+        assert!(begin(&mut packet));
+        let finished = !sum(&packet[20..]);
+        let begun = packet.clone();
+        assert!(complete(&mut packet));
+        assert_eq!(packet[26..28], finished.to_be_bytes());
+        packet[9] = ICMP;
+        assert!(!begin(&mut packet), "has no pseudo header");
+        packet.clone_from(&begun);
+        packet[6] = 0x20;
+        assert!(!begin(&mut packet), "a fragment's is of the whole");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use prefix_trie::joint::JointPrefixMap;
 
 use crate::packet::Packet;
+use crate::translate::{Mapping, Translator};
 use crate::verdict::{DropReason, Verdict};
 
 /// Who owns which prefix, as seen by one node.
@@ -22,13 +23,23 @@ pub struct Table {
     me: NodeId,
     via: Option<NodeId>,
     owners: JointPrefixMap<IpNet, NodeId>,
+    translator: Translator,
 }
 
 impl Table {
     /// Host bits of a prefix are ignored. Of two routes for one prefix the later counts.
+    ///
+    /// Virtual prefixes of ours that do not make one translation are not translated: hosts behind them are then reached
+    /// by nobody, instead of by the wrong address.
     pub fn new(me: NodeId, routes: impl IntoIterator<Item = Route>, via: Option<NodeId>) -> Self {
-        let owners = routes.into_iter().map(|route| (route.prefix.trunc(), route.owner)).collect();
-        Self { me, via, owners }
+        let (mut owners, mut mappings) = (JointPrefixMap::new(), Vec::new());
+        for Route { prefix, owner, kind: _, real } in routes {
+            if owner == me {
+                mappings.extend(real.and_then(|real| Mapping::new(real, prefix).ok()));
+            }
+            owners.insert(prefix.trunc(), owner);
+        }
+        Self { me, via, owners, translator: Translator::new(mappings).unwrap_or_default() }
     }
 
     /// Adds what a lease says: its addresses and containers are `me`'s, whatever a route claims; what nobody has of
@@ -54,6 +65,11 @@ impl Table {
 
     pub fn me(&self) -> &NodeId {
         &self.me
+    }
+
+    /// Between the virtual prefixes that the overlay knows our networks by, as the rest of the table does, and theirs.
+    pub fn translator(&self) -> &Translator {
+        &self.translator
     }
 
     /// The node that `address` lies behind: the owner of the longest prefix that holds it.

@@ -176,7 +176,7 @@ impl Translator {
     ///
     /// `partial`: the upper layer's checksum is left to the interface (virtio's NEEDS_CSUM), and its field holds at
     /// most a sum over the pseudo header. It is not touched, and the caller makes it from the translated packet:
-    /// [`checksum::complete`], or [`checksum::pseudo_header`] if it is to stay partial.
+    /// [`checksum::complete`], or [`checksum::begin`] if it is to stay partial.
     pub fn outbound(&self, packet: &mut [u8], partial: bool) -> bool {
         self.rewrite(packet, Way::Outbound, partial)
     }
@@ -256,29 +256,6 @@ fn quote_in<'a>(packet: &'a mut [u8], upper: &Upper, is_v4: bool) -> Option<&'a 
 
 fn overlap(one: IpNet, other: IpNet) -> bool {
     one.contains(&other) || other.contains(&one)
-}
-
-/// The first prefix of `pool` as long as `real` that overlaps neither with one of `taken` nor with `real` itself:
-/// the virtual prefix of a site whose range clashes. The same question has the same answer on every node.
-///
-/// None if the pool is full, shorter than `real`, or of the other family.
-pub fn choose_virtual(real: IpNet, taken: &[IpNet], pool: IpNet) -> Option<IpNet> {
-    let mut address = pool.network();
-    // Each step leaves one taken prefix behind for good, so that even a full /8 is searched quickly.
-    for _ in 0..taken.len() + 2 {
-        let candidate = IpNet::new(address, real.prefix_len()).ok().filter(|wanted| pool.contains(wanted))?;
-        let mut in_the_way = taken.iter().copied().chain([real]).filter(|taken| overlap(*taken, candidate));
-        let Some(taken) = in_the_way.next() else { return Some(candidate) };
-        address = following(taken.broadcast().max(candidate.broadcast()))?;
-    }
-    None
-}
-
-fn following(address: IpAddr) -> Option<IpAddr> {
-    match address {
-        IpAddr::V4(v4) => v4.to_bits().checked_add(1).map(|bits| IpAddr::V4(bits.into())),
-        IpAddr::V6(v6) => v6.to_bits().checked_add(1).map(|bits| IpAddr::V6(bits.into())),
-    }
 }
 
 #[cfg(test)]

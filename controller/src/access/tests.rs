@@ -34,8 +34,10 @@ fn cluster() -> Keyspace {
         ),
         (NodeId::edge(name("depot")), "depot", vec![node("10.86.0.4/32", SubnetKind::EdgeNode)]),
     ] {
-        let routes: Vec<Route> =
-            behind.into_iter().map(|(prefix, kind)| Route { prefix, owner: owner.clone(), kind }).collect();
+        let routes: Vec<Route> = behind
+            .into_iter()
+            .map(|(prefix, kind)| Route { prefix, owner: owner.clone(), kind, real: None })
+            .collect();
         route::replace(&owner, &routes, &mut ks).unwrap();
         site::put(&owner, &name(at), &mut ks);
     }

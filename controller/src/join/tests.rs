@@ -106,7 +106,19 @@ fn welcomed(node: &str, key: &str) -> JoinReply {
         certificate_der: format!("spiffe://water/edge/{node} {key}").into_bytes(),
         ca_der: b"ca".to_vec(),
         endpoints: vec!["hub.example:10001".to_owned()],
+        lans: Vec::new(),
     })
+}
+
+fn lan_of(node: &str, prefix: &str, real: Option<&str>) -> Route {
+    let real = real.map(|real| real.parse().unwrap());
+    Route { prefix: prefix.parse().unwrap(), owner: edge(node), kind: SubnetKind::Lan, real }
+}
+
+/// The same with what lies behind the node.
+fn welcomed_with(node: &str, key: &str, lan: Route) -> JoinReply {
+    let JoinReply::Welcome(welcome) = welcomed(node, key) else { unreachable!() };
+    JoinReply::Welcome(Welcome { lans: vec![lan], ..welcome })
 }
 
 #[test]
@@ -114,7 +126,8 @@ fn a_join_writes_node_lease_routes_and_token_in_one_commit() {
     let mut cloud = Cloud::new("10.86.0.0/16");
     let token = cloud.token(1, &with_lan("192.168.10.0/24"), at(0));
     cloud.ks.seal();
-    assert_eq!(cloud.join(&[1; 20], "pump-house", "k1", at(5)), welcomed("pump-house", "k1"));
+    let lan = lan_of("pump-house", "192.168.10.0/24", None);
+    assert_eq!(cloud.join(&[1; 20], "pump-house", "k1", at(5)), welcomed_with("pump-house", "k1", lan));
 
     let commit = cloud.ks.seal().unwrap();
     let v6 = cloud.cluster.plan.v6().network().to_string().trim_end_matches("::").replace(':', "-");
@@ -263,7 +276,8 @@ fn the_same_key_with_a_new_token_moves_to_that_tokens_site_and_lans() {
     cloud.token(2, &TokenSpec { lans: vec!["192.168.20.0/24".parse().unwrap()], ..site("site-b") }, at(0));
     cloud.join(&[1; 20], "a", "k1", at(1));
     let lease = cloud.lease("a").unwrap();
-    assert_eq!(cloud.join(&[2; 20], "a", "k1", at(2)), welcomed("a", "k1"));
+    let lan = lan_of("a", "192.168.20.0/24", None);
+    assert_eq!(cloud.join(&[2; 20], "a", "k1", at(2)), welcomed_with("a", "k1", lan));
     assert_eq!(cloud.lease("a"), Some(lease.clone()));
     assert_eq!(nodes::get(&name("a"), &cloud.ks).unwrap().unwrap().site, name("site-b"));
     let routes: BTreeMap<_, _> = cloud.routes_of(&edge("a")).into_iter().collect();
@@ -275,6 +289,33 @@ fn the_same_key_with_a_new_token_moves_to_that_tokens_site_and_lans() {
         ("192.168.20.0/24".to_owned(), SubnetKind::Lan),
     ];
     assert_eq!(routes, BTreeMap::from(expected));
+}
+
+#[test]
+fn a_second_site_with_the_same_lan_makes_both_virtual_and_policies_follow() {
+    let mut cloud = Cloud::new("10.86.0.0/16");
+    cloud.token(1, &with_lan("192.168.10.0/24"), at(0));
+    cloud.token(2, &TokenSpec { lans: vec!["192.168.10.0/24".parse().unwrap()], ..site("site-b") }, at(0));
+    cloud.join(&[1; 20], "a", "k1", at(1));
+    let policy = serde_json::json!({
+        "apiVersion": "kubebus.io/v1alpha1", "kind": "AccessPolicy", "metadata": {"name": "to-virtual"},
+        "spec": {"from": [{"site": "site-b"}], "to": [{"cidr": "10.86.64.0/24"}]},
+    });
+    let manifest = crate::Manifest::parse(&policy).unwrap();
+    manifest.apply(&mut cloud.ks);
+    access::tell_all(&mut cloud.ks).unwrap();
+    let told = |cloud: &Cloud| cloud.ks.range("/e/a/access/").count();
+    assert_eq!(told(&cloud), 0);
+
+    let second = lan_of("b", "10.86.65.0/24", Some("192.168.10.0/24"));
+    let welcome = welcomed_with("b", "k2", second.clone());
+    assert_eq!(cloud.join(&[2; 20], "b", "k2", at(2)), welcome);
+    assert_eq!(cloud.join(&[2; 20], "b", "k2", at(3)), welcome, "asked again");
+    let first = lan_of("a", "10.86.64.0/24", Some("192.168.10.0/24"));
+    assert_eq!(route::translated(&cloud.ks).unwrap(), [first, second]);
+    assert_eq!(told(&cloud), 1, "the policy leads to a's LAN now");
+    cloud.cluster.establish(&Default::default(), &mut cloud.ks, at(4)).unwrap();
+    assert_eq!(route::translated(&cloud.ks).unwrap().len(), 2);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use bus::Name;
+use bus::{Name, Route};
 use minicbor::{Decode, Decoder, Encode, Encoder};
 use thiserror::Error;
 
@@ -61,6 +61,10 @@ pub struct Welcome {
     /// Where to dial, `host:port`.
     #[n(4)]
     pub endpoints: Vec<String>,
+    /// How the overlay knows what lies behind the node.
+    #[n(5)]
+    #[cbor(default)]
+    pub lans: Vec<Route>,
 }
 
 /// Why a node was not let in, for programs.
@@ -181,6 +185,7 @@ impl fmt::Debug for JoinRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bus::{NodeId, SubnetKind};
     use proptest::prelude::*;
 
     fn request() -> JoinRequest {
@@ -198,6 +203,12 @@ mod tests {
             certificate_der: vec![1],
             ca_der: vec![2],
             endpoints: vec!["hub.example:10001".to_owned()],
+            lans: vec![Route {
+                prefix: "10.86.64.0/24".parse().unwrap(),
+                owner: NodeId::edge(Name::new("a").unwrap()),
+                kind: SubnetKind::Lan,
+                real: Some("192.168.1.0/24".parse().unwrap()),
+            }],
         };
         for reply in refusals.chain([JoinReply::Welcome(welcome)]) {
             assert_eq!(JoinReply::from_bytes(&reply.to_bytes()).unwrap(), reply);

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bus::token::JoinToken;
 use bus::twin::{DesiredVersion, DeviceId};
-use bus::{Identity, Name, NodeId, NodeKind, Now, Value};
+use bus::{Identity, Name, NodeId, NodeKind, Now, Route, Value};
 use controller::resource::{self, Applied, InvalidManifest, Manifest, ResourceKind};
 use controller::token::{self, TokenSpec};
-use controller::{access, lease, nodes, route, site};
+use controller::{Lan, access, lease, nodes, route, site};
 use device_twin::PropertyId;
 use device_twin::cloud::{OrderError, SetError, Wishes};
 use device_twin::command::Order;
@@ -155,10 +155,13 @@ impl Cloud {
     fn list_nodes(&self) -> AdminResponse {
         let records =
             nodes::list(&self.keyspace).map_err(|error| AdminError::Invalid(admin::describe(&error)))?;
+        let translated = route::translated(&self.keyspace).unwrap_or_default();
         let rows = records.iter().map(|record| {
+            let lans: Vec<_> =
+                record.lans.iter().map(|lan| shown_lan(*lan, &record.id(), &translated)).collect();
             let held = lease::of(&record.id(), &self.keyspace).ok().flatten();
             json!({
-                "name": record.name, "site": record.site, "lans": record.lans.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "name": record.name, "site": record.site, "lans": lans,
                 "connected": self.bus.link_of(&record.id()).is_some(),
                 "address": held.as_ref().map(|lease| lease.v4.to_string()),
                 "containers": held.map(|lease| lease.container_v4.to_string()),
@@ -344,4 +347,13 @@ fn applied_word(applied: Applied) -> &'static str {
 
 fn kind_named(text: &str) -> Result<ResourceKind, AdminError> {
     resource::kind_named(text).ok_or_else(|| AdminError::NotFound(format!("there is no kind '{text}'")))
+}
+
+/// A LAN, and what the overlay knows it by if that is another prefix.
+fn shown_lan(lan: Lan, owner: &NodeId, translated: &[Route]) -> String {
+    let is_it = |route: &&Route| route.owner == *owner && route.behind() == lan.net();
+    match translated.iter().find(is_it) {
+        Some(route) => format!("{lan} as {}", route.prefix),
+        None => lan.to_string(),
+    }
 }

@@ -240,7 +240,7 @@ async fn join_cluster(args: JoinArgs) -> Result<()> {
         bail!("this machine's host name cannot be a node's name: give one with --name");
     };
     let (host, port) = host_and_port(&args.cloud).map_err(|why| Usage(anyhow::Error::msg(why)))?;
-    let membership = join::join((&host, port), &args.token, &name, &data_dir).await?;
+    let joined = join::join((&host, port), &args.token, &name, &data_dir).await?;
     let flag = |name: &str, path: Option<PathBuf>| path.map(|path| format!(" --{name} {}", path.display()));
     let place: String = [flag("config", args.place.config), flag("data-dir", args.place.data_dir)]
         .into_iter()
@@ -248,8 +248,16 @@ async fn join_cluster(args: JoinArgs) -> Result<()> {
         .collect();
     say(&format!(
         "edge/{name} is a member of cluster {}; start it with 'kubebus edge{place}'",
-        membership.cluster
-    ))
+        joined.membership.cluster
+    ))?;
+    for route in joined.lans.iter().filter(|route| route.real.is_some()) {
+        say(&format!(
+            "{} is also the LAN of another site: the others reach its hosts as {}",
+            route.behind(),
+            route.prefix
+        ))?;
+    }
+    Ok(())
 }
 
 async fn apply(args: ApplyArgs) -> Result<()> {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use bus::{Channel, Class, Frame, JoinToken, Name};
+use bus::{Channel, Class, Frame, JoinToken, Name, Route};
 use controller::io::{csr_for, new_key_and_csr};
 use controller::join::{JoinReply, JoinRequest, RefusalCode};
 use router::io::shard::{self, Command, DialError, Event, Expect, Lane, ShardConfig, SpawnError};
@@ -45,13 +45,21 @@ pub enum JoinError {
     Refused { code: RefusalCode, message: String },
 }
 
+/// What a node that joined knows.
+#[derive(Debug)]
+pub struct Joined {
+    pub membership: Membership,
+    /// How the overlay knows what lies behind it.
+    pub lans: Vec<Route>,
+}
+
 /// Joins as `name` and stores the identity in `data_dir`.
 pub async fn join(
     (host, port): (&str, u16),
     token: &JoinToken,
     name: &Name,
     data_dir: &Path,
-) -> Result<Membership, JoinError> {
+) -> Result<Joined, JoinError> {
     identity::check_vacant(data_dir)?;
     identity::create_data_dir(data_dir)?;
     let address = resolve(host, port).await?;
@@ -75,7 +83,7 @@ pub async fn join(
         ca: welcome.ca_der,
     };
     identity::save(data_dir, &stored)?;
-    Ok(membership)
+    Ok(Joined { membership, lans: welcome.lans })
 }
 
 /// The node's key, made at the first call, and a request for a certificate of it.

@@ -103,9 +103,9 @@ fn route(found: &Value) -> String {
 }
 
 fn routes(list: &Value) -> String {
-    let keys = ["prefix", "kind", "owner", "site"];
+    let keys = ["prefix", "real", "kind", "owner", "site"];
     let row = |route: &Value| keys.iter().map(|key| cell(&route[*key])).collect();
-    table(&["PREFIX", "KIND", "OWNER", "SITE"], &rows(list, row))
+    table(&["PREFIX", "STANDS FOR", "KIND", "OWNER", "SITE"], &rows(list, row))
 }
 
 #[cfg(test)]
@@ -159,10 +159,14 @@ policy     allow: both are in one site";
 
     #[test]
     fn routes_read_as_a_table() {
-        let list = json!([{ "prefix": "192.168.10.0/24", "kind": "lan", "owner": "edge/a", "site": null }]);
+        let list = json!([
+            { "prefix": "10.86.64.0/24", "real": "192.168.10.0/24", "kind": "lan", "owner": "edge/a", "site": "depot" },
+            { "prefix": "192.168.20.0/24", "kind": "lan", "owner": "edge/b", "site": null },
+        ]);
         let expected = "\
-PREFIX            KIND   OWNER    SITE
-192.168.10.0/24   lan    edge/a   -";
+PREFIX            STANDS FOR        KIND   OWNER    SITE
+10.86.64.0/24     192.168.10.0/24   lan    edge/a   depot
+192.168.20.0/24   -                 lan    edge/b   -";
         assert_eq!(routes(&list), expected);
     }
 }

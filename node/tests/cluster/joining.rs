@@ -73,6 +73,24 @@ fn a_refused_join_says_why_and_blocks_no_later_one() {
     cluster.in_step("late");
 }
 
+#[test]
+fn sites_with_the_same_lan_are_told_the_virtual_prefixes_that_the_others_know() {
+    let cluster = Cluster::start();
+    let join = |name: &str| {
+        let token = ["token", "create", "--site", name, "--lan", "192.168.10.0/24"];
+        cluster.join(&cluster.stranger(name), &cluster.cloud.say(&token)).expect(0).stdout
+    };
+    assert!(!join("a").contains("192.168.10.0/24"));
+    let told = "192.168.10.0/24 is also the LAN of another site: the others reach its hosts as 10.86.65.0/24";
+    assert!(join("b").contains(told));
+    let nodes = cluster.cloud.ask(&["get", "nodes"]);
+    let lans: Vec<_> = nodes.as_array().unwrap().iter().map(|node| &node["lans"]).collect();
+    assert_eq!(
+        serde_json::json!(lans),
+        serde_json::json!([["192.168.10.0/24 as 10.86.64.0/24"], ["192.168.10.0/24 as 10.86.65.0/24"]])
+    );
+}
+
 /// A number that no other call gave.
 fn fresh() -> u32 {
     use std::sync::atomic::{AtomicU32, Ordering};

@@ -6,7 +6,7 @@ fn node(name: &str) -> NodeId {
 }
 
 fn route(prefix: &str, owner: &str) -> Route {
-    Route { prefix: prefix.parse().unwrap(), owner: node(owner), kind: SubnetKind::Lan }
+    Route { prefix: prefix.parse().unwrap(), owner: node(owner), kind: SubnetKind::Lan, real: None }
 }
 
 fn lease() -> Lease {

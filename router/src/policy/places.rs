@@ -76,7 +76,7 @@ impl Places {
         places
     }
 
-    fn place(&mut self, Route { prefix, owner, kind }: &Route, sites: &Sites) -> Place {
+    fn place(&mut self, Route { prefix, owner, kind, real: _ }: &Route, sites: &Sites) -> Place {
         Place {
             is_node: prefix.prefix_len() == prefix.max_prefix_len(),
             site: sites.get(owner).map(|site| self.number(site)),

@@ -12,7 +12,7 @@ fn hub() -> NodeId {
 }
 
 fn route(prefix: &str, owner: NodeId) -> Route {
-    Route { prefix: prefix.parse().unwrap(), owner, kind: SubnetKind::Lan }
+    Route { prefix: prefix.parse().unwrap(), owner, kind: SubnetKind::Lan, real: None }
 }
 
 /// Two edges with overlapping claims: `a` has a wide LAN, and `b` a part of it.
@@ -181,6 +181,28 @@ fn host_bits_are_ignored_and_the_later_route_counts() {
     assert_eq!(table.lookup("10.1.9.9".parse().unwrap()), Some(&edge("b")));
 }
 
+#[test]
+fn only_what_lies_behind_us_is_translated() {
+    let virtual_ = |owner: NodeId, prefix: &str| Route {
+        real: Some("192.168.1.0/24".parse().unwrap()),
+        ..route(prefix, owner)
+    };
+    let routes = [virtual_(edge("a"), "10.86.64.0/24"), virtual_(edge("b"), "10.86.65.0/24")];
+    let real = "192.168.1.20".parse().unwrap();
+    for (me, known_as) in [("a", Some("10.86.64.20")), ("b", Some("10.86.65.20")), ("c", None)] {
+        let table = Table::new(edge(me), routes.clone(), Some(hub()));
+        let known_as = known_as.map(|address| address.parse::<IpAddr>().unwrap());
+        assert_eq!(table.translator().virtual_of(real), known_as);
+        assert_eq!(table.lookup(real), None);
+    }
+}
+
+#[test]
+fn virtual_prefixes_that_make_no_translation_are_not_translated() {
+    let odd = Route { real: Some("192.168.0.0/16".parse().unwrap()), ..route("10.86.64.0/24", edge("a")) };
+    assert!(Table::new(edge("a"), [odd], Some(hub())).translator().is_empty());
+}
+
 /// Few different bits, so that prefixes nest and addresses hit.
 fn any_address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
@@ -200,6 +222,7 @@ fn any_route() -> impl Strategy<Value = Route> {
         prefix: IpNet::new(address, length.min(IpNet::from(address).max_prefix_len())).unwrap(),
         owner: edge(&owner),
         kind: SubnetKind::Lan,
+        real: None,
     })
 }
 

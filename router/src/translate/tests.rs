@@ -151,29 +151,6 @@ fn a_malformed_quoted_packet_is_left_alone() {
     }
 }
 
-#[test]
-fn the_first_free_prefix_is_chosen() {
-    let (real, pool) = (net("192.168.1.0/24"), net("10.86.0.0/16"));
-    let chosen = |taken: &[&str]| {
-        let taken: Vec<_> = taken.iter().map(|prefix| net(prefix)).collect();
-        choose_virtual(real, &taken, pool).map(|prefix| prefix.to_string())
-    };
-    assert_eq!(chosen(&[]).as_deref(), Some("10.86.0.0/24"));
-    assert_eq!(chosen(&["10.86.1.0/24", "10.86.0.7/32"]).as_deref(), Some("10.86.2.0/24"));
-    assert_eq!(chosen(&["10.86.0.0/17", "10.86.3.0/24", "fd00::/8"]).as_deref(), Some("10.86.128.0/24"));
-    assert_eq!(chosen(&["10.86.0.0/17", "10.86.128.0/17"]), None, "full");
-    assert_eq!(chosen(&["10.0.0.0/8"]), None);
-    assert_eq!(choose_virtual(net("10.0.0.0/8"), &[], pool), None, "longer than the pool");
-    assert_eq!(choose_virtual(net("fd00::/64"), &[], pool), None, "another family");
-    assert_eq!(choose_virtual(pool, &[], pool), None, "the clashing range itself");
-    let last = net("255.255.255.0/24");
-    assert_eq!(choose_virtual(real, &[last], last), None, "nothing follows the last address");
-    assert_eq!(
-        choose_virtual(net("fd00::/64"), &[net("fd86::/64")], net("fd86::/48")),
-        Some(net("fd86:0:0:1::/64"))
-    );
-}
-
 /// A host of the site and a peer in the overlay.
 fn any_pair() -> impl Strategy<Value = (IpAddr, IpAddr)> {
     (0..3u8, any::<u16>(), any::<u8>()).prop_map(|(prefix, host, peer)| {
@@ -256,17 +233,5 @@ proptest! {
             all.inbound(&mut bytes, partial);
             prop_assert_eq!(bytes.len(), len);
         }
-    }
-
-    #[test]
-    fn what_is_chosen_is_free_of_the_pool_and_the_first(
-        length in 17u8..28, taken in vec((0u32..0x10000, 17u8..33), 0..40),
-    ) {
-        let (pool, real) = (net("10.86.0.0/16"), IpNet::new(ip("192.168.0.0"), length).unwrap());
-        let taken: Vec<_> = taken.into_iter().map(|(host, length)| {
-            IpNet::new(IpAddr::V4((0x0a56_0000 | host).into()), length).unwrap()
-        }).collect();
-        let first = pool.subnets(length).unwrap().find(|wanted| !taken.iter().any(|taken| overlap(*taken, *wanted)));
-        prop_assert_eq!(choose_virtual(real, &taken, pool), first);
     }
 }

@@ -14,6 +14,8 @@ mod relay;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod lans;
+#[cfg(test)]
 mod links;
 #[cfg(test)]
 mod packets;

@@ -18,10 +18,10 @@ use crate::namespace::{in_own_network, new_network, within};
 use crate::relay::Relay;
 
 /// An edge whose overlay interface is in a network of its own.
-struct Edge {
-    node: Node,
-    network: OwnedFd,
-    _overlay: Overlay,
+pub(crate) struct Edge {
+    pub(crate) node: Node,
+    pub(crate) network: OwnedFd,
+    overlay: Overlay,
     lease: Lease,
 }
 
@@ -37,7 +37,7 @@ fn lease(number: u8) -> Lease {
 }
 
 impl Edge {
-    fn start(ca: &Ca, name: &str, number: u8, hub: &NodeId) -> Self {
+    pub(crate) fn start(ca: &Ca, name: &str, number: u8, hub: &NodeId) -> Self {
         let (network, lease, credentials) = (new_network(), lease(number), ca.issue(name));
         let me = credentials.identity.node.clone();
         let overlay = within(network.as_fd(), || {
@@ -49,20 +49,28 @@ impl Edge {
         let node = Node::start(ShardConfig { tun, ..ShardConfig::new(loopback(), Some(credentials)) });
         let table = Table::new(me, [], Some(hub.clone())).with_lease(&lease);
         node.shard.send(Command::SetTable(Arc::new(table))).unwrap();
-        Self { node, network, _overlay: overlay, lease }
+        Self { node, network, overlay, lease }
+    }
+
+    pub(crate) fn set_routes(&mut self, routes: &[Route], hub: &NodeId) {
+        let Self { node, network, overlay, lease } = self;
+        within(network.as_fd(), || overlay.sync(lease, &node.id(), routes).unwrap());
+        let table = Table::new(node.id(), routes.to_vec(), Some(hub.clone())).with_lease(lease);
+        node.shard.send(Command::SetTable(Arc::new(table))).unwrap();
     }
 
     /// An edge of the site that has its name.
-    fn set_policy(&self, routes: &[Route], rules: &[AccessRule]) {
+    pub(crate) fn set_policy(&self, routes: &[Route], rules: &[AccessRule]) {
         let policy = Policy::for_edge(routes, &sites(), rules);
         self.node.shard.send(Command::SetPolicy(Arc::new(policy))).unwrap();
     }
 
-    fn routes(&self) -> [Route; 2] {
+    pub(crate) fn routes(&self) -> [Route; 2] {
         let route = |prefix: IpAddr| Route {
             prefix: prefix.into(),
             owner: self.node.id(),
             kind: SubnetKind::EdgeNode,
+            real: None,
         };
         [route(self.lease.v4.into()), route(self.lease.v6.into())]
     }
@@ -78,12 +86,12 @@ fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-fn sites() -> Sites {
+pub(crate) fn sites() -> Sites {
     ["a", "b"].map(|edge| (NodeId::edge(name(edge)), name(edge))).into()
 }
 
 /// The first site may begin to talk to the second.
-fn rule(from: &str, to: &str) -> AccessRule {
+pub(crate) fn rule(from: &str, to: &str) -> AccessRule {
     let site = |text| vec![Selector { site: Some(name(text)), ..Selector::default() }];
     AccessRule { name: format!("{from}-to-{to}"), from: site(from), to: site(to), ports: Vec::new() }
 }

@@ -1,5 +1,8 @@
 //! Overlay packets between the TUN and the packets lanes.
 //!
+//! Networks of ours that the overlay knows by virtual prefixes are translated right at the TUN: table, gate and lanes see
+//! virtual addresses alone.
+//!
 //! A super-packet from the TUN is routed once and cut into datagrams (`datagram`); what comes in for this host is put
 //! together again and written at the end of its connection's turn. What is too long for its lane:
 //!
@@ -9,12 +12,13 @@
 //! 3. everything else goes in two parts.
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bus::{Mono, NodeId};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use quinn_proto::ConnectionHandle;
 
 use super::Lane;
@@ -29,7 +33,7 @@ use crate::io::tun::Tun;
 use crate::offload::{Coalescer, Group, Gso, Segmenter, VirtioHeader};
 use crate::packet::{Fragment, TCP, Upper};
 use crate::policy::Allowed;
-use crate::{DropReason, Flow, Gate, Packet, Policy, Table, Verdict, mss};
+use crate::{DropReason, Flow, Gate, Packet, Policy, Table, Verdict, checksum, mss};
 
 /// The largest packet a TUN gives.
 const MAX_PACKET_LEN: usize = 1 << 16;
@@ -157,12 +161,38 @@ impl Packets {
             // Taken out so that the packet can be looked at while we are changed.
             let mut buffer = std::mem::take(&mut self.buffer);
             match virtio {
-                Some(virtio) => self.send(virtio, buffer.get_mut(..len).unwrap_or_default(), links, now),
+                Some(virtio) => {
+                    let packet = buffer.get_mut(..len).unwrap_or_default();
+                    self.make_virtual(virtio, packet);
+                    self.send(virtio, packet, links, now);
+                }
                 None => self.stats.count_drop(DropReason::Malformed),
             }
             self.buffer = buffer;
         }
         Ok(())
+    }
+
+    /// Gives a packet from a network of ours the source that the overlay knows.
+    fn make_virtual(&self, virtio: VirtioHeader, packet: &mut [u8]) {
+        let Some(table) = &self.table else { return };
+        let partial = virtio.partial.is_some();
+        if table.translator().outbound(packet, partial) && partial {
+            checksum::begin(packet);
+        }
+    }
+
+    /// A packet for a network of ours, with the destination that it has there.
+    fn made_real(&self, packet: Bytes, destination: IpAddr, partial: bool) -> Bytes {
+        let translator = self.table.as_deref().map(Table::translator);
+        let Some(translator) = translator.filter(|known| known.real_of(destination).is_some()) else {
+            return packet;
+        };
+        let mut packet = BytesMut::from(packet);
+        if translator.inbound(&mut packet, partial) && partial {
+            checksum::begin(&mut packet);
+        }
+        packet.freeze()
     }
 
     /// Sends a packet of ours.
@@ -229,9 +259,12 @@ impl Packets {
         }
         let mtu = u16::try_from(room.max(least)).unwrap_or(u16::MAX);
         // In the destination's name: from one of this host's own addresses the kernel would not take it.
-        let Some(message) = icmp::about(packet, Problem::TooBig { mtu }, parsed.destination()) else {
+        let Some(mut message) = icmp::about(packet, Problem::TooBig { mtu }, parsed.destination()) else {
             return false;
         };
+        if let Some(table) = &self.table {
+            table.translator().inbound(&mut message, false);
+        }
         self.stats.too_big += 1;
         if self.budget.take(now)
             && let Some(tun) = &self.tun
@@ -260,8 +293,8 @@ impl Packets {
         };
         let way = self.way(from.0, &parsed, links, now, |table| table.accept(peer, packet));
         if way == Way::Local {
+            let packet = self.made_real(datagram.slice(Head::LEN..), parsed.destination(), head.is_partial());
             let Self { tun, inbound, stats, .. } = self;
-            let packet = datagram.slice(Head::LEN..);
             inbound.push(packet, head.is_partial(), &mut |group| stats.write(tun.as_ref(), group));
         } else if let Some(next) = self.lane(way)
             && let Some(link) = links.get_mut(next)
