@@ -92,6 +92,10 @@ pub struct PathSample {
     pub rtt: Duration,
 }
 
+/// Who fills a link sends full packets: QUIC packs what waits. Smaller ones on the average are the acknowledgements of what
+/// comes the other way, and the delay is of a queue there. To hold them would leave our own direction at their rate.
+const OURS_FROM: u64 = ONE_PACKET / 3;
+
 /// Finds the rate to which a link is to be held so that the queue is ours and not the modem's.
 ///
 /// What arrives is measured round by round (a round trip, at least 100 ms), between acknowledgements, so that a link
@@ -190,6 +194,7 @@ struct Drain {
 struct Round {
     since: Mono,
     acked: u64,
+    acked_packets: u64,
     sent: u64,
     ran_dry: bool,
     shortest: Duration,
@@ -199,6 +204,8 @@ struct Round {
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     delivered: BitRate,
+    /// Bytes in a packet on the average.
+    packet: u64,
     sent: BitRate,
     /// Of the round before.
     sent_before: BitRate,
@@ -242,7 +249,14 @@ impl RateEstimator {
             return false;
         }
         self.acked = acked;
-        let begun = Round { since: now, acked, sent: sending.bytes, ran_dry: false, shortest: Duration::MAX };
+        let begun = Round {
+            since: now,
+            acked,
+            acked_packets: sample.acked_packets,
+            sent: sending.bytes,
+            ran_dry: false,
+            shortest: Duration::MAX,
+        };
         let round = self.round.get_or_insert(Round { shortest: sample.rtt, ..begun });
         round.shortest = round.shortest.min(sample.rtt);
         let round = *round;
@@ -262,6 +276,9 @@ impl RateEstimator {
         if length <= wanted * HOLE {
             self.state = self.judge(&Seen {
                 delivered: BitRate::of(acked - round.acked, length),
+                packet: (acked - round.acked)
+                    .checked_div(sample.acked_packets - round.acked_packets)
+                    .unwrap_or(u64::MAX),
                 sent,
                 sent_before,
                 ran_dry: round.ran_dry,
@@ -339,7 +356,9 @@ impl Drain {
 impl Seen {
     /// Whether more than `allowed` waits elsewhere, and is ours: at what we send, that time holds packets.
     fn has_queue(&self, allowed: Duration) -> bool {
-        self.excess > allowed && self.delivered.bytes_in(self.excess) >= STANDING_PACKETS * ONE_PACKET
+        self.excess > allowed
+            && self.packet >= OURS_FROM
+            && self.delivered.bytes_in(self.excess) >= STANDING_PACKETS * ONE_PACKET
     }
 }
 

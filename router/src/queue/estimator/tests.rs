@@ -9,6 +9,8 @@ struct Pipe {
     base: Duration,
     rate: BitRate,
     now: Mono,
+    /// How long the packets are, where it matters.
+    packet: Option<u64>,
 }
 
 const STEP: Duration = Duration::from_millis(20);
@@ -23,6 +25,7 @@ impl Pipe {
             base: Duration::from_millis(base_ms),
             rate,
             now: Mono::ZERO,
+            packet: None,
         }
     }
 
@@ -38,6 +41,7 @@ impl Pipe {
             let arrived = (self.queued + sent).min(self.rate.bytes_in(STEP));
             self.queued = self.queued + sent - arrived;
             self.sample.acked_bytes += (arrived as f64 * (1.0 - lost)) as u64;
+            self.sample.acked_packets = self.packet.map_or(0, |len| self.sample.acked_bytes / len);
             self.sample.rtt = self.base + self.rate.time_of(self.queued);
             self.estimator.handle_sample(&self.sample, self.sending, self.now);
         }
@@ -132,6 +136,17 @@ fn no_rate_falls_below_the_least() {
     let mut pipe = Pipe::new(BitRate::from_bits(20_000), 100);
     pipe.run(seconds(60), BitRate::from_mbit(1), 0.0);
     assert_eq!(pipe.estimator.rate(), Some(LEAST_RATE));
+}
+
+#[test]
+fn acknowledgements_are_not_held_for_a_queue_of_the_other_direction() {
+    let mut pipe = Pipe::new(BitRate::from_mbit(3), 300);
+    pipe.packet = Some(120);
+    pipe.run(seconds(1), BitRate::from_bits(100_000), 0.0);
+    // What comes the other way fills its modem.
+    pipe.base = Duration::from_millis(1100);
+    pipe.run(seconds(20), BitRate::from_bits(100_000), 0.0);
+    assert_eq!(pipe.estimator.rate(), None);
 }
 
 #[test]
