@@ -1,4 +1,4 @@
-//! What a router says to a packet's sender: that the packet is too big, too old, unwanted, or bound for nowhere.
+//! What a router says to a packet's sender: that the packet is too big, unwanted, or bound for nowhere.
 //!
 //! TCP and QUIC find the MTU of the overlay by these messages, and people find their mistakes by them. They are sent
 //! sparingly: never about what could make two routers talk to each other for ever, and no more than a [`Budget`]
@@ -8,9 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use bus::Mono;
-use thiserror::Error;
 
-use crate::checksum::{self, Change};
+use crate::checksum;
 use crate::packet::{Fragment, ICMP, ICMPV6, Packet, Ports, Upper};
 
 /// The longest message in bytes over IPv4: every host takes it whole (RFC 1812 §4.3.2.3).
@@ -41,8 +40,6 @@ pub enum Problem {
     /// Longer than `mtu` bytes, its own header included, and not to be cut: IPv4's "fragmentation needed" (RFC 1191
     /// §4) and IPv6's "packet too big" (RFC 4443 §3.2). No host is told less than its IP version's least MTU.
     TooBig { mtu: u16 },
-    /// Its hops are used up (RFC 792, RFC 4443 §3.3).
-    Expired,
     /// A policy is against it: "communication administratively prohibited" (RFC 1812 §5.2.7.1, RFC 4443 §3.1).
     Prohibited,
     /// No prefix holds its destination (RFC 792, RFC 4443 §3.1).
@@ -54,7 +51,6 @@ impl Problem {
     fn header_v4(self) -> (u8, u8, [u8; 4]) {
         match self {
             Self::TooBig { mtu } => (3, 4, u32::from(mtu.max(MIN_MTU_V4)).to_be_bytes()),
-            Self::Expired => (11, 0, [0; 4]),
             Self::Prohibited => (3, 13, [0; 4]),
             Self::NoRoute => (3, 0, [0; 4]),
         }
@@ -63,7 +59,6 @@ impl Problem {
     fn header_v6(self) -> (u8, u8, [u8; 4]) {
         match self {
             Self::TooBig { mtu } => (2, 0, u32::from(mtu.max(MIN_MTU_V6)).to_be_bytes()),
-            Self::Expired => (3, 0, [0; 4]),
             Self::Prohibited => (1, 1, [0; 4]),
             Self::NoRoute => (1, 0, [0; 4]),
         }
@@ -181,32 +176,6 @@ fn put(bytes: &mut [u8], at: usize, number: u16) {
     if let Some(field) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
         *field = number.to_be_bytes();
     }
-}
-
-/// A packet that has no hop left: drop it, and tell its sender [`Problem::Expired`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("hop limit exceeded")]
-pub struct Expired;
-
-/// Takes one hop off a packet that is forwarded (RFC 1812 §5.3.1, RFC 8200 §3). A packet with one left expires
-/// here and stays as it is, for its sender to recognise. Bytes that are no IP packet are left alone.
-pub fn decrement_ttl(packet: &mut [u8]) -> Result<(), Expired> {
-    let at = match packet.first().map(|first| first >> 4) {
-        Some(4) if packet.len() >= IPV4_HEADER => 8,
-        Some(6) if packet.len() >= IPV6_HEADER => 7,
-        _ => return Ok(()),
-    };
-    let Some(hops) = packet.get_mut(at) else { return Ok(()) };
-    let old = *hops;
-    if old <= 1 {
-        return Err(Expired);
-    }
-    *hops = old - 1;
-    if at == 8 {
-        // The other half of the word, the protocol, did not change.
-        checksum::update(packet, 10, Change::of(&[old], &[old - 1]));
-    }
-    Ok(())
 }
 
 /// How often messages are sent at most: a bucket of [`Budget::BURST`] that fills at one every [`Budget::INTERVAL`].

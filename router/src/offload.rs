@@ -5,6 +5,8 @@
 //! leave it ([`coalesce`]). No transport checksum is computed on the way: a *partial* one, as the kernel left it, is
 //! filled in by the kernel behind the far TUN, or by its network card. What lies in between is authenticated by QUIC.
 
+use crate::packet::{TCP, UDP};
+
 pub mod coalesce;
 pub mod segment;
 pub mod virtio;
@@ -12,6 +14,24 @@ pub mod virtio;
 pub use self::coalesce::{Coalescer, Group};
 pub use self::segment::{Segmenter, Uncuttable};
 pub use self::virtio::{Gso, VirtioHeader};
+
+/// What a TUN gives and takes uncut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Offload {
+    pub tcp: bool,
+    /// Since Linux 6.2.
+    pub udp: bool,
+}
+
+impl Offload {
+    fn takes(self, protocol: u8) -> bool {
+        match protocol {
+            TCP => self.tcp,
+            UDP => self.udp,
+            _ => false,
+        }
+    }
+}
 
 /// Headers of a packet that are looked at: an IPv4 header with all options or an IPv6 one with some extensions, and a TCP
 /// header with all options. Packets with longer ones are neither cut nor put together.

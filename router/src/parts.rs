@@ -29,22 +29,6 @@ pub enum Half {
     Second,
 }
 
-impl Half {
-    /// From its number on the wire.
-    pub fn from_index(index: u8) -> Option<Self> {
-        match index {
-            0 => Some(Self::First),
-            1 => Some(Self::Second),
-            _ => None,
-        }
-    }
-
-    /// Its number on the wire.
-    pub fn index(self) -> u8 {
-        self as u8
-    }
-}
-
 /// The two parts of `packet`, of one length or the first a byte longer, so that UDP GSO stays engaged. None if they
 /// are longer than `max_part` bytes, or one would be empty.
 pub fn split(packet: &[u8], max_part: usize) -> Option<(&[u8], &[u8])> {
@@ -104,8 +88,7 @@ impl Reassembler {
         Self::default()
     }
 
-    /// Takes the part `half` of the packet `id`. Returns the packet's two parts in order if that completes it; they
-    /// are not copied into one, as they are written to the TUN in one go anyway.
+    /// Takes the part `half` of the packet `id`. Returns the packet's two parts in order if that completes it.
     ///
     /// A part that comes twice changes nothing. One that does not fit the part that waits takes its place: it is of a
     /// later packet with the same id.
@@ -127,6 +110,8 @@ impl Reassembler {
             self.unfinished.remove(0);
             self.lost += 1;
         }
+        // A copy: what waits must not keep a whole receive buffer.
+        let bytes = Bytes::copy_from_slice(&bytes);
         self.unfinished.push(Unfinished { id, half, bytes, since: now });
         None
     }
@@ -134,11 +119,6 @@ impl Reassembler {
     /// Gives up on packets whose other part did not come in time.
     pub fn handle_timeout(&mut self, now: Mono) {
         self.drop_unless(|waiting| now.since(waiting.since) < PATIENCE);
-    }
-
-    /// When to call [`Self::handle_timeout`], so that a silent peer's parts do not stay in memory.
-    pub fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
-        self.unfinished.first().map(|waiting| (waiting.since + PATIENCE, "give up on half a packet"))
     }
 
     /// Packets of which only one part came in time. A part that comes again after its packet was completed counts as
@@ -180,21 +160,13 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_a_half_is_read_back() {
-        for half in [First, Second] {
-            assert_eq!(Half::from_index(half.index()), Some(half));
-        }
-        assert_eq!((First.index(), Half::from_index(2)), (0, None));
-    }
-
-    #[test]
     fn a_part_that_comes_twice_changes_nothing() {
         let mut parts = Reassembler::new();
         assert_eq!(parts.handle_part(1, First, bytes("ab"), at(0)), None);
         assert_eq!(parts.handle_part(1, First, bytes("ab"), at(999)), None);
-        assert_eq!(parts.poll_timeout().unwrap().0, at(1000), "its patience is not renewed");
+        assert_eq!(parts.unfinished[0].since, at(0), "its patience is not renewed");
         assert_eq!(parts.handle_part(1, Second, bytes("c"), at(999)), Some((bytes("ab"), bytes("c"))));
-        assert_eq!((parts.lost(), parts.poll_timeout()), (0, None));
+        assert_eq!((parts.lost(), parts.unfinished.len()), (0, 0));
     }
 
     #[test]
@@ -202,11 +174,10 @@ mod tests {
         let mut parts = Reassembler::new();
         parts.handle_part(1, First, bytes("ab"), at(0));
         parts.handle_part(2, Second, bytes("xy"), at(400));
-        assert_eq!(parts.poll_timeout(), Some((at(1000), "give up on half a packet")));
         parts.handle_timeout(at(999));
         assert_eq!(parts.lost(), 0);
         parts.handle_timeout(at(1000));
-        assert_eq!((parts.lost(), parts.poll_timeout().unwrap().0), (1, at(1400)));
+        assert_eq!((parts.lost(), parts.unfinished.len()), (1, 1));
         assert_eq!(parts.handle_part(1, Second, bytes("cd"), at(1001)), None, "too late");
         assert_eq!(parts.handle_part(2, First, bytes("vw"), at(1399)), Some((bytes("vw"), bytes("xy"))));
     }

@@ -36,6 +36,7 @@ use crate::packet::Flow;
 pub use self::explain::{End, Explanation, Ruling};
 pub use self::flows::Flows;
 pub use self::gate::{Allowed, Gate};
+pub(crate) use self::stage::Signal;
 
 /// Which node is in which site.
 pub type Sites = std::collections::BTreeMap<NodeId, Name>;

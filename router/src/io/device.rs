@@ -14,7 +14,8 @@ use thiserror::Error;
 
 use super::netlink::{KernelRoute, Netlink, NetlinkError};
 use super::sysctl;
-use super::tun::{Offload, Tun, TunError};
+use super::tun::{Tun, TunError};
+use crate::offload::Offload;
 use crate::plan::{Plan, PlannedRoute};
 
 /// The largest packet on the overlay, in bytes. With our head it fits a datagram on a path of 1452 bytes and more: Ethernet
@@ -31,7 +32,6 @@ pub struct Overlay {
     tun: Tun,
     netlink: Netlink,
     has_ipv6: bool,
-    offload: Offload,
 }
 
 /// What a sync changed.
@@ -61,14 +61,14 @@ impl Overlay {
     /// whatever thread.
     pub fn open(name: &str) -> Result<Self, OpenError> {
         let netlink = Netlink::open()?;
-        let tun = Tun::open(name, OVERLAY_MTU.into())?;
-        let offload = tun.enable_offload();
-        Ok(Self { netlink, has_ipv6: sysctl::has_ipv6(tun.name()), tun, offload })
+        let mut tun = Tun::open(name, OVERLAY_MTU.into())?;
+        tun.enable_offload();
+        Ok(Self { netlink, has_ipv6: sysctl::has_ipv6(tun.name()), tun })
     }
 
     /// What the kernel hands over uncut.
     pub fn offload(&self) -> Offload {
-        self.offload
+        self.tun.offload()
     }
 
     /// The interface's name.

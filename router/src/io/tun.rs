@@ -9,7 +9,7 @@ use rustix::ioctl::{IntegerSetter, Opcode, Updater, ioctl, opcode};
 use thiserror::Error;
 
 use super::netlink::{Netlink, NetlinkError};
-use crate::offload::{Group, VirtioHeader};
+use crate::offload::{Group, Offload, VirtioHeader};
 
 const CLONE_DEVICE: &str = "/dev/net/tun";
 
@@ -36,14 +36,7 @@ const MAX_PARTS: usize = 2 + 64;
 pub struct Tun {
     fd: OwnedFd,
     name: String,
-}
-
-/// What a TUN hands over uncut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Offload {
-    pub tcp: bool,
-    /// Since Linux 6.2.
-    pub udp: bool,
+    offload: Offload,
 }
 
 /// Why there is no TUN interface.
@@ -87,7 +80,7 @@ impl Tun {
         let fd = open_clone_device()?;
         attach(&fd, request).map_err(|errno| create_error(name, errno))?;
         Netlink::open()?.set_mtu(name, mtu)?;
-        Ok(Self { fd, name: name.to_owned() })
+        Ok(Self { fd, name: name.to_owned(), offload: Offload::default() })
     }
 
     pub fn name(&self) -> &str {
@@ -96,18 +89,23 @@ impl Tun {
 
     /// A second handle on the same queue.
     pub fn try_clone(&self) -> io::Result<Self> {
-        Ok(Self { fd: self.fd.try_clone()?, name: self.name.clone() })
+        Ok(Self { fd: self.fd.try_clone()?, name: self.name.clone(), offload: self.offload })
     }
 
     /// Asks the kernel for super-packets and partial checksums, as far as it knows them. From then on [`Self::read`] is of
     /// no use: read with [`Self::read_super`].
-    pub fn enable_offload(&self) -> Offload {
+    pub fn enable_offload(&mut self) {
         let tcp = TUN_F_CSUM | TUN_F_TSO | TUN_F_TSO_ECN;
-        if self.set_offload(tcp | TUN_F_USO).is_ok() {
+        self.offload = if self.set_offload(tcp | TUN_F_USO).is_ok() {
             Offload { tcp: true, udp: true }
         } else {
             Offload { tcp: self.set_offload(tcp).is_ok(), udp: false }
-        }
+        };
+    }
+
+    /// What the kernel gives and takes uncut.
+    pub fn offload(&self) -> Offload {
+        self.offload
     }
 
     #[expect(unsafe_code, reason = "no safe wrapper of TUNSETOFFLOAD exists")]

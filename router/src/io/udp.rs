@@ -38,7 +38,7 @@ pub(super) struct Socket {
 }
 
 /// What arrived in one buffer is decrypted where it lies if it is at least this long, and else copied: whatever keeps a
-/// datagram keeps its whole buffer, and sixteen times its size is the worst that we take.
+/// datagram keeps its whole buffer. Nothing keeps one for longer than a turn but frames that their owner does not take.
 const IN_PLACE_LEN: usize = 4096;
 
 /// Where received datagrams land, used again as soon as nobody needs them.
@@ -218,8 +218,9 @@ impl RecvBuffers {
             if self.current == self.filled {
                 return None;
             }
-            let (buffer, len) = (self.buffers.get_mut(self.current)?, self.metas.get(self.current)?.len);
-            self.rest = if may_stay(buffer, len) {
+            let (buffer, meta) = (self.buffers.get_mut(self.current)?, self.metas.get(self.current)?);
+            let len = meta.len;
+            self.rest = if may_stay(buffer.get(..len).unwrap_or_default(), meta.stride) {
                 buffer.split_to(len)
             } else {
                 buffer.get(..len).unwrap_or_default().into()
@@ -237,10 +238,11 @@ impl RecvBuffers {
     }
 }
 
-/// Whether `len` bytes may be handed out where they are: worth it, and no handshake (RFC 9000 §17.2), which a stranger
+/// Whether what was received may be handed out where it is: worth it, and no handshake (RFC 9000 §17.2), which a stranger
 /// could leave lying about.
-fn may_stay(buffer: &[u8], len: usize) -> bool {
-    len >= IN_PLACE_LEN && len <= buffer.len() && buffer.first().is_some_and(|first| first & 0x80 == 0)
+fn may_stay(received: &[u8], stride: usize) -> bool {
+    let is_handshake = |datagram: &[u8]| datagram.first().is_some_and(|first| first & 0x80 != 0);
+    received.len() >= IN_PLACE_LEN && !received.chunks(stride.max(1)).any(is_handshake)
 }
 
 #[expect(unsafe_code, reason = "zeroing 64 KiB for each receive would cost what a copy does")]

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use super::MAX_HEADERS;
+use super::Offload;
 use super::virtio::{Gso, Partial, VirtioHeader};
 use crate::checksum;
 use crate::packet::{Flow, Fragment, Packet, Ports, TCP, UDP};
@@ -34,6 +35,7 @@ pub struct Coalescer {
     open: Vec<Group>,
     /// Lists of payloads to be used again.
     spare: Vec<Vec<Bytes>>,
+    takes: Offload,
 }
 
 /// One write to the TUN: one packet, or several of one flow as a super-packet.
@@ -63,9 +65,14 @@ struct Shape {
 }
 
 impl Coalescer {
+    /// For a TUN that takes so much uncut: what it does not take is written packet by packet.
+    pub fn new(takes: Offload) -> Self {
+        Self { takes, ..Self::default() }
+    }
+
     /// Takes a packet and hands what is complete to `write`. `partial` as in [`crate::offload`].
     pub fn push(&mut self, packet: Bytes, partial: bool, write: &mut impl FnMut(&Group)) {
-        let Some(shape) = Shape::of(&packet) else {
+        let Some(shape) = Shape::of(&packet).filter(|shape| self.takes.takes(shape.flow.protocol)) else {
             // Of which flow it is nobody knows: keep it behind all that came before.
             self.flush(write);
             return self.write_alone(packet, partial, write);

@@ -11,6 +11,7 @@ use crate::checksum;
 use crate::packet::tests::build::{ip, tcp, udp};
 use crate::packet::{Flow, Packet};
 
+const ALL: Offload = Offload { tcp: true, udp: true };
 const ACK: u8 = 0x10;
 const PSH: u8 = 0x08;
 const FIN: u8 = 0x01;
@@ -40,7 +41,7 @@ fn segment(source: &str, destination: &str, sequence: u32, flags: u8, len: usize
 
 /// What is written for `packets`, each as (virtio header, bytes).
 fn coalesced(packets: &[(Vec<u8>, bool)]) -> Vec<(VirtioHeader, Vec<u8>)> {
-    let (mut coalescer, mut written) = (Coalescer::default(), Vec::new());
+    let (mut coalescer, mut written) = (Coalescer::new(ALL), Vec::new());
     let mut write = |group: &Group| {
         let (headers, payloads) = group.parts();
         let bytes = payloads.iter().fold(headers.to_vec(), |all, part| [&all, &part[..]].concat());
@@ -144,6 +145,22 @@ fn no_more_than_linux_takes_is_put_into_one_write() {
     let unsummed = with(datagram, 0, [0x60]);
     let unsummed = [&unsummed[..46], &[0, 0], &unsummed[48..]].concat();
     assert_eq!(coalesced(&vec![(unsummed, false); 2]).len(), 2, "without a checksum");
+}
+
+#[test]
+fn what_a_tun_does_not_take_is_written_packet_by_packet() {
+    let datagram = Bytes::from(udp(ip("fd86::2"), ip("fd86::3"), &[7; 64]));
+    let segment = Bytes::from(segment("fd86::2", "fd86::3", 0, ACK, 700));
+    let next = Bytes::from(self::segment("fd86::2", "fd86::3", 700, ACK, 700));
+    for (takes, want) in [(ALL, 2), (Offload { udp: false, ..ALL }, 3), (Offload::default(), 4)] {
+        let (mut coalescer, mut written) = (Coalescer::new(takes), 0);
+        let mut write = |_: &Group| written += 1;
+        for packet in [&segment, &next, &datagram, &datagram] {
+            coalescer.push(packet.clone(), true, &mut write);
+        }
+        coalescer.flush(&mut write);
+        assert_eq!(written, want, "{takes:?}");
+    }
 }
 
 #[test]

@@ -8,8 +8,8 @@ use super::flows::{Begun, Entry, Flows, Key};
 use super::fragments::Fragments;
 use super::stage::Signal;
 use super::{Decision, Policy};
+use crate::DropReason;
 use crate::packet::{Flow, Fragment, ICMP, Packet, Ports, Upper};
-use crate::{DropReason, Verdict};
 
 /// Why a packet may pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,16 +89,6 @@ impl Gate {
         Ok(Allowed::Leaving)
     }
 
-    /// [`Self::check`] of what the table lets pass.
-    pub fn guard<'t>(&mut self, verdict: Verdict<'t>, packet: &[u8], now: Mono) -> Verdict<'t> {
-        guarded(verdict, packet, |packet| self.check(packet, now))
-    }
-
-    /// [`Self::leaving`] of what the table lets pass.
-    pub fn guard_leaving<'t>(&mut self, verdict: Verdict<'t>, packet: &[u8], now: Mono) -> Verdict<'t> {
-        guarded(verdict, packet, |packet| self.leaving(packet, now))
-    }
-
     fn known(&mut self, seen: &Seen, now: Mono) -> Option<Allowed> {
         let (key, from_low) = seen.key?;
         let entry = self.standing(&key, from_low, &seen.flow, now).allowed()?;
@@ -161,7 +151,7 @@ impl Gate {
     fn related(&mut self, packet: &Packet<'_>, upper: &Upper, flow: &Flow, now: Mono) -> Option<Allowed> {
         let quoted = packet.quoted(upper)?;
         let (from, to) = (self.policy.spot(flow.source), self.policy.spot(quoted.destination));
-        let is_on_the_way = from.is_cloud() || from.site() == to.site();
+        let is_on_the_way = from.is_cloud() || from.shares_site_with(&to);
         if quoted.source != flow.destination || !is_on_the_way {
             return None;
         }
@@ -180,18 +170,6 @@ impl Gate {
             entry.epoch = self.epoch;
         }
         Standing::Allowed(entry)
-    }
-}
-
-fn guarded<'t>(
-    verdict: Verdict<'t>,
-    packet: &[u8],
-    ask: impl FnOnce(&Packet<'_>) -> Result<Allowed, DropReason>,
-) -> Verdict<'t> {
-    let passes = || ask(&Packet::parse(packet).map_err(|_| DropReason::Malformed)?);
-    match verdict {
-        Verdict::Drop(_) => verdict,
-        Verdict::Local | Verdict::Peer(_) => passes().map_or_else(Verdict::Drop, |_| verdict),
     }
 }
 

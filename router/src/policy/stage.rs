@@ -44,7 +44,7 @@ pub(super) fn lifetime(protocol: u8, stage: Stage) -> u32 {
 
 /// What a packet says about its conversation's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Signal {
+pub(crate) enum Signal {
     /// Opens a connection: SYN without ACK.
     Open,
     Finish,
@@ -65,7 +65,7 @@ const ECHO_REQUEST: u8 = 8;
 const ECHO_REQUEST_V6: u8 = 128;
 
 impl Signal {
-    pub(super) fn of(packet: &Packet<'_>, upper: &Upper) -> Self {
+    pub(crate) fn of(packet: &Packet<'_>, upper: &Upper) -> Self {
         let byte = |at: usize| packet.bytes().get(upper.offset + at).copied();
         match upper.protocol {
             TCP => byte(FLAGS_AT).map_or(Self::Unreadable, Self::of_tcp),

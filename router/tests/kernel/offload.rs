@@ -35,8 +35,9 @@ struct Forwarding {
 impl Forwarding {
     fn new() -> Self {
         let mut netlink = Netlink::open().unwrap();
-        let (takes, gives) = (Tun::open("kb0", 1500).unwrap(), Tun::open("kb1", 1500).unwrap());
-        assert!(takes.enable_offload().udp, "this kernel's TUN cuts no UDP: Linux 6.2 and newer do");
+        let (mut takes, gives) = (Tun::open("kb0", 1500).unwrap(), Tun::open("kb1", 1500).unwrap());
+        takes.enable_offload();
+        assert!(takes.offload().udp, "this kernel's TUN cuts no UDP: Linux 6.2 and newer do");
         for (tun, v4, v6) in [(&takes, "10.1.0.1/24", "fd01::1/64"), (&gives, "10.2.0.1/24", "fd02::1/64")] {
             netlink.link_up(tun.name()).unwrap();
             netlink.address_add(tun.name(), v4.parse().unwrap()).unwrap();
@@ -48,7 +49,7 @@ impl Forwarding {
 
     /// Puts packets together, lets the kernel cut them, and returns what comes out.
     fn pass(&self, packets: &[(Vec<u8>, bool)]) -> Vec<Vec<u8>> {
-        let mut coalescer = Coalescer::default();
+        let mut coalescer = Coalescer::new(self.takes.offload());
         let mut write = |group: &router::offload::Group| self.takes.write_group(group).unwrap();
         for (packet, partial) in packets {
             coalescer.push(Bytes::copy_from_slice(packet), *partial, &mut write);

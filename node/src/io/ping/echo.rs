@@ -96,6 +96,10 @@ const REFUSALS: [io::ErrorKind; 4] = [
     io::ErrorKind::ConnectionRefused,
 ];
 
+/// Those for which Rust has no name: protocol unreachable, parameter problem, fragmentation needed, host down or isolated.
+const NAMELESS_REFUSALS: [i32; 5] =
+    [libc::ENOPROTOOPT, libc::EPROTO, libc::EMSGSIZE, libc::EHOSTDOWN, libc::ENONET];
+
 fn heard(error: io::Error) -> Result<Heard, EchoError> {
     use io::ErrorKind as Kind;
     let is_any = |kinds: &[Kind]| kinds.contains(&error.kind());
@@ -103,7 +107,8 @@ fn heard(error: io::Error) -> Result<Heard, EchoError> {
         Ok(Heard::Nothing)
     } else if is_any(&[Kind::Interrupted]) {
         Ok(Heard::Other)
-    } else if is_any(&REFUSALS) {
+    } else if is_any(&REFUSALS) || error.raw_os_error().is_some_and(|code| NAMELESS_REFUSALS.contains(&code))
+    {
         Ok(Heard::Refused(error))
     } else {
         Err(EchoError::Hear(error))

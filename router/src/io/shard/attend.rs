@@ -37,8 +37,7 @@ impl EventLoop {
         self.exchange_frames(&mut link, now);
         self.say_goodbye(&mut link, now);
         self.break_silence(&mut link, now);
-        self.packets.pump(&mut link, self.mono(now));
-        self.transmit(&mut link, now);
+        self.send_all(&mut link, now);
         link.observe(now, self.mono(now));
         self.serve_endpoint(&mut link);
         if link.connection.is_drained() {
@@ -278,6 +277,17 @@ impl EventLoop {
             lift_window(&link.connection);
             self.transmit_once(link, 1, now);
             restore_window(&link.connection);
+        }
+    }
+
+    /// What leaves makes room for packets that wait.
+    fn send_all(&mut self, link: &mut Link, now: Instant) {
+        loop {
+            let more = self.packets.pump(link, self.mono(now));
+            self.transmit(link, now);
+            if !more || self.socket.is_blocked() {
+                return;
+            }
         }
     }
 

@@ -43,9 +43,9 @@ pub(super) const JOIN_BYTES: usize = 64 << 10;
 /// One stream a class.
 pub(super) const MAX_STREAMS: u32 = Class::ALL.len() as u32;
 
-/// Packets waiting for one lane: more than one read of the TUN or of the socket brings. With no congestion window they wait
-/// only while the kernel's own queue is full. When full the newest is dropped and counted.
-const DATAGRAM_SEND_BUFFER: usize = 1 << 20;
+/// Packets that one lane's connection may hold. With no congestion window it holds them only while the kernel's own queue is
+/// full; half of it is never used, as what comes then waits in the lane's queue.
+pub(super) const DATAGRAM_SEND_BUFFER: usize = 1 << 20;
 
 /// Packets that a peer may take before it must acknowledge. A third of what QUIC's own two would cost either end is
 /// saved; gaps are still told at once, and a lone packet after 25 ms.

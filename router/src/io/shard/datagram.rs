@@ -121,6 +121,11 @@ impl Maker {
 pub(super) struct Parts(Reassembler);
 
 impl Parts {
+    /// Forgets halves whose other half did not come.
+    pub(super) fn handle_timeout(&mut self, now: Mono) {
+        self.0.handle_timeout(now);
+    }
+
     /// The whole datagram, if this part completes it.
     pub(super) fn take(&mut self, part: &Bytes, now: Mono) -> Option<Bytes> {
         let [_, high, low] = *part.first_chunk::<PART_HEAD>()?;

@@ -156,13 +156,21 @@ impl EventLoop {
             self.stop_now(now);
         }
         if !self.socket.is_blocked() {
-            std::mem::take(&mut self.unsent).into_iter().for_each(|handle| self.links.enqueue(handle));
+            self.resume_unsent();
         }
         while let Some(handle) = self.links.pop_queued() {
             self.attend(handle, now);
         }
         self.owner.flush();
         self.publish();
+    }
+
+    /// Frames first: there is little of them, and a full socket is the packets' doing.
+    fn resume_unsent(&mut self) {
+        let unsent = std::mem::take(&mut self.unsent);
+        let (packets, frames): (Vec<_>, Vec<_>) =
+            unsent.into_iter().partition(|handle| self.links.carries_packets(*handle));
+        frames.into_iter().chain(packets).for_each(|handle| self.links.enqueue(handle));
     }
 
     fn wait(&mut self) -> io::Result<Ready> {

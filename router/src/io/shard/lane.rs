@@ -8,15 +8,20 @@ use bus::Mono;
 use bytes::{Bytes, BytesMut};
 use quinn_proto::Connection;
 
+use super::config::DATAGRAM_SEND_BUFFER;
 use super::congestion::{Acknowledged, lift_window};
 use super::datagram::{Head, Maker, Parts};
 use super::stats::PacketStats;
-use crate::Packet;
 use crate::queue::{self, LinkRate, Mark, PathSample, Scheduler, set_congestion_experienced};
+use crate::{DropReason, Packet};
 
 /// A search for the MTU takes seven round trips, and three probes for each size that does not pass; what comes after that
 /// is the path itself. Longer than a search over a satellite, and than most false alarms.
 const MTU_SETTLES_AFTER: Duration = Duration::from_secs(10);
+
+/// What a connection may have that has not left: a read of the TUN, and what comes on top if it was the last bit. The rest
+/// of its buffer is for the second halves of datagrams.
+const UNSENT: usize = 512 << 10;
 
 /// The packets side of a link.
 #[derive(Debug)]
@@ -25,12 +30,20 @@ pub(super) struct PacketLane {
     waiting: Scheduler<BytesMut>,
     /// Halves of datagrams that were too long for the path.
     pub(super) parts: Parts,
-    /// Where the peer was when its congestion window was lifted, and what that path has acknowledged since.
-    path: Option<(SocketAddr, Arc<Acknowledged>)>,
+    path: Option<Path>,
     /// Acknowledged on paths before, in bytes and packets.
     acknowledged: (u64, u64),
     /// The path's MTU, and since when it is so.
     mtu: (u16, Mono),
+}
+
+/// Where the peer was when its congestion window was lifted.
+#[derive(Debug)]
+struct Path {
+    remote: SocketAddr,
+    acknowledged: Arc<Acknowledged>,
+    /// What that had counted before: a path that goes on at another port goes on counting.
+    before: (u64, u64),
 }
 
 impl PacketLane {
@@ -54,37 +67,39 @@ impl PacketLane {
         stats: &mut PacketStats,
         now: Mono,
     ) -> bool {
-        let is_free = connection.datagrams().send_buffer_space() > datagram.len();
-        if is_free && self.waiting.is_idle() {
+        if self.waiting.is_idle() && room(connection) > datagram.len() {
             return queue(connection, datagram, maker, stats);
         }
-        let Ok(packet) = Packet::parse(datagram.get(Head::LEN..).unwrap_or_default()) else { return false };
+        let Ok(packet) = Packet::parse(datagram.get(Head::LEN..).unwrap_or_default()) else {
+            stats.count_drop(DropReason::Malformed);
+            return false;
+        };
         let waits = self.waiting.enqueue(&packet, BytesMut::from(&datagram[..]), now).is_ok();
         stats.queue_full += u64::from(!waits);
         waits
     }
 
-    /// Hands over what may leave now.
+    /// Hands over what may leave now; returns whether that was anything.
     pub(super) fn pump(
         &mut self,
         connection: &mut Connection,
         maker: &mut Maker,
         stats: &mut PacketStats,
         now: Mono,
-    ) {
+    ) -> bool {
         if self.waiting.is_idle() {
-            return;
+            return false;
         }
-        while let Some((mut datagram, mark)) =
-            self.waiting.dequeue(now, connection.datagrams().send_buffer_space())
-        {
+        let mut any = false;
+        while let Some((mut datagram, mark)) = self.waiting.dequeue(now, room(connection)) {
             if mark == Mark::CongestionExperienced
                 && let Some(packet) = datagram.get_mut(Head::LEN..)
             {
                 set_congestion_experienced(packet);
             }
-            queue(connection, datagram.freeze(), maker, stats);
+            any |= queue(connection, datagram.freeze(), maker, stats);
         }
+        any
     }
 
     /// When to pump again if nothing happens before.
@@ -95,16 +110,20 @@ impl PacketLane {
     /// Lifts the congestion window of a path that is new.
     pub(super) fn follow_path(&mut self, connection: &Connection) {
         let remote = connection.remote_address();
-        if self.path.as_ref().is_some_and(|(known, _)| *known == remote) {
+        if self.path.as_ref().is_some_and(|path| path.remote == remote) {
             return;
         }
         self.acknowledged = self.acknowledged();
-        self.path = lift_window(connection).map(|acknowledged| (remote, acknowledged));
+        self.path = lift_window(connection).map(|acknowledged| {
+            let before = acknowledged.count();
+            Path { remote, acknowledged, before }
+        });
     }
 
     /// Notes what the turn brought.
     pub(super) fn observe(&mut self, connection: &Connection, now: Mono) {
         let path = connection.stats().path;
+        self.parts.handle_timeout(now);
         if path.current_mtu != self.mtu.0 {
             self.mtu = (path.current_mtu, now);
         }
@@ -115,8 +134,9 @@ impl PacketLane {
     }
 
     fn acknowledged(&self) -> (u64, u64) {
-        let (bytes, packets) = self.path.as_ref().map(|(_, path)| path.count()).unwrap_or_default();
-        (self.acknowledged.0 + bytes, self.acknowledged.1 + packets)
+        let Some(Path { acknowledged, before, .. }) = &self.path else { return self.acknowledged };
+        let (bytes, packets) = acknowledged.count();
+        (self.acknowledged.0 + bytes - before.0, self.acknowledged.1 + packets - before.1)
     }
 
     /// Whether the path's MTU has not moved for so long that hosts may be told.
@@ -127,6 +147,13 @@ impl PacketLane {
     pub(super) fn stats(&self) -> queue::Stats {
         self.waiting.stats()
     }
+}
+
+/// How long a datagram the connection may be given now. What it has already is in nobody's order, and may keep whole receive
+/// buffers: so it gets no more than [`UNSENT`].
+fn room(connection: &mut Connection) -> usize {
+    let taken = DATAGRAM_SEND_BUFFER.saturating_sub(connection.datagrams().send_buffer_space());
+    UNSENT.saturating_sub(taken)
 }
 
 /// Gives a datagram to the connection, in two parts if it does not fit.

@@ -128,11 +128,10 @@ impl Link {
         lane.send(&mut self.connection, datagram, maker, stats, now)
     }
 
-    /// Hands over packets that waited for their turn.
-    pub(super) fn pump_packets(&mut self, maker: &mut Maker, stats: &mut PacketStats, now: Mono) {
-        if let Some(lane) = &mut self.packets {
-            lane.pump(&mut self.connection, maker, stats, now);
-        }
+    /// Hands over packets that waited for their turn; returns whether there were any.
+    pub(super) fn pump_packets(&mut self, maker: &mut Maker, stats: &mut PacketStats, now: Mono) -> bool {
+        let Self { packets: Some(lane), connection, .. } = self else { return false };
+        lane.pump(connection, maker, stats, now)
     }
 
     /// When something is to be done if nothing happens before; `started` is where [`Mono`] begins.

@@ -68,6 +68,10 @@ impl Links {
         self.by_node.get(&lane)?.get(node).copied()
     }
 
+    pub(super) fn carries_packets(&self, handle: ConnectionHandle) -> bool {
+        self.slots.get(handle.0).and_then(Option::as_ref).is_some_and(|link| link.packets.is_some())
+    }
+
     /// Changes whenever a node gets or loses a link.
     pub(super) fn generation(&self) -> u64 {
         self.generation

@@ -30,9 +30,9 @@ use crate::flow_cache::FlowCache;
 use crate::icmp::{self, Problem};
 use crate::io::device::OVERLAY_MTU;
 use crate::io::tun::Tun;
-use crate::offload::{Coalescer, Group, Gso, Segmenter, VirtioHeader};
-use crate::packet::{Fragment, TCP, Upper};
-use crate::policy::Allowed;
+use crate::offload::{Coalescer, Group, Gso, Segmenter, Uncuttable, VirtioHeader};
+use crate::packet::{Fragment, Upper};
+use crate::policy::{Allowed, Signal};
 use crate::{DropReason, Flow, Gate, Packet, Policy, Table, Verdict, checksum, mss};
 
 /// The largest packet a TUN gives.
@@ -55,11 +55,6 @@ const LEAST_MTU_V4: usize = 576;
 /// For so long packets in the middle of a conversation pass without the gate: far less than any conversation may be silent
 /// before it is forgotten.
 const SHOWN_FOR: Duration = Duration::from_secs(1);
-
-/// TCP's flags that begin or end a conversation (RFC 9293 §3.1).
-const FIN: u8 = 0x01;
-const SYN: u8 = 0x02;
-const RST: u8 = 0x04;
 
 /// What stands for the TUN where others have the number of their connection.
 const FROM_TUN: usize = usize::MAX;
@@ -113,17 +108,17 @@ impl Packets {
     /// `seed` is secret: it keeps strangers from choosing the places of their flows.
     pub(super) fn new(tun: Option<Tun>, gate: Gate, seed: u64) -> Self {
         Self {
-            tun,
             table: None,
             gate,
             cache: FlowCache::new(CACHED_FLOWS, seed),
             links_seen: 0,
             seed,
-            inbound: Coalescer::default(),
+            inbound: Coalescer::new(tun.as_ref().map(Tun::offload).unwrap_or_default()),
             buffer: vec![0; MAX_PACKET_LEN],
             maker: Maker::default(),
             budget: icmp::Budget::new(),
             stats: PacketStats::default(),
+            tun,
         }
     }
 
@@ -204,12 +199,14 @@ impl Packets {
         );
         let Some((handle, link)) = self.lane(way).and_then(|handle| Some((handle, links.get_mut(handle)?)))
         else {
-            return;
+            return self.refuse(way, bytes, now);
         };
         let Some(room) = Maker::room(link) else { return self.stats.no_lane += 1 };
         if is_syn {
-            let mtu = u16::try_from(room).unwrap_or(u16::MAX).min(OVERLAY_MTU);
-            mss::clamp(bytes, mtu, virtio.partial.is_some());
+            // For the connection's life: until the path is known, what does not fit is cut or carried in parts.
+            let settled = link.packets.as_ref().is_some_and(|lane| lane.has_settled_mtu(now));
+            let room = if settled { u16::try_from(room).unwrap_or(u16::MAX) } else { OVERLAY_MTU };
+            mss::clamp(bytes, room.min(OVERLAY_MTU), virtio.partial.is_some());
         }
         match virtio.gso {
             Gso::None if bytes.len() > room && self.tell_too_big(bytes, room, link, now) => {}
@@ -235,11 +232,13 @@ impl Packets {
         now: Mono,
     ) {
         let Self { maker, stats, .. } = self;
-        let Ok(packet) = Packet::parse(bytes) else { return };
+        let Ok(packet) = Packet::parse(bytes) else { return stats.count_drop(DropReason::Malformed) };
         // Datagrams keep their size, whatever the room.
         let max_len = if matches!(gso, Gso::Udp(_)) { usize::MAX } else { room };
-        let Ok(mut segments) = Segmenter::new(&packet, gso, max_len) else {
-            return stats.count_drop(DropReason::Malformed);
+        let mut segments = match Segmenter::new(&packet, gso, max_len) {
+            Ok(segments) => segments,
+            Err(Uncuttable::Headers) => return stats.count_drop(DropReason::Malformed),
+            Err(Uncuttable::NoRoom) => return stats.too_big += 1,
         };
         while let Some((headers, payload)) = segments.next_segment() {
             let datagram = maker.whole(head, headers, payload);
@@ -258,14 +257,29 @@ impl Packets {
             return false;
         }
         let mtu = u16::try_from(room.max(least)).unwrap_or(u16::MAX);
-        // In the destination's name: from one of this host's own addresses the kernel would not take it.
-        let Some(mut message) = icmp::about(packet, Problem::TooBig { mtu }, parsed.destination()) else {
-            return false;
+        let told = self.answer(packet, Problem::TooBig { mtu }, now);
+        self.stats.too_big += u64::from(told);
+        told
+    }
+
+    /// Tells a sender of ours why its packet goes nowhere, where waiting would not help.
+    fn refuse(&mut self, way: Way, packet: &[u8], now: Mono) {
+        let problem = match way {
+            Way::Drop(DropReason::Denied) => Problem::Prohibited,
+            Way::Drop(DropReason::NoRoute) => Problem::NoRoute,
+            Way::Drop(_) | Way::Local | Way::Lane(_) | Way::NoLane | Way::NoTable => return,
         };
+        self.answer(packet, problem, now);
+    }
+
+    /// Writes a message about a packet of ours to the TUN, as often as the budget allows. False: nothing may be said.
+    fn answer(&mut self, packet: &[u8], problem: Problem, now: Mono) -> bool {
+        let Ok(parsed) = Packet::parse(packet) else { return false };
+        // In the destination's name: from one of this host's own addresses the kernel would not take it.
+        let Some(mut message) = icmp::about(packet, problem, parsed.destination()) else { return false };
         if let Some(table) = &self.table {
             table.translator().inbound(&mut message, false);
         }
-        self.stats.too_big += 1;
         if self.budget.take(now)
             && let Some(tun) = &self.tun
         {
@@ -296,18 +310,17 @@ impl Packets {
             let packet = self.made_real(datagram.slice(Head::LEN..), parsed.destination(), head.is_partial());
             let Self { tun, inbound, stats, .. } = self;
             inbound.push(packet, head.is_partial(), &mut |group| stats.write(tun.as_ref(), group));
-        } else if let Some(next) = self.lane(way)
-            && let Some(link) = links.get_mut(next)
-        {
+        } else if let Some(next) = self.lane(way) {
+            let Some(link) = links.get_mut(next) else { return self.stats.no_lane += 1 };
             let sent = link.send_packet(datagram, &mut self.maker, &mut self.stats, now);
             self.stats.forwarded += u64::from(sent);
             links.enqueue(next);
         }
     }
 
-    /// Lets packets go that waited for their turn on a link.
-    pub(super) fn pump(&mut self, link: &mut Link, now: Mono) {
-        link.pump_packets(&mut self.maker, &mut self.stats, now);
+    /// Lets packets go that waited for their turn on a link; returns whether there were any.
+    pub(super) fn pump(&mut self, link: &mut Link, now: Mono) -> bool {
+        link.pump_packets(&mut self.maker, &mut self.stats, now)
     }
 
     pub(super) fn seed(&self) -> u64 {
@@ -390,14 +403,14 @@ impl Packets {
     }
 }
 
-/// Whether a packet tells the gate nothing new about its conversation: neither a beginning nor an end, and no fragment.
+/// Whether a packet tells the gate nothing new about its conversation: neither a beginning nor an end, no question, no
+/// fragment, and its header is there.
 fn is_in_the_middle(packet: &Packet<'_>, upper: &Upper) -> bool {
-    let flags = packet.bytes().get(upper.offset + 13).copied().unwrap_or_default();
-    upper.fragment == Fragment::Whole && (upper.protocol != TCP || flags & (FIN | SYN | RST) == 0)
+    upper.fragment == Fragment::Whole && Signal::of(packet, upper) == Signal::Nothing && !packet.is_tcp_syn()
 }
 
 impl PacketStats {
-    fn count_drop(&mut self, reason: DropReason) {
+    pub(super) fn count_drop(&mut self, reason: DropReason) {
         if let Some(count) = self.dropped.get_mut(reason.index()) {
             *count += 1;
         }
@@ -408,6 +421,37 @@ impl PacketStats {
         match tun.map(|tun| tun.write_group(group)) {
             Some(Ok(())) => self.received += packets,
             Some(Err(_)) | None => self.no_tun += packets,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::TCP;
+    use crate::packet::tests::build::{icmp, ip, tcp, udp, whole};
+
+    /// What the gate would decide anew must be shown to it, whatever was said of its flow: an echo request has the flow of
+    /// the answer before it.
+    #[test]
+    fn only_what_neither_begins_nor_ends_nor_asks_passes_without_the_gate() {
+        let (a, b) = (ip("10.86.0.2"), ip("10.86.0.3"));
+        let mut half = whole(a, b, 50, &[0x13, 0x88, 0, 80, 0, 0, 0, 1]);
+        half[9] = TCP;
+        let echo = |kind| icmp(a, b, kind, 0, [0, 7, 0, 1], b"data");
+        for (what, packet, want) in [
+            ("a segment", tcp(a, b, 0x10, &[], b"data"), true),
+            ("a datagram", udp(a, b, b"data"), true),
+            ("an echo's answer", echo(0), true),
+            ("an echo's request", echo(8), false),
+            ("SYN", tcp(a, b, 0x02, &[], b""), false),
+            ("SYN and ACK", tcp(a, b, 0x12, &[], b""), false),
+            ("FIN", tcp(a, b, 0x11, &[], b""), false),
+            ("RST", tcp(a, b, 0x14, &[], b""), false),
+            ("half a header", half, false),
+        ] {
+            let packet = Packet::parse(&packet).unwrap();
+            assert_eq!(is_in_the_middle(&packet, &packet.upper()), want, "{what}");
         }
     }
 }

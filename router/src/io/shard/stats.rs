@@ -37,7 +37,7 @@ pub struct Stats {
 /// Overlay packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PacketStats {
-    /// Sent from our TUN to a peer.
+    /// From our TUN on their way to a peer; some of them may still be dropped in its lane's queue, which counts for itself.
     pub sent: u64,
     /// Received from a peer and written to our TUN.
     pub received: u64,
@@ -51,7 +51,7 @@ pub struct PacketStats {
     pub no_lane: u64,
     /// Dropped: longer than what the path to the next hop carries; where its sender may be told, it was.
     pub too_big: u64,
-    /// Dropped: the lane's queue was full.
+    /// Dropped: longer than all that may wait for the lane, or refused by its connection.
     pub queue_full: u64,
     /// Dropped: our TUN did not take it, or there is none.
     pub no_tun: u64,

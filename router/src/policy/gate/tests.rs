@@ -258,17 +258,6 @@ fn a_hub_checks_what_leaves_it_too() {
     assert_eq!(gate.leaving(&Packet::parse(&packet).unwrap(), START), Err(DropReason::Denied));
 }
 
-#[test]
-fn only_what_the_table_lets_pass_is_asked_about() {
-    let (mut gate, asked) = (hub(&modbus()), tcp(DEPOT, PUMP, UP, SYN));
-    let answer = tcp(PUMP, DEPOT, DOWN, SYN_ACK);
-    let spoofed = Verdict::Drop(DropReason::SpoofedSource);
-    assert_eq!(gate.guard(spoofed, &asked, START), spoofed);
-    assert_eq!(gate.guard(Verdict::Local, &answer, START), Verdict::Drop(DropReason::Denied));
-    assert_eq!(gate.guard(Verdict::Local, &asked, START), Verdict::Local);
-    assert_eq!(gate.guard_leaving(Verdict::Local, &answer, START), Verdict::Local);
-}
-
 proptest! {
     /// Whatever is sent in whichever order: from the plant, which may begin nothing, passes only what answers.
     #[test]
