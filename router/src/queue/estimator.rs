@@ -112,7 +112,7 @@ const OURS_FROM: u64 = ONE_PACKET / 3;
 ///      +-----------------------------------------------------------------------+
 ///                                 faster than UNLIMITED_AT
 /// ```
-/// - *Open*: two rounds of 50 ms end with a queue of [`OPEN_EXCESS`] that is ours.
+/// - *Open*: two rounds of 50 ms end with a queue of `OPEN_EXCESS` that is ours.
 /// - *Draining*: the link delivers its whole rate, `anchor`. We send `anchor * T / (T + excess - standing / 2)`: the
 ///   queue shrinks in about its own length and T (two round trips), the last of it gently. If after twice the queue the
 ///   excess is still there, it was not ours (a longer way, somebody else's transfer): it becomes part of the way, and
