@@ -4,9 +4,7 @@
 //! but time, so nobody who makes up flows can do more than slow down others whose place they guess, and the places are
 //! seeded.
 
-use std::net::IpAddr;
-
-use crate::packet::{Flow, Ports};
+use crate::packet::Flow;
 
 /// Decisions about flows, all of which end with [`Self::clear`].
 #[derive(Debug)]
@@ -53,43 +51,16 @@ impl<V: Copy> FlowCache<V> {
     }
 
     fn place(&self, from: usize, flow: &Flow) -> usize {
-        let ports = match flow.ports {
-            Ports::Pair { source, destination } => u64::from(source) << 16 | u64::from(destination),
-            Ports::Echo { id } => 1 << 32 | u64::from(id),
-            Ports::IcmpError => 2 << 32,
-            Ports::None => 3 << 32,
-        };
-        let parts = [
-            folded(flow.source),
-            folded(flow.destination).rotate_left(21),
-            ports << 8 | u64::from(flow.protocol),
-            from as u64,
-        ];
-        let hash = parts.into_iter().fold(self.seed, |hash, part| mixed(hash ^ part));
+        let hash = flow.seeded_hash(self.seed.wrapping_add(from as u64));
         hash as usize & (self.slots.len() - 1)
     }
-}
-
-fn folded(address: IpAddr) -> u64 {
-    match address {
-        IpAddr::V4(v4) => v4.to_bits().into(),
-        IpAddr::V6(v6) => {
-            let bits = v6.to_bits();
-            (bits >> 64) as u64 ^ (bits as u64).rotate_left(32)
-        }
-    }
-}
-
-/// Both halves of a product with an odd number: each bit of the input reaches each bit of the output.
-fn mixed(value: u64) -> u64 {
-    let product = u128::from(value) * 0x9e37_79b9_7f4a_7c15;
-    (product >> 64) as u64 ^ product as u64
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::UDP;
+    use crate::packet::{Ports, UDP};
+    use std::net::IpAddr;
 
     fn flow(host: u32, port: u16) -> Flow {
         Flow {

@@ -73,6 +73,30 @@ impl Flow {
         };
         Self { source: self.destination, destination: self.source, protocol: self.protocol, ports }
     }
+
+    /// Where the flow belongs in a table: who does not know `seed` cannot choose it.
+    pub(crate) fn seeded_hash(&self, seed: u64) -> u64 {
+        let ports = match self.ports {
+            Ports::Pair { source, destination } => u64::from(source) << 16 | u64::from(destination),
+            Ports::Echo { id } => 1 << 32 | u64::from(id),
+            Ports::IcmpError => 2 << 32,
+            Ports::None => 3 << 32,
+        };
+        let addresses = [self.source, self.destination].map(|address| match address {
+            IpAddr::V4(address) => u128::from(address.to_bits()),
+            IpAddr::V6(address) => address.to_bits(),
+        });
+        let words = addresses.iter().flat_map(|bits| [*bits as u64, (*bits >> 64) as u64]);
+        words.chain([u64::from(self.protocol) << 40 | ports]).fold(seed, |state, word| mix(state ^ word))
+    }
+}
+
+/// SplitMix64's finaliser: each bit of the input turns half of those of the output.
+fn mix(word: u64) -> u64 {
+    let mut z = word.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
 }
 
 impl Upper {

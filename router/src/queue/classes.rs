@@ -9,7 +9,7 @@ use super::ecn::{Mark, is_ecn_capable};
 use super::flows::Flows;
 use super::slab::{Held, Slab};
 use super::stats::ClassStats;
-use crate::packet::{Flow, Packet, Ports, Upper};
+use crate::packet::{Flow, Fragment, Packet, Ports};
 
 /// Why a packet was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -94,7 +94,9 @@ impl<T: AsRef<[u8]>> Queue<T> {
         }
         let upper = packet.upper();
         let class = Class::with(packet, &upper);
-        let hash = hash(self.seed, packet, &upper);
+        // Fragments have no ports after the first, so none counts.
+        let ports = if upper.fragment == Fragment::Whole { upper.ports } else { Ports::None };
+        let hash = Flow { ports, ..packet.flow_of(&upper) }.seeded_hash(self.seed);
         let held = Held { payload, cost, since: now, ecn_capable: is_ecn_capable(packet) };
         if let Some(share) = self.classes.get_mut(class.index()) {
             share.flows.enqueue(&mut self.slab, hash, held);
@@ -144,33 +146,6 @@ impl Share {
     fn may_send(&self) -> bool {
         self.credit > 0 && !self.flows.is_empty()
     }
-}
-
-/// Of the packet's flow. Fragments have no ports after the first, so none counts.
-fn hash(seed: u64, packet: &Packet<'_>, upper: &Upper) -> u64 {
-    let ports = if upper.fragment == crate::packet::Fragment::Whole { upper.ports } else { Ports::None };
-    let Flow { source, destination, protocol, ports } =
-        Flow { source: packet.source(), destination: packet.destination(), protocol: upper.protocol, ports };
-    let ports = match ports {
-        Ports::Pair { source, destination } => u64::from(source) << 16 | u64::from(destination),
-        Ports::Echo { id } => 1 << 32 | u64::from(id),
-        Ports::IcmpError => 2 << 32,
-        Ports::None => 3 << 32,
-    };
-    let addresses = [source, destination].map(|address| match address {
-        std::net::IpAddr::V4(address) => u128::from(address.to_bits()),
-        std::net::IpAddr::V6(address) => address.to_bits(),
-    });
-    let words = addresses.iter().flat_map(|bits| [*bits as u64, (*bits >> 64) as u64]);
-    words.chain([u64::from(protocol) << 40 | ports]).fold(seed, |state, word| mix(state ^ word))
-}
-
-/// SplitMix64's finaliser: each bit of the input turns half of those of the output.
-fn mix(word: u64) -> u64 {
-    let mut z = word.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

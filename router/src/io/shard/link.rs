@@ -128,6 +128,11 @@ impl Link {
         lane.send(&mut self.connection, datagram, maker, stats, now)
     }
 
+    /// [`PacketLane::has_settled_mtu`] of a link that carries packets.
+    pub(super) fn has_settled_mtu(&self, now: Mono) -> bool {
+        self.packets.as_ref().is_some_and(|lane| lane.has_settled_mtu(now))
+    }
+
     /// Hands over packets that waited for their turn; returns whether there were any.
     pub(super) fn pump_packets(&mut self, maker: &mut Maker, stats: &mut PacketStats, now: Mono) -> bool {
         let Self { packets: Some(lane), connection, .. } = self else { return false };

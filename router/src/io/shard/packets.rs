@@ -204,8 +204,8 @@ impl Packets {
         let Some(room) = Maker::room(link) else { return self.stats.no_lane += 1 };
         if is_syn {
             // For the connection's life: until the path is known, what does not fit is cut or carried in parts.
-            let settled = link.packets.as_ref().is_some_and(|lane| lane.has_settled_mtu(now));
-            let room = if settled { u16::try_from(room).unwrap_or(u16::MAX) } else { OVERLAY_MTU };
+            let room =
+                if link.has_settled_mtu(now) { u16::try_from(room).unwrap_or(u16::MAX) } else { OVERLAY_MTU };
             mss::clamp(bytes, room.min(OVERLAY_MTU), virtio.partial.is_some());
         }
         match virtio.gso {
@@ -250,10 +250,7 @@ impl Packets {
     fn tell_too_big(&mut self, packet: &[u8], room: usize, link: &Link, now: Mono) -> bool {
         let Ok(parsed) = Packet::parse(packet) else { return false };
         let least = if parsed.source().is_ipv6() { LEAST_MTU_V6 } else { LEAST_MTU_V4 };
-        if !parsed.is_unbreakable()
-            || packet.len() <= least
-            || !link.packets.as_ref().is_some_and(|lane| lane.has_settled_mtu(now))
-        {
+        if !parsed.is_unbreakable() || packet.len() <= least || !link.has_settled_mtu(now) {
             return false;
         }
         let mtu = u16::try_from(room.max(least)).unwrap_or(u16::MAX);
