@@ -122,14 +122,14 @@ impl PacketLane {
 
     /// Notes what the turn brought.
     pub(super) fn observe(&mut self, connection: &Connection, now: Mono) {
-        let path = connection.stats().path;
         self.parts.handle_timeout(now);
-        if path.current_mtu != self.mtu.0 {
-            self.mtu = (path.current_mtu, now);
+        let mtu = connection.current_mtu();
+        if mtu != self.mtu.0 {
+            self.mtu = (mtu, now);
         }
         let (acked_bytes, acked_packets) = self.acknowledged();
         if acked_packets > 0 {
-            self.waiting.observe(&PathSample { acked_bytes, acked_packets, rtt: path.rtt }, now);
+            self.waiting.observe(&PathSample { acked_bytes, acked_packets, rtt: connection.rtt() }, now);
         }
     }
 
