@@ -3,6 +3,9 @@
 //! A *hub* (cloud) passes messages on between its peers; a *leaf* (edge) does not, so a message can never run in a
 //! circle. A message goes to a peer only while somebody there (or behind it) asked for it.
 //!
+//! Two leaves that have a link of their own are *neighbours*. It is a reserve: while both reach the hub, messages go by
+//! the hub alone, and come once.
+//!
 //! A newer link of the same peer replaces the older one: after a half-open link the peer is back before we knew it
 //! was gone. Delivery over a link that breaks is not repeated here; what must not be lost goes through the metadata
 //! service's outbox.
@@ -20,7 +23,7 @@ use thiserror::Error;
 
 use self::clock::PeerClock;
 use self::packet::Packet;
-use crate::{Channel, Class, Filter, Frame, Message, Mono, NodeId, Now, UnixMillis};
+use crate::{Channel, Class, Filter, Frame, Message, Mono, NodeId, NodeKind, Now, UnixMillis};
 
 /// The bus protocol spoken here. A peer with another major version is refused with a clear reason.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -65,7 +68,8 @@ pub enum Output {
     PeerDown { peer: NodeId, link: LinkId },
     /// The peer newly asked for `filter`: replay what is retained for it.
     Wanted { peer: NodeId, filter: Filter },
-    /// A peer published: a hub passes it on with [`Bus::relay`] if the peer may speak there.
+    /// A peer published: a hub passes it on with [`Bus::relay`] if the peer may speak there; a leaf takes it from a
+    /// neighbour with that, for itself alone.
     Offered { from: NodeId, message: Message },
     /// Close this link.
     Close { link: LinkId, why: CloseReason },
@@ -88,6 +92,8 @@ struct Peer {
     wants: BTreeSet<Filter>,
     clock: Option<PeerClock>,
     next_clock: Mono,
+    /// A neighbour that hears us by the hub.
+    in_reserve: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -167,8 +173,26 @@ impl Bus {
         }
         self.links.insert(link, peer.clone());
         let next_clock = now.mono + CLOCK_INTERVAL;
-        self.peers.insert(peer.clone(), Peer { link, wants: BTreeSet::new(), clock: None, next_clock });
+        let in_reserve = self.is_neighbour(&peer);
+        self.peers
+            .insert(peer.clone(), Peer { link, wants: BTreeSet::new(), clock: None, next_clock, in_reserve });
         self.greet(link, peer, now);
+    }
+
+    /// Whether `peer` is a leaf like us.
+    fn is_neighbour(&self, peer: &NodeId) -> bool {
+        self.role == Role::Leaf && peer.kind == NodeKind::Edge
+    }
+
+    /// Whether a neighbour hears us by the hub, as it does at first. Once it does not, it is asked for anew what it
+    /// wants ([`Output::Wanted`]): some of it may have got lost with the hub.
+    pub fn set_in_reserve(&mut self, peer: &NodeId, in_reserve: bool) {
+        let is_neighbour = self.is_neighbour(peer);
+        let Some(state) = self.peers.get_mut(peer).filter(|_| is_neighbour) else { return };
+        if std::mem::replace(&mut state.in_reserve, in_reserve) && !in_reserve {
+            let wanted = |filter: &Filter| Output::Wanted { peer: peer.clone(), filter: filter.clone() };
+            self.outputs.extend(state.wants.iter().map(wanted));
+        }
     }
 
     /// The connection is gone, for whatever reason. Unknown links are ignored: they were replaced.
@@ -251,7 +275,7 @@ impl Bus {
     fn take(&mut self, peer: &NodeId, mut message: Message, sent: UnixMillis, now: Now) {
         let hop = self.peer_clock(peer).and_then(|clock| clock.since(sent, now.mono));
         message.travelled = message.travelled.zip(hop).map(|(before, hop)| before.saturating_add(hop));
-        if self.role == Role::Hub {
+        if self.role == Role::Hub || self.is_neighbour(peer) {
             self.outputs.push_back(Output::Offered { from: peer.clone(), message });
         } else {
             self.pass_on(Some(peer), message, now);
@@ -265,18 +289,22 @@ impl Bus {
                 self.release(&filter, &Holder::Peer(peer.clone()));
             }
         }
+        // A leaf's hub speaks for everybody.
+        let is_bounded = self.role == Role::Hub || self.is_neighbour(peer);
         for filter in add {
-            let Some(Peer { wants, .. }) = self.peers.get_mut(peer) else { break };
-            // A leaf's one peer is its hub, which speaks for everybody.
-            if self.role == Role::Hub && wants.len() >= MAX_FILTERS_PER_PEER && !wants.contains(&filter) {
+            let Some(Peer { wants, in_reserve, .. }) = self.peers.get_mut(peer) else { break };
+            if is_bounded && wants.len() >= MAX_FILTERS_PER_PEER && !wants.contains(&filter) {
                 self.stats.filters_refused += 1;
                 continue;
             }
             if !wants.insert(filter.clone()) {
                 continue;
             }
+            let is_served = !*in_reserve;
             self.hold(&filter, Holder::Peer(peer.clone()));
-            self.outputs.push_back(Output::Wanted { peer: peer.clone(), filter });
+            if is_served {
+                self.outputs.push_back(Output::Wanted { peer: peer.clone(), filter });
+            }
         }
     }
 
@@ -355,7 +383,8 @@ impl Bus {
                 match holder {
                     Holder::Local => local = from.is_some(),
                     Holder::Peer(peer) => {
-                        let may = from.is_none() || self.role == Role::Hub;
+                        let in_reserve = self.peers.get(peer).is_some_and(|peer| peer.in_reserve);
+                        let may = !in_reserve && (from.is_none() || self.role == Role::Hub);
                         if may && Some(peer) != from && *peer != message.origin {
                             targets.insert(peer.clone());
                         }

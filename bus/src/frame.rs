@@ -4,7 +4,7 @@
 //! stream  := class (1 byte) frame*
 //! frame   := length (4 bytes, big endian, of what follows) channel (1 byte) payload
 //! ```
-//! The payload belongs to the channel's owner: the link and the bus here, metadata, or twins.
+//! The payload belongs to the channel's owner: the link and the bus here, metadata, joining, or paths.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
@@ -23,6 +23,8 @@ pub enum Channel {
     Metadata = 1,
     /// The join conversation, on its own ALPN.
     Join = 2,
+    /// [`crate::path`]: how two edges find a way past the hub.
+    Path = 3,
 }
 
 /// One frame.
@@ -89,6 +91,7 @@ impl FrameDecoder {
             0 => Channel::Bus,
             1 => Channel::Metadata,
             2 => Channel::Join,
+            3 => Channel::Path,
             other => return Err(FrameError::UnknownChannel(other)),
         };
         Ok(Some(Frame { channel, payload: body }))

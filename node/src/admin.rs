@@ -10,6 +10,7 @@ use device_twin::command::{CommandId, CommandView, Order};
 use device_twin::{Authority, TwinView};
 use ipnet::IpNet;
 use metadata::{Revision, Row};
+use router::direct::PathView;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use thiserror::Error;
@@ -195,6 +196,18 @@ pub type AdminResponse = Result<serde_json::Value, AdminError>;
 
 pub(crate) fn document(value: &impl Serialize) -> AdminResponse {
     serde_json::to_value(value).map_err(|error| AdminError::Invalid(error.to_string()))
+}
+
+/// How packets get to another edge, and why not straight.
+pub(crate) fn path(view: PathView) -> serde_json::Value {
+    let PathView { peer, direct, because, failed } = view;
+    json!({
+        "peer": peer.to_string(),
+        "path": if direct.is_some() { "direct" } else { "relayed" },
+        "remote": direct.map(|remote| remote.to_string()),
+        "because": because,
+        "failed": failed,
+    })
 }
 
 pub(crate) fn authority(device: &DeviceId, authority: &Authority) -> serde_json::Value {

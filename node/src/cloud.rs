@@ -4,14 +4,15 @@ mod answers;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bus::bus::{LinkId, Role};
 use bus::token::CaHash;
 use bus::twin::{DeviceId, TwinTopic};
 use bus::{
-    Bus, Channel, Class, Filter, Frame, Identity, KeyHash, Message, Mono, Name, NodeId, NodeKind, Now, Qos,
-    Route, Topic,
+    Bus, Channel, Class, Filter, Frame, Identity, KeyHash, Message, Mono, Name, NodeId, NodeKind, Now,
+    PathMessage, Qos, Route, Topic,
 };
 use bytes::Bytes;
 use controller::binding::Binder;
@@ -25,6 +26,7 @@ use device_twin::{CloudTwins, Expiry, Publish, Ticket, kubeedge};
 use metadata::sync::Lane;
 use metadata::{Cause, Feed, FeedOutput, Key, Keyspace, Tells};
 use router::Policy;
+use router::direct::Introducer;
 
 use crate::admin::{AdminError, AdminRequest, describe};
 use crate::broker_rows;
@@ -71,6 +73,7 @@ pub struct Cloud {
     superseded: Option<u64>,
     /// The packets connection of each member.
     packets: BTreeMap<NodeId, LinkId>,
+    introducer: Introducer,
     /// Said in the present cycle.
     said: Speech<Output>,
     started: bool,
@@ -106,6 +109,7 @@ impl Cloud {
             relayed: BTreeMap::new(),
             superseded: None,
             packets: BTreeMap::new(),
+            introducer: Introducer::default(),
             said: Speech::default(),
             started: false,
             feed: Feed::load(&mut keyspace, seed),
@@ -128,8 +132,15 @@ impl Cloud {
         }
         match input {
             Input::LinkUp { link, peer, key, .. } => self.handle_link_up(link, peer, key, now),
-            Input::PeerPackets { link, peer, key } => self.handle_peer_packets(link, peer, key),
-            Input::PacketsDown { link } => self.packets.retain(|_, kept| *kept != link),
+            Input::PeerPackets { link, peer, key, remote } => {
+                self.handle_peer_packets(link, peer, key, remote);
+            }
+            Input::PacketsDown { link } => self.handle_packets_down(link),
+            Input::Moved { link, remote } => {
+                if let Some((node, _)) = self.packets.iter().find(|(_, kept)| **kept == link) {
+                    self.introducer.handle_moved(node, remote);
+                }
+            }
             Input::LinkDown { link } => self.bus.handle_link_down(link, now),
             Input::Frame { link, frame } => self.handle_frame(link, &frame, now),
             Input::Join { link, request } => self.handle_join(link, &request, now),
@@ -184,8 +195,12 @@ impl Cloud {
                 self.twins.handle_timeout(&mut self.keyspace, now);
             }
             // A cloud dials nobody, and runs no rules.
-            Input::PacketsUp { .. } | Input::DialFailed { .. } | Input::RuleLog | Input::DmiAnswer { .. } => {
-            }
+            Input::PacketsUp { .. }
+            | Input::DialFailed { .. }
+            | Input::Talk { .. }
+            | Input::Local { .. }
+            | Input::RuleLog
+            | Input::DmiAnswer { .. } => {}
             Input::Dmi { ticket, .. } => {
                 self.said.push_back(Output::Reject(ticket, "mappers are served by edges".to_owned()));
             }
@@ -226,11 +241,42 @@ impl Cloud {
         }
     }
 
-    fn handle_peer_packets(&mut self, link: LinkId, peer: NodeId, key: KeyHash) {
+    fn handle_peer_packets(&mut self, link: LinkId, peer: NodeId, key: KeyHash, remote: SocketAddr) {
         if self.is_member(&peer, key) {
+            self.introducer.handle_seen(peer.clone(), key, remote);
             self.packets.insert(peer, link);
+            self.said.push_back(Output::Admit { link });
         } else {
             self.turn_away(link, &peer);
+        }
+    }
+
+    fn handle_packets_down(&mut self, link: LinkId) {
+        let gone: Vec<NodeId> =
+            self.packets.iter().filter(|(_, kept)| **kept == link).map(|(node, _)| node.clone()).collect();
+        for node in gone {
+            self.packets.remove(&node);
+            self.introducer.handle_unseen(&node);
+        }
+    }
+
+    /// Two edges that wish for each other are introduced.
+    fn handle_path(&mut self, link: LinkId, payload: &[u8], now: Now) {
+        let Some(peer) = self.bus.peer_of(link).cloned() else { return };
+        match PathMessage::from_bytes(payload) {
+            Some(PathMessage::Here { addresses }) => self.introducer.handle_here(peer, addresses),
+            Some(PathMessage::Wish { peer: wished }) => {
+                let met = self.introducer.handle_wish(&peer, &wished, now.mono);
+                for (node, message) in met.into_iter().flatten() {
+                    if let Some(link) = self.bus.link_of(&node) {
+                        let frame = Frame::new(Channel::Path, message.to_bytes());
+                        self.said.push_back(Output::Send { link, class: Class::Control, frame });
+                    }
+                }
+            }
+            Some(PathMessage::Meet { .. } | PathMessage::Upstream { .. }) | None => {
+                self.close(link, "the peer sent a message about paths that makes no sense here");
+            }
         }
     }
 
@@ -244,6 +290,7 @@ impl Cloud {
                 }
             }
             Channel::Join => self.close(link, "a join frame on the bus lane"),
+            Channel::Path => self.handle_path(link, &frame.payload, now),
         }
     }
 
@@ -335,6 +382,7 @@ impl Cloud {
             }
             FromBus::PeerDown { peer, .. } => {
                 self.note(format!("{peer} is gone"));
+                self.introducer.handle_gone(&peer);
                 self.feed.handle_edge_down(&peer.name, now);
                 self.twins.handle_edge_down(&peer.name);
             }
@@ -459,8 +507,19 @@ impl Cloud {
             let told =
                 self.relayed.get(&topic).filter(|told| rev_of(&payload).is_some_and(|rev| rev < told.rev));
             let payload = told.map_or(payload, |told| told.payload.clone());
-            self.bus.send_to(peer, Message::new(topic, payload, retain, self.me.clone()), now);
+            let origin = self.origin_of(&topic);
+            self.bus.send_to(peer, Message::new(topic, payload, retain, origin), now);
         }
+    }
+
+    /// A copy of what an edge reported is that edge's word: so others know whose the device is, and it gets no echo.
+    fn origin_of(&self, topic: &Topic) -> NodeId {
+        let device = match TwinTopic::parse(topic) {
+            Some(TwinTopic::Reported { device, .. }) => self.twins.catalog().device(&device),
+            Some(_) | None => None,
+        };
+        let edge = device.and_then(|device| device.node.clone());
+        edge.map_or_else(|| self.me.clone(), NodeId::edge)
     }
 
     /// What a peer says to other sites. Messages of apps pass as they are. A report straight from its edge is fresher
@@ -490,8 +549,8 @@ impl Cloud {
         match output {
             FromTwins::Publish(Publish { topic, payload, retain, expiry }) => {
                 if self.is_news(&topic, &payload) {
-                    let message = Message::new(topic.clone(), payload.clone(), retain, self.me.clone());
-                    self.bus.publish(message, now);
+                    let origin = self.origin_of(&topic);
+                    self.bus.publish(Message::new(topic.clone(), payload.clone(), retain, origin), now);
                 }
                 self.said.push_back(Output::Publish(Publish { topic, payload, retain, expiry }.into()));
             }

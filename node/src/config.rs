@@ -93,6 +93,8 @@ pub struct LinkConfig {
     /// A peer that is silent this long is gone: three keepalives.
     #[serde(with = "duration")]
     pub idle: Duration,
+    /// Whether this edge makes links to other edges, so that their packets need not go by the cloud.
+    pub direct: bool,
 }
 
 /// The overlay network.
@@ -284,7 +286,7 @@ impl Default for CloudConfig {
 
 impl Default for LinkConfig {
     fn default() -> Self {
-        Self { keepalive: Duration::from_secs(15), idle: Duration::from_secs(45) }
+        Self { keepalive: Duration::from_secs(15), idle: Duration::from_secs(45), direct: true }
     }
 }
 

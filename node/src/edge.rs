@@ -1,12 +1,18 @@
-//! An edge: bus, replica, twins and dialling in one cycle.
+//! An edge: bus, replica, twins, dialling and neighbours in one cycle.
+
+mod firsthand;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bus::bus::{LinkId, Role};
 use bus::overlay::{Lease, Route};
 use bus::twin::{DeviceId, MapperTopic, TwinTopic};
-use bus::{Bus, Channel, Class, Frame, Identity, Message, Mono, NodeId, Now, Qos, UnixMillis, Value};
+use bus::{
+    Bus, Channel, Class, Filter, Frame, Identity, Message, Mono, NodeId, Now, PathMessage, Qos, Topic,
+    UnixMillis, Value,
+};
 use bytes::Bytes;
 use controller::{access, endpoints, site};
 use device_twin::command::Order;
@@ -20,7 +26,10 @@ use metadata::outbox::MAX_MESSAGES;
 use metadata::{Key, Keyspace, PushError, Replica, ReplicaOutput, epoch};
 use router::Policy;
 use router::dial::Dialer;
+use router::direct::{self, Accepted, LaneOf, Neighbours};
 use serde_json::json;
+
+use self::firsthand::Firsthand;
 
 use crate::admin::{self, AdminError, AdminRequest, AdminResponse, AuthorityChange};
 use crate::broker_rows;
@@ -77,6 +86,10 @@ pub struct Edge {
     dmi: Option<Dmi>,
     bus_lane: Upstream,
     packets_lane: Upstream,
+    neighbours: Neighbours,
+    firsthand: Firsthand,
+    /// Where this edge is on its own network.
+    local: Vec<SocketAddr>,
     interest: Interest,
     mesh: Leaf,
     /// An app was told that there is no room for its message, and that was noted.
@@ -107,6 +120,8 @@ pub struct EdgeSettings {
     pub cloud: NodeId,
     /// Feeds the jitter of dialling and, where the store has none yet, the store's incarnation.
     pub seed: u64,
+    /// Whether it makes links to other edges.
+    pub direct: bool,
     /// Files of stores that were damaged and replaced, for `kubebus status`, until somebody deletes them.
     pub damaged_stores: Vec<String>,
 }
@@ -114,7 +129,7 @@ pub struct EdgeSettings {
 impl Edge {
     /// `keyspace` is what the store held.
     pub fn new(settings: EdgeSettings, mut keyspace: Keyspace, now: Now) -> Self {
-        let EdgeSettings { identity, cloud, seed, damaged_stores } = settings;
+        let EdgeSettings { identity, cloud, seed, direct, damaged_stores } = settings;
         let loaded = keyspace.revision();
         let replica = Replica::load(&mut keyspace, seed);
         let mut twins = EdgeTwins::new(identity.node.name.clone(), replica.incarnation(), seed);
@@ -124,6 +139,9 @@ impl Edge {
             journal: Journal::new(loaded),
             bus_lane: Upstream::new(0, seed),
             packets_lane: Upstream::new(1, seed.rotate_left(32)),
+            neighbours: Neighbours::new(2, seed.rotate_left(48), direct),
+            firsthand: Firsthand::default(),
+            local: Vec::new(),
             interest: Interest::default(),
             mesh: Leaf::load(&keyspace),
             mesh_is_full: false,
@@ -155,18 +173,40 @@ impl Edge {
             self.mesh.handle_start(&mut self.keyspace, now.wall, now.wall);
         }
         match input {
-            Input::LinkUp { link, peer, attempt, .. } => {
-                if let Some(attempt) = attempt {
-                    self.bus_lane.handle_up(link, attempt, now.mono);
-                }
+            Input::LinkUp { link, peer, key, attempt: Some(attempt) } if self.neighbours.owns(attempt) => {
+                self.neighbours.handle_dialled(attempt, link, (&peer, key), now.mono);
+            }
+            Input::LinkUp { link, peer, attempt: Some(attempt), .. } => {
+                self.bus_lane.handle_up(link, attempt, now.mono);
                 self.bus.handle_link_up(link, peer, now);
+            }
+            Input::LinkUp { link, peer, key, attempt: None } => {
+                if self.neighbours.handle_bus_accepted(link, (&peer, key)) == Accepted::No {
+                    self.close(link, UNINVITED);
+                }
             }
             Input::LinkDown { link } => {
                 self.bus_lane.handle_down(link, now.mono);
                 self.bus.handle_link_down(link, now);
+                self.neighbours.handle_down(link, now.mono);
             }
-            Input::PacketsUp { link, attempt } => self.packets_lane.handle_up(link, attempt, now.mono),
-            Input::PacketsDown { link } => self.packets_lane.handle_down(link, now.mono),
+            Input::PacketsUp { link, peer, key, attempt } if self.neighbours.owns(attempt) => {
+                self.neighbours.handle_dialled(attempt, link, (&peer, key), now.mono);
+            }
+            Input::PacketsUp { link, attempt, .. } => self.packets_lane.handle_up(link, attempt, now.mono),
+            Input::PacketsDown { link } => {
+                self.packets_lane.handle_down(link, now.mono);
+                self.neighbours.handle_down(link, now.mono);
+            }
+            Input::PeerPackets { link, peer, key, remote } => {
+                match self.neighbours.handle_packets_accepted(link, (&peer, key), remote, now.mono) {
+                    Accepted::Yes => self.said.push_back(Output::Admit { link }),
+                    Accepted::No => self.close(link, UNINVITED),
+                }
+            }
+            Input::DialFailed { attempt, .. } if self.neighbours.owns(attempt) => {
+                self.neighbours.handle_failed(attempt, now.mono);
+            }
             Input::DialFailed { attempt, retry_after } => {
                 let lane = if self.bus_lane.dialer.owns(attempt) {
                     &mut self.bus_lane
@@ -175,10 +215,19 @@ impl Edge {
                 };
                 lane.dialer.handle_failed(attempt, retry_after, now.mono);
             }
-            Input::Frame { link, frame } => self.handle_frame(link, &frame, now),
-            Input::Join { link, .. } | Input::PeerPackets { link, .. } => {
-                self.close(link, "an edge is not dialled")
+            Input::Talk { peers } => {
+                for (peer, bytes) in peers {
+                    self.neighbours.handle_talk(&peer, bytes, now.mono);
+                }
             }
+            Input::Local { addresses } => {
+                self.local = addresses;
+                self.say_where();
+            }
+            // A neighbour's address shows at its packets.
+            Input::Moved { .. } => {}
+            Input::Frame { link, frame } => self.handle_frame(link, &frame, now),
+            Input::Join { link, .. } => self.close(link, "an edge lets nobody join"),
             Input::Mqtt { ticket, topic, payload, qos, retain, expiry, properties, rows, .. }
                 if is_mesh(&topic) =>
             {
@@ -290,6 +339,79 @@ impl Edge {
             // A frame that crossed with a close.
             Channel::Metadata => {}
             Channel::Join => self.close(link, "a join frame on the bus lane"),
+            Channel::Path => self.handle_path(link, &frame.payload, now),
+        }
+    }
+
+    /// The cloud introduces a neighbour, or one of them says how it is.
+    fn handle_path(&mut self, link: LinkId, payload: &[u8], now: Now) {
+        let is_cloud = self.bus.link_of(&self.cloud) == Some(link);
+        match PathMessage::from_bytes(payload) {
+            Some(PathMessage::Meet { peer, key, addresses, dials }) if is_cloud => {
+                self.neighbours.handle_meet(&peer, key, (addresses, dials), now.mono);
+            }
+            Some(PathMessage::Upstream { connected }) if !is_cloud => {
+                self.neighbours.handle_upstream(link, connected);
+            }
+            // A frame that crossed with a close.
+            Some(_) if self.bus.peer_of(link).is_none() => {}
+            Some(_) | None => {
+                self.close(link, "the peer sent a message about paths that makes no sense here")
+            }
+        }
+    }
+
+    /// Tells the cloud where others of the same network may reach this edge.
+    fn say_where(&mut self) {
+        let addresses = self.local.clone();
+        self.say_path(&PathMessage::Here { addresses });
+    }
+
+    fn say_path(&mut self, message: &PathMessage) {
+        if let Some(link) = self.bus.link_of(&self.cloud) {
+            let frame = Frame::new(Channel::Path, message.to_bytes());
+            self.said.push_back(Output::Send { link, class: Class::Control, frame });
+        }
+    }
+
+    fn on_neighbours(&mut self, output: direct::Output, now: Now) {
+        use direct::Output as FromNeighbours;
+        match output {
+            FromNeighbours::Wish { peer } => self.say_path(&PathMessage::Wish { peer }),
+            FromNeighbours::Dial { attempt, peer, lane, address } => {
+                let lane = match lane {
+                    LaneOf::Bus => DialLane::Bus,
+                    LaneOf::Packets => DialLane::Packets,
+                };
+                self.said.push_back(Output::DialNeighbour { lane, attempt, peer, address });
+            }
+            FromNeighbours::Knock { addresses } => self.said.push_back(Output::Knock { addresses }),
+            FromNeighbours::Close { link, why } => self.close(link, why),
+            FromNeighbours::BusUp { link, peer } => self.bus.handle_link_up(link, peer, now),
+            FromNeighbours::Upstream { link, connected } => {
+                let frame = Frame::new(Channel::Path, PathMessage::Upstream { connected }.to_bytes());
+                self.said.push_back(Output::Send { link, class: Class::Control, frame });
+            }
+            FromNeighbours::Reserve { peer, in_reserve } => self.bus.set_in_reserve(&peer, in_reserve),
+            FromNeighbours::Note(text) => self.note(&text),
+        }
+    }
+
+    /// What a neighbour asks for while one of the two does not reach the cloud: the newest of what is read here.
+    fn replay(&mut self, peer: &NodeId, filter: &Filter, now: Now) {
+        let is_reported = |topic: &Topic| matches!(TwinTopic::parse(topic), Some(TwinTopic::Reported { .. }));
+        let retained = self.twins.retained(filter, now).into_iter();
+        for Publish { topic, payload, retain, .. } in retained.filter(|publish| is_reported(&publish.topic)) {
+            let message = Message::new(topic, payload, retain, self.identity.node.clone());
+            self.bus.send_to(peer, message, now);
+        }
+    }
+
+    /// A neighbour says something straight.
+    fn on_offer(&mut self, from: &NodeId, message: Message, now: Now) {
+        let is_of_apps = is_mesh(&message.topic) && message.origin == *from;
+        if is_of_apps || self.firsthand.handle_told(from, &message) {
+            self.bus.relay(from, message, now);
         }
     }
 
@@ -307,6 +429,7 @@ impl Edge {
         self.bus.handle_timeout(now);
         self.replica.handle_timeout(&self.keyspace, now);
         self.twins.handle_timeout(&mut self.keyspace, now);
+        self.neighbours.handle_timeout(now.mono);
     }
 
     /// Lets the parts hear each other until all are silent, then closes the cycle.
@@ -322,6 +445,8 @@ impl Edge {
                 self.on_dmi(output, now);
             } else if let Some(output) = self.mesh.poll_output() {
                 self.on_mesh(output, now);
+            } else if let Some(output) = self.neighbours.poll_output() {
+                self.on_neighbours(output, now);
             } else if let Some(dial) = self.bus_lane.dialer.poll_output() {
                 self.said.push_back(Output::Dial { lane: DialLane::Bus, attempt: dial.attempt });
             } else if let Some(dial) = self.packets_lane.dialer.poll_output() {
@@ -341,16 +466,20 @@ impl Edge {
             FromBus::PeerUp { peer, .. } if peer == self.cloud => {
                 self.replica.handle_link_up(&self.keyspace, now);
                 self.mesh.handle_link_up();
+                self.neighbours.handle_hub(true, now.mono);
+                self.say_where();
             }
             FromBus::PeerDown { peer, .. } if peer == self.cloud => {
+                self.neighbours.handle_hub(false, now.mono);
                 self.replica.handle_link_down();
                 self.twins.handle_clock(None, &mut self.keyspace, now);
             }
-            FromBus::PeerUp { .. } | FromBus::PeerDown { .. } => {}
+            FromBus::PeerUp { .. } => {}
+            FromBus::PeerDown { peer, .. } => self.firsthand.handle_gone(&peer),
             // What this edge has to say about its twins goes up through the outbox, asked for or not.
-            FromBus::Wanted { .. } => {}
-            // Nothing is guarded at an edge: its one peer is the cloud.
-            FromBus::Offered { .. } => {}
+            FromBus::Wanted { peer, .. } if peer == self.cloud => {}
+            FromBus::Wanted { peer, filter } => self.replay(&peer, &filter, now),
+            FromBus::Offered { from, message } => self.on_offer(&from, message, now),
             FromBus::Close { link, why } => self.said.push_back(Output::Close { link, why: why.to_string() }),
         }
     }
@@ -359,7 +488,7 @@ impl Edge {
     /// say (`set`, `report`, a mapper's topics) does not come in by this door.
     fn deliver(&mut self, message: Message, now: Now) {
         let twin = TwinTopic::parse(&message.topic);
-        if !is_for_other_sites(&message.topic, twin.as_ref()) {
+        if !self.firsthand.handle_passed_on(&message) || !is_for_other_sites(&message.topic, twin.as_ref()) {
             return;
         }
         if let Some(twin) = twin {
@@ -431,6 +560,10 @@ impl Edge {
         }
         if changed(LEASE) || changed(ROUTES) {
             self.say_overlay();
+        }
+        if changed(ROUTES) {
+            let members: BTreeSet<NodeId> = self.routes().into_iter().map(|route| route.owner).collect();
+            self.neighbours.retain(|node| members.contains(node));
         }
         if keys.iter().any(|key| key.as_str() == endpoints::TOLD) {
             self.say_endpoints();
@@ -574,7 +707,10 @@ impl Edge {
             AdminRequest::Rules => admin::document(&self.twins.rule_views(now)),
             AdminRequest::PolicyTest(asked) => self.test_policy(&asked),
             AdminRequest::Routes => Ok(self.overlay().list()),
-            AdminRequest::Route(asked) => self.overlay().find(&asked, |_| self.packets_lane.link.is_some()),
+            AdminRequest::Route(asked) => {
+                let by_cloud = self.packets_lane.link.is_some();
+                self.overlay().find(&asked, |node| by_cloud || self.neighbours.is_direct(node))
+            }
             AdminRequest::Authority { device, change } => self.change_authority(&device, change, now),
             AdminRequest::CreateToken { .. }
             | AdminRequest::ListTokens
@@ -602,6 +738,7 @@ impl Edge {
         Overlay {
             me: &self.identity.node,
             via: Some(&self.cloud),
+            neighbours: self.neighbours.direct().cloned().collect(),
             routes: self.routes(),
             sites: site::list(site::TOLD, &self.keyspace),
             policy: &self.policy,
@@ -657,6 +794,7 @@ impl Edge {
             "mesh": self.mesh.status(),
         });
         status["mesh"]["waiting"] = json!(self.replica.messages_len());
+        status["paths"] = self.neighbours.views().into_iter().map(admin::path).collect();
         if !self.damaged_stores.is_empty() {
             status["damaged_stores"] = json!(self.damaged_stores);
         }
@@ -705,6 +843,7 @@ impl Edge {
             self.bus.poll_timeout(),
             self.replica.poll_timeout(),
             self.twins.poll_timeout(),
+            self.neighbours.poll_timeout(),
         ];
         timeouts.into_iter().flatten().min()
     }
@@ -738,6 +877,9 @@ impl Edge {
         self.said.push_back(Output::Endpoints(endpoints::told(&self.keyspace)));
     }
 }
+
+/// Why a link that another node made is closed.
+const UNINVITED: &str = "an edge is dialled by neighbours alone, once the cloud has introduced them";
 
 const LEASE: &str = "/m/lease";
 const ROUTES: &str = "/m/route/";

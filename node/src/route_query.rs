@@ -31,6 +31,8 @@ pub(crate) struct Overlay<'a> {
     pub(crate) me: &'a NodeId,
     /// The hub, at an edge.
     pub(crate) via: Option<&'a NodeId>,
+    /// The nodes that an edge reaches without it.
+    pub(crate) neighbours: Vec<NodeId>,
     pub(crate) routes: Vec<Route>,
     pub(crate) sites: Sites,
     pub(crate) policy: &'a Policy,
@@ -59,7 +61,8 @@ impl Overlay<'_> {
     pub(crate) fn find(&self, asked: &RouteQuery, is_connected: impl Fn(&NodeId) -> bool) -> AdminResponse {
         let test = self.test(asked)?;
         let Some(route) = policy_test::longest(&self.routes, test.to) else { return Err(no_prefix(test.to)) };
-        let next = (route.owner != *self.me).then(|| self.via.unwrap_or(&route.owner));
+        let by_hub = self.via.filter(|_| !self.neighbours.contains(&route.owner));
+        let next = (route.owner != *self.me).then(|| by_hub.unwrap_or(&route.owner));
         let mut found = self.describe(route);
         found["address"] = json!(test.to);
         found["from"] = json!(test.from);
@@ -173,14 +176,28 @@ mod tests {
 
     fn at_hub(to: &str, is_connected: bool) -> AdminResponse {
         let policy = Policy::for_hub(&routes(), &sites(), &[]);
-        let overlay = Overlay { me: &hub(), via: None, routes: routes(), sites: sites(), policy: &policy };
+        let overlay = Overlay {
+            me: &hub(),
+            via: None,
+            neighbours: vec![],
+            routes: routes(),
+            sites: sites(),
+            policy: &policy,
+        };
         overlay.find(&query(to), |_| is_connected)
     }
 
     fn at_edge(to: &str) -> AdminResponse {
         let policy = Policy::for_edge(&routes(), &sites(), &[]);
         let (me, hub) = (edge("a"), hub());
-        let overlay = Overlay { me: &me, via: Some(&hub), routes: routes(), sites: sites(), policy: &policy };
+        let overlay = Overlay {
+            me: &me,
+            via: Some(&hub),
+            neighbours: vec![],
+            routes: routes(),
+            sites: sites(),
+            policy: &policy,
+        };
         overlay.find(&query(to), |_| true)
     }
 
@@ -234,7 +251,14 @@ mod tests {
     #[test]
     fn routes_are_listed_in_the_order_of_their_prefixes() {
         let policy = Policy::default();
-        let overlay = Overlay { me: &hub(), via: None, routes: routes(), sites: sites(), policy: &policy };
+        let overlay = Overlay {
+            me: &hub(),
+            via: None,
+            neighbours: vec![],
+            routes: routes(),
+            sites: sites(),
+            policy: &policy,
+        };
         let list = overlay.list();
         let prefixes: Vec<_> = list.as_array().unwrap().iter().map(|route| &route["prefix"]).collect();
         let want = ["10.86.0.1/32", "10.86.0.2/32", "10.86.0.3/32", "10.86.64.0/24", "192.168.10.0/24"];

@@ -1,5 +1,6 @@
 //! The only seam between a node and the world.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,16 +36,32 @@ pub enum Input {
     /// A packets connection that this node dialled stands, or is gone.
     PacketsUp {
         link: LinkId,
+        peer: NodeId,
+        key: KeyHash,
         attempt: u64,
     },
     PacketsDown {
         link: LinkId,
     },
-    /// A peer's packets connection to this node stands.
+    /// A peer's packets connection to this node stands; nothing of it counts before [`Output::Admit`].
     PeerPackets {
         link: LinkId,
         peer: NodeId,
         key: KeyHash,
+        remote: SocketAddr,
+    },
+    /// The packets connection of a peer that dialled this node comes from another address now.
+    Moved {
+        link: LinkId,
+        remote: SocketAddr,
+    },
+    /// Bytes of packets to and from hosts behind other nodes than the cloud since about a second.
+    Talk {
+        peers: Vec<(NodeId, u64)>,
+    },
+    /// Where this node is on its own network, as others there would dial it.
+    Local {
+        addresses: Vec<SocketAddr>,
     },
     Frame {
         link: LinkId,
@@ -137,7 +154,7 @@ impl Input {
     }
 }
 
-/// Which of an edge's two connections to dial.
+/// Which of the two connections of a pair to dial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DialLane {
     Bus,
@@ -162,6 +179,21 @@ pub enum Output {
     Dial {
         lane: DialLane,
         attempt: u64,
+    },
+    /// Dial another edge; the attempt's number comes back as with [`Self::Dial`].
+    DialNeighbour {
+        lane: DialLane,
+        attempt: u64,
+        peer: NodeId,
+        address: SocketAddr,
+    },
+    /// Let another edge dial this one from there.
+    Knock {
+        addresses: Vec<SocketAddr>,
+    },
+    /// Packets of a peer's connection count from now on.
+    Admit {
+        link: LinkId,
     },
     /// Where the cloud can be dialled too, as it says itself: `host:port`, in turn and before the address that this
     /// edge joined by. Replaces what was said before.

@@ -53,7 +53,7 @@ fn new_edge(keyspace: Keyspace) -> Node {
     let identity = Identity { cluster: name("water"), node: edge_id() };
     let seed = keyspace.revision().0 + 100;
     Node::Edge(Box::new(Edge::new(
-        EdgeSettings { identity, cloud: cloud_id(), seed, damaged_stores: Vec::new() },
+        EdgeSettings { identity, cloud: cloud_id(), seed, direct: true, damaged_stores: Vec::new() },
         keyspace,
         NOW,
     )))
@@ -156,7 +156,7 @@ impl Pair {
             side.handle(Input::LinkDown { link: LINK });
         }
         self.cloud.handle(Input::LinkUp { link: LINK, peer: edge_id(), key, attempt: None });
-        self.edge.handle(Input::LinkUp { link: LINK, peer: cloud_id(), key, attempt: None });
+        self.edge.handle(Input::LinkUp { link: LINK, peer: cloud_id(), key, attempt: Some(1) });
         self.run();
     }
 

@@ -11,13 +11,14 @@
 //!
 //! Reading order: [`packet`] (what is looked at), [`table`] (who owns what, and what becomes of a packet),
 //! [`policy`] (who may talk to whom), [`verdict`] (the answers), [`plan`] (what the kernel must know), [`dial`] (when to
-//! try a cloud again). What is done to packets on their way: [`checksum`] (beneath all of it), [`offload`]
+//! try a cloud again), [`direct`] (two edges without a cloud in between). What is done to packets on their way: [`checksum`] (beneath all of it), [`offload`]
 //! (super-packets), [`flow_cache`], [`translate`] (sites whose ranges clash), [`mss`], [`parts`] and [`icmp`] (packets
 //! that are too long, and what their sender hears), and [`queue`] (what goes first on a thin link). Then `io`: `shard`
 //! (connections, lanes, frames), `tls` (who is at the other end), `tun` and `device` (the kernel's side).
 
 pub mod checksum;
 pub mod dial;
+pub mod direct;
 pub mod flow_cache;
 pub mod icmp;
 #[cfg(feature = "io")]

@@ -67,6 +67,11 @@ impl Table {
         &self.me
     }
 
+    /// The hub, at an edge.
+    pub fn via(&self) -> Option<&NodeId> {
+        self.via.as_ref()
+    }
+
     /// Between the virtual prefixes that the overlay knows our networks by, as the rest of the table does, and theirs.
     pub fn translator(&self) -> &Translator {
         &self.translator

@@ -11,7 +11,7 @@
 //! packet comes from another port, which QUIC survives.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use bus::bus::LinkId;
@@ -169,6 +169,11 @@ pub struct Links {
     /// Whether the process of the cloud, and of each edge, runs.
     pub cloud_runs: bool,
     stats: NetStats,
+}
+
+/// Where the cloud sees an edge; the port is the first that its NAT gave out.
+pub fn outside(seat: Seat) -> SocketAddr {
+    (public_address(seat), 1024).into()
 }
 
 /// What an edge's NAT calls itself outside.

@@ -14,7 +14,7 @@ use node::{Input, Node, Output};
 
 use crate::faults::Moment;
 use crate::host::{About, Running};
-use crate::links::{Effects, End, NetEvent, News};
+use crate::links::{self, Effects, End, NetEvent, News};
 use crate::machine::{Machine, Seat};
 use crate::people;
 use crate::plant::Bug;
@@ -141,8 +141,9 @@ impl World {
             Output::Unkept(ticket) => self.rejected(ticket.0, "the disk refuses writes"),
             Output::Full(ticket) => self.rejected(ticket.0, "there is no room"),
             Output::Overlay { lease, routes } => self.check_overlay(machine, &lease, &routes),
-            // Packets do not travel here.
-            Output::Policy(_) => {}
+            // Packets do not travel here, so nobody gets to be a neighbour.
+            Output::Policy(_) | Output::Admit { .. } => {}
+            Output::DialNeighbour { .. } | Output::Knock { .. } => {}
             Output::Admin { id, response } => self.answered(id, response),
             Output::Backup { snapshot, .. } => {
                 self.trace.say(self.now, format_args!("{machine} is backed up at {}", snapshot.revision));
@@ -339,8 +340,12 @@ impl World {
                 attempt: Some(attempt),
             },
             (DialLane::Bus, Machine::Cloud) => Input::LinkUp { link, peer, key, attempt: None },
-            (DialLane::Packets, Machine::Edge(_)) => Input::PacketsUp { link, attempt },
-            (DialLane::Packets, Machine::Cloud) => Input::PeerPackets { link, peer, key },
+            (DialLane::Packets, Machine::Edge(_)) => {
+                Input::PacketsUp { link, peer: people::cloud_id(), key: people::cloud_key(), attempt }
+            }
+            (DialLane::Packets, Machine::Cloud) => {
+                Input::PeerPackets { link, peer, key, remote: links::outside(seat) }
+            }
         }
     }
 

@@ -247,3 +247,76 @@ fn many_filters_are_told_in_parts_and_too_many_cost_nobody_its_link() {
     star.run();
     assert_eq!(star.delivered(), [(2, "mesh/2/77".to_owned())]);
 }
+
+/// Two leaves with a link of their own and no hub.
+struct Neighbours([Bus; 2]);
+
+impl Neighbours {
+    fn new() -> Self {
+        let mut nodes = ["a", "b"].map(|name| Bus::new(edge(name), Role::Leaf));
+        nodes[0].handle_link_up(LinkId(1), edge("b"), now(0));
+        nodes[1].handle_link_up(LinkId(1), edge("a"), now(0));
+        let mut neighbours = Self(nodes);
+        neighbours.run();
+        neighbours
+    }
+
+    /// What is not said to each other.
+    fn run(&mut self) -> Vec<(usize, Output)> {
+        let mut seen = Vec::new();
+        while let Some((at, output)) = (0..2).find_map(|at| Some((at, self.0[at].poll_output()?))) {
+            if let Output::Send { frame, .. } = output {
+                self.0[1 - at].handle_frame(LinkId(1), &frame.payload, now(10));
+            } else if !matches!(output, Output::PeerUp { .. }) {
+                seen.push((at, output));
+            }
+        }
+        seen
+    }
+}
+
+#[test]
+fn a_neighbour_hears_by_the_hub_until_it_is_no_longer_in_reserve() {
+    let mut both = Neighbours::new();
+    both.0[1].subscribe(&filter("twin/#"));
+    assert_eq!(both.run(), [], "nobody is asked for a replay yet");
+    let said = message("twin/x", &edge("a"));
+    both.0[0].publish(said.clone(), now(20));
+    assert_eq!(both.run(), []);
+
+    both.0[0].set_in_reserve(&edge("b"), false);
+    let wanted = Output::Wanted { peer: edge("b"), filter: filter("twin/#") };
+    assert_eq!(both.run(), [(0, wanted)]);
+    both.0[0].set_in_reserve(&edge("b"), false);
+    both.0[0].publish(said, now(30));
+    let [(1, Output::Offered { from, message })] = &both.run()[..] else { panic!("not offered") };
+    let (from, message) = (from.clone(), message.clone());
+    assert_eq!(from, edge("a"));
+    // It is for this leaf alone: it goes to no peer.
+    both.0[1].relay(&from, message, now(40));
+    assert!(matches!(&both.run()[..], [(1, Output::Deliver(_))]));
+
+    both.0[0].set_in_reserve(&edge("b"), true);
+    both.0[0].publish(self::message("twin/x", &edge("a")), now(50));
+    assert_eq!(both.run(), []);
+}
+
+#[test]
+fn a_neighbour_may_ask_for_as_much_as_any_leaf_and_a_hub_is_never_in_reserve() {
+    let mut both = Neighbours::new();
+    for number in 0..=MAX_FILTERS_PER_PEER {
+        both.0[1].subscribe(&filter(&format!("twin/{number}")));
+    }
+    both.run();
+    assert_eq!(both.0[0].stats().filters_refused, 1);
+
+    let mut star = Star::new(&["a"]);
+    star.link(1, 1);
+    let hub = star.nodes[0].me.clone();
+    star.nodes[1].set_in_reserve(&hub, true);
+    star.nodes[0].subscribe(&filter("twin/#"));
+    star.run();
+    star.nodes[1].publish(message("twin/x", &edge("a")), now(20));
+    star.run();
+    assert!(star.seen.iter().any(|(at, output)| *at == 0 && matches!(output, Output::Offered { .. })));
+}

@@ -248,6 +248,7 @@ impl Cloud {
         Ok(Overlay {
             me: &self.me,
             via: None,
+            neighbours: Vec::new(),
             routes: routes.map_err(|error| AdminError::Invalid(admin::describe(&error)))?,
             sites: site::list(site::PREFIX, &self.keyspace),
             policy: &self.policy,

@@ -4,15 +4,15 @@
 //! bounded; while the journal is full (a stuck disk) only the store's word is taken, so that back-pressure reaches
 //! whoever causes the load.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bus::bus::LinkId;
 use bus::io::Clock;
 use bus::overlay::{Lease, Route};
-use bus::{Channel, NodeId};
+use bus::{Channel, Identity, NodeId};
 use bytes::Bytes;
 use device_twin::gate::Refusal;
 use device_twin::io::dmi::{Answered, DmiEvent, DmiHandle};
@@ -80,6 +80,8 @@ pub struct State {
     lanes: BTreeMap<LinkId, Lane>,
     /// At most one a lane.
     lookups: JoinSet<Lookup>,
+    /// Dials of other edges that are on their way.
+    neighbours: BTreeSet<u64>,
     lease: Option<Lease>,
     patience: Patience,
 }
@@ -95,6 +97,20 @@ enum Asker {
 
 /// Where an endpoint is, for a dial.
 type Lookup = (DialLane, u64, Result<SocketAddr, String>);
+
+fn lane_of(lane: DialLane) -> Lane {
+    match lane {
+        DialLane::Bus => Lane::Bus,
+        DialLane::Packets => Lane::Packets,
+    }
+}
+
+/// The address from which this machine sends towards `remote`. Nothing is sent.
+fn local_address(remote: SocketAddr) -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect(remote).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
 
 /// What woke the loop.
 enum Wake {
@@ -218,21 +234,31 @@ impl Driver {
             Event::Up { link, attempt, peer, remote, lane } => {
                 debug!(link = link.0, %lane, %remote, "link up");
                 self.state.lanes.insert(link, lane);
-                self.on_dialled(link, lane, remote);
+                attempt.map(|attempt| self.state.neighbours.remove(&attempt));
+                let upstream = self.upstream.as_ref().map(|upstream| &upstream.cloud.node);
+                if peer.as_ref().is_some_and(|(peer, _)| Some(peer) == upstream) {
+                    self.on_upstream(link, lane, remote);
+                }
                 match (lane, peer, attempt) {
                     (Lane::Bus, Some((peer, key)), attempt) => {
                         self.handle(Input::LinkUp { link, peer, key, attempt });
                     }
-                    (Lane::Packets, _, Some(attempt)) => self.handle(Input::PacketsUp { link, attempt }),
+                    (Lane::Packets, Some((peer, key)), Some(attempt)) => {
+                        self.handle(Input::PacketsUp { link, peer, key, attempt });
+                    }
                     (Lane::Packets, Some((peer, key)), None) => {
-                        self.handle(Input::PeerPackets { link, peer, key });
+                        self.handle(Input::PeerPackets { link, peer, key, remote });
                     }
                     // A join says what it wants in its first frame.
                     (Lane::Join, ..) | (Lane::Bus | Lane::Packets, None, _) => {}
                 }
             }
             Event::Failed { attempt, why } => {
-                info!(%why, "cannot reach the cloud");
+                if self.state.neighbours.remove(&attempt) {
+                    debug!(%why, "cannot reach a neighbour");
+                } else {
+                    info!(%why, "cannot reach the cloud");
+                }
                 self.handle(Input::DialFailed { attempt, retry_after: why.retry_after() });
             }
             Event::Down { link, why, .. } => {
@@ -256,11 +282,18 @@ impl Driver {
                 self.command(Command::Close { link, reason: "one request is enough".into() });
             }
             Event::Frame { link, frame } => self.handle(Input::Frame { link, frame }),
+            Event::Moved { link, remote } => self.handle(Input::Moved { link, remote }),
+            Event::Talk { peers } => self.handle(Input::Talk { peers }),
             Event::Report { id, links } => self.on_report(id, &links),
         }
     }
 
-    fn on_dialled(&mut self, link: LinkId, lane: Lane, remote: SocketAddr) {
+    fn on_upstream(&mut self, link: LinkId, lane: Lane, remote: SocketAddr) {
+        if lane == Lane::Bus {
+            let port = self.shard.local_addr().port();
+            let addresses = local_address(remote).map(|ip| SocketAddr::new(ip, port)).into_iter().collect();
+            self.handle(Input::Local { addresses });
+        }
         let Some(upstream) = &mut self.upstream else { return };
         let lane = match lane {
             Lane::Bus => DialLane::Bus,
@@ -378,6 +411,11 @@ impl Driver {
             Output::Send { link, class, frame } => self.command(Command::Send { link, class, frame }),
             Output::Close { link, why } => self.command(Command::Close { link, reason: why.into() }),
             Output::Dial { lane, attempt } => self.dial(lane, attempt),
+            Output::DialNeighbour { lane, attempt, peer, address } => {
+                self.dial_neighbour(lane, attempt, peer, address);
+            }
+            Output::Knock { addresses } => self.command(Command::Knock { addresses }),
+            Output::Admit { link } => self.command(Command::Admit { link }),
             Output::Endpoints(endpoints) => self.on_endpoints(&endpoints),
             Output::Publish(announcement) => {
                 // The broker never waits for this loop; that it has ended shows at its events.
@@ -458,6 +496,13 @@ impl Driver {
         }
     }
 
+    fn dial_neighbour(&mut self, lane: DialLane, attempt: u64, peer: NodeId, address: SocketAddr) {
+        let Some(Upstream { cloud, .. }) = &self.upstream else { return };
+        let expect = Expect::Node(Identity { cluster: cloud.cluster.clone(), node: peer });
+        self.state.neighbours.insert(attempt);
+        self.command(Command::Dial { attempt, address, expect, lane: lane_of(lane) });
+    }
+
     fn on_endpoints(&mut self, endpoints: &[String]) {
         let Some(upstream) = &mut self.upstream else { return };
         for invalid in upstream.handle_told(endpoints) {
@@ -467,10 +512,7 @@ impl Driver {
 
     fn on_lookup(&mut self, (lane, attempt, found): Lookup) {
         let Some(Upstream { cloud, .. }) = &self.upstream else { return };
-        let lane = match lane {
-            DialLane::Bus => Lane::Bus,
-            DialLane::Packets => Lane::Packets,
-        };
+        let lane = lane_of(lane);
         match found {
             Ok(address) => {
                 let expect = Expect::Node(cloud.clone());

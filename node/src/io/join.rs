@@ -128,7 +128,7 @@ async fn ask(address: SocketAddr, token: &JoinToken, request: &JoinRequest) -> R
                 Event::Frame { frame, .. } => {
                     return JoinReply::from_bytes(&frame.payload).map_err(|_| JoinError::Answer);
                 }
-                Event::Report { .. } => {}
+                Event::Moved { .. } | Event::Talk { .. } | Event::Report { .. } => {}
             }
         }
         Err(JoinError::Answer)

@@ -138,6 +138,7 @@ pub async fn run_edge(config: &Config, data_dir: &Path, renew: bool) -> Result<(
     let overlay = open_overlay(config)?;
     let shard = ShardConfig {
         tun: overlay.as_ref().map(Overlay::tun).transpose().context("share the TUN")?,
+        neighbours: config.link.direct,
         ..shard_config(config, any_like(&endpoints), credentials)
     };
     let cloud = Identity { cluster: me.cluster.clone(), node: NodeId::cloud(membership.cloud) };
@@ -145,6 +146,7 @@ pub async fn run_edge(config: &Config, data_dir: &Path, renew: bool) -> Result<(
         identity: me.clone(),
         cloud: cloud.node.clone(),
         seed: seed()?,
+        direct: config.link.direct,
         damaged_stores: damage::set_aside_before(data_dir),
     };
     let kept = kept_for_broker(&keyspace);

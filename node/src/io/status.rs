@@ -87,6 +87,7 @@ fn hundredths(number: f64) -> f64 {
 fn dropped(packets: &PacketStats) -> Map<String, Value> {
     let ruled = DropReason::ALL.iter().zip(packets.dropped).map(|(reason, count)| (reason.as_str(), count));
     let unsent = [
+        ("not_admitted", packets.not_admitted),
         ("no_table", packets.no_table),
         ("no_lane", packets.no_lane),
         ("too_big", packets.too_big),

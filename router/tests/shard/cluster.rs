@@ -83,13 +83,15 @@ pub(crate) struct Node {
     pub(crate) shard: ShardHandle,
     pub(crate) events: Receiver<Event>,
     pub(crate) id: Option<Identity>,
+    /// With whom the hosts behind it talked, as it said.
+    pub(crate) talk: Vec<(NodeId, u64)>,
 }
 
 impl Node {
     pub(crate) fn start(config: ShardConfig) -> Self {
         let id = config.credentials.as_ref().map(|own| own.identity.clone());
         let (shard, events) = spawn(config).unwrap();
-        Self { shard, events, id }
+        Self { shard, events, id, talk: Vec::new() }
     }
 
     pub(crate) fn cloud(credentials: Credentials) -> Self {
@@ -116,11 +118,17 @@ impl Node {
         self.shard.send(Command::Dial { attempt, address, expect, lane }).unwrap();
     }
 
-    /// The next event, within [`PATIENCE`].
+    /// Lets the packets of a link in.
+    pub(crate) fn admit(&self, link: LinkId) {
+        self.shard.send(Command::Admit { link }).unwrap();
+    }
+
+    /// The next event but talk, within [`PATIENCE`].
     pub(crate) fn next(&mut self) -> Event {
         let patience = Instant::now() + PATIENCE;
         loop {
             match self.events.try_recv() {
+                Ok(Event::Talk { peers }) => self.talk.extend(peers),
                 Ok(event) => return event,
                 Err(error) => assert!(Instant::now() < patience, "no event: {error}"),
             }
@@ -171,5 +179,8 @@ pub(crate) fn up(node: &mut Node, attempt: Option<u64>, peer: Option<NodeId>, la
     let Event::Up { link, attempt: by, peer: named, lane: on, .. } = &event else { panic!("{event:?}") };
     let named = named.as_ref().map(|(node, _)| node.clone());
     assert_eq!((*by, named, *on), (attempt, peer, lane), "{event:?}");
+    if attempt.is_none() && lane == Lane::Packets {
+        node.admit(*link);
+    }
     *link
 }

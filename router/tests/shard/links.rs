@@ -98,7 +98,11 @@ fn a_full_queue_of_another_class_ends_the_link() {
         match cloud.next() {
             Event::Frame { .. } => {}
             Event::Down { why, .. } => break why,
-            other @ (Event::Up { .. } | Event::Failed { .. } | Event::Report { .. }) => panic!("{other:?}"),
+            other @ (Event::Up { .. }
+            | Event::Failed { .. }
+            | Event::Moved { .. }
+            | Event::Talk { .. }
+            | Event::Report { .. }) => panic!("{other:?}"),
         }
     };
     assert_eq!(why, "closed by the peer: too slow: its State frames no longer fit the send queue");
@@ -260,7 +264,11 @@ fn a_newer_link_of_a_node_takes_the_place_of_the_older() {
     seen.sort_by_key(|event| match event {
         Event::Up { .. } => 0,
         Event::Frame { .. } => 1,
-        Event::Down { .. } | Event::Failed { .. } | Event::Report { .. } => 2,
+        Event::Down { .. }
+        | Event::Failed { .. }
+        | Event::Moved { .. }
+        | Event::Talk { .. }
+        | Event::Report { .. } => 2,
     });
     assert!(
         matches!(&seen, [Event::Up { link, .. }, Event::Frame { link: on, .. }, Event::Down { link: gone, .. }]

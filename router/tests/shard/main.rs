@@ -18,6 +18,8 @@ mod lans;
 #[cfg(test)]
 mod links;
 #[cfg(test)]
+mod neighbours;
+#[cfg(test)]
 mod packets;
 #[cfg(test)]
 mod trust;

@@ -22,7 +22,7 @@ pub(crate) struct Edge {
     pub(crate) node: Node,
     pub(crate) network: OwnedFd,
     overlay: Overlay,
-    lease: Lease,
+    pub(crate) lease: Lease,
 }
 
 fn lease(number: u8) -> Lease {
@@ -46,7 +46,11 @@ impl Edge {
             overlay
         });
         let tun = Some(overlay.tun().unwrap());
-        let node = Node::start(ShardConfig { tun, ..ShardConfig::new(loopback(), Some(credentials)) });
+        let node = Node::start(ShardConfig {
+            tun,
+            neighbours: true,
+            ..ShardConfig::new(loopback(), Some(credentials))
+        });
         let table = Table::new(me, [], Some(hub.clone())).with_lease(&lease);
         node.shard.send(Command::SetTable(Arc::new(table))).unwrap();
         Self { node, network, overlay, lease }
@@ -75,7 +79,7 @@ impl Edge {
         [route(self.lease.v4.into()), route(self.lease.v6.into())]
     }
 
-    fn udp(&self, address: IpAddr) -> UdpSocket {
+    pub(crate) fn udp(&self, address: IpAddr) -> UdpSocket {
         let socket = within(self.network.as_fd(), || UdpSocket::bind((address, 7000))).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         socket
@@ -106,7 +110,7 @@ fn allow(hub: &Node, a: &Edge, b: &Edge, rules: &[AccessRule]) {
 }
 
 /// A hub with two edges that are not linked yet, and may talk to each other.
-fn unlinked_star() -> (Node, Edge, Edge) {
+pub(crate) fn unlinked_star() -> (Node, Edge, Edge) {
     Netlink::open().unwrap().link_up("lo").unwrap();
     let ca = Ca::new();
     let hub = Node::cloud(ca.issue("c/cloud/hub"));
@@ -119,7 +123,7 @@ fn unlinked_star() -> (Node, Edge, Edge) {
 }
 
 /// A hub with two edges, all lanes up.
-fn star() -> (Node, Edge, Edge) {
+pub(crate) fn star() -> (Node, Edge, Edge) {
     let (mut hub, mut a, mut b) = unlinked_star();
     connect(&mut a.node, &mut hub, Lane::Packets);
     connect(&mut b.node, &mut hub, Lane::Packets);
@@ -127,7 +131,7 @@ fn star() -> (Node, Edge, Edge) {
 }
 
 /// Sends `len` bytes until they arrive: discovery needs a round trip before the largest packets fit.
-fn carry(from: &UdpSocket, to: &UdpSocket, len: usize) {
+pub(crate) fn carry(from: &UdpSocket, to: &UdpSocket, len: usize) {
     let (payload, patience) = (vec![len as u8; len], Instant::now() + PATIENCE);
     let mut buffer = [0; 2000];
     loop {
@@ -249,6 +253,7 @@ fn a_path_that_stays_narrow_carries_large_packets_until_their_sender_has_learnt_
             connect(&mut b.node, &mut hub, Lane::Packets);
             a.node.dial(1, relay.address, Expect::Node(hub.id.clone().unwrap()), Lane::Packets);
             up(&mut a.node, Some(1), Some(hub.id()), Lane::Packets);
+            up(&mut hub, None, Some(a.node.id()), Lane::Packets);
             let (at_a, at_b) = (a.udp(a.lease.v4.into()), b.udp(b.lease.v4.into()));
             carry(&at_a, &at_b, LARGEST);
             assert_eq!(a.node.shard.stats().packets.too_big, 0, "the path is not known yet");

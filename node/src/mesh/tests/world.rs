@@ -35,7 +35,8 @@ fn id(machine: &str) -> NodeId {
 fn start(machine: &str, keyspace: Keyspace, seed: u64, now: Now) -> Node {
     if machine != CLOUD {
         let identity = Identity { cluster: name("water"), node: id(machine) };
-        let settings = EdgeSettings { identity, cloud: id(CLOUD), seed, damaged_stores: Vec::new() };
+        let settings =
+            EdgeSettings { identity, cloud: id(CLOUD), seed, direct: true, damaged_stores: Vec::new() };
         return Node::Edge(Box::new(Edge::new(settings, keyspace, now)));
     }
     let ca = CaHash::of_der(b"ca");
@@ -185,6 +186,9 @@ impl World {
                 Output::Note(text) => self.machine(at).notes.push(text),
                 Output::Close { why, .. } => panic!("{at} closes a link: {why}"),
                 Output::Dial { .. }
+                | Output::DialNeighbour { .. }
+                | Output::Knock { .. }
+                | Output::Admit { .. }
                 | Output::Endpoints(_)
                 | Output::Reject(..)
                 | Output::Overlay { .. }
@@ -283,7 +287,7 @@ impl World {
         self.links.insert(edge, Link { id: link, frames: Default::default() });
         let key = KeyHash::of_spki(edge.as_bytes());
         self.tell(CLOUD, Input::LinkUp { link, peer: id(edge), key, attempt: None });
-        self.tell(edge, Input::LinkUp { link, peer: id(CLOUD), key, attempt: None });
+        self.tell(edge, Input::LinkUp { link, peer: id(CLOUD), key, attempt: Some(1) });
     }
 
     /// kill -9, and back over what the disk holds.

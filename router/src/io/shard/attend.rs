@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use bus::{Identity, KeyHash, NodeId};
+use bus::bus::LinkId;
+use bus::{Identity, KeyHash, NodeId, NodeKind};
 use quinn_proto::crypto::rustls::HandshakeData;
 use quinn_proto::{Connection, ConnectionError, ConnectionHandle, Dir, Event as QuicEvent, StreamEvent};
 use rustls::pki_types::CertificateDer;
@@ -16,8 +17,12 @@ use super::link::{CloseCode, Link, Phase, Up, dial_error, down_reason};
 use super::packets::Arrived;
 use super::silence::Silence;
 use super::streams::{PeerFault, Streams};
+use super::watch::{Sign, Watch};
 use super::{DialError, Event, Lane, STOPPING};
 use crate::io::tls::{identity_of, key_of};
+
+/// Why a link ends when its node has made another.
+const REPLACED: &str = "replaced by a newer link of the same node";
 
 impl EventLoop {
     /// Lets a connection act on what has happened to it. In this order: quinn's endpoint must hear of a connection's
@@ -33,10 +38,12 @@ impl EventLoop {
         if link.is_overdue(now) {
             self.give_up(&mut link, now);
         }
+        self.follow(&mut link);
         self.take_packets(&mut link, now);
         self.exchange_frames(&mut link, now);
         self.say_goodbye(&mut link, now);
         self.break_silence(&mut link, now);
+        self.watch_neighbour(&mut link, now);
         self.send_all(&mut link, now);
         link.observe(now, self.mono(now));
         self.serve_endpoint(&mut link);
@@ -114,7 +121,7 @@ impl EventLoop {
             if peer_key(&old_link.connection) != peer_key(&link.connection) {
                 return self.refuse(link, "a node of this name and another key is connected", now);
             }
-            self.close_linked(older, CloseCode::Closed, "replaced by a newer link of the same node", now);
+            self.close_linked(older, CloseCode::Closed, REPLACED, now);
         }
         if lane == Lane::Bus {
             link.connection.set_max_concurrent_streams(Dir::Uni, MAX_STREAMS.into());
@@ -146,17 +153,60 @@ impl EventLoop {
     ) {
         self.stats.links += 1;
         self.stats.links_up += 1;
-        if let Some(node) = &peer {
+        if let Some(node) = peer.as_ref().filter(|_| link.admitted || lane != Lane::Packets) {
             self.links.name(lane, node.clone(), link.handle);
         }
         if lane == Lane::Packets {
             link.packets = Some(Box::new(PacketLane::new(self.packets.seed(), self.mono(now))));
+            let is_neighbour = peer.as_ref().is_some_and(|node| node.kind == NodeKind::Edge);
+            link.watch = (is_neighbour && !self.config.accept).then(Watch::default);
         }
         let remote = link.remote();
-        link.phase =
-            Phase::Up(Up { lane, peer: peer.clone(), streams, until: None, silence: Silence::default() });
+        let (until, silence) = (None, Silence::default());
+        link.phase = Phase::Up(Up { lane, peer: peer.clone(), streams, until, silence, told: remote });
         let peer = peer.zip(peer_key(&link.connection));
         self.owner.tell(Event::Up { link: link.id, attempt, peer, remote, lane });
+    }
+
+    /// The owner lets the packets of a node in.
+    pub(super) fn admit_packets(&mut self, id: LinkId, now: Instant) {
+        let handle = self.links.handle_of(id);
+        let Some((handle, link)) = handle.and_then(|handle| Some((handle, self.links.get_mut(handle)?)))
+        else {
+            return;
+        };
+        let Phase::Up(Up { lane: Lane::Packets, peer: Some(node), .. }) = &link.phase else { return };
+        let node = node.clone();
+        link.admitted = true;
+        let older = self.links.handle_of_node(Lane::Packets, &node).filter(|older| *older != handle);
+        self.links.name(Lane::Packets, node, handle);
+        self.links.enqueue(handle);
+        if let Some(older) = older.filter(|older| self.links.get_mut(*older).is_some_and(|old| old.accepted))
+        {
+            self.close_linked(older, CloseCode::Closed, REPLACED, now);
+        }
+    }
+
+    /// Tells the owner where a peer's packets lane is seen now.
+    fn follow(&mut self, link: &mut Link) {
+        let remote = link.remote();
+        if let Phase::Up(up) = &mut link.phase
+            && link.accepted
+            && up.lane == Lane::Packets
+            && up.told != remote
+        {
+            up.told = remote;
+            self.owner.tell(Event::Moved { link: link.id, remote });
+        }
+    }
+
+    fn watch_neighbour(&mut self, link: &mut Link, now: Instant) {
+        let is_up = matches!(link.phase, Phase::Up(_));
+        match link.watch.as_mut().filter(|_| is_up).map(|watch| watch.look(now)) {
+            None | Some(Sign::Fine) => {}
+            Some(Sign::Ask) => link.connection.ping(),
+            Some(Sign::Lost) => self.close(link, CloseCode::Closed, "no answer from the neighbour", now),
+        }
     }
 
     fn refuse(&mut self, link: &mut Link, words: &str, now: Instant) {
@@ -216,7 +266,7 @@ impl EventLoop {
 
     fn take_packets(&mut self, link: &mut Link, now: Instant) {
         let mono = self.mono(now);
-        let Link { phase, connection, handle, packets, .. } = link;
+        let Link { phase, connection, handle, packets, admitted, .. } = link;
         let Phase::Up(up) = phase else { return };
         let (Some(lane), Some(peer)) = (packets, &up.peer) else {
             if connection.datagrams().recv().is_some() {
@@ -226,6 +276,10 @@ impl EventLoop {
         };
         lane.follow_path(connection);
         while let Some(datagram) = connection.datagrams().recv() {
+            if !*admitted {
+                self.packets.stats.not_admitted += 1;
+                continue;
+            }
             let datagram = Arrived { from: *handle, peer, datagram };
             self.packets.accept(datagram, &mut lane.parts, &mut self.links, mono);
         }
@@ -310,6 +364,9 @@ impl EventLoop {
         self.stats.udp_sent +=
             transmit.segment_size.map_or(1, |size| transmit.size.div_ceil(size.max(1)) as u64);
         self.socket.send(transmit, &mut self.out);
+        if let Some(watch) = &mut link.watch {
+            watch.handle_sent(now);
+        }
         true
     }
 

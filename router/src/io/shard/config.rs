@@ -116,6 +116,8 @@ pub struct ShardConfig {
     pub idle: Duration,
     /// Whether others may dial us: a cloud.
     pub accept: bool,
+    /// Whether an edge may dial another, and be dialled by it after a [`Command::Knock`](super::Command::Knock).
+    pub neighbours: bool,
     pub limits: Limits,
 }
 
@@ -129,6 +131,7 @@ impl ShardConfig {
             keepalive: Duration::from_secs(15),
             idle: Duration::from_secs(45),
             accept: false,
+            neighbours: false,
             limits: Limits::default(),
         }
     }

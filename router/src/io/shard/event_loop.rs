@@ -20,6 +20,7 @@ use tokio::sync::mpsc::Sender;
 use tracing::{debug, error, warn};
 
 use super::config::{COMMAND_QUEUE, FLUSH_TIME, HANDSHAKE_TIMEOUT};
+use super::guests::Guests;
 use super::link::{CloseCode, Link, Phase};
 use super::links::Links;
 use super::owner::{Bell, Owner};
@@ -57,6 +58,9 @@ pub(super) struct EventLoop {
     pub(super) unsent: BTreeSet<ConnectionHandle>,
     /// Connections that have frames to be read once the owner has room.
     pub(super) unread: BTreeSet<ConnectionHandle>,
+    guests: Guests,
+    /// How links are accepted, if anybody may make one.
+    server: Option<Arc<ServerConfig>>,
     /// Clients that join now.
     pub(super) joining: usize,
     /// Until when a stopping shard may go on.
@@ -93,10 +97,14 @@ impl EventLoop {
         let socket = Socket::bind(address).map_err(|source| SpawnError::Bind { address, source })?;
         let server = server_config(&config)?;
         let quic = Arc::new(endpoint_config(config.credentials.as_ref()));
-        let packets = Packets::new(config.tun.take(), gate(config.accept), random());
+        let counts_talk = config.neighbours;
+        let packets = Packets::new(config.tun.take(), gate(config.accept), counts_talk, random());
+        let open = server.clone().filter(|_| config.accept);
         let epoll = watch(&bell, &socket, &packets).map_err(SpawnError::Loop)?;
         Ok(Self {
-            endpoint: Endpoint::new(quic, server, socket.may_discover_mtu(), None),
+            endpoint: Endpoint::new(quic, open, socket.may_discover_mtu(), None),
+            guests: Guests::default(),
+            server,
             config,
             socket,
             links: Links::default(),
@@ -161,8 +169,18 @@ impl EventLoop {
         while let Some(handle) = self.links.pop_queued() {
             self.attend(handle, now);
         }
+        self.report_talk(now);
         self.owner.flush();
         self.publish();
+    }
+
+    /// Left for later while the owner is busy: nothing urgent follows from it.
+    fn report_talk(&mut self, now: Instant) {
+        let now = self.mono(now);
+        let peers = self.packets.talk(now);
+        if !peers.is_empty() && self.owner.has_room() {
+            self.owner.tell(Event::Talk { peers });
+        }
     }
 
     /// Frames first: there is little of them, and a full socket is the packets' doing.
@@ -232,6 +250,8 @@ impl EventLoop {
                     self.close_linked(handle, CloseCode::Closed, &reason, now);
                 }
             }
+            Command::Admit { link } => self.admit_packets(link, now),
+            Command::Knock { addresses } => self.knock(&addresses, now),
             Command::SetTable(table) => self.packets.set_table(table),
             Command::SetPolicy(policy) => self.packets.set_policy(policy),
             Command::Report { id } => {
@@ -272,6 +292,26 @@ impl EventLoop {
         let id = self.links.next_id();
         self.links.insert(Link::new(id, handle, connection, phase));
         Ok(())
+    }
+
+    /// QUIC drops what is so short, without a word.
+    fn knock(&mut self, addresses: &[SocketAddr], now: Instant) {
+        if self.config.accept || self.server.is_none() {
+            return;
+        }
+        self.endpoint.set_server_config(self.server.clone());
+        for address in addresses {
+            self.guests.expect(address.ip().to_canonical(), now);
+            let Some(destination) = self.socket.reachable(*address) else { continue };
+            self.out.clear();
+            self.out.push(0);
+            self.respond(Transmit { destination, ecn: None, size: 1, segment_size: None, src_ip: None });
+        }
+    }
+
+    /// Whether this address may make links here.
+    fn is_welcome(&self, remote: SocketAddr, now: Instant) -> bool {
+        self.config.accept || self.guests.is_expected(remote.ip().to_canonical(), now)
     }
 
     fn send(&mut self, link: LinkId, class: bus::Class, frame: &Frame, now: Instant) {
@@ -331,6 +371,9 @@ impl EventLoop {
                 None => {}
                 Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                     if let Some(link) = self.links.get_mut(handle) {
+                        if let Some(watch) = &mut link.watch {
+                            watch.handle_heard();
+                        }
                         link.connection.handle_event(event);
                         self.links.enqueue(handle);
                     }
@@ -343,6 +386,10 @@ impl EventLoop {
 
     /// Lets a stranger in, asks for proof of its address, or refuses it.
     fn greet(&mut self, incoming: Incoming, now: Instant) {
+        if !self.is_welcome(incoming.remote_address(), now) {
+            self.stats.uninvited += 1;
+            return self.endpoint.ignore(incoming);
+        }
         let unproven = self.stats.unproven as usize;
         let full = unproven >= self.config.limits.max_unproven;
         self.out.clear();
@@ -470,9 +517,10 @@ fn random() -> u64 {
     RandomState::new().hash_one(0)
 }
 
-/// The config of accepting, if we accept.
+/// The config of accepting, if we accept anybody.
 fn server_config(config: &ShardConfig) -> Result<Option<Arc<ServerConfig>>, SpawnError> {
-    let Some(credentials) = config.credentials.as_ref().filter(|_| config.accept) else { return Ok(None) };
+    let accepts = config.accept || config.neighbours;
+    let Some(credentials) = config.credentials.as_ref().filter(|_| accepts) else { return Ok(None) };
     let crypto = tls::server(credentials)?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
     server.transport_config(Arc::new(config.transport(None)));

@@ -14,6 +14,7 @@ use super::lane::PacketLane;
 use super::silence::Silence;
 use super::stats::PacketStats;
 use super::streams::{Queued, Streams};
+use super::watch::Watch;
 use super::{DialError, Lane};
 use crate::io::tls::Verdict;
 
@@ -81,6 +82,8 @@ pub(super) struct Up {
     /// A join must be over by then.
     pub(super) until: Option<Instant>,
     pub(super) silence: Silence,
+    /// Where the owner believes an accepted peer to be.
+    pub(super) told: SocketAddr,
 }
 
 /// One connection.
@@ -95,6 +98,10 @@ pub(super) struct Link {
     pub(super) unproven: bool,
     /// Whether it is in the list of connections to turn to.
     pub(super) queued: bool,
+    /// Whether its packets count: the owner admits those that dial.
+    pub(super) admitted: bool,
+    /// Of a neighbour's packets link.
+    pub(super) watch: Option<Watch>,
     /// Of a link that is up and carries packets.
     pub(super) packets: Option<Box<PacketLane>>,
 }
@@ -102,7 +109,18 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(id: LinkId, handle: ConnectionHandle, connection: Connection, phase: Phase) -> Self {
         let accepted = matches!(phase, Phase::Accepting { .. });
-        Self { id, handle, connection, phase, accepted, unproven: accepted, queued: false, packets: None }
+        Self {
+            id,
+            handle,
+            connection,
+            phase,
+            accepted,
+            unproven: accepted,
+            queued: false,
+            admitted: !accepted,
+            watch: None,
+            packets: None,
+        }
     }
 
     /// Queues a frame; `None` if this is no link for frames, or none yet.
@@ -148,7 +166,8 @@ impl Link {
         };
         let packets = self.packets.as_ref().and_then(|lane| lane.poll_timeout());
         let packets = packets.map(|at| started + at.since(Mono::ZERO));
-        [self.connection.poll_timeout(), own, packets].into_iter().flatten().min()
+        let watch = self.watch.as_ref().and_then(Watch::deadline);
+        [self.connection.poll_timeout(), own, packets, watch].into_iter().flatten().min()
     }
 
     /// Whether this phase has lasted too long.

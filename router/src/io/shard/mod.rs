@@ -20,14 +20,15 @@
 //! connection.
 //!
 //! Files: `config` (bounds), `event_loop` (the thread), `attend` (a connection's turn), `links` and `link` (connections), `streams` (frames), `packets` and `datagram`,
-//! `congestion`, `silence`, `timers`, `reset` (after a crash), `owner` (the two queues), `stats` and `report` (what people
-//! want to know).
+//! `congestion`, `silence`, `timers`, `reset` (after a crash), `guests`, `watch` and `talk` (neighbours), `owner` (the two
+//! queues), `stats` and `report` (what people want to know).
 
 mod attend;
 mod config;
 mod congestion;
 mod datagram;
 mod event_loop;
+mod guests;
 mod lane;
 mod link;
 mod links;
@@ -38,7 +39,9 @@ mod reset;
 mod silence;
 mod stats;
 mod streams;
+mod talk;
 mod timers;
+mod watch;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -103,6 +106,11 @@ pub enum Command {
     Dial { attempt: u64, address: SocketAddr, expect: Expect, lane: Lane },
     /// For a link that is gone: counted and dropped.
     Send { link: LinkId, class: Class, frame: Frame },
+    /// Packets of an accepted link count from now on, and those to its node take it: until then they are dropped.
+    Admit { link: LinkId },
+    /// Sends a byte to each address, so that our NAT lets a dial from there in, and accepts links from there for 15 s. Of
+    /// no use to a shard that accepts links anyway.
+    Knock { addresses: Vec<SocketAddr> },
     /// At once, what is queued is lost. Answered by [`Event::Down`]; the peer is told the reason.
     Close { link: LinkId, reason: Cow<'static, str> },
     /// The routes from now on.
@@ -137,6 +145,16 @@ pub enum Event {
         link: LinkId,
         peer: Option<NodeId>,
         why: String,
+    },
+    /// The packets lane of a peer that dialled us comes from another address now.
+    Moved {
+        link: LinkId,
+        remote: SocketAddr,
+    },
+    /// Bytes of packets to and from hosts behind other nodes since about a second; said by a shard that dials, of nodes
+    /// other than those that it dials for its packets.
+    Talk {
+        peers: Vec<(NodeId, u64)>,
     },
     /// The links that are up.
     Report {

@@ -26,6 +26,7 @@ use super::datagram::{Head, Maker, Parts};
 use super::link::Link;
 use super::links::Links;
 use super::stats::PacketStats;
+use super::talk::{Place, Talk};
 use crate::flow_cache::FlowCache;
 use crate::icmp::{self, Problem};
 use crate::io::device::OVERLAY_MTU;
@@ -69,6 +70,8 @@ pub(super) struct Packets {
     /// The generation of the links that the cache knows.
     links_seen: u64,
     seed: u64,
+    /// At a node that may have neighbours.
+    talk: Option<Talk>,
     inbound: Coalescer,
     buffer: Vec<u8>,
     maker: Maker,
@@ -83,6 +86,8 @@ struct Known {
     way: Way,
     /// Until when packets in the middle of the conversation need not be shown to the gate; `None`: none needs to.
     shown: Option<Mono>,
+    /// Where its bytes count as talk.
+    place: Option<Place>,
 }
 
 /// What becomes of a flow's packets.
@@ -106,13 +111,14 @@ pub(super) struct Arrived<'a> {
 
 impl Packets {
     /// `seed` is secret: it keeps strangers from choosing the places of their flows.
-    pub(super) fn new(tun: Option<Tun>, gate: Gate, seed: u64) -> Self {
+    pub(super) fn new(tun: Option<Tun>, gate: Gate, counts_talk: bool, seed: u64) -> Self {
         Self {
             table: None,
             gate,
             cache: FlowCache::new(CACHED_FLOWS, seed),
             links_seen: 0,
             seed,
+            talk: counts_talk.then(Talk::default),
             inbound: Coalescer::new(tun.as_ref().map(Tun::offload).unwrap_or_default()),
             buffer: vec![0; MAX_PACKET_LEN],
             maker: Maker::default(),
@@ -133,12 +139,25 @@ impl Packets {
 
     pub(super) fn set_table(&mut self, table: Arc<Table>) {
         self.table = Some(table);
-        self.cache.clear();
+        self.forget();
     }
 
     pub(super) fn set_policy(&mut self, policy: Arc<Policy>) {
         self.gate.set_policy(policy);
+        self.forget();
+    }
+
+    /// What was remembered of flows is true no more.
+    fn forget(&mut self) {
         self.cache.clear();
+        if let Some(talk) = &mut self.talk {
+            talk.forget();
+        }
+    }
+
+    /// With whom the hosts behind this node talk.
+    pub(super) fn talk(&mut self, now: Mono) -> Vec<(NodeId, u64)> {
+        self.talk.as_mut().map(|talk| talk.report(now)).unwrap_or_default()
     }
 
     /// Reads a batch from the TUN and hands it to the lanes.
@@ -341,36 +360,69 @@ impl Packets {
     ) -> Way {
         if self.links_seen != links.generation() {
             self.links_seen = links.generation();
-            self.cache.clear();
+            self.forget();
         }
         let upper = packet.upper();
         let flow = packet.flow_of(&upper);
-        match self.cache.get(from, &flow) {
-            Some(Known { way, shown: None }) => way,
-            Some(Known { way, shown: Some(until) }) if now < until && is_in_the_middle(packet, &upper) => way,
-            Some(Known { way, .. }) => self.guarded(way, from, packet, flow, now),
+        let known = self.cache.get(from, &flow);
+        let place = known.map_or_else(|| self.place(from, packet), |known| known.place);
+        if let Some(talk) = &mut self.talk {
+            talk.count(place, packet.bytes().len());
+        }
+        match known {
+            Some(Known { way, shown: None, .. }) => way,
+            Some(Known { way, shown: Some(until), .. })
+                if now < until && is_in_the_middle(packet, &upper) =>
+            {
+                way
+            }
+            Some(Known { way, .. }) => self.guarded(way, (from, place), packet, flow, now),
             None => {
-                let way = self.table_way(from, links, decide);
-                self.guarded(way, from, packet, flow, now)
+                let way = self.table_way(from, packet, links, decide);
+                self.guarded(way, (from, place), packet, flow, now)
             }
         }
     }
 
-    fn table_way(&self, from: usize, links: &Links, decide: impl FnOnce(&Table) -> Verdict<'_>) -> Way {
+    /// Where a flow counts: with the node that the far end lies behind.
+    fn place(&mut self, from: usize, packet: &Packet<'_>) -> Option<Place> {
+        let (table, talk) = (self.table.as_deref()?, self.talk.as_mut()?);
+        let far = if from == FROM_TUN { packet.destination() } else { packet.source() };
+        let owner = table.lookup(far).filter(|owner| *owner != table.me() && table.via() != Some(owner))?;
+        talk.place(owner)
+    }
+
+    fn table_way(
+        &self,
+        from: usize,
+        packet: &Packet<'_>,
+        links: &Links,
+        decide: impl FnOnce(&Table) -> Verdict<'_>,
+    ) -> Way {
         match self.table.as_deref().map(decide) {
             None => Way::NoTable,
             // The kernel keeps what is for this host: what comes out for us would go in circles.
             Some(Verdict::Local) if from == FROM_TUN => Way::Drop(DropReason::Loop),
             Some(Verdict::Local) => Way::Local,
-            Some(Verdict::Peer(node)) => {
-                links.handle_of_node(Lane::Packets, node).map_or(Way::NoLane, Way::Lane)
+            Some(Verdict::Peer(next)) => {
+                let lane = |node| links.handle_of_node(Lane::Packets, node);
+                // A neighbour is reached without the hub.
+                let owner = self.table.as_deref().and_then(|table| table.lookup(packet.destination()));
+                owner.and_then(lane).or_else(|| lane(next)).map_or(Way::NoLane, Way::Lane)
             }
             Some(Verdict::Drop(reason)) => Way::Drop(reason),
         }
     }
 
     /// Asks the gate about a packet that has a way, and remembers what it says of the flow.
-    fn guarded(&mut self, way: Way, from: usize, packet: &Packet<'_>, flow: Flow, now: Mono) -> Way {
+    fn guarded(
+        &mut self,
+        way: Way,
+        (from, place): (usize, Option<Place>),
+        packet: &Packet<'_>,
+        flow: Flow,
+        now: Mono,
+    ) -> Way {
         let allowed = match way {
             Way::Local | Way::Lane(_) if from == FROM_TUN => self.gate.leaving(packet, now),
             Way::Local | Way::Lane(_) => self.gate.check(packet, now),
@@ -383,7 +435,7 @@ impl Packets {
             // True of this packet, not of the next.
             Ok(Allowed::Related | Allowed::Fragment) => return way,
         };
-        self.cache.insert(from, flow, Known { way, shown });
+        self.cache.insert(from, flow, Known { way, shown, place });
         way
     }
 

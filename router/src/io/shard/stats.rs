@@ -16,6 +16,8 @@ pub struct Stats {
     pub refused_busy: u64,
     /// Accepted connections that ended before their link was up: no or bad certificate, wrong lane, silence.
     pub refused: u64,
+    /// First packets from addresses that were not expected, at a node that is not dialled by everybody.
+    pub uninvited: u64,
     /// Dials that made no link.
     pub dials_failed: u64,
     /// Links that came up.
@@ -45,6 +47,8 @@ pub struct PacketStats {
     pub forwarded: u64,
     /// Dropped by table or policy, by [`DropReason::index`].
     pub dropped: [u64; DropReason::ALL.len()],
+    /// Dropped: from a node that the owner has not admitted yet.
+    pub not_admitted: u64,
     /// Dropped: no table yet.
     pub no_table: u64,
     /// Dropped: the next hop has no packets lane up.
