@@ -20,4 +20,6 @@ mod links;
 #[cfg(test)]
 mod packets;
 #[cfg(test)]
+mod spoofing;
+#[cfg(test)]
 mod trust;

@@ -22,7 +22,7 @@ pub(crate) struct Edge {
     pub(crate) node: Node,
     pub(crate) network: OwnedFd,
     overlay: Overlay,
-    lease: Lease,
+    pub(crate) lease: Lease,
 }
 
 fn lease(number: u8) -> Lease {
@@ -75,14 +75,14 @@ impl Edge {
         [route(self.lease.v4.into()), route(self.lease.v6.into())]
     }
 
-    fn udp(&self, address: IpAddr) -> UdpSocket {
+    pub(crate) fn udp(&self, address: IpAddr) -> UdpSocket {
         let socket = within(self.network.as_fd(), || UdpSocket::bind((address, 7000))).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         socket
     }
 }
 
-fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
@@ -127,7 +127,7 @@ fn star() -> (Node, Edge, Edge) {
 }
 
 /// Sends `len` bytes until they arrive: discovery needs a round trip before the largest packets fit.
-fn carry(from: &UdpSocket, to: &UdpSocket, len: usize) {
+pub(crate) fn carry(from: &UdpSocket, to: &UdpSocket, len: usize) {
     let (payload, patience) = (vec![len as u8; len], Instant::now() + PATIENCE);
     let mut buffer = [0; 2000];
     loop {
