@@ -1,5 +1,7 @@
 //! A cloud in the open, two edges behind NATs, and their processes.
 
+#![allow(dead_code, reason = "no suite asks all of this of its nodes")]
+
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -7,14 +9,14 @@ use std::process::{Child, Command, Output, Stdio};
 
 use ipnet::Ipv4Net;
 use lab::io::{Namespace, Wire, enter_user_namespace};
-use lab::{Attachment, LinkSettings, NatKind, NatSettings};
+use lab::{Attachment, LinkSettings, NatKind, NatSettings, PortId};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const CLOUD: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+pub(crate) const CLOUD: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 
 /// Silence is noticed soon: `kill -9` says no goodbye.
-const CONFIG: &str = "
+pub(crate) const CONFIG: &str = "
 cloud: {cluster: water, name: hq}
 link: {keepalive: 1s, idle: 5s}
 mqtt: {listen: '127.0.0.1:1883'}
@@ -25,35 +27,48 @@ pub(crate) struct Stage {
     pub(crate) a: Node,
     pub(crate) b: Node,
     pub(crate) cloud: Node,
-    _wire: Wire,
+    pub(crate) wire: Wire,
+    /// Of the cloud, `a` and `b`.
+    pub(crate) ports: [PortId; 3],
     _room: TempDir,
 }
 
 impl Stage {
     /// Both edges have joined, each for a site of its own, and everything runs.
     pub(crate) fn build() -> Self {
+        Self::build_with(CONFIG)
+    }
+
+    /// The same, with another configuration of all nodes.
+    pub(crate) fn build_with(config: &str) -> Self {
         enter_user_namespace().unwrap();
         let (wire, room) = (Wire::start(7).unwrap(), tempfile::tempdir().unwrap());
         let mut cloud = Node::new("cloud", "hq", room.path());
-        attach(&wire, &cloud.network, CLOUD, None);
+        cloud.configure(config);
+        let at_cloud = attach(&wire, &cloud.network, CLOUD, None);
         cloud.start();
-        let [a, b] = [("a", 21), ("b", 22)].map(|(name, last)| {
+        let [(a, at_a), (b, at_b)] = [("a", 21), ("b", 22)].map(|(name, last)| {
             let mut edge = Node::new("edge", name, room.path());
-            let inside = Ipv4Net::new(Ipv4Addr::new(192, 168, last, 2), 24).unwrap();
-            let nat = NatSettings { kind: NatKind::PortRestricted, inside };
-            attach(&wire, &edge.network, Ipv4Addr::new(203, 0, 113, last), Some(nat));
+            edge.configure(config);
+            let port = attach_behind(NatKind::PortRestricted, &wire, &edge.network, last);
             let token = cloud.command(&["token", "create", "--site", &format!("site-{name}")]).expect(0);
             edge.command(&["join", &CLOUD.to_string(), "--token", token.trim(), "--name", name]).expect(0);
             edge.start();
-            edge
+            (edge, port)
         });
-        Self { a, b, cloud, _wire: wire, _room: room }
+        Self { a, b, cloud, wire, ports: [at_cloud, at_a, at_b], _room: room }
     }
 }
 
-fn attach(wire: &Wire, network: &Namespace, public: Ipv4Addr, nat: Option<NatSettings>) {
+/// Behind a NAT at `203.0.113.<last>`, as `192.168.<last>.2`.
+pub(crate) fn attach_behind(kind: NatKind, wire: &Wire, network: &Namespace, last: u8) -> PortId {
+    let inside = Ipv4Net::new(Ipv4Addr::new(192, 168, last, 2), 24).unwrap();
+    attach(wire, network, Ipv4Addr::new(203, 0, 113, last), Some(NatSettings { kind, inside }))
+}
+
+pub(crate) fn attach(wire: &Wire, network: &Namespace, public: Ipv4Addr, nat: Option<NatSettings>) -> PortId {
     let name = network.name().to_owned();
-    wire.attach(network, Attachment { name, public, nat, link: LinkSettings::default() }).unwrap();
+    wire.attach(network, Attachment { name, public, nat, link: LinkSettings::default() }).unwrap()
 }
 
 pub(crate) struct Node {
@@ -64,11 +79,17 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    fn new(role: &'static str, name: &str, room: &Path) -> Self {
+    pub(crate) fn new(role: &'static str, name: &str, room: &Path) -> Self {
         let dir = room.join(name);
         std::fs::create_dir(&dir).unwrap();
-        std::fs::write(dir.join("kubebus.yaml"), CONFIG).unwrap();
-        Self { network: Namespace::create(name).unwrap(), role, dir, process: None }
+        let node = Self { network: Namespace::create(name).unwrap(), role, dir, process: None };
+        node.configure(CONFIG);
+        node
+    }
+
+    /// Writes its configuration, which is read at the next start.
+    pub(crate) fn configure(&self, config: &str) {
+        std::fs::write(self.dir.join("kubebus.yaml"), config).unwrap();
     }
 
     fn kubebus(&self, args: &[&str]) -> Command {
@@ -87,6 +108,11 @@ impl Node {
         self.process = Some(command.spawn().unwrap());
         let is_up = || self.kubebus(&["status"]).output().unwrap().status.success().then_some(());
         crate::eventually(&format!("{} answers", self.dir.display()), is_up);
+    }
+
+    /// Of the running process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
     }
 
     /// kill -9.
