@@ -22,4 +22,6 @@ mod neighbours;
 #[cfg(test)]
 mod packets;
 #[cfg(test)]
+mod spoofing;
+#[cfg(test)]
 mod trust;

@@ -65,9 +65,10 @@ impl RawPeer {
         self.connection.send_stream(stream).reset(1u32.into()).unwrap();
     }
 
-    pub(crate) fn send_datagram(&mut self, bytes: &'static [u8]) {
+    pub(crate) fn send_datagram(&mut self, bytes: &[u8]) {
+        let bytes = Bytes::copy_from_slice(bytes);
         self.run_until(|peer| {
-            peer.connection.datagrams().send(Bytes::from_static(bytes), false).is_ok() || peer.lost.is_some()
+            peer.connection.datagrams().send(bytes.clone(), false).is_ok() || peer.lost.is_some()
         });
     }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! handle_packet -> NAT out -> up line ->|-> route by destination -> down line -> NAT in -> poll_delivery
-//!                                       |  (at the time it leaves the up line)
+//!                    \                  |  (at the time it leaves the up line)     /
+//!                     `---------------- hairpin, where the NAT has it -----------'
 //! ```
 //! What an insider's junk costs is therefore paid where it is in reality: a packet that the far NAT refuses has
 //! used the far line. Time is virtual: nothing happens but in `handle_packet` and `poll_delivery`, and what happens
@@ -70,7 +71,8 @@ pub enum AttachError {
 pub enum DropReason {
     /// No IPv4 packet, or its lengths contradict each other.
     Malformed,
-    /// Nobody has the destination, or the source is not the sender's (RFC 2827); hairpins too.
+    /// Nobody has the destination, or the source is not the sender's (RFC 2827); hairpins too, unless the NAT
+    /// [has them](Internet::set_hairpin).
     Unroutable,
     /// The NAT admits it not, in either direction.
     NatRefused,
@@ -97,12 +99,17 @@ pub struct PortStats {
     pub unroutable: u64,
     pub nat_refused: u64,
     pub cut: u64,
+    /// Bytes of them.
+    pub cut_bytes: u64,
     pub queue_full: u64,
     pub lost: u64,
 }
 
 impl PortStats {
-    fn count(&mut self, reason: DropReason) {
+    fn count(&mut self, reason: DropReason, len: usize) {
+        if reason == DropReason::Cut {
+            self.cut_bytes += len as u64;
+        }
         let counter = match reason {
             DropReason::Malformed => &mut self.malformed,
             DropReason::Unroutable => &mut self.unroutable,
@@ -127,10 +134,19 @@ struct Port {
     name: String,
     public: Ipv4Addr,
     nat: Option<(Nat, Ipv4Net)>,
+    hairpins: bool,
     up: Line,
     down: Line,
     is_cut: bool,
     stats: PortStats,
+}
+
+/// Where a packet goes from its sender's NAT.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    Line,
+    /// Back to the net that it came from.
+    Hairpin,
 }
 
 /// A packet on a line.
@@ -140,6 +156,7 @@ struct Flight {
     direction: Direction,
     /// When it leaves the line's queue.
     departs: Mono,
+    is_held_up: bool,
     packet: BytesMut,
 }
 
@@ -184,7 +201,8 @@ impl Internet {
         let nat = nat.map(|nat| (Nat::new(nat.kind, public, self.seed ^ stream), nat.inside.trunc()));
         let up = Line::new(Direction::Up, link, self.seed, stream);
         let down = Line::new(Direction::Down, link, self.seed, stream + 1);
-        self.ports.push(Port { name, public, nat, up, down, is_cut: false, stats: PortStats::default() });
+        let stats = PortStats::default();
+        self.ports.push(Port { name, public, nat, hairpins: false, up, down, is_cut: false, stats });
         self.by_public.insert(public, id);
         Ok(id)
     }
@@ -196,8 +214,12 @@ impl Internet {
         sender.stats.sent += 1;
         let mut packet = BytesMut::from(packet);
         match sender.translate_out(&mut packet, now) {
-            Ok(()) => self.take_off(port, Direction::Up, packet, now),
-            Err(reason) => sender.stats.count(reason),
+            Ok(Exit::Line) => self.take_off(port, Direction::Up, packet, now),
+            Ok(Exit::Hairpin) if self.in_flight + packet.len() > MAX_IN_FLIGHT => {
+                sender.stats.count(DropReason::QueueFull, packet.len());
+            }
+            Ok(Exit::Hairpin) => self.land(port, packet, now),
+            Err(reason) => sender.stats.count(reason, packet.len()),
         }
     }
 
@@ -234,6 +256,14 @@ impl Internet {
         }
     }
 
+    /// Whether the NAT at `port` lets its insiders reach each other by their public endpoints, which show as such
+    /// to the other (RFC 4787 REQ-9). Many do not, and none does so before it is told here. No line is used.
+    pub fn set_hairpin(&mut self, port: PortId, is_on: bool) {
+        if let Some(port) = self.ports.get_mut(port.0) {
+            port.hairpins = is_on;
+        }
+    }
+
     pub fn stats(&self, port: PortId) -> PortStats {
         self.ports.get(port.0).map_or_else(PortStats::default, |port| port.stats)
     }
@@ -248,7 +278,7 @@ impl Internet {
         let is_waiting = |flight: &Flight| is_on_it(flight) && flight.departs > now;
         let waiting: Vec<Flight> =
             self.flights.extract_if(.., |_, flight| is_waiting(flight)).map(|(_, flight)| flight).collect();
-        let travelling = self.flights.iter().filter(|(_, flight)| is_on_it(flight));
+        let travelling = self.flights.iter().filter(|(_, flight)| is_on_it(flight) && !flight.is_held_up);
         let last_out = travelling.map(|((due, _), _)| *due).max().unwrap_or(now);
         self.ports[port.0].line(direction).set(direction, link, last_out);
         for flight in waiting {
@@ -258,9 +288,10 @@ impl Internet {
     }
 
     fn fly(&mut self, port: PortId, direction: Direction, packet: BytesMut, passage: Passage) {
-        let Passage { departs, arrives } = passage;
+        let Passage { departs, arrives, is_held_up } = passage;
         self.taken_off += 1;
-        self.flights.insert((arrives, self.taken_off), Flight { port, direction, departs, packet });
+        let flight = Flight { port, direction, departs, is_held_up, packet };
+        self.flights.insert((arrives, self.taken_off), flight);
     }
 
     fn drop_flights_of(&mut self, port: PortId) {
@@ -274,7 +305,9 @@ impl Internet {
             is_kept
         });
         self.in_flight -= bytes;
-        self.ports[port.0].stats.cut += dropped;
+        let stats = &mut self.ports[port.0].stats;
+        stats.cut += dropped;
+        stats.cut_bytes += bytes as u64;
     }
 
     /// Lets everything happen that is due by `now`.
@@ -299,7 +332,7 @@ impl Internet {
                 self.in_flight += len;
                 self.fly(port, direction, packet, passage);
             }
-            Err(reason) => owner.stats.count(reason),
+            Err(reason) => owner.stats.count(reason, len),
         }
     }
 
@@ -312,7 +345,7 @@ impl Internet {
                 self.ports[from.0].stats.forwarded += 1;
                 self.take_off(to, Direction::Down, packet, now);
             }
-            None => self.ports[from.0].stats.count(DropReason::Unroutable),
+            None => self.ports[from.0].stats.count(DropReason::Unroutable, packet.len()),
         }
     }
 
@@ -326,7 +359,7 @@ impl Internet {
                 self.in_flight += packet.len();
                 self.arrived.push_back(Delivery { port, packet: packet.freeze() });
             }
-            Err(reason) => receiver.stats.count(reason),
+            Err(reason) => receiver.stats.count(reason, packet.len()),
         }
     }
 }
@@ -360,13 +393,15 @@ impl Port {
     }
 
     /// Checks the source and lets the NAT replace it.
-    fn translate_out(&mut self, bytes: &mut [u8], now: Mono) -> Result<(), DropReason> {
+    fn translate_out(&mut self, bytes: &mut [u8], now: Mono) -> Result<Exit, DropReason> {
         let mut packet = Packet::parse(bytes).map_err(|_| DropReason::Malformed)?;
         match &mut self.nat {
             Some((nat, inside)) if inside.contains(&packet.source()) => {
-                translate::outbound(nat, &mut packet, now)
+                translate::outbound(nat, &mut packet, now)?;
+                let turns_back = self.hairpins && packet.destination() == self.public;
+                Ok(if turns_back { Exit::Hairpin } else { Exit::Line })
             }
-            None if packet.source() == self.public => Ok(()),
+            None if packet.source() == self.public => Ok(Exit::Line),
             Some(_) | None => Err(DropReason::Unroutable),
         }
     }

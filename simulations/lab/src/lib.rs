@@ -13,7 +13,7 @@
 //!
 //! - [`nat`]: who gets through a NAT, on [`Flow`] values; four kinds in the terms of RFC 4787.
 //! - [`ipv4`]: the addresses and ports of real packets, read and rewritten, with their checksums.
-//! - [`link`]: rate, queue, delay, jitter and loss of one attachment.
+//! - [`link`]: rate, queue, delay, jitter, loss and reordering of one attachment.
 //! - [`internet`]: attachments joined by routing; bytes in, bytes out, time as an argument.
 //!
 //! `io` puts real processes on it, without root where the machine allows user namespaces: network namespaces,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  packet -> queue (drop-tail) -> serialised at the rate -> lost? -> delay + jitter -> out, in order
+//!                                                                          \-> held up: out behind others
 //! ```
 //! Each direction has its own queue and its own random stream, so that a packet more on one line changes nothing
 //! on another.
@@ -51,6 +52,9 @@ impl Rate {
 
 const NANOS: u128 = 1_000_000_000;
 
+/// Tells a line's two random streams apart.
+const ORDER_STREAMS: u64 = 1 << 63;
+
 /// A quarter of a second at 8 Mbit/s: a home router's buffer, bloated as they are. What does not fit is dropped
 /// at the tail and counted.
 pub const DEFAULT_QUEUE: usize = 256 * 1024;
@@ -64,10 +68,14 @@ pub struct LinkSettings {
     pub down: Option<Rate>,
     /// Added to each packet in each direction; two attached nodes are the sum of their delays apart.
     pub delay: Duration,
-    /// Up to this much more, drawn evenly per packet; packets never overtake each other.
+    /// Up to this much more, drawn evenly per packet; it lets no packet overtake another.
     pub jitter: Duration,
     /// Packets lost in each direction, in millionths; 1,000,000 and more lose all.
     pub loss_ppm: u32,
+    /// Packets in each direction that are held up for [`Self::reorder_delay`], so that others overtake them, in
+    /// millionths; 1,000,000 and more hold up all, which is only more delay.
+    pub reorder_ppm: u32,
+    pub reorder_delay: Duration,
     /// Bytes that may wait for the line in each direction; more are dropped. One packet always fits.
     pub queue: usize,
 }
@@ -80,6 +88,8 @@ impl Default for LinkSettings {
             delay: Duration::ZERO,
             jitter: Duration::ZERO,
             loss_ppm: 0,
+            reorder_ppm: 0,
+            reorder_delay: Duration::ZERO,
             queue: DEFAULT_QUEUE,
         }
     }
@@ -98,6 +108,8 @@ pub(crate) enum Fate {
 pub(crate) struct Passage {
     pub(crate) departs: Mono,
     pub(crate) arrives: Mono,
+    /// Others may overtake it.
+    pub(crate) is_held_up: bool,
 }
 
 /// One direction of a line.
@@ -106,8 +118,11 @@ pub(crate) struct Line {
     rate: Option<Rate>,
     settings: LinkSettings,
     rng: ChaCha8Rng,
+    /// Its own, so that a line that reorders loses the same packets as one that does not.
+    order_rng: ChaCha8Rng,
     /// When the last accepted byte has left the queue, in nanoseconds: microseconds would round a fast line off.
     free_at_ns: u64,
+    /// When the last packet arrives that none may overtake.
     last_out: Mono,
 }
 
@@ -120,10 +135,14 @@ pub(crate) enum Direction {
 impl Line {
     /// `stream` names the line's own random numbers within `seed`.
     pub(crate) fn new(direction: Direction, settings: LinkSettings, seed: u64, stream: u64) -> Self {
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(stream);
+        let random = |stream| {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            rng.set_stream(stream);
+            rng
+        };
+        let (rng, order_rng) = (random(stream), random(ORDER_STREAMS | stream));
         let rate = rate_of(direction, settings);
-        Self { rate, settings, rng, free_at_ns: 0, last_out: Mono::ZERO }
+        Self { rate, settings, rng, order_rng, free_at_ns: 0, last_out: Mono::ZERO }
     }
 
     /// Changes the settings and empties the queue: who holds the packets that wait puts them on the line
@@ -152,9 +171,12 @@ impl Line {
         let begins = self.free_at_ns.max(nanos(now));
         self.free_at_ns = begins.saturating_add(self.rate.map_or(0, |rate| rate.nanos_for(len)));
         let departs = Mono(self.free_at_ns.div_ceil(1000));
-        let arrives = departs + self.settings.delay + self.draw_jitter();
-        self.last_out = self.last_out.max(arrives);
-        Passage { departs, arrives: self.last_out }
+        let arrives = self.last_out.max(departs + self.settings.delay + self.draw_jitter());
+        if self.draw_hold_up() {
+            return Passage { departs, arrives: arrives + self.settings.reorder_delay, is_held_up: true };
+        }
+        self.last_out = arrives;
+        Passage { departs, arrives, is_held_up: false }
     }
 
     fn waiting(&self, now: Mono) -> usize {
@@ -163,13 +185,21 @@ impl Line {
     }
 
     fn draw_loss(&mut self) -> bool {
-        self.rng.next_u64() % 1_000_000 < u64::from(self.settings.loss_ppm)
+        happens(&mut self.rng, self.settings.loss_ppm)
+    }
+
+    fn draw_hold_up(&mut self) -> bool {
+        happens(&mut self.order_rng, self.settings.reorder_ppm)
     }
 
     fn draw_jitter(&mut self) -> Duration {
         let limit = u64::try_from(self.settings.jitter.as_micros()).unwrap_or(u64::MAX - 1);
         Duration::from_micros(self.rng.next_u64() % (limit.saturating_add(1)))
     }
+}
+
+fn happens(rng: &mut ChaCha8Rng, ppm: u32) -> bool {
+    rng.next_u64() % 1_000_000 < u64::from(ppm)
 }
 
 fn rate_of(direction: Direction, settings: LinkSettings) -> Option<Rate> {
@@ -284,5 +314,31 @@ mod tests {
         let mut line = line(LinkSettings { jitter: Duration::from_millis(10), ..LinkSettings::default() });
         let arrivals: Vec<Mono> = (0..1000).map(|ms| arrival(line.send(100, at_ms(ms)))).collect();
         assert!(arrivals.is_sorted());
+    }
+
+    #[test]
+    fn held_up_packets_are_overtaken_and_the_others_keep_their_order() {
+        let settings = LinkSettings {
+            delay: Duration::from_millis(10),
+            reorder_ppm: 100_000,
+            reorder_delay: Duration::from_millis(5),
+            ..LinkSettings::default()
+        };
+        let mut line = line(settings);
+        let lateness = |ms| arrival(line.send(100, at_ms(ms))).since(at_ms(ms)).as_millis();
+        let late: Vec<u128> = (0..10_000).map(lateness).collect();
+        let held_up = late.iter().filter(|ms| **ms == 15).count();
+        assert!((900..=1100).contains(&held_up), "{held_up} of 10,000 at 100,000 ppm");
+        assert_eq!(late.iter().filter(|ms| **ms == 10).count(), 10_000 - held_up);
+    }
+
+    #[test]
+    fn a_line_that_reorders_loses_the_same_packets_as_one_that_does_not() {
+        let lost = |reorder_ppm| {
+            let mut line = line(LinkSettings { loss_ppm: 50_000, reorder_ppm, ..LinkSettings::default() });
+            let is_lost = |ms| line.send(100, at_ms(ms)) == Fate::Lost;
+            (0..1000).map(is_lost).collect::<Vec<_>>()
+        };
+        assert_eq!(lost(0), lost(500_000));
     }
 }

@@ -12,8 +12,8 @@
 //!
 //! Ports are drawn at random and never preserved, so that code that takes its own port for its public one fails.
 //! A mapping is refreshed by what goes out, never by what comes in (RFC 4787 REQ-6): the harder of the two.
-//! There is no hairpinning (REQ-9 is what many cheap routers lack), no port parity (REQ-4) and no fragment
-//! reassembly (REQ-14).
+//! Hairpins (REQ-9, which many cheap routers lack) are [the port's business](crate::Internet::set_hairpin); there is no
+//! port parity (REQ-4) and no fragment reassembly (REQ-14).
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};

@@ -170,6 +170,28 @@ fn private_unknown_and_forged_addresses_and_hairpins_are_routed_nowhere() {
 }
 
 #[test]
+fn insiders_of_a_nat_that_hairpins_reach_each_other_by_their_public_endpoints() {
+    let mut lab = Lab::new(delay(10));
+    lab.internet.set_hairpin(lab.edge, true);
+    let neighbour = SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 3), 6000);
+    let public = lab.knock(at_ms(0));
+    lab.internet.handle_packet(lab.edge, &packets::udp(neighbour, public, b"filtered"), at_ms(100));
+    assert_eq!((lab.run(), lab.internet.stats(lab.edge).nat_refused), (vec![], 1), "port-restricted");
+
+    // Both have learned the other's public endpoint from the cloud.
+    lab.internet.handle_packet(lab.edge, &packets::udp(neighbour, CLOUD, b"knock"), at_ms(200));
+    let (_, _, knock) = lab.run().pop().unwrap();
+    let neighbours = SocketAddrV4::new(EDGE_PUBLIC, u16::from_be_bytes([knock[20], knock[21]]));
+    lab.internet.handle_packet(lab.edge, &packets::udp(EDGE, neighbours, b"opens"), at_ms(300));
+    lab.internet.handle_packet(lab.edge, &packets::udp(neighbour, public, b"passes"), at_ms(301));
+    let arrived = lab.internet.poll_delivery(at_ms(301)).unwrap();
+    assert_eq!(arrived.packet, packets::udp(neighbours, EDGE, b"passes"), "no line was used");
+    lab.internet.set_hairpin(lab.edge, false);
+    lab.internet.handle_packet(lab.edge, &packets::udp(neighbour, public, b"lost"), at_ms(400));
+    assert_eq!(lab.run(), []);
+}
+
+#[test]
 fn a_cut_line_carries_nothing_loses_what_was_on_it_and_works_again_when_mended() {
     let mut lab = Lab::new(delay(10));
     let hello = packets::udp(EDGE, CLOUD, b"hello");
@@ -177,7 +199,8 @@ fn a_cut_line_carries_nothing_loses_what_was_on_it_and_works_again_when_mended()
     lab.internet.cut(lab.edge, true, at_ms(5));
     lab.internet.handle_packet(lab.edge, &hello, at_ms(6));
     assert_eq!(lab.run(), []);
-    assert_eq!((lab.internet.stats(lab.edge).cut, lab.internet.in_flight), (2, 0));
+    let PortStats { cut, cut_bytes, .. } = lab.internet.stats(lab.edge);
+    assert_eq!((cut, cut_bytes, lab.internet.in_flight), (2, 2 * hello.len() as u64, 0));
     lab.internet.cut(lab.edge, false, at_ms(50));
     lab.internet.handle_packet(lab.edge, &hello, at_ms(50));
     assert_eq!(lab.run().len(), 1);
@@ -227,6 +250,23 @@ fn what_waits_goes_on_at_the_new_rate_and_behind_what_travels() {
 }
 
 #[test]
+fn what_follows_a_change_does_not_wait_for_what_is_held_up() {
+    let held_up = LinkSettings {
+        delay: Duration::from_millis(5),
+        reorder_ppm: 1_000_000,
+        reorder_delay: Duration::from_millis(50),
+        ..LinkSettings::default()
+    };
+    let mut lab = Lab::new(LinkSettings::default());
+    lab.internet.set_link(lab.edge, held_up, at_ms(0));
+    lab.internet.handle_packet(lab.edge, &packets::udp(EDGE, CLOUD, b"first"), at_ms(0));
+    lab.internet.set_link(lab.edge, delay(5), at_ms(1));
+    lab.internet.handle_packet(lab.edge, &packets::udp(EDGE, CLOUD, b"second"), at_ms(1));
+    let arrived: Vec<_> = lab.run().into_iter().map(|(at, _, packet)| (at, packet[28..].to_vec())).collect();
+    assert_eq!(arrived, [(at_ms(6), b"second".to_vec()), (at_ms(55), b"first".to_vec())]);
+}
+
+#[test]
 fn what_travels_is_bounded() {
     let mut lab = Lab::new(delay(1000));
     let packet = packets::udp(CLOUD, EDGE, &[0; 60_000]);
@@ -259,6 +299,8 @@ fn any_link() -> impl Strategy<Value = LinkSettings> {
         delay: Duration::from_millis(delay),
         jitter: Duration::from_millis(jitter),
         loss_ppm,
+        reorder_ppm: loss_ppm,
+        reorder_delay: Duration::from_millis(jitter),
         queue: 10_000,
     })
 }

@@ -44,6 +44,9 @@ const BATCH: usize = 64;
 /// Events taken from one wait; more come with the next.
 const EVENTS: usize = 64;
 
+/// Packets that a recording holds; the first ones are the handshakes.
+const MAX_RECORDED: usize = 1000;
+
 /// What wakes the thread beside TUNs, which are known by their index.
 const WAKE: u64 = u64::MAX;
 const TIMER: u64 = u64::MAX - 1;
@@ -84,6 +87,22 @@ struct Socket {
 struct State {
     internet: Internet,
     sockets: Vec<Socket>,
+    recording: Option<Recording>,
+}
+
+/// What somebody on the path writes down.
+#[derive(Debug)]
+struct Recording {
+    port: PortId,
+    packets: Vec<Vec<u8>>,
+}
+
+impl Recording {
+    fn note(&mut self, port: PortId, packet: &[u8]) {
+        if port == self.port && self.packets.len() < MAX_RECORDED {
+            self.packets.push(packet.to_vec());
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -140,8 +159,23 @@ impl Wire {
         self.shared.change(|internet, now| internet.cut(port, false, now));
     }
 
+    /// Whether the NAT of a node hairpins: [`Internet::set_hairpin`].
+    pub fn set_hairpin(&self, port: PortId, is_on: bool) {
+        self.shared.change(|internet, _| internet.set_hairpin(port, is_on));
+    }
+
     pub fn set_link(&self, port: PortId, link: LinkSettings) {
         self.shared.change(|internet, now| internet.set_link(port, link, now));
+    }
+
+    /// Writes down what a node sends from now on, as an attacker on the path may; the first 1000 packets.
+    pub fn record(&self, port: PortId) {
+        self.shared.lock().recording = Some(Recording { port, packets: Vec::new() });
+    }
+
+    /// Ends the recording: whole IPv4 packets, as the node sent them.
+    pub fn recorded(&self) -> Vec<Vec<u8>> {
+        self.shared.lock().recording.take().map(|recording| recording.packets).unwrap_or_default()
     }
 
     pub fn stats(&self, port: PortId) -> WireStats {
@@ -200,7 +234,7 @@ impl Shared {
             timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
         epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
         epoll::add(&epoll, &timer, epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)?;
-        let state = Mutex::new(State { internet: Internet::new(seed), sockets: Vec::new() });
+        let state = Mutex::new(State { internet: Internet::new(seed), sockets: Vec::new(), recording: None });
         Ok(Self { state, began: Instant::now(), epoll, wake, timer, is_stopping: AtomicBool::new(false) })
     }
 
@@ -256,11 +290,16 @@ impl Shared {
     }
 
     fn take(&self, state: &mut State, index: usize, buffer: &mut [u8]) {
-        let State { internet, sockets } = state;
+        let State { internet, sockets, recording } = state;
         let Some(Socket { tun, port, .. }) = sockets.get(index) else { return };
         for _ in 0..BATCH {
             match tun.read(buffer) {
-                Ok(len) => internet.handle_packet(*port, &buffer[..len], self.now()),
+                Ok(len) => {
+                    if let Some(recording) = recording {
+                        recording.note(*port, &buffer[..len]);
+                    }
+                    internet.handle_packet(*port, &buffer[..len], self.now());
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     tracing::debug!(%error, "the interface of {port:?} is gone");

@@ -19,6 +19,10 @@ pub(crate) const ALL: &[(&str, fn())] = &[
     ("an_edge_reaches_the_cloud_and_is_not_reached_unasked", an_edge_reaches_the_cloud),
     ("two_edges_behind_nats_do_not_reach_each_other", two_edges_behind_nats),
     ("several_edges_share_one_nat_and_one_lan", several_edges_share_one_nat),
+    ("insiders_of_a_nat_that_hairpins_meet_at_their_public_endpoints", insiders_meet_by_hairpin),
+    ("only_a_symmetric_nat_shows_two_clouds_two_endpoints", two_clouds_see_one_edge),
+    ("nats_of_all_kinds_are_punched_through_but_those_that_cannot_be", nats_are_punched_through),
+    ("a_line_that_reorders_delivers_all_and_some_of_it_late", a_line_that_reorders),
     ("what_the_edge_asked_for_comes_in", what_the_edge_asked_for_comes_in),
     ("a_cut_stops_traffic_and_mending_resumes_it", a_cut_stops_traffic),
     ("a_flood_is_held_to_three_megabit", a_flood_is_held_to_three_megabit),
@@ -185,17 +189,7 @@ fn several_edges_share_one_nat() {
     let router = works(Namespace::create("router"));
     let (public, gateway) = (Ipv4Addr::new(198, 51, 100, 8), Ipv4Addr::new(192, 168, 2, 1));
     let port = works(lab.wire.attach(&router, behind_nat("site", public, gateway, LinkSettings::default())));
-    let edges = [2, 3].map(|last| {
-        let edge = works(Namespace::create("edge of the site"));
-        let host = Ipv4Addr::new(192, 168, 2, last);
-        let link = LanLink {
-            gateway_interface: format!("lan{last}"),
-            host_interface: "eth0".to_owned(),
-            addresses: vec![LanAddress { gateway: gateway.into(), host: host.into() }],
-        };
-        works(lan::connect(&router, &edge, &link));
-        (edge, host)
-    });
+    let edges = two_edges_of_a_site(&router);
     let _server = works(EchoServer::start(&edges[1].0, at(edges[1].1)));
     for (edge, _) in &edges {
         works(edge.run(|| works(probe::udp_echo(at(CLOUD), PATIENCE))));
@@ -204,6 +198,174 @@ fn several_edges_share_one_nat() {
     works(edges[0].0.run(|| works(probe::udp_echo(at(edges[1].1), PATIENCE))));
     assert!(is_silence(works(lab.cloud.run(|| probe::udp_echo(at(public), IN_VAIN)))));
     assert!(lab.wire.stats(port).port.nat_refused >= 1);
+}
+
+/// Two edges behind one router, which is behind a NAT.
+fn two_edges_of_a_site(router: &Namespace) -> [(Namespace, Ipv4Addr); 2] {
+    let gateway = Ipv4Addr::new(192, 168, 2, 1);
+    [2, 3].map(|last| {
+        let edge = works(Namespace::create("edge of the site"));
+        let host = Ipv4Addr::new(192, 168, 2, last);
+        let link = LanLink {
+            gateway_interface: format!("lan{last}"),
+            host_interface: "eth0".to_owned(),
+            addresses: vec![LanAddress { gateway: gateway.into(), host: host.into() }],
+        };
+        works(lan::connect(router, &edge, &link));
+        (edge, host)
+    })
+}
+
+fn insiders_meet_by_hairpin() {
+    let lab = Lab::new(LinkSettings::default());
+    let router = works(Namespace::create("router"));
+    let (public, gateway) = (Ipv4Addr::new(198, 51, 100, 8), Ipv4Addr::new(192, 168, 2, 1));
+    let port = works(lab.wire.attach(&router, behind_nat("site", public, gateway, LinkSettings::default())));
+    let clouds = Socket::open(&lab.cloud, CLOUD);
+    let [a, b] = two_edges_of_a_site(&router).map(|(edge, address)| Socket::open(&edge, address));
+    let [seen_a, seen_b] = [&a, &b].map(|edge| edge.seen_by(&clouds));
+    assert_eq!([*seen_a.ip(), *seen_b.ip()], [public, public]);
+    assert_eq!(meet((&a, seen_a), (&b, seen_b)), [None; 2], "cheap routers do not");
+    lab.wire.set_hairpin(port, true);
+    assert_eq!(meet((&a, seen_a), (&b, seen_b)), [Some(seen_b), Some(seen_a)]);
+}
+
+const KINDS: [NatKind; 4] =
+    [NatKind::FullCone, NatKind::RestrictedCone, NatKind::PortRestricted, NatKind::Symmetric];
+
+fn site_behind(kind: NatKind, wire: &Wire, last: u8) -> Namespace {
+    let site = works(Namespace::create(&format!("{kind:?} {last}")));
+    let inside = ipnet::Ipv4Net::new(EDGE, 24).unwrap();
+    let attachment = Attachment {
+        name: site.name().to_owned(),
+        public: Ipv4Addr::new(198, 51, 100, last),
+        nat: Some(NatSettings { kind, inside }),
+        link: LinkSettings::default(),
+    };
+    works(wire.attach(&site, attachment));
+    site
+}
+
+fn two_clouds_see_one_edge() {
+    let lab = Lab::new(LinkSettings::default());
+    let second = Ipv4Addr::new(203, 0, 113, 11);
+    let other = works(Namespace::create("second cloud"));
+    let attachment = Attachment {
+        name: "second cloud".to_owned(),
+        public: second,
+        nat: None,
+        link: LinkSettings::default(),
+    };
+    works(lab.wire.attach(&other, attachment));
+    let clouds = [Socket::open(&lab.cloud, CLOUD), Socket::open(&other, second)];
+    for (kind, last) in KINDS.into_iter().zip(20..) {
+        let edge = Socket::open(&site_behind(kind, &lab.wire, last), EDGE);
+        let [first, second] = [edge.seen_by(&clouds[0]), edge.seen_by(&clouds[1])];
+        assert_eq!(first.ip(), second.ip());
+        assert_eq!(first != second, kind == NatKind::Symmetric, "{kind:?}: {first} {second}");
+    }
+}
+
+/// Both ends learn from a cloud where the other is seen, and then send to each other at the same time.
+fn nats_are_punched_through() {
+    let lab = Lab::new(LinkSettings::default());
+    let cloud = Socket::open(&lab.cloud, CLOUD);
+    for (at, left) in KINDS.into_iter().enumerate() {
+        let near = site_behind(left, &lab.wire, 20 + at as u8);
+        for (beyond, right) in KINDS.into_iter().enumerate().skip(at) {
+            let far = site_behind(right, &lab.wire, 30 + 10 * at as u8 + beyond as u8);
+            let (near, far) = (Socket::open(&near, EDGE), Socket::open(&far, EDGE));
+            let met = meet((&near, near.seen_by(&cloud)), (&far, far.seen_by(&cloud)));
+            let is_hopeless = matches!(left, NatKind::PortRestricted | NatKind::Symmetric);
+            let is_met = !(is_hopeless && right == NatKind::Symmetric);
+            assert_eq!(met.map(|from| from.is_some()), [is_met; 2], "{left:?} and {right:?}");
+        }
+    }
+}
+
+/// A UDP socket inside a namespace.
+struct Socket(UdpSocket);
+
+impl Socket {
+    fn open(namespace: &Namespace, address: Ipv4Addr) -> Self {
+        Self(works(namespace.run(|| UdpSocket::bind((address, 0)).unwrap())))
+    }
+
+    fn send(&self, to: SocketAddrV4) {
+        self.0.send_to(b"it is me", to).unwrap();
+    }
+
+    /// From where something came, if it does within `patience`.
+    fn hears(&self, patience: Duration) -> Option<SocketAddrV4> {
+        self.0.set_read_timeout(Some(patience)).unwrap();
+        match self.0.recv_from(&mut [0; 64]) {
+            Ok((_, SocketAddr::V4(from))) => Some(from),
+            Ok((_, SocketAddr::V6(from))) => panic!("from {from}?"),
+            Err(_) => None,
+        }
+    }
+
+    /// Its endpoint as `reflector` sees it.
+    fn seen_by(&self, reflector: &Self) -> SocketAddrV4 {
+        let SocketAddr::V4(to) = reflector.0.local_addr().unwrap() else { panic!("opened as IPv4") };
+        self.send(to);
+        reflector.hears(PATIENCE).unwrap()
+    }
+}
+
+/// Both send to where the other was seen, twice, since the first is what opens; what is heard is answered to where it
+/// came from. From where each heard the other.
+fn meet(a: (&Socket, SocketAddrV4), b: (&Socket, SocketAddrV4)) -> [Option<SocketAddrV4>; 2] {
+    for _ in 0..2 {
+        a.0.send(b.1);
+        b.0.send(a.1);
+    }
+    let mut heard = [None; 2];
+    for _ in 0..2 {
+        for (heard, (socket, _)) in heard.iter_mut().zip([a, b]) {
+            if heard.is_none() {
+                *heard = socket.hears(IN_VAIN);
+            }
+            if let Some(from) = *heard {
+                socket.send(from);
+            }
+        }
+    }
+    heard
+}
+
+fn a_line_that_reorders() {
+    const COUNT: u32 = 2000;
+    let lab = Lab::new(LinkSettings::default());
+    let reorders = LinkSettings {
+        reorder_ppm: 100_000,
+        reorder_delay: Duration::from_millis(20),
+        ..LinkSettings::default()
+    };
+    lab.wire.set_link(lab.at_edge, reorders);
+    let (cloud, edge) = (Socket::open(&lab.cloud, CLOUD), Socket::open(&lab.edge, EDGE));
+    let target = cloud.0.local_addr().unwrap();
+    let sender = std::thread::spawn(move || {
+        for number in 0..COUNT {
+            edge.0.send_to(&number.to_be_bytes(), target).unwrap();
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    });
+    cloud.0.set_read_timeout(Some(IN_VAIN)).unwrap();
+    let mut numbers = Vec::new();
+    let mut number = [0; 4];
+    while cloud.0.recv(&mut number).is_ok() {
+        numbers.push(u32::from_be_bytes(number));
+    }
+    sender.join().unwrap();
+    let newest = numbers.iter().scan(0, |newest, number| {
+        *newest = (*newest).max(*number);
+        Some(*newest)
+    });
+    let late = numbers.iter().zip(newest).filter(|(number, newest)| *number < newest).count();
+    assert!((100..=300).contains(&late), "{late} of {COUNT} late instead of a tenth");
+    numbers.sort_unstable();
+    assert!(numbers.iter().copied().eq(0..COUNT), "{} of {COUNT} arrived", numbers.len());
 }
 
 /// The cloud answers from the port that was asked, and only that answer passes.

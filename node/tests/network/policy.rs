@@ -1,53 +1,17 @@
-//! Packets between two sites, through real nodes in networks of their own: what a policy lets pass and what not, and
-//! which way they go.
-//!
-//! Only a process with one thread can enter a user namespace, so this is no test of the standard harness: each case has a
-//! process of its own.
+//! What a policy lets pass, what not, and who says why.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test fails by panicking; the lint knows only the standard harness"
-)]
-
-mod direct;
-mod stage;
-
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lab::io::Namespace;
 use lab::io::probe::{EchoServer, ProbeError, ping, tcp_echo, udp_echo};
 
-use stage::{CONFIG, Node, Stage};
-
-/// By the name that a filter looks for.
-const CASES: [(&str, fn()); 5] = [
-    ("a_policy_opens_one_port_from_one_site_to_another_and_nothing_else", one_port_from_one_site_to_another),
-    ("neighbours_work_on_while_the_cloud_is_away", direct::neighbours_work_on_while_the_cloud_is_away),
-    (
-        "a_symmetric_nat_keeps_a_pair_with_the_cloud_which_says_so",
-        direct::a_symmetric_nat_keeps_a_pair_with_the_cloud_which_says_so,
-    ),
-    ("behind_one_nat_the_way_inside_is_taken", direct::behind_one_nat_the_way_inside_is_taken),
-    (
-        "a_way_that_breaks_is_left_at_once_and_found_again",
-        direct::a_way_that_breaks_is_left_at_once_and_found_again,
-    ),
-];
+use crate::stage::{CONFIG, Node, Stage};
+use crate::{IN_VAIN, PORT, address, eventually};
 
 /// Exit codes as `kubebus` documents them.
 const NOT_FOUND: i32 = 4;
 const UNREACHABLE: i32 = 9;
-
-const PORT: u16 = 7007;
-
-/// For one thing to come true: many times what an idle machine needs.
-const PATIENCE: Duration = Duration::from_secs(90);
-
-/// Long enough for the round trip, short enough to wait for in vain.
-const IN_VAIN: Duration = Duration::from_millis(700);
 
 const POLICY: &str = "
 apiVersion: kubebus.io/v1alpha1
@@ -59,30 +23,7 @@ spec:
   ports: [{protocol: tcp, port: 7007}, {protocol: icmp}]
 ";
 
-fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let is_wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(*filter));
-    let wanted: Vec<_> = CASES.into_iter().filter(|(name, _)| is_wanted(name)).collect();
-    if arguments.iter().any(|argument| argument == "--list") {
-        wanted.iter().for_each(|(name, _)| say(&format!("{name}: test")));
-    } else if let [(name, body)] = &wanted[..] {
-        body();
-        say(&format!("test {name} ... ok"));
-    } else {
-        for (name, _) in wanted {
-            let run = Command::new(std::env::current_exe().unwrap()).arg(name).status().unwrap();
-            assert!(run.success(), "{name} failed");
-        }
-    }
-    ExitCode::SUCCESS
-}
-
-fn say(line: &str) {
-    writeln!(std::io::stdout().lock(), "{line}").unwrap();
-}
-
-fn one_port_from_one_site_to_another() {
+pub(crate) fn one_port_from_one_site_to_another() {
     // What is decided at the cloud is to be seen there.
     let mut stage = Stage::build_with(&CONFIG.replace("idle: 5s", "idle: 5s, direct: false"));
     let [a, b] = [address(&stage.a), address(&stage.b)];
@@ -186,27 +127,10 @@ fn server(node: &Node, at: IpAddr) -> EchoServer {
     EchoServer::start(&node.network, SocketAddr::new(at, PORT)).unwrap()
 }
 
-/// The node's IPv4 address on the overlay, once it has one.
-fn address(node: &Node) -> IpAddr {
-    eventually("a lease", || node.status()["overlay"]["addresses"][0].as_str()?.parse().ok())
-}
-
 fn denied(node: &Node) -> u64 {
     node.status()["counters"]["router_packets_dropped"]["denied"].as_u64().unwrap()
 }
 
 fn becomes<const N: usize>(what: &str, wanted: [bool; N], mut look: impl FnMut() -> [bool; N]) {
     eventually(what, || (look() == wanted).then_some(()));
-}
-
-/// Looks until it is there.
-fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }

@@ -1,5 +1,7 @@
 //! A cloud in the open, two edges behind NATs, and their processes.
 
+#![allow(dead_code, reason = "no suite asks all of this of its nodes")]
+
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -25,29 +27,36 @@ pub(crate) struct Stage {
     pub(crate) a: Node,
     pub(crate) b: Node,
     pub(crate) cloud: Node,
-    _wire: Wire,
+    pub(crate) wire: Wire,
+    /// Of the cloud, `a` and `b`.
+    pub(crate) ports: [PortId; 3],
     _room: TempDir,
 }
 
 impl Stage {
     /// Both edges have joined, each for a site of its own, and everything runs.
+    pub(crate) fn build() -> Self {
+        Self::build_with(CONFIG)
+    }
+
+    /// The same, with another configuration of all nodes.
     pub(crate) fn build_with(config: &str) -> Self {
         enter_user_namespace().unwrap();
         let (wire, room) = (Wire::start(7).unwrap(), tempfile::tempdir().unwrap());
         let mut cloud = Node::new("cloud", "hq", room.path());
         cloud.configure(config);
-        attach(&wire, &cloud.network, CLOUD, None);
+        let at_cloud = attach(&wire, &cloud.network, CLOUD, None);
         cloud.start();
-        let [a, b] = [("a", 21), ("b", 22)].map(|(name, last)| {
+        let [(a, at_a), (b, at_b)] = [("a", 21), ("b", 22)].map(|(name, last)| {
             let mut edge = Node::new("edge", name, room.path());
             edge.configure(config);
-            attach_behind(NatKind::PortRestricted, &wire, &edge.network, last);
+            let port = attach_behind(NatKind::PortRestricted, &wire, &edge.network, last);
             let token = cloud.command(&["token", "create", "--site", &format!("site-{name}")]).expect(0);
             edge.command(&["join", &CLOUD.to_string(), "--token", token.trim(), "--name", name]).expect(0);
             edge.start();
-            edge
+            (edge, port)
         });
-        Self { a, b, cloud, _wire: wire, _room: room }
+        Self { a, b, cloud, wire, ports: [at_cloud, at_a, at_b], _room: room }
     }
 }
 
@@ -103,6 +112,11 @@ impl Node {
         self.process = Some(command.spawn().unwrap());
         let is_up = || self.kubebus(&["status"]).output().unwrap().status.success().then_some(());
         crate::eventually(&format!("{} answers", self.dir.display()), is_up);
+    }
+
+    /// Of the running process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
     }
 
     /// kill -9.
