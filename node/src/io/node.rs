@@ -139,6 +139,7 @@ pub async fn run_edge(config: &Config, data_dir: &Path, renew: bool) -> Result<(
     let shard = ShardConfig {
         tun: overlay.as_ref().map(Overlay::tun).transpose().context("share the TUN")?,
         neighbours: config.link.direct,
+        limits: shard::Limits::NEIGHBOURS,
         ..shard_config(config, any_like(&endpoints), credentials)
     };
     let cloud = Identity { cluster: me.cluster.clone(), node: NodeId::cloud(membership.cloud) };

@@ -195,12 +195,18 @@ pub(super) fn resources(list: &Value) -> String {
 pub(super) fn status(document: &Value) -> String {
     let mut lines = Vec::new();
     flatten("", document, &mut lines);
-    lines.retain(|row| row[0] != "links" && (!row[0].starts_with("counters.") || row[1] != "0"));
+    let is_apart = |key: &str| matches!(key, "links" | "paths");
+    lines.retain(|row| !is_apart(&row[0]) && (!row[0].starts_with("counters.") || row[1] != "0"));
     let keys = table(&["KEY", "VALUE"], &lines);
-    match links(&document["links"]) {
-        Some(links) => format!("{keys}\n\n{links}"),
-        None => keys,
-    }
+    let tables = [Some(keys), links(&document["links"]), paths(&document["paths"])];
+    tables.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
+}
+
+/// The ways to other edges, where there are any that talk.
+fn paths(list: &Value) -> Option<String> {
+    let row = |path: &Value| ["peer", "path", "remote", "because"].map(|field| cell(&path[field])).into();
+    let rows = rows(list, row);
+    (!rows.is_empty()).then(|| table(&["EDGE", "PATH", "AT", "BECAUSE"], &rows))
 }
 
 fn links(list: &Value) -> Option<String> {
@@ -283,6 +289,26 @@ node   edge/a
 PEER      LANE      AT                   RTT ms   LOSS %   MTU    PACKETS/SEND   HELD TO kbit/s   WAIT ms   DROPPED
 cloud/c   packets   203.0.113.10:10001   101.25   0.5      1472   44             2000             12.5      5
 cloud/c   bus       203.0.113.10:10001   100      0        1472   44             -                -         -";
+        assert_eq!(super::status(&status), expected);
+    }
+
+    #[test]
+    fn ways_to_other_edges_stand_last_in_a_status() {
+        let because = "no dial arrived";
+        let status = serde_json::json!({
+            "node": "edge/a", "links": [],
+            "paths": [
+                { "peer": "edge/b", "path": "direct", "remote": "203.0.113.22:4000", "because": null, "failed": 0 },
+                { "peer": "edge/c", "path": "relayed", "remote": null, "because": because, "failed": 2 },
+            ],
+        });
+        let expected = "\
+KEY    VALUE
+node   edge/a
+
+EDGE     PATH      AT                  BECAUSE
+edge/b   direct    203.0.113.22:4000   -
+edge/c   relayed   -                   no dial arrived";
         assert_eq!(super::status(&status), expected);
     }
 

@@ -49,6 +49,9 @@ impl Introducer {
     pub fn handle_unseen(&mut self, node: &NodeId) {
         if let Some(known) = self.nodes.get_mut(node) {
             known.seen = None;
+            if known.local.is_empty() && known.wishes.is_empty() {
+                self.nodes.remove(node);
+            }
         }
     }
 
@@ -207,6 +210,10 @@ mod tests {
         hub.handle_wish(&edge("a"), &edge("b"), at(63));
         assert_eq!(hub.handle_wish(&edge("b"), &edge("a"), at(63)), None);
         hub.handle_gone(&edge("b"));
+        assert!(!hub.nodes.contains_key(&edge("b")));
+        hub.handle_gone(&edge("c"));
+        hub.handle_unseen(&edge("c"));
+        assert!(!hub.nodes.contains_key(&edge("c")), "in either order");
         assert_eq!(hub.handle_wish(&edge("a"), &edge("b"), at(63)), None);
         assert_eq!(hub.handle_wish(&edge("a"), &edge("a"), at(63)), None, "with itself");
     }

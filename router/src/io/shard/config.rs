@@ -94,6 +94,11 @@ pub struct Limits {
     pub max_joining: usize,
 }
 
+impl Limits {
+    /// Of an edge, which is dialled by its few neighbours alone: but from their addresses others may come too.
+    pub const NEIGHBOURS: Self = Self { retry_above: 8, max_unproven: 32, max_joining: 0 };
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { retry_above: 256, max_unproven: 1024, max_joining: 32 }
