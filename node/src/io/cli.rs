@@ -13,6 +13,7 @@ use ipnet::IpNet;
 
 use super::ping::PingArgs;
 use super::route::RouteCommand;
+use super::trace::TraceArgs;
 
 /// Cloud and edges behind NAT as one system: overlay network, device twins, message bus.
 ///
@@ -61,6 +62,8 @@ pub enum Command {
     Route(RouteCommand),
     /// Ping a node or an address over the overlay; exits with 9 if nothing answers
     Ping(PingArgs),
+    /// Say over which nodes packets go to a node or an address, how long each takes, and where it ends
+    Trace(TraceArgs),
     /// Run a mapper that comes with kubebus
     #[command(subcommand)]
     Mapper(MapperCommand),

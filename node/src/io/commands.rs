@@ -23,7 +23,7 @@ use super::manifests::{self, Refused};
 use super::ping::EchoError;
 use super::restore::{RestoreError, Restored, restore};
 use super::shutdown::Shutdown;
-use super::{backup, demo, join, mqtt, node, ping, policy, route, rule, table, twin};
+use super::{backup, demo, join, mqtt, node, ping, policy, route, rule, table, trace, twin};
 use crate::config::{CloudConfig, Config};
 
 /// Carries out what was typed; says what went wrong on stderr.
@@ -35,6 +35,7 @@ pub fn run(cli: Cli) -> Exit {
         Some(Command::Policy(command)) => block_on(policy::carry_out(command)),
         Some(Command::Route(command)) => block_on(route::carry_out(command)),
         Some(Command::Ping(args)) => ping::run(args),
+        Some(Command::Trace(args)) => trace::run(args),
         Some(command) => block_on(async { carry_out(command).await.map(|()| Exit::Ok) }),
     };
     match done {
@@ -96,9 +97,12 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 async fn carry_out(command: Command) -> Result<()> {
     match command {
         // Handled before: without a runtime, or with an exit code of its own.
-        Command::Demo(_) | Command::DemoProbe | Command::Policy(_) | Command::Route(_) | Command::Ping(_) => {
-            Ok(())
-        }
+        Command::Demo(_)
+        | Command::DemoProbe
+        | Command::Policy(_)
+        | Command::Route(_)
+        | Command::Ping(_)
+        | Command::Trace(_) => Ok(()),
         Command::Cloud(CloudArgs { command: None, run }) => {
             let (config, data_dir) = start(&run)?;
             node::run_cloud(&config, &data_dir).await

@@ -30,5 +30,6 @@ pub mod shutdown;
 mod status;
 pub mod store;
 mod table;
+mod trace;
 mod twin;
 pub mod upstream;

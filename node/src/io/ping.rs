@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 use serde_json::{Value, json};
 
-pub(super) use self::echo::EchoError;
-use self::echo::{Echo, Heard};
+use self::echo::Heard;
+pub(super) use self::echo::{Echo, EchoError};
 use super::cli::Place;
 use super::commands::{block_on, say};
 use super::exit::Exit;
@@ -57,7 +57,7 @@ pub(super) fn run(PingArgs { to, count, interval, place }: PingArgs) -> Result<E
     let (from, target) = (address("from")?, address("address")?);
     let echo = Echo::open(from, target)?;
     say(&format!("ping {target} ({}) from {from}", way["owner"].as_str().unwrap_or_default()))?;
-    let tally = probe(&echo, count, interval)?;
+    let tally = probe(&echo, count, (interval, LAST_WAIT), &mut |line| say(&line))?;
     // The link's figures as they are after the probes.
     let way = look().unwrap_or(way);
     say(&format!("--- {target}\n{}\n{}", tally.summary(), path(&way)))?;
@@ -68,41 +68,42 @@ pub(super) fn run(PingArgs { to, count, interval, place }: PingArgs) -> Result<E
     Ok(Exit::Unreachable)
 }
 
-fn probe(echo: &Echo, count: u16, interval: Duration) -> Result<Tally> {
+/// Tells each answer as it comes. `last` is how long the answers may take that are missing after the last request.
+pub(super) fn probe(
+    echo: &Echo,
+    count: u16,
+    (interval, last): (Duration, Duration),
+    tell: &mut dyn FnMut(String) -> Result<()>,
+) -> Result<Tally> {
     let start = Instant::now();
     let mut tally = Tally::default();
     for seq in 1..=count {
         tally.handle_sent(start.elapsed());
         if let Err(error) = echo.send(seq) {
-            say(&format!("seq={seq} not sent: {error}"))?;
+            tell(format!("seq={seq} not sent: {error}"))?;
         }
         let is_last = seq == count;
-        let until = Instant::now() + if is_last { LAST_WAIT.max(interval) } else { interval };
-        listen(echo, &mut tally, start, until, is_last)?;
-    }
-    Ok(tally)
-}
-
-/// Prints what is heard until then, or until all is answered that ever will be sent.
-fn listen(echo: &Echo, tally: &mut Tally, start: Instant, until: Instant, is_last: bool) -> Result<()> {
-    while !(is_last && tally.is_complete()) {
-        match echo.hear(until)? {
-            Heard::Nothing => break,
-            Heard::Other => {}
-            Heard::Refused(why) => say(&format!("from the way: {why}"))?,
-            Heard::Answer(seq) => {
-                if let Some(time) = tally.handle_answer(seq, start.elapsed()) {
-                    say(&format!("seq={seq} time={} ms", millis(time)))?;
+        let until = Instant::now() + if is_last { last.max(interval) } else { interval };
+        // What is heard until then, or until all is answered that ever will be sent.
+        while !(is_last && tally.is_complete()) {
+            match echo.hear(until)? {
+                Heard::Nothing => break,
+                Heard::Other => {}
+                Heard::Refused(why) => tell(format!("from the way: {why}"))?,
+                Heard::Answer(seq) => {
+                    if let Some(time) = tally.handle_answer(seq, start.elapsed()) {
+                        tell(format!("seq={seq} time={} ms", millis(time)))?;
+                    }
                 }
             }
         }
     }
-    Ok(())
+    Ok(tally)
 }
 
 /// Which request was answered when.
 #[derive(Debug, Default)]
-struct Tally {
+pub(super) struct Tally {
     /// Since the start, by sequence number, which begins with 1.
     sent: Vec<Duration>,
     times: Vec<Option<Duration>>,
@@ -125,7 +126,7 @@ impl Tally {
         *time
     }
 
-    fn answered(&self) -> usize {
+    pub(super) fn answered(&self) -> usize {
         self.times.iter().flatten().count()
     }
 
@@ -133,18 +134,25 @@ impl Tally {
         self.answered() == self.times.len()
     }
 
+    /// The mean of those that were answered.
+    pub(super) fn mean(&self) -> Option<Duration> {
+        let answered = u32::try_from(self.answered()).unwrap_or(u32::MAX);
+        self.times.iter().flatten().sum::<Duration>().checked_div(answered)
+    }
+
     fn summary(&self) -> String {
         let (sent, answered) = (self.sent.len(), self.answered());
         let loss = 100.0 * (sent - answered) as f64 / sent.max(1) as f64;
         let counted = format!("{sent} sent, {answered} answered, {loss:.0} % lost");
         let times = || self.times.iter().flatten().copied();
-        let (Some(min), Some(max)) = (times().min(), times().max()) else { return counted };
-        let mean = times().sum::<Duration>() / u32::try_from(answered).unwrap_or(u32::MAX);
+        let (Some(min), Some(mean), Some(max)) = (times().min(), self.mean(), times().max()) else {
+            return counted;
+        };
         format!("{counted}\nmin/avg/max {}/{}/{} ms", millis(min), millis(mean), millis(max))
     }
 }
 
-fn millis(duration: Duration) -> String {
+pub(super) fn millis(duration: Duration) -> String {
     format!("{:.2}", duration.as_secs_f64() * 1e3)
 }
 
@@ -156,7 +164,7 @@ fn path(way: &Value) -> String {
 }
 
 /// The likeliest cause of silence: a link that is down, else the policy, else the host itself.
-fn why(way: &Value) -> &str {
+pub(super) fn why(way: &Value) -> &str {
     let policy = &way["policy"];
     let because = policy["because"].as_str().filter(|_| policy["decision"] != "allow");
     way["problem"].as_str().or(because).unwrap_or("the host is down, or does not answer pings")

@@ -96,6 +96,7 @@ fn b_is_pinged(stage: &Stage, b: IpAddr) {
     assert!(told.starts_with(&format!("ping {b} (edge/b) from ")), "{told}");
     assert!(told.contains("3 sent, 3 answered, 0 % lost\nmin/avg/max "), "{told}");
     assert!(told.contains("path: cloud/hq at 203.0.113.10:10001, rtt "), "{told}");
+    hops_are_told(stage, b);
     let v6 = stage.b.status()["overlay"]["addresses"][1].as_str().unwrap().to_owned();
     stage.a.command(&["ping", &v6, "-c", "1"]).expect(0);
     // From here on a datagram socket will do, instead of a raw one.
@@ -104,6 +105,25 @@ fn b_is_pinged(stage: &Stage, b: IpAddr) {
     for address in [b.to_string(), v6] {
         stage.a.command(&["ping", &address, "-c", "1"]).expect(0);
     }
+}
+
+/// The policy opens `b` to pings and not the cloud.
+fn hops_are_told(stage: &Stage, b: IpAddr) {
+    let told = stage.a.command(&["trace", "b"]).expect(0);
+    let rows: Vec<&str> = told.lines().collect();
+    assert!(rows[0].starts_with(&format!("trace {b} (edge/b) from ")), "{told}");
+    let hop = |row: &str| row.split_whitespace().map(ToOwned::to_owned).collect::<Vec<_>>();
+    let (cloud, edge) = (hop(rows[2]), hop(rows[3]));
+    assert_eq!(
+        (&cloud[..2], cloud[4].as_str()),
+        (&["1".to_owned(), "cloud/hq".to_owned()][..], "0/3"),
+        "{told}"
+    );
+    assert!(rows[2].contains("203.0.113.10:10001, rtt ") && rows[2].contains("the cloud decides"), "{told}");
+    assert_eq!(
+        (edge[1].as_str(), edge[2].as_str(), edge[4].as_str()),
+        ("edge/b", b.to_string().as_str(), "3/3")
+    );
 }
 
 /// The edge sees that its link is gone, and says so.

@@ -52,13 +52,13 @@ pub(super) enum Heard {
 
 /// A socket between two addresses.
 #[derive(Debug)]
-pub(super) struct Echo {
+pub(crate) struct Echo {
     socket: UdpSocket,
     shape: Shape,
 }
 
 impl Echo {
-    pub(super) fn open(from: IpAddr, to: IpAddr) -> Result<Self, EchoError> {
+    pub(crate) fn open(from: IpAddr, to: IpAddr) -> Result<Self, EchoError> {
         let (fd, is_raw) = open(to.is_ipv6())?;
         bind(&fd, &SocketAddr::new(from, 0)).map_err(|_| EchoError::NoInterface(from))?;
         // The clothes of a UDP socket: send, receive and time limits are the same calls.
