@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bus::Name;
 use ipnet::{IpNet, Ipv4Net};
+use router::queue::BitRate;
 use serde::{Deserialize, Serialize};
 
 /// The whole file.
@@ -95,6 +96,21 @@ pub struct LinkConfig {
     pub idle: Duration,
     /// Whether this edge makes links to other edges, so that their packets need not go by the cloud.
     pub direct: bool,
+    /// What this node's line carries towards its peers, if that is known: packets are then held to a little less from the
+    /// start, which otherwise a thin line has to show first.
+    #[serde(with = "rate", skip_serializing_if = "Option::is_none")]
+    pub rate: Option<BitRate>,
+    /// Whether the packets that this node sends have a congestion control around their own.
+    pub congestion: Congestion,
+}
+
+/// As [`router::io::shard::Congestion`] has it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Congestion {
+    #[default]
+    None,
+    Cubic,
 }
 
 /// The overlay network.
@@ -286,7 +302,13 @@ impl Default for CloudConfig {
 
 impl Default for LinkConfig {
     fn default() -> Self {
-        Self { keepalive: Duration::from_secs(15), idle: Duration::from_secs(45), direct: true }
+        Self {
+            keepalive: Duration::from_secs(15),
+            idle: Duration::from_secs(45),
+            direct: true,
+            rate: None,
+            congestion: Congestion::None,
+        }
     }
 }
 
@@ -308,6 +330,34 @@ impl Default for MqttConfig {
             external: None,
         }
     }
+}
+
+mod rate {
+    //! Rates as people write them: `3Mbit`, `2500kbit`.
+
+    use router::queue::BitRate;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    const UNITS: [(&str, u64); 3] = [("Gbit", 1_000_000_000), ("Mbit", 1_000_000), ("kbit", 1000)];
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<BitRate>, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&format_args!("{}kbit", value.map_or(0, BitRate::bits_per_s) / 1000))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<BitRate>, D::Error> {
+        let text = String::deserialize(d)?;
+        let split = UNITS.iter().find_map(|(unit, bits)| Some((text.strip_suffix(unit)?, bits)));
+        let number = split.and_then(|(number, bits)| Some((number.trim().parse::<u64>().ok()?, bits)));
+        match number.and_then(|(number, bits)| number.checked_mul(*bits)) {
+            Some(bits) if bits >= LEAST => Ok(Some(BitRate::from_bits(bits))),
+            Some(_) | None => Err(de::Error::custom(format!(
+                "'{text}' is no rate of a line: write 3Mbit or 2500kbit, at least 64kbit"
+            ))),
+        }
+    }
+
+    /// Less carries no packet of the overlay's MTU within a CoDel interval.
+    const LEAST: u64 = 64_000;
 }
 
 mod duration {

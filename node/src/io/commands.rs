@@ -337,6 +337,22 @@ pub(super) fn say(line: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use router::queue::BitRate;
+
+    #[test]
+    fn the_rate_of_a_line_is_read_as_people_write_it() {
+        let rate = |text: &str| {
+            serde_saphyr::from_str::<Config>(&format!("link: {{rate: {text}}}"))
+                .map(|config| config.link.rate)
+        };
+        for (text, bits) in [("3Mbit", 3_000_000), ("2500kbit", 2_500_000), ("'1 Gbit'", 1_000_000_000)] {
+            assert_eq!(rate(text).unwrap().map(BitRate::bits_per_s), Some(bits), "{text}");
+        }
+        for text in ["3", "3MB", "-1Mbit", "63kbit", "99999999999999Gbit"] {
+            let told = rate(text).unwrap_err().to_string();
+            assert!(told.contains("write 3Mbit or 2500kbit"), "{told}");
+        }
+    }
 
     #[test]
     fn the_example_file_says_the_defaults() {

@@ -17,6 +17,7 @@ use metadata::io::RedbStore;
 use metadata::{Key, Keyspace, Store, StoreError};
 use router::io::device::Overlay;
 use router::io::shard::{self, Credentials, ShardConfig};
+use router::queue::LinkRate;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -31,7 +32,7 @@ use super::store::StoreThread;
 use super::upstream::{Upstream, parse_endpoints};
 use super::{identity, join, mqtt};
 use crate::cloud::{Cloud, CloudSettings};
-use crate::config::{Config, DmiSocket};
+use crate::config::{self, Config, DmiSocket};
 use crate::edge::{Edge, EdgeSettings};
 use crate::seam::Node;
 
@@ -301,6 +302,11 @@ fn shard_config(config: &Config, listen: SocketAddr, credentials: Credentials) -
     ShardConfig {
         keepalive: config.link.keepalive,
         idle: config.link.idle,
+        rate: config.link.rate.map_or(LinkRate::Measured, LinkRate::Configured),
+        congestion: match config.link.congestion {
+            config::Congestion::None => shard::Congestion::None,
+            config::Congestion::Cubic => shard::Congestion::Cubic,
+        },
         ..ShardConfig::new(listen, Some(credentials))
     }
 }

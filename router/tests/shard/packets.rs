@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bus::{AccessRule, Lease, Name, NodeId, Route, Selector, SubnetKind};
-use router::io::shard::{Command, Event, Expect, Lane, LinkReport, ShardConfig};
+use router::io::shard::{Command, Congestion, Event, Expect, Lane, LinkReport, ShardConfig};
 use router::io::{Netlink, Overlay};
 use router::policy::Sites;
 use router::{Policy, Table};
@@ -38,6 +38,10 @@ fn lease(number: u8) -> Lease {
 
 impl Edge {
     pub(crate) fn start(ca: &Ca, name: &str, number: u8, hub: &NodeId) -> Self {
+        Self::start_with(Congestion::None, ca, name, number, hub)
+    }
+
+    fn start_with(congestion: Congestion, ca: &Ca, name: &str, number: u8, hub: &NodeId) -> Self {
         let (network, lease, credentials) = (new_network(), lease(number), ca.issue(name));
         let me = credentials.identity.node.clone();
         let overlay = within(network.as_fd(), || {
@@ -49,6 +53,7 @@ impl Edge {
         let node = Node::start(ShardConfig {
             tun,
             neighbours: true,
+            congestion,
             ..ShardConfig::new(loopback(), Some(credentials))
         });
         let table = Table::new(me, [], Some(hub.clone())).with_lease(&lease);
@@ -111,11 +116,15 @@ fn allow(hub: &Node, a: &Edge, b: &Edge, rules: &[AccessRule]) {
 
 /// A hub with two edges that are not linked yet, and may talk to each other.
 pub(crate) fn unlinked_star() -> (Node, Edge, Edge) {
+    unlinked_star_with(Congestion::None)
+}
+
+fn unlinked_star_with(congestion: Congestion) -> (Node, Edge, Edge) {
     Netlink::open().unwrap().link_up("lo").unwrap();
     let ca = Ca::new();
     let hub = Node::cloud(ca.issue("c/cloud/hub"));
-    let a = Edge::start(&ca, "c/edge/a", 2, &hub.id());
-    let b = Edge::start(&ca, "c/edge/b", 3, &hub.id());
+    let a = Edge::start_with(congestion, &ca, "c/edge/a", 2, &hub.id());
+    let b = Edge::start_with(congestion, &ca, "c/edge/b", 3, &hub.id());
     let table = Table::new(hub.id(), a.routes().into_iter().chain(b.routes()), None);
     hub.shard.send(Command::SetTable(Arc::new(table))).unwrap();
     allow(&hub, &a, &b, &[rule("a", "b"), rule("b", "a")]);
@@ -166,23 +175,40 @@ fn datagrams_cross_from_edge_to_edge_in_both_directions() {
 fn a_megabyte_stream_of_tcp_crosses_whole() {
     in_own_network("packets::a_megabyte_stream_of_tcp_crosses_whole", || {
         let (hub, a, b) = star();
-        let sent: Vec<u8> = (0..20 << 20).map(|n: u32| (n ^ (n >> 8)) as u8).collect();
-        let listener = within(b.network.as_fd(), || TcpListener::bind((b.lease.v4, 8000))).unwrap();
-        let mut client = within(a.network.as_fd(), || TcpStream::connect((b.lease.v4, 8000))).unwrap();
-        let (mut server, _) = listener.accept().unwrap();
-        server.set_read_timeout(Some(PATIENCE)).unwrap();
-        let received = thread::scope(|scope| {
-            scope.spawn(|| {
-                client.write_all(&sent).unwrap();
-                client.shutdown(std::net::Shutdown::Write).unwrap();
-            });
-            let mut received = Vec::new();
-            server.read_to_end(&mut received).unwrap();
-            received
-        });
-        assert!(received == sent);
-        hub.wait_for(|stats| stats.packets.forwarded > (20 << 20) / 1400);
+        stream_crosses(&hub, &a, &b);
     });
+}
+
+/// On a path that takes no more than its window allows, what comes from the TUN waits, and is not lost.
+#[test]
+fn a_stream_crosses_whole_where_the_lane_has_a_congestion_window() {
+    in_own_network("packets::a_stream_crosses_whole_where_the_lane_has_a_congestion_window", || {
+        let (mut hub, mut a, mut b) = unlinked_star_with(Congestion::Cubic);
+        connect(&mut a.node, &mut hub, Lane::Packets);
+        connect(&mut b.node, &mut hub, Lane::Packets);
+        stream_crosses(&hub, &a, &b);
+        let waited = path(&mut a).queue.unwrap();
+        assert!(waited.classes.iter().any(|class| class.enqueued > 0), "{waited:?}");
+    });
+}
+
+fn stream_crosses(hub: &Node, a: &Edge, b: &Edge) {
+    let sent: Vec<u8> = (0..20 << 20).map(|n: u32| (n ^ (n >> 8)) as u8).collect();
+    let listener = within(b.network.as_fd(), || TcpListener::bind((b.lease.v4, 8000))).unwrap();
+    let mut client = within(a.network.as_fd(), || TcpStream::connect((b.lease.v4, 8000))).unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    let received = thread::scope(|scope| {
+        scope.spawn(|| {
+            client.write_all(&sent).unwrap();
+            client.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        let mut received = Vec::new();
+        server.read_to_end(&mut received).unwrap();
+        received
+    });
+    assert!(received == sent);
+    hub.wait_for(|stats| stats.packets.forwarded > (20 << 20) / 1400);
 }
 
 /// The largest UDP payload of the overlay's MTU.

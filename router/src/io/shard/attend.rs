@@ -157,7 +157,8 @@ impl EventLoop {
             self.links.name(lane, node.clone(), link.handle);
         }
         if lane == Lane::Packets {
-            link.packets = Some(Box::new(PacketLane::new(self.packets.seed(), self.mono(now))));
+            let lane = PacketLane::new(self.packets.seed(), &self.config, self.mono(now));
+            link.packets = Some(Box::new(lane));
             let is_neighbour = peer.as_ref().is_some_and(|node| node.kind == NodeKind::Edge);
             link.watch = (is_neighbour && !self.config.accept).then(Watch::default);
         }

@@ -14,6 +14,7 @@ use super::congestion::LaneControllers;
 use crate::io::tls::{self, Credentials, CredentialsError};
 use crate::io::tun::Tun;
 use crate::io::udp::RecvBuffers;
+use crate::queue::LinkRate;
 
 /// Events that wait for the owner. When full, streams are no longer read and flow control holds the peers back;
 /// what happened to links is kept in a list of at most a few entries a link. Worst case 256 of the largest frames
@@ -82,6 +83,17 @@ pub(super) const FLUSH_TIME: Duration = Duration::from_secs(1);
 /// The longest idle time that makes sense: a dead peer is to be noticed.
 const MAX_IDLE: Duration = Duration::from_secs(600);
 
+/// Who keeps a packets lane from sending more than its way carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Congestion {
+    /// What runs inside has a congestion control of its own, and the lane's queue is held to what a thin way turns out to
+    /// carry. Two controls one inside the other cost up to half of the rate.
+    #[default]
+    None,
+    /// The lane too: for hosts that send without regard for anybody, such as cameras over UDP, on a way that is shared.
+    Cubic,
+}
+
 /// Bounds on strangers. The defaults fit a cloud whose fleet comes back at once: 4000 handshakes a second and core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -124,6 +136,9 @@ pub struct ShardConfig {
     /// Whether an edge may dial another, and be dialled by it after a [`Command::Knock`](super::Command::Knock).
     pub neighbours: bool,
     pub limits: Limits,
+    /// What the line carries that packets lanes leave by.
+    pub rate: LinkRate,
+    pub congestion: Congestion,
 }
 
 impl ShardConfig {
@@ -138,6 +153,8 @@ impl ShardConfig {
             accept: false,
             neighbours: false,
             limits: Limits::default(),
+            rate: LinkRate::Measured,
+            congestion: Congestion::default(),
         }
     }
 

@@ -1,4 +1,5 @@
-//! One congestion controller type for all lanes: cubic until a connection turns out to carry packets.
+//! One congestion controller type for all lanes: cubic until a connection turns out to carry packets, and its window is
+//! lifted.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -50,6 +51,11 @@ pub(super) fn lift_window(connection: &Connection) -> Option<Arc<Acknowledged>> 
     let controller = controller(connection)?;
     controller.unlimited.store(true, Ordering::Relaxed);
     Some(controller.acknowledged)
+}
+
+/// Where the present path counts, with its window as it is.
+pub(super) fn acknowledged(connection: &Connection) -> Option<Arc<Acknowledged>> {
+    Some(controller(connection)?.acknowledged)
 }
 
 /// Takes [`lift_window`] back.

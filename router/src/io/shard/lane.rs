@@ -8,11 +8,11 @@ use bus::Mono;
 use bytes::{Bytes, BytesMut};
 use quinn_proto::Connection;
 
-use super::config::DATAGRAM_SEND_BUFFER;
-use super::congestion::{Acknowledged, lift_window};
+use super::config::{Congestion, DATAGRAM_SEND_BUFFER, ShardConfig};
+use super::congestion::{Acknowledged, acknowledged, lift_window};
 use super::datagram::{Head, Maker, Parts};
 use super::stats::PacketStats;
-use crate::queue::{self, LinkRate, Mark, PathSample, Scheduler, set_congestion_experienced};
+use crate::queue::{self, Mark, PathSample, Scheduler, set_congestion_experienced};
 use crate::{DropReason, Packet};
 
 /// A search for the MTU takes seven round trips, and three probes for each size that does not pass; what comes after that
@@ -23,9 +23,13 @@ const MTU_SETTLES_AFTER: Duration = Duration::from_secs(10);
 /// of its buffer is for the second halves of datagrams.
 const UNSENT: usize = 512 << 10;
 
+/// The same while a congestion window holds it back: what waits is better where it has its order.
+const UNSENT_IN_WINDOW: usize = 64 << 10;
+
 /// The packets side of a link.
 #[derive(Debug)]
 pub(super) struct PacketLane {
+    congestion: Congestion,
     /// Copies: what waits must not keep a whole receive buffer.
     waiting: Scheduler<BytesMut>,
     /// Halves of datagrams that were too long for the path.
@@ -48,9 +52,10 @@ struct Path {
 
 impl PacketLane {
     /// `seed` as in [`Scheduler::new`].
-    pub(super) fn new(seed: u64, now: Mono) -> Self {
+    pub(super) fn new(seed: u64, config: &ShardConfig, now: Mono) -> Self {
         Self {
-            waiting: Scheduler::new(seed, LinkRate::Measured, now),
+            congestion: config.congestion,
+            waiting: Scheduler::new(seed, config.rate, now),
             parts: Parts::default(),
             path: None,
             acknowledged: (0, 0),
@@ -67,7 +72,7 @@ impl PacketLane {
         stats: &mut PacketStats,
         now: Mono,
     ) -> bool {
-        if self.waiting.is_idle() && room(connection) > datagram.len() {
+        if self.waiting.is_idle() && self.room(connection) > datagram.len() {
             return queue(connection, datagram, maker, stats);
         }
         let Ok(packet) = Packet::parse(datagram.get(Head::LEN..).unwrap_or_default()) else {
@@ -91,7 +96,7 @@ impl PacketLane {
             return false;
         }
         let mut any = false;
-        while let Some((mut datagram, mark)) = self.waiting.dequeue(now, room(connection)) {
+        while let Some((mut datagram, mark)) = self.waiting.dequeue(now, self.room(connection)) {
             if mark == Mark::CongestionExperienced
                 && let Some(packet) = datagram.get_mut(Head::LEN..)
             {
@@ -107,14 +112,28 @@ impl PacketLane {
         self.waiting.poll_timeout()
     }
 
-    /// Lifts the congestion window of a path that is new.
+    /// How long a datagram the connection may be given now. What it has already is in nobody's order, and may keep whole
+    /// receive buffers: so it gets no more than so much.
+    fn room(&self, connection: &mut Connection) -> usize {
+        let most = match self.congestion {
+            Congestion::None => UNSENT,
+            Congestion::Cubic => UNSENT_IN_WINDOW,
+        };
+        most.saturating_sub(DATAGRAM_SEND_BUFFER.saturating_sub(connection.datagrams().send_buffer_space()))
+    }
+
+    /// Lifts the congestion window of a path that is new, if it is not to be kept.
     pub(super) fn follow_path(&mut self, connection: &Connection) {
         let remote = connection.remote_address();
         if self.path.as_ref().is_some_and(|path| path.remote == remote) {
             return;
         }
         self.acknowledged = self.acknowledged();
-        self.path = lift_window(connection).map(|acknowledged| {
+        let counted = match self.congestion {
+            Congestion::None => lift_window(connection),
+            Congestion::Cubic => acknowledged(connection),
+        };
+        self.path = counted.map(|acknowledged| {
             let before = acknowledged.count();
             Path { remote, acknowledged, before }
         });
@@ -147,13 +166,6 @@ impl PacketLane {
     pub(super) fn stats(&self) -> queue::Stats {
         self.waiting.stats()
     }
-}
-
-/// How long a datagram the connection may be given now. What it has already is in nobody's order, and may keep whole receive
-/// buffers: so it gets no more than [`UNSENT`].
-fn room(connection: &mut Connection) -> usize {
-    let taken = DATAGRAM_SEND_BUFFER.saturating_sub(connection.datagrams().send_buffer_space());
-    UNSENT.saturating_sub(taken)
 }
 
 /// Gives a datagram to the connection, in two parts if it does not fit.

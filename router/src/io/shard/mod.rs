@@ -56,7 +56,9 @@ use bus::{Class, Frame, KeyHash, NodeId};
 use thiserror::Error;
 use tokio::sync::mpsc::Receiver;
 
-pub use self::config::{COMMAND_QUEUE, EVENT_QUEUE, Limits, SEND_QUEUE_BYTES, ShardConfig, SpawnError};
+pub use self::config::{
+    COMMAND_QUEUE, Congestion, EVENT_QUEUE, Limits, SEND_QUEUE_BYTES, ShardConfig, SpawnError,
+};
 use self::event_loop::EventLoop;
 use self::owner::Bell;
 pub use self::report::LinkReport;
