@@ -1,4 +1,5 @@
-//! KubeBus as its users run it: a cloud, edges that join with a token, nothing configured but where things are.
+//! KubeBus as its users run it: a cloud, edges that join with a token, nothing configured but where things
+//! are, and that edges stay with their cloud.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -62,8 +63,11 @@ fn cli(place: Place<'_>, name: &str, space: &Space, args: &[&str]) -> Result<Str
 fn configure(place: Place<'_>, name: &str) -> Result<()> {
     let dir = directory(place, name);
     std::fs::create_dir_all(&dir).context("a node's directory")?;
-    let text =
-        format!("cloud: {{cluster: bench, listen: '0.0.0.0:{PORT}'}}\noverlay: {{interface: {INTERFACE}}}\n");
+    // Edges that talk would find a way of their own, and what is measured as relayed would not be.
+    let text = format!(
+        "cloud: {{cluster: bench, listen: '0.0.0.0:{PORT}'}}\nlink: {{direct: false}}\n\
+         overlay: {{interface: {INTERFACE}}}\n"
+    );
     std::fs::write(dir.join("kubebus.yaml"), text).context("a node's configuration")
 }
 
