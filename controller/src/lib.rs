@@ -13,6 +13,7 @@
 //! | [`clash`] | virtual prefixes for LANs that more than one site has | - |
 //! | [`site`] | which node is in which site | `/all/site/<node>` |
 //! | [`access`] | who may begin to talk to whom over the overlay | `/e/<edge>/access/..` |
+//! | [`host`] | names of machines on LANs | `/all/host/<site>/<name>` |
 //! | [`cluster`] | the cloud's own part at its start | its lease and routes |
 //! | [`resource`] | manifests, checked and stored | `/c/resource/<kind>/<ns>/<name>` |
 //! | [`binding`] | copies to each edge what its devices need | `/e/<edge>/{device,model,policy,rule}/..` |
@@ -32,6 +33,7 @@ pub mod binding;
 pub mod clash;
 pub mod cluster;
 pub mod endpoints;
+pub mod host;
 pub mod join;
 pub mod lan;
 pub mod lease;

@@ -8,7 +8,7 @@ use bus::overlay::{Lease, Route};
 use bus::twin::{DeviceId, MapperTopic, TwinTopic};
 use bus::{Bus, Channel, Class, Frame, Identity, Message, Mono, NodeId, Now, Qos, UnixMillis, Value};
 use bytes::Bytes;
-use controller::{access, endpoints, site};
+use controller::{access, endpoints, host, site};
 use device_twin::command::Order;
 use device_twin::dmi::{self, Dmi};
 use device_twin::edge::Output as FromTwins;
@@ -28,6 +28,7 @@ use crate::interest::{Interest, announced, is_for_other_sites};
 use crate::journal::{Journal, Speech};
 use crate::mesh::leaf::Output as FromMesh;
 use crate::mesh::{Leaf, is_mesh};
+use crate::names::{Facts, Names};
 use crate::policy_test::PolicyTest;
 use crate::route_query::Overlay;
 use crate::seam::{DialLane, Input, Output, Record};
@@ -151,6 +152,7 @@ impl Edge {
         if !std::mem::replace(&mut self.started, true) {
             self.say_policy();
             self.say_overlay();
+            self.say_names();
             self.say_endpoints();
             self.mesh.handle_start(&mut self.keyspace, now.wall, now.wall);
         }
@@ -431,6 +433,9 @@ impl Edge {
         }
         if changed(LEASE) || changed(ROUTES) {
             self.say_overlay();
+        }
+        if [LEASE, ROUTES, site::TOLD, host::TOLD].into_iter().any(changed) {
+            self.say_names();
         }
         if keys.iter().any(|key| key.as_str() == endpoints::TOLD) {
             self.say_endpoints();
@@ -718,9 +723,25 @@ impl Edge {
     }
 
     fn say_overlay(&mut self) {
-        let lease = self.keyspace.get(LEASE).and_then(|bytes| minicbor::decode::<Lease>(bytes).ok());
-        let Some(lease) = lease else { return };
+        let Some(lease) = self.lease() else { return };
         self.said.push_back(Output::Overlay { lease, routes: self.routes() });
+    }
+
+    fn say_names(&mut self) {
+        let Some(lease) = self.lease() else { return };
+        let names = Names::new(Facts {
+            me: &self.identity,
+            lease: &lease,
+            routes: &self.routes(),
+            sites: &site::list(site::TOLD, &self.keyspace),
+            hosts: &host::list(host::TOLD, &self.keyspace),
+            revision: self.replica.applied().revision,
+        });
+        self.said.push_back(Output::Names(Arc::new(names)));
+    }
+
+    fn lease(&self) -> Option<Lease> {
+        self.keyspace.get(LEASE).and_then(|bytes| minicbor::decode(bytes).ok())
     }
 
     fn routes(&self) -> Vec<Route> {

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use bus::token::JoinToken;
 use bus::twin::{DesiredVersion, DeviceId};
-use bus::{Identity, Name, NodeId, NodeKind, Now, Route, Value};
+use bus::{Name, NodeId, NodeKind, Now, Route, Value};
 use controller::resource::{self, Applied, InvalidManifest, Manifest, ResourceKind};
 use controller::token::{self, TokenSpec};
-use controller::{Lan, access, lease, nodes, route, site};
+use controller::{Lan, access, host, lease, nodes, route, site};
 use device_twin::PropertyId;
 use device_twin::cloud::{OrderError, SetError, Wishes};
 use device_twin::command::Order;
@@ -90,7 +90,7 @@ impl Cloud {
     /// All that is sealed: each cycle ends with that, so nothing is left out between two.
     pub(super) fn snapshot(&self) -> Snapshot {
         Snapshot {
-            identity: Identity { cluster: self.cluster.name.clone(), node: self.me.clone() },
+            identity: self.identity(),
             revision: self.keyspace.revision(),
             epoch: epoch::get(&self.keyspace),
             rows: self.keyspace.rows().collect(),
@@ -176,16 +176,34 @@ impl Cloud {
         if !faults.is_empty() {
             return Err(faulty(&faults));
         }
-        if manifest.kind() == ResourceKind::Access && !access::has_room(manifest.id(), &self.keyspace) {
-            let max = access::MAX_POLICIES;
-            return Err(AdminError::Conflict(format!("there are {max} access policies, the most that fit")));
-        }
+        self.check_room(manifest.kind(), manifest.id())?;
         let applied = manifest.apply(&mut self.keyspace);
         self.on_resource(manifest.kind(), manifest.id(), now)?;
         Ok(json!({
             "kind": kind_name(manifest.kind()), "name": manifest.id().to_string(), "applied": applied_word(applied),
             "placement": self.placement(manifest.kind(), manifest.id()),
         }))
+    }
+
+    /// Whether there can be one more of the kind, and of its name.
+    fn check_room(&self, kind: ResourceKind, id: &DeviceId) -> Result<(), AdminError> {
+        let full = |max: usize, what: &str| {
+            Err(AdminError::Conflict(format!("there are {max} {what}, the most that fit")))
+        };
+        match kind {
+            ResourceKind::Access if !access::has_room(id, &self.keyspace) => {
+                full(access::MAX_POLICIES, "access policies")
+            }
+            ResourceKind::Host if !host::has_room(id, &self.keyspace) => full(host::MAX_HOSTS, "hosts"),
+            ResourceKind::Host => match host::namesake(id, &self.keyspace) {
+                Some(node) => Err(AdminError::Conflict(format!(
+                    "{node} is in site {} and has that name there: give the host another one",
+                    id.namespace
+                ))),
+                None => Ok(()),
+            },
+            ResourceKind::Twin(_) | ResourceKind::Access => Ok(()),
+        }
     }
 
     /// Where what was applied is in force, or what it waits for.
@@ -197,6 +215,10 @@ impl Cloud {
             ResourceKind::Access => match access::waits_for(id, &self.keyspace).as_slice() {
                 [] => None,
                 missing => Some(format!("nobody has joined yet as {}", missing.join(", "))),
+            },
+            ResourceKind::Host => match host::waits_for(id, &self.keyspace).ok()?.as_slice() {
+                [] => None,
+                missing => Some(missing.join("; ")),
             },
         }
     }
@@ -222,6 +244,10 @@ impl Cloud {
                 let told = access::tell_policy(id, &mut self.keyspace);
                 self.say_policy();
                 told.map_err(|error| AdminError::Invalid(admin::describe(&error)))?;
+            }
+            ResourceKind::Host => {
+                host::tell(id, &mut self.keyspace);
+                self.say_names();
             }
         }
         Ok(())
@@ -285,7 +311,7 @@ impl Cloud {
             .collect();
         let stats = self.feed.stats();
         json!({
-            "node": Identity { cluster: self.cluster.name.clone(), node: self.me.clone() }.to_string(),
+            "node": self.identity().to_string(),
             "connected": edges,
             "disk": self.journal.status(),
             "metadata": { "revision": self.keyspace.revision().0, "epoch": epoch::get(&self.keyspace),
@@ -334,6 +360,7 @@ fn kind_name(kind: ResourceKind) -> &'static str {
         ResourceKind::Twin(Kind::Policy) => "twinpolicy",
         ResourceKind::Twin(Kind::Rule) => "rule",
         ResourceKind::Access => "accesspolicy",
+        ResourceKind::Host => "host",
     }
 }
 

@@ -29,7 +29,7 @@ use super::driver::{Driver, State};
 use super::shutdown::Shutdown;
 use super::store::StoreThread;
 use super::upstream::{Upstream, parse_endpoints};
-use super::{identity, join, mqtt};
+use super::{dns, identity, join, mqtt};
 use crate::cloud::{Cloud, CloudSettings};
 use crate::config::{Config, DmiSocket};
 use crate::edge::{Edge, EdgeSettings};
@@ -211,6 +211,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
     let mut tasks = JoinSet::new();
     let recorder = Recorder::start(&data_dir.join(RECORDS), Limits::default()).context("the recorder")?;
     tasks.spawn(admin::serve(listener, ask, data_dir.to_owned(), recorder.handle().clone()));
+    let dns = dns::start(&config.dns, &mut tasks);
     let driver = Driver {
         node,
         me,
@@ -224,6 +225,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
         store_events,
         admin: asked,
         overlay,
+        dns,
         recorder,
         clock,
         state: State::default(),

@@ -54,6 +54,7 @@ fn every_command_explains_itself() {
         "policy test",
         "route get",
         "route list",
+        "dns set",
         "ping",
         "status",
     ];
