@@ -10,7 +10,7 @@
 //! | [`nodes`] | who is in | `/c/node/<name>` |
 //! | [`plan`], [`lease`], [`lan`] | the address plan, who holds what, what may lie behind an edge | `/c/lease/..`, `/e/<edge>/lease` |
 //! | [`route`] | which prefix lies behind which node | `/all/route/<prefix>` |
-//! | [`clash`] | virtual prefixes for LANs that more than one site has | - |
+//! | [`clash`], `retired` | virtual prefixes for LANs that more than one site has | `/c/lan/<prefix>` |
 //! | [`site`] | which node is in which site | `/all/site/<node>` |
 //! | [`access`] | who may begin to talk to whom over the overlay | `/e/<edge>/access/..` |
 //! | [`host`] | names of machines on LANs | `/all/host/<site>/<name>` |
@@ -41,6 +41,7 @@ pub mod nodes;
 pub mod plan;
 pub mod record;
 pub mod resource;
+mod retired;
 pub mod route;
 pub mod site;
 pub mod token;

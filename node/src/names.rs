@@ -196,7 +196,7 @@ fn on_overlay(address: IpAddr, networks: &[&Route]) -> Option<IpAddr> {
 }
 
 /// The address with the same last bits in another prefix.
-fn moved(address: IpAddr, to: IpNet) -> IpAddr {
+pub(crate) fn moved(address: IpAddr, to: IpNet) -> IpAddr {
     match (address, to) {
         (IpAddr::V4(address), IpNet::V4(to)) => {
             let host = address.to_bits() & to.hostmask().to_bits();

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::admin::{AdminError, AdminResponse};
+use crate::names::moved;
 use crate::policy_test::{self, PolicyTest, Test};
 
 /// What is asked, as typed.
@@ -58,7 +59,9 @@ impl Overlay<'_> {
     /// `is_connected` says whether there is a packets lane to a node.
     pub(crate) fn find(&self, asked: &RouteQuery, is_connected: impl Fn(&NodeId) -> bool) -> AdminResponse {
         let test = self.test(asked)?;
-        let Some(route) = policy_test::longest(&self.routes, test.to) else { return Err(no_prefix(test.to)) };
+        let Some(route) = policy_test::longest(&self.routes, test.to) else {
+            return Err(self.no_prefix(test.to));
+        };
         let next = (route.owner != *self.me).then(|| self.via.unwrap_or(&route.owner));
         let mut found = self.describe(route);
         found["address"] = json!(test.to);
@@ -103,19 +106,35 @@ impl Overlay<'_> {
         json!({ "decision": "unknown", "policy": null, "because": because })
     }
 
+    /// An address of a LAN that the overlay knows by another prefix may be meant.
+    fn no_prefix(&self, address: IpAddr) -> AdminError {
+        let is_meant = |route: &&Route| route.real.is_some_and(|real| real.contains(&address));
+        let meant: Vec<String> =
+            self.routes.iter().filter(is_meant).map(|route| self.known_as(address, route)).collect();
+        AdminError::NotFound(if meant.is_empty() {
+            format!(
+                "no prefix of the overlay holds {address}: see 'kubebus route list'; a network behind an edge is named \
+                 when its token is made, with 'kubebus token create --lan CIDR'"
+            )
+        } else {
+            format!(
+                "several sites have {address}, so the overlay knows it by other addresses: {}",
+                meant.join(", ")
+            )
+        })
+    }
+
+    fn known_as(&self, address: IpAddr, route: &Route) -> String {
+        let site = self.sites.get(&route.owner).map(|site| format!(" (site {site})")).unwrap_or_default();
+        format!("{} behind {}{site}", moved(address, route.prefix), route.owner)
+    }
+
     fn why_down(&self, next: &NodeId) -> String {
         match self.via {
             Some(_) => format!("no packets link to {next}: see 'kubebus status' and the log of this node"),
             None => format!("{next} is not connected: see 'kubebus status' and the log there"),
         }
     }
-}
-
-fn no_prefix(address: IpAddr) -> AdminError {
-    AdminError::NotFound(format!(
-        "no prefix of the overlay holds {address}: see 'kubebus route list'; a network behind an edge is named when its \
-         token is made, with 'kubebus token create --lan CIDR'"
-    ))
 }
 
 /// As policies call it.
@@ -223,6 +242,7 @@ mod tests {
     fn what_nobody_has_is_not_found() {
         for (to, words) in [
             ("10.99.0.1", "no prefix of the overlay holds 10.99.0.1"),
+            ("192.168.20.7", "knows it by other addresses: 10.86.64.7 behind edge/a (site plant)"),
             ("nobody", "no node of that name has joined"),
             ("fd00::9", "this node has no address on the overlay"),
         ] {

@@ -7,7 +7,7 @@ use bus::twin::{DesiredVersion, DeviceId};
 use bus::{Name, NodeId, NodeKind, Now, Route, Value};
 use controller::resource::{self, Applied, InvalidManifest, Manifest, ResourceKind};
 use controller::token::{self, TokenSpec};
-use controller::{Lan, access, host, lease, nodes, route, site};
+use controller::{Lan, access, clash, host, lease, nodes, route, site};
 use device_twin::PropertyId;
 use device_twin::cloud::{OrderError, SetError, Wishes};
 use device_twin::command::Order;
@@ -107,7 +107,8 @@ impl Cloud {
         let spec = TokenSpec { site, lans, ttl: Duration::from_secs(ttl_seconds), uses };
         token::create(&spec, &secret, &self.cluster.plan, &mut self.keyspace, now)
             .map_err(|error| AdminError::Invalid(admin::describe(&error)))?;
-        Ok(json!({ "token": JoinToken::new(self.ca, secret).to_string() }))
+        let warnings = clash::forecast(&spec.lans, &spec.site, &self.keyspace).unwrap_or_default();
+        Ok(json!({ "token": JoinToken::new(self.ca, secret).to_string(), "warnings": warnings }))
     }
 
     fn list_tokens(&self, now: Now) -> AdminResponse {

@@ -113,6 +113,9 @@ async fn carry_out(command: Command) -> Result<()> {
         Command::Token(TokenCommand::Create { site, lan, ttl, uses, ask: args }) => {
             let body = json!({ "site": site, "lans": lan, "ttl_seconds": ttl.as_secs(), "uses": uses });
             let answer = post(&args.place, "/kubebus/v1/tokens", &body).await?;
+            for warning in answer["warnings"].as_array().into_iter().flatten() {
+                eprintln!("kubebus: {}", text(warning));
+            }
             match args.output {
                 Format::Table => say(answer["token"].as_str().unwrap_or_default()),
                 format @ (Format::Json | Format::Yaml) => show(&answer, format, table::any),
