@@ -218,7 +218,7 @@ fn check_name(name: &Name, known: Option<&NodeRecord>, key: &KeyHash, token: &To
 }
 
 /// LANs of other edges get other prefixes: other policies may lead to them.
-fn renumber(routes: &[Route], ks: &mut Keyspace) -> Result<(), DamagedRecord> {
+pub(crate) fn renumber(routes: &[Route], ks: &mut Keyspace) -> Result<(), DamagedRecord> {
     routes.iter().for_each(|route| route::renumber(route, ks));
     access::tell_edges(routes.iter().map(|route| route.owner.name.clone()), ks)
 }

@@ -9,6 +9,7 @@
 //! | [`join`] | the conversation that lets a node in, and its checks | all of these at once |
 //! | [`nodes`] | who is in | `/c/node/<name>` |
 //! | [`plan`], [`lease`], [`lan`] | the address plan, who holds what, what may lie behind an edge | `/c/lease/..`, `/e/<edge>/lease` |
+//! | [`advert`] | LANs that an edge names itself, and that somebody approves | `/c/advert/<edge>` |
 //! | [`route`] | which prefix lies behind which node | `/all/route/<prefix>` |
 //! | [`clash`], `retired` | virtual prefixes for LANs that more than one site has | `/c/lan/<prefix>` |
 //! | [`site`] | which node is in which site | `/all/site/<node>` |
@@ -29,6 +30,7 @@
 //! [`Binder::reconcile_all`]; then answer joins.
 
 pub mod access;
+pub mod advert;
 pub mod binding;
 pub mod clash;
 pub mod cluster;

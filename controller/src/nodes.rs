@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::lan::Lan;
 use crate::record::{self, DamagedRecord};
-use crate::{lease, retired, route, site};
+use crate::{advert, lease, retired, route, site};
 
 pub const PREFIX: &str = "/c/node/";
 
@@ -22,7 +22,7 @@ pub struct NodeRecord {
     pub site: Name,
     #[n(2)]
     pub public_key: KeyHash,
-    /// What it may advertise, as its token said.
+    /// What it may advertise, as its token said, and as was approved or revoked since.
     #[n(3)]
     pub lans: Vec<Lan>,
     #[n(4)]
@@ -94,6 +94,7 @@ pub fn remove(name: &Name, ks: &mut Keyspace, now: Now) -> Result<(), RemoveErro
     route::replace(&node.id(), &[], ks)?;
     lease::release(&node.id(), ks, now)?;
     site::remove(&node.id(), ks);
+    advert::remove(name, ks);
     record::delete_all_but(ks, &format!("/e/{name}/"), &OF_DEVICES);
     record::delete(ks, &key(name));
     Ok(())

@@ -79,6 +79,10 @@ pub enum AdminRequest {
     PolicyTest(PolicyTest),
     /// Which prefix lies behind which node.
     Routes,
+    /// Gives an edge the right to a network that it names.
+    ApproveLan(LanOrder),
+    /// Takes it back.
+    RevokeLan(LanOrder),
     /// How packets from here get to one address.
     Route(RouteQuery),
     Status,
@@ -97,6 +101,8 @@ impl AdminRequest {
             | Self::Change { .. }
             | Self::PatchTwin { .. }
             | Self::Command { .. }
+            | Self::ApproveLan(_)
+            | Self::RevokeLan(_)
             | Self::Authority { .. } => true,
             Self::ListTokens
             | Self::ListNodes
@@ -151,6 +157,14 @@ pub struct TokenOrder {
     pub ttl_seconds: u64,
     /// How many nodes may join with it.
     pub uses: u32,
+}
+
+/// A network behind an edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LanOrder {
+    pub node: Name,
+    pub lan: IpNet,
 }
 
 /// Why a request was refused; the HTTP status of the admin socket and the exit code of the CLI follow from it.

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use controller::binding::Binder;
 use controller::cluster::EstablishError;
 use controller::join::{CsrError, JoinReply, RefusalCode, Signed};
-use controller::{CloudSubnets, Cluster, access, host, lease, nodes, route, site};
+use controller::{CloudSubnets, Cluster, access, advert, host, lease, nodes, route, site};
 use device_twin::cloud::Output as FromTwins;
 use device_twin::reply::ReplyTo;
 use device_twin::twin::Said;
@@ -361,6 +361,13 @@ impl Cloud {
             }
             FeedOutput::Up { edge, entry, .. } if entry.key.starts_with(leaf::UP) => {
                 self.mesh.handle_told(&edge, &entry.key, &entry.payload, &mut self.keyspace, now.wall);
+            }
+            FeedOutput::Up { edge, entry, .. } if entry.key == advert::UP => {
+                for lan in advert::handle_told(&edge, &entry.payload, &mut self.keyspace) {
+                    self.note(format!(
+                        "edge/{edge} names {lan}, which nobody has granted it: kubebus route approve {edge} {lan}"
+                    ));
+                }
             }
             FeedOutput::Up { edge, incarnation, entry } => {
                 self.twins.handle_up(&edge, incarnation, &entry.key, &entry.payload, &mut self.keyspace, now);

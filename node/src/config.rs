@@ -78,6 +78,9 @@ pub struct EtcdPlace {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct EdgeConfig {
+    /// Networks behind this edge, beside those of its token. One that the token does not grant waits until somebody
+    /// approves it at the cloud: `kubebus route approve`.
+    pub lans: Vec<IpNet>,
     /// Start with a new store when the old one is damaged or gone, as 'kubebus edge --renew-store' does. Off, since
     /// what waited to go up and what rules had latched is lost with it.
     pub renew_damaged_store: bool,

@@ -8,7 +8,7 @@ use bus::overlay::{Lease, Route};
 use bus::twin::{DeviceId, MapperTopic, TwinTopic};
 use bus::{Bus, Channel, Class, Frame, Identity, Message, Mono, NodeId, Now, Qos, UnixMillis, Value};
 use bytes::Bytes;
-use controller::{access, endpoints, host, site};
+use controller::{Lan, access, advert, endpoints, host, site};
 use device_twin::command::Order;
 use device_twin::dmi::{self, Dmi};
 use device_twin::edge::Output as FromTwins;
@@ -83,6 +83,8 @@ pub struct Edge {
     /// An app was told that there is no room for its message, and that was noted.
     mesh_is_full: bool,
     untold: Untold,
+    /// Networks behind it, as its configuration has them.
+    lans: Vec<Lan>,
     /// Said in the present cycle.
     said: Speech<Output>,
     started: bool,
@@ -108,6 +110,8 @@ pub struct EdgeSettings {
     pub cloud: NodeId,
     /// Feeds the jitter of dialling and, where the store has none yet, the store's incarnation.
     pub seed: u64,
+    /// Networks behind it, beside those of its token.
+    pub lans: Vec<Lan>,
     /// Files of stores that were damaged and replaced, for `kubebus status`, until somebody deletes them.
     pub damaged_stores: Vec<String>,
 }
@@ -115,7 +119,7 @@ pub struct EdgeSettings {
 impl Edge {
     /// `keyspace` is what the store held.
     pub fn new(settings: EdgeSettings, mut keyspace: Keyspace, now: Now) -> Self {
-        let EdgeSettings { identity, cloud, seed, damaged_stores } = settings;
+        let EdgeSettings { identity, cloud, seed, lans, damaged_stores } = settings;
         let loaded = keyspace.revision();
         let replica = Replica::load(&mut keyspace, seed);
         let mut twins = EdgeTwins::new(identity.node.name.clone(), replica.incarnation(), seed);
@@ -130,6 +134,7 @@ impl Edge {
             mesh_is_full: false,
             untold: if replica.has_room() { Untold::Nothing } else { Untold::AnyValue },
             said: Speech::default(),
+            lans,
             started: false,
             damaged_stores,
             identity,
@@ -155,6 +160,7 @@ impl Edge {
             self.say_names();
             self.say_endpoints();
             self.mesh.handle_start(&mut self.keyspace, now.wall, now.wall);
+            self.tell_lans(false, now);
         }
         match input {
             Input::LinkUp { link, peer, attempt, .. } => {
@@ -285,14 +291,54 @@ impl Edge {
                 self.replica.handle_frame(&frame.payload, &mut self.keyspace, now);
                 if self.replica.incarnation() != self.twins.incarnation() {
                     self.note("the cloud does not know this store (an old copy or a clone, or the cloud was restored): it goes on as a new one");
-                    self.twins.handle_resynced(self.replica.incarnation(), &mut self.keyspace, now);
-                    self.mesh.tell_again(|_| true);
+                    self.handle_resynced(now);
                 }
             }
             // A frame that crossed with a close.
             Channel::Metadata => {}
             Channel::Join => self.close(link, "a join frame on the bus lane"),
         }
+    }
+
+    /// The cloud is told everything again.
+    fn handle_resynced(&mut self, now: Now) {
+        self.twins.handle_resynced(self.replica.incarnation(), &mut self.keyspace, now);
+        self.mesh.tell_again(|_| true);
+        self.tell_lans(true, now);
+    }
+
+    /// Which networks the configuration names, if the cloud was told others or is told everything `again`. What the token
+    /// does not grant waits there for somebody's approval.
+    fn tell_lans(&mut self, again: bool, now: Now) {
+        let wanted = Bytes::from(advert::encode(&self.lans));
+        let told = self.keyspace.get(told_lans().as_str());
+        let is_known = if told.is_none() { self.lans.is_empty() } else { told == Some(&wanted) && !again };
+        if !is_known {
+            self.keyspace.put(told_lans(), wanted.clone());
+            self.tell_cloud(Class::State, advert::UP.to_owned(), wanted, now);
+        }
+    }
+
+    fn pending(&self) -> Vec<(NodeId, Lan)> {
+        let (me, routes) = (&self.identity.node, self.routes());
+        let is_active =
+            |lan: &Lan| routes.iter().any(|route| route.owner == *me && route.behind() == lan.net());
+        self.lans.iter().filter(|lan| !is_active(lan)).map(|lan| (me.clone(), *lan)).collect()
+    }
+
+    /// What became of the networks that the configuration names.
+    fn lans(&self) -> serde_json::Value {
+        let pending = self.pending();
+        let state = |lan: &Lan| {
+            let is_pending = pending.iter().any(|(_, pending)| pending == lan);
+            let because = is_pending.then(|| {
+                let me = &self.identity.node.name;
+                format!("nobody has approved it: at the cloud, kubebus route approve {me} {lan}")
+            });
+            let state = if is_pending { "pending" } else { "active" };
+            (lan.to_string(), json!({ "state": state, "because": because }))
+        };
+        serde_json::Value::Object(self.lans.iter().map(state).collect())
     }
 
     /// A site goes on without its disk. What it tells the cloud from here on a crash may undo, so it is said in a session
@@ -328,7 +374,7 @@ impl Edge {
                 self.said.push_back(Output::Dial { lane: DialLane::Bus, attempt: dial.attempt });
             } else if let Some(dial) = self.packets_lane.dialer.poll_output() {
                 self.said.push_back(Output::Dial { lane: DialLane::Packets, attempt: dial.attempt });
-            } else if !self.tell_untold() {
+            } else if !self.tell_untold(now) {
                 break;
             }
         }
@@ -388,8 +434,7 @@ impl Edge {
             ReplicaOutput::Changed(keys) => self.on_metadata(&keys, now),
             ReplicaOutput::Resynced => {
                 self.note("metadata copied anew from the cloud, which is told everything again");
-                self.twins.handle_resynced(self.replica.incarnation(), &mut self.keyspace, now);
-                self.mesh.tell_again(|_| true);
+                self.handle_resynced(now);
             }
             ReplicaOutput::Repaired => self.note(
                 "the metadata here was not what the cloud had sent, and was repaired: the disk or memory may be failing",
@@ -547,7 +592,7 @@ impl Edge {
     }
 
     /// Whether there was room to tell something again.
-    fn tell_untold(&mut self) -> bool {
+    fn tell_untold(&mut self, now: Now) -> bool {
         if matches!(self.untold, Untold::Nothing) || !self.replica.has_room() {
             return false;
         }
@@ -556,10 +601,14 @@ impl Edge {
             Untold::Values(keys) => {
                 self.twins.tell_again(|key| keys.contains(key), &self.keyspace);
                 self.mesh.tell_again(|key| keys.contains(key));
+                if keys.contains(advert::UP) {
+                    self.tell_lans(true, now);
+                }
             }
             Untold::AnyValue => {
                 self.twins.tell_again(|_| true, &self.keyspace);
                 self.mesh.tell_again(|_| true);
+                self.tell_lans(true, now);
             }
         }
         true
@@ -589,6 +638,8 @@ impl Edge {
             | AdminRequest::Apply { .. }
             | AdminRequest::Delete { .. }
             | AdminRequest::List { .. }
+            | AdminRequest::ApproveLan { .. }
+            | AdminRequest::RevokeLan { .. }
             | AdminRequest::Change { .. }
             | AdminRequest::PatchTwin { .. } => Err(AdminError::CloudOnly),
         }
@@ -608,6 +659,7 @@ impl Edge {
             me: &self.identity.node,
             via: Some(&self.cloud),
             routes: self.routes(),
+            pending: self.pending(),
             sites: site::list(site::TOLD, &self.keyspace),
             policy: &self.policy,
         }
@@ -662,6 +714,9 @@ impl Edge {
             "mesh": self.mesh.status(),
         });
         status["mesh"]["waiting"] = json!(self.replica.messages_len());
+        if !self.lans.is_empty() {
+            status["lans"] = self.lans();
+        }
         if !self.damaged_stores.is_empty() {
             status["damaged_stores"] = json!(self.damaged_stores);
         }
@@ -758,6 +813,11 @@ impl Edge {
     fn say_endpoints(&mut self) {
         self.said.push_back(Output::Endpoints(endpoints::told(&self.keyspace)));
     }
+}
+
+/// What the cloud was told of [`EdgeSettings::lans`].
+fn told_lans() -> Key {
+    Key::new("/local/lans").expect("a short and printable key")
 }
 
 const LEASE: &str = "/m/lease";

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use bus::{NodeId, Route, SubnetKind};
+use controller::Lan;
 use router::Policy;
 use router::policy::Sites;
 use serde::{Deserialize, Serialize};
@@ -33,16 +34,27 @@ pub(crate) struct Overlay<'a> {
     /// The hub, at an edge.
     pub(crate) via: Option<&'a NodeId>,
     pub(crate) routes: Vec<Route>,
+    /// What edges name and have no right to.
+    pub(crate) pending: Vec<(NodeId, Lan)>,
     pub(crate) sites: Sites,
     pub(crate) policy: &'a Policy,
 }
 
 impl Overlay<'_> {
-    /// All routes, in the order of their prefixes.
+    /// All routes, in the order of their prefixes, and behind them what waits for approval.
     pub(crate) fn list(&self) -> Value {
         let mut routes: Vec<&Route> = self.routes.iter().collect();
         routes.sort();
-        routes.into_iter().map(|route| self.describe(route)).collect()
+        let with_state = |mut route: Value, state: &str| {
+            route["state"] = json!(state);
+            route
+        };
+        let active = routes.into_iter().map(|route| with_state(self.describe(route), "active"));
+        let pending = self.pending.iter().map(|(owner, lan)| {
+            let route = Route { prefix: lan.net(), owner: owner.clone(), kind: SubnetKind::Lan, real: None };
+            with_state(self.describe(&route), "pending")
+        });
+        active.chain(pending).collect()
     }
 
     fn describe(&self, Route { prefix, owner, kind, real }: &Route) -> Value {
@@ -182,6 +194,10 @@ mod tests {
         ]
     }
 
+    fn pending() -> Vec<(NodeId, Lan)> {
+        vec![(edge("b"), "192.168.30.0/24".parse().unwrap())]
+    }
+
     fn sites() -> Sites {
         [(edge("a"), name("plant")), (edge("b"), name("depot")), (hub(), name("hq"))].into()
     }
@@ -192,14 +208,28 @@ mod tests {
 
     fn at_hub(to: &str, is_connected: bool) -> AdminResponse {
         let policy = Policy::for_hub(&routes(), &sites(), &[]);
-        let overlay = Overlay { me: &hub(), via: None, routes: routes(), sites: sites(), policy: &policy };
+        let overlay = Overlay {
+            me: &hub(),
+            via: None,
+            routes: routes(),
+            pending: pending(),
+            sites: sites(),
+            policy: &policy,
+        };
         overlay.find(&query(to), |_| is_connected)
     }
 
     fn at_edge(to: &str) -> AdminResponse {
         let policy = Policy::for_edge(&routes(), &sites(), &[]);
         let (me, hub) = (edge("a"), hub());
-        let overlay = Overlay { me: &me, via: Some(&hub), routes: routes(), sites: sites(), policy: &policy };
+        let overlay = Overlay {
+            me: &me,
+            via: Some(&hub),
+            routes: routes(),
+            pending: pending(),
+            sites: sites(),
+            policy: &policy,
+        };
         overlay.find(&query(to), |_| true)
     }
 
@@ -252,17 +282,30 @@ mod tests {
     }
 
     #[test]
-    fn routes_are_listed_in_the_order_of_their_prefixes() {
+    fn routes_are_listed_in_the_order_of_their_prefixes_and_what_is_pending_comes_last() {
         let policy = Policy::default();
-        let overlay = Overlay { me: &hub(), via: None, routes: routes(), sites: sites(), policy: &policy };
+        let overlay = Overlay {
+            me: &hub(),
+            via: None,
+            routes: routes(),
+            pending: pending(),
+            sites: sites(),
+            policy: &policy,
+        };
         let list = overlay.list();
         let prefixes: Vec<_> = list.as_array().unwrap().iter().map(|route| &route["prefix"]).collect();
-        let want = ["10.86.0.1/32", "10.86.0.2/32", "10.86.0.3/32", "10.86.64.0/24", "192.168.10.0/24"];
+        let want = [
+            "10.86.0.1/32",
+            "10.86.0.2/32",
+            "10.86.0.3/32",
+            "10.86.64.0/24",
+            "192.168.10.0/24",
+            "192.168.30.0/24",
+        ];
         assert_eq!(prefixes, want);
         assert_eq!(list[3]["real"], "192.168.20.0/24");
-        assert_eq!(
-            list[4],
-            json!({ "prefix": "192.168.10.0/24", "kind": "lan", "owner": "edge/b", "site": "depot" })
-        );
+        let lan = |prefix: &str, state: &str| json!({ "prefix": prefix, "kind": "lan", "owner": "edge/b", "site": "depot", "state": state });
+        assert_eq!(list[4], lan("192.168.10.0/24", "active"));
+        assert_eq!(list[5], lan("192.168.30.0/24", "pending"));
     }
 }

@@ -5,20 +5,22 @@ use std::time::Duration;
 use bus::token::JoinToken;
 use bus::twin::{DesiredVersion, DeviceId};
 use bus::{Name, NodeId, NodeKind, Now, Route, Value};
+use controller::advert::ApproveError;
 use controller::resource::{self, Applied, InvalidManifest, Manifest, ResourceKind};
 use controller::token::{self, TokenSpec};
-use controller::{Lan, access, clash, host, lease, nodes, route, site};
+use controller::{Cluster, Lan, access, advert, clash, host, lease, nodes, route, site};
 use device_twin::PropertyId;
 use device_twin::cloud::{OrderError, SetError, Wishes};
 use device_twin::command::Order;
 use device_twin::model::{Kind, Layout};
-use metadata::{Key, epoch};
+use ipnet::IpNet;
+use metadata::{Key, Keyspace, epoch};
 use router::Policy;
 use serde_json::json;
 
 use super::{Cloud, nodes_of};
 use crate::admin::{
-    self, AdminError, AdminRequest, AdminResponse, AuthorityChange, Fault, Snapshot, TokenOrder,
+    self, AdminError, AdminRequest, AdminResponse, AuthorityChange, Fault, LanOrder, Snapshot, TokenOrder,
 };
 use crate::policy_test::PolicyTest;
 use crate::route_query::Overlay;
@@ -52,6 +54,12 @@ impl Cloud {
             AdminRequest::Routes => Ok(self.overlay()?.list()),
             AdminRequest::Route(asked) => {
                 self.overlay()?.find(&asked, |node| self.packets.contains_key(node))
+            }
+            AdminRequest::ApproveLan(LanOrder { node, lan }) => {
+                self.change_lans(&node, lan, advert::approve, now)
+            }
+            AdminRequest::RevokeLan(LanOrder { node, lan }) => {
+                self.change_lans(&node, lan, advert::revoke, now)
             }
             AdminRequest::Authority { device, change } => self.take_authority(&device, &change, now),
             AdminRequest::Status => Ok(self.status()),
@@ -151,6 +159,35 @@ impl Cloud {
             self.close(link, "removed from the cluster");
         }
         Ok(json!({ "name": name, "deleted": true }))
+    }
+
+    /// What lies behind the edge, and what leads there, is other from here on.
+    fn change_lans(&mut self, node: &Name, lan: IpNet, change: ChangeLans, now: Now) -> AdminResponse {
+        let lan = Lan::new(lan).map_err(|error| AdminError::Invalid(error.to_string()))?;
+        let before = nodes_of(&self.keyspace);
+        let known = route::translated(&self.keyspace).unwrap_or_default();
+        change(&self.cluster, node, lan, &mut self.keyspace, now).map_err(|error| {
+            let text = admin::describe(&error);
+            match error {
+                ApproveError::UnknownNode(_)
+                | ApproveError::NotPending { .. }
+                | ApproveError::NotGranted { .. } => AdminError::NotFound(text),
+                ApproveError::Twice { .. }
+                | ApproveError::InPool { .. }
+                | ApproveError::TooMany(_)
+                | ApproveError::Clash(_) => AdminError::Conflict(text),
+                ApproveError::Damaged(_) => AdminError::Invalid(text),
+            }
+        })?;
+        self.on_membership(&before);
+        self.note_translated(&known);
+        let translated = route::translated(&self.keyspace).unwrap_or_default();
+        let id = NodeId::edge(node.clone());
+        let known_as = translated.iter().find(|route| route.owner == id && route.behind() == lan.net());
+        Ok(json!({
+            "node": id.to_string(), "lan": lan.to_string(),
+            "prefix": known_as.map_or(lan.net(), |route| route.prefix).to_string(),
+        }))
     }
 
     fn list_nodes(&self) -> AdminResponse {
@@ -276,6 +313,7 @@ impl Cloud {
             me: &self.me,
             via: None,
             routes: routes.map_err(|error| AdminError::Invalid(admin::describe(&error)))?,
+            pending: advert::list(&self.keyspace),
             sites: site::list(site::PREFIX, &self.keyspace),
             policy: &self.policy,
         })
@@ -323,6 +361,9 @@ impl Cloud {
         })
     }
 }
+
+/// [`advert::approve`], or [`advert::revoke`].
+type ChangeLans = fn(&Cluster, &Name, Lan, &mut Keyspace, Now) -> Result<(), ApproveError>;
 
 fn changed(done: Result<Vec<(PropertyId, Option<DesiredVersion>)>, SetError>) -> AdminResponse {
     let row = |(id, version): (PropertyId, Option<DesiredVersion>)| json!({ "device": id.device.to_string(), "property": &*id.property, "version": version });

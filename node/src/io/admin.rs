@@ -23,6 +23,7 @@
 //! | `GET /kubebus/v1/rules` | what rules do, and why |
 //! | `POST /kubebus/v1/policy/test` | whether one may reach another: [`PolicyTest`](crate::policy_test::PolicyTest) |
 //! | `GET /kubebus/v1/routes` | which prefix lies behind which node |
+//! | `POST /kubebus/v1/routes/approve`, `../revoke` | what may lie behind an edge: [`LanOrder`](crate::admin::LanOrder) |
 //! | `POST /kubebus/v1/route` | how packets from here get to one address: [`RouteQuery`](crate::route_query::RouteQuery) |
 //! | `PUT /kubebus/v1/twins/<namespace>/<device>/authority` | take it: [`AuthorityOrder`] |
 //! | `DELETE /kubebus/v1/twins/<namespace>/<device>/authority` | hand it back |
@@ -273,6 +274,8 @@ fn parse(method: &Method, path: &str, body: &[u8]) -> Result<AdminRequest, Admin
         ("GET", ["rules"]) => AdminRequest::Rules,
         ("POST", ["policy", "test"]) => AdminRequest::PolicyTest(json_body(body)?),
         ("GET", ["routes"]) => AdminRequest::Routes,
+        ("POST", ["routes", "approve"]) => AdminRequest::ApproveLan(json_body(body)?),
+        ("POST", ["routes", "revoke"]) => AdminRequest::RevokeLan(json_body(body)?),
         ("POST", ["route"]) => AdminRequest::Route(json_body(body)?),
         ("GET", ["commands"]) => AdminRequest::Commands { device: None, id: None },
         ("GET", ["commands", namespace, name]) => {

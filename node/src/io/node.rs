@@ -8,11 +8,13 @@ use bus::io::Clock;
 use bus::{Identity, Name, NodeId};
 use bytes::Bytes;
 use controller::io::ca::{CertificateAuthority, NODE_VALIDITY};
-use controller::{CloudSubnets, Cluster, Plan};
+use controller::token::MAX_LANS;
+use controller::{CloudSubnets, Cluster, Lan, Plan};
 use device_twin::gate::row::ROOT;
 use device_twin::io::dmi::{DmiEvent, DmiHandle};
 use device_twin::io::recorder::{Limits, Recorder};
 use device_twin::io::{BrokerConfig, external, start as start_broker};
+use ipnet::IpNet;
 use metadata::io::RedbStore;
 use metadata::{Key, Keyspace, Store, StoreError};
 use router::io::device::Overlay;
@@ -145,6 +147,7 @@ pub async fn run_edge(config: &Config, data_dir: &Path, renew: bool) -> Result<(
         identity: me.clone(),
         cloud: cloud.node.clone(),
         seed: seed()?,
+        lans: named_lans(&config.edge.lans).context("edge.lans")?,
         damaged_stores: damage::set_aside_before(data_dir),
     };
     let kept = kept_for_broker(&keyspace);
@@ -155,6 +158,14 @@ pub async fn run_edge(config: &Config, data_dir: &Path, renew: bool) -> Result<(
     let parts = Parts { me: me.node.clone(), node, upstream, shard, store, overlay, clock, kept, dmi };
     info!(identity = %me, "edge starts");
     play(parts, config, data_dir, shutdown).await
+}
+
+/// The networks that the configuration names.
+fn named_lans(nets: &[IpNet]) -> Result<Vec<Lan>> {
+    if nets.len() > MAX_LANS {
+        bail!("an edge names at most {MAX_LANS} LANs: name a wider prefix for several");
+    }
+    Ok(nets.iter().map(|net| Lan::new(*net)).collect::<Result<_, _>>()?)
 }
 
 /// Where history, audit and the rules' log are, in the data directory.

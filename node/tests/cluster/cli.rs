@@ -54,6 +54,8 @@ fn every_command_explains_itself() {
         "policy test",
         "route get",
         "route list",
+        "route approve",
+        "route revoke",
         "dns set",
         "ping",
         "status",

@@ -14,7 +14,7 @@ use std::io::Write;
 use std::net::UdpSocket;
 use std::process::ExitCode;
 
-use stage::{Stage, dig, dig_all, eventually};
+use stage::{Stage, YARD, dig, dig_all, eventually};
 
 const NAME: &str = "each_site_is_told_the_address_that_is_right_for_it";
 
@@ -72,12 +72,36 @@ fn each_site_is_told_its_own() {
         assert!(refused.contains("status: REFUSED"), "{refused}");
     }
     others_are_asked(&stage, [&a, &b]);
+    a_stranger_is_known_once_his_lan_is_approved(&stage, &b);
 
     stage.cloud.kill();
     stage.a.kill();
     stage.a.start();
     let is_kept = || (dig(&stage.a.network, &a, &[PLC]) == format!("{virtual_plc}\n")).then_some(());
     eventually("a knows it without the cloud, after a restart", is_kept);
+}
+
+/// Without a restart, and until it is revoked.
+fn a_stranger_is_known_once_his_lan_is_approved(stage: &Stage, b: &str) {
+    let state = |node: &stage::Node| {
+        let routes = node.json(&["route", "list"]);
+        let route = routes.as_array().unwrap().iter().find(|route| route["prefix"] == YARD);
+        route.map(|route| route["state"].as_str().unwrap().to_owned())
+    };
+    for node in [&stage.cloud, &stage.b] {
+        eventually("it is pending", || (state(node).as_deref() == Some("pending")).then_some(()));
+    }
+    assert_eq!(state(&stage.a), None, "of no concern to others");
+    assert_eq!(stage.b.status()["lans"][YARD]["state"], "pending");
+    let told = stage.cloud.command(&["route", "approve", "b", YARD]);
+    assert_eq!(told, format!("{YARD} lies behind edge/b now\n"));
+    let is_answered = || (dig(&stage.stranger, b, &[PLC]) == "192.168.10.20\n").then_some(());
+    eventually("the stranger is of the site", is_answered);
+    assert_eq!(stage.b.status()["lans"][YARD]["state"], "active");
+    eventually("a has the route", || (state(&stage.a).as_deref() == Some("active")).then_some(()));
+    stage.cloud.command(&["route", "revoke", "b", YARD]);
+    eventually("he is a stranger again", || (dig(&stage.stranger, b, &[PLC]).is_empty()).then_some(()));
+    assert_eq!(state(&stage.cloud).as_deref(), Some("pending"));
 }
 
 /// B has somebody to ask for other names, and A has not.

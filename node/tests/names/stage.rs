@@ -20,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 const LAN: &str = "192.168.10.0/24";
 
+/// Behind B too, and no token grants it.
+pub(crate) const YARD: &str = "172.30.0.0/24";
+
 /// The order of fields is that of dropping: processes, then their network, then their files.
 pub(crate) struct Stage {
     pub(crate) a: Node,
@@ -27,7 +30,7 @@ pub(crate) struct Stage {
     pub(crate) cloud: Node,
     /// On the LAN of plant B.
     pub(crate) host: Namespace,
-    /// Beside it, with an address of which the cluster knows nothing.
+    /// Beside it, on a LAN that only B's configuration names.
     pub(crate) stranger: Namespace,
     _wire: Wire,
     _room: TempDir,
@@ -37,11 +40,12 @@ impl Stage {
     pub(crate) fn build() -> Self {
         enter_user_namespace().unwrap();
         let (wire, room) = (Wire::start(7).unwrap(), tempfile::tempdir().unwrap());
-        let mut cloud = Node::new("cloud", "hq", "[]", room.path());
+        let mut cloud = Node::new("cloud", "hq", "dns: {enabled: true}", room.path());
         attach(&wire, &cloud.network, CLOUD, None);
         cloud.start();
-        let [a, b] = [("a", 21, "[]"), ("b", 22, "['127.0.0.1:5353']")].map(|(name, last, upstream)| {
-            let mut edge = Node::new("edge", name, upstream, room.path());
+        let of_b = format!("dns: {{enabled: true, upstream: ['127.0.0.1:5353']}}\nedge: {{lans: [{YARD}]}}");
+        let [a, b] = [("a", 21, "dns: {enabled: true}"), ("b", 22, &of_b)].map(|(name, last, config)| {
+            let mut edge = Node::new("edge", name, config, room.path());
             let inside = Ipv4Net::new(Ipv4Addr::new(172, 29, last, 2), 24).unwrap();
             let nat = NatSettings { kind: NatKind::PortRestricted, inside };
             attach(&wire, &edge.network, Ipv4Addr::new(203, 0, 113, last), Some(nat));
@@ -87,13 +91,13 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    fn new(role: &'static str, name: &str, upstream: &str, room: &Path) -> Self {
+    fn new(role: &'static str, name: &str, more: &str, room: &Path) -> Self {
         let dir = room.join(name);
         std::fs::create_dir(&dir).unwrap();
         // Silence is noticed soon: `kill -9` says no goodbye.
         let config = format!(
             "cloud: {{cluster: water, name: hq}}\nlink: {{keepalive: 1s, idle: 5s}}\nmqtt: {{listen: '127.0.0.1:1883'}}\n\
-             dns: {{enabled: true, upstream: {upstream}}}\n"
+             {more}\n"
         );
         std::fs::write(dir.join("kubebus.yaml"), config).unwrap();
         Self { network: Namespace::create(name).unwrap(), role, dir, process: None }

@@ -35,7 +35,8 @@ fn id(machine: &str) -> NodeId {
 fn start(machine: &str, keyspace: Keyspace, seed: u64, now: Now) -> Node {
     if machine != CLOUD {
         let identity = Identity { cluster: name("water"), node: id(machine) };
-        let settings = EdgeSettings { identity, cloud: id(CLOUD), seed, damaged_stores: Vec::new() };
+        let settings =
+            EdgeSettings { identity, cloud: id(CLOUD), seed, lans: Vec::new(), damaged_stores: Vec::new() };
         return Node::Edge(Box::new(Edge::new(settings, keyspace, now)));
     }
     let ca = CaHash::of_der(b"ca");
