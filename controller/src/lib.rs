@@ -13,6 +13,7 @@
 //! | [`route`] | which prefix lies behind which node | `/all/route/<prefix>` |
 //! | [`clash`], `retired` | virtual prefixes for LANs that more than one site has | `/c/lan/<prefix>` |
 //! | [`site`] | which node is in which site | `/all/site/<node>` |
+//! | [`label`] | what access policies select sites and edges by | `/c/label/..` |
 //! | [`access`] | who may begin to talk to whom over the overlay | `/e/<edge>/access/..` |
 //! | [`host`] | names of machines on LANs | `/all/host/<site>/<name>` |
 //! | [`cluster`] | the cloud's own part at its start | its lease and routes |
@@ -37,6 +38,7 @@ pub mod cluster;
 pub mod endpoints;
 pub mod host;
 pub mod join;
+pub mod label;
 pub mod lan;
 pub mod lease;
 pub mod nodes;

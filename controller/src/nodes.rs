@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::lan::Lan;
 use crate::record::{self, DamagedRecord};
-use crate::{advert, lease, retired, route, site};
+use crate::{advert, label, lease, retired, route, site};
 
 pub const PREFIX: &str = "/c/node/";
 
@@ -95,6 +95,7 @@ pub fn remove(name: &Name, ks: &mut Keyspace, now: Now) -> Result<(), RemoveErro
     lease::release(&node.id(), ks, now)?;
     site::remove(&node.id(), ks);
     advert::remove(name, ks);
+    label::remove(name, ks);
     record::delete_all_but(ks, &format!("/e/{name}/"), &OF_DEVICES);
     record::delete(ks, &key(name));
     Ok(())

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bus::twin::{DeviceId, Json};
 pub(crate) use bus::with_causes as describe;
 use bus::{Identity, Name, Value};
+use controller::label::{self, Labelled};
 use device_twin::cloud::Wishes;
 use device_twin::command::{CommandId, CommandView, Order};
 use device_twin::{Authority, TwinView};
@@ -83,6 +84,14 @@ pub enum AdminRequest {
     ApproveLan(LanOrder),
     /// Takes it back.
     RevokeLan(LanOrder),
+    /// What labels a site or an edge has.
+    Labels {
+        of: Labelled,
+    },
+    Label {
+        of: Labelled,
+        change: label::Change,
+    },
     /// How packets from here get to one address.
     Route(RouteQuery),
     Status,
@@ -103,6 +112,7 @@ impl AdminRequest {
             | Self::Command { .. }
             | Self::ApproveLan(_)
             | Self::RevokeLan(_)
+            | Self::Label { .. }
             | Self::Authority { .. } => true,
             Self::ListTokens
             | Self::ListNodes
@@ -112,6 +122,7 @@ impl AdminRequest {
             | Self::Rules
             | Self::PolicyTest(_)
             | Self::Routes
+            | Self::Labels { .. }
             | Self::Route(_)
             | Self::Status => false,
         }

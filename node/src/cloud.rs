@@ -454,7 +454,7 @@ impl Cloud {
         self.binder.handle_changes(changed, &mut self.keyspace);
         let is_member = |edge: &Name| after.contains_key(format!("{}{edge}", nodes::PREFIX).as_str());
         self.mesh.handle_membership(is_member, &mut self.keyspace);
-        if let Err(damaged) = access::tell_edges(here, &mut self.keyspace) {
+        if let Err(damaged) = access::tell_changed(here, &mut self.keyspace) {
             self.note(format!("edges are not told of access policies: {}", describe(&damaged)));
         }
         self.say_policy();

@@ -640,6 +640,8 @@ impl Edge {
             | AdminRequest::List { .. }
             | AdminRequest::ApproveLan { .. }
             | AdminRequest::RevokeLan { .. }
+            | AdminRequest::Labels { .. }
+            | AdminRequest::Label { .. }
             | AdminRequest::Change { .. }
             | AdminRequest::PatchTwin { .. } => Err(AdminError::CloudOnly),
         }

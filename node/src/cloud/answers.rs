@@ -6,9 +6,10 @@ use bus::token::JoinToken;
 use bus::twin::{DesiredVersion, DeviceId};
 use bus::{Name, NodeId, NodeKind, Now, Route, Value};
 use controller::advert::ApproveError;
+use controller::label::{LabelError, Labelled, Labels};
 use controller::resource::{self, Applied, InvalidManifest, Manifest, ResourceKind};
 use controller::token::{self, TokenSpec};
-use controller::{Cluster, Lan, access, advert, clash, host, lease, nodes, route, site};
+use controller::{Cluster, Lan, access, advert, clash, host, label, lease, nodes, route, site};
 use device_twin::PropertyId;
 use device_twin::cloud::{OrderError, SetError, Wishes};
 use device_twin::command::Order;
@@ -61,6 +62,13 @@ impl Cloud {
             AdminRequest::RevokeLan(LanOrder { node, lan }) => {
                 self.change_lans(&node, lan, advert::revoke, now)
             }
+            AdminRequest::Labels { of } => {
+                let labels = label::of(&of, &self.keyspace);
+                labels
+                    .map(|labels| labelled(&of, &labels))
+                    .map_err(|error| AdminError::Invalid(error.to_string()))
+            }
+            AdminRequest::Label { of, change } => self.label(&of, change),
             AdminRequest::Authority { device, change } => self.take_authority(&device, &change, now),
             AdminRequest::Status => Ok(self.status()),
         }
@@ -159,6 +167,22 @@ impl Cloud {
             self.close(link, "removed from the cluster");
         }
         Ok(json!({ "name": name, "deleted": true }))
+    }
+
+    /// Policies that select by labels mean others from here on.
+    fn label(&mut self, of: &Labelled, change: label::Change) -> AdminResponse {
+        let labels = label::change(of, change, &mut self.keyspace).map_err(|error| {
+            let text = error.to_string();
+            match error {
+                LabelError::UnknownEdge(_) => AdminError::NotFound(text),
+                LabelError::TooMany(_) | LabelError::TooManySites => AdminError::Conflict(text),
+                LabelError::Invalid(_) | LabelError::Damaged(_) => AdminError::Invalid(text),
+            }
+        })?;
+        let told = access::tell_changed([], &mut self.keyspace);
+        self.say_policy();
+        told.map_err(|error| AdminError::Invalid(admin::describe(&error)))?;
+        Ok(labelled(of, &labels))
     }
 
     /// What lies behind the edge, and what leads there, is other from here on.
@@ -364,6 +388,10 @@ impl Cloud {
 
 /// [`advert::approve`], or [`advert::revoke`].
 type ChangeLans = fn(&Cluster, &Name, Lan, &mut Keyspace, Now) -> Result<(), ApproveError>;
+
+fn labelled(of: &Labelled, labels: &Labels) -> serde_json::Value {
+    json!({ "name": of.to_string(), "labels": labels })
+}
 
 fn changed(done: Result<Vec<(PropertyId, Option<DesiredVersion>)>, SetError>) -> AdminResponse {
     let row = |(id, version): (PropertyId, Option<DesiredVersion>)| json!({ "device": id.device.to_string(), "property": &*id.property, "version": version });

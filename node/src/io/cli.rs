@@ -11,6 +11,7 @@ use device_twin::command::CommandId;
 use device_twin::condition::Condition;
 use ipnet::IpNet;
 
+use super::label::LabelArgs;
 use super::names::DnsCommand;
 use super::ping::PingArgs;
 use super::route::RouteCommand;
@@ -60,6 +61,8 @@ pub enum Command {
     /// Which way packets go over the overlay
     #[command(subcommand)]
     Route(RouteCommand),
+    /// Label sites and edges for access policies; at the cloud
+    Label(LabelArgs),
     /// What machines on LANs are called
     #[command(subcommand)]
     Dns(DnsCommand),

@@ -23,7 +23,7 @@ use super::manifests::{self, Refused};
 use super::ping::EchoError;
 use super::restore::{RestoreError, Restored, restore};
 use super::shutdown::Shutdown;
-use super::{backup, demo, join, mqtt, names, node, ping, policy, route, rule, table, twin};
+use super::{backup, demo, join, label, mqtt, names, node, ping, policy, route, rule, table, twin};
 use crate::config::{CloudConfig, Config};
 
 /// Carries out what was typed; says what went wrong on stderr.
@@ -132,6 +132,7 @@ async fn carry_out(command: Command) -> Result<()> {
         Command::Get(args) => get(args).await,
         Command::Delete(args) => delete(args).await,
         Command::Twin(command) => twin::carry_out(command).await,
+        Command::Label(args) => label::carry_out(args).await,
         Command::Dns(command) => names::carry_out(command).await,
         Command::Rule(command) => rule::carry_out(command).await,
         Command::Mapper(MapperCommand::Run { protocol: BundledMapper::Virtual, name, mqtt, log }) => {

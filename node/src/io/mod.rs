@@ -13,6 +13,7 @@ pub mod exit;
 pub mod heap;
 pub mod identity;
 pub mod join;
+mod label;
 mod lines;
 mod manifests;
 pub mod metrics;

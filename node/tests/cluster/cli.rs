@@ -56,6 +56,7 @@ fn every_command_explains_itself() {
         "route list",
         "route approve",
         "route revoke",
+        "label",
         "dns set",
         "ping",
         "status",
