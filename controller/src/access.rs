@@ -11,7 +11,8 @@
 //! ```
 //! The manifest is kept like any other. Its rule goes, as `/e/<edge>/access/<ns>/<name>`, to the edges to whose
 //! prefixes it leads and to no others: they enforce it for what comes in. A rule names sites and nodes, so it does not
-//! change when those do.
+//! change when those do. Labels (`matchLabels: {tier: pump}`) are the cloud's: its rules name who has them, and are told
+//! anew when that changes.
 
 mod spec;
 
@@ -22,10 +23,11 @@ use bus::{AccessRule, Name, NodeId, Route, Selector};
 use device_twin::model::Document;
 use metadata::Keyspace;
 
+use crate::label::{self, Labels};
 use crate::lan::overlap;
 use crate::record::{self, DamagedRecord};
 use crate::resource::{self, ResourceKind};
-use crate::{nodes, route, site};
+use crate::{route, site};
 
 pub use self::spec::{AccessPolicySpec, MAX_RANGES, MAX_SELECTORS};
 
@@ -45,7 +47,8 @@ pub fn has_room(id: &DeviceId, ks: &Keyspace) -> bool {
 
 /// All rules at the cloud, by namespace and name. A manifest that cannot be read allows nothing.
 pub fn rules(ks: &Keyspace) -> Vec<AccessRule> {
-    resource::list(ResourceKind::Access, None, ks).filter_map(|(_, json)| rule_of(json)).collect()
+    let labels = label::Map::read(ks);
+    resource::list(ResourceKind::Access, None, ks).filter_map(|(_, json)| rule_of(json, &labels)).collect()
 }
 
 /// The rules that the cloud tells `edge`.
@@ -62,18 +65,35 @@ fn read(prefix: &str, ks: &Keyspace) -> Vec<AccessRule> {
     ks.range(prefix).filter_map(|(_, bytes)| minicbor::decode(bytes).ok()).collect()
 }
 
-fn rule_of(json: &[u8]) -> Option<AccessRule> {
+fn rule_of(json: &[u8], labels: &label::Map) -> Option<AccessRule> {
     let document = Document::<AccessPolicySpec>::from_json(json).ok()?;
-    Some(document.spec.rule(&document.id()))
+    Some(document.spec.rule(&document.id(), labels))
+}
+
+/// Whether a policy selects by labels, so that who joins or goes may change what is told to others.
+fn has_labels(ks: &Keyspace) -> bool {
+    resource::list(ResourceKind::Access, None, ks).any(|(_, json)| !labels_of(json).is_empty())
+}
+
+/// The labels that a policy selects by.
+fn labels_of(json: &[u8]) -> Vec<Labels> {
+    let document = Document::<AccessPolicySpec>::from_json(json).ok();
+    document.map(|document| document.spec.labels().cloned().collect()).unwrap_or_default()
 }
 
 /// Tells the edges of all policies; writes nothing where all is well.
 pub fn tell_all(ks: &mut Keyspace) -> Result<(), DamagedRecord> {
-    let edges: Vec<Name> = nodes::list(ks)?.into_iter().map(|node| node.name).collect();
+    let edges: Vec<Name> = Map::read(ks)?.edges().cloned().collect();
     tell_edges(edges, ks)
 }
 
-/// Tells these edges of all policies: they are new, or something about them has changed.
+/// Tells these edges of all policies: they are new, or something about them has changed. Where labels count, others may
+/// hear of it too.
+pub fn tell_changed(edges: impl IntoIterator<Item = Name>, ks: &mut Keyspace) -> Result<(), DamagedRecord> {
+    if has_labels(ks) { tell_all(ks) } else { tell_edges(edges, ks) }
+}
+
+/// Tells these edges of all policies.
 pub fn tell_edges(edges: impl IntoIterator<Item = Name>, ks: &mut Keyspace) -> Result<(), DamagedRecord> {
     let rules = rules(ks);
     let map = Map::read(ks)?;
@@ -92,7 +112,8 @@ pub fn tell_edges(edges: impl IntoIterator<Item = Name>, ks: &mut Keyspace) -> R
 
 /// Tells the edges of one policy, which is new, has changed or is gone.
 pub fn tell_policy(id: &DeviceId, ks: &mut Keyspace) -> Result<(), DamagedRecord> {
-    let rule = resource::get(ResourceKind::Access, id, ks).and_then(|json| rule_of(json));
+    let labels = label::Map::read(ks);
+    let rule = resource::get(ResourceKind::Access, id, ks).and_then(|json| rule_of(json, &labels));
     let map = Map::read(ks)?;
     for edge in map.edges() {
         let key = format!("/e/{edge}/access/{id}");
@@ -106,7 +127,9 @@ pub fn tell_policy(id: &DeviceId, ks: &mut Keyspace) -> Result<(), DamagedRecord
 
 /// What a policy waits for: the sites and nodes in it that nobody has joined as. Empty: for nothing.
 pub fn waits_for(id: &DeviceId, ks: &Keyspace) -> Vec<String> {
-    let Some(rule) = resource::get(ResourceKind::Access, id, ks).and_then(|json| rule_of(json)) else {
+    let labels = label::Map::read(ks);
+    let json = resource::get(ResourceKind::Access, id, ks);
+    let Some((json, rule)) = json.and_then(|json| Some((json, rule_of(json, &labels)?))) else {
         return Vec::new();
     };
     let sites = site::list(site::PREFIX, ks);
@@ -116,8 +139,13 @@ pub fn waits_for(id: &DeviceId, ks: &Keyspace) -> Vec<String> {
     let missing_sites = selectors().filter_map(|s| s.site.as_ref()).filter(has_site);
     let missing_nodes = selectors().filter_map(|s| s.node.as_ref()).filter(has_node);
     let missing_sites = missing_sites.map(|name| format!("site {name}"));
-    let missing: BTreeSet<String> =
-        missing_sites.chain(missing_nodes.map(|name| format!("edge/{name}"))).collect();
+    let missing_nodes = missing_nodes.map(|name| format!("edge/{name}"));
+    let unlabelled = labels_of(json).into_iter().filter(|wanted| labels.select(wanted).is_empty());
+    let unlabelled = unlabelled.map(|wanted| {
+        let wanted: Vec<String> = wanted.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        format!("anybody with the labels {}", wanted.join(","))
+    });
+    let missing: BTreeSet<String> = missing_sites.chain(missing_nodes).chain(unlabelled).collect();
     missing.into_iter().collect()
 }
 

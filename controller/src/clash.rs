@@ -4,15 +4,15 @@
 //! 2. When LANs of two sites overlap, both are known by virtual prefixes from then on ([`Plan::virtual_pool`]), one each:
 //!    neither's hosts could reach the other by addresses that they have at home. The one that was there first is
 //!    renumbered, since a host answers from one address only: an alias beside it would answer from the wrong one.
-//! 3. A LAN keeps its virtual prefix for as long as it lies behind its edge, also when the other one is gone, and nobody
-//!    else is given it before.
+//! 3. A LAN keeps its virtual prefix for as long as it lies behind its edge, also when the other one is gone. For 30 days
+//!    more it is kept for both, should they come again, and from others (`retired`).
 //! 4. What is no LAN is not translated: a LAN that overlaps the cloud's own subnets is refused.
 //! 5. Within a site there is one network of a prefix: a LAN that lies behind another edge of the site already is refused,
 //!    or the second edge would renumber it.
 
 mod choose;
 
-use bus::{Name, NodeId, Route, SubnetKind};
+use bus::{Name, NodeId, Now, Route, SubnetKind};
 use ipnet::IpNet;
 use metadata::Keyspace;
 use thiserror::Error;
@@ -22,7 +22,7 @@ use crate::lan::{Lan, overlap};
 use crate::lease;
 use crate::plan::Plan;
 use crate::record::DamagedRecord;
-use crate::{route, site};
+use crate::{retired, route, site};
 
 /// What becomes of routes when an edge comes with its LANs.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -58,10 +58,14 @@ pub(crate) fn settle(
     (owner, site): (&NodeId, &Name),
     plan: &Plan,
     ks: &Keyspace,
+    now: Now,
 ) -> Result<Settled, Unsettled> {
     let (routes, sites) = (route::list(ks)?, site::list(site::PREFIX, ks));
-    let (kept, others): (Vec<_>, Vec<_>) = routes.into_iter().partition(|route| route.owner == *owner);
-    let mut chooser = Chooser { plan, taken: taken(&kept, &others, ks)? };
+    let (mut kept, others): (Vec<_>, Vec<_>) = routes.into_iter().partition(|route| route.owner == *owner);
+    let (own, retired): (Vec<_>, Vec<_>) =
+        retired::list(ks, now)?.into_iter().partition(|route| route.owner == *owner);
+    kept.extend(own);
+    let mut chooser = Chooser { plan, taken: taken(&[&kept, &others, &retired], ks)? };
     let mut settled = Settled::default();
     for lan in lans {
         let rivals = rivals(*lan, &others, |owner| sites.get(owner) == Some(site))?;
@@ -82,10 +86,36 @@ pub(crate) fn settle(
 }
 
 /// All that lies in the pools, or might be taken for it.
-fn taken(kept: &[Route], others: &[Route], ks: &Keyspace) -> Result<Vec<IpNet>, DamagedRecord> {
+fn taken(routes: &[&[Route]], ks: &Keyspace) -> Result<Vec<IpNet>, DamagedRecord> {
     let leases = lease::records(ks)?;
     let held = leases.iter().flat_map(|record| crate::cluster::prefixes(&record.lease));
-    Ok(kept.iter().chain(others).map(|route| route.prefix).chain(held).collect())
+    Ok(routes.iter().copied().flatten().map(|route| route.prefix).chain(held).collect())
+}
+
+/// What will become of the LANs of a token for `site`, where that is not what one would think; as text for people.
+pub fn forecast(lans: &[IpNet], site: &Name, ks: &Keyspace) -> Result<Vec<String>, DamagedRecord> {
+    let (routes, sites) = (route::list(ks)?, site::list(site::PREFIX, ks));
+    let mut forecast = Vec::new();
+    for lan in lans {
+        let shares = |route: &&Route| overlap(&route.behind(), lan) || overlap(&route.prefix, lan);
+        let Some(rival) = routes.iter().find(shares) else { continue };
+        let (prefix, owner) = (rival.behind(), &rival.owner);
+        let becomes = match (rival.kind, sites.get(owner), &rival.real) {
+            (SubnetKind::Lan, at, _) if at == Some(site) => {
+                format!("of the same site: only {owner} can join with this token")
+            }
+            (SubnetKind::Lan, _, Some(_)) => {
+                "and is known by a virtual prefix: so will this one be, from when an edge joins".to_owned()
+            }
+            (SubnetKind::Lan, _, None) => {
+                "of another site: both will be known by virtual prefixes from when an edge joins, and by these no more"
+                    .to_owned()
+            }
+            _ => "and is no LAN: no edge can join with this token".to_owned(),
+        };
+        forecast.push(format!("{lan} overlaps {prefix}, which lies behind {owner} {becomes}"));
+    }
+    Ok(forecast)
 }
 
 /// The LANs of other sites that overlap this one.

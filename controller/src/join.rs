@@ -33,8 +33,8 @@ use crate::cluster::{Cluster, lease_routes};
 use crate::lease::{self, GrantError};
 use crate::nodes::{self, KeyHash, NodeRecord};
 use crate::record::DamagedRecord;
-use crate::route;
 use crate::token::{self, Token, TokenRefused};
+use crate::{retired, route};
 
 /// A new certificate and what the registry keeps of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,11 +157,12 @@ fn admit(
     let identity = Identity { cluster: cluster.name.clone(), node: NodeId::edge(request.name.clone()) };
     let signed = sign(&request.csr_der, &identity).map_err(refused_csr)?;
     check_name(&request.name, known.as_ref(), &signed.public_key, &token)?;
-    let settled = clash::settle(&token.lans, (&identity.node, &token.site), &cluster.plan, ks)
+    let settled = clash::settle(&token.lans, (&identity.node, &token.site), &cluster.plan, ks, now)
         .map_err(Refusal::Lans)?;
     let lease = lease::grant(&cluster.plan, &identity.node, ks, now).map_err(Refusal::NoAddress)?;
     let kinds = (SubnetKind::EdgeNode, SubnetKind::EdgeContainer);
     let routes = [lease_routes(&lease, &identity.node, kinds), settled.lans.clone()].concat();
+    retired::update(&identity.node, &routes, ks, now)?;
     route::replace(&identity.node, &routes, ks)?;
     renumber(&settled.renumbered, ks)?;
     let asks_again = came_with(known.as_ref(), &token);
@@ -217,7 +218,7 @@ fn check_name(name: &Name, known: Option<&NodeRecord>, key: &KeyHash, token: &To
 }
 
 /// LANs of other edges get other prefixes: other policies may lead to them.
-fn renumber(routes: &[Route], ks: &mut Keyspace) -> Result<(), DamagedRecord> {
+pub(crate) fn renumber(routes: &[Route], ks: &mut Keyspace) -> Result<(), DamagedRecord> {
     routes.iter().for_each(|route| route::renumber(route, ks));
     access::tell_edges(routes.iter().map(|route| route.owner.name.clone()), ks)
 }

@@ -21,7 +21,7 @@ use thiserror::Error;
 
 use crate::plan::Plan;
 use crate::record::{self, DamagedRecord};
-use crate::route;
+use crate::{retired, route};
 
 pub const PREFIX: &str = "/c/lease/";
 
@@ -84,7 +84,8 @@ pub fn grant(plan: &Plan, owner: &NodeId, ks: &mut Keyspace, now: Now) -> Result
 /// The lowest free slot's lease; forgets those whose time of grace is over.
 fn free_lease(plan: &Plan, ks: &mut Keyspace, now: Now) -> Result<Lease, GrantError> {
     let (free, held): (Vec<_>, Vec<_>) = records(ks)?.into_iter().partition(|record| record.is_free(now));
-    let taken = Taken::by(&held, &route::translated(ks)?);
+    let translated = [route::translated(ks)?, retired::list(ks, now)?].concat();
+    let taken = Taken::by(&held, &translated);
     let lease =
         plan.slots().map(|slot| plan.lease(slot)).find(|lease| !taken.overlaps(lease)).ok_or_else(|| {
             GrantError::Exhausted {

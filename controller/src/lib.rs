@@ -9,10 +9,13 @@
 //! | [`join`] | the conversation that lets a node in, and its checks | all of these at once |
 //! | [`nodes`] | who is in | `/c/node/<name>` |
 //! | [`plan`], [`lease`], [`lan`] | the address plan, who holds what, what may lie behind an edge | `/c/lease/..`, `/e/<edge>/lease` |
+//! | [`advert`] | LANs that an edge names itself, and that somebody approves | `/c/advert/<edge>` |
 //! | [`route`] | which prefix lies behind which node | `/all/route/<prefix>` |
-//! | [`clash`] | virtual prefixes for LANs that more than one site has | - |
+//! | [`clash`], `retired` | virtual prefixes for LANs that more than one site has | `/c/lan/<prefix>` |
 //! | [`site`] | which node is in which site | `/all/site/<node>` |
+//! | [`label`] | what access policies select sites and edges by | `/c/label/..` |
 //! | [`access`] | who may begin to talk to whom over the overlay | `/e/<edge>/access/..` |
+//! | [`host`] | names of machines on LANs | `/all/host/<site>/<name>` |
 //! | [`cluster`] | the cloud's own part at its start | its lease and routes |
 //! | [`resource`] | manifests, checked and stored | `/c/resource/<kind>/<ns>/<name>` |
 //! | [`binding`] | copies to each edge what its devices need | `/e/<edge>/{device,model,policy,rule}/..` |
@@ -28,17 +31,21 @@
 //! [`Binder::reconcile_all`]; then answer joins.
 
 pub mod access;
+pub mod advert;
 pub mod binding;
 pub mod clash;
 pub mod cluster;
 pub mod endpoints;
+pub mod host;
 pub mod join;
+pub mod label;
 pub mod lan;
 pub mod lease;
 pub mod nodes;
 pub mod plan;
 pub mod record;
 pub mod resource;
+mod retired;
 pub mod route;
 pub mod site;
 pub mod token;

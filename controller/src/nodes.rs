@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::lan::Lan;
 use crate::record::{self, DamagedRecord};
-use crate::{lease, route, site};
+use crate::{advert, label, lease, retired, route, site};
 
 pub const PREFIX: &str = "/c/node/";
 
@@ -22,7 +22,7 @@ pub struct NodeRecord {
     pub site: Name,
     #[n(2)]
     pub public_key: KeyHash,
-    /// What it may advertise, as its token said.
+    /// What it may advertise, as its token said, and as was approved or revoked since.
     #[n(3)]
     pub lans: Vec<Lan>,
     #[n(4)]
@@ -86,13 +86,16 @@ pub(crate) fn announce_sites(ks: &mut Keyspace) -> Result<(), DamagedRecord> {
 /// comes. The cloud's twins go by it all the while.
 const OF_DEVICES: [&str; 5] = ["desired/", "withdrawn/", "authority/", "command/", "unit/"];
 
-/// Takes `name` out of the cluster: its routes and all that was to be synced to it go at once, its addresses are
+/// Takes `name` out of the cluster: its routes and all that was to be synced to it go at once, its addresses and virtual prefixes are
 /// kept from others for [`lease::REUSE_AFTER`]. Its certificate is not revoked by this.
 pub fn remove(name: &Name, ks: &mut Keyspace, now: Now) -> Result<(), RemoveError> {
     let node = get(name, ks)?.ok_or_else(|| RemoveError::Unknown(name.clone()))?;
+    retired::update(&node.id(), &[], ks, now)?;
     route::replace(&node.id(), &[], ks)?;
     lease::release(&node.id(), ks, now)?;
     site::remove(&node.id(), ks);
+    advert::remove(name, ks);
+    label::remove(name, ks);
     record::delete_all_but(ks, &format!("/e/{name}/"), &OF_DEVICES);
     record::delete(ks, &key(name));
     Ok(())

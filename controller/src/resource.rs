@@ -1,7 +1,7 @@
 //! Manifests: read, checked, stored as JSON at `/c/resource/<kind>/<namespace>/<name>`.
 //!
-//! KubeEdge's `Device` and `DeviceModel` (`devices.kubeedge.io/v1beta1`) and our `TwinPolicy`, `Rule` and
-//! `AccessPolicy` (`kubebus.io/v1alpha1`). What is stored is the manifest as it came, unknown fields of KubeEdge's kinds included,
+//! KubeEdge's `Device` and `DeviceModel` (`devices.kubeedge.io/v1beta1`) and our `TwinPolicy`, `Rule`,
+//! `AccessPolicy` and `Host` (`kubebus.io/v1alpha1`). What is stored is the manifest as it came, unknown fields of KubeEdge's kinds included,
 //! with its namespace filled in. Manifests may come in any order, and [`crate::Binder`] says what a device or a rule
 //! still waits for; what contradicts a manifest that is there is found by [`Manifest::check`].
 
@@ -17,6 +17,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use crate::access::{self, AccessPolicySpec};
+use crate::host::{self, HostSpec};
 use crate::record::own_key;
 
 /// A manifest must fit into one frame to its edge with room to spare; the largest of KubeEdge's examples has 4 KiB.
@@ -29,6 +30,8 @@ pub enum ResourceKind {
     Twin(Kind),
     /// Who may begin to talk to whom over the overlay.
     Access,
+    /// What a machine on a LAN is called.
+    Host,
 }
 
 impl From<Kind> for ResourceKind {
@@ -42,6 +45,7 @@ impl ResourceKind {
         match self {
             Self::Twin(kind) => kind.prefix(Layout::Cloud),
             Self::Access => access::PREFIX,
+            Self::Host => host::MANIFESTS,
         }
     }
 
@@ -53,6 +57,7 @@ impl ResourceKind {
             Self::Twin(Kind::Policy) => TwinPolicySpec::KIND,
             Self::Twin(Kind::Rule) => RuleSpec::KIND,
             Self::Access => AccessPolicySpec::KIND,
+            Self::Host => HostSpec::KIND,
         }
     }
 }
@@ -78,7 +83,7 @@ pub enum Applied {
 pub enum InvalidManifest {
     #[error(
         "{api_version} {kind} is not known; known are Device and DeviceModel (devices.kubeedge.io/v1beta1), \
-         TwinPolicy, Rule and AccessPolicy (kubebus.io/v1alpha1)"
+         TwinPolicy, Rule, AccessPolicy and Host (kubebus.io/v1alpha1)"
     )]
     UnknownKind { api_version: String, kind: String },
     #[error("{kind}")]
@@ -114,6 +119,7 @@ impl Manifest {
             (AccessPolicySpec::API_VERSION, AccessPolicySpec::KIND) => {
                 read::<AccessPolicySpec>(ResourceKind::Access, document)
             }
+            (HostSpec::API_VERSION, HostSpec::KIND) => read::<HostSpec>(ResourceKind::Host, document),
             (api_version, kind) => {
                 Err(InvalidManifest::UnknownKind { api_version: cut(api_version), kind: cut(kind) })
             }
@@ -135,7 +141,7 @@ impl Manifest {
 
     /// What is wrong with it beside the manifests in `catalog`, or with those beside it. Empty: it can be applied.
     pub fn check(&self, catalog: &Catalog) -> Vec<InvalidManifest> {
-        // A policy speaks of who may join later: there is nothing to hold it against.
+        // The others speak of who may join later: there is nothing to hold them against.
         let ResourceKind::Twin(of_twins) = self.kind else { return Vec::new() };
         let kind = self.kind.name();
         let errors = check::check(of_twins, &self.id, &self.json, catalog);
@@ -180,6 +186,7 @@ pub fn kind_named(text: &str) -> Option<ResourceKind> {
         "twinpolicy" | "twinpolicies" | "policy" | "policies" => Kind::Policy.into(),
         "rule" | "rules" => Kind::Rule.into(),
         "accesspolicy" | "accesspolicies" => ResourceKind::Access,
+        "host" | "hosts" => ResourceKind::Host,
         _ => return None,
     })
 }

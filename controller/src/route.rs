@@ -45,5 +45,9 @@ pub(crate) fn replace(owner: &NodeId, wanted: &[Route], ks: &mut Keyspace) -> Re
 
 /// `10.86.0.2/32` is `/all/route/10.86.0.2_32`, `fd00::2/128` is `/all/route/fd00--2_128`.
 fn key(prefix: &IpNet) -> String {
-    format!("{PREFIX}{}", prefix.to_string().replace('/', "_").replace(':', "-"))
+    format!("{PREFIX}{}", key_part(prefix))
+}
+
+pub(crate) fn key_part(prefix: &IpNet) -> String {
+    prefix.to_string().replace('/', "_").replace(':', "-")
 }

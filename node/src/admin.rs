@@ -5,6 +5,7 @@ use std::time::Duration;
 use bus::twin::{DeviceId, Json};
 pub(crate) use bus::with_causes as describe;
 use bus::{Identity, Name, Value};
+use controller::label::{self, Labelled};
 use device_twin::cloud::Wishes;
 use device_twin::command::{CommandId, CommandView, Order};
 use device_twin::{Authority, TwinView};
@@ -80,6 +81,18 @@ pub enum AdminRequest {
     PolicyTest(PolicyTest),
     /// Which prefix lies behind which node.
     Routes,
+    /// Gives an edge the right to a network that it names.
+    ApproveLan(LanOrder),
+    /// Takes it back.
+    RevokeLan(LanOrder),
+    /// What labels a site or an edge has.
+    Labels {
+        of: Labelled,
+    },
+    Label {
+        of: Labelled,
+        change: label::Change,
+    },
     /// How packets from here get to one address.
     Route(RouteQuery),
     Status,
@@ -98,6 +111,9 @@ impl AdminRequest {
             | Self::Change { .. }
             | Self::PatchTwin { .. }
             | Self::Command { .. }
+            | Self::ApproveLan(_)
+            | Self::RevokeLan(_)
+            | Self::Label { .. }
             | Self::Authority { .. } => true,
             Self::ListTokens
             | Self::ListNodes
@@ -107,6 +123,7 @@ impl AdminRequest {
             | Self::Rules
             | Self::PolicyTest(_)
             | Self::Routes
+            | Self::Labels { .. }
             | Self::Route(_)
             | Self::Status => false,
         }
@@ -152,6 +169,14 @@ pub struct TokenOrder {
     pub ttl_seconds: u64,
     /// How many nodes may join with it.
     pub uses: u32,
+}
+
+/// A network behind an edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LanOrder {
+    pub node: Name,
+    pub lan: IpNet,
 }
 
 /// Why a request was refused; the HTTP status of the admin socket and the exit code of the CLI follow from it.

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use controller::binding::Binder;
 use controller::cluster::EstablishError;
 use controller::join::{CsrError, JoinReply, RefusalCode, Signed};
-use controller::{CloudSubnets, Cluster, access, lease, nodes, route, site};
+use controller::{CloudSubnets, Cluster, access, advert, host, lease, nodes, route, site};
 use device_twin::cloud::Output as FromTwins;
 use device_twin::reply::ReplyTo;
 use device_twin::twin::Said;
@@ -34,6 +34,7 @@ use crate::interest::{Interest, announced};
 use crate::journal::{Journal, Speech};
 use crate::mesh::hub::Output as FromMesh;
 use crate::mesh::{Hub, is_mesh, leaf};
+use crate::names::{Facts, Names};
 use crate::seam::{Input, Output, Record};
 
 /// Signs a CSR for an identity: the certificate authority's only word to the pure side.
@@ -129,6 +130,7 @@ impl Cloud {
         if !std::mem::replace(&mut self.started, true) {
             self.say_policy();
             self.say_overlay();
+            self.say_names();
         }
         match input {
             Input::LinkUp { link, peer, key, .. } => self.handle_link_up(link, peer, key, now),
@@ -408,6 +410,13 @@ impl Cloud {
             FeedOutput::Up { edge, entry, .. } if entry.key.starts_with(leaf::UP) => {
                 self.mesh.handle_told(&edge, &entry.key, &entry.payload, &mut self.keyspace, now.wall);
             }
+            FeedOutput::Up { edge, entry, .. } if entry.key == advert::UP => {
+                for lan in advert::handle_told(&edge, &entry.payload, &mut self.keyspace) {
+                    self.note(format!(
+                        "edge/{edge} names {lan}, which nobody has granted it: kubebus route approve {edge} {lan}"
+                    ));
+                }
+            }
             FeedOutput::Up { edge, incarnation, entry } => {
                 self.twins.handle_up(&edge, incarnation, &entry.key, &entry.payload, &mut self.keyspace, now);
             }
@@ -493,11 +502,12 @@ impl Cloud {
         self.binder.handle_changes(changed, &mut self.keyspace);
         let is_member = |edge: &Name| after.contains_key(format!("{}{edge}", nodes::PREFIX).as_str());
         self.mesh.handle_membership(is_member, &mut self.keyspace);
-        if let Err(damaged) = access::tell_edges(here, &mut self.keyspace) {
+        if let Err(damaged) = access::tell_changed(here, &mut self.keyspace) {
             self.note(format!("edges are not told of access policies: {}", describe(&damaged)));
         }
         self.say_policy();
         self.say_overlay();
+        self.say_names();
     }
 
     /// What is retained, to a site that newly asks for it; what went straight from site to site may be newer than the
@@ -594,6 +604,24 @@ impl Cloud {
         if let (Some(lease), Some(routes)) = (lease, routes) {
             self.said.push_back(Output::Overlay { lease, routes });
         }
+    }
+
+    fn say_names(&mut self) {
+        let lease = lease::of(&self.me, &self.keyspace).ok().flatten();
+        let (Some(lease), Ok(routes)) = (lease, route::list(&self.keyspace)) else { return };
+        let names = Names::new(Facts {
+            me: &self.identity(),
+            lease: &lease,
+            routes: &routes,
+            sites: &site::list(site::PREFIX, &self.keyspace),
+            hosts: &host::list(host::PREFIX, &self.keyspace),
+            revision: self.keyspace.revision(),
+        });
+        self.said.push_back(Output::Names(Arc::new(names)));
+    }
+
+    fn identity(&self) -> Identity {
+        Identity { cluster: self.cluster.name.clone(), node: self.me.clone() }
     }
 
     fn say_policy(&mut self) {

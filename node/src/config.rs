@@ -22,6 +22,7 @@ pub struct Config {
     pub edge: EdgeConfig,
     pub link: LinkConfig,
     pub overlay: OverlayConfig,
+    pub dns: DnsConfig,
     pub mqtt: MqttConfig,
     pub kubeedge: KubeEdgeConfig,
 }
@@ -78,6 +79,9 @@ pub struct EtcdPlace {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct EdgeConfig {
+    /// Networks behind this edge, beside those of its token. One that the token does not grant waits until somebody
+    /// approves it at the cloud: `kubebus route approve`.
+    pub lans: Vec<IpNet>,
     /// Start with a new store when the old one is damaged or gone, as 'kubebus edge --renew-store' does. Off, since
     /// what waited to go up and what rules had latched is lost with it.
     pub renew_damaged_store: bool,
@@ -124,6 +128,56 @@ pub struct OverlayConfig {
     /// Addresses of nodes, containers, and LANs that several sites have. Read by the cloud; fixed once leases exist. A
     /// /16 holds 127 edges with a container /24 each; take a /8 for 32,767.
     pub pool: Ipv4Net,
+}
+
+/// Names of nodes and of hosts on LANs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct DnsConfig {
+    /// Answer at port 53 of the node's overlay addresses. Off, since a name server on this machine that is to listen on
+    /// all addresses, as dnsmasq does, could not start any more.
+    pub enabled: bool,
+    /// Where else to answer, for instance at an address that the node has on its LAN. Only those who lie behind a node of
+    /// the cluster are answered, wherever they ask.
+    #[serde(deserialize_with = "certain_addresses")]
+    pub listen: Vec<SocketAddr>,
+    /// Who knows all other names, `address[:port]`, in turn. Empty: nobody, so questions for them are refused.
+    pub upstream: Vec<Resolver>,
+}
+
+/// Answers must come from the address that was asked.
+fn certain_addresses<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<SocketAddr>, D::Error> {
+    let addresses = Vec::<SocketAddr>::deserialize(d)?;
+    match addresses.iter().find(|address| address.ip().is_unspecified()) {
+        Some(address) => Err(serde::de::Error::custom(format!(
+            "{address} is every address: name those that are asked, for instance 192.168.10.1:53"
+        ))),
+        None => Ok(addresses),
+    }
+}
+
+/// Somebody else's name server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Resolver(pub SocketAddr);
+
+impl TryFrom<String> for Resolver {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let address = text.parse().or_else(|_| text.parse().map(|ip| SocketAddr::new(ip, 53)));
+        address.map(Self).map_err(|_| {
+            format!(
+                "'{text}' is no name server's address; write 192.168.10.1, or [2001:db8::1]:5353 with a port"
+            )
+        })
+    }
+}
+
+impl From<Resolver> for String {
+    fn from(Resolver(address): Resolver) -> Self {
+        address.to_string()
+    }
 }
 
 /// The embedded MQTT broker, or the one that the site has.
@@ -275,6 +329,7 @@ impl Default for Config {
             edge: EdgeConfig::default(),
             link: LinkConfig::default(),
             overlay: OverlayConfig::default(),
+            dns: DnsConfig::default(),
             mqtt: MqttConfig::default(),
             kubeedge: KubeEdgeConfig::default(),
         }

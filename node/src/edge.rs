@@ -14,7 +14,7 @@ use bus::{
     UnixMillis, Value,
 };
 use bytes::Bytes;
-use controller::{access, endpoints, site};
+use controller::{Lan, access, advert, endpoints, host, site};
 use device_twin::command::Order;
 use device_twin::dmi::{self, Dmi};
 use device_twin::edge::Output as FromTwins;
@@ -37,6 +37,7 @@ use crate::interest::{Interest, announced, is_for_other_sites};
 use crate::journal::{Journal, Speech};
 use crate::mesh::leaf::Output as FromMesh;
 use crate::mesh::{Leaf, is_mesh};
+use crate::names::{Facts, Names};
 use crate::policy_test::PolicyTest;
 use crate::route_query::Overlay;
 use crate::seam::{DialLane, Input, Output, Record};
@@ -95,6 +96,8 @@ pub struct Edge {
     /// An app was told that there is no room for its message, and that was noted.
     mesh_is_full: bool,
     untold: Untold,
+    /// Networks behind it, as its configuration has them.
+    lans: Vec<Lan>,
     /// Said in the present cycle.
     said: Speech<Output>,
     started: bool,
@@ -122,6 +125,8 @@ pub struct EdgeSettings {
     pub seed: u64,
     /// Whether it makes links to other edges.
     pub direct: bool,
+    /// Networks behind it, beside those of its token.
+    pub lans: Vec<Lan>,
     /// Files of stores that were damaged and replaced, for `kubebus status`, until somebody deletes them.
     pub damaged_stores: Vec<String>,
 }
@@ -129,7 +134,7 @@ pub struct EdgeSettings {
 impl Edge {
     /// `keyspace` is what the store held.
     pub fn new(settings: EdgeSettings, mut keyspace: Keyspace, now: Now) -> Self {
-        let EdgeSettings { identity, cloud, seed, direct, damaged_stores } = settings;
+        let EdgeSettings { identity, cloud, seed, direct, lans, damaged_stores } = settings;
         let loaded = keyspace.revision();
         let replica = Replica::load(&mut keyspace, seed);
         let mut twins = EdgeTwins::new(identity.node.name.clone(), replica.incarnation(), seed);
@@ -147,6 +152,7 @@ impl Edge {
             mesh_is_full: false,
             untold: if replica.has_room() { Untold::Nothing } else { Untold::AnyValue },
             said: Speech::default(),
+            lans,
             started: false,
             damaged_stores,
             identity,
@@ -169,8 +175,10 @@ impl Edge {
         if !std::mem::replace(&mut self.started, true) {
             self.say_policy();
             self.say_overlay();
+            self.say_names();
             self.say_endpoints();
             self.mesh.handle_start(&mut self.keyspace, now.wall, now.wall);
+            self.tell_lans(false, now);
         }
         match input {
             Input::LinkUp { link, peer, key, attempt: Some(attempt) } if self.neighbours.owns(attempt) => {
@@ -332,8 +340,7 @@ impl Edge {
                 self.replica.handle_frame(&frame.payload, &mut self.keyspace, now);
                 if self.replica.incarnation() != self.twins.incarnation() {
                     self.note("the cloud does not know this store (an old copy or a clone, or the cloud was restored): it goes on as a new one");
-                    self.twins.handle_resynced(self.replica.incarnation(), &mut self.keyspace, now);
-                    self.mesh.tell_again(|_| true);
+                    self.handle_resynced(now);
                 }
             }
             // A frame that crossed with a close.
@@ -415,6 +422,47 @@ impl Edge {
         }
     }
 
+    /// The cloud is told everything again.
+    fn handle_resynced(&mut self, now: Now) {
+        self.twins.handle_resynced(self.replica.incarnation(), &mut self.keyspace, now);
+        self.mesh.tell_again(|_| true);
+        self.tell_lans(true, now);
+    }
+
+    /// Which networks the configuration names, if the cloud was told others or is told everything `again`. What the token
+    /// does not grant waits there for somebody's approval.
+    fn tell_lans(&mut self, again: bool, now: Now) {
+        let wanted = Bytes::from(advert::encode(&self.lans));
+        let told = self.keyspace.get(told_lans().as_str());
+        let is_known = if told.is_none() { self.lans.is_empty() } else { told == Some(&wanted) && !again };
+        if !is_known {
+            self.keyspace.put(told_lans(), wanted.clone());
+            self.tell_cloud(Class::State, advert::UP.to_owned(), wanted, now);
+        }
+    }
+
+    fn pending(&self) -> Vec<(NodeId, Lan)> {
+        let (me, routes) = (&self.identity.node, self.routes());
+        let is_active =
+            |lan: &Lan| routes.iter().any(|route| route.owner == *me && route.behind() == lan.net());
+        self.lans.iter().filter(|lan| !is_active(lan)).map(|lan| (me.clone(), *lan)).collect()
+    }
+
+    /// What became of the networks that the configuration names.
+    fn lans(&self) -> serde_json::Value {
+        let pending = self.pending();
+        let state = |lan: &Lan| {
+            let is_pending = pending.iter().any(|(_, pending)| pending == lan);
+            let because = is_pending.then(|| {
+                let me = &self.identity.node.name;
+                format!("nobody has approved it: at the cloud, kubebus route approve {me} {lan}")
+            });
+            let state = if is_pending { "pending" } else { "active" };
+            (lan.to_string(), json!({ "state": state, "because": because }))
+        };
+        serde_json::Value::Object(self.lans.iter().map(state).collect())
+    }
+
     /// A site goes on without its disk. What it tells the cloud from here on a crash may undo, so it is said in a session
     /// of its own: the receipt of the last one then shows that this edge was further than its disk.
     fn handle_degraded(&mut self, why: String, now: Now) {
@@ -451,7 +499,7 @@ impl Edge {
                 self.said.push_back(Output::Dial { lane: DialLane::Bus, attempt: dial.attempt });
             } else if let Some(dial) = self.packets_lane.dialer.poll_output() {
                 self.said.push_back(Output::Dial { lane: DialLane::Packets, attempt: dial.attempt });
-            } else if !self.tell_untold() {
+            } else if !self.tell_untold(now) {
                 break;
             }
         }
@@ -515,8 +563,7 @@ impl Edge {
             ReplicaOutput::Changed(keys) => self.on_metadata(&keys, now),
             ReplicaOutput::Resynced => {
                 self.note("metadata copied anew from the cloud, which is told everything again");
-                self.twins.handle_resynced(self.replica.incarnation(), &mut self.keyspace, now);
-                self.mesh.tell_again(|_| true);
+                self.handle_resynced(now);
             }
             ReplicaOutput::Repaired => self.note(
                 "the metadata here was not what the cloud had sent, and was repaired: the disk or memory may be failing",
@@ -564,6 +611,9 @@ impl Edge {
         if changed(ROUTES) {
             let members: BTreeSet<NodeId> = self.routes().into_iter().map(|route| route.owner).collect();
             self.neighbours.retain(|node| members.contains(node));
+        }
+        if [LEASE, ROUTES, site::TOLD, host::TOLD].into_iter().any(changed) {
+            self.say_names();
         }
         if keys.iter().any(|key| key.as_str() == endpoints::TOLD) {
             self.say_endpoints();
@@ -675,7 +725,7 @@ impl Edge {
     }
 
     /// Whether there was room to tell something again.
-    fn tell_untold(&mut self) -> bool {
+    fn tell_untold(&mut self, now: Now) -> bool {
         if matches!(self.untold, Untold::Nothing) || !self.replica.has_room() {
             return false;
         }
@@ -684,10 +734,14 @@ impl Edge {
             Untold::Values(keys) => {
                 self.twins.tell_again(|key| keys.contains(key), &self.keyspace);
                 self.mesh.tell_again(|key| keys.contains(key));
+                if keys.contains(advert::UP) {
+                    self.tell_lans(true, now);
+                }
             }
             Untold::AnyValue => {
                 self.twins.tell_again(|_| true, &self.keyspace);
                 self.mesh.tell_again(|_| true);
+                self.tell_lans(true, now);
             }
         }
         true
@@ -720,6 +774,10 @@ impl Edge {
             | AdminRequest::Apply { .. }
             | AdminRequest::Delete { .. }
             | AdminRequest::List { .. }
+            | AdminRequest::ApproveLan { .. }
+            | AdminRequest::RevokeLan { .. }
+            | AdminRequest::Labels { .. }
+            | AdminRequest::Label { .. }
             | AdminRequest::Change { .. }
             | AdminRequest::PatchTwin { .. } => Err(AdminError::CloudOnly),
         }
@@ -740,6 +798,7 @@ impl Edge {
             via: Some(&self.cloud),
             neighbours: self.neighbours.direct().cloned().collect(),
             routes: self.routes(),
+            pending: self.pending(),
             sites: site::list(site::TOLD, &self.keyspace),
             policy: &self.policy,
         }
@@ -795,6 +854,9 @@ impl Edge {
         });
         status["mesh"]["waiting"] = json!(self.replica.messages_len());
         status["paths"] = self.neighbours.views().into_iter().map(admin::path).collect();
+        if !self.lans.is_empty() {
+            status["lans"] = self.lans();
+        }
         if !self.damaged_stores.is_empty() {
             status["damaged_stores"] = json!(self.damaged_stores);
         }
@@ -857,9 +919,25 @@ impl Edge {
     }
 
     fn say_overlay(&mut self) {
-        let lease = self.keyspace.get(LEASE).and_then(|bytes| minicbor::decode::<Lease>(bytes).ok());
-        let Some(lease) = lease else { return };
+        let Some(lease) = self.lease() else { return };
         self.said.push_back(Output::Overlay { lease, routes: self.routes() });
+    }
+
+    fn say_names(&mut self) {
+        let Some(lease) = self.lease() else { return };
+        let names = Names::new(Facts {
+            me: &self.identity,
+            lease: &lease,
+            routes: &self.routes(),
+            sites: &site::list(site::TOLD, &self.keyspace),
+            hosts: &host::list(host::TOLD, &self.keyspace),
+            revision: self.replica.applied().revision,
+        });
+        self.said.push_back(Output::Names(Arc::new(names)));
+    }
+
+    fn lease(&self) -> Option<Lease> {
+        self.keyspace.get(LEASE).and_then(|bytes| minicbor::decode(bytes).ok())
     }
 
     fn routes(&self) -> Vec<Route> {
@@ -880,6 +958,11 @@ impl Edge {
 
 /// Why a link that another node made is closed.
 const UNINVITED: &str = "an edge is dialled by neighbours alone, once the cloud has introduced them";
+
+/// What the cloud was told of [`EdgeSettings::lans`].
+fn told_lans() -> Key {
+    Key::new("/local/lans").expect("a short and printable key")
+}
 
 const LEASE: &str = "/m/lease";
 const ROUTES: &str = "/m/route/";

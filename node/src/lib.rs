@@ -14,6 +14,7 @@ pub mod edge;
 #[cfg(feature = "io")]
 pub mod io;
 pub mod journal;
+pub mod names;
 pub mod seam;
 
 mod broker_rows;

@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 
 use bus::{NodeId, Route, SubnetKind};
+use controller::Lan;
 use router::Policy;
 use router::policy::Sites;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::admin::{AdminError, AdminResponse};
+use crate::names::moved;
 use crate::policy_test::{self, PolicyTest, Test};
 
 /// What is asked, as typed.
@@ -34,16 +36,27 @@ pub(crate) struct Overlay<'a> {
     /// The nodes that an edge reaches without it.
     pub(crate) neighbours: Vec<NodeId>,
     pub(crate) routes: Vec<Route>,
+    /// What edges name and have no right to.
+    pub(crate) pending: Vec<(NodeId, Lan)>,
     pub(crate) sites: Sites,
     pub(crate) policy: &'a Policy,
 }
 
 impl Overlay<'_> {
-    /// All routes, in the order of their prefixes.
+    /// All routes, in the order of their prefixes, and behind them what waits for approval.
     pub(crate) fn list(&self) -> Value {
         let mut routes: Vec<&Route> = self.routes.iter().collect();
         routes.sort();
-        routes.into_iter().map(|route| self.describe(route)).collect()
+        let with_state = |mut route: Value, state: &str| {
+            route["state"] = json!(state);
+            route
+        };
+        let active = routes.into_iter().map(|route| with_state(self.describe(route), "active"));
+        let pending = self.pending.iter().map(|(owner, lan)| {
+            let route = Route { prefix: lan.net(), owner: owner.clone(), kind: SubnetKind::Lan, real: None };
+            with_state(self.describe(&route), "pending")
+        });
+        active.chain(pending).collect()
     }
 
     fn describe(&self, Route { prefix, owner, kind, real }: &Route) -> Value {
@@ -60,7 +73,9 @@ impl Overlay<'_> {
     /// `is_connected` says whether there is a packets lane to a node.
     pub(crate) fn find(&self, asked: &RouteQuery, is_connected: impl Fn(&NodeId) -> bool) -> AdminResponse {
         let test = self.test(asked)?;
-        let Some(route) = policy_test::longest(&self.routes, test.to) else { return Err(no_prefix(test.to)) };
+        let Some(route) = policy_test::longest(&self.routes, test.to) else {
+            return Err(self.no_prefix(test.to));
+        };
         let by_hub = self.via.filter(|_| !self.neighbours.contains(&route.owner));
         let next = (route.owner != *self.me).then(|| by_hub.unwrap_or(&route.owner));
         let mut found = self.describe(route);
@@ -106,19 +121,35 @@ impl Overlay<'_> {
         json!({ "decision": "unknown", "policy": null, "because": because })
     }
 
+    /// An address of a LAN that the overlay knows by another prefix may be meant.
+    fn no_prefix(&self, address: IpAddr) -> AdminError {
+        let is_meant = |route: &&Route| route.real.is_some_and(|real| real.contains(&address));
+        let meant: Vec<String> =
+            self.routes.iter().filter(is_meant).map(|route| self.known_as(address, route)).collect();
+        AdminError::NotFound(if meant.is_empty() {
+            format!(
+                "no prefix of the overlay holds {address}: see 'kubebus route list'; a network behind an edge is named \
+                 when its token is made, with 'kubebus token create --lan CIDR'"
+            )
+        } else {
+            format!(
+                "several sites have {address}, so the overlay knows it by other addresses: {}",
+                meant.join(", ")
+            )
+        })
+    }
+
+    fn known_as(&self, address: IpAddr, route: &Route) -> String {
+        let site = self.sites.get(&route.owner).map(|site| format!(" (site {site})")).unwrap_or_default();
+        format!("{} behind {}{site}", moved(address, route.prefix), route.owner)
+    }
+
     fn why_down(&self, next: &NodeId) -> String {
         match self.via {
             Some(_) => format!("no packets link to {next}: see 'kubebus status' and the log of this node"),
             None => format!("{next} is not connected: see 'kubebus status' and the log there"),
         }
     }
-}
-
-fn no_prefix(address: IpAddr) -> AdminError {
-    AdminError::NotFound(format!(
-        "no prefix of the overlay holds {address}: see 'kubebus route list'; a network behind an edge is named when its \
-         token is made, with 'kubebus token create --lan CIDR'"
-    ))
 }
 
 /// As policies call it.
@@ -166,6 +197,10 @@ mod tests {
         ]
     }
 
+    fn pending() -> Vec<(NodeId, Lan)> {
+        vec![(edge("b"), "192.168.30.0/24".parse().unwrap())]
+    }
+
     fn sites() -> Sites {
         [(edge("a"), name("plant")), (edge("b"), name("depot")), (hub(), name("hq"))].into()
     }
@@ -181,6 +216,7 @@ mod tests {
             via: None,
             neighbours: vec![],
             routes: routes(),
+            pending: pending(),
             sites: sites(),
             policy: &policy,
         };
@@ -195,6 +231,7 @@ mod tests {
             via: Some(&hub),
             neighbours: vec![],
             routes: routes(),
+            pending: pending(),
             sites: sites(),
             policy: &policy,
         };
@@ -240,6 +277,7 @@ mod tests {
     fn what_nobody_has_is_not_found() {
         for (to, words) in [
             ("10.99.0.1", "no prefix of the overlay holds 10.99.0.1"),
+            ("192.168.20.7", "knows it by other addresses: 10.86.64.7 behind edge/a (site plant)"),
             ("nobody", "no node of that name has joined"),
             ("fd00::9", "this node has no address on the overlay"),
         ] {
@@ -249,24 +287,31 @@ mod tests {
     }
 
     #[test]
-    fn routes_are_listed_in_the_order_of_their_prefixes() {
+    fn routes_are_listed_in_the_order_of_their_prefixes_and_what_is_pending_comes_last() {
         let policy = Policy::default();
         let overlay = Overlay {
             me: &hub(),
             via: None,
             neighbours: vec![],
             routes: routes(),
+            pending: pending(),
             sites: sites(),
             policy: &policy,
         };
         let list = overlay.list();
         let prefixes: Vec<_> = list.as_array().unwrap().iter().map(|route| &route["prefix"]).collect();
-        let want = ["10.86.0.1/32", "10.86.0.2/32", "10.86.0.3/32", "10.86.64.0/24", "192.168.10.0/24"];
+        let want = [
+            "10.86.0.1/32",
+            "10.86.0.2/32",
+            "10.86.0.3/32",
+            "10.86.64.0/24",
+            "192.168.10.0/24",
+            "192.168.30.0/24",
+        ];
         assert_eq!(prefixes, want);
         assert_eq!(list[3]["real"], "192.168.20.0/24");
-        assert_eq!(
-            list[4],
-            json!({ "prefix": "192.168.10.0/24", "kind": "lan", "owner": "edge/b", "site": "depot" })
-        );
+        let lan = |prefix: &str, state: &str| json!({ "prefix": prefix, "kind": "lan", "owner": "edge/b", "site": "depot", "state": state });
+        assert_eq!(list[4], lan("192.168.10.0/24", "active"));
+        assert_eq!(list[5], lan("192.168.30.0/24", "pending"));
     }
 }

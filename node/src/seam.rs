@@ -18,6 +18,7 @@ use router::Policy;
 
 use crate::admin::{AdminRequest, AdminResponse, Snapshot};
 use crate::journal::Ready;
+use crate::names::Names;
 use crate::{Cloud, Edge};
 
 /// What can happen to a node.
@@ -217,6 +218,8 @@ pub enum Output {
     },
     /// Who may talk to whom from now on, whole.
     Policy(Arc<Policy>),
+    /// What all is called from now on, whole.
+    Names(Arc<Names>),
     Admin {
         id: u64,
         response: AdminResponse,

@@ -53,7 +53,14 @@ fn new_edge(keyspace: Keyspace) -> Node {
     let identity = Identity { cluster: name("water"), node: edge_id() };
     let seed = keyspace.revision().0 + 100;
     Node::Edge(Box::new(Edge::new(
-        EdgeSettings { identity, cloud: cloud_id(), seed, direct: true, damaged_stores: Vec::new() },
+        EdgeSettings {
+            identity,
+            cloud: cloud_id(),
+            seed,
+            direct: true,
+            lans: Vec::new(),
+            damaged_stores: Vec::new(),
+        },
         keyspace,
         NOW,
     )))

@@ -95,7 +95,14 @@ pub(crate) fn cloud(seed: u64, keyspace: Keyspace, now: Now) -> Result<Node, Est
 
 pub(crate) fn edge(seat: Seat, seed: u64, keyspace: Keyspace, now: Now) -> Node {
     let identity = Identity { cluster: name("world"), node: edge_id(seat.site) };
-    let settings = EdgeSettings { identity, cloud: cloud_id(), seed, direct: true, damaged_stores: vec![] };
+    let settings = EdgeSettings {
+        identity,
+        cloud: cloud_id(),
+        seed,
+        direct: true,
+        lans: vec![],
+        damaged_stores: vec![],
+    };
     Node::Edge(Box::new(Edge::new(settings, keyspace, now)))
 }
 

@@ -6,6 +6,8 @@ use device_twin::model::{FieldError, Spec};
 use ipnet::IpNet;
 use serde::Deserialize;
 
+use crate::label::{self, Labels, Selected};
+
 /// In `from` and in `to`. More is better said by site or network; it also bounds what an edge is sent.
 pub const MAX_SELECTORS: usize = 64;
 
@@ -28,6 +30,8 @@ struct SelectorSpec {
     node: Option<Name>,
     cidr: Option<IpNet>,
     kind: Option<KindSpec>,
+    #[serde(default, rename = "matchLabels")]
+    labels: Labels,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
@@ -82,20 +86,33 @@ impl Spec for AccessPolicySpec {
 }
 
 impl AccessPolicySpec {
-    pub(super) fn rule(&self, id: &DeviceId) -> AccessRule {
+    /// Names who has the labels now.
+    pub(super) fn rule(&self, id: &DeviceId, labels: &label::Map) -> AccessRule {
         let Self { from, to, ports } = self;
-        let selectors = |specs: &[SelectorSpec]| specs.iter().map(SelectorSpec::selector).collect();
+        let selectors =
+            |specs: &[SelectorSpec]| specs.iter().flat_map(|spec| spec.selectors(labels)).collect();
         let ranges = ports.iter().flatten().map(RangeSpec::range).collect();
         AccessRule { name: id.to_string(), from: selectors(from), to: selectors(to), ports: ranges }
+    }
+
+    /// The labels that it selects by.
+    pub(super) fn labels(&self) -> impl Iterator<Item = &Labels> {
+        self.from.iter().chain(&self.to).map(|spec| &spec.labels).filter(|labels| !labels.is_empty())
     }
 }
 
 fn check_selectors(field: &str, selectors: &[SelectorSpec]) -> Result<(), FieldError> {
     check_len(field, selectors.len(), MAX_SELECTORS, "name whom it is about")?;
-    match selectors.iter().position(SelectorSpec::is_empty) {
-        Some(index) => Err(wrong(format!("{field}[{index}]"), "give site, node, cidr or kind")),
-        None => Ok(()),
+    if let Some(index) = selectors.iter().position(SelectorSpec::is_empty) {
+        return Err(wrong(format!("{field}[{index}]"), "give site, node, cidr, kind or matchLabels"));
     }
+    for (index, selector) in selectors.iter().enumerate() {
+        let mut labels = selector.labels.iter();
+        let checked = labels
+            .try_for_each(|(key, value)| label::check_key(key).and_then(|()| label::check_value(value)));
+        checked.map_err(|error| wrong(format!("{field}[{index}].matchLabels"), error.to_string()))?;
+    }
+    Ok(())
 }
 
 /// An empty list could be taken for nobody as well as for everybody.
@@ -115,18 +132,32 @@ fn wrong(field: String, reason: impl Into<String>) -> FieldError {
 
 impl SelectorSpec {
     fn is_empty(&self) -> bool {
-        let Self { site, node, cidr, kind } = self;
-        site.is_none() && node.is_none() && cidr.is_none() && kind.is_none()
+        let Self { site, node, cidr, kind, labels } = self;
+        site.is_none() && node.is_none() && cidr.is_none() && kind.is_none() && labels.is_empty()
     }
 
-    fn selector(&self) -> Selector {
-        let Self { site, node, cidr, kind } = self;
-        Selector {
+    /// One, or one for each site and edge that has the labels.
+    fn selectors(&self, known: &label::Map) -> Vec<Selector> {
+        let Self { site, node, cidr, kind, labels } = self;
+        let plain = Selector {
             site: site.clone(),
             node: node.clone(),
             cidr: cidr.map(|cidr| cidr.trunc()),
             kind: kind.map(KindSpec::kind),
+        };
+        if labels.is_empty() {
+            return vec![plain];
         }
+        let narrowed = |selected| match selected {
+            Selected::Site(name) if site.as_ref().is_none_or(|site| *site == name) => {
+                Some(Selector { site: Some(name), ..plain.clone() })
+            }
+            Selected::Edge(name) if node.as_ref().is_none_or(|node| *node == name) => {
+                Some(Selector { node: Some(name), ..plain.clone() })
+            }
+            Selected::Site(_) | Selected::Edge(_) => None,
+        };
+        known.select(labels).into_iter().filter_map(narrowed).collect()
     }
 }
 

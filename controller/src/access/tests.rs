@@ -125,6 +125,43 @@ fn a_policy_says_what_it_waits_for() {
     assert_eq!(waits_for(&id("early"), &ks), ["edge/nobody", "site nowhere"]);
 }
 
+fn label(ks: &mut Keyspace, text: &str, tier: &str) {
+    let set = [("tier".to_owned(), tier.to_owned())].into();
+    let labels = label::Change { set, remove: Vec::new() };
+    label::change(&text.parse().unwrap(), labels, ks).unwrap();
+}
+
+#[test]
+fn labels_mean_who_has_them_and_change_with_them() {
+    let mut ks = cluster();
+    let spec = json!({"from": [{"matchLabels": {"tier": "office"}}],
+                      "to": [{"matchLabels": {"tier": "pump"}, "kind": "lan"}, {"matchLabels": {"tier": "pump"}, "site": "depot"}]});
+    apply(&mut ks, "web", spec);
+    assert_eq!(
+        waits_for(&id("web"), &ks),
+        ["anybody with the labels tier=office", "anybody with the labels tier=pump"]
+    );
+    assert_eq!((&rules(&ks)[0].from, &rules(&ks)[0].to), (&vec![], &vec![]), "it allows nothing");
+    label(&mut ks, "site/hq", "office");
+    label(&mut ks, "site/plant", "pump");
+    tell_all(&mut ks).unwrap();
+    assert_eq!(waits_for(&id("web"), &ks), [""; 0]);
+    let any = Selector::default;
+    let rule = told_to(&name("pumps"), &ks).remove(0);
+    assert_eq!(rule.from, [Selector { site: Some(name("hq")), ..any() }]);
+    assert_eq!(rule.to, [Selector { site: Some(name("plant")), kind: Some(SubnetKind::Lan), ..any() }]);
+    assert_eq!(told_of(&ks).iter().filter(|key| key.contains("/access/")).count(), 1, "only pumps has a LAN");
+
+    // Who comes to a labelled site is meant, and those to whom the rule leads hear of it.
+    ks.seal();
+    site::put(&NodeId::edge(name("desk")), &name("hq"), &mut ks);
+    tell_changed([], &mut ks).unwrap();
+    assert_eq!(told_to(&name("pumps"), &ks), [rule], "by its site");
+    label(&mut ks, "site/hq", "lab");
+    tell_changed([], &mut ks).unwrap();
+    assert_eq!(told_to(&name("pumps"), &ks)[0].from, []);
+}
+
 #[test]
 fn each_refusal_names_the_field() {
     let with = |key: &str, value: Value| {
@@ -142,6 +179,8 @@ fn each_refusal_names_the_field() {
         (with("to", json!([{"cidr": "10.0.0.0/40"}])), "spec.to[0].cidr"),
         (with("to", json!([{"kind": "moon"}])), "spec.to[0].kind"),
         (with("to", json!([{"sit": "plant"}])), "spec.to[0].sit"),
+        (with("to", json!([{"matchLabels": {}}])), "spec.to[0]"),
+        (with("to", json!([{"matchLabels": {"tier": "a b"}}])), "spec.to[0].matchLabels"),
         (with("ports", json!([])), "spec.ports"),
         (with("ports", json!([{"protocol": "sctpp"}])), "spec.ports[0].protocol"),
         (with("ports", json!([{"protocol": 300}])), "spec.ports[0].protocol"),

@@ -135,6 +135,7 @@ fn kinds_are_known_by_the_names_that_people_type() {
         ("twinpolicies", Some(Kind::Policy.into())),
         ("rules", Some(Kind::Rule.into())),
         ("AccessPolicies", Some(ResourceKind::Access)),
+        ("hosts", Some(ResourceKind::Host)),
         ("pods", None),
     ] {
         assert_eq!(kind_named(text), kind);

@@ -4,21 +4,24 @@ use std::time::Duration;
 
 use bus::token::JoinToken;
 use bus::twin::{DesiredVersion, DeviceId};
-use bus::{Identity, Name, NodeId, NodeKind, Now, Route, Value};
+use bus::{Name, NodeId, NodeKind, Now, Route, Value};
+use controller::advert::ApproveError;
+use controller::label::{LabelError, Labelled, Labels};
 use controller::resource::{self, Applied, InvalidManifest, Manifest, ResourceKind};
 use controller::token::{self, TokenSpec};
-use controller::{Lan, access, lease, nodes, route, site};
+use controller::{Cluster, Lan, access, advert, clash, host, label, lease, nodes, route, site};
 use device_twin::PropertyId;
 use device_twin::cloud::{OrderError, SetError, Wishes};
 use device_twin::command::Order;
 use device_twin::model::{Kind, Layout};
-use metadata::{Key, epoch};
+use ipnet::IpNet;
+use metadata::{Key, Keyspace, epoch};
 use router::Policy;
 use serde_json::json;
 
 use super::{Cloud, nodes_of};
 use crate::admin::{
-    self, AdminError, AdminRequest, AdminResponse, AuthorityChange, Fault, Snapshot, TokenOrder,
+    self, AdminError, AdminRequest, AdminResponse, AuthorityChange, Fault, LanOrder, Snapshot, TokenOrder,
 };
 use crate::policy_test::PolicyTest;
 use crate::route_query::Overlay;
@@ -53,6 +56,19 @@ impl Cloud {
             AdminRequest::Route(asked) => {
                 self.overlay()?.find(&asked, |node| self.packets.contains_key(node))
             }
+            AdminRequest::ApproveLan(LanOrder { node, lan }) => {
+                self.change_lans(&node, lan, advert::approve, now)
+            }
+            AdminRequest::RevokeLan(LanOrder { node, lan }) => {
+                self.change_lans(&node, lan, advert::revoke, now)
+            }
+            AdminRequest::Labels { of } => {
+                let labels = label::of(&of, &self.keyspace);
+                labels
+                    .map(|labels| labelled(&of, &labels))
+                    .map_err(|error| AdminError::Invalid(error.to_string()))
+            }
+            AdminRequest::Label { of, change } => self.label(&of, change),
             AdminRequest::Authority { device, change } => self.take_authority(&device, &change, now),
             AdminRequest::Status => Ok(self.status()),
         }
@@ -90,7 +106,7 @@ impl Cloud {
     /// All that is sealed: each cycle ends with that, so nothing is left out between two.
     pub(super) fn snapshot(&self) -> Snapshot {
         Snapshot {
-            identity: Identity { cluster: self.cluster.name.clone(), node: self.me.clone() },
+            identity: self.identity(),
             revision: self.keyspace.revision(),
             epoch: epoch::get(&self.keyspace),
             rows: self.keyspace.rows().collect(),
@@ -107,7 +123,8 @@ impl Cloud {
         let spec = TokenSpec { site, lans, ttl: Duration::from_secs(ttl_seconds), uses };
         token::create(&spec, &secret, &self.cluster.plan, &mut self.keyspace, now)
             .map_err(|error| AdminError::Invalid(admin::describe(&error)))?;
-        Ok(json!({ "token": JoinToken::new(self.ca, secret).to_string() }))
+        let warnings = clash::forecast(&spec.lans, &spec.site, &self.keyspace).unwrap_or_default();
+        Ok(json!({ "token": JoinToken::new(self.ca, secret).to_string(), "warnings": warnings }))
     }
 
     fn list_tokens(&self, now: Now) -> AdminResponse {
@@ -152,6 +169,51 @@ impl Cloud {
         Ok(json!({ "name": name, "deleted": true }))
     }
 
+    /// Policies that select by labels mean others from here on.
+    fn label(&mut self, of: &Labelled, change: label::Change) -> AdminResponse {
+        let labels = label::change(of, change, &mut self.keyspace).map_err(|error| {
+            let text = error.to_string();
+            match error {
+                LabelError::UnknownEdge(_) => AdminError::NotFound(text),
+                LabelError::TooMany(_) | LabelError::TooManySites => AdminError::Conflict(text),
+                LabelError::Invalid(_) | LabelError::Damaged(_) => AdminError::Invalid(text),
+            }
+        })?;
+        let told = access::tell_changed([], &mut self.keyspace);
+        self.say_policy();
+        told.map_err(|error| AdminError::Invalid(admin::describe(&error)))?;
+        Ok(labelled(of, &labels))
+    }
+
+    /// What lies behind the edge, and what leads there, is other from here on.
+    fn change_lans(&mut self, node: &Name, lan: IpNet, change: ChangeLans, now: Now) -> AdminResponse {
+        let lan = Lan::new(lan).map_err(|error| AdminError::Invalid(error.to_string()))?;
+        let before = nodes_of(&self.keyspace);
+        let known = route::translated(&self.keyspace).unwrap_or_default();
+        change(&self.cluster, node, lan, &mut self.keyspace, now).map_err(|error| {
+            let text = admin::describe(&error);
+            match error {
+                ApproveError::UnknownNode(_)
+                | ApproveError::NotPending { .. }
+                | ApproveError::NotGranted { .. } => AdminError::NotFound(text),
+                ApproveError::Twice { .. }
+                | ApproveError::InPool { .. }
+                | ApproveError::TooMany(_)
+                | ApproveError::Clash(_) => AdminError::Conflict(text),
+                ApproveError::Damaged(_) => AdminError::Invalid(text),
+            }
+        })?;
+        self.on_membership(&before);
+        self.note_translated(&known);
+        let translated = route::translated(&self.keyspace).unwrap_or_default();
+        let id = NodeId::edge(node.clone());
+        let known_as = translated.iter().find(|route| route.owner == id && route.behind() == lan.net());
+        Ok(json!({
+            "node": id.to_string(), "lan": lan.to_string(),
+            "prefix": known_as.map_or(lan.net(), |route| route.prefix).to_string(),
+        }))
+    }
+
     fn list_nodes(&self) -> AdminResponse {
         let records =
             nodes::list(&self.keyspace).map_err(|error| AdminError::Invalid(admin::describe(&error)))?;
@@ -176,16 +238,34 @@ impl Cloud {
         if !faults.is_empty() {
             return Err(faulty(&faults));
         }
-        if manifest.kind() == ResourceKind::Access && !access::has_room(manifest.id(), &self.keyspace) {
-            let max = access::MAX_POLICIES;
-            return Err(AdminError::Conflict(format!("there are {max} access policies, the most that fit")));
-        }
+        self.check_room(manifest.kind(), manifest.id())?;
         let applied = manifest.apply(&mut self.keyspace);
         self.on_resource(manifest.kind(), manifest.id(), now)?;
         Ok(json!({
             "kind": kind_name(manifest.kind()), "name": manifest.id().to_string(), "applied": applied_word(applied),
             "placement": self.placement(manifest.kind(), manifest.id()),
         }))
+    }
+
+    /// Whether there can be one more of the kind, and of its name.
+    fn check_room(&self, kind: ResourceKind, id: &DeviceId) -> Result<(), AdminError> {
+        let full = |max: usize, what: &str| {
+            Err(AdminError::Conflict(format!("there are {max} {what}, the most that fit")))
+        };
+        match kind {
+            ResourceKind::Access if !access::has_room(id, &self.keyspace) => {
+                full(access::MAX_POLICIES, "access policies")
+            }
+            ResourceKind::Host if !host::has_room(id, &self.keyspace) => full(host::MAX_HOSTS, "hosts"),
+            ResourceKind::Host => match host::namesake(id, &self.keyspace) {
+                Some(node) => Err(AdminError::Conflict(format!(
+                    "{node} is in site {} and has that name there: give the host another one",
+                    id.namespace
+                ))),
+                None => Ok(()),
+            },
+            ResourceKind::Twin(_) | ResourceKind::Access => Ok(()),
+        }
     }
 
     /// Where what was applied is in force, or what it waits for.
@@ -197,6 +277,10 @@ impl Cloud {
             ResourceKind::Access => match access::waits_for(id, &self.keyspace).as_slice() {
                 [] => None,
                 missing => Some(format!("nobody has joined yet as {}", missing.join(", "))),
+            },
+            ResourceKind::Host => match host::waits_for(id, &self.keyspace).ok()?.as_slice() {
+                [] => None,
+                missing => Some(missing.join("; ")),
             },
         }
     }
@@ -222,6 +306,10 @@ impl Cloud {
                 let told = access::tell_policy(id, &mut self.keyspace);
                 self.say_policy();
                 told.map_err(|error| AdminError::Invalid(admin::describe(&error)))?;
+            }
+            ResourceKind::Host => {
+                host::tell(id, &mut self.keyspace);
+                self.say_names();
             }
         }
         Ok(())
@@ -250,6 +338,7 @@ impl Cloud {
             via: None,
             neighbours: Vec::new(),
             routes: routes.map_err(|error| AdminError::Invalid(admin::describe(&error)))?,
+            pending: advert::list(&self.keyspace),
             sites: site::list(site::PREFIX, &self.keyspace),
             policy: &self.policy,
         })
@@ -286,7 +375,7 @@ impl Cloud {
             .collect();
         let stats = self.feed.stats();
         json!({
-            "node": Identity { cluster: self.cluster.name.clone(), node: self.me.clone() }.to_string(),
+            "node": self.identity().to_string(),
             "connected": edges,
             "disk": self.journal.status(),
             "metadata": { "revision": self.keyspace.revision().0, "epoch": epoch::get(&self.keyspace),
@@ -296,6 +385,13 @@ impl Cloud {
             "mesh": self.mesh.status(),
         })
     }
+}
+
+/// [`advert::approve`], or [`advert::revoke`].
+type ChangeLans = fn(&Cluster, &Name, Lan, &mut Keyspace, Now) -> Result<(), ApproveError>;
+
+fn labelled(of: &Labelled, labels: &Labels) -> serde_json::Value {
+    json!({ "name": of.to_string(), "labels": labels })
 }
 
 fn changed(done: Result<Vec<(PropertyId, Option<DesiredVersion>)>, SetError>) -> AdminResponse {
@@ -335,6 +431,7 @@ fn kind_name(kind: ResourceKind) -> &'static str {
         ResourceKind::Twin(Kind::Policy) => "twinpolicy",
         ResourceKind::Twin(Kind::Rule) => "rule",
         ResourceKind::Access => "accesspolicy",
+        ResourceKind::Host => "host",
     }
 }
 

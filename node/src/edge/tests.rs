@@ -9,10 +9,26 @@ use super::*;
 const NOW: Now = Now { mono: Mono(0), wall: UnixMillis(0) };
 
 fn edge(keyspace: Keyspace) -> Edge {
+    edge_naming(&[], keyspace)
+}
+
+/// Its configuration has these networks.
+fn edge_naming(lans: &[&str], keyspace: Keyspace) -> Edge {
+    let lans = lans.iter().map(|lan| lan.parse().unwrap()).collect();
     let node = NodeId::edge(Name::new("pump-house").unwrap());
     let identity = Identity { cluster: Name::new("water").unwrap(), node };
     let cloud = NodeId::cloud(Name::new("cloud").unwrap());
-    Edge::new(EdgeSettings { identity, cloud, seed: 1, direct: true, damaged_stores: vec![] }, keyspace, NOW)
+    Edge::new(
+        EdgeSettings { identity, cloud, seed: 1, direct: true, lans, damaged_stores: vec![] },
+        keyspace,
+        NOW,
+    )
+}
+
+/// What the next process finds on the disk.
+fn kept(edge: &Edge) -> Keyspace {
+    let rows = edge.keyspace.range("/").map(|(key, value)| (key.clone(), Revision(1), Some(value.clone())));
+    Keyspace::load(rows)
 }
 
 fn report(edge: &mut Edge, value: &str) {
@@ -77,7 +93,7 @@ impl Upstairs {
                     arrived.insert(entry.key);
                 }
             }
-            edge.tell_untold();
+            edge.tell_untold(NOW);
             while let Some(output) = edge.twins.poll_output() {
                 edge.on_twins(output, NOW);
             }
@@ -106,8 +122,31 @@ fn a_restart_with_a_full_outbox_tells_all_values_when_there_is_room() {
     cloud.hear(&mut before);
     fill_the_outbox(&mut before);
     report(&mut before, "4");
-    let rows = before.keyspace.range("/").map(|(key, value)| (key.clone(), Revision(1), Some(value.clone())));
-    let mut edge = edge(Keyspace::load(rows));
+    let mut edge = edge(kept(&before));
     assert!(matches!(edge.untold, Untold::AnyValue));
     assert!(cloud.hear(&mut edge).contains(PRESSURE));
+}
+
+/// Whether the cloud is still to hear which networks the configuration names.
+fn waits_to_tell_lans(edge: &Edge) -> bool {
+    let is_it = |row: &Bytes| row.windows(advert::UP.len()).any(|part| part == advert::UP.as_bytes());
+    edge.keyspace.range("/o/state/").any(|(_, row)| is_it(row))
+}
+
+#[test]
+fn networks_that_the_configuration_names_are_told_once_and_when_they_change() {
+    let mut cloud = Upstairs::new();
+    let mut edge = edge_naming(&["192.168.30.0/24"], Keyspace::new());
+    edge.handle(Input::Timeout, NOW);
+    assert!(waits_to_tell_lans(&edge));
+    assert!(cloud.hear(&mut edge).contains(advert::UP));
+    assert!(!waits_to_tell_lans(&edge), "the cloud has it");
+    for (lans, is_told) in
+        [(&["192.168.30.0/24"][..], false), (&["192.168.30.0/24", "192.168.31.0/24"], true), (&[], true)]
+    {
+        let mut next = edge_naming(lans, kept(&edge));
+        next.handle(Input::Timeout, NOW);
+        assert_eq!(waits_to_tell_lans(&next), is_told, "{lans:?}");
+    }
+    assert_eq!(edge.lans()["192.168.30.0/24"]["state"], "pending");
 }

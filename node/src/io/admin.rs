@@ -23,6 +23,9 @@
 //! | `GET /kubebus/v1/rules` | what rules do, and why |
 //! | `POST /kubebus/v1/policy/test` | whether one may reach another: [`PolicyTest`](crate::policy_test::PolicyTest) |
 //! | `GET /kubebus/v1/routes` | which prefix lies behind which node |
+//! | `POST /kubebus/v1/routes/approve`, `../revoke` | what may lie behind an edge: [`LanOrder`](crate::admin::LanOrder) |
+//! | `GET /kubebus/v1/labels/<site or edge>/<name>` | its labels |
+//! | `POST /kubebus/v1/labels/<site or edge>/<name>` | change them: [`LabelOrder`] |
 //! | `POST /kubebus/v1/route` | how packets from here get to one address: [`RouteQuery`](crate::route_query::RouteQuery) |
 //! | `PUT /kubebus/v1/twins/<namespace>/<device>/authority` | take it: [`AuthorityOrder`] |
 //! | `DELETE /kubebus/v1/twins/<namespace>/<device>/authority` | hand it back |
@@ -40,6 +43,7 @@ use std::time::Duration;
 use bus::twin::{DesiredVersion, DeviceId};
 use bus::{Name, Value};
 use bytes::Bytes;
+use controller::label::{Change, InvalidLabel, Labelled, Labels};
 use device_twin::PropertyId;
 use device_twin::cloud::{Wish, Wishes};
 use device_twin::command::CommandId;
@@ -273,6 +277,13 @@ fn parse(method: &Method, path: &str, body: &[u8]) -> Result<AdminRequest, Admin
         ("GET", ["rules"]) => AdminRequest::Rules,
         ("POST", ["policy", "test"]) => AdminRequest::PolicyTest(json_body(body)?),
         ("GET", ["routes"]) => AdminRequest::Routes,
+        ("POST", ["routes", "approve"]) => AdminRequest::ApproveLan(json_body(body)?),
+        ("POST", ["routes", "revoke"]) => AdminRequest::RevokeLan(json_body(body)?),
+        ("GET", ["labels", kind, name]) => AdminRequest::Labels { of: labelled(kind, name)? },
+        ("POST", ["labels", kind, name]) => {
+            let LabelOrder { set, remove } = json_body(body)?;
+            AdminRequest::Label { of: labelled(kind, name)?, change: Change { set, remove } }
+        }
         ("POST", ["route"]) => AdminRequest::Route(json_body(body)?),
         ("GET", ["commands"]) => AdminRequest::Commands { device: None, id: None },
         ("GET", ["commands", namespace, name]) => {
@@ -328,6 +339,20 @@ impl ChangeOrder {
         let wishes = self.wishes.into_iter().map(wish).collect::<Result<_, AdminError>>()?;
         Ok(Wishes { wishes, when: self.when, by: "kubebus twin set".to_owned() })
     }
+}
+
+/// Which labels are to be other ones.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabelOrder {
+    #[serde(default)]
+    pub set: Labels,
+    #[serde(default)]
+    pub remove: Vec<String>,
+}
+
+fn labelled(kind: &str, name: &str) -> Result<Labelled, AdminError> {
+    format!("{kind}/{name}").parse().map_err(|error: InvalidLabel| AdminError::Invalid(error.to_string()))
 }
 
 /// Why the authority is taken, and for how long.

@@ -11,6 +11,8 @@ use device_twin::command::CommandId;
 use device_twin::condition::Condition;
 use ipnet::IpNet;
 
+use super::label::LabelArgs;
+use super::names::DnsCommand;
 use super::ping::PingArgs;
 use super::route::RouteCommand;
 use super::trace::TraceArgs;
@@ -42,11 +44,11 @@ pub enum Command {
     /// Invite edges
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Create or update devices, models, rules and policies from YAML or JSON files
+    /// Create or update devices, models, rules, policies and hosts from YAML or JSON files
     Apply(ApplyArgs),
-    /// List nodes, devices, models, policies or rules
+    /// List nodes, devices, models, policies, rules or hosts
     Get(GetArgs),
-    /// Delete a node, device, model, policy or rule
+    /// Delete a node, device, model, policy, rule or host
     Delete(DeleteArgs),
     /// Read and set device twins
     #[command(subcommand)]
@@ -60,6 +62,11 @@ pub enum Command {
     /// Which way packets go over the overlay
     #[command(subcommand)]
     Route(RouteCommand),
+    /// Label sites and edges for access policies; at the cloud
+    Label(LabelArgs),
+    /// What machines on LANs are called
+    #[command(subcommand)]
+    Dns(DnsCommand),
     /// Ping a node or an address over the overlay; exits with 9 if nothing answers
     Ping(PingArgs),
     /// Say over which nodes packets go to a node or an address, how long each takes, and where it ends
@@ -258,6 +265,8 @@ pub enum Kind {
     Rules,
     #[value(alias = "accesspolicy")]
     Accesspolicies,
+    #[value(alias = "host")]
+    Hosts,
 }
 
 impl Kind {
@@ -270,6 +279,7 @@ impl Kind {
             Self::Twinpolicies => Some("twinpolicy"),
             Self::Rules => Some("rule"),
             Self::Accesspolicies => Some("accesspolicy"),
+            Self::Hosts => Some("host"),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::admin::{AskError, ask};
 use super::backup::{BackupError, First, Taken};
 use super::cli::{
     ApplyArgs, BackupArgs, BundledMapper, Cli, CloudArgs, CloudCommand, Command, DeleteArgs, Format, GetArgs,
-    JoinArgs, MapperCommand, MqttCommand, Place, RestoreArgs, RunArgs, TokenCommand, host_and_port,
+    JoinArgs, Kind, MapperCommand, MqttCommand, Place, RestoreArgs, RunArgs, TokenCommand, host_and_port,
 };
 use super::exit::Exit;
 use super::identity::IdentityError;
@@ -23,7 +23,7 @@ use super::manifests::{self, Refused};
 use super::ping::EchoError;
 use super::restore::{RestoreError, Restored, restore};
 use super::shutdown::Shutdown;
-use super::{backup, demo, join, mqtt, node, ping, policy, route, rule, table, trace, twin};
+use super::{backup, demo, join, label, mqtt, names, node, ping, policy, route, rule, table, trace, twin};
 use crate::config::{CloudConfig, Config};
 
 /// Carries out what was typed; says what went wrong on stderr.
@@ -117,6 +117,9 @@ async fn carry_out(command: Command) -> Result<()> {
         Command::Token(TokenCommand::Create { site, lan, ttl, uses, ask: args }) => {
             let body = json!({ "site": site, "lans": lan, "ttl_seconds": ttl.as_secs(), "uses": uses });
             let answer = post(&args.place, "/kubebus/v1/tokens", &body).await?;
+            for warning in answer["warnings"].as_array().into_iter().flatten() {
+                eprintln!("kubebus: {}", text(warning));
+            }
             match args.output {
                 Format::Table => say(answer["token"].as_str().unwrap_or_default()),
                 format @ (Format::Json | Format::Yaml) => show(&answer, format, table::any),
@@ -133,6 +136,8 @@ async fn carry_out(command: Command) -> Result<()> {
         Command::Get(args) => get(args).await,
         Command::Delete(args) => delete(args).await,
         Command::Twin(command) => twin::carry_out(command).await,
+        Command::Label(args) => label::carry_out(args).await,
+        Command::Dns(command) => names::carry_out(command).await,
         Command::Rule(command) => rule::carry_out(command).await,
         Command::Mapper(MapperCommand::Run { protocol: BundledMapper::Virtual, name, mqtt, log }) => {
             log_to_stderr(&log)?;
@@ -285,7 +290,8 @@ async fn get(args: GetArgs) -> Result<()> {
         None => show(&fetch(&args.place, "/kubebus/v1/nodes").await?, args.output, table::nodes),
         Some(resource) => {
             let found = fetch(&args.place, &format!("/kubebus/v1/resources/{resource}")).await?;
-            show(&found, args.output, table::resources)
+            let as_table = if kind == Kind::Hosts { names::hosts } else { table::resources };
+            show(&found, args.output, as_table)
         }
     }
 }
@@ -358,6 +364,21 @@ mod tests {
     fn the_example_file_says_the_defaults() {
         let example = include_str!("../../../kubebus.example.yaml");
         assert_eq!(serde_saphyr::from_str::<Config>(example).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn a_name_server_says_where_it_is() {
+        let read = |text: &str| serde_saphyr::from_str::<Config>(text).map(|config| config.dns);
+        let resolvers = read("dns: {upstream: [192.168.1.1, '[2001:db8::1]:5353']}").unwrap().upstream;
+        let shown: Vec<String> = resolvers.into_iter().map(String::from).collect();
+        assert_eq!(shown, ["192.168.1.1:53", "[2001:db8::1]:5353"]);
+        for (text, words) in [
+            ("dns: {upstream: [router]}", "'router' is no name server's address; write 192.168.10.1"),
+            ("dns: {listen: ['0.0.0.0:53']}", "0.0.0.0:53 is every address: name those that are asked"),
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use super::admin::{Asked, Question, Reply};
+use super::dns::Dns;
 use super::join::resolve;
 use super::patience::{PATIENCE, Patience};
 use super::shutdown::Shutdown;
@@ -63,6 +64,8 @@ pub struct Driver {
     pub store_events: mpsc::Receiver<StoreEvent>,
     pub admin: mpsc::Receiver<Asked>,
     pub overlay: Option<Overlay>,
+    /// Where names are answered.
+    pub dns: Option<Dns>,
     pub recorder: Recorder,
     pub clock: Clock,
     pub state: State,
@@ -442,6 +445,7 @@ impl Driver {
             }
             Output::Overlay { lease, routes } => self.set_overlay(lease, routes),
             Output::Policy(policy) => self.command(Command::SetPolicy(policy)),
+            Output::Names(names) => self.dns.iter().for_each(|dns| dns.set_names(Arc::clone(&names))),
             Output::Admin { id, response } => self.answer(id, response),
             Output::Backup { id, snapshot } => self.reply(id, Reply::Backup(snapshot)),
             Output::Record(record) => self.record(record),
@@ -531,6 +535,7 @@ impl Driver {
                 Ok(report) => debug!(?report, "overlay interface in line"),
                 Err(why) => error!(why = describe(&why), "cannot bring the overlay interface in line"),
             }
+            self.dns.iter().for_each(|dns| dns.set_lease(&lease));
         }
         let via = self.upstream.as_ref().map(|upstream| upstream.cloud.node.clone());
         let table = Table::new(self.me.clone(), routes, via).with_lease(&lease);
@@ -560,12 +565,15 @@ impl Driver {
     fn describe_parts(&self, status: &mut Document) {
         status
             .insert("overlay".to_owned(), status::overlay(self.overlay.as_ref(), self.state.lease.as_ref()));
-        let counters = status::counters(
+        let mut counters = status::counters(
             &self.shard.stats(),
             &self.broker.stats(),
             &self.store.stats(),
             &self.recorder.handle().stats(),
         );
+        if let Some(dns) = &self.dns {
+            counters["dns_queries"] = dns.counters();
+        }
         status.insert("counters".to_owned(), counters);
         if let Some(state) = self.broker.external_state() {
             status.insert("mqtt".to_owned(), json!({ "external": state }));

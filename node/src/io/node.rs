@@ -8,11 +8,13 @@ use bus::io::Clock;
 use bus::{Identity, Name, NodeId};
 use bytes::Bytes;
 use controller::io::ca::{CertificateAuthority, NODE_VALIDITY};
-use controller::{CloudSubnets, Cluster, Plan};
+use controller::token::MAX_LANS;
+use controller::{CloudSubnets, Cluster, Lan, Plan};
 use device_twin::gate::row::ROOT;
 use device_twin::io::dmi::{DmiEvent, DmiHandle};
 use device_twin::io::recorder::{Limits, Recorder};
 use device_twin::io::{BrokerConfig, external, start as start_broker};
+use ipnet::IpNet;
 use metadata::io::RedbStore;
 use metadata::{Key, Keyspace, Store, StoreError};
 use router::io::device::Overlay;
@@ -30,7 +32,7 @@ use super::driver::{Driver, State};
 use super::shutdown::Shutdown;
 use super::store::StoreThread;
 use super::upstream::{Upstream, parse_endpoints};
-use super::{identity, join, mqtt};
+use super::{dns, identity, join, mqtt};
 use crate::cloud::{Cloud, CloudSettings};
 use crate::config::{self, Config, DmiSocket};
 use crate::edge::{Edge, EdgeSettings};
@@ -149,6 +151,7 @@ pub async fn run_edge(config: &Config, data_dir: &Path, renew: bool) -> Result<(
         cloud: cloud.node.clone(),
         seed: seed()?,
         direct: config.link.direct,
+        lans: named_lans(&config.edge.lans).context("edge.lans")?,
         damaged_stores: damage::set_aside_before(data_dir),
     };
     let kept = kept_for_broker(&keyspace);
@@ -159,6 +162,14 @@ pub async fn run_edge(config: &Config, data_dir: &Path, renew: bool) -> Result<(
     let parts = Parts { me: me.node.clone(), node, upstream, shard, store, overlay, clock, kept, dmi };
     info!(identity = %me, "edge starts");
     play(parts, config, data_dir, shutdown).await
+}
+
+/// The networks that the configuration names.
+fn named_lans(nets: &[IpNet]) -> Result<Vec<Lan>> {
+    if nets.len() > MAX_LANS {
+        bail!("an edge names at most {MAX_LANS} LANs: name a wider prefix for several");
+    }
+    Ok(nets.iter().map(|net| Lan::new(*net)).collect::<Result<_, _>>()?)
 }
 
 /// Where history, audit and the rules' log are, in the data directory.
@@ -215,6 +226,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
     let mut tasks = JoinSet::new();
     let recorder = Recorder::start(&data_dir.join(RECORDS), Limits::default()).context("the recorder")?;
     tasks.spawn(admin::serve(listener, ask, data_dir.to_owned(), recorder.handle().clone()));
+    let dns = dns::start(&config.dns, &mut tasks);
     let driver = Driver {
         node,
         me,
@@ -228,6 +240,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
         store_events,
         admin: asked,
         overlay,
+        dns,
         recorder,
         clock,
         state: State::default(),

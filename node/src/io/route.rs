@@ -1,11 +1,13 @@
 //! `kubebus route`: which way packets go, and over which link.
 
 use anyhow::Result;
+use bus::Name;
 use clap::{Args, Subcommand};
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use super::cli::{AskArgs, Place};
-use super::commands::{fetch, post, show};
+use super::commands::{fetch, post, say, show};
 use super::exit::Exit;
 use super::table::{cell, rows, table};
 
@@ -15,11 +17,28 @@ pub enum RouteCommand {
     ///
     /// Exits with 4 if the overlay has no such address, and with 9 if the link that leads there is down.
     Get(RouteGetArgs),
-    /// List which prefix lies behind which node
+    /// List which prefix lies behind which node, and which waits for approval
     List {
         #[command(flatten)]
         ask: AskArgs,
     },
+    /// Give an edge the right to a LAN that its configuration names (edge.lans); at the cloud
+    ///
+    /// It counts at once, without a restart. 'kubebus route list' shows what is pending.
+    Approve(LanArgs),
+    /// Take the right to a LAN back from an edge, whether its token gave it or somebody approved it; at the cloud
+    Revoke(LanArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct LanArgs {
+    /// The edge's name
+    pub edge: Name,
+    /// The LAN behind it, as the site has it
+    #[arg(value_name = "CIDR")]
+    pub lan: IpNet,
+    #[command(flatten)]
+    pub place: Place,
 }
 
 #[derive(Debug, Args)]
@@ -48,7 +67,24 @@ pub(super) async fn carry_out(command: RouteCommand) -> Result<Exit> {
             show(&fetch(&ask.place, "/kubebus/v1/routes").await?, ask.output, routes)?;
             Ok(Exit::Ok)
         }
+        RouteCommand::Approve(args) => {
+            let answer = change(&args, "approve").await?;
+            let [node, lan, prefix] = ["node", "lan", "prefix"].map(|field| cell(&answer[field]));
+            let known_as =
+                if lan == prefix { String::new() } else { format!(", known to other sites as {prefix}") };
+            say(&format!("{lan} lies behind {node} now{known_as}"))?;
+            Ok(Exit::Ok)
+        }
+        RouteCommand::Revoke(args) => {
+            let answer = change(&args, "revoke").await?;
+            say(&format!("{} lies behind {} no more", cell(&answer["lan"]), cell(&answer["node"])))?;
+            Ok(Exit::Ok)
+        }
     }
+}
+
+async fn change(LanArgs { edge, lan, place }: &LanArgs, how: &str) -> Result<Value> {
+    post(place, &format!("/kubebus/v1/routes/{how}"), &json!({ "node": edge, "lan": lan })).await
 }
 
 /// The way, with the link that it begins with.
@@ -103,9 +139,9 @@ fn route(found: &Value) -> String {
 }
 
 fn routes(list: &Value) -> String {
-    let keys = ["prefix", "real", "kind", "owner", "site"];
+    let keys = ["prefix", "real", "kind", "owner", "site", "state"];
     let row = |route: &Value| keys.iter().map(|key| cell(&route[*key])).collect();
-    table(&["PREFIX", "STANDS FOR", "KIND", "OWNER", "SITE"], &rows(list, row))
+    table(&["PREFIX", "STANDS FOR", "KIND", "OWNER", "SITE", "STATE"], &rows(list, row))
 }
 
 #[cfg(test)]
@@ -160,13 +196,14 @@ policy     allow: both are in one site";
     #[test]
     fn routes_read_as_a_table() {
         let list = json!([
-            { "prefix": "10.86.64.0/24", "real": "192.168.10.0/24", "kind": "lan", "owner": "edge/a", "site": "depot" },
-            { "prefix": "192.168.20.0/24", "kind": "lan", "owner": "edge/b", "site": null },
+            { "prefix": "10.86.64.0/24", "real": "192.168.10.0/24", "kind": "lan", "owner": "edge/a", "site": "depot",
+              "state": "active" },
+            { "prefix": "192.168.20.0/24", "kind": "lan", "owner": "edge/b", "site": null, "state": "pending" },
         ]);
         let expected = "\
-PREFIX            STANDS FOR        KIND   OWNER    SITE
-10.86.64.0/24     192.168.10.0/24   lan    edge/a   depot
-192.168.20.0/24   -                 lan    edge/b   -";
+PREFIX            STANDS FOR        KIND   OWNER    SITE    STATE
+10.86.64.0/24     192.168.10.0/24   lan    edge/a   depot   active
+192.168.20.0/24   -                 lan    edge/b   -       pending";
         assert_eq!(routes(&list), expected);
     }
 }

@@ -54,6 +54,10 @@ fn every_command_explains_itself() {
         "policy test",
         "route get",
         "route list",
+        "route approve",
+        "route revoke",
+        "label",
+        "dns set",
         "ping",
         "status",
     ];

@@ -77,12 +77,18 @@ fn a_refused_join_says_why_and_blocks_no_later_one() {
 fn sites_with_the_same_lan_are_told_the_virtual_prefixes_that_the_others_know() {
     let cluster = Cluster::start();
     let join = |name: &str| {
-        let token = ["token", "create", "--site", name, "--lan", "192.168.10.0/24"];
-        cluster.join(&cluster.stranger(name), &cluster.cloud.say(&token)).expect(0).stdout
+        let token =
+            cluster.cloud.run(&["token", "create", "--site", name, "--lan", "192.168.10.0/24"]).expect(0);
+        let joined = cluster.join(&cluster.stranger(name), token.stdout.trim()).expect(0);
+        (token.stderr, joined.stdout)
     };
-    assert!(!join("a").contains("192.168.10.0/24"));
-    let told = "192.168.10.0/24 is also the LAN of another site: the others reach its hosts as 10.86.65.0/24";
-    assert!(join("b").contains(told));
+    let (warned, told) = join("a");
+    assert!(warned.is_empty() && !told.contains("192.168.10.0/24"), "{warned}{told}");
+    let (warned, told) = join("b");
+    assert!(warned.contains("lies behind edge/a of another site: both will be known by virtual"), "{warned}");
+    let expected =
+        "192.168.10.0/24 is also the LAN of another site: the others reach its hosts as 10.86.65.0/24";
+    assert!(told.contains(expected), "{told}");
     let nodes = cluster.cloud.ask(&["get", "nodes"]);
     let lans: Vec<_> = nodes.as_array().unwrap().iter().map(|node| &node["lans"]).collect();
     assert_eq!(

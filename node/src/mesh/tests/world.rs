@@ -35,8 +35,14 @@ fn id(machine: &str) -> NodeId {
 fn start(machine: &str, keyspace: Keyspace, seed: u64, now: Now) -> Node {
     if machine != CLOUD {
         let identity = Identity { cluster: name("water"), node: id(machine) };
-        let settings =
-            EdgeSettings { identity, cloud: id(CLOUD), seed, direct: true, damaged_stores: Vec::new() };
+        let settings = EdgeSettings {
+            identity,
+            cloud: id(CLOUD),
+            seed,
+            direct: true,
+            lans: Vec::new(),
+            damaged_stores: Vec::new(),
+        };
         return Node::Edge(Box::new(Edge::new(settings, keyspace, now)));
     }
     let ca = CaHash::of_der(b"ca");
@@ -193,6 +199,7 @@ impl World {
                 | Output::Reject(..)
                 | Output::Overlay { .. }
                 | Output::Policy(_)
+                | Output::Names(_)
                 | Output::Admin { .. }
                 | Output::Backup { .. }
                 | Output::Call(_)
