@@ -250,8 +250,12 @@ fn two_clouds_see_one_edge() {
     let lab = Lab::new(LinkSettings::default());
     let second = Ipv4Addr::new(203, 0, 113, 11);
     let other = works(Namespace::create("second cloud"));
-    let attachment =
-        Attachment { name: "second cloud".to_owned(), public: second, nat: None, link: LinkSettings::default() };
+    let attachment = Attachment {
+        name: "second cloud".to_owned(),
+        public: second,
+        nat: None,
+        link: LinkSettings::default(),
+    };
     works(lab.wire.attach(&other, attachment));
     let clouds = [Socket::open(&lab.cloud, CLOUD), Socket::open(&other, second)];
     for (kind, last) in KINDS.into_iter().zip(20..) {
