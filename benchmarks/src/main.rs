@@ -1,8 +1,11 @@
 //! KubeBus against its aims and against others, side by side in one run.
 
+#[path = "../../node/tests/network/attack.rs"]
+mod attack;
 mod broker;
 mod cluster;
 mod cores;
+mod fleet;
 mod load;
 mod manifests;
 mod memory;
@@ -37,6 +40,7 @@ usage: cargo xtask bench [NAME..] [--rounds N] [--seconds N] [--peers NAME,..]
   memory   what an edge with 1,000 devices holds in memory
   twins    reports a second through the twin core, without and with a disk, against SQLite
   broker   the embedded broker alone, against mosquitto
+  fleet    10,000 idle edges at one router: memory of each, and handshakes a second
   sites    from a client of one site to a client of another, against bridged mosquittos
   reports  reports a second over MQTT until they are durable and forwarded, against mosquitto relaying them
 
@@ -47,9 +51,12 @@ need from Debian's packages and crates.io:
            --rounds N (5), --seconds N of the TCP stream (4), --peers kubebus,quincy (all)
   thin     a bulk transfer over 3 Mbit/s and 100 to 300 ms, and what packets and twins beside it notice
            --rounds N (3), --seconds N of the transfer (15), --peers (raw,wireguard-go,kubebus)
+  hostile  a transfer while strangers throw all they have at the cloud's port, against the same without them
+           --rounds N (5), --seconds N of the transfer (4)
 ";
 
-const ALL: [&str; 9] = ["store", "sync", "wire", "resync", "memory", "twins", "broker", "sites", "reports"];
+const ALL: [&str; 10] =
+    ["store", "sync", "wire", "resync", "memory", "twins", "broker", "sites", "reports", "fleet"];
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -63,6 +70,11 @@ fn main() -> ExitCode {
     }
     if let ("measure-load", [what]) = (program.as_str(), names.as_slice()) {
         return ended(&program, load::measure(&room, what));
+    }
+    if let (part @ ("measure-fleet-hub" | "measure-fleet-edges"), [argument]) =
+        (program.as_str(), names.as_slice())
+    {
+        return ended(part, fleet::measure(part, Path::new(&room), argument));
     }
     let (names, options) = match chosen(names) {
         Ok(chosen) => chosen,
@@ -117,11 +129,13 @@ fn run(name: &str, program: &Path, room: &Path, options: &Options) -> Result<Vec
     let table = match name {
         "overlay" => return overlay::run(program, room, options),
         "thin" => return overlay::thin::run(program, room, options),
+        "hostile" => return overlay::hostile::run(program, room, options),
         "store" => store::run(room),
         "sync" => sync::run(),
         "wire" => wire::run(),
         "resync" => resync::run(program, room),
         "memory" => memory::run(program, room),
+        "fleet" => fleet::run(room),
         "twins" => twins::run(room),
         "broker" => broker::run(program, room),
         "sites" => sites::run(program, room),

@@ -20,6 +20,7 @@ usage: cargo xtask <chore>
   dmi           installs gRPC for Python there, for the tests of KubeEdge's mappers; `test` does it too
   bench [NAME]  KubeBus against its aims and against others; see docs/benchmarks.md
   bench overlay | thin   packets, against other overlays, as root; installs them from Debian's packages and crates.io
+  bench hostile          the same lab with strangers in it
 ";
 
 fn main() -> ExitCode {
@@ -68,6 +69,8 @@ fn test(slow: bool) -> Result<()> {
             "--ignored",
             "cut_of_ten_minutes",
         ])?;
+        step("a link that flaps for five minutes");
+        cargo(&["test", "--locked", "-p", "node", "--test", "network", "--", "--ignored", "flaps"])?;
     }
     cores_are_pure()?;
     step("the release build of the node and of the deterministic world");
@@ -192,6 +195,8 @@ fn broken_build() -> Result<()> {
 fn bench(names: &[&str]) -> Result<()> {
     if names.iter().any(|name| ["overlay", "thin"].contains(name)) {
         peers::install()?;
+    } else if names.contains(&"hostile") {
+        peers::install_tools();
     }
     cargo(&["build", "--release", "--locked", "-p", "node"])?;
     let (place, target) = (repository().join("benchmarks"), target_dir()?);

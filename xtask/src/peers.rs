@@ -8,13 +8,17 @@ use anyhow::Result;
 
 use crate::{apt_install, is_on_path, run, step, target_dir};
 
-/// Debian's, by the program that is needed of each.
-const PACKAGES: [(&str, &str); 10] = [
+/// The lab's own, by the program that is needed of each of Debian's packages.
+const TOOLS: [(&str, &str); 5] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("ethtool", "ethtool"),
     ("ping", "iputils-ping"),
     ("iperf3", "iperf3"),
+];
+
+/// What is compared with, in the same way.
+const PACKAGES: [(&str, &str); 5] = [
     ("openssl", "openssl"),
     ("wireguard-go", "wireguard-go"),
     ("wg", "wireguard-tools"),
@@ -29,11 +33,8 @@ const CRATES: [(&str, &str); 3] =
 /// Installs what is missing: packages as Debian does, crates under `<target>/peers`. What cannot be installed is told,
 /// and the benchmark says again that it is missing.
 pub(crate) fn install() -> Result<()> {
-    for (program, package) in PACKAGES {
-        if !is_on_path(program) {
-            told(package, apt_install(&[package]));
-        }
-    }
+    install_tools();
+    install_packages(&PACKAGES);
     let root = target_dir()?.join("peers");
     for (name, version) in CRATES {
         if is_on_path(name) || root.join("bin").join(name).is_file() {
@@ -45,6 +46,19 @@ pub(crate) fn install() -> Result<()> {
         told(name, run(&mut install));
     }
     Ok(())
+}
+
+/// Installs what the lab needs to be built.
+pub(crate) fn install_tools() {
+    install_packages(&TOOLS);
+}
+
+fn install_packages(packages: &[(&str, &str)]) {
+    for (program, package) in packages {
+        if !is_on_path(program) {
+            told(package, apt_install(&[package]));
+        }
+    }
 }
 
 fn told(what: &str, done: Result<()>) {

@@ -92,7 +92,7 @@ impl<'a> Course<'a> {
         Ok(vec![(Metric::IdleMedian, percentile(&trips, 50)), (Metric::IdleP99, percentile(&trips, 99))])
     }
 
-    fn one_stream(self) -> Result<Vec<(Metric, f64)>> {
+    pub(super) fn one_stream(self) -> Result<Vec<(Metric, f64)>> {
         let before = self.cpu()?;
         let ping = self.ping(&["-i", "0.02", "-w", &self.seconds.to_string()])?;
         let mut most = [Resident::default(); 2];

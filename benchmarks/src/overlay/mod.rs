@@ -1,6 +1,7 @@
 //! The overlay against others that do the same, over kernel NATs, peer by peer in turn: `cargo xtask bench overlay`.
 
 mod figures;
+pub(crate) mod hostile;
 mod measure;
 mod others;
 mod peers;

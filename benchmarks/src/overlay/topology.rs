@@ -52,6 +52,14 @@ impl Topology {
         Sites { cloud: &self.cloud, edges: &self.edges }
     }
 
+    /// Somebody else on the internet.
+    pub(crate) fn stranger(&self) -> Result<Space> {
+        let stranger = Space::new("stranger")?;
+        self.plug(&stranger, "stranger")?;
+        stranger.run("ip address add 203.0.113.66/24 dev wan")?;
+        Ok(stranger)
+    }
+
     fn lay(&self) -> Result<()> {
         self.internet.run_all(&["ip link add br0 type bridge", "ip link set br0 up"])?;
         self.plug(&self.cloud, "cloud")?;
