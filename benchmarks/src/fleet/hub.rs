@@ -30,8 +30,16 @@ pub(super) fn run(room: &Path, edges: usize) -> Result<()> {
                 let command = Command::Send { link, class: Class::Control, frame };
                 shard.send(command).ok().context("the data plane ended")?;
             }
+            Event::Up { link, lane: Lane::Packets, .. } => {
+                shard.send(Command::Admit { link }).ok().context("the data plane ended")?;
+            }
             Event::Down { peer, why, .. } => bail!("{peer:?} is gone: {why}"),
-            Event::Up { .. } | Event::Frame { .. } | Event::Failed { .. } | Event::Report { .. } => {}
+            Event::Up { lane: Lane::Join, .. }
+            | Event::Frame { .. }
+            | Event::Failed { .. }
+            | Event::Moved { .. }
+            | Event::Talk { .. }
+            | Event::Report { .. } => {}
         }
     }
     Ok(())
