@@ -22,7 +22,7 @@ use crate::lan::{Lan, overlap};
 use crate::lease;
 use crate::plan::Plan;
 use crate::record::DamagedRecord;
-use crate::{route, site};
+use crate::{route, site, wireguard};
 
 /// What becomes of routes when an edge comes with its LANs.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -70,7 +70,8 @@ pub(crate) fn settle(
                 settled.renumbered.push(chooser.translated(rival, *lan, rival)?);
             }
         }
-        let own = Route { prefix: lan.net(), owner: owner.clone(), kind: SubnetKind::Lan, real: None };
+        let own =
+            Route { prefix: lan.net(), owner: owner.clone(), kind: SubnetKind::Lan, real: None, peer: None };
         let translated = kept.iter().find(|route| route.real == Some(lan.net()));
         settled.lans.push(match (translated, rivals.first()) {
             (Some(translated), _) => translated.clone(),
@@ -85,7 +86,8 @@ pub(crate) fn settle(
 fn taken(kept: &[Route], others: &[Route], ks: &Keyspace) -> Result<Vec<IpNet>, DamagedRecord> {
     let leases = lease::records(ks)?;
     let held = leases.iter().flat_map(|record| crate::cluster::prefixes(&record.lease));
-    Ok(kept.iter().chain(others).map(|route| route.prefix).chain(held).collect())
+    let clients = wireguard::held(ks)?;
+    Ok(kept.iter().chain(others).map(|route| route.prefix).chain(held).chain(clients).collect())
 }
 
 /// The LANs of other sites that overlap this one.

@@ -12,6 +12,7 @@
 //! | [`route`] | which prefix lies behind which node | `/all/route/<prefix>` |
 //! | [`clash`] | virtual prefixes for LANs that more than one site has | - |
 //! | [`site`] | which node is in which site | `/all/site/<node>` |
+//! | [`wireguard`] | stock WireGuard clients and their gateways | `/c/wireguard/..`, `/e/<edge>/wireguard/..` |
 //! | [`access`] | who may begin to talk to whom over the overlay | `/e/<edge>/access/..` |
 //! | [`cluster`] | the cloud's own part at its start | its lease and routes |
 //! | [`resource`] | manifests, checked and stored | `/c/resource/<kind>/<ns>/<name>` |
@@ -42,6 +43,7 @@ pub mod resource;
 pub mod route;
 pub mod site;
 pub mod token;
+pub mod wireguard;
 
 #[cfg(feature = "io")]
 pub mod io;

@@ -44,11 +44,15 @@ impl Overlay<'_> {
         routes.into_iter().map(|route| self.describe(route)).collect()
     }
 
-    fn describe(&self, Route { prefix, owner, kind, real }: &Route) -> Value {
+    fn describe(&self, described: &Route) -> Value {
+        let Route { prefix, owner, kind, real, peer } = described;
         let mut route = json!({
             "prefix": prefix.to_string(), "kind": kind_name(*kind), "owner": owner.to_string(),
-            "site": self.sites.get(owner),
+            "site": self.sites.get(&described.holder()),
         });
+        if let Some(peer) = peer {
+            route["peer"] = json!(peer);
+        }
         if let Some(real) = real {
             route["real"] = json!(real.to_string());
         }
@@ -126,6 +130,7 @@ fn kind_name(kind: SubnetKind) -> &'static str {
         SubnetKind::EdgeNode => "edge-node",
         SubnetKind::EdgeContainer => "edge-container",
         SubnetKind::Lan => "lan",
+        SubnetKind::Wireguard => "wireguard",
     }
 }
 
@@ -152,6 +157,7 @@ mod tests {
             owner,
             kind,
             real: None,
+            peer: None,
         };
         let clashing = route("10.86.64.0/24", edge("a"), SubnetKind::Lan);
         vec![
@@ -223,7 +229,7 @@ mod tests {
     fn what_nobody_has_is_not_found() {
         for (to, words) in [
             ("10.99.0.1", "no prefix of the overlay holds 10.99.0.1"),
-            ("nobody", "no node of that name has joined"),
+            ("nobody", "no node or WireGuard client of that name"),
             ("fd00::9", "this node has no address on the overlay"),
         ] {
             let Err(AdminError::NotFound(told)) = at_edge(to) else { panic!("{to} is found") };

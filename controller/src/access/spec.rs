@@ -38,6 +38,7 @@ enum KindSpec {
     EdgeNode,
     EdgeContainer,
     Lan,
+    Wireguard,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -138,6 +139,7 @@ impl KindSpec {
             Self::EdgeNode => SubnetKind::EdgeNode,
             Self::EdgeContainer => SubnetKind::EdgeContainer,
             Self::Lan => SubnetKind::Lan,
+            Self::Wireguard => SubnetKind::Wireguard,
         }
     }
 }
