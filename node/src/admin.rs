@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use crate::policy_test::PolicyTest;
 use crate::route_query::RouteQuery;
+use crate::wireguard::{WireguardKeys, WireguardOrder};
 
 /// One request. The shell fills in what a core cannot know: the secret of a new token.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,6 +82,16 @@ pub enum AdminRequest {
     Routes,
     /// How packets from here get to one address.
     Route(RouteQuery),
+    /// A stock WireGuard client is let in.
+    AddWireguard(WireguardOrder),
+    RotateWireguard {
+        name: Name,
+        keys: WireguardKeys,
+    },
+    RemoveWireguard {
+        name: Name,
+    },
+    ListWireguard,
     Status,
 }
 
@@ -97,7 +108,10 @@ impl AdminRequest {
             | Self::Change { .. }
             | Self::PatchTwin { .. }
             | Self::Command { .. }
-            | Self::Authority { .. } => true,
+            | Self::Authority { .. }
+            | Self::AddWireguard(_)
+            | Self::RotateWireguard { .. }
+            | Self::RemoveWireguard { .. } => true,
             Self::ListTokens
             | Self::ListNodes
             | Self::List { .. }
@@ -107,6 +121,7 @@ impl AdminRequest {
             | Self::PolicyTest(_)
             | Self::Routes
             | Self::Route(_)
+            | Self::ListWireguard
             | Self::Status => false,
         }
     }

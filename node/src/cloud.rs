@@ -17,7 +17,7 @@ use bytes::Bytes;
 use controller::binding::Binder;
 use controller::cluster::EstablishError;
 use controller::join::{CsrError, JoinReply, RefusalCode, Signed};
-use controller::{CloudSubnets, Cluster, access, lease, nodes, route, site};
+use controller::{CloudSubnets, Cluster, access, lease, nodes, route, site, wireguard};
 use device_twin::cloud::Output as FromTwins;
 use device_twin::reply::ReplyTo;
 use device_twin::twin::Said;
@@ -125,6 +125,7 @@ impl Cloud {
         if !std::mem::replace(&mut self.started, true) {
             self.say_policy();
             self.say_overlay();
+            self.say_wireguard();
         }
         match input {
             Input::LinkUp { link, peer, key, .. } => self.handle_link_up(link, peer, key, now),
@@ -182,6 +183,10 @@ impl Cloud {
                 self.bus.handle_timeout(now);
                 self.feed.handle_timeout(&self.keyspace, now);
                 self.twins.handle_timeout(&mut self.keyspace, now);
+            }
+            Input::Wireguard(gateway) => {
+                let me = self.me.clone();
+                wireguard::handle_gateway(&me, &gateway, &mut self.keyspace);
             }
             // A cloud dials nobody, and runs no rules.
             Input::PacketsUp { .. } | Input::DialFailed { .. } | Input::RuleLog | Input::DmiAnswer { .. } => {
@@ -360,6 +365,14 @@ impl Cloud {
             FeedOutput::Up { edge, entry, .. } if entry.key.starts_with(leaf::UP) => {
                 self.mesh.handle_told(&edge, &entry.key, &entry.payload, &mut self.keyspace, now.wall);
             }
+            FeedOutput::Up { edge, entry, .. } if entry.key == wireguard::UP => {
+                match minicbor::decode(&entry.payload) {
+                    Ok(gateway) => {
+                        wireguard::handle_gateway(&NodeId::edge(edge), &gateway, &mut self.keyspace);
+                    }
+                    Err(why) => self.note(format!("what edge/{edge} says of its WireGuard gateway cannot be read: {why}")),
+                }
+            }
             FeedOutput::Up { edge, incarnation, entry } => {
                 self.twins.handle_up(&edge, incarnation, &entry.key, &entry.payload, &mut self.keyspace, now);
             }
@@ -534,6 +547,13 @@ impl Cloud {
         let routes = route::list(&self.keyspace).ok();
         if let (Some(lease), Some(routes)) = (lease, routes) {
             self.said.push_back(Output::Overlay { lease, routes });
+        }
+    }
+
+    fn say_wireguard(&mut self) {
+        match wireguard::behind(&self.me, &self.keyspace) {
+            Ok(clients) => self.said.push_back(Output::Wireguard(clients)),
+            Err(damaged) => self.note(format!("WireGuard clients are not let in: {}", describe(&damaged))),
         }
     }
 

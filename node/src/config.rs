@@ -21,6 +21,7 @@ pub struct Config {
     pub edge: EdgeConfig,
     pub link: LinkConfig,
     pub overlay: OverlayConfig,
+    pub wireguard: WireguardConfig,
     pub mqtt: MqttConfig,
     pub kubeedge: KubeEdgeConfig,
 }
@@ -106,6 +107,32 @@ pub struct OverlayConfig {
     /// Addresses of nodes, containers, and LANs that several sites have. Read by the cloud; fixed once leases exist. A
     /// /16 holds 127 edges with a container /24 each; take a /8 for 32,767.
     pub pool: Ipv4Net,
+}
+
+/// A gateway for stock WireGuard clients; off while no port is said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct WireguardConfig {
+    /// UDP port, on all addresses. WireGuard's is 51820.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<u16>,
+    /// `host:port`, as clients dial this node: what a NAT before it forwards to the port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The interface that clients are behind.
+    pub interface: String,
+    pub backend: WireguardBackend,
+}
+
+/// Who encrypts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WireguardBackend {
+    /// The kernel's WireGuard if there is one and this process may use it, else ours.
+    #[default]
+    Auto,
+    Kernel,
+    Userspace,
 }
 
 /// The embedded MQTT broker, or the one that the site has.
@@ -257,6 +284,7 @@ impl Default for Config {
             edge: EdgeConfig::default(),
             link: LinkConfig::default(),
             overlay: OverlayConfig::default(),
+            wireguard: WireguardConfig::default(),
             mqtt: MqttConfig::default(),
             kubeedge: KubeEdgeConfig::default(),
         }
@@ -291,6 +319,13 @@ impl Default for LinkConfig {
 impl Default for OverlayConfig {
     fn default() -> Self {
         Self { enabled: true, interface: "kb0".to_owned(), pool: constant("10.86.0.0/16") }
+    }
+}
+
+impl Default for WireguardConfig {
+    fn default() -> Self {
+        let backend = WireguardBackend::Auto;
+        Self { listen: None, endpoint: None, interface: "kbwg0".to_owned(), backend }
     }
 }
 

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use bus::bus::{LinkId, Role};
 use bus::overlay::{Lease, Route};
 use bus::twin::{DeviceId, MapperTopic, TwinTopic};
-use bus::{Bus, Channel, Class, Frame, Identity, Message, Mono, NodeId, Now, Qos, UnixMillis, Value};
+use bus::{
+    Bus, Channel, Class, Frame, Identity, Message, Mono, NodeId, Now, Qos, UnixMillis, Value,
+    WireguardGateway,
+};
 use bytes::Bytes;
-use controller::{access, endpoints, site};
+use controller::{access, endpoints, site, wireguard};
 use device_twin::command::Order;
 use device_twin::dmi::{self, Dmi};
 use device_twin::edge::Output as FromTwins;
@@ -73,6 +76,8 @@ pub struct Edge {
     twins: EdgeTwins,
     /// Who may reach what lies behind this edge.
     policy: Arc<Policy>,
+    /// How WireGuard clients reach this edge, where it is a gateway.
+    gateway: Option<WireguardGateway>,
     /// Where KubeEdge's mappers are served.
     dmi: Option<Dmi>,
     bus_lane: Upstream,
@@ -137,6 +142,7 @@ impl Edge {
             replica,
             twins,
             policy: Arc::default(),
+            gateway: None,
             dmi: None,
         }
     }
@@ -152,6 +158,7 @@ impl Edge {
             self.say_policy();
             self.say_overlay();
             self.say_endpoints();
+            self.say_wireguard();
             self.mesh.handle_start(&mut self.keyspace, now.wall, now.wall);
         }
         match input {
@@ -232,6 +239,10 @@ impl Edge {
             Input::Backup { id } => {
                 self.said.push_back(Output::Admin { id, response: Err(AdminError::CloudOnly) });
             }
+            Input::Wireguard(gateway) => {
+                self.gateway = Some(gateway);
+                self.tell_gateway(now);
+            }
             Input::RuleLog => self.twins.begin_rule_log(now),
             Input::Timeout => self.handle_timeout(now),
         }
@@ -285,6 +296,7 @@ impl Edge {
                     self.note("the cloud does not know this store (an old copy or a clone, or the cloud was restored): it goes on as a new one");
                     self.twins.handle_resynced(self.replica.incarnation(), &mut self.keyspace, now);
                     self.mesh.tell_again(|_| true);
+                    self.tell_gateway(now);
                 }
             }
             // A frame that crossed with a close.
@@ -388,6 +400,7 @@ impl Edge {
                 self.note("metadata copied anew from the cloud, which is told everything again");
                 self.twins.handle_resynced(self.replica.incarnation(), &mut self.keyspace, now);
                 self.mesh.tell_again(|_| true);
+                self.tell_gateway(now);
             }
             ReplicaOutput::Repaired => self.note(
                 "the metadata here was not what the cloud had sent, and was repaired: the disk or memory may be failing",
@@ -431,6 +444,9 @@ impl Edge {
         }
         if changed(LEASE) || changed(ROUTES) {
             self.say_overlay();
+        }
+        if changed(wireguard::TOLD) {
+            self.say_wireguard();
         }
         if keys.iter().any(|key| key.as_str() == endpoints::TOLD) {
             self.say_endpoints();
@@ -520,6 +536,18 @@ impl Edge {
         }
     }
 
+    /// The cloud writes it into clients' configurations.
+    fn tell_gateway(&mut self, now: Now) {
+        let Some(gateway) = &self.gateway else { return };
+        if let Ok(payload) = minicbor::to_vec(gateway) {
+            self.tell_cloud(Class::State, wireguard::UP.to_owned(), payload.into(), now);
+        }
+    }
+
+    fn say_wireguard(&mut self) {
+        self.said.push_back(Output::Wireguard(wireguard::told(&self.keyspace)));
+    }
+
     fn on_mesh(&mut self, output: FromMesh, now: Now) {
         match output {
             FromMesh::Up { key, payload } => self.tell_cloud(Class::State, key, payload, now),
@@ -576,7 +604,11 @@ impl Edge {
             AdminRequest::Routes => Ok(self.overlay().list()),
             AdminRequest::Route(asked) => self.overlay().find(&asked, |_| self.packets_lane.link.is_some()),
             AdminRequest::Authority { device, change } => self.change_authority(&device, change, now),
+            AdminRequest::ListWireguard => Ok(crate::wireguard::at_edge(&self.identity.node, &self.keyspace)),
             AdminRequest::CreateToken { .. }
+            | AdminRequest::AddWireguard(_)
+            | AdminRequest::RotateWireguard { .. }
+            | AdminRequest::RemoveWireguard { .. }
             | AdminRequest::ListTokens
             | AdminRequest::RevokeToken { .. }
             | AdminRequest::ListNodes

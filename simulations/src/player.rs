@@ -142,7 +142,7 @@ impl World {
             Output::Full(ticket) => self.rejected(ticket.0, "there is no room"),
             Output::Overlay { lease, routes } => self.check_overlay(machine, &lease, &routes),
             // Packets do not travel here.
-            Output::Policy(_) => {}
+            Output::Policy(_) | Output::Wireguard(_) => {}
             Output::Admin { id, response } => self.answered(id, response),
             Output::Backup { snapshot, .. } => {
                 self.trace.say(self.now, format_args!("{machine} is backed up at {}", snapshot.revision));

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 
 use super::ping::PingArgs;
 use super::route::RouteCommand;
+use super::wireguard::WireguardCommand;
 
 /// Cloud and edges behind NAT as one system: overlay network, device twins, message bus.
 ///
@@ -61,6 +62,9 @@ pub enum Command {
     Route(RouteCommand),
     /// Ping a node or an address over the overlay; exits with 9 if nothing answers
     Ping(PingArgs),
+    /// Let in phones, routers and machines that have WireGuard and no kubebus
+    #[command(subcommand)]
+    Wireguard(WireguardCommand),
     /// Run a mapper that comes with kubebus
     #[command(subcommand)]
     Mapper(MapperCommand),

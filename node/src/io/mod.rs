@@ -32,3 +32,4 @@ pub mod store;
 mod table;
 mod twin;
 pub mod upstream;
+mod wireguard;

@@ -29,6 +29,7 @@ use super::driver::{Driver, State};
 use super::shutdown::Shutdown;
 use super::store::StoreThread;
 use super::upstream::{Upstream, parse_endpoints};
+use super::wireguard::Wireguard;
 use super::{identity, join, mqtt};
 use crate::cloud::{Cloud, CloudSettings};
 use crate::config::{Config, DmiSocket};
@@ -211,6 +212,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
     let mut tasks = JoinSet::new();
     let recorder = Recorder::start(&data_dir.join(RECORDS), Limits::default()).context("the recorder")?;
     tasks.spawn(admin::serve(listener, ask, data_dir.to_owned(), recorder.handle().clone()));
+    let wireguard = Wireguard::start(&config.wireguard, data_dir, overlay.is_some())?;
     let driver = Driver {
         node,
         me,
@@ -224,6 +226,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
         store_events,
         admin: asked,
         overlay,
+        wireguard,
         recorder,
         clock,
         state: State::default(),

@@ -189,6 +189,7 @@ impl World {
                 | Output::Reject(..)
                 | Output::Overlay { .. }
                 | Output::Policy(_)
+                | Output::Wireguard(_)
                 | Output::Admin { .. }
                 | Output::Backup { .. }
                 | Output::Call(_)
