@@ -99,6 +99,9 @@ pub enum NodeKind {
     /// A person or an app.
     #[n(3)]
     User,
+    /// A stock WireGuard client behind a gateway. It has no certificate.
+    #[n(4)]
+    Wireguard,
 }
 
 impl NodeKind {
@@ -108,6 +111,7 @@ impl NodeKind {
             Self::Edge => "edge",
             Self::Mapper => "mapper",
             Self::User => "user",
+            Self::Wireguard => "wireguard",
         }
     }
 }
@@ -128,6 +132,10 @@ impl NodeId {
 
     pub fn edge(name: Name) -> Self {
         Self { kind: NodeKind::Edge, name }
+    }
+
+    pub fn wireguard(name: Name) -> Self {
+        Self { kind: NodeKind::Wireguard, name }
     }
 }
 
@@ -167,7 +175,7 @@ impl fmt::Debug for KeyHash {
 /// Why a text is no [`NodeId`] or [`Identity`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidIdentity {
-    #[error("expected <cloud|edge|mapper|user>/<name>")]
+    #[error("expected <cloud|edge|mapper|user|wireguard>/<name>")]
     Shape,
     #[error("expected spiffe://<cluster>/<cloud|edge|mapper|user>/<name>")]
     Uri,
@@ -184,6 +192,7 @@ impl FromStr for NodeId {
             "edge" => NodeKind::Edge,
             "mapper" => NodeKind::Mapper,
             "user" => NodeKind::User,
+            "wireguard" => NodeKind::Wireguard,
             _ => return Err(InvalidIdentity::Shape),
         };
         Ok(Self { kind, name: Name::new(name)? })

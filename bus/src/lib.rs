@@ -6,7 +6,7 @@
 //! Reading order: [`id`] (who is who), [`time`] (how time comes in), [`class`] and [`frame`] (what travels on
 //! a link), [`topic`] and [`message`] (what apps say to each other), [`bus`](mod@crate::bus) (who gets to hear it),
 //! [`backoff`] (when to try again), [`token`] (how a node is invited), [`overlay`] and [`access`] (addresses, and who may
-//! reach whom).
+//! reach whom), [`wireguard`] (clients without kubebus).
 //!
 //! Every core of the workspace speaks one grammar, shown here by [`Bus`]:
 //! `handle_*(input, now)`, then drain `poll_output()` to `None`, then ask `poll_timeout()` when to come back.
@@ -28,6 +28,7 @@ pub mod token;
 pub mod topic;
 pub mod twin;
 pub mod value;
+pub mod wireguard;
 
 pub use access::{AccessRule, PortRange, Protocol, Selector};
 pub use backoff::Backoff;
@@ -43,3 +44,4 @@ pub use time::{Mono, Now, UnixMillis};
 pub use token::JoinToken;
 pub use topic::{Filter, Topic};
 pub use value::{Quality, Sample, Value, ValueType};
+pub use wireguard::{WireguardGateway, WireguardKey, WireguardPeer};

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use minicbor::{Decode, Encode};
 
-use crate::NodeId;
+use crate::{Name, NodeId};
 
 /// What is behind a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -21,6 +21,9 @@ pub enum SubnetKind {
     /// Devices on a network behind an edge.
     #[n(4)]
     Lan,
+    /// A stock WireGuard client.
+    #[n(5)]
+    Wireguard,
 }
 
 /// One prefix of the overlay and the node that it lies behind.
@@ -38,12 +41,20 @@ pub struct Route {
     #[n(3)]
     #[cbor(with = "maybe_net", has_nil)]
     pub real: Option<IpNet>,
+    /// The WireGuard client that has the prefix, where one does: policies go by it, and not by the owner, its gateway.
+    #[n(4)]
+    pub peer: Option<Name>,
 }
 
 impl Route {
     /// The prefix that hosts behind the owner have themselves.
     pub fn behind(&self) -> IpNet {
         self.real.unwrap_or(self.prefix)
+    }
+
+    /// Whom policies know the prefix by: its WireGuard client, or the node that it lies behind.
+    pub fn holder(&self) -> NodeId {
+        self.peer.clone().map_or_else(|| self.owner.clone(), NodeId::wireguard)
     }
 }
 
@@ -141,7 +152,6 @@ as_text!(addr6, std::net::Ipv6Addr);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Name;
 
     #[test]
     fn routes_and_leases_read_back() {
@@ -150,6 +160,7 @@ mod tests {
             owner: NodeId::edge(Name::new("a").unwrap()),
             kind: SubnetKind::Lan,
             real: Some("192.168.1.0/24".parse().unwrap()),
+            peer: None,
         };
         let lease = Lease {
             v4: "10.86.0.2".parse().unwrap(),

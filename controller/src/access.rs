@@ -19,12 +19,14 @@ mod spec;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bus::twin::DeviceId;
-use bus::{AccessRule, Name, NodeId, Route, Selector};
+use bus::{AccessRule, Name, NodeId, NodeKind, Route, Selector};
 use device_twin::model::Document;
+use ipnet::IpNet;
 use metadata::Keyspace;
 
 use crate::label::{self, Labels};
 use crate::lan::overlap;
+use crate::plan::Plan;
 use crate::record::{self, DamagedRecord};
 use crate::resource::{self, ResourceKind};
 use crate::{route, site};
@@ -134,7 +136,8 @@ pub fn waits_for(id: &DeviceId, ks: &Keyspace) -> Vec<String> {
     };
     let sites = site::list(site::PREFIX, ks);
     let has_site = |name: &&Name| !sites.values().any(|site| site == *name);
-    let has_node = |name: &&Name| !sites.contains_key(&NodeId::edge((*name).clone()));
+    let is_known = |name: &Name| sites.keys().any(|node| node.kind != NodeKind::Cloud && node.name == *name);
+    let has_node = |name: &&Name| !is_known(name);
     let selectors = || rule.from.iter().chain(&rule.to);
     let missing_sites = selectors().filter_map(|s| s.site.as_ref()).filter(has_site);
     let missing_nodes = selectors().filter_map(|s| s.node.as_ref()).filter(has_node);
@@ -165,27 +168,41 @@ impl Map {
     }
 
     fn edges(&self) -> impl Iterator<Item = &Name> {
-        self.sites.keys().filter(|node| node.kind == bus::NodeKind::Edge).map(|node| &node.name)
+        self.sites.keys().filter(|node| node.kind == NodeKind::Edge).map(|node| &node.name)
     }
 
     /// Whether a packet that the rule allows can be for something behind `edge`.
     fn leads_to(&self, rule: &AccessRule, edge: &Name) -> bool {
-        let id = NodeId::edge(edge.clone());
-        let (site, routes) = (self.sites.get(&id), self.routes.get(&id));
-        routes.into_iter().flatten().any(|route| rule.to.iter().any(|to| selects(to, edge, site, route)))
+        let mut behind = self.routes.get(&NodeId::edge(edge.clone())).into_iter().flatten();
+        behind.any(|route| rule.to.iter().any(|to| self.selects(to, route)))
+    }
+
+    fn selects(&self, Selector { site, node, cidr, kind }: &Selector, route: &Route) -> bool {
+        let holder = route.holder();
+        site.as_ref().is_none_or(|site| Some(site) == self.sites.get(&holder))
+            && node.as_ref().is_none_or(|node| holder.kind != NodeKind::Cloud && *node == holder.name)
+            && kind.is_none_or(|kind| kind == route.kind)
+            && cidr.is_none_or(|cidr| overlap(&cidr, &route.prefix))
     }
 }
 
-fn selects(
-    Selector { site, node, cidr, kind }: &Selector,
-    edge: &Name,
-    at: Option<&Name>,
-    to: &Route,
-) -> bool {
-    site.as_ref().is_none_or(|site| Some(site) == at)
-        && node.as_ref().is_none_or(|node| node == edge)
-        && kind.is_none_or(|kind| kind == to.kind)
-        && cidr.is_none_or(|cidr| overlap(&cidr, &to.prefix))
+/// The prefixes outside the pools to which `client` may begin to talk, as things are now: those of its own site, and
+/// those that policies lead it to.
+pub(crate) fn reachable(client: &Name, plan: &Plan, ks: &Keyspace) -> Result<BTreeSet<IpNet>, DamagedRecord> {
+    let (map, rules) = (Map::read(ks)?, rules(ks));
+    let routes = || map.routes.values().flatten();
+    let own: Vec<&Route> = routes().filter(|route| route.peer.as_ref() == Some(client)).collect();
+    let may = |to: &Route| {
+        own.iter().any(|from| {
+            let sites = (map.sites.get(&from.holder()), map.sites.get(&to.holder()));
+            let in_one_site = sites.0.is_some() && sites.0 == sites.1;
+            let begins = |rule: &AccessRule| rule.from.iter().any(|selector| map.selects(selector, from));
+            let leads = |rule: &AccessRule| rule.to.iter().any(|selector| map.selects(selector, to));
+            in_one_site || rules.iter().any(|rule| begins(rule) && leads(rule))
+        })
+    };
+    let is_outside = |route: &&Route| !plan.pools().iter().any(|pool| overlap(pool, &route.prefix));
+    Ok(routes().filter(is_outside).filter(|route| may(route)).map(|route| route.prefix).collect())
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::lan::{Lan, overlap};
 use crate::lease;
 use crate::plan::Plan;
 use crate::record::DamagedRecord;
-use crate::{retired, route, site};
+use crate::{retired, route, site, wireguard};
 
 /// What becomes of routes when an edge comes with its LANs.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -74,7 +74,8 @@ pub(crate) fn settle(
                 settled.renumbered.push(chooser.translated(rival, *lan, rival)?);
             }
         }
-        let own = Route { prefix: lan.net(), owner: owner.clone(), kind: SubnetKind::Lan, real: None };
+        let own =
+            Route { prefix: lan.net(), owner: owner.clone(), kind: SubnetKind::Lan, real: None, peer: None };
         let translated = kept.iter().find(|route| route.real == Some(lan.net()));
         settled.lans.push(match (translated, rivals.first()) {
             (Some(translated), _) => translated.clone(),
@@ -89,7 +90,8 @@ pub(crate) fn settle(
 fn taken(routes: &[&[Route]], ks: &Keyspace) -> Result<Vec<IpNet>, DamagedRecord> {
     let leases = lease::records(ks)?;
     let held = leases.iter().flat_map(|record| crate::cluster::prefixes(&record.lease));
-    Ok(routes.iter().copied().flatten().map(|route| route.prefix).chain(held).collect())
+    let clients = wireguard::held(ks)?;
+    Ok(routes.iter().copied().flatten().map(|route| route.prefix).chain(held).chain(clients).collect())
 }
 
 /// What will become of the LANs of a token for `site`, where that is not what one would think; as text for people.

@@ -10,7 +10,7 @@ use crate::lan::{InvalidLan, Lan, overlap};
 use crate::lease::{self, GrantError};
 use crate::plan::Plan;
 use crate::record::DamagedRecord;
-use crate::{nodes, route, site};
+use crate::{nodes, route, site, wireguard};
 
 /// What a joining node is told, and what the address plan follows from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +90,10 @@ impl Cluster {
                 }
             }
         }
+        if let Some((client, held)) = wireguard::check(&self.plan, ks)? {
+            let (owner, pool) = (NodeId::wireguard(client), self.plan.v4().into());
+            return Err(EstablishError::LeaseOutsidePool { owner, held, pool });
+        }
         Ok(())
     }
 
@@ -113,7 +117,7 @@ impl Cluster {
             if let Some(other) = routes.iter().find(|route| overlap(&route.prefix, &subnet)) {
                 return Err(EstablishError::SubnetTwice(other.prefix, subnet));
             }
-            routes.push(Route { prefix: subnet, owner: self.cloud_id(), kind, real: None });
+            routes.push(Route { prefix: subnet, owner: self.cloud_id(), kind, real: None, peer: None });
         }
         Ok(routes)
     }
@@ -143,7 +147,7 @@ impl Cluster {
 pub(crate) fn lease_routes(lease: &Lease, owner: &NodeId, kinds: (SubnetKind, SubnetKind)) -> Vec<Route> {
     let [v4, v6, container_v4, container_v6] = prefixes(lease);
     [(v4, kinds.0), (v6, kinds.0), (container_v4, kinds.1), (container_v6, kinds.1)]
-        .map(|(prefix, kind)| Route { prefix, owner: owner.clone(), kind, real: None })
+        .map(|(prefix, kind)| Route { prefix, owner: owner.clone(), kind, real: None, peer: None })
         .to_vec()
 }
 

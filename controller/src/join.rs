@@ -7,7 +7,7 @@
 //! 2. its token is known and has not expired;
 //! 3. the token has a use left, or this very node used it and asks again;
 //! 4. the certificate request is signed with its own key;
-//! 5. the name is free, or held by the same key;
+//! 5. the name is free, or held by the same key, and no WireGuard client has it;
 //! 6. the token's LANs can be told from those of other nodes ([`clash`]);
 //! 7. the pool has a place.
 //!
@@ -34,7 +34,7 @@ use crate::lease::{self, GrantError};
 use crate::nodes::{self, KeyHash, NodeRecord};
 use crate::record::DamagedRecord;
 use crate::token::{self, Token, TokenRefused};
-use crate::{retired, route};
+use crate::{retired, route, wireguard};
 
 /// A new certificate and what the registry keeps of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +84,8 @@ enum Refusal {
          'kubebus delete node {0}'"
     )]
     NameTaken(Name),
+    #[error("the name {0} is that of a WireGuard client: join with another --name")]
+    NameOfClient(Name),
     #[error("the request for a certificate is refused: {0}")]
     InvalidCsr(#[source] CsrError),
     #[error(transparent)]
@@ -118,7 +120,7 @@ impl Refusal {
             Self::UnknownToken { .. } => RefusalCode::UnknownToken,
             Self::Expired { .. } => RefusalCode::Expired,
             Self::Used(_) => RefusalCode::Used,
-            Self::NameTaken(_) => RefusalCode::NameTaken,
+            Self::NameTaken(_) | Self::NameOfClient(_) => RefusalCode::NameTaken,
             Self::InvalidCsr(_) => RefusalCode::InvalidCsr,
             Self::Lans(Unsettled::Fixed { .. }) => RefusalCode::LanClash,
             Self::NoAddress(_) | Self::Lans(Unsettled::NoRoom { .. }) => RefusalCode::NoAddress,
@@ -157,6 +159,9 @@ fn admit(
     let identity = Identity { cluster: cluster.name.clone(), node: NodeId::edge(request.name.clone()) };
     let signed = sign(&request.csr_der, &identity).map_err(refused_csr)?;
     check_name(&request.name, known.as_ref(), &signed.public_key, &token)?;
+    if wireguard::exists(&request.name, ks) {
+        return Err(Refusal::NameOfClient(request.name));
+    }
     let settled = clash::settle(&token.lans, (&identity.node, &token.site), &cluster.plan, ks, now)
         .map_err(Refusal::Lans)?;
     let lease = lease::grant(&cluster.plan, &identity.node, ks, now).map_err(Refusal::NoAddress)?;

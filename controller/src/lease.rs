@@ -21,7 +21,7 @@ use thiserror::Error;
 
 use crate::plan::Plan;
 use crate::record::{self, DamagedRecord};
-use crate::{retired, route};
+use crate::{retired, route, wireguard};
 
 pub const PREFIX: &str = "/c/lease/";
 
@@ -85,7 +85,7 @@ pub fn grant(plan: &Plan, owner: &NodeId, ks: &mut Keyspace, now: Now) -> Result
 fn free_lease(plan: &Plan, ks: &mut Keyspace, now: Now) -> Result<Lease, GrantError> {
     let (free, held): (Vec<_>, Vec<_>) = records(ks)?.into_iter().partition(|record| record.is_free(now));
     let translated = [route::translated(ks)?, retired::list(ks, now)?].concat();
-    let taken = Taken::by(&held, &translated);
+    let taken = Taken::by(&held, &translated, &wireguard::held_v4(ks)?);
     let lease =
         plan.slots().map(|slot| plan.lease(slot)).find(|lease| !taken.overlaps(lease)).ok_or_else(|| {
             GrantError::Exhausted {
@@ -144,9 +144,14 @@ fn told_at(owner: &NodeId) -> Option<String> {
     (owner.kind == NodeKind::Edge).then(|| format!("/e/{}/lease", owner.name))
 }
 
+/// What nodes hold, or what is kept for them, and what stands for LANs.
+pub(crate) fn taken_by_nodes(ks: &Keyspace) -> Result<Taken, DamagedRecord> {
+    Ok(Taken::by(&records(ks)?, &route::translated(ks)?, &[]))
+}
+
 /// Every address that somebody holds. Leases and virtual prefixes of a narrower pool lie elsewhere than today's plan has
 /// them, so this compares addresses and not slots.
-struct Taken {
+pub(crate) struct Taken {
     /// First to last address, disjoint.
     v4: BTreeMap<u32, u32>,
     /// Node and container prefix of one slot: who holds the address holds both.
@@ -154,24 +159,29 @@ struct Taken {
 }
 
 impl Taken {
-    fn by(records: &[LeaseRecord], translated: &[Route]) -> Self {
+    fn by(records: &[LeaseRecord], translated: &[Route], clients: &[Ipv4Net]) -> Self {
         let leases = || records.iter().map(|record| &record.lease);
         let virtual_v4 = translated.iter().filter_map(|route| match route.prefix {
             IpNet::V4(prefix) => Some(span(prefix)),
             IpNet::V6(_) => None, // The IPv6 pool never changes.
         });
         Self {
-            v4: leases().flat_map(spans).chain(virtual_v4).collect(),
+            v4: leases().flat_map(spans).chain(virtual_v4).chain(clients.iter().copied().map(span)).collect(),
             v6: leases().map(|lease| lease.v6).collect(),
         }
     }
 
     fn overlaps(&self, lease: &Lease) -> bool {
-        self.v6.contains(&lease.v6)
-            || spans(lease).into_iter().any(|(first, last)| {
-                let below = self.v4.range(..=last).next_back();
-                below.is_some_and(|(_, end)| *end >= first)
-            })
+        self.v6.contains(&lease.v6) || spans(lease).into_iter().any(|wanted| self.overlaps_span(wanted))
+    }
+
+    pub(crate) fn holds(&self, prefix: Ipv4Net) -> bool {
+        self.overlaps_span(span(prefix))
+    }
+
+    fn overlaps_span(&self, (first, last): (u32, u32)) -> bool {
+        let below = self.v4.range(..=last).next_back();
+        below.is_some_and(|(_, end)| *end >= first)
     }
 }
 

@@ -14,6 +14,7 @@
 //! | [`clash`], `retired` | virtual prefixes for LANs that more than one site has | `/c/lan/<prefix>` |
 //! | [`site`] | which node is in which site | `/all/site/<node>` |
 //! | [`label`] | what access policies select sites and edges by | `/c/label/..` |
+//! | [`wireguard`] | stock WireGuard clients and their gateways | `/c/wireguard/..`, `/e/<edge>/wireguard/..` |
 //! | [`access`] | who may begin to talk to whom over the overlay | `/e/<edge>/access/..` |
 //! | [`host`] | names of machines on LANs | `/all/host/<site>/<name>` |
 //! | [`cluster`] | the cloud's own part at its start | its lease and routes |
@@ -49,6 +50,7 @@ mod retired;
 pub mod route;
 pub mod site;
 pub mod token;
+pub mod wireguard;
 
 #[cfg(feature = "io")]
 pub mod io;

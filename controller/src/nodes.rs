@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::lan::Lan;
 use crate::record::{self, DamagedRecord};
-use crate::{advert, label, lease, retired, route, site};
+use crate::{advert, label, lease, retired, route, site, wireguard};
 
 pub const PREFIX: &str = "/c/node/";
 
@@ -86,12 +86,14 @@ pub(crate) fn announce_sites(ks: &mut Keyspace) -> Result<(), DamagedRecord> {
 /// comes. The cloud's twins go by it all the while.
 const OF_DEVICES: [&str; 5] = ["desired/", "withdrawn/", "authority/", "command/", "unit/"];
 
-/// Takes `name` out of the cluster: its routes and all that was to be synced to it go at once, its addresses and virtual prefixes are
+/// Takes `name` out of the cluster: its routes, the WireGuard clients that come in by it, and all that was to be synced to
+/// it go at once, its addresses and virtual prefixes are
 /// kept from others for [`lease::REUSE_AFTER`]. Its certificate is not revoked by this.
 pub fn remove(name: &Name, ks: &mut Keyspace, now: Now) -> Result<(), RemoveError> {
     let node = get(name, ks)?.ok_or_else(|| RemoveError::Unknown(name.clone()))?;
     retired::update(&node.id(), &[], ks, now)?;
     route::replace(&node.id(), &[], ks)?;
+    wireguard::handle_node_gone(&node.id(), ks, now)?;
     lease::release(&node.id(), ks, now)?;
     site::remove(&node.id(), ks);
     advert::remove(name, ks);

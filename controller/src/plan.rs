@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! pool v4 10.86.0.0/16      lower half  10.86.0.<slot>                 the nodes, /32 each
+//!                           of it: 2nd eighth   10.86.32.0/19          WireGuard clients, /32 each
 //!                           of it: 2nd quarter  10.86.64.0/18          virtual prefixes of LANs (`clash`)
 //!                           upper half  10.86.<128 + slot - 1>.0/24    their containers
 //! pool v6 fdxx:xxxx:xxxx/48 subnet 0    <pool>::<slot>                 the nodes, /128 each
+//!                                       <pool>::1:<place>              WireGuard clients, /128 each
 //!                           others      <pool>:<slot>::/64             their containers
 //!                           last quarter  <pool>:c000::/50             virtual prefixes of LANs
 //! ```
@@ -113,6 +115,26 @@ impl Plan {
     }
 }
 
+/// The addresses of a WireGuard client: no containers are behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientAddresses {
+    pub v4: Ipv4Addr,
+    pub v6: Ipv6Addr,
+}
+
+impl Plan {
+    /// All that the pool has for WireGuard clients: half as many as it has addresses for nodes, and out of their way, as
+    /// there are fewer slots than that.
+    pub fn clients(&self) -> impl Iterator<Item = ClientAddresses> + use<> {
+        let first_v4 = self.v4.network().to_bits() + (1 << (29 - self.v4.prefix_len()));
+        let first_v6 = self.v6.network().to_bits() | (1 << 32);
+        (1..1u32 << (29 - self.v4.prefix_len())).map(move |place| ClientAddresses {
+            v4: Ipv4Addr::from_bits(first_v4 + place),
+            v6: Ipv6Addr::from_bits(first_v6 | u128::from(place)),
+        })
+    }
+}
+
 fn unique_local(cluster: &Name, ca: &CaHash) -> Ipv6Net {
     let hash = Sha256::new().chain_update(cluster.as_str()).chain_update([0]).chain_update(ca.0).finalize();
     let mut octets = [0; 16];
@@ -151,6 +173,24 @@ mod tests {
         );
         let last = plan.lease(plan.slots().last().unwrap());
         assert_eq!(last.container_v4.to_string(), "10.86.255.0/24");
+    }
+
+    #[test]
+    fn wireguard_clients_have_a_part_of_the_pool_where_no_slot_and_no_virtual_prefix_lies() {
+        for pool in ["10.86.0.0/16", "10.86.0.0/22", "10.0.0.0/8"] {
+            let plan = plan(pool);
+            let last_slot = plan.lease(plan.slots().last().unwrap());
+            let (first, last) = (plan.clients().next().unwrap(), plan.clients().last().unwrap());
+            let virtual_pool = plan.virtual_pool(plan.v4().into());
+            assert!(last_slot.v4 < first.v4 && first.v4 < last.v4, "{pool}");
+            assert!(std::net::IpAddr::V4(last.v4) < virtual_pool.network(), "{pool}");
+            assert!(last_slot.v6 < first.v6 && plan.v6().contains(&last.v6), "{pool}");
+            let wide = plan.virtual_pool(plan.v6().into());
+            assert!(!wide.contains(&std::net::IpAddr::V6(last.v6)), "{pool}");
+        }
+        let plan = plan("10.86.0.0/16");
+        assert_eq!(plan.clients().next().unwrap().v4.to_string(), "10.86.32.1");
+        assert_eq!(plan.clients().count(), 8191);
     }
 
     #[test]

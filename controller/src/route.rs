@@ -32,15 +32,23 @@ pub(crate) fn renumber(now: &Route, ks: &mut Keyspace) {
     record::put(ks, &key(&now.prefix), now);
 }
 
-/// Makes `wanted` all that lies behind `owner`.
+/// Makes `wanted` all that lies behind `owner`, but for the WireGuard clients that come in by it.
 pub(crate) fn replace(owner: &NodeId, wanted: &[Route], ks: &mut Keyspace) -> Result<(), DamagedRecord> {
-    for old in list(ks)?.into_iter().filter(|route| route.owner == *owner) {
+    for old in list(ks)?.into_iter().filter(|route| route.owner == *owner && route.peer.is_none()) {
         if !wanted.iter().any(|route| route.prefix == old.prefix) {
             record::delete(ks, &key(&old.prefix));
         }
     }
     wanted.iter().for_each(|route| record::put(ks, &key(&route.prefix), route));
     Ok(())
+}
+
+pub(crate) fn put(route: &Route, ks: &mut Keyspace) {
+    record::put(ks, &key(&route.prefix), route);
+}
+
+pub(crate) fn delete(route: &Route, ks: &mut Keyspace) {
+    record::delete(ks, &key(&route.prefix));
 }
 
 /// `10.86.0.2/32` is `/all/route/10.86.0.2_32`, `fd00::2/128` is `/all/route/fd00--2_128`.

@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use crate::policy_test::PolicyTest;
 use crate::route_query::RouteQuery;
+use crate::wireguard::{WireguardKeys, WireguardOrder};
 
 /// One request. The shell fills in what a core cannot know: the secret of a new token.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,6 +96,16 @@ pub enum AdminRequest {
     },
     /// How packets from here get to one address.
     Route(RouteQuery),
+    /// A stock WireGuard client is let in.
+    AddWireguard(WireguardOrder),
+    RotateWireguard {
+        name: Name,
+        keys: WireguardKeys,
+    },
+    RemoveWireguard {
+        name: Name,
+    },
+    ListWireguard,
     Status,
 }
 
@@ -114,7 +125,10 @@ impl AdminRequest {
             | Self::ApproveLan(_)
             | Self::RevokeLan(_)
             | Self::Label { .. }
-            | Self::Authority { .. } => true,
+            | Self::Authority { .. }
+            | Self::AddWireguard(_)
+            | Self::RotateWireguard { .. }
+            | Self::RemoveWireguard { .. } => true,
             Self::ListTokens
             | Self::ListNodes
             | Self::List { .. }
@@ -125,6 +139,7 @@ impl AdminRequest {
             | Self::Routes
             | Self::Labels { .. }
             | Self::Route(_)
+            | Self::ListWireguard
             | Self::Status => false,
         }
     }

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use controller::binding::Binder;
 use controller::cluster::EstablishError;
 use controller::join::{CsrError, JoinReply, RefusalCode, Signed};
-use controller::{CloudSubnets, Cluster, access, advert, host, lease, nodes, route, site};
+use controller::{CloudSubnets, Cluster, access, advert, host, lease, nodes, route, site, wireguard};
 use device_twin::cloud::Output as FromTwins;
 use device_twin::reply::ReplyTo;
 use device_twin::twin::Said;
@@ -131,6 +131,7 @@ impl Cloud {
             self.say_policy();
             self.say_overlay();
             self.say_names();
+            self.say_wireguard();
         }
         match input {
             Input::LinkUp { link, peer, key, .. } => self.handle_link_up(link, peer, key, now),
@@ -195,6 +196,10 @@ impl Cloud {
                 self.bus.handle_timeout(now);
                 self.feed.handle_timeout(&self.keyspace, now);
                 self.twins.handle_timeout(&mut self.keyspace, now);
+            }
+            Input::Wireguard(gateway) => {
+                let me = self.me.clone();
+                wireguard::handle_gateway(&me, &gateway, &mut self.keyspace);
             }
             // A cloud dials nobody, and runs no rules.
             Input::PacketsUp { .. }
@@ -417,6 +422,14 @@ impl Cloud {
                     ));
                 }
             }
+            FeedOutput::Up { edge, entry, .. } if entry.key == wireguard::UP => {
+                match minicbor::decode(&entry.payload) {
+                    Ok(gateway) => {
+                        wireguard::handle_gateway(&NodeId::edge(edge), &gateway, &mut self.keyspace);
+                    }
+                    Err(why) => self.note(format!("what edge/{edge} says of its WireGuard gateway cannot be read: {why}")),
+                }
+            }
             FeedOutput::Up { edge, incarnation, entry } => {
                 self.twins.handle_up(&edge, incarnation, &entry.key, &entry.payload, &mut self.keyspace, now);
             }
@@ -622,6 +635,13 @@ impl Cloud {
 
     fn identity(&self) -> Identity {
         Identity { cluster: self.cluster.name.clone(), node: self.me.clone() }
+    }
+
+    fn say_wireguard(&mut self) {
+        match wireguard::behind(&self.me, &self.keyspace) {
+            Ok(clients) => self.said.push_back(Output::Wireguard(clients)),
+            Err(damaged) => self.note(format!("WireGuard clients are not let in: {}", describe(&damaged))),
+        }
     }
 
     fn say_policy(&mut self) {

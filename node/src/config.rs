@@ -23,6 +23,7 @@ pub struct Config {
     pub link: LinkConfig,
     pub overlay: OverlayConfig,
     pub dns: DnsConfig,
+    pub wireguard: WireguardConfig,
     pub mqtt: MqttConfig,
     pub kubeedge: KubeEdgeConfig,
 }
@@ -180,6 +181,32 @@ impl From<Resolver> for String {
     }
 }
 
+/// A gateway for stock WireGuard clients; off while no port is said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct WireguardConfig {
+    /// UDP port, on all addresses. WireGuard's is 51820.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<u16>,
+    /// `host:port`, as clients dial this node: what a NAT before it forwards to the port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The interface that clients are behind.
+    pub interface: String,
+    pub backend: WireguardBackend,
+}
+
+/// Who encrypts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WireguardBackend {
+    /// The kernel's WireGuard if there is one and this process may use it, else ours.
+    #[default]
+    Auto,
+    Kernel,
+    Userspace,
+}
+
 /// The embedded MQTT broker, or the one that the site has.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -330,6 +357,7 @@ impl Default for Config {
             link: LinkConfig::default(),
             overlay: OverlayConfig::default(),
             dns: DnsConfig::default(),
+            wireguard: WireguardConfig::default(),
             mqtt: MqttConfig::default(),
             kubeedge: KubeEdgeConfig::default(),
         }
@@ -370,6 +398,13 @@ impl Default for LinkConfig {
 impl Default for OverlayConfig {
     fn default() -> Self {
         Self { enabled: true, interface: "kb0".to_owned(), pool: constant("10.86.0.0/16") }
+    }
+}
+
+impl Default for WireguardConfig {
+    fn default() -> Self {
+        let backend = WireguardBackend::Auto;
+        Self { listen: None, endpoint: None, interface: "kbwg0".to_owned(), backend }
     }
 }
 

@@ -11,10 +11,10 @@ use bus::overlay::{Lease, Route};
 use bus::twin::{DeviceId, MapperTopic, TwinTopic};
 use bus::{
     Bus, Channel, Class, Filter, Frame, Identity, Message, Mono, NodeId, Now, PathMessage, Qos, Topic,
-    UnixMillis, Value,
+    UnixMillis, Value, WireguardGateway,
 };
 use bytes::Bytes;
-use controller::{Lan, access, advert, endpoints, host, site};
+use controller::{Lan, access, advert, endpoints, host, site, wireguard};
 use device_twin::command::Order;
 use device_twin::dmi::{self, Dmi};
 use device_twin::edge::Output as FromTwins;
@@ -83,6 +83,8 @@ pub struct Edge {
     twins: EdgeTwins,
     /// Who may reach what lies behind this edge.
     policy: Arc<Policy>,
+    /// How WireGuard clients reach this edge, where it is a gateway.
+    gateway: Option<WireguardGateway>,
     /// Where KubeEdge's mappers are served.
     dmi: Option<Dmi>,
     bus_lane: Upstream,
@@ -161,6 +163,7 @@ impl Edge {
             replica,
             twins,
             policy: Arc::default(),
+            gateway: None,
             dmi: None,
         }
     }
@@ -177,6 +180,7 @@ impl Edge {
             self.say_overlay();
             self.say_names();
             self.say_endpoints();
+            self.say_wireguard();
             self.mesh.handle_start(&mut self.keyspace, now.wall, now.wall);
             self.tell_lans(false, now);
         }
@@ -288,6 +292,10 @@ impl Edge {
             }
             Input::Backup { id } => {
                 self.said.push_back(Output::Admin { id, response: Err(AdminError::CloudOnly) });
+            }
+            Input::Wireguard(gateway) => {
+                self.gateway = Some(gateway);
+                self.tell_gateway(now);
             }
             Input::RuleLog => self.twins.begin_rule_log(now),
             Input::Timeout => self.handle_timeout(now),
@@ -427,6 +435,7 @@ impl Edge {
         self.twins.handle_resynced(self.replica.incarnation(), &mut self.keyspace, now);
         self.mesh.tell_again(|_| true);
         self.tell_lans(true, now);
+        self.tell_gateway(now);
     }
 
     /// Which networks the configuration names, if the cloud was told others or is told everything `again`. What the token
@@ -615,6 +624,9 @@ impl Edge {
         if [LEASE, ROUTES, site::TOLD, host::TOLD].into_iter().any(changed) {
             self.say_names();
         }
+        if changed(wireguard::TOLD) {
+            self.say_wireguard();
+        }
         if keys.iter().any(|key| key.as_str() == endpoints::TOLD) {
             self.say_endpoints();
         }
@@ -703,6 +715,18 @@ impl Edge {
         }
     }
 
+    /// The cloud writes it into clients' configurations.
+    fn tell_gateway(&mut self, now: Now) {
+        let Some(gateway) = &self.gateway else { return };
+        if let Ok(payload) = minicbor::to_vec(gateway) {
+            self.tell_cloud(Class::State, wireguard::UP.to_owned(), payload.into(), now);
+        }
+    }
+
+    fn say_wireguard(&mut self) {
+        self.said.push_back(Output::Wireguard(wireguard::told(&self.keyspace)));
+    }
+
     fn on_mesh(&mut self, output: FromMesh, now: Now) {
         match output {
             FromMesh::Up { key, payload } => self.tell_cloud(Class::State, key, payload, now),
@@ -766,7 +790,11 @@ impl Edge {
                 self.overlay().find(&asked, |node| by_cloud || self.neighbours.is_direct(node))
             }
             AdminRequest::Authority { device, change } => self.change_authority(&device, change, now),
+            AdminRequest::ListWireguard => Ok(crate::wireguard::at_edge(&self.identity.node, &self.keyspace)),
             AdminRequest::CreateToken { .. }
+            | AdminRequest::AddWireguard(_)
+            | AdminRequest::RotateWireguard { .. }
+            | AdminRequest::RemoveWireguard { .. }
             | AdminRequest::ListTokens
             | AdminRequest::RevokeToken { .. }
             | AdminRequest::ListNodes

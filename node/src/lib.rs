@@ -24,6 +24,7 @@ pub mod policy_test;
 pub mod route_query;
 #[cfg(test)]
 mod two_nodes;
+pub mod wireguard;
 
 pub use cloud::Cloud;
 pub use edge::Edge;

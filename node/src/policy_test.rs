@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use bus::{NodeId, NodeKind, Route};
+use bus::{NodeId, NodeKind, Route, SubnetKind};
 use router::Policy;
 use router::packet::{ICMP, ICMPV6, TCP, UDP};
 use router::policy::{End, Explanation, Ruling};
@@ -15,7 +15,7 @@ use crate::admin::AdminError;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyTest {
-    /// A node's name, or an address.
+    /// The name of a node or of a WireGuard client, or an address.
     pub from: String,
     pub to: String,
     /// `tcp`, `udp`, `icmp` or a number of IANA's; absent: all of them.
@@ -71,8 +71,10 @@ pub(crate) fn longest(routes: &[Route], address: IpAddr) -> Option<&Route> {
 
 /// The address of a node itself; of several that are meant an edge's goes before a cloud's.
 pub(crate) fn own_address(routes: &[Route], v6: bool, is_meant: impl Fn(&NodeId) -> bool) -> Option<IpAddr> {
-    let is_own = |Route { prefix, owner, .. }: &&Route| {
-        is_meant(owner) && prefix.prefix_len() == prefix.max_prefix_len() && prefix.addr().is_ipv6() == v6
+    let is_own = |route: &&Route| {
+        let prefix = route.prefix;
+        let is_one = prefix.prefix_len() == prefix.max_prefix_len() && prefix.addr().is_ipv6() == v6;
+        is_one && is_meant(&route.holder())
     };
     let own = routes.iter().filter(is_own).max_by_key(|route| route.owner.kind == NodeKind::Edge);
     own.map(|route| route.prefix.addr())
@@ -83,7 +85,9 @@ fn address(text: &str, v6: bool, routes: &[Route]) -> Result<IpAddr, AdminError>
         return Ok(address);
     }
     own_address(routes, v6, |node| node.name.as_str() == text).ok_or_else(|| {
-        AdminError::NotFound(format!("'{text}' is no address, and no node of that name has joined"))
+        AdminError::NotFound(format!(
+            "'{text}' is no address, and no node or WireGuard client of that name is known"
+        ))
     })
 }
 
@@ -121,7 +125,10 @@ impl Test {
     }
 }
 
-fn end(End { address, site, edge, kind: _ }: &End) -> Value {
+fn end(End { address, site, edge, kind }: &End) -> Value {
+    if *kind == Some(SubnetKind::Wireguard) {
+        return json!({ "address": address, "site": site, "edge": null, "client": edge });
+    }
     json!({ "address": address, "site": site, "edge": edge })
 }
 
@@ -143,7 +150,7 @@ pub(crate) fn ruling(ruling: &Ruling) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bus::{AccessRule, Name, PortRange, Protocol, Selector, SubnetKind};
+    use bus::{AccessRule, Name, PortRange, Protocol, Selector};
     use router::policy::Sites;
 
     fn edge(name: &str) -> NodeId {
@@ -156,6 +163,7 @@ mod tests {
             owner: edge(owner),
             kind,
             real: None,
+            peer: None,
         };
         vec![
             route("10.86.0.2/32", "a", SubnetKind::EdgeNode),

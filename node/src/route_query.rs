@@ -53,17 +53,27 @@ impl Overlay<'_> {
         };
         let active = routes.into_iter().map(|route| with_state(self.describe(route), "active"));
         let pending = self.pending.iter().map(|(owner, lan)| {
-            let route = Route { prefix: lan.net(), owner: owner.clone(), kind: SubnetKind::Lan, real: None };
+            let route = Route {
+                prefix: lan.net(),
+                owner: owner.clone(),
+                kind: SubnetKind::Lan,
+                real: None,
+                peer: None,
+            };
             with_state(self.describe(&route), "pending")
         });
         active.chain(pending).collect()
     }
 
-    fn describe(&self, Route { prefix, owner, kind, real }: &Route) -> Value {
+    fn describe(&self, described: &Route) -> Value {
+        let Route { prefix, owner, kind, real, peer } = described;
         let mut route = json!({
             "prefix": prefix.to_string(), "kind": kind_name(*kind), "owner": owner.to_string(),
-            "site": self.sites.get(owner),
+            "site": self.sites.get(&described.holder()),
         });
+        if let Some(peer) = peer {
+            route["peer"] = json!(peer);
+        }
         if let Some(real) = real {
             route["real"] = json!(real.to_string());
         }
@@ -160,6 +170,7 @@ fn kind_name(kind: SubnetKind) -> &'static str {
         SubnetKind::EdgeNode => "edge-node",
         SubnetKind::EdgeContainer => "edge-container",
         SubnetKind::Lan => "lan",
+        SubnetKind::Wireguard => "wireguard",
     }
 }
 
@@ -186,6 +197,7 @@ mod tests {
             owner,
             kind,
             real: None,
+            peer: None,
         };
         let clashing = route("10.86.64.0/24", edge("a"), SubnetKind::Lan);
         vec![
@@ -278,7 +290,7 @@ mod tests {
         for (to, words) in [
             ("10.99.0.1", "no prefix of the overlay holds 10.99.0.1"),
             ("192.168.20.7", "knows it by other addresses: 10.86.64.7 behind edge/a (site plant)"),
-            ("nobody", "no node of that name has joined"),
+            ("nobody", "no node or WireGuard client of that name"),
             ("fd00::9", "this node has no address on the overlay"),
         ] {
             let Err(AdminError::NotFound(told)) = at_edge(to) else { panic!("{to} is found") };

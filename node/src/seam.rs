@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use bus::bus::LinkId;
 use bus::overlay::{Lease, Route};
-use bus::{Class, Filter, Frame, KeyHash, Mono, NodeId, Now, Properties, Qos, Sample, Topic};
+use bus::{
+    Class, Filter, Frame, KeyHash, Mono, NodeId, Now, Properties, Qos, Sample, Topic, WireguardGateway,
+    WireguardPeer,
+};
 use bytes::Bytes;
 use device_twin::dmi::{Answer, Call, Request};
 use device_twin::gate::Row;
@@ -131,6 +134,8 @@ pub enum Input {
     Backup {
         id: u64,
     },
+    /// This node's WireGuard gateway is up, and how clients reach it.
+    Wireguard(WireguardGateway),
     /// A file of the rules' log begins.
     RuleLog,
     /// A timeout that [`Node::poll_timeout`] named has come.
@@ -220,6 +225,8 @@ pub enum Output {
     Policy(Arc<Policy>),
     /// What all is called from now on, whole.
     Names(Arc<Names>),
+    /// Which WireGuard clients come in by this node from now on, whole.
+    Wireguard(Vec<WireguardPeer>),
     Admin {
         id: u64,
         response: AdminResponse,

@@ -10,16 +10,19 @@
 //! where is decided by pure code over an immutable [`Table`]; one thread, the shard, moves the bytes.
 //!
 //! Reading order: [`packet`] (what is looked at), [`table`] (who owns what, and what becomes of a packet),
-//! [`policy`] (who may talk to whom), [`verdict`] (the answers), [`plan`] (what the kernel must know), [`dial`] (when to
-//! try a cloud again), [`direct`] (two edges without a cloud in between). What is done to packets on their way: [`checksum`] (beneath all of it), [`offload`]
+//! [`policy`] (who may talk to whom), [`guard`] (WireGuard clients), [`verdict`] (the answers), [`plan`] (what the kernel
+//! must know), [`dial`] (when to try a cloud again), [`direct`] (two edges without a cloud in between). What is done to
+//! packets on their way: [`checksum`] (beneath all of it), [`offload`]
 //! (super-packets), [`flow_cache`], [`translate`] (sites whose ranges clash), [`mss`], [`parts`] and [`icmp`] (packets
 //! that are too long, and what their sender hears), and [`queue`] (what goes first on a thin link). Then `io`: `shard`
-//! (connections, lanes, frames), `tls` (who is at the other end), `tun` and `device` (the kernel's side).
+//! (connections, lanes, frames), `tls` (who is at the other end), `tun` and `device` (the kernel's side), `wireguard`
+//! (clients without kubebus).
 
 pub mod checksum;
 pub mod dial;
 pub mod direct;
 pub mod flow_cache;
+pub mod guard;
 pub mod icmp;
 #[cfg(feature = "io")]
 pub mod io;
@@ -36,6 +39,7 @@ pub mod verdict;
 
 pub use bus::overlay::{Lease, Route, SubnetKind};
 pub use dial::Dialer;
+pub use guard::Guard;
 pub use packet::{Flow, Packet};
 pub use policy::{Gate, Policy};
 pub use queue::Scheduler;

@@ -33,7 +33,7 @@ impl Table {
     /// by nobody, instead of by the wrong address.
     pub fn new(me: NodeId, routes: impl IntoIterator<Item = Route>, via: Option<NodeId>) -> Self {
         let (mut owners, mut mappings) = (JointPrefixMap::new(), Vec::new());
-        for Route { prefix, owner, kind: _, real } in routes {
+        for Route { prefix, owner, kind: _, real, peer: _ } in routes {
             if owner == me {
                 mappings.extend(real.and_then(|real| Mapping::new(real, prefix).ok()));
             }
@@ -144,7 +144,7 @@ impl Table {
 }
 
 /// A packet whose addresses may leave their link.
-fn travelling(bytes: &[u8]) -> Result<Packet<'_>, DropReason> {
+pub(crate) fn travelling(bytes: &[u8]) -> Result<Packet<'_>, DropReason> {
     let packet = Packet::parse(bytes).map_err(|_| DropReason::Malformed)?;
     let (source, destination) = (packet.source(), packet.destination());
     if destination.is_multicast() {

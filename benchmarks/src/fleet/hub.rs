@@ -54,7 +54,7 @@ fn routes(number: u32) -> [Route; 4] {
     let (nodes_v6, containers_v6) = (ula | u128::from(number), ula | u128::from(number + 1) << 64);
     let v4 = |bits: u32, len| Ipv4Net::new_assert(Ipv4Addr::from(bits), len).into();
     let v6 = |bits: u128, len| Ipv6Net::new_assert(Ipv6Addr::from(bits), len).into();
-    let route = |prefix, kind| Route { prefix, owner: owner.clone(), kind, real: None };
+    let route = |prefix, kind| Route { prefix, owner: owner.clone(), kind, real: None, peer: None };
     [
         route(v4(nodes_v4, 32), SubnetKind::EdgeNode),
         route(v6(nodes_v6, 128), SubnetKind::EdgeNode),

@@ -42,6 +42,7 @@ enum KindSpec {
     EdgeNode,
     EdgeContainer,
     Lan,
+    Wireguard,
 }
 
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -169,6 +170,7 @@ impl KindSpec {
             Self::EdgeNode => SubnetKind::EdgeNode,
             Self::EdgeContainer => SubnetKind::EdgeContainer,
             Self::Lan => SubnetKind::Lan,
+            Self::Wireguard => SubnetKind::Wireguard,
         }
     }
 }

@@ -36,7 +36,7 @@ fn cluster() -> Keyspace {
     ] {
         let routes: Vec<Route> = behind
             .into_iter()
-            .map(|(prefix, kind)| Route { prefix, owner: owner.clone(), kind, real: None })
+            .map(|(prefix, kind)| Route { prefix, owner: owner.clone(), kind, real: None, peer: None })
             .collect();
         route::replace(&owner, &routes, &mut ks).unwrap();
         site::put(&owner, &name(at), &mut ks);

@@ -97,6 +97,7 @@ fn nothing_else_can_be_approved_and_why_is_told() {
         owner: NodeId::edge(name("c")),
         kind: SubnetKind::Lan,
         real: None,
+        peer: None,
     };
     route::replace(&taken.owner, std::slice::from_ref(&taken), &mut ks).unwrap();
     let before: Vec<_> = ks.rows().collect();

@@ -151,6 +151,7 @@ fn what_is_no_lan_and_what_has_no_room_is_refused_with_what_to_do() {
         owner: NodeId::cloud(Name::new("hub").unwrap()),
         kind: SubnetKind::CloudVm,
         real: None,
+        peer: None,
     };
     route::replace(&vms.owner, std::slice::from_ref(&vms), &mut ks).unwrap();
     come("a", &["192.168.10.0/24"], &mut ks).unwrap();

@@ -28,7 +28,13 @@ fn edge(name: &str) -> NodeId {
 fn admit(cluster: &Cluster, name: &str, lan: &str, ks: &mut Keyspace) -> Lease {
     let owner = edge(name);
     let lease = lease::grant(&cluster.plan, &owner, ks, NOW).unwrap();
-    let lan = Route { prefix: lan.parse().unwrap(), owner: owner.clone(), kind: SubnetKind::Lan, real: None };
+    let lan = Route {
+        prefix: lan.parse().unwrap(),
+        owner: owner.clone(),
+        kind: SubnetKind::Lan,
+        real: None,
+        peer: None,
+    };
     let own = lease_routes(&lease, &owner, (SubnetKind::EdgeNode, SubnetKind::EdgeContainer));
     route::replace(&owner, &[own, vec![lan]].concat(), ks).unwrap();
     lease

@@ -199,7 +199,9 @@ fn node_params(
         NodeKind::Cloud | NodeKind::Edge => {
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth]
         }
-        NodeKind::Mapper | NodeKind::User => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        NodeKind::Mapper | NodeKind::User | NodeKind::Wireguard => {
+            vec![ExtendedKeyUsagePurpose::ClientAuth]
+        }
     };
     params.use_authority_key_identifier_extension = true;
     Ok(params)

@@ -112,7 +112,7 @@ fn welcomed(node: &str, key: &str) -> JoinReply {
 
 fn lan_of(node: &str, prefix: &str, real: Option<&str>) -> Route {
     let real = real.map(|real| real.parse().unwrap());
-    Route { prefix: prefix.parse().unwrap(), owner: edge(node), kind: SubnetKind::Lan, real }
+    Route { prefix: prefix.parse().unwrap(), owner: edge(node), kind: SubnetKind::Lan, real, peer: None }
 }
 
 /// The same with what lies behind the node.

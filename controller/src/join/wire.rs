@@ -208,6 +208,7 @@ mod tests {
                 owner: NodeId::edge(Name::new("a").unwrap()),
                 kind: SubnetKind::Lan,
                 real: Some("192.168.1.0/24".parse().unwrap()),
+                peer: None,
             }],
         };
         for reply in refusals.chain([JoinReply::Welcome(welcome)]) {

@@ -9,6 +9,7 @@ use controller::advert::ApproveError;
 use controller::label::{LabelError, Labelled, Labels};
 use controller::resource::{self, Applied, InvalidManifest, Manifest, ResourceKind};
 use controller::token::{self, TokenSpec};
+use controller::wireguard::{self, Client, ClientError};
 use controller::{Cluster, Lan, access, advert, clash, host, label, lease, nodes, route, site};
 use device_twin::PropertyId;
 use device_twin::cloud::{OrderError, SetError, Wishes};
@@ -25,6 +26,7 @@ use crate::admin::{
 };
 use crate::policy_test::PolicyTest;
 use crate::route_query::Overlay;
+use crate::wireguard::{WireguardOrder, refused};
 
 impl Cloud {
     pub(super) fn answer(&mut self, request: AdminRequest, now: Now) -> AdminResponse {
@@ -70,6 +72,13 @@ impl Cloud {
             }
             AdminRequest::Label { of, change } => self.label(&of, change),
             AdminRequest::Authority { device, change } => self.take_authority(&device, &change, now),
+            AdminRequest::AddWireguard(asked) => self.add_wireguard(asked, now),
+            AdminRequest::RotateWireguard { name, keys } => {
+                let done = wireguard::rotate(&name, keys.into(), &mut self.keyspace, now);
+                self.invite(done)
+            }
+            AdminRequest::RemoveWireguard { name } => self.remove_wireguard(&name, now),
+            AdminRequest::ListWireguard => crate::wireguard::at_cloud(&self.keyspace),
             AdminRequest::Status => Ok(self.status()),
         }
     }
@@ -329,6 +338,31 @@ impl Cloud {
             Some(_) | None => test.at(&self.policy),
         };
         Ok(test.answer(Some(&test.at(&self.policy)), &receiver))
+    }
+
+    fn add_wireguard(&mut self, asked: WireguardOrder, now: Now) -> AdminResponse {
+        let done = wireguard::add(asked.order()?, &self.cluster, &mut self.keyspace, now);
+        self.invite(done)
+    }
+
+    /// What the client's configuration is made of.
+    fn invite(&mut self, done: Result<Client, ClientError>) -> AdminResponse {
+        let client = done.map_err(|error| refused(&error))?;
+        self.on_wireguard();
+        crate::wireguard::invitation(&client, &self.cluster, &self.keyspace)
+    }
+
+    fn remove_wireguard(&mut self, name: &Name, now: Now) -> AdminResponse {
+        let removed = wireguard::remove(name, &mut self.keyspace, now).map_err(|error| refused(&error))?;
+        self.on_wireguard();
+        Ok(json!({ "name": name, "gateway": removed.gateway.to_string(), "deleted": true }))
+    }
+
+    /// Clients came, changed or went.
+    fn on_wireguard(&mut self) {
+        self.say_wireguard();
+        self.say_policy();
+        self.say_overlay();
     }
 
     fn overlay(&self) -> Result<Overlay<'_>, AdminError> {

@@ -27,6 +27,10 @@
 //! | `GET /kubebus/v1/labels/<site or edge>/<name>` | its labels |
 //! | `POST /kubebus/v1/labels/<site or edge>/<name>` | change them: [`LabelOrder`] |
 //! | `POST /kubebus/v1/route` | how packets from here get to one address: [`RouteQuery`](crate::route_query::RouteQuery) |
+//! | `GET /kubebus/v1/wireguard` | WireGuard clients, and how their tunnels are |
+//! | `POST /kubebus/v1/wireguard` | let one in: [`WireguardOrder`] |
+//! | `PUT /kubebus/v1/wireguard/<name>/keys` | give one other keys: [`WireguardKeys`](crate::wireguard::WireguardKeys) |
+//! | `DELETE /kubebus/v1/wireguard/<name>` | let one in no more |
 //! | `PUT /kubebus/v1/twins/<namespace>/<device>/authority` | take it: [`AuthorityOrder`] |
 //! | `DELETE /kubebus/v1/twins/<namespace>/<device>/authority` | hand it back |
 //!
@@ -68,6 +72,7 @@ use super::{backup, records};
 use crate::admin::{
     AdminError, AdminRequest, AdminResponse, AuthorityChange, Fault, Snapshot, TokenOrder, describe,
 };
+use crate::wireguard::WireguardOrder;
 
 /// Largest request body: a manifest of Kubernetes' own limit fits.
 const MAX_BODY: usize = 1 << 20;
@@ -285,6 +290,12 @@ fn parse(method: &Method, path: &str, body: &[u8]) -> Result<AdminRequest, Admin
             AdminRequest::Label { of: labelled(kind, name)?, change: Change { set, remove } }
         }
         ("POST", ["route"]) => AdminRequest::Route(json_body(body)?),
+        ("GET", ["wireguard"]) => AdminRequest::ListWireguard,
+        ("POST", ["wireguard"]) => AdminRequest::AddWireguard(json_body::<WireguardOrder>(body)?),
+        ("PUT", ["wireguard", client, "keys"]) => {
+            AdminRequest::RotateWireguard { name: name(client)?, keys: json_body(body)? }
+        }
+        ("DELETE", ["wireguard", client]) => AdminRequest::RemoveWireguard { name: name(client)? },
         ("GET", ["commands"]) => AdminRequest::Commands { device: None, id: None },
         ("GET", ["commands", namespace, name]) => {
             AdminRequest::Commands { device: Some(device(namespace, name)?), id: None }

@@ -16,6 +16,7 @@ use super::names::DnsCommand;
 use super::ping::PingArgs;
 use super::route::RouteCommand;
 use super::trace::TraceArgs;
+use super::wireguard::WireguardCommand;
 
 /// Cloud and edges behind NAT as one system: overlay network, device twins, message bus.
 ///
@@ -71,6 +72,9 @@ pub enum Command {
     Ping(PingArgs),
     /// Say over which nodes packets go to a node or an address, how long each takes, and where it ends
     Trace(TraceArgs),
+    /// Let in phones, routers and machines that have WireGuard and no kubebus
+    #[command(subcommand)]
+    Wireguard(WireguardCommand),
     /// Run a mapper that comes with kubebus
     #[command(subcommand)]
     Mapper(MapperCommand),

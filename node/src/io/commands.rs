@@ -23,7 +23,9 @@ use super::manifests::{self, Refused};
 use super::ping::EchoError;
 use super::restore::{RestoreError, Restored, restore};
 use super::shutdown::Shutdown;
-use super::{backup, demo, join, label, mqtt, names, node, ping, policy, route, rule, table, trace, twin};
+use super::{
+    backup, demo, join, label, mqtt, names, node, ping, policy, route, rule, table, trace, twin, wireguard,
+};
 use crate::config::{CloudConfig, Config};
 
 /// Carries out what was typed; says what went wrong on stderr.
@@ -158,6 +160,7 @@ async fn carry_out(command: Command) -> Result<()> {
             let config = read_config(&args.place)?;
             say(&mqtt::certificate::run(&args, args.place.data_dir(&config))?)
         }
+        Command::Wireguard(command) => wireguard::carry_out(command).await,
         Command::Status(args) => {
             show(&fetch(&args.place, "/kubebus/v1/status").await?, args.output, table::status)
         }
@@ -172,7 +175,9 @@ fn start(args: &RunArgs) -> Result<(Config, PathBuf)> {
 }
 
 fn log_to_stderr(levels: &str) -> Result<()> {
-    let filter = EnvFilter::try_new(levels).with_context(|| format!("--log {levels}"))?;
+    // It tells of each look at WireGuard's clients, which is one a second.
+    let filter = EnvFilter::try_new(format!("gotatun::device::uapi=warn,{levels}"));
+    let filter = filter.with_context(|| format!("--log {levels}"))?;
     // Colours for people only: a log file stays readable.
     let colours = rustix::termios::isatty(std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();

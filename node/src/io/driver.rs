@@ -36,8 +36,10 @@ use super::shutdown::Shutdown;
 use super::status;
 use super::store::{StoreEvent, StoreThread};
 use super::upstream::{Target, Upstream};
+use super::wireguard::Wireguard;
 use crate::admin::{AdminResponse, describe};
 use crate::seam::{DialLane, Input, Node, Output, Record};
+use crate::wireguard::CLIENTS;
 
 /// Step two of the shutdown: how long goodbyes may take.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -66,6 +68,7 @@ pub struct Driver {
     pub overlay: Option<Overlay>,
     /// Where names are answered.
     pub dns: Option<Dns>,
+    pub wireguard: Wireguard,
     pub recorder: Recorder,
     pub clock: Clock,
     pub state: State,
@@ -141,6 +144,10 @@ pub enum RunError {
 impl Driver {
     /// Runs until the signal, or until a part ends that a node cannot do without.
     pub async fn run(mut self, mut shutdown: Shutdown) -> Result<(), RunError> {
+        if let Some(gateway) = self.wireguard.told() {
+            self.handle(Input::Wireguard(gateway));
+            self.perform_all().await;
+        }
         loop {
             match self.wake(&mut shutdown).await {
                 Wake::Shard(event) => self.on_shard(event.ok_or(RunError::PartEnded("shard thread"))?),
@@ -444,8 +451,12 @@ impl Driver {
                 }
             }
             Output::Overlay { lease, routes } => self.set_overlay(lease, routes),
-            Output::Policy(policy) => self.command(Command::SetPolicy(policy)),
             Output::Names(names) => self.dns.iter().for_each(|dns| dns.set_names(Arc::clone(&names))),
+            Output::Policy(policy) => {
+                self.wireguard.set_policy(&policy);
+                self.command(Command::SetPolicy(policy));
+            }
+            Output::Wireguard(clients) => self.wireguard.set_clients(clients),
             Output::Admin { id, response } => self.answer(id, response),
             Output::Backup { id, snapshot } => self.reply(id, Reply::Backup(snapshot)),
             Output::Record(record) => self.record(record),
@@ -538,8 +549,9 @@ impl Driver {
             self.dns.iter().for_each(|dns| dns.set_lease(&lease));
         }
         let via = self.upstream.as_ref().map(|upstream| upstream.cloud.node.clone());
-        let table = Table::new(self.me.clone(), routes, via).with_lease(&lease);
-        self.command(Command::SetTable(Arc::new(table)));
+        let table = Arc::new(Table::new(self.me.clone(), routes, via).with_lease(&lease));
+        self.wireguard.set_overlay(&lease, &table);
+        self.command(Command::SetTable(table));
         self.state.lease = Some(lease);
     }
 
@@ -549,6 +561,9 @@ impl Driver {
                 self.describe_parts(&mut status);
                 self.state.waiting_status.insert(id, status);
                 self.command(Command::Report { id });
+            }
+            Ok(mut document) if document.get(CLIENTS).is_some() => {
+                self.reply(id, Reply::Document(Ok(self.wireguard.with_tunnels(document[CLIENTS].take()))));
             }
             response => self.reply(id, Reply::Document(response)),
         }
@@ -565,6 +580,7 @@ impl Driver {
     fn describe_parts(&self, status: &mut Document) {
         status
             .insert("overlay".to_owned(), status::overlay(self.overlay.as_ref(), self.state.lease.as_ref()));
+        status.insert("wireguard".to_owned(), self.wireguard.status());
         let mut counters = status::counters(
             &self.shard.stats(),
             &self.broker.stats(),
@@ -604,6 +620,7 @@ impl Driver {
         self.recorder.finish();
         let _ = self.shard.send(Command::Stop);
         self.shard.join();
+        drop(self.wireguard);
         drop(self.overlay);
     }
 }

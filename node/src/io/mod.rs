@@ -36,3 +36,4 @@ mod table;
 mod trace;
 mod twin;
 pub mod upstream;
+mod wireguard;

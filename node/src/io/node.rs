@@ -32,6 +32,7 @@ use super::driver::{Driver, State};
 use super::shutdown::Shutdown;
 use super::store::StoreThread;
 use super::upstream::{Upstream, parse_endpoints};
+use super::wireguard::Wireguard;
 use super::{dns, identity, join, mqtt};
 use crate::cloud::{Cloud, CloudSettings};
 use crate::config::{self, Config, DmiSocket};
@@ -227,6 +228,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
     let recorder = Recorder::start(&data_dir.join(RECORDS), Limits::default()).context("the recorder")?;
     tasks.spawn(admin::serve(listener, ask, data_dir.to_owned(), recorder.handle().clone()));
     let dns = dns::start(&config.dns, &mut tasks);
+    let wireguard = Wireguard::start(&config.wireguard, data_dir, overlay.is_some())?;
     let driver = Driver {
         node,
         me,
@@ -241,6 +243,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
         admin: asked,
         overlay,
         dns,
+        wireguard,
         recorder,
         clock,
         state: State::default(),

@@ -146,7 +146,7 @@ fn time(value: &Value) -> String {
 /// Who asks for what, then where it is decided and why.
 pub(super) fn policy_test(test: &Value) -> String {
     let end = |end: &Value| {
-        let behind = [("site", &end["site"]), ("edge", &end["edge"])];
+        let behind = [("site", &end["site"]), ("edge", &end["edge"]), ("client", &end["client"])];
         let known = behind.into_iter().filter(|(_, name)| !name.is_null());
         let known: Vec<String> = known.map(|(what, name)| format!("{what} {}", cell(name))).collect();
         let known = if known.is_empty() { "unknown".to_owned() } else { known.join(", ") };
@@ -244,6 +244,20 @@ fn dropped(queue: &Value) -> String {
     let Some(classes) = queue["classes"].as_object() else { return "-".to_owned() };
     let causes = |class: &Value| ["dropped_codel", "dropped_full"].map(|cause| class[cause].as_u64());
     classes.values().flat_map(causes).flatten().sum::<u64>().to_string()
+}
+
+pub(super) fn wireguard(list: &Value) -> String {
+    let heads = ["NAME", "SITE", "ADDRESSES", "GATEWAY", "LAST HANDSHAKE", "RECEIVED", "SENT", "ENDPOINT"];
+    let row = |client: &Value| {
+        let tunnel = &client["tunnel"];
+        let shake = tunnel["handshake_age_ms"].as_u64().map_or("-".to_owned(), |ms| {
+            format!("{} ago", humantime::format_duration(std::time::Duration::from_secs(ms / 1000)))
+        });
+        let known = [&client["name"], &client["site"], &client["addresses"], &client["gateway"]].map(cell);
+        let counted = ["received", "sent", "endpoint"].map(|key| cell(&tunnel[key]));
+        known.into_iter().chain([shake]).chain(counted).collect()
+    };
+    table(&heads, &rows(list, row))
 }
 
 /// For answers without a table of their own.

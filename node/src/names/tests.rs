@@ -301,6 +301,7 @@ fn what_is_too_long_for_a_datagram_is_had_over_tcp() {
         owner: edge("b"),
         kind: SubnetKind::Lan,
         real: None,
+        peer: None,
     };
     for (id, addresses) in (0..30).map(long) {
         assert_eq!(id.site, site);

@@ -7,6 +7,7 @@ pub mod sysctl;
 pub mod tls;
 pub mod tun;
 mod udp;
+pub mod wireguard;
 
 pub use device::Overlay;
 pub use netlink::Netlink;

@@ -298,7 +298,7 @@ impl ClientCheck {
         }
         match node.kind {
             NodeKind::Cloud | NodeKind::Edge => Ok(()),
-            NodeKind::Mapper | NodeKind::User => Err(ClientRefused::Kind(node)),
+            NodeKind::Mapper | NodeKind::User | NodeKind::Wireguard => Err(ClientRefused::Kind(node)),
         }
     }
 }

@@ -6,7 +6,13 @@ fn node(name: &str) -> NodeId {
 }
 
 fn route(prefix: &str, owner: &str) -> Route {
-    Route { prefix: prefix.parse().unwrap(), owner: node(owner), kind: SubnetKind::Lan, real: None }
+    Route {
+        prefix: prefix.parse().unwrap(),
+        owner: node(owner),
+        kind: SubnetKind::Lan,
+        real: None,
+        peer: None,
+    }
 }
 
 fn lease() -> Lease {

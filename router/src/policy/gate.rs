@@ -146,12 +146,12 @@ impl Gate {
     }
 
     /// An ICMP error passes if it goes to the sender of the packet that it quotes, that packet belongs to a
-    /// conversation, and it comes from the site to which that packet went or from a cloud on its way. It changes nothing
-    /// about the conversation.
+    /// conversation, and it comes from the site to which that packet went, from a cloud on its way, or from the site of the gateway of the
+    /// WireGuard client to which it went. It changes nothing about the conversation.
     fn related(&mut self, packet: &Packet<'_>, upper: &Upper, flow: &Flow, now: Mono) -> Option<Allowed> {
         let quoted = packet.quoted(upper)?;
         let (from, to) = (self.policy.spot(flow.source), self.policy.spot(quoted.destination));
-        let is_on_the_way = from.is_cloud() || from.shares_site_with(&to);
+        let is_on_the_way = from.is_cloud() || from.shares_site_with(&to) || to.comes_in_at_site_of(&from);
         if quoted.source != flow.destination || !is_on_the_way {
             return None;
         }

@@ -17,8 +17,10 @@ pub(super) struct Number(u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
     site: Option<Number>,
-    /// `None`: a cloud, which is selected by its site.
+    /// An edge or a WireGuard client; `None`: a cloud, which is selected by its site.
     edge: Option<Number>,
+    /// Of the node that a WireGuard client comes in by.
+    gateway_site: Option<Number>,
     kind: SubnetKind,
     /// One address: a node's own, and no network behind it.
     is_node: bool,
@@ -53,6 +55,12 @@ impl Spot {
         self.place.is_some_and(|place| place.is_node && place.edge.is_none())
     }
 
+    /// Whether `other` is at the site of the gateway that this WireGuard client comes in by.
+    pub(super) fn comes_in_at_site_of(&self, other: &Self) -> bool {
+        let gateway = self.place.and_then(|place| place.gateway_site);
+        gateway.is_some() && gateway == other.site()
+    }
+
     /// Two addresses of unknown sites share none.
     pub(super) fn shares_site_with(&self, other: &Self) -> bool {
         self.site().is_some() && self.site() == other.site()
@@ -76,17 +84,20 @@ impl Places {
         places
     }
 
-    fn place(&mut self, Route { prefix, owner, kind, real: _ }: &Route, sites: &Sites) -> Place {
+    fn place(&mut self, route: &Route, sites: &Sites) -> Place {
+        let holder = route.holder();
+        let gateway = route.peer.as_ref().and_then(|_| sites.get(&route.owner));
         Place {
-            is_node: prefix.prefix_len() == prefix.max_prefix_len(),
-            site: sites.get(owner).map(|site| self.number(site)),
-            edge: self.edge_number(owner),
-            kind: *kind,
+            is_node: route.prefix.prefix_len() == route.prefix.max_prefix_len(),
+            site: sites.get(&holder).map(|site| self.number(site)),
+            edge: self.edge_number(&holder),
+            gateway_site: gateway.map(|site| self.number(site)),
+            kind: route.kind,
         }
     }
 
-    fn edge_number(&mut self, owner: &NodeId) -> Option<Number> {
-        (owner.kind == NodeKind::Edge).then(|| self.number(&owner.name))
+    fn edge_number(&mut self, holder: &NodeId) -> Option<Number> {
+        matches!(holder.kind, NodeKind::Edge | NodeKind::Wireguard).then(|| self.number(&holder.name))
     }
 
     /// Also of a name that no route has yet.

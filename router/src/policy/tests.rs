@@ -9,7 +9,7 @@ pub(super) fn name(text: &str) -> Name {
 }
 
 fn route(prefix: &str, owner: NodeId, kind: SubnetKind) -> Route {
-    Route { prefix: prefix.parse().unwrap(), owner, kind, real: None }
+    Route { prefix: prefix.parse().unwrap(), owner, kind, real: None, peer: None }
 }
 
 /// The cloud `hq` with a VM's network; at `plant` the edges `scada` and `pumps`, the latter with a LAN; at `depot` one.

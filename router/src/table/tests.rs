@@ -12,7 +12,7 @@ fn hub() -> NodeId {
 }
 
 fn route(prefix: &str, owner: NodeId) -> Route {
-    Route { prefix: prefix.parse().unwrap(), owner, kind: SubnetKind::Lan, real: None }
+    Route { prefix: prefix.parse().unwrap(), owner, kind: SubnetKind::Lan, real: None, peer: None }
 }
 
 /// Two edges with overlapping claims: `a` has a wide LAN, and `b` a part of it.
@@ -185,6 +185,7 @@ fn host_bits_are_ignored_and_the_later_route_counts() {
 fn only_what_lies_behind_us_is_translated() {
     let virtual_ = |owner: NodeId, prefix: &str| Route {
         real: Some("192.168.1.0/24".parse().unwrap()),
+        peer: None,
         ..route(prefix, owner)
     };
     let routes = [virtual_(edge("a"), "10.86.64.0/24"), virtual_(edge("b"), "10.86.65.0/24")];
@@ -223,6 +224,7 @@ fn any_route() -> impl Strategy<Value = Route> {
         owner: edge(&owner),
         kind: SubnetKind::Lan,
         real: None,
+        peer: None,
     })
 }
 

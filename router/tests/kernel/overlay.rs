@@ -31,7 +31,7 @@ pub(crate) fn lease() -> Lease {
 }
 
 pub(crate) fn route(prefix: &str, owner: NodeId) -> Route {
-    Route { prefix: prefix.parse().unwrap(), owner, kind: SubnetKind::Lan, real: None }
+    Route { prefix: prefix.parse().unwrap(), owner, kind: SubnetKind::Lan, real: None, peer: None }
 }
 
 fn nets<const N: usize>(texts: [&str; N]) -> Vec<IpNet> {

@@ -62,6 +62,7 @@ impl Site {
             owner: self.edge.node.id(),
             kind: SubnetKind::Lan,
             real: Some(real.parse().unwrap()),
+            peer: None,
         };
         self.edge.routes().into_iter().chain(self.prefixes.into_iter().zip(PREFIXES).map(lan)).collect()
     }

@@ -80,6 +80,7 @@ impl Edge {
             owner: self.node.id(),
             kind: SubnetKind::EdgeNode,
             real: None,
+            peer: None,
         };
         [route(self.lease.v4.into()), route(self.lease.v6.into())]
     }

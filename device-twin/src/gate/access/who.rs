@@ -44,7 +44,7 @@ impl Who {
             _ if its != cluster => None,
             NodeKind::User => Some(Self::User(node.name.as_str().into())),
             NodeKind::Mapper => Some(Self::Mapper(node.name.clone())),
-            NodeKind::Cloud | NodeKind::Edge => None,
+            NodeKind::Cloud | NodeKind::Edge | NodeKind::Wireguard => None,
         }
     }
 

@@ -200,6 +200,7 @@ impl World {
                 | Output::Overlay { .. }
                 | Output::Policy(_)
                 | Output::Names(_)
+                | Output::Wireguard(_)
                 | Output::Admin { .. }
                 | Output::Backup { .. }
                 | Output::Call(_)

@@ -73,6 +73,17 @@ impl Netlink {
         Ok(())
     }
 
+    /// Creates an interface of the kernel's WireGuard in `netns`. Its UDP socket will be in the namespace of this socket.
+    /// Refused with `EOPNOTSUPP` if the kernel has none.
+    pub fn wireguard_create(&mut self, name: &str, netns: BorrowedFd<'_>) -> Result<(), NetlinkError> {
+        let mut message = named(name);
+        message.attributes.push(LinkAttribute::NetNsFd(netns.as_raw_fd()));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Wireguard)]));
+        let request = RouteNetlinkMessage::NewLink(message);
+        self.ask(request, NLM_F_CREATE | NLM_F_EXCL, || format!("create the WireGuard interface '{name}'"))?;
+        Ok(())
+    }
+
     fn existing(&mut self, name: &str) -> Result<LinkMessage, NetlinkError> {
         let mut message = LinkMessage::default();
         message.header.index = self.link_index(name)?;
