@@ -202,6 +202,7 @@ mod tests {
             owner: edge.clone(),
             kind: SubnetKind::Lan,
             real: Some("192.168.10.0/24".parse().unwrap()),
+            peer: None,
         };
         route::replace(&edge, &[lan], &mut ks).unwrap();
         assert_eq!(waits_for(&id, &ks).unwrap(), [""; 0]);

@@ -28,6 +28,7 @@ fn names_at(me: NodeId) -> Names {
         owner: owner.clone(),
         kind,
         real: real.map(|real| real.parse().unwrap()),
+        peer: None,
     };
     let routes = [
         route("10.86.0.1/32", &cloud, SubnetKind::CloudVm, None),

@@ -44,7 +44,7 @@ struct Scene {
 
 fn route(prefix: &str, owner: &NodeId, kind: SubnetKind, real: Option<&str>) -> Route {
     let real = real.map(|prefix| prefix.parse().unwrap());
-    Route { prefix: prefix.parse().unwrap(), owner: owner.clone(), kind, real }
+    Route { prefix: prefix.parse().unwrap(), owner: owner.clone(), kind, real, peer: None }
 }
 
 /// The hostile edge's LAN is wide, and `b` has a part of it. `a` has one that is known by a virtual prefix.
