@@ -339,8 +339,8 @@ impl Bus {
     }
 
     fn tell_difference(&mut self, filter: &Filter, before: &BTreeSet<Holder>, after: &BTreeSet<Holder>) {
-        // With three holders or more on both sides every peer hears of the filter already.
-        if before.len() > 2 && after.len() > 2 {
+        // With three holders or more on both sides every peer of a hub hears of the filter already.
+        if self.role == Role::Hub && before.len() > 2 && after.len() > 2 {
             return;
         }
         let mut packets = Vec::new();

@@ -210,8 +210,10 @@ impl Map {
             if is_meant && members.iter().all(has_all) {
                 selected.push(Selected::Site(site.clone()));
             } else {
-                let edges = members.iter().filter(|node| node.kind == NodeKind::Edge && has_all(node));
-                selected.extend(edges.map(|edge| Selected::Edge(edge.name.clone())));
+                // WireGuard clients have their site's labels, and rules name them as they do edges.
+                let named = |node: &&NodeId| matches!(node.kind, NodeKind::Edge | NodeKind::Wireguard);
+                let nodes = members.iter().filter(|node| named(node) && has_all(node));
+                selected.extend(nodes.map(|node| Selected::Edge(node.name.clone())));
             }
         }
         selected

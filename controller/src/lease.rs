@@ -145,8 +145,9 @@ fn told_at(owner: &NodeId) -> Option<String> {
 }
 
 /// What nodes hold, or what is kept for them, and what stands for LANs.
-pub(crate) fn taken_by_nodes(ks: &Keyspace) -> Result<Taken, DamagedRecord> {
-    Ok(Taken::by(&records(ks)?, &route::translated(ks)?, &[]))
+pub(crate) fn taken_by_nodes(ks: &Keyspace, now: Now) -> Result<Taken, DamagedRecord> {
+    let translated = [route::translated(ks)?, retired::list(ks, now)?].concat();
+    Ok(Taken::by(&records(ks)?, &translated, &[]))
 }
 
 /// Every address that somebody holds. Leases and virtual prefixes of a narrower pool lie elsewhere than today's plan has

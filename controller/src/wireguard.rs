@@ -144,11 +144,26 @@ pub fn gateway(node: &NodeId, ks: &Keyspace) -> Option<WireguardGateway> {
     record::get(ks, &gateway_key(node)).ok().flatten()
 }
 
-/// A node says how clients reach it. Writes nothing where that is known.
-pub fn handle_gateway(node: &NodeId, told: &WireguardGateway, ks: &mut Keyspace) {
-    if gateway(node, ks).as_ref() != Some(told) {
-        record::put(ks, &gateway_key(node), told);
+/// A node says how clients reach it, or that they do not any more. Writes nothing where that is known. False: what it says
+/// is no address to dial, and is not taken: it ends up in files that clients' machines execute.
+pub fn handle_gateway(node: &NodeId, told: Option<&WireguardGateway>, ks: &mut Keyspace) -> bool {
+    if told.is_some_and(|told| !is_endpoint(&told.endpoint)) {
+        return false;
     }
+    if gateway(node, ks).as_ref() != told {
+        match told {
+            Some(told) => record::put(ks, &gateway_key(node), told),
+            None => record::delete(ks, &gateway_key(node)),
+        }
+    }
+    true
+}
+
+/// `host:port`, and nothing else that a line may hold.
+fn is_endpoint(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']' | '_');
+    !host.is_empty() && text.len() <= 255 && host.chars().all(is_plain) && port.parse::<u16>().is_ok()
 }
 
 /// Lets a client in. In this order:

@@ -11,8 +11,8 @@ use bus::bus::{LinkId, Role};
 use bus::token::CaHash;
 use bus::twin::{DeviceId, TwinTopic};
 use bus::{
-    Bus, Channel, Class, Filter, Frame, Identity, KeyHash, Message, Mono, Name, NodeId, NodeKind, Now,
-    PathMessage, Qos, Route, Topic,
+    AccessRule, Bus, Channel, Class, Filter, Frame, Identity, KeyHash, Message, Mono, Name, NodeId, NodeKind,
+    Now, PathMessage, Qos, Route, Selector, Topic,
 };
 use bytes::Bytes;
 use controller::binding::Binder;
@@ -199,7 +199,7 @@ impl Cloud {
             }
             Input::Wireguard(gateway) => {
                 let me = self.me.clone();
-                wireguard::handle_gateway(&me, &gateway, &mut self.keyspace);
+                wireguard::handle_gateway(&me, Some(&gateway), &mut self.keyspace);
             }
             // A cloud dials nobody, and runs no rules.
             Input::PacketsUp { .. }
@@ -267,12 +267,31 @@ impl Cloud {
         }
     }
 
+    /// Whether a policy opens one of two edges to the other, or they are in one site: where others are is nobody else's
+    /// business.
+    fn may_talk(&self, a: &NodeId, b: &NodeId) -> bool {
+        let sites = site::list(site::PREFIX, &self.keyspace);
+        let is_about = |selectors: &[Selector], node: &NodeId| {
+            selectors.iter().any(|selector| {
+                selector.site.as_ref().is_none_or(|site| sites.get(node) == Some(site))
+                    && selector.node.as_ref().is_none_or(|name| *name == node.name)
+            })
+        };
+        let opens = |rule: &AccessRule, from, to| is_about(&rule.from, from) && is_about(&rule.to, to);
+        let rules = access::rules(&self.keyspace);
+        let share_site = sites.get(a).is_some_and(|site| sites.get(b) == Some(site));
+        share_site || rules.iter().any(|rule| opens(rule, a, b) || opens(rule, b, a))
+    }
+
     /// Two edges that wish for each other are introduced.
     fn handle_path(&mut self, link: LinkId, payload: &[u8], now: Now) {
         let Some(peer) = self.bus.peer_of(link).cloned() else { return };
         match PathMessage::from_bytes(payload) {
             Some(PathMessage::Here { addresses }) => self.introducer.handle_here(peer, addresses),
             Some(PathMessage::Wish { peer: wished }) => {
+                if !self.may_talk(&peer, &wished) {
+                    return;
+                }
                 let met = self.introducer.handle_wish(&peer, &wished, now.mono);
                 for (node, message) in met.into_iter().flatten() {
                     if let Some(link) = self.bus.link_of(&node) {
@@ -425,7 +444,10 @@ impl Cloud {
             FeedOutput::Up { edge, entry, .. } if entry.key == wireguard::UP => {
                 match minicbor::decode(&entry.payload) {
                     Ok(gateway) => {
-                        wireguard::handle_gateway(&NodeId::edge(edge), &gateway, &mut self.keyspace);
+                        let node = NodeId::edge(edge);
+                        if !wireguard::handle_gateway(&node, Some(&gateway), &mut self.keyspace) {
+                            self.note(format!("{node} says that WireGuard clients dial what is no address: not taken"));
+                        }
                     }
                     Err(why) => self.note(format!("what edge/{edge} says of its WireGuard gateway cannot be read: {why}")),
                 }
@@ -530,8 +552,9 @@ impl Cloud {
             let told =
                 self.relayed.get(&topic).filter(|told| rev_of(&payload).is_some_and(|rev| rev < told.rev));
             let payload = told.map_or(payload, |told| told.payload.clone());
-            let origin = self.origin_of(&topic);
-            self.bus.send_to(peer, Message::new(topic, payload, retain, origin), now);
+            // How long it has been here nobody counts.
+            let message = Message::new(topic.clone(), payload, retain, self.origin_of(&topic));
+            self.bus.send_to(peer, Message { travelled: None, ..message }, now);
         }
     }
 

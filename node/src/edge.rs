@@ -401,6 +401,7 @@ impl Edge {
                 self.said.push_back(Output::DialNeighbour { lane, attempt, peer, address });
             }
             FromNeighbours::Knock { addresses } => self.said.push_back(Output::Knock { addresses }),
+            FromNeighbours::Admit { link } => self.said.push_back(Output::Admit { link }),
             FromNeighbours::Close { link, why } => self.close(link, why),
             FromNeighbours::BusUp { link, peer } => self.bus.handle_link_up(link, peer, now),
             FromNeighbours::Upstream { link, connected } => {

@@ -86,7 +86,7 @@ impl Names {
     pub fn new(Facts { me, lease, routes, sites, hosts, revision }: Facts<'_>) -> Self {
         let apex = format!("{}.{ROOT}", me.cluster);
         let here = sites.get(&me.node).cloned();
-        let is_here = |route: &&Route| here.is_some() && sites.get(&route.owner) == here.as_ref();
+        let is_here = |route: &&Route| here.is_some() && sites.get(&route.holder()) == here.as_ref();
         let mut names = Self {
             server: name_of(&me.node, here.as_ref(), &apex),
             apex,
@@ -102,7 +102,7 @@ impl Names {
         };
         let mut networks: BTreeMap<&Name, Vec<&Route>> = BTreeMap::new();
         for route in routes {
-            let Some(site) = sites.get(&route.owner) else { continue };
+            let Some(site) = sites.get(&route.holder()) else { continue };
             names.places.insert(route.prefix.trunc(), site.clone());
             networks.entry(site).or_default().push(route);
             if names.is_of_a_node(route) {
@@ -119,7 +119,7 @@ impl Names {
     /// Nodes have their own addresses in the pool, and so have LANs that are known by virtual prefixes.
     fn is_of_a_node(&self, Route { prefix, kind, .. }: &Route) -> bool {
         prefix.prefix_len() == prefix.max_prefix_len()
-            && *kind != SubnetKind::Lan
+            && !matches!(kind, SubnetKind::Lan | SubnetKind::Wireguard)
             && self.pools.iter().any(|pool| pool.contains(prefix))
     }
 
@@ -150,6 +150,11 @@ impl Names {
             self.pointers.entry(*address).or_default().push(pointer);
         }
         in_site.insert(name.clone(), Known { at_home: at_home.to_vec(), elsewhere });
+    }
+
+    /// Whether `asker` is answered at all.
+    pub fn is_served(&self, asker: IpAddr) -> bool {
+        self.site_of(asker).is_some()
     }
 
     /// From which site an address asks. `None`: from none, so it is answered nothing.

@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use bus::Mono;
+use ipnet::IpNet;
 
 use crate::packet::Packet;
 use crate::table::travelling;
@@ -20,6 +21,8 @@ use crate::{DropReason, Gate, Policy, Table};
 pub struct Guard {
     table: Option<Arc<Table>>,
     gate: Gate,
+    /// Networks that this host is in, by other interfaces than the overlay's and the clients'.
+    connected: Vec<IpNet>,
     denied: u64,
 }
 
@@ -29,7 +32,7 @@ impl Guard {
 
     /// `seed` differs from process to process, and nobody else knows it.
     pub fn new(seed: [u64; 2]) -> Self {
-        Self { table: None, gate: Gate::new(Self::CONVERSATIONS, seed), denied: 0 }
+        Self { table: None, gate: Gate::new(Self::CONVERSATIONS, seed), connected: Vec::new(), denied: 0 }
     }
 
     pub fn set_table(&mut self, table: Arc<Table>) {
@@ -40,6 +43,11 @@ impl Guard {
         self.gate.set_policy(policy);
     }
 
+    /// Which networks this host is in by itself, its own addresses included.
+    pub fn set_connected(&mut self, connected: Vec<IpNet>) {
+        self.connected = connected;
+    }
+
     /// Packets that the policy did not let pass, since the start; the kernel's chatter on its link is none of them.
     pub fn denied(&self) -> u64 {
         self.denied
@@ -48,8 +56,9 @@ impl Guard {
     /// Decides about a packet that a client sent; WireGuard has made sure that its source is the client's. In this order:
     /// 1. it is well-formed, and its addresses may travel;
     /// 2. its source is a client's of this gateway;
-    /// 3. what lies behind another node: noted, that one and the hub decide;
-    /// 4. what lies behind this one, or nowhere in the overlay: by the policy.
+    /// 3. what lies behind another node is none of what the kernel would deliver right here, under the same addresses;
+    /// 4. what lies behind another node: noted, that one and the hub decide;
+    /// 5. what lies behind this one, or nowhere in the overlay: by the policy.
     ///
     /// What may pass is given the destination that it has here, where this gateway's LAN is known by a virtual prefix.
     pub fn let_in(&mut self, bytes: &mut [u8], now: Mono) -> Result<(), DropReason> {
@@ -64,7 +73,12 @@ impl Guard {
             return Err(DropReason::SpoofedSource);
         }
         match table.lookup(packet.destination()) {
-            Some(owner) if owner != table.me() => self.gate.leaving(&packet, now)?,
+            Some(owner) if owner != table.me() => {
+                if self.connected.iter().any(|net| net.contains(&packet.destination())) {
+                    return Err(DropReason::Denied);
+                }
+                self.gate.leaving(&packet, now)?
+            }
             Some(_) | None => self.gate.check(&packet, now)?,
         };
         table.translator().inbound(bytes, false);
@@ -196,6 +210,18 @@ mod tests {
         let header = [0, 80, 0x13, 0x88, 0, 0, 0, 1, 0, 0, 0, 2, 5 << 4, SYN_ACK, 0xff, 0xff, 0, 0, 0, 0];
         let mut answer = whole(far, plc, TCP, &header);
         assert_eq!(guard.let_out(&mut answer, Mono::ZERO), Ok(()));
+    }
+
+    /// The kernel prefers what is right beside it.
+    #[test]
+    fn what_the_gateway_has_on_a_wire_of_its_own_is_not_taken_for_another_sites() {
+        let mut guard = guard();
+        let (phone, far) = (ip("10.86.32.1"), ip("192.168.7.7"));
+        let mut first = tcp(phone, far, SYN, &[], b"");
+        assert_eq!(guard.let_in(&mut first, Mono::ZERO), Ok(()));
+        guard.set_connected(vec!["192.168.7.0/24".parse().unwrap()]);
+        let mut second = tcp(phone, far, SYN, &[], b"");
+        assert_eq!(guard.let_in(&mut second, Mono::ZERO), Err(DropReason::Denied));
     }
 
     #[test]

@@ -320,3 +320,19 @@ fn a_neighbour_may_ask_for_as_much_as_any_leaf_and_a_hub_is_never_in_reserve() {
     star.run();
     assert!(star.seen.iter().any(|(at, output)| *at == 0 && matches!(output, Output::Offered { .. })));
 }
+
+#[test]
+fn a_leaf_whose_peers_all_want_what_its_own_client_asks_for_tells_them_too() {
+    let mut leaf = Bus::new(edge("c"), Role::Leaf);
+    let peers = [NodeId::cloud(Name::new("hub").unwrap()), edge("n1"), edge("n2")];
+    for (number, peer) in (1..).zip(&peers) {
+        leaf.handle_link_up(LinkId(number), peer.clone(), now(0));
+        let wish = Packet::Interest { add: vec![filter("twin/#")], remove: vec![] };
+        leaf.handle_frame(LinkId(number), &minicbor::to_vec(&wish).unwrap(), now(0));
+    }
+    while leaf.poll_output().is_some() {}
+    leaf.subscribe(&filter("twin/#"));
+    let told =
+        std::iter::from_fn(|| leaf.poll_output()).filter(|output| matches!(output, Output::Send { .. }));
+    assert_eq!(told.count(), peers.len());
+}

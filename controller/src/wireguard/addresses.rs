@@ -59,10 +59,14 @@ pub(super) fn grant(
 /// Forgets those whose time of grace is over.
 fn first_free(plan: &Plan, ks: &mut Keyspace, now: Now) -> Result<ClientAddresses, ClientError> {
     let (free, held): (Vec<_>, Vec<_>) = list(ks)?.into_iter().partition(|record| record.is_free(now));
-    let taken = lease::taken_by_nodes(ks)?;
+    let taken = lease::taken_by_nodes(ks, now)?;
     let of_clients: BTreeSet<Ipv4Addr> = held.iter().map(|record| record.addresses().v4).collect();
-    let is_free =
-        |client: &ClientAddresses| !of_clients.contains(&client.v4) && !taken.holds(client.v4.into());
+    // A wider pool gives other IPv4 addresses, and the same IPv6 ones.
+    let of_clients_v6: BTreeSet<Ipv6Addr> = held.iter().map(|record| record.addresses().v6).collect();
+    let is_free = |client: &ClientAddresses| {
+        let is_held = of_clients.contains(&client.v4) || of_clients_v6.contains(&client.v6);
+        !is_held && !taken.holds(client.v4.into())
+    };
     let found = plan.clients().find(is_free).ok_or_else(|| ClientError::Exhausted(plan.clients().count()))?;
     free.iter().for_each(|record| record::delete(ks, &key(&record.name)));
     Ok(found)

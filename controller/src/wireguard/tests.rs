@@ -56,7 +56,8 @@ fn keyspace() -> Keyspace {
     edge("gate", "plant", "192.168.10.0/24", &mut ks);
     edge("far", "depot", "192.168.20.0/24", &mut ks);
     let endpoint = "gate.example:51820".to_owned();
-    handle_gateway(&gate(), &WireguardGateway { public_key: key(200), endpoint }, &mut ks);
+    let told = WireguardGateway { public_key: key(200), endpoint };
+    assert!(handle_gateway(&gate(), Some(&told), &mut ks));
     ks
 }
 
@@ -136,7 +137,8 @@ fn without_gateways_nobody_is_let_in_and_of_several_the_clouds_is_taken() {
     assert_eq!(add(order("phone", 1), &cluster(), &mut ks, NOW), Err(ClientError::NoGateway));
     let mut ks = keyspace();
     let tell = |node: NodeId, byte, ks: &mut Keyspace| {
-        handle_gateway(&node, &WireguardGateway { public_key: key(byte), endpoint: "x:1".into() }, ks);
+        let told = WireguardGateway { public_key: key(byte), endpoint: "x:1".into() };
+        assert!(handle_gateway(&node, Some(&told), ks));
     };
     tell(NodeId::edge(name("far")), 201, &mut ks);
     let several = ClientError::WhichGateway(vec![NodeId::edge(name("far")), gate()]);
@@ -245,4 +247,18 @@ fn a_pool_that_leaves_clients_outside_is_refused() {
         Plan::new("10.99.0.0/16".parse().unwrap(), &name("water"), &CaHash::of_der(b"ca")).unwrap();
     let outside = check(&elsewhere, &ks).unwrap().unwrap();
     assert_eq!((outside.0.as_str(), outside.1.to_string().as_str()), ("phone", "10.86.32.1/32"));
+}
+
+#[test]
+fn a_gateway_says_where_to_dial_and_nothing_else() {
+    let mut ks = keyspace();
+    let before = gateway(&gate(), &ks);
+    let told = |endpoint: &str| WireguardGateway { public_key: key(1), endpoint: endpoint.to_owned() };
+    for text in ["x:1\n[Interface]\nPostUp = true\n[Peer]", "x", ":1", "x:99999", "x y:1", "$(id):1"] {
+        assert!(!handle_gateway(&gate(), Some(&told(text)), &mut ks), "{text}");
+    }
+    assert_eq!(gateway(&gate(), &ks), before);
+    assert!(handle_gateway(&gate(), Some(&told("[2001:db8::1]:51820")), &mut ks));
+    assert!(handle_gateway(&gate(), None, &mut ks));
+    assert_eq!(gateway(&gate(), &ks), None, "it is none any more");
 }

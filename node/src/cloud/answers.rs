@@ -363,6 +363,7 @@ impl Cloud {
         self.say_wireguard();
         self.say_policy();
         self.say_overlay();
+        self.say_names();
     }
 
     fn overlay(&self) -> Result<Overlay<'_>, AdminError> {

@@ -18,19 +18,47 @@ const MAX_TOPICS: usize = 4096;
 pub(super) struct Firsthand {
     speakers: BTreeMap<DeviceId, NodeId>,
     /// The newest version that a neighbour told: when the cloud is back, it first repeats what it had heard last.
-    newest: BTreeMap<Topic, (NodeId, u64)>,
+    newest: BTreeMap<Topic, Newest>,
+}
+
+#[derive(Debug)]
+struct Newest {
+    from: NodeId,
+    rev: u64,
+    /// It is no neighbour any more. If it has a new disk by now, its versions have started over.
+    is_gone: bool,
+    /// An older version that the cloud told since: once is a copy of before, another one is a start over.
+    repeated: Option<u64>,
 }
 
 impl Firsthand {
     /// Takes note of a message that the cloud passed on. False: a neighbour has told something newer.
     pub(super) fn handle_passed_on(&mut self, message: &Message) -> bool {
         let Some(TwinTopic::Reported { device, .. }) = TwinTopic::parse(&message.topic) else { return true };
-        let has_room = self.speakers.len() < MAX_DEVICES || self.speakers.contains_key(&device);
-        if message.origin.kind == NodeKind::Edge && has_room {
-            self.speakers.insert(device, message.origin.clone());
+        self.note_speaker(device, &message.origin);
+        let Some((newest, rev)) = self.newest.get_mut(&message.topic).zip(rev_of(message)) else {
+            return true;
+        };
+        if rev < newest.rev {
+            let is_copy = !newest.is_gone || *newest.repeated.get_or_insert(rev) == rev;
+            if is_copy {
+                return false;
+            }
+        } else if !newest.is_gone {
+            return true;
         }
-        let newest = self.newest.get(&message.topic).map(|(_, rev)| *rev);
-        newest.zip(rev_of(message)).is_none_or(|(newest, rev)| newest <= rev)
+        self.newest.remove(&message.topic);
+        true
+    }
+
+    /// Versions are each edge's own: of a device that moved none counts any more.
+    fn note_speaker(&mut self, device: DeviceId, origin: &NodeId) {
+        let has_room = self.speakers.len() < MAX_DEVICES || self.speakers.contains_key(&device);
+        if origin.kind != NodeKind::Edge || !has_room || self.speakers.get(&device) == Some(origin) {
+            return;
+        }
+        self.newest.retain(|topic, _| TwinTopic::parse(topic).is_none_or(|twin| *twin.device() != device));
+        self.speakers.insert(device, origin.clone());
     }
 
     /// Whether a neighbour may say this: a reported value of a device that is its own.
@@ -40,20 +68,24 @@ impl Firsthand {
             return false;
         }
         let Some(rev) = rev_of(message) else { return false };
-        if let Some((_, newest)) = self.newest.get_mut(&message.topic) {
-            let is_news = *newest <= rev;
-            *newest = rev.max(*newest);
+        if let Some(newest) = self.newest.get_mut(&message.topic).filter(|newest| !newest.is_gone) {
+            let is_news = newest.rev <= rev;
+            newest.rev = rev.max(newest.rev);
             return is_news;
         }
-        if self.newest.len() < MAX_TOPICS {
-            self.newest.insert(message.topic.clone(), (from.clone(), rev));
+        if self.newest.len() < MAX_TOPICS || self.newest.contains_key(&message.topic) {
+            let newest = Newest { from: from.clone(), rev, is_gone: false, repeated: None };
+            self.newest.insert(message.topic.clone(), newest);
         }
         true
     }
 
     /// A neighbour is gone. It may come back with a new disk, whose versions start over.
     pub(super) fn handle_gone(&mut self, neighbour: &NodeId) {
-        self.newest.retain(|_, (from, _)| from != neighbour);
+        self.newest
+            .values_mut()
+            .filter(|newest| newest.from == *neighbour)
+            .for_each(|newest| newest.is_gone = true);
     }
 }
 
@@ -107,7 +139,12 @@ mod tests {
         assert!(!firsthand.handle_told(&a, &report("pump", &a, 7)), "overtaken on the way");
         assert!(!firsthand.handle_passed_on(&report("pump", &cloud, 5)));
         assert!(firsthand.handle_passed_on(&report("pump", &a, 8)));
+        firsthand.handle_told(&a, &report("pump", &a, 9));
         firsthand.handle_gone(&a);
-        assert!(firsthand.handle_passed_on(&report("pump", &a, 1)), "a new disk starts over");
+        for _ in 0..2 {
+            assert!(!firsthand.handle_passed_on(&report("pump", &a, 5)), "an old copy, as often as it comes");
+        }
+        assert!(firsthand.handle_passed_on(&report("pump", &a, 6)), "a new disk starts over");
+        assert!(firsthand.handle_passed_on(&report("pump", &a, 1)));
     }
 }

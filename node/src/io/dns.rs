@@ -188,6 +188,10 @@ async fn serve_connections(listener: TcpListener, shared: Arc<Shared>) {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
+        // Strangers get no place: they would be refused there.
+        if !shared.is_served(from.ip()) {
+            continue;
+        }
         let shared = Arc::clone(&shared);
         connections.spawn(async move {
             // A client that hangs up is its own affair.
@@ -227,6 +231,11 @@ async fn write_message(stream: &mut TcpStream, message: &[u8]) -> io::Result<()>
 impl Shared {
     fn asked<'a>(&self, query: &'a [u8], from: IpAddr, over: Over) -> Asked<'a> {
         Asked { query, from, over, forwards: !self.upstream.is_empty() }
+    }
+
+    /// Whether `from` lies behind a node of the cluster.
+    fn is_served(&self, from: IpAddr) -> bool {
+        self.names.borrow().as_ref().is_some_and(|names| names.is_served(from))
     }
 
     /// Before the node has its addresses it answers nobody.

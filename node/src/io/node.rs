@@ -228,7 +228,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
     let recorder = Recorder::start(&data_dir.join(RECORDS), Limits::default()).context("the recorder")?;
     tasks.spawn(admin::serve(listener, ask, data_dir.to_owned(), recorder.handle().clone()));
     let dns = dns::start(&config.dns, &mut tasks);
-    let wireguard = Wireguard::start(&config.wireguard, data_dir, overlay.is_some())?;
+    let wireguard = Wireguard::start(&config.wireguard, data_dir, overlay.as_ref().map(Overlay::name))?;
     let driver = Driver {
         node,
         me,

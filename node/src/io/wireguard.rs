@@ -42,7 +42,7 @@ pub enum Wireguard {
 
 impl Wireguard {
     /// Fails where the configuration or the key file is at fault; what the machine refuses is said in status and log.
-    pub(super) fn start(config: &WireguardConfig, data_dir: &Path, has_overlay: bool) -> Result<Self> {
+    pub(super) fn start(config: &WireguardConfig, data_dir: &Path, overlay: Option<&str>) -> Result<Self> {
         let WireguardConfig { listen, endpoint, interface, backend } = config;
         let (port, endpoint) = match (listen, endpoint) {
             (None, None) => return Ok(Self::Off),
@@ -60,6 +60,7 @@ impl Wireguard {
         let key = key(&data_dir.join(KEY)).context("the WireGuard gateway's key")?;
         let settings = Settings {
             interface: interface.clone(),
+            overlay: overlay.unwrap_or_default().to_owned(),
             port,
             key,
             backend: match backend {
@@ -69,7 +70,7 @@ impl Wireguard {
             },
             seed: [seed()?, seed()?],
         };
-        if !has_overlay {
+        if overlay.is_none() {
             return Ok(Self::failed(
                 "overlay.enabled is false, and clients reach nothing without it".to_owned(),
             ));
@@ -199,16 +200,16 @@ mod tests {
             (config(None, Some("gw.example:51820")), "wireguard.listen: 51820"),
             (config(Some(51820), Some("a:b:51820")), "put an IPv6 address in brackets"),
         ] {
-            let told = Wireguard::start(&config, dir.path(), true).unwrap_err().to_string();
+            let told = Wireguard::start(&config, dir.path(), Some("kb0")).unwrap_err().to_string();
             assert!(told.contains(words), "{told}");
         }
-        assert!(matches!(Wireguard::start(&config(None, None), dir.path(), true), Ok(Wireguard::Off)));
+        assert!(matches!(Wireguard::start(&config(None, None), dir.path(), Some("kb0")), Ok(Wireguard::Off)));
     }
 
     #[test]
     fn without_an_overlay_the_node_goes_on_and_says_why_nobody_is_let_in() {
         let dir = tempfile::tempdir().unwrap();
-        let started = Wireguard::start(&config(Some(51820), Some("gw.example")), dir.path(), false).unwrap();
+        let started = Wireguard::start(&config(Some(51820), Some("gw.example")), dir.path(), None).unwrap();
         assert_eq!(started.status()["backend"], "none");
         assert!(started.status()["problem"].as_str().unwrap().starts_with("overlay.enabled is false"));
         assert_eq!(started.told(), None);

@@ -365,3 +365,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_wireguard_client_is_no_address_of_its_gateway() {
+    let client = Route {
+        prefix: "10.86.32.1/32".parse().unwrap(),
+        owner: NodeId::cloud(name("hq")),
+        kind: SubnetKind::Wireguard,
+        real: None,
+        peer: Some(name("phone")),
+    };
+    assert!(!names().is_of_a_node(&client));
+    assert!(names().is_of_a_node(&Route { kind: SubnetKind::CloudVm, peer: None, ..client }));
+}

@@ -67,6 +67,8 @@ impl Pair {
         let inside = Ipv4Net::new(gateway, 24).unwrap();
         let nat = NatSettings { kind: NatKind::PortRestricted, inside };
         let port = attach(&wire, &router, Ipv4Addr::new(203, 0, 113, 21), Some(nat));
+        // Their public addresses lead to each other too, and only one way is to be taken.
+        wire.set_hairpin(port, true);
         let networks = [("a", 2), ("b", 3)].map(|(name, last)| {
             let network = Namespace::create(name).unwrap();
             let host = Ipv4Addr::new(192, 168, 2, last);

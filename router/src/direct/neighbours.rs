@@ -38,6 +38,9 @@ const PROVEN_AFTER: Duration = Duration::from_secs(60);
 /// A link on which nobody talked for so long is closed: it costs keepalives on both sides.
 const IDLE_AFTER: Duration = Duration::from_secs(10 * 60);
 
+/// So long after they talked last two look for each other without the hub: later another may have their addresses.
+const LOOKS_FOR: Duration = Duration::from_secs(60 * 60);
+
 /// Links that one edge has to others at most: each is two connections (50 KiB) and their keepalives. Further pairs stay
 /// with the hub.
 const MAX_DIRECT: usize = 16;
@@ -61,6 +64,8 @@ pub enum Output {
     Dial { attempt: u64, peer: NodeId, lane: LaneOf, address: SocketAddr },
     /// Send a byte to each, so that a NAT lets an answer in, and let the shard accept from there for a while.
     Knock { addresses: Vec<SocketAddr> },
+    /// Packets of this link count from now on.
+    Admit { link: LinkId },
     /// Close a link.
     Close { link: LinkId, why: &'static str },
     /// The neighbour's bus lane stands: it is a peer of the bus from now on.
@@ -113,6 +118,8 @@ struct Neighbour {
     phase: Phase,
     backoff: Backoff,
     failed: u32,
+    /// When we lost it, it did not reach the hub: nobody will introduce it again.
+    is_cut_off: bool,
 }
 
 /// Seconds in which packets went to and fro.
@@ -144,11 +151,13 @@ enum Phase {
     Wishing {
         until: Mono,
     },
-    /// With the dials that are on their way.
+    /// With the dial that is on its way, and where to try next. One at a time: of two that arrive each side might keep
+    /// another.
     Meeting {
         until: Mono,
         knock_at: Option<Mono>,
-        dials: BTreeMap<u64, SocketAddr>,
+        dial: Option<(u64, SocketAddr)>,
+        rest: VecDeque<SocketAddr>,
     },
     Direct(Direct),
 }
@@ -196,7 +205,7 @@ impl Neighbours {
         if !self.is_enabled || !self.make_room(peer, now) {
             return;
         }
-        let direct = self.known.values().filter(|known| known.is_direct()).count();
+        let busy = self.known.values().filter(|known| known.is_busy()).count();
         let (seed, hub_connected) = (self.seed, self.hub_connected);
         let known = self.known.entry(peer.clone()).or_insert_with(|| Neighbour::new(seed));
         known.talk.note(bytes, now);
@@ -204,7 +213,8 @@ impl Neighbours {
             Phase::Apart { until } | Phase::Wishing { until } => until <= now,
             Phase::Meeting { .. } | Phase::Direct(_) => false,
         };
-        if is_due && hub_connected && known.talk.is_enough() && direct < MAX_DIRECT {
+        let has_place = busy < MAX_DIRECT || known.is_busy();
+        if is_due && hub_connected && known.talk.is_enough() && has_place {
             known.phase = Phase::Wishing { until: now + WISH_EVERY };
             self.outputs.push_back(Output::Wish { peer: peer.clone() });
         }
@@ -240,20 +250,31 @@ impl Neighbours {
     fn meet(&mut self, peer: &NodeId, now: Mono) {
         let Some(known) = self.known.get_mut(peer) else { return };
         let Some(Met { addresses, dials, .. }) = known.met.clone() else { return };
-        let mut attempts = BTreeMap::new();
-        let lane = LaneOf::Packets;
+        // The side that waits gives the other its time for each address.
+        let tries = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+        let until = now + MEET_FOR.saturating_mul(tries);
+        let knock_at = (!dials).then_some(now + KNOCK_EVERY);
         if dials {
-            for address in addresses {
-                self.attempts = self.attempts.wrapping_add(1);
-                let attempt = u64::from(self.index) << 32 | u64::from(self.attempts);
-                attempts.insert(attempt, address);
-                self.outputs.push_back(Output::Dial { attempt, peer: peer.clone(), lane, address });
-            }
+            known.phase = Phase::Meeting { until, knock_at, dial: None, rest: addresses.into() };
+            self.dial_next(peer, now);
         } else {
+            known.phase = Phase::Meeting { until, knock_at, dial: None, rest: VecDeque::new() };
             self.outputs.push_back(Output::Knock { addresses });
         }
-        let knock_at = (!dials).then_some(now + KNOCK_EVERY);
-        known.phase = Phase::Meeting { until: now + MEET_FOR, knock_at, dials: attempts };
+    }
+
+    /// Tries the next of a node's addresses; after the last one they did not meet.
+    fn dial_next(&mut self, peer: &NodeId, now: Mono) {
+        let Some(Neighbour { phase: Phase::Meeting { dial, rest, .. }, .. }) = self.known.get_mut(peer)
+        else {
+            return;
+        };
+        let Some(address) = rest.pop_front() else { return self.did_not_meet(peer, now) };
+        self.attempts = self.attempts.wrapping_add(1);
+        let attempt = u64::from(self.index) << 32 | u64::from(self.attempts);
+        *dial = Some((attempt, address));
+        let lane = LaneOf::Packets;
+        self.outputs.push_back(Output::Dial { attempt, peer: peer.clone(), lane, address });
     }
 
     /// A dial of ours stands; it proved to be `peer` with `key`.
@@ -265,10 +286,9 @@ impl Neighbours {
             return self.close(link, "another key than the one that the hub named");
         }
         match &mut known.phase {
-            Phase::Meeting { dials, .. } => {
-                let Some(remote) = dials.remove(&attempt) else {
-                    return self.close(link, "nobody wishes for it any more");
-                };
+            Phase::Meeting { dial: Some((dialled, remote)), .. } if *dialled == attempt => {
+                let remote = *remote;
+                self.outputs.push_back(Output::Admit { link });
                 self.become_direct(peer, link, remote, now);
                 self.dial_bus(peer);
             }
@@ -277,27 +297,25 @@ impl Neighbours {
                 self.outputs.push_back(Output::BusUp { link, peer: peer.clone() });
                 self.tell_upstream(peer);
             }
-            // A slower dial of several.
-            Phase::Apart { .. } | Phase::Wishing { .. } | Phase::Direct(_) => {
-                self.close(link, "another way was faster");
+            Phase::Apart { .. } | Phase::Wishing { .. } | Phase::Meeting { .. } | Phase::Direct(_) => {
+                self.close(link, "nobody wishes for it any more");
             }
         }
     }
 
     /// A dial of ours came to nothing.
     pub fn handle_failed(&mut self, attempt: u64, now: Mono) {
-        let found = self.known.iter_mut().find_map(|(peer, known)| match &mut known.phase {
-            Phase::Meeting { dials, .. } => dials.remove(&attempt).map(|_| (peer.clone(), known, true)),
-            Phase::Direct(direct) if direct.bus == BusLane::Dialing(attempt) => {
-                Some((peer.clone(), known, false))
-            }
-            Phase::Apart { .. } | Phase::Wishing { .. } | Phase::Direct(_) => None,
-        });
-        let Some((peer, known, was_packets)) = found else { return };
-        match &mut known.phase {
-            Phase::Meeting { dials, .. } if was_packets && dials.is_empty() => self.did_not_meet(&peer, now),
-            Phase::Direct(direct) => direct.bus = BusLane::Waiting(now + REST),
-            Phase::Meeting { .. } | Phase::Apart { .. } | Phase::Wishing { .. } => {}
+        let is_its = |known: &Neighbour| match &known.phase {
+            Phase::Meeting { dial: Some((dialled, _)), .. } => *dialled == attempt,
+            Phase::Direct(direct) => direct.bus == BusLane::Dialing(attempt),
+            Phase::Meeting { .. } | Phase::Apart { .. } | Phase::Wishing { .. } => false,
+        };
+        let Some((peer, known)) = self.known.iter_mut().find(|(_, known)| is_its(known)) else { return };
+        let peer = peer.clone();
+        if let Phase::Direct(direct) = &mut known.phase {
+            direct.bus = BusLane::Waiting(now + REST);
+        } else {
+            self.dial_next(&peer, now);
         }
     }
 
@@ -340,6 +358,7 @@ impl Neighbours {
         let Some(known) = self.known.get_mut(peer) else { return };
         let (bus, hub_connected) = (BusLane::Awaited, true);
         known.failed = 0;
+        known.is_cut_off = false;
         known.phase = Phase::Direct(Direct { packets, remote, since: now, bus, hub_connected });
         known.talk.last = now;
         self.outputs.push_back(Output::Note(format!("packets to {peer} go straight to {remote}")));
@@ -370,6 +389,7 @@ impl Neighbours {
             return;
         }
         let held = now.since(direct.since) >= PROVEN_AFTER;
+        known.is_cut_off = !direct.hub_connected;
         direct.close("the other lane is gone", &mut self.outputs);
         self.outputs.push_back(Output::Note(format!("packets to {peer} go by the cloud again")));
         if held {
@@ -387,17 +407,18 @@ impl Neighbours {
         self.rest(peer, now);
     }
 
-    /// Rests before the next try. While the hub is away the side that waits to be dialled goes on waiting.
+    /// Rests before the next try. While one of the two does not reach the hub, the side that waits to be dialled goes on
+    /// waiting.
     fn rest(&mut self, peer: &NodeId, now: Mono) {
         let hub_connected = self.hub_connected;
         let Some(known) = self.known.get_mut(peer) else { return };
         let waits = known.met.as_ref().is_some_and(|met| !met.dials);
-        known.phase = if waits && !hub_connected {
-            Phase::Meeting { until: now + MEET_FOR, knock_at: Some(now), dials: BTreeMap::new() }
+        let alone = known.is_alone(hub_connected, now);
+        known.phase = if waits && alone {
+            Phase::Meeting { until: now + MEET_FOR, knock_at: Some(now), dial: None, rest: VecDeque::new() }
         } else {
             let wait = known.backoff.next_wait();
-            let wait = if hub_connected { wait } else { wait.min(LONGEST_WAIT_ALONE) };
-            Phase::Apart { until: now + REST + wait }
+            Phase::Apart { until: now + REST + if alone { wait.min(LONGEST_WAIT_ALONE) } else { wait } }
         };
     }
 
@@ -411,12 +432,12 @@ impl Neighbours {
         for peer in peers {
             self.tell_upstream(&peer);
             let Some(known) = self.known.get_mut(&peer) else { continue };
-            // What was lost just before is tried again as soon as it is clear that there is no other way.
-            if let Phase::Apart { until } = &mut known.phase
-                && !connected
-                && known.met.is_some()
+            // What was lost just before is tried again as soon as it is clear that there is no other way, and nobody is left
+            // who answers a wish.
+            if let Phase::Apart { until } | Phase::Wishing { until } = known.phase
+                && known.is_alone(connected, now)
             {
-                *until = (*until).min(now + REST);
+                known.phase = Phase::Apart { until: until.min(now + REST) };
             }
         }
     }
@@ -464,14 +485,13 @@ impl Neighbours {
     fn time_of(&mut self, peer: &NodeId, now: Mono) {
         let hub_connected = self.hub_connected;
         let Some(known) = self.known.get_mut(peer) else { return };
+        let alone = known.is_alone(hub_connected, now);
         match &mut known.phase {
             // With a hub it is talk that begins it.
-            Phase::Apart { until } if *until <= now && !hub_connected && known.met.is_some() => {
-                self.meet(peer, now);
-            }
+            Phase::Apart { until } if *until <= now && alone => self.meet(peer, now),
             Phase::Meeting { until, .. } if *until <= now => self.did_not_meet(peer, now),
             Phase::Meeting { knock_at: Some(at), .. } if *at <= now => {
-                *at = now + if hub_connected { KNOCK_EVERY } else { KNOCK_SELDOM };
+                *at = now + if alone { KNOCK_SELDOM } else { KNOCK_EVERY };
                 let addresses = known.met.as_ref().map(|met| met.addresses.clone()).unwrap_or_default();
                 self.outputs.push_back(Output::Knock { addresses });
             }
@@ -488,8 +508,8 @@ impl Neighbours {
     }
 
     pub fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
-        let alone = !self.hub_connected;
-        self.known.values().filter_map(|known| known.timeout(alone)).min().map(|at| (at, "neighbour"))
+        let timeouts = self.known.values().filter_map(|known| known.timeout(self.hub_connected));
+        timeouts.min().map(|at| (at, "neighbour"))
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -528,6 +548,7 @@ impl Neighbour {
             phase: Phase::Apart { until: Mono::ZERO },
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT, seed),
             failed: 0,
+            is_cut_off: false,
         }
     }
 
@@ -540,6 +561,17 @@ impl Neighbour {
         matches!(self.phase, Phase::Direct(_))
     }
 
+    /// Whether it has, or may soon have, one of the few links.
+    fn is_busy(&self) -> bool {
+        !matches!(self.phase, Phase::Apart { .. })
+    }
+
+    /// Whether the two have to find each other without the hub, where they met, since they talked not long ago.
+    fn is_alone(&self, hub_connected: bool, now: Mono) -> bool {
+        let talked = now.since(self.talk.last) < LOOKS_FOR;
+        talked && self.met.is_some() && (!hub_connected || self.is_cut_off)
+    }
+
     /// Nobody talks to it, and nothing is under way.
     fn is_forgettable(&self, now: Mono) -> bool {
         let rests = match self.phase {
@@ -549,13 +581,13 @@ impl Neighbour {
         rests && now.since(self.talk.last) > PAUSE
     }
 
-    fn timeout(&self, alone: bool) -> Option<Mono> {
+    fn timeout(&self, hub_connected: bool) -> Option<Mono> {
         match &self.phase {
-            Phase::Apart { until } => (alone && self.met.is_some()).then_some(*until),
+            Phase::Apart { until } => self.is_alone(hub_connected, *until).then_some(*until),
             Phase::Wishing { .. } => None,
             Phase::Meeting { until, knock_at, .. } => Some(knock_at.map_or(*until, |at| at.min(*until))),
             Phase::Direct(direct) => {
-                let idle = (!alone).then_some(self.talk.last + IDLE_AFTER);
+                let idle = hub_connected.then_some(self.talk.last + IDLE_AFTER);
                 let bus = if let BusLane::Waiting(until) = direct.bus { Some(until) } else { None };
                 [idle, bus].into_iter().flatten().min()
             }

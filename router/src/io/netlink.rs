@@ -6,6 +6,7 @@
 mod address;
 mod link;
 mod route;
+mod rule;
 
 use std::io;
 

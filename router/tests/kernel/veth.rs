@@ -91,3 +91,34 @@ fn addresses_and_routes_are_listed_as_they_were_set() {
         assert_eq!(netlink.route_list("a").unwrap(), [gateway, default]);
     });
 }
+
+/// As one WireGuard client must not reach another past the guard.
+#[test]
+fn what_comes_in_by_an_interface_goes_out_by_another_whatever_the_routes_say() {
+    in_own_network("veth::what_comes_in_by_an_interface_goes_out_by_another_whatever_the_routes_say", || {
+        let other = new_network();
+        let mut netlink = Netlink::open().unwrap();
+        for (near, far) in [("clients", "client"), ("guarded", "guard")] {
+            netlink.veth_create(near, far, Some(other.as_fd())).unwrap();
+            netlink.link_up(near).unwrap();
+        }
+        let route = |destination: &str| KernelRoute {
+            destination: destination.parse().unwrap(),
+            via: None,
+            source: None,
+            metric: 0,
+        };
+        netlink.route_add("clients", &route("10.86.32.0/24")).unwrap();
+        let way = |iif: &[&str]| {
+            let arguments = ["route", "get", "10.86.32.2", "from", "10.86.32.1"];
+            let ran = std::process::Command::new("ip").args(arguments).args(iif).output().unwrap();
+            String::from_utf8(ran.stdout).unwrap()
+        };
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        assert!(way(&["iif", "clients"]).contains("dev clients"), "{}", way(&["iif", "clients"]));
+        netlink.forward_all("clients", "guarded", false).unwrap();
+        netlink.forward_all("clients", "guarded", true).unwrap();
+        assert!(way(&["iif", "clients"]).contains("dev guarded"), "{}", way(&["iif", "clients"]));
+        assert!(way(&["iif", "guarded"]).contains("dev clients"), "{}", way(&["iif", "guarded"]));
+    });
+}

@@ -26,6 +26,7 @@ fn meet(a: &mut Edge, b: &mut Edge, address: std::net::SocketAddr) -> (LinkId, L
     b.node.shard.send(Command::Knock { addresses: vec![a.node.address()] }).unwrap();
     a.node.dial(5, address, Expect::Node(b.node.id.clone().unwrap()), Lane::Packets);
     let at_a = up(&mut a.node, Some(5), Some(b.node.id()), Lane::Packets);
+    a.node.admit(at_a);
     (at_a, up(&mut b.node, None, Some(a.node.id()), Lane::Packets))
 }
 

@@ -142,9 +142,9 @@ fn hand_over(mut answer: Value, keys: &Keys, InviteArgs { out, ask, .. }: &Invit
         (Format::Table, None) => say(config.trim_end())?,
         (format @ (Format::Json | Format::Yaml), _) => return show(&answer, format, table::any),
     }
-    if keys.private.is_some() {
-        let colours = rustix::termios::isatty(std::io::stderr());
-        match qr::code(&config, colours) {
+    // The key is in it: for eyes, and neither beside the file that it went to nor in the log of a job.
+    if keys.private.is_some() && out.is_none() && rustix::termios::isatty(std::io::stderr()) {
+        match qr::code(&config, true) {
             Some(code) => eprintln!("{code}"),
             None => eprintln!("the configuration is too long for a QR code: its AllowedIPs are many"),
         }

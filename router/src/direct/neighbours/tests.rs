@@ -44,8 +44,10 @@ impl Edge {
         let mut edge = Self::meeting(dials);
         let b = (&self::edge("b"), key());
         if dials {
-            let attempts = edge.dials(LaneOf::Packets);
-            edge.0.handle_dialled(attempts[1].0, PACKETS, b, at(2));
+            let first = edge.dials(LaneOf::Packets)[0].0;
+            edge.0.handle_failed(first, at(2));
+            let second = edge.dials(LaneOf::Packets)[0].0;
+            edge.0.handle_dialled(second, PACKETS, b, at(2));
             let attempts = edge.dials(LaneOf::Bus);
             edge.0.handle_dialled(attempts[0].0, BUS, b, at(2));
         } else {
@@ -76,6 +78,16 @@ impl Edge {
             LaneOf::Packets => self.0.handle_packets_accepted(link, b, there()[1], at(second)),
             LaneOf::Bus => self.0.handle_bus_accepted(link, b),
         }
+    }
+
+    /// No dial arrives; how many there were.
+    fn fail_to_meet(&mut self, now: Mono) -> usize {
+        let mut dials = 0;
+        while let Some((attempt, _)) = self.dials(LaneOf::Packets).pop() {
+            self.0.handle_failed(attempt, now);
+            dials += 1;
+        }
+        dials
     }
 
     /// Lets time pass to its next step.
@@ -121,18 +133,22 @@ fn without_a_hub_or_where_it_is_switched_off_nobody_is_wished_for() {
 #[test]
 fn who_dials_takes_the_first_way_that_answers_and_then_makes_the_second_lane() {
     let mut edge = Edge::meeting(true);
-    let dials = edge.dials(LaneOf::Packets);
-    assert_eq!(dials.iter().map(|(_, address)| *address).collect::<Vec<_>>(), there());
-    assert!(dials.iter().all(|(attempt, _)| edge.0.owns(*attempt)));
+    let first = edge.dials(LaneOf::Packets);
+    assert_eq!(first.iter().map(|(_, address)| *address).collect::<Vec<_>>(), there()[..1], "one at a time");
+    edge.0.handle_failed(first[0].0, at(2));
+    let second = edge.dials(LaneOf::Packets);
+    assert_eq!(second.iter().map(|(_, address)| *address).collect::<Vec<_>>(), there()[1..]);
+    assert!(edge.0.owns(first[0].0) && edge.0.owns(second[0].0));
     let b = self::edge("b");
-    edge.0.handle_dialled(dials[1].0, PACKETS, (&b, key()), at(2));
+    edge.0.handle_dialled(first[0].0, LinkId(12), (&b, key()), at(2));
+    assert!(matches!(edge.said()[..], [Output::Close { link: LinkId(12), .. }]), "it had failed");
+    edge.0.handle_dialled(second[0].0, PACKETS, (&b, key()), at(2));
     assert!(edge.0.is_direct(&b));
-    let bus = edge.dials(LaneOf::Bus);
-    assert_eq!(bus.len(), 1);
-    assert_eq!(bus[0].1, there()[1]);
-    edge.0.handle_dialled(dials[0].0, LinkId(12), (&b, key()), at(2));
-    assert!(matches!(edge.said()[..], [Output::Close { link: LinkId(12), .. }]));
-    edge.0.handle_dialled(bus[0].0, BUS, (&b, key()), at(3));
+    let said = edge.said();
+    assert_eq!(said[0], Output::Admit { link: PACKETS });
+    let [_, Output::Dial { attempt, lane: LaneOf::Bus, address, .. }] = said[..] else { panic!("{said:?}") };
+    assert_eq!(address, there()[1]);
+    edge.0.handle_dialled(attempt, BUS, (&b, key()), at(3));
     let said = edge.said();
     assert_eq!(said[0], Output::BusUp { link: BUS, peer: b.clone() });
     assert_eq!(said[1], Output::Upstream { link: BUS, connected: true });
@@ -181,9 +197,7 @@ fn a_pair_that_cannot_meet_rests_longer_each_time_and_says_why_it_stays_with_the
     let (mut now, mut longest) = (at(1), Duration::ZERO);
     for failed in 1..12 {
         edge.0.handle_meet(&self::edge("b"), key(), (there(), true), now);
-        for (attempt, _) in edge.dials(LaneOf::Packets) {
-            edge.0.handle_failed(attempt, now);
-        }
+        edge.fail_to_meet(now);
         let path = edge.path();
         assert_eq!((path.direct, path.failed), (None, failed));
         assert!(path.because.unwrap().contains("symmetric NAT"), "{path:?}");
@@ -206,7 +220,7 @@ fn a_meeting_that_nobody_came_to_is_over_after_a_while() {
     while matches!(edge.0.known[&self::edge("b")].phase, Phase::Meeting { .. }) {
         last = edge.pass();
     }
-    assert_eq!(last, at(1) + MEET_FOR);
+    assert_eq!(last, at(1) + 2 * MEET_FOR, "for each of two addresses");
     assert_eq!(edge.accept(LaneOf::Packets, PACKETS, 20), Accepted::No);
 }
 
@@ -260,11 +274,7 @@ fn without_a_hub_lost_neighbours_try_again_where_they_met() {
     dialler.said();
     for _ in 0..5 {
         let began = dialler.pass();
-        let dials = dialler.dials(LaneOf::Packets);
-        assert_eq!(dials.len(), 2, "{began:?}");
-        for (attempt, _) in dials {
-            dialler.0.handle_failed(attempt, began);
-        }
+        assert_eq!(dialler.fail_to_meet(began), 2, "{began:?}");
         let (next, _) = dialler.0.poll_timeout().unwrap();
         assert!(next.since(began) <= REST + LONGEST_WAIT_ALONE);
     }
@@ -338,7 +348,7 @@ fn a_neighbour_that_lost_its_link_first_is_taken_back() {
     let said = dialler.said();
     let dials = said.iter().filter(|output| matches!(output, Output::Dial { .. })).count();
     let closes = said.iter().filter(|output| matches!(output, Output::Close { .. })).count();
-    assert_eq!((dials, closes), (2, 2));
+    assert_eq!((dials, closes), (1, 2));
 }
 
 #[test]
@@ -350,4 +360,46 @@ fn who_is_no_member_any_more_is_no_neighbour() {
     let closed = |link| Output::Close { link, why: "not a member of this cluster any more" };
     assert_eq!(edge.said(), [closed(PACKETS), closed(BUS)]);
     assert_eq!(edge.accept(LaneOf::Packets, PACKETS, 3), Accepted::No);
+}
+
+#[test]
+fn what_was_wished_for_is_tried_where_they_met_once_the_hub_is_gone_but_not_for_ever() {
+    let mut edge = Edge::direct(true);
+    let lost = at(2) + PROVEN_AFTER;
+    edge.0.handle_down(PACKETS, lost);
+    let wished = lost + REST + FIRST_WAIT;
+    edge.0.handle_talk(&self::edge("b"), BULK, wished);
+    assert!(edge.said().contains(&Output::Wish { peer: self::edge("b") }));
+    edge.0.handle_hub(false, wished);
+    assert!(edge.pass() <= wished + REST);
+    assert_eq!(edge.fail_to_meet(wished), 2);
+    let mut now = wished;
+    while let Some((at, _)) = edge.0.poll_timeout() {
+        assert!(at > now, "time goes on");
+        now = at;
+        edge.0.handle_timeout(now);
+        edge.fail_to_meet(now);
+    }
+    assert!(now.since(wished) < LOOKS_FOR + Duration::from_secs(60));
+}
+
+#[test]
+fn a_neighbour_that_was_cut_off_from_the_hub_is_waited_for() {
+    let mut waiter = Edge::direct(false);
+    waiter.0.handle_upstream(BUS, false);
+    waiter.0.handle_down(PACKETS, at(5));
+    waiter.said();
+    assert_eq!(waiter.pass(), at(5));
+    assert_eq!(waiter.said(), [Output::Knock { addresses: there() }]);
+    assert_eq!(waiter.accept(LaneOf::Packets, PACKETS, 30), Accepted::Yes);
+}
+
+#[test]
+fn who_wishes_has_a_place_of_the_few_already() {
+    let mut edge = Edge(Neighbours::new(2, 7, true));
+    edge.0.handle_hub(true, at(0));
+    for number in 0..2 * MAX_DIRECT {
+        edge.0.handle_talk(&self::edge(&format!("n{number}")), BULK, at(0));
+    }
+    assert_eq!(edge.said().len(), MAX_DIRECT);
 }

@@ -75,6 +75,16 @@ impl Netlink {
         Ok(messages.iter().filter_map(|message| address_on(message, index)).collect())
     }
 
+    /// The networks of all addresses of this host but those on the interfaces `except`.
+    pub fn connected(&mut self, except: &[&str]) -> Result<Vec<IpNet>, NetlinkError> {
+        let except = except.iter().filter_map(|dev| self.link_index(dev).ok()).collect::<Vec<_>>();
+        let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+        let messages = self.dump(&request, || "list all addresses".to_owned())?;
+        let of_others = |message: &&RouteNetlinkMessage| matches!(message, RouteNetlinkMessage::NewAddress(address) if !except.contains(&address.header.index));
+        let networks = messages.iter().filter(of_others).filter_map(address_of);
+        Ok(networks.map(|address| address.trunc()).collect())
+    }
+
     fn address_message(&mut self, dev: &str, address: IpNet) -> Result<AddressMessage, NetlinkError> {
         let mut message = AddressMessage::default();
         message.header.index = self.link_index(dev)?;
@@ -98,12 +108,14 @@ fn is_local_route(message: &RouteNetlinkMessage) -> bool {
     matches!(message, RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Local)
 }
 
-/// The kernel tells an IPv6 address as `Address` alone, and on a point-to-point link `Address` is the far end.
 fn address_on(message: &RouteNetlinkMessage, index: u32) -> Option<IpNet> {
+    let is_there = matches!(message, RouteNetlinkMessage::NewAddress(on) if on.header.index == index);
+    if is_there { address_of(message) } else { None }
+}
+
+/// The kernel tells an IPv6 address as `Address` alone, and on a point-to-point link `Address` is the far end.
+fn address_of(message: &RouteNetlinkMessage) -> Option<IpNet> {
     let RouteNetlinkMessage::NewAddress(message) = message else { return None };
-    if message.header.index != index {
-        return None;
-    }
     let local = message.attributes.iter().find_map(|attribute| {
         if let AddressAttribute::Local(address) = attribute { Some(*address) } else { None }
     });

@@ -153,14 +153,17 @@ impl EventLoop {
     ) {
         self.stats.links += 1;
         self.stats.links_up += 1;
-        if let Some(node) = peer.as_ref().filter(|_| link.admitted || lane != Lane::Packets) {
-            self.links.name(lane, node.clone(), link.handle);
-        }
         if lane == Lane::Packets {
             let lane = PacketLane::new(self.packets.seed(), &self.config, self.mono(now));
             link.packets = Some(Box::new(lane));
-            let is_neighbour = peer.as_ref().is_some_and(|node| node.kind == NodeKind::Edge);
-            link.watch = (is_neighbour && !self.config.accept).then(Watch::default);
+            let is_edge = peer.as_ref().is_some_and(|node| node.kind == NodeKind::Edge);
+            let is_neighbour = is_edge && !self.config.accept;
+            link.watch = is_neighbour.then(Watch::default);
+            // Whoever dialled: the owner knows the key that the hub named.
+            link.admitted &= !is_neighbour;
+        }
+        if let Some(node) = peer.as_ref().filter(|_| link.admitted || lane != Lane::Packets) {
+            self.links.name(lane, node.clone(), link.handle);
         }
         let remote = link.remote();
         let (until, silence) = (None, Silence::default());

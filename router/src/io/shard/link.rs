@@ -166,7 +166,8 @@ impl Link {
         };
         let packets = self.packets.as_ref().and_then(|lane| lane.poll_timeout());
         let packets = packets.map(|at| started + at.since(Mono::ZERO));
-        let watch = self.watch.as_ref().and_then(Watch::deadline);
+        let is_up = matches!(self.phase, Phase::Up(_));
+        let watch = self.watch.as_ref().filter(|_| is_up).and_then(Watch::deadline);
         [self.connection.poll_timeout(), own, packets, watch].into_iter().flatten().min()
     }
 

@@ -108,7 +108,8 @@ pub enum Command {
     Dial { attempt: u64, address: SocketAddr, expect: Expect, lane: Lane },
     /// For a link that is gone: counted and dropped.
     Send { link: LinkId, class: Class, frame: Frame },
-    /// Packets of an accepted link count from now on, and those to its node take it: until then they are dropped.
+    /// Packets of an accepted link, or of a neighbour's, count from now on, and those to its node take it: until then they
+    /// are dropped.
     Admit { link: LinkId },
     /// Sends a byte to each address, so that our NAT lets a dial from there in, and accepts links from there for 15 s. Of
     /// no use to a shard that accepts links anyway.

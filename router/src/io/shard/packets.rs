@@ -366,10 +366,7 @@ impl Packets {
         let flow = packet.flow_of(&upper);
         let known = self.cache.get(from, &flow);
         let place = known.map_or_else(|| self.place(from, packet), |known| known.place);
-        if let Some(talk) = &mut self.talk {
-            talk.count(place, packet.bytes().len());
-        }
-        match known {
+        let way = match known {
             Some(Known { way, shown: None, .. }) => way,
             Some(Known { way, shown: Some(until), .. })
                 if now < until && is_in_the_middle(packet, &upper) =>
@@ -381,7 +378,12 @@ impl Packets {
                 let way = self.table_way(from, packet, links, decide);
                 self.guarded(way, (from, place), packet, flow, now)
             }
+        };
+        // What goes nowhere is no talk.
+        if let (Some(talk), Way::Local | Way::Lane(_)) = (&mut self.talk, way) {
+            talk.count(place, packet.bytes().len());
         }
+        way
     }
 
     /// Where a flow counts: with the node that the far end lies behind.

@@ -28,9 +28,6 @@ use crate::io::tun::Tun;
 /// How old what is shown of clients may be.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// An interface that is there for a moment.
-const PROBE: &str = "kbwg-probe";
-
 /// What works, and why the kernel's does not.
 type Started = SyncSender<Result<(Backend, Option<String>), StartError>>;
 type Parts = (Arc<Mutex<Guard>>, Arc<Mutex<Shared>>);
@@ -56,6 +53,10 @@ pub(super) fn run(settings: &Settings, (guard, shared): Parts, bell: &Receiver<(
             (shared.clients.clone(), shared.lease)
         };
         let outcome = control.sync(&clients, lease.map(|(v4, v6)| [v4.into(), v6.into()]));
+        match control.connected(&settings.overlay) {
+            Ok(connected) => lock(&guard).set_connected(connected),
+            Err(why) => warn!(%why, "cannot tell which networks this host is in"),
+        }
         let mut shared = lock(&shared);
         let problem = match outcome {
             Ok(tunnels) => {
@@ -135,8 +136,10 @@ impl Control {
     /// takes it away.
     fn probe(outside: &mut Netlink) -> Result<(), StartError> {
         let here = File::open("/proc/thread-self/ns/net").map_err(StartError::Namespace)?;
-        outside.wireguard_create(PROBE, here.as_fd()).map_err(StartError::Kernel)?;
-        outside.link_del(PROBE)?;
+        // No other process has the name, also if one before this ended in the middle.
+        let probe = format!("kbwg{}", std::process::id());
+        outside.wireguard_create(&probe, here.as_fd()).map_err(StartError::Kernel)?;
+        outside.link_del(&probe)?;
         kernel::may_enter_own_namespace().map_err(StartError::Namespace)
     }
 
@@ -149,6 +152,12 @@ impl Control {
 
     fn apply(&self, update: DeviceUpdate) -> io::Result<()> {
         update.apply(&self.name, self.backend().control())
+    }
+
+    /// The networks that this host is in by itself. What the overlay gave it is its own there too.
+    fn connected(&mut self, overlay: &str) -> Result<Vec<IpNet>, NetlinkError> {
+        let own = self.name.to_string();
+        self.outside.connected(&[&own, overlay])
     }
 
     /// Removes, adds and changes what differs; who stays as he is, is not touched. Then routes.

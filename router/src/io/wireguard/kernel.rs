@@ -12,20 +12,18 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::{CLIENT_MTU, Since, StartError, lock};
 use crate::Guard;
-use crate::io::netlink::{KernelRoute, Netlink};
+use crate::io::netlink::Netlink;
 use crate::io::sysctl;
 use crate::io::tun::Tun;
 
@@ -60,9 +58,10 @@ impl Interface {
             netlink.link_up(interface)?;
         }
         sysctl::enable_forwarding()?;
-        netlink.route_add(CLEARTEXT, &default_route(Ipv4Addr::UNSPECIFIED.into()))?;
+        // By a rule: routes lead to clients, and one client must not get to another without passing the guard.
+        netlink.forward_all(name, CLEARTEXT, false)?;
         if sysctl::has_ipv6(CLEARTEXT) {
-            netlink.route_add(CLEARTEXT, &default_route(Ipv6Addr::UNSPECIFIED.into()))?;
+            netlink.forward_all(name, CLEARTEXT, true)?;
         }
         let over = Arc::new(AtomicBool::new(false));
         let pump = Pump { cleartext, tun, guard, over: over.clone(), clock: Since(Instant::now()) };
@@ -85,14 +84,6 @@ impl Drop for Interface {
 pub(super) fn may_enter_own_namespace() -> io::Result<()> {
     let tried = Builder::new().name("wireguard-probe".into()).spawn(|| enter_own_namespace().map(drop))?;
     tried.join().unwrap_or_else(|_| Err(io::Error::other("the attempt panicked")))
-}
-
-fn default_route(any: IpAddr) -> KernelRoute {
-    let destination = match any {
-        IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
-        IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
-    };
-    KernelRoute { destination, via: None, source: None, metric: 0 }
 }
 
 #[expect(unsafe_code, reason = "rustix has no safe unshare")]

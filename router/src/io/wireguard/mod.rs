@@ -90,6 +90,8 @@ pub enum Wanted {
 pub struct Settings {
     /// The interface that clients are behind.
     pub interface: String,
+    /// The overlay's interface.
+    pub overlay: String,
     /// UDP port.
     pub port: u16,
     pub key: PrivateKey,

@@ -225,9 +225,9 @@ fn insiders_meet_by_hairpin() {
     let [a, b] = two_edges_of_a_site(&router).map(|(edge, address)| Socket::open(&edge, address));
     let [seen_a, seen_b] = [&a, &b].map(|edge| edge.seen_by(&clouds));
     assert_eq!([*seen_a.ip(), *seen_b.ip()], [public, public]);
-    assert_eq!(meet((&a, seen_a), (&b, seen_b)), [None; 2], "cheap routers do not");
+    assert_eq!(meet((&a, seen_a), (&b, seen_b), IN_VAIN), [None; 2], "cheap routers do not");
     lab.wire.set_hairpin(port, true);
-    assert_eq!(meet((&a, seen_a), (&b, seen_b)), [Some(seen_b), Some(seen_a)]);
+    assert_eq!(meet((&a, seen_a), (&b, seen_b), PATIENCE), [Some(seen_b), Some(seen_a)]);
 }
 
 const KINDS: [NatKind; 4] =
@@ -275,9 +275,10 @@ fn nats_are_punched_through() {
         for (beyond, right) in KINDS.into_iter().enumerate().skip(at) {
             let far = site_behind(right, &lab.wire, 30 + 10 * at as u8 + beyond as u8);
             let (near, far) = (Socket::open(&near, EDGE), Socket::open(&far, EDGE));
-            let met = meet((&near, near.seen_by(&cloud)), (&far, far.seen_by(&cloud)));
             let is_hopeless = matches!(left, NatKind::PortRestricted | NatKind::Symmetric);
             let is_met = !(is_hopeless && right == NatKind::Symmetric);
+            let patience = if is_met { PATIENCE } else { IN_VAIN };
+            let met = meet((&near, near.seen_by(&cloud)), (&far, far.seen_by(&cloud)), patience);
             assert_eq!(met.map(|from| from.is_some()), [is_met; 2], "{left:?} and {right:?}");
         }
     }
@@ -313,19 +314,19 @@ impl Socket {
     }
 }
 
-/// Both send to where the other was seen, twice, since the first is what opens; what is heard is answered to where it
-/// came from. From where each heard the other.
-fn meet(a: (&Socket, SocketAddrV4), b: (&Socket, SocketAddrV4)) -> [Option<SocketAddrV4>; 2] {
-    for _ in 0..2 {
+/// Both send to where the other was seen, again and again, since the first is what opens; what is heard is answered to where
+/// it came from. From where each heard the other, within `patience`.
+fn meet(
+    a: (&Socket, SocketAddrV4),
+    b: (&Socket, SocketAddrV4),
+    patience: Duration,
+) -> [Option<SocketAddrV4>; 2] {
+    let (mut heard, until) = ([None; 2], Instant::now() + patience);
+    while heard.contains(&None) && Instant::now() < until {
         a.0.send(b.1);
         b.0.send(a.1);
-    }
-    let mut heard = [None; 2];
-    for _ in 0..2 {
         for (heard, (socket, _)) in heard.iter_mut().zip([a, b]) {
-            if heard.is_none() {
-                *heard = socket.hears(IN_VAIN);
-            }
+            *heard = socket.hears(Duration::from_millis(50)).or(*heard);
             if let Some(from) = *heard {
                 socket.send(from);
             }
