@@ -71,6 +71,14 @@ pub struct EtcdPlace {
     pub certificate: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
+    /// A replica that leads and does not answer the others for so long is taken over from. Long enough for the way between
+    /// them; 0s: only when its lease in etcd ends, after 10 s.
+    #[serde(default = "silence", with = "duration")]
+    pub takeover_after: Duration,
+}
+
+fn silence() -> Duration {
+    Duration::from_millis(600)
 }
 
 /// Read by `kubebus edge` only.
@@ -95,6 +103,8 @@ pub struct LinkConfig {
     pub idle: Duration,
     /// Whether this edge makes links to other edges, so that their packets need not go by the cloud.
     pub direct: bool,
+    /// Whether this edge keeps a link to a replica of the cloud that stands by, if there are several.
+    pub standby: bool,
 }
 
 /// The overlay network.
@@ -286,7 +296,12 @@ impl Default for CloudConfig {
 
 impl Default for LinkConfig {
     fn default() -> Self {
-        Self { keepalive: Duration::from_secs(15), idle: Duration::from_secs(45), direct: true }
+        Self {
+            keepalive: Duration::from_secs(15),
+            idle: Duration::from_secs(45),
+            direct: true,
+            standby: true,
+        }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod edge;
 pub mod io;
 pub mod journal;
 pub mod seam;
+pub mod standby;
 
 mod broker_rows;
 mod interest;
@@ -27,3 +28,4 @@ mod two_nodes;
 pub use cloud::Cloud;
 pub use edge::Edge;
 pub use seam::{Input, Node, Output};
+pub use standby::Standby;

@@ -41,7 +41,7 @@ fn new_cloud(keyspace: Keyspace) -> Node {
     let endpoints = vec!["cloud.example:10001".to_owned()];
     let cluster = Cluster { name: name("water"), cloud: name("hub"), ca_der: vec![1], endpoints, plan };
     let seed = keyspace.revision().0 + 1;
-    let settings = CloudSettings { cluster, subnets: CloudSubnets::default(), ca, seed };
+    let settings = CloudSettings { cluster, subnets: CloudSubnets::default(), ca, seed, term: None };
     let sign = |csr: &[u8], _: &Identity| {
         let public_key = KeyHash::of_spki(csr);
         Ok(Signed { certificate_der: vec![1], public_key, serial: vec![1], not_after: UnixMillis(u64::MAX) })
@@ -53,7 +53,14 @@ fn new_edge(keyspace: Keyspace) -> Node {
     let identity = Identity { cluster: name("water"), node: edge_id() };
     let seed = keyspace.revision().0 + 100;
     Node::Edge(Box::new(Edge::new(
-        EdgeSettings { identity, cloud: cloud_id(), seed, direct: true, damaged_stores: Vec::new() },
+        EdgeSettings {
+            identity,
+            cloud: cloud_id(),
+            seed,
+            direct: true,
+            standby: true,
+            damaged_stores: Vec::new(),
+        },
         keyspace,
         NOW,
     )))

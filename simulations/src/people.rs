@@ -88,14 +88,22 @@ fn sign(csr: &[u8], identity: &Identity) -> Signed {
 }
 
 pub(crate) fn cloud(seed: u64, keyspace: Keyspace, now: Now) -> Result<Node, EstablishError> {
-    let settings = CloudSettings { cluster: cluster()?, subnets: CloudSubnets::default(), ca: CA, seed };
+    let settings =
+        CloudSettings { cluster: cluster()?, subnets: CloudSubnets::default(), ca: CA, seed, term: None };
     let signer = Box::new(|csr: &[u8], identity: &Identity| Ok(sign(csr, identity)));
     Ok(Node::Cloud(Box::new(Cloud::new(settings, signer, keyspace, now)?)))
 }
 
 pub(crate) fn edge(seat: Seat, seed: u64, keyspace: Keyspace, now: Now) -> Node {
     let identity = Identity { cluster: name("world"), node: edge_id(seat.site) };
-    let settings = EdgeSettings { identity, cloud: cloud_id(), seed, direct: true, damaged_stores: vec![] };
+    let settings = EdgeSettings {
+        identity,
+        cloud: cloud_id(),
+        seed,
+        direct: true,
+        standby: true,
+        damaged_stores: vec![],
+    };
     Node::Edge(Box::new(Edge::new(settings, keyspace, now)))
 }
 

@@ -285,7 +285,7 @@ impl Cloud {
             .map(|(edge, in_step)| json!({ "edge": edge, "in_step": in_step }))
             .collect();
         let stats = self.feed.stats();
-        json!({
+        let mut status = json!({
             "node": Identity { cluster: self.cluster.name.clone(), node: self.me.clone() }.to_string(),
             "connected": edges,
             "disk": self.journal.status(),
@@ -294,7 +294,11 @@ impl Cloud {
                           "repairs": stats.repairs, "renewals": stats.renewals, "nacks": stats.nacks,
                           "stalls": stats.stalls },
             "mesh": self.mesh.status(),
-        })
+        });
+        if let Some(term) = self.term {
+            status["replica"] = json!({ "state": "leads", "term": term, "standbys": self.standbys.len() });
+        }
+        status
     }
 }
 

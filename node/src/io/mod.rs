@@ -32,3 +32,5 @@ pub mod store;
 mod table;
 mod twin;
 pub mod upstream;
+#[cfg(feature = "etcd")]
+mod waiting;

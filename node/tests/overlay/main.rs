@@ -11,6 +11,8 @@
 
 mod direct;
 mod stage;
+#[cfg(feature = "etcd")]
+mod standby;
 
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -23,7 +25,7 @@ use lab::io::probe::{EchoServer, ProbeError, ping, tcp_echo, udp_echo};
 use stage::{CONFIG, Node, Stage};
 
 /// By the name that a filter looks for.
-const CASES: [(&str, fn()); 5] = [
+const CASES: &[(&str, fn())] = &[
     ("a_policy_opens_one_port_from_one_site_to_another_and_nothing_else", one_port_from_one_site_to_another),
     ("neighbours_work_on_while_the_cloud_is_away", direct::neighbours_work_on_while_the_cloud_is_away),
     (
@@ -35,6 +37,8 @@ const CASES: [(&str, fn()); 5] = [
         "a_way_that_breaks_is_left_at_once_and_found_again",
         direct::a_way_that_breaks_is_left_at_once_and_found_again,
     ),
+    #[cfg(feature = "etcd")]
+    ("packets_go_on_by_the_replica_that_takes_over", standby::packets_go_on_by_the_replica_that_takes_over),
 ];
 
 /// Exit codes as `kubebus` documents them.
@@ -63,7 +67,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
     let is_wanted = |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(*filter));
-    let wanted: Vec<_> = CASES.into_iter().filter(|(name, _)| is_wanted(name)).collect();
+    let wanted: Vec<_> = CASES.iter().filter(|(name, _)| is_wanted(name)).collect();
     if arguments.iter().any(|argument| argument == "--list") {
         wanted.iter().for_each(|(name, _)| say(&format!("{name}: test")));
     } else if let [(name, body)] = &wanted[..] {
