@@ -89,7 +89,8 @@ pub struct EdgeSettings {
     pub identity: Identity,
     /// The cloud that it dials.
     pub cloud: NodeId,
-    /// Feeds the jitter of dialling and, where the store has none yet, the store's incarnation.
+    /// Differs from start to start: feeds the jitter of dialling and, where the store has none yet, the store's incarnation,
+    /// and tells what this process says to other sites from what others said.
     pub seed: u64,
     /// Whether it makes links to other edges.
     pub direct: bool,
@@ -115,7 +116,7 @@ impl Edge {
             firsthand: Firsthand::default(),
             local: Vec::new(),
             interest: Interest::default(),
-            mesh: Leaf::load(&keyspace),
+            mesh: Leaf::load(&keyspace, seed),
             mesh_is_full: false,
             untold: if replica.has_room() { Untold::Nothing } else { Untold::AnyValue },
             said: Speech::default(),
@@ -264,7 +265,7 @@ impl Edge {
             return self.said.extend(ticket.map(Output::Accept));
         }
         let has_room = is_promised || self.replica.messages_len() < MAX_MESSAGES / 2;
-        let pushed = match Leaf::pack(message, now.wall) {
+        let pushed = match self.mesh.pack(message, now.wall) {
             Ok(packed) if has_room => self.replica.push_message(&packed, &mut self.keyspace, now),
             Ok(_) => Err(PushError::Full),
             Err(why) => {
