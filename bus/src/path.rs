@@ -1,4 +1,4 @@
-//! What is said about ways past the hub: minicbor on [`crate::Channel::Path`].
+//! What is said about ways past the hub, and about which of several hubs leads: minicbor on [`crate::Channel::Path`].
 //!
 //! ```text
 //!   edge a                       hub                       edge b
@@ -6,6 +6,17 @@
 //!     | <-- Meet(b, dials) ------ | ------ Meet(a, waits) --> |
 //!     | <=========== a packets lane of their own ===========> |
 //!     | <-- Upstream -------- on a bus lane ----- Upstream -> |
+//! ```
+//!
+//! A hub may be one of several replicas, of which one leads. Then it speaks first on a bus lane, and the other side
+//! answers only one that leads:
+//!
+//! ```text
+//!   edge                  replica that waits
+//!     | <-- Standby ------- |
+//!     |                     | its turn has come
+//!     | <-- Leads(term) --- |
+//!     | --- hello, .. ----> | ordinary talk from here on
 //! ```
 
 use std::net::SocketAddr;
@@ -53,6 +64,15 @@ pub enum PathMessage {
         #[n(0)]
         connected: bool,
     },
+    /// A hub that waits for its turn.
+    #[n(4)]
+    Standby,
+    /// A hub whose turn it is. Of two that say so the one with the higher term is right.
+    #[n(5)]
+    Leads {
+        #[n(0)]
+        term: u64,
+    },
 }
 
 impl PathMessage {
@@ -82,6 +102,8 @@ mod tests {
             PathMessage::Wish { peer: peer.clone() },
             PathMessage::Meet { peer, key: KeyHash::of_spki(b"key"), addresses, dials: true },
             PathMessage::Upstream { connected: false },
+            PathMessage::Standby,
+            PathMessage::Leads { term: u64::MAX },
         ] {
             assert_eq!(PathMessage::from_bytes(&message.to_bytes()), Some(message));
         }

@@ -209,6 +209,9 @@ pub enum AdminError {
     /// Asked of a node that does not do this.
     #[error("only the cloud can do this; run it there")]
     CloudOnly,
+    /// Asked of a replica whose turn it is not.
+    #[error("this replica waits for its turn: {0}; run it there")]
+    Standby(String),
     /// Nothing was written.
     #[error(
         "the disk refuses writes, so nothing was changed: {0}; the node goes on by itself once it takes them"

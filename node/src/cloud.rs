@@ -2,7 +2,7 @@
 
 mod answers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -49,6 +49,8 @@ pub struct CloudSettings {
     pub ca: CaHash,
     /// Differs from start to start: tells this run's cursors from those of a run before a restored backup.
     pub seed: u64,
+    /// Of a cloud that is one of several replicas: each that leads has a higher one than those before it.
+    pub term: Option<u64>,
 }
 
 /// One cloud node.
@@ -74,6 +76,11 @@ pub struct Cloud {
     superseded: Option<u64>,
     /// The packets connection of each member.
     packets: BTreeMap<NodeId, LinkId>,
+    term: Option<u64>,
+    /// Members' bus links on which this replica said that it leads, and nothing has come yet: at most one of each.
+    offered: BTreeMap<LinkId, (NodeId, KeyHash)>,
+    /// Links of replicas that wait for their turn.
+    standbys: BTreeSet<LinkId>,
     introducer: Introducer,
     /// Said in the present cycle.
     said: Speech<Output>,
@@ -94,7 +101,7 @@ impl Cloud {
         mut keyspace: Keyspace,
         now: Now,
     ) -> Result<Self, EstablishError> {
-        let CloudSettings { cluster, subnets, ca, seed } = settings;
+        let CloudSettings { cluster, subnets, ca, seed, term } = settings;
         let loaded = keyspace.revision();
         cluster.establish(&subnets, &mut keyspace, now)?;
         let binder = Binder::load(&keyspace);
@@ -110,6 +117,9 @@ impl Cloud {
             relayed: BTreeMap::new(),
             superseded: None,
             packets: BTreeMap::new(),
+            term,
+            offered: BTreeMap::new(),
+            standbys: BTreeSet::new(),
             introducer: Introducer::default(),
             said: Speech::default(),
             started: false,
@@ -144,7 +154,11 @@ impl Cloud {
                     self.introducer.handle_moved(node, remote);
                 }
             }
-            Input::LinkDown { link } => self.bus.handle_link_down(link, now),
+            Input::LinkDown { link } => {
+                self.standbys.remove(&link);
+                self.offered.remove(&link);
+                self.bus.handle_link_down(link, now);
+            }
             Input::Frame { link, frame } => self.handle_frame(link, &frame, now),
             Input::Join { link, request } => self.handle_join(link, &request, now),
             Input::Mqtt { ticket, topic, payload, qos, retain, expiry, properties, rows, .. }
@@ -241,6 +255,34 @@ impl Cloud {
     }
 
     fn handle_link_up(&mut self, link: LinkId, peer: NodeId, key: KeyHash, now: Now) {
+        match self.term {
+            Some(term) if peer == self.me => {
+                self.standbys.insert(link);
+                self.say_leads(link, term);
+            }
+            _ if !self.is_member(&peer, key) => self.turn_away(link, &peer),
+            Some(term) => {
+                let older = self.offered.iter().find(|(_, (offered, _))| *offered == peer);
+                if let Some(older) = older.map(|(link, _)| *link) {
+                    self.offered.remove(&older);
+                    self.close(older, "replaced by a newer link of the same node");
+                }
+                self.offered.insert(link, (peer, key));
+                self.say_leads(link, term);
+            }
+            None => self.bus.handle_link_up(link, peer, now),
+        }
+    }
+
+    /// Nothing else before the other side has answered: it may follow another replica.
+    fn say_leads(&mut self, link: LinkId, term: u64) {
+        let frame = Frame::new(Channel::Path, PathMessage::Leads { term }.to_bytes());
+        self.said.push_back(Output::Send { link, class: Class::Control, frame });
+    }
+
+    /// An edge speaks: it follows this replica.
+    fn handle_followed(&mut self, link: LinkId, now: Now) {
+        let Some((peer, key)) = self.offered.remove(&link) else { return };
         if self.is_member(&peer, key) {
             self.bus.handle_link_up(link, peer, now);
         } else {
@@ -300,13 +342,20 @@ impl Cloud {
                     }
                 }
             }
-            Some(PathMessage::Meet { .. } | PathMessage::Upstream { .. }) | None => {
+            Some(
+                PathMessage::Meet { .. }
+                | PathMessage::Upstream { .. }
+                | PathMessage::Standby
+                | PathMessage::Leads { .. },
+            )
+            | None => {
                 self.close(link, "the peer sent a message about paths that makes no sense here");
             }
         }
     }
 
     fn handle_frame(&mut self, link: LinkId, frame: &Frame, now: Now) {
+        self.handle_followed(link, now);
         match frame.channel {
             Channel::Bus => self.bus.handle_frame(link, &frame.payload, now),
             Channel::Metadata => {

@@ -74,6 +74,14 @@ pub struct EtcdPlace {
     pub certificate: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
+    /// A replica that leads and does not answer the others for so long is taken over from. Long enough for the way between
+    /// them; 0s: only when its lease in etcd ends, after 10 s.
+    #[serde(default = "silence", with = "duration")]
+    pub takeover_after: Duration,
+}
+
+fn silence() -> Duration {
+    Duration::from_millis(600)
 }
 
 /// Read by `kubebus edge` only.
@@ -101,6 +109,8 @@ pub struct LinkConfig {
     pub idle: Duration,
     /// Whether this edge makes links to other edges, so that their packets need not go by the cloud.
     pub direct: bool,
+    /// Whether this edge keeps a link to a replica of the cloud that stands by, if there are several.
+    pub standby: bool,
     /// What this node's line carries towards its peers, if that is known: packets are then held to a little less from the
     /// start, which otherwise a thin line has to show first.
     #[serde(with = "rate", skip_serializing_if = "Option::is_none")]
@@ -391,6 +401,7 @@ impl Default for LinkConfig {
             direct: true,
             rate: None,
             congestion: Congestion::None,
+            standby: true,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! An edge: bus, replica, twins, dialling and neighbours in one cycle.
 
 mod firsthand;
+mod lines;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -25,11 +26,11 @@ use device_twin::{EdgeTwins, Expiry, PropertyId, Publish, Ticket, kubeedge};
 use metadata::outbox::MAX_MESSAGES;
 use metadata::{Key, Keyspace, PushError, Replica, ReplicaOutput, epoch};
 use router::Policy;
-use router::dial::Dialer;
 use router::direct::{self, Accepted, LaneOf, Neighbours};
 use serde_json::json;
 
 use self::firsthand::Firsthand;
+use self::lines::{Lines, Output as FromLines};
 
 use crate::admin::{self, AdminError, AdminRequest, AdminResponse, AuthorityChange};
 use crate::broker_rows;
@@ -41,35 +42,6 @@ use crate::names::{Facts, Names};
 use crate::policy_test::PolicyTest;
 use crate::route_query::Overlay;
 use crate::seam::{DialLane, Input, Output, Record};
-
-/// The part of a link's life that both dialled lanes share.
-#[derive(Debug)]
-struct Upstream {
-    dialer: Dialer,
-    link: Option<(LinkId, u64)>,
-}
-
-impl Upstream {
-    fn new(index: u32, seed: u64) -> Self {
-        let mut dialer = Dialer::new(index, seed);
-        dialer.handle_start();
-        Self { dialer, link: None }
-    }
-
-    fn handle_up(&mut self, link: LinkId, attempt: u64, now: Mono) {
-        self.dialer.handle_up(attempt, now);
-        self.link = Some((link, attempt));
-    }
-
-    fn handle_down(&mut self, link: LinkId, now: Mono) {
-        if let Some((up, attempt)) = self.link
-            && up == link
-        {
-            self.link = None;
-            self.dialer.handle_down(attempt, now);
-        }
-    }
-}
 
 /// One edge node.
 #[derive(Debug)]
@@ -87,8 +59,7 @@ pub struct Edge {
     gateway: Option<WireguardGateway>,
     /// Where KubeEdge's mappers are served.
     dmi: Option<Dmi>,
-    bus_lane: Upstream,
-    packets_lane: Upstream,
+    lines: Lines,
     neighbours: Neighbours,
     firsthand: Firsthand,
     /// Where this edge is on its own network.
@@ -123,12 +94,15 @@ pub struct EdgeSettings {
     pub identity: Identity,
     /// The cloud that it dials.
     pub cloud: NodeId,
-    /// Feeds the jitter of dialling and, where the store has none yet, the store's incarnation.
+    /// Differs from start to start: feeds the jitter of dialling and, where the store has none yet, the store's incarnation,
+    /// and tells what this process says to other sites from what others said.
     pub seed: u64,
     /// Whether it makes links to other edges.
     pub direct: bool,
     /// Networks behind it, beside those of its token.
     pub lans: Vec<Lan>,
+    /// Whether it keeps a link to a replica of its cloud that stands by.
+    pub standby: bool,
     /// Files of stores that were damaged and replaced, for `kubebus status`, until somebody deletes them.
     pub damaged_stores: Vec<String>,
 }
@@ -136,7 +110,7 @@ pub struct EdgeSettings {
 impl Edge {
     /// `keyspace` is what the store held.
     pub fn new(settings: EdgeSettings, mut keyspace: Keyspace, now: Now) -> Self {
-        let EdgeSettings { identity, cloud, seed, direct, lans, damaged_stores } = settings;
+        let EdgeSettings { identity, cloud, seed, direct, lans, standby, damaged_stores } = settings;
         let loaded = keyspace.revision();
         let replica = Replica::load(&mut keyspace, seed);
         let mut twins = EdgeTwins::new(identity.node.name.clone(), replica.incarnation(), seed);
@@ -144,13 +118,12 @@ impl Edge {
         Self {
             bus: Bus::new(identity.node.clone(), Role::Leaf),
             journal: Journal::new(loaded),
-            bus_lane: Upstream::new(0, seed),
-            packets_lane: Upstream::new(1, seed.rotate_left(32)),
+            lines: Lines::new(seed, standby),
             neighbours: Neighbours::new(2, seed.rotate_left(48), direct),
             firsthand: Firsthand::default(),
             local: Vec::new(),
             interest: Interest::default(),
-            mesh: Leaf::load(&keyspace),
+            mesh: Leaf::load(&keyspace, seed),
             mesh_is_full: false,
             untold: if replica.has_room() { Untold::Nothing } else { Untold::AnyValue },
             said: Speech::default(),
@@ -188,9 +161,8 @@ impl Edge {
             Input::LinkUp { link, peer, key, attempt: Some(attempt) } if self.neighbours.owns(attempt) => {
                 self.neighbours.handle_dialled(attempt, link, (&peer, key), now.mono);
             }
-            Input::LinkUp { link, peer, attempt: Some(attempt), .. } => {
-                self.bus_lane.handle_up(link, attempt, now.mono);
-                self.bus.handle_link_up(link, peer, now);
+            Input::LinkUp { link, attempt: Some(attempt), .. } => {
+                self.lines.handle_bus_up(link, attempt, now.mono);
             }
             Input::LinkUp { link, peer, key, attempt: None } => {
                 if self.neighbours.handle_bus_accepted(link, (&peer, key)) == Accepted::No {
@@ -198,16 +170,18 @@ impl Edge {
                 }
             }
             Input::LinkDown { link } => {
-                self.bus_lane.handle_down(link, now.mono);
+                self.lines.handle_down(link, now.mono);
                 self.bus.handle_link_down(link, now);
                 self.neighbours.handle_down(link, now.mono);
             }
             Input::PacketsUp { link, peer, key, attempt } if self.neighbours.owns(attempt) => {
                 self.neighbours.handle_dialled(attempt, link, (&peer, key), now.mono);
             }
-            Input::PacketsUp { link, attempt, .. } => self.packets_lane.handle_up(link, attempt, now.mono),
+            Input::PacketsUp { link, attempt, .. } => {
+                self.lines.handle_packets_up(link, attempt, now.mono);
+            }
             Input::PacketsDown { link } => {
-                self.packets_lane.handle_down(link, now.mono);
+                self.lines.handle_down(link, now.mono);
                 self.neighbours.handle_down(link, now.mono);
             }
             Input::PeerPackets { link, peer, key, remote } => {
@@ -220,12 +194,7 @@ impl Edge {
                 self.neighbours.handle_failed(attempt, now.mono);
             }
             Input::DialFailed { attempt, retry_after } => {
-                let lane = if self.bus_lane.dialer.owns(attempt) {
-                    &mut self.bus_lane
-                } else {
-                    &mut self.packets_lane
-                };
-                lane.dialer.handle_failed(attempt, retry_after, now.mono);
+                self.lines.handle_failed(attempt, retry_after, now.mono);
             }
             Input::Talk { peers } => {
                 for (peer, bytes) in peers {
@@ -312,7 +281,7 @@ impl Edge {
             return self.said.extend(ticket.map(Output::Accept));
         }
         let has_room = is_promised || self.replica.messages_len() < MAX_MESSAGES / 2;
-        let pushed = match Leaf::pack(message, now.wall) {
+        let pushed = match self.mesh.pack(message, now.wall) {
             Ok(packed) if has_room => self.replica.push_message(&packed, &mut self.keyspace, now),
             Ok(_) => Err(PushError::Full),
             Err(why) => {
@@ -339,6 +308,11 @@ impl Edge {
     }
 
     fn handle_frame(&mut self, link: LinkId, frame: &Frame, now: Now) {
+        if self.lines.is_silent(link) && frame.channel != Channel::Path {
+            // A cloud that is alone says nothing of turns.
+            self.lines.handle_leads(link, None);
+            self.drain_lines(now);
+        }
         match frame.channel {
             Channel::Bus => {
                 self.bus.handle_frame(link, &frame.payload, now);
@@ -362,6 +336,8 @@ impl Edge {
     fn handle_path(&mut self, link: LinkId, payload: &[u8], now: Now) {
         let is_cloud = self.bus.link_of(&self.cloud) == Some(link);
         match PathMessage::from_bytes(payload) {
+            Some(PathMessage::Standby) => self.lines.handle_standby(link),
+            Some(PathMessage::Leads { term }) => self.lines.handle_leads(link, Some(term)),
             Some(PathMessage::Meet { peer, key, addresses, dials }) if is_cloud => {
                 self.neighbours.handle_meet(&peer, key, (addresses, dials), now.mono);
             }
@@ -386,6 +362,23 @@ impl Edge {
         if let Some(link) = self.bus.link_of(&self.cloud) {
             let frame = Frame::new(Channel::Path, message.to_bytes());
             self.said.push_back(Output::Send { link, class: Class::Control, frame });
+        }
+    }
+
+    fn drain_lines(&mut self, now: Now) {
+        while let Some(output) = self.lines.poll_output() {
+            self.on_lines(output, now);
+        }
+    }
+
+    fn on_lines(&mut self, output: FromLines, now: Now) {
+        match output {
+            FromLines::Dial { line, lane, attempt } => {
+                self.said.push_back(Output::Dial { line, lane, attempt });
+            }
+            FromLines::Follow(link) => self.bus.handle_link_up(link, self.cloud.clone(), now),
+            FromLines::Admit(link) => self.said.push_back(Output::Admit { link }),
+            FromLines::Close(link, why) => self.close(link, why),
         }
     }
 
@@ -482,8 +475,7 @@ impl Edge {
     }
 
     fn handle_timeout(&mut self, now: Now) {
-        self.bus_lane.dialer.handle_timeout(now.mono);
-        self.packets_lane.dialer.handle_timeout(now.mono);
+        self.lines.handle_timeout(now.mono);
         self.bus.handle_timeout(now);
         self.replica.handle_timeout(&self.keyspace, now);
         self.twins.handle_timeout(&mut self.keyspace, now);
@@ -505,10 +497,8 @@ impl Edge {
                 self.on_mesh(output, now);
             } else if let Some(output) = self.neighbours.poll_output() {
                 self.on_neighbours(output, now);
-            } else if let Some(dial) = self.bus_lane.dialer.poll_output() {
-                self.said.push_back(Output::Dial { lane: DialLane::Bus, attempt: dial.attempt });
-            } else if let Some(dial) = self.packets_lane.dialer.poll_output() {
-                self.said.push_back(Output::Dial { lane: DialLane::Packets, attempt: dial.attempt });
+            } else if let Some(output) = self.lines.poll_output() {
+                self.on_lines(output, now);
             } else if !self.tell_untold(now) {
                 break;
             }
@@ -588,8 +578,7 @@ impl Edge {
                     "the cloud is at epoch {epoch}, and this edge has followed another, restored from its backup, at \
                      epoch {followed}: not followed"
                 ));
-                let packets = self.packets_lane.link.map(|(link, _)| link);
-                for link in self.bus.link_of(&self.cloud).into_iter().chain(packets) {
+                for link in self.bus.link_of(&self.cloud).into_iter().chain(self.lines.packets()) {
                     self.close(link, "an outdated cloud");
                 }
             }
@@ -787,7 +776,7 @@ impl Edge {
             AdminRequest::PolicyTest(asked) => self.test_policy(&asked),
             AdminRequest::Routes => Ok(self.overlay().list()),
             AdminRequest::Route(asked) => {
-                let by_cloud = self.packets_lane.link.is_some();
+                let by_cloud = self.lines.packets().is_some();
                 self.overlay().find(&asked, |node| by_cloud || self.neighbours.is_direct(node))
             }
             AdminRequest::Authority { device, change } => self.change_authority(&device, change, now),
@@ -882,6 +871,9 @@ impl Edge {
             "mesh": self.mesh.status(),
         });
         status["mesh"]["waiting"] = json!(self.replica.messages_len());
+        if let Some(state) = self.lines.standby() {
+            status["standby"] = json!({ "state": state });
+        }
         status["paths"] = self.neighbours.views().into_iter().map(admin::path).collect();
         if !self.lans.is_empty() {
             status["lans"] = self.lans();
@@ -929,8 +921,7 @@ impl Edge {
         }
         let timeouts = [
             self.dmi.as_ref().and_then(Dmi::poll_timeout),
-            self.bus_lane.dialer.poll_timeout(),
-            self.packets_lane.dialer.poll_timeout(),
+            self.lines.poll_timeout(),
             self.bus.poll_timeout(),
             self.replica.poll_timeout(),
             self.twins.poll_timeout(),
@@ -981,7 +972,9 @@ impl Edge {
     }
 
     fn say_endpoints(&mut self) {
-        self.said.push_back(Output::Endpoints(endpoints::told(&self.keyspace)));
+        let told = endpoints::told(&self.keyspace);
+        self.lines.handle_endpoints(told.len());
+        self.said.push_back(Output::Endpoints(told));
     }
 }
 

@@ -16,6 +16,7 @@ pub mod io;
 pub mod journal;
 pub mod names;
 pub mod seam;
+pub mod standby;
 
 mod broker_rows;
 mod interest;
@@ -29,3 +30,4 @@ pub mod wireguard;
 pub use cloud::Cloud;
 pub use edge::Edge;
 pub use seam::{Input, Node, Output};
+pub use standby::Standby;

@@ -167,6 +167,24 @@ pub enum DialLane {
     Packets,
 }
 
+/// Which of an edge's two ways to its cloud: to the replica that leads, and to one that stands by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Line {
+    First,
+    Second,
+}
+
+impl Line {
+    pub const BOTH: [Self; 2] = [Self::First, Self::Second];
+
+    pub fn other(self) -> Self {
+        match self {
+            Self::First => Self::Second,
+            Self::Second => Self::First,
+        }
+    }
+}
+
 /// What a node wants done.
 #[derive(Debug, PartialEq)]
 pub enum Output {
@@ -181,8 +199,10 @@ pub enum Output {
         link: LinkId,
         why: String,
     },
-    /// Dial the cloud; the attempt's number comes back with what became of it.
+    /// Dial the cloud, the two lines at different endpoints; the attempt's number comes back with what became of it.
+    /// Packets of it count from [`Self::Admit`] on.
     Dial {
+        line: Line,
         lane: DialLane,
         attempt: u64,
     },
@@ -197,7 +217,7 @@ pub enum Output {
     Knock {
         addresses: Vec<SocketAddr>,
     },
-    /// Packets of a peer's connection count from now on.
+    /// Packets of this connection, which a peer made or which was dialled to a cloud, count from now on.
     Admit {
         link: LinkId,
     },

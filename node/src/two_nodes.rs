@@ -42,7 +42,7 @@ fn new_cloud(keyspace: Keyspace) -> Node {
     let endpoints = vec!["cloud.example:10001".to_owned()];
     let cluster = Cluster { name: name("water"), cloud: name("hub"), ca_der: vec![1], endpoints, plan };
     let seed = keyspace.revision().0 + 1;
-    let settings = CloudSettings { cluster, subnets: CloudSubnets::default(), ca, seed };
+    let settings = CloudSettings { cluster, subnets: CloudSubnets::default(), ca, seed, term: None };
     let sign = |csr: &[u8], _: &Identity| {
         let public_key = KeyHash::of_spki(csr);
         Ok(Signed { certificate_der: vec![1], public_key, serial: vec![1], not_after: UnixMillis(u64::MAX) })
@@ -60,6 +60,7 @@ fn new_edge(keyspace: Keyspace) -> Node {
             seed,
             direct: true,
             lans: Vec::new(),
+            standby: true,
             damaged_stores: Vec::new(),
         },
         keyspace,

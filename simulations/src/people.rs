@@ -88,7 +88,8 @@ fn sign(csr: &[u8], identity: &Identity) -> Signed {
 }
 
 pub(crate) fn cloud(seed: u64, keyspace: Keyspace, now: Now) -> Result<Node, EstablishError> {
-    let settings = CloudSettings { cluster: cluster()?, subnets: CloudSubnets::default(), ca: CA, seed };
+    let settings =
+        CloudSettings { cluster: cluster()?, subnets: CloudSubnets::default(), ca: CA, seed, term: None };
     let signer = Box::new(|csr: &[u8], identity: &Identity| Ok(sign(csr, identity)));
     Ok(Node::Cloud(Box::new(Cloud::new(settings, signer, keyspace, now)?)))
 }
@@ -101,6 +102,7 @@ pub(crate) fn edge(seat: Seat, seed: u64, keyspace: Keyspace, now: Now) -> Node 
         seed,
         direct: true,
         lans: vec![],
+        standby: true,
         damaged_stores: vec![],
     };
     Node::Edge(Box::new(Edge::new(settings, keyspace, now)))

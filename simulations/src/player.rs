@@ -115,7 +115,7 @@ impl World {
                 let effects = self.links.close(link, end_of(machine), self.now);
                 self.follow(effects);
             }
-            Output::Dial { lane, attempt } => {
+            Output::Dial { lane, attempt, .. } => {
                 self.trace.say(self.now, format_args!("{machine} dials {lane:?} {attempt}"));
                 if let Machine::Edge(seat) = machine {
                     let effects = self.links.dial(seat, lane, attempt, self.now);

@@ -32,7 +32,7 @@ use bytes::Bytes;
 use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, KeyValue, Txn, TxnOp};
 use tokio::runtime::Runtime;
 
-use self::lead::{Election, Lead, decode_head, holder, leader_and_head};
+use self::lead::{Election, Lead, decode_head, holder, leader_and_head, term_of};
 use self::members::Members;
 use self::rows::{Change, Head, Keys, Mark};
 use crate::key::Commit;
@@ -135,9 +135,20 @@ impl EtcdStore {
         Ok(Self { runtime: Some(runtime), core })
     }
 
-    /// Asks once to lead. While another replica does, ask again every second or so.
+    /// Asks once to lead. While another replica does, ask again, every second or so.
     pub fn stand(&mut self) -> Result<Turn, StoreError> {
         self.play(async |core| core.stand().await)
+    }
+
+    /// Ends another's leadership, of a replica that is silent: its lease would last for up to 10 s. It does no harm if it
+    /// lives: every write compares who leads.
+    pub fn depose(&mut self, term: u64) -> Result<(), StoreError> {
+        self.play(async |core| lead::depose(&mut core.members, &core.keys, term).await)
+    }
+
+    /// Of our leadership, as [`Turn::Held`] tells others.
+    pub fn term(&self) -> Option<u64> {
+        self.core.lead.as_ref().map(|lead| lead.created.unsigned_abs())
     }
 
     /// Who wrote the last commit when the turn became ours, as [`EtcdConfig::writer`] called it: whoever keeps
@@ -207,7 +218,8 @@ impl Core {
                 (self.lead, self.found, self.has_redo) = (Some(lead), found, true);
                 Ok(Turn::Ours)
             }
-            Election::Lost { to } => Ok(Turn::Held { by: to }),
+            Election::Lost { to: Some(to) } => Ok(Turn::Held { by: holder(&to), term: term_of(&to) }),
+            Election::Lost { to: None } => Ok(Turn::Lost),
         }
     }
 
@@ -232,7 +244,9 @@ impl Core {
         let run = self.head.run;
         let is_fresh = self.lead()?.head == 0;
         match self.stand().await? {
-            Turn::Held { by } => Err(self.fenced(&by)),
+            Turn::Held { by, .. } => Err(self.fenced(&by)),
+            // Whoever it was is gone again, and may have written.
+            Turn::Lost => Err(self.fenced("one that is gone again")),
             Turn::Ours if self.found.map_or(is_fresh, |head| head.run == run) => Ok(()),
             Turn::Ours => {
                 if let Some(lead) = self.lead.take() {

@@ -409,7 +409,7 @@ impl Cloud {
             .map(|(edge, in_step)| json!({ "edge": edge, "in_step": in_step }))
             .collect();
         let stats = self.feed.stats();
-        json!({
+        let mut status = json!({
             "node": self.identity().to_string(),
             "connected": edges,
             "disk": self.journal.status(),
@@ -418,7 +418,11 @@ impl Cloud {
                           "repairs": stats.repairs, "renewals": stats.renewals, "nacks": stats.nacks,
                           "stalls": stats.stalls },
             "mesh": self.mesh.status(),
-        })
+        });
+        if let Some(term) = self.term {
+            status["replica"] = json!({ "state": "leads", "term": term, "standbys": self.standbys.len() });
+        }
+        status
     }
 }
 

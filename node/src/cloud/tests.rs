@@ -14,7 +14,7 @@ fn cloud() -> Cloud {
     let endpoints = vec!["cloud.example:10001".to_owned()];
     let cloud = Name::new("hub").unwrap();
     let cluster = Cluster { name, cloud, ca_der: Vec::new(), endpoints, plan };
-    let settings = CloudSettings { cluster, subnets: CloudSubnets::default(), ca, seed: 1 };
+    let settings = CloudSettings { cluster, subnets: CloudSubnets::default(), ca, seed: 1, term: None };
     Cloud::new(settings, Box::new(|_, _| Err(CsrError::Malformed)), Keyspace::new(), NOW).unwrap()
 }
 

@@ -19,7 +19,7 @@ fn edge_naming(lans: &[&str], keyspace: Keyspace) -> Edge {
     let identity = Identity { cluster: Name::new("water").unwrap(), node };
     let cloud = NodeId::cloud(Name::new("cloud").unwrap());
     Edge::new(
-        EdgeSettings { identity, cloud, seed: 1, direct: true, lans, damaged_stores: vec![] },
+        EdgeSettings { identity, cloud, seed: 1, direct: true, lans, standby: true, damaged_stores: vec![] },
         keyspace,
         NOW,
     )

@@ -412,7 +412,7 @@ fn failure(error: &AdminError) -> Response<AnswerBody> {
         AdminError::Invalid(_) => StatusCode::BAD_REQUEST,
         AdminError::NotFound(_) => StatusCode::NOT_FOUND,
         AdminError::Conflict(_) => StatusCode::CONFLICT,
-        AdminError::CloudOnly => StatusCode::MISDIRECTED_REQUEST,
+        AdminError::CloudOnly | AdminError::Standby(_) => StatusCode::MISDIRECTED_REQUEST,
         AdminError::Degraded(_) | AdminError::Unkept => StatusCode::INSUFFICIENT_STORAGE,
     };
     refusal(status, &error.to_string())

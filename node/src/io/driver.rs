@@ -38,7 +38,7 @@ use super::store::{StoreEvent, StoreThread};
 use super::upstream::{Target, Upstream};
 use super::wireguard::Wireguard;
 use crate::admin::{AdminResponse, describe};
-use crate::seam::{DialLane, Input, Node, Output, Record};
+use crate::seam::{DialLane, Input, Line, Node, Output, Record};
 use crate::wireguard::CLIENTS;
 
 /// Step two of the shutdown: how long goodbyes may take.
@@ -84,12 +84,21 @@ pub struct State {
     waiting_status: BTreeMap<u64, Document>,
     next_question: u64,
     lanes: BTreeMap<LinkId, Lane>,
-    /// At most one a lane.
+    /// At most one a lane of each line.
     lookups: JoinSet<Lookup>,
+    /// Dials of the cloud that are on their way.
+    dials: BTreeMap<u64, Line>,
     /// Dials of other edges that are on their way.
     neighbours: BTreeSet<u64>,
     lease: Option<Lease>,
     patience: Patience,
+}
+
+impl State {
+    /// Of a node that has links already.
+    pub fn with_lanes(lanes: BTreeMap<LinkId, Lane>) -> Self {
+        Self { lanes, ..Self::default() }
+    }
 }
 
 type Document = serde_json::Map<String, serde_json::Value>;
@@ -102,7 +111,7 @@ enum Asker {
 }
 
 /// Where an endpoint is, for a dial.
-type Lookup = (DialLane, u64, Result<SocketAddr, String>);
+type Lookup = (Line, DialLane, u64, Result<SocketAddr, String>);
 
 fn lane_of(lane: DialLane) -> Lane {
     match lane {
@@ -142,12 +151,13 @@ pub enum RunError {
 }
 
 impl Driver {
-    /// Runs until the signal, or until a part ends that a node cannot do without.
-    pub async fn run(mut self, mut shutdown: Shutdown) -> Result<(), RunError> {
+    /// Runs until the signal, or until a part ends that a node cannot do without. `inputs` is what happened before.
+    pub async fn run(mut self, inputs: Vec<Input>, mut shutdown: Shutdown) -> Result<(), RunError> {
+        inputs.into_iter().for_each(|input| self.handle(input));
         if let Some(gateway) = self.wireguard.told() {
             self.handle(Input::Wireguard(gateway));
-            self.perform_all().await;
         }
+        self.perform_all().await;
         loop {
             match self.wake(&mut shutdown).await {
                 Wake::Shard(event) => self.on_shard(event.ok_or(RunError::PartEnded("shard thread"))?),
@@ -245,9 +255,8 @@ impl Driver {
                 debug!(link = link.0, %lane, %remote, "link up");
                 self.state.lanes.insert(link, lane);
                 attempt.map(|attempt| self.state.neighbours.remove(&attempt));
-                let upstream = self.upstream.as_ref().map(|upstream| &upstream.cloud.node);
-                if peer.as_ref().is_some_and(|(peer, _)| Some(peer) == upstream) {
-                    self.on_upstream(link, lane, remote);
+                if let Some(line) = attempt.and_then(|attempt| self.state.dials.remove(&attempt)) {
+                    self.on_upstream(line, link, lane, remote);
                 }
                 match (lane, peer, attempt) {
                     (Lane::Bus, Some((peer, key)), attempt) => {
@@ -266,6 +275,8 @@ impl Driver {
             Event::Failed { attempt, why } => {
                 if self.state.neighbours.remove(&attempt) {
                     debug!(%why, "cannot reach a neighbour");
+                } else if self.state.dials.remove(&attempt) == Some(Line::Second) {
+                    debug!(%why, "cannot reach a replica of the cloud that stands by");
                 } else {
                     info!(%why, "cannot reach the cloud");
                 }
@@ -298,7 +309,7 @@ impl Driver {
         }
     }
 
-    fn on_upstream(&mut self, link: LinkId, lane: Lane, remote: SocketAddr) {
+    fn on_upstream(&mut self, line: Line, link: LinkId, lane: Lane, remote: SocketAddr) {
         if lane == Lane::Bus {
             let port = self.shard.local_addr().port();
             let addresses = local_address(remote).map(|ip| SocketAddr::new(ip, port)).into_iter().collect();
@@ -310,7 +321,7 @@ impl Driver {
             Lane::Packets => DialLane::Packets,
             Lane::Join => return,
         };
-        if let Some(stale) = upstream.handle_up(lane, link, remote, self.clock.now().mono) {
+        if let Some(stale) = upstream.handle_up((line, lane), link, remote, self.clock.now().mono) {
             self.command(Command::Close { link: stale, reason: "the cloud is elsewhere now".into() });
         }
     }
@@ -420,7 +431,7 @@ impl Driver {
             Output::Persist(commit) => self.submit(commit),
             Output::Send { link, class, frame } => self.command(Command::Send { link, class, frame }),
             Output::Close { link, why } => self.command(Command::Close { link, reason: why.into() }),
-            Output::Dial { lane, attempt } => self.dial(lane, attempt),
+            Output::Dial { line, lane, attempt } => self.dial(line, lane, attempt),
             Output::DialNeighbour { lane, attempt, peer, address } => {
                 self.dial_neighbour(lane, attempt, peer, address);
             }
@@ -497,17 +508,17 @@ impl Driver {
     }
 
     /// The lookup is a task: without its cloud a site has no name server either, and must go on meanwhile.
-    fn dial(&mut self, lane: DialLane, attempt: u64) {
-        match self.upstream.as_mut().and_then(|upstream| upstream.next(lane)) {
-            Some(Target::Address(address)) => self.on_lookup((lane, attempt, Ok(address))),
+    fn dial(&mut self, line: Line, lane: DialLane, attempt: u64) {
+        match self.upstream.as_mut().and_then(|upstream| upstream.next(line, lane)) {
+            Some(Target::Address(address)) => self.on_lookup((line, lane, attempt, Ok(address))),
             Some(Target::Endpoint((host, port))) => {
                 self.state.lookups.spawn(async move {
                     let found = tokio::time::timeout(LOOKUP, resolve(&host, port)).await;
                     let address = found.map_err(|_| format!("no name server tells where {host} is"));
-                    (lane, attempt, address.and_then(|found| found.map_err(|why| describe(&why))))
+                    (line, lane, attempt, address.and_then(|found| found.map_err(|why| describe(&why))))
                 });
             }
-            None => {}
+            None => self.handle(Input::DialFailed { attempt, retry_after: None }),
         }
     }
 
@@ -515,7 +526,8 @@ impl Driver {
         let Some(Upstream { cloud, .. }) = &self.upstream else { return };
         let expect = Expect::Node(Identity { cluster: cloud.cluster.clone(), node: peer });
         self.state.neighbours.insert(attempt);
-        self.command(Command::Dial { attempt, address, expect, lane: lane_of(lane) });
+        let lane = lane_of(lane);
+        self.command(Command::Dial { attempt, address, expect, lane, in_reserve: false });
     }
 
     fn on_endpoints(&mut self, endpoints: &[String]) {
@@ -525,13 +537,17 @@ impl Driver {
         }
     }
 
-    fn on_lookup(&mut self, (lane, attempt, found): Lookup) {
-        let Some(Upstream { cloud, .. }) = &self.upstream else { return };
-        let lane = lane_of(lane);
+    fn on_lookup(&mut self, (line, lane, attempt, found): Lookup) {
+        let Some(upstream) = &self.upstream else { return };
         match found {
+            Ok(address) if upstream.is_taken(line, address) => {
+                debug!(%address, "the other line to the cloud leads there");
+                self.handle(Input::DialFailed { attempt, retry_after: None });
+            }
             Ok(address) => {
-                let expect = Expect::Node(cloud.clone());
-                self.command(Command::Dial { attempt, address, expect, lane });
+                let (expect, lane) = (Expect::Node(upstream.cloud.clone()), lane_of(lane));
+                self.state.dials.insert(attempt, line);
+                self.command(Command::Dial { attempt, address, expect, lane, in_reserve: true });
             }
             Err(why) => {
                 info!("{why}");

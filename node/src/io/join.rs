@@ -114,7 +114,8 @@ async fn ask(address: SocketAddr, token: &JoinToken, request: &JoinRequest) -> R
     let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let Ok(listen) = any.parse() else { return Err(JoinError::Answer) };
     let (shard, mut events) = shard::spawn(ShardConfig::new(listen, None)).map_err(JoinError::Socket)?;
-    let dial = Command::Dial { attempt: 0, address, expect: Expect::CaHash(token.ca), lane: Lane::Join };
+    let (expect, lane) = (Expect::CaHash(token.ca), Lane::Join);
+    let dial = Command::Dial { attempt: 0, address, expect, lane, in_reserve: false };
     let _ = shard.send(dial);
     let talk = async {
         while let Some(event) = events.recv().await {

@@ -36,4 +36,6 @@ mod table;
 mod trace;
 mod twin;
 pub mod upstream;
+#[cfg(feature = "etcd")]
+mod waiting;
 mod wireguard;

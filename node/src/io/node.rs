@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bus::io::Clock;
@@ -18,15 +19,15 @@ use ipnet::IpNet;
 use metadata::io::RedbStore;
 use metadata::{Key, Keyspace, Store, StoreError};
 use router::io::device::Overlay;
-use router::io::shard::{self, Credentials, ShardConfig};
+use router::io::shard::{self, Credentials, Event, Replica, ShardConfig, ShardHandle};
 use router::queue::LinkRate;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use super::admin;
-use super::cloud_store::Granted;
+use super::admin::{self, Asked};
+use super::cloud_store::{Begun, Granted};
 use super::damage::{self, DamageError};
 use super::driver::{Driver, State};
 use super::shutdown::Shutdown;
@@ -35,9 +36,9 @@ use super::upstream::{Upstream, parse_endpoints};
 use super::wireguard::Wireguard;
 use super::{dns, identity, join, mqtt};
 use crate::cloud::{Cloud, CloudSettings};
-use crate::config::{self, Config, DmiSocket};
+use crate::config::{self, CloudStore, Config, DmiSocket, EtcdPlace};
 use crate::edge::{Edge, EdgeSettings};
-use crate::seam::Node;
+use crate::seam::{Input, Node};
 
 /// Page cache of the store. An edge's whole state is in memory anyway: the cache only saves reads of inner pages
 /// while committing.
@@ -61,28 +62,21 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
     let me =
         Identity { cluster: config.cloud.cluster.clone(), node: NodeId::cloud(config.cloud.name.clone()) };
     identity::claim_for_cloud(data_dir, &me)?;
-    let Some(granted) = Granted::wait(&config.cloud.store, &me, data_dir, &mut shutdown).await? else {
+    let start = CloudStart { config, data_dir, me: &me, clock };
+    let Some(mut granted) = Granted::wait(&start, &mut shutdown).await? else {
         return Ok(());
     };
-    let authority = CertificateAuthority::open_or_create(&data_dir.join("ca"), &me.cluster, clock.now().wall)
-        .context("the cluster's certificate authority")?;
-    // The key stays the same from start to start: edges know by it that a cloud which lost their links is theirs.
-    let (key, csr) = join::key_and_csr(data_dir).context("the cloud's key")?;
-    let signed =
-        authority.issue(&csr, &me, clock.now().wall, NODE_VALIDITY).context("the cloud's certificate")?;
-    let credentials = Credentials {
-        chain: vec![CertificateDer::from(signed.certificate_der)],
-        key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key)),
-        ca: authority.ca_der().clone(),
-        identity: me.clone(),
+    let (begun, term) = (granted.begun(), granted.term());
+    // The store first: it keeps two processes out of one directory. What makes this cloud that cloud is shared with it.
+    let (Begun { equipment, lanes, inputs }, (store, keyspace)) = match begun {
+        Some(begun) => (begun, granted.open(data_dir).await?),
+        None => {
+            let proof = prove(&start)?;
+            let opened = granted.open(data_dir).await?;
+            (Begun::new(equip(&start, proof)?), opened)
+        }
     };
-    let (store, keyspace) = granted.open(data_dir).await?;
-    let overlay = open_overlay(config)?;
-    let shard = ShardConfig {
-        accept: true,
-        tun: overlay.as_ref().map(Overlay::tun).transpose().context("share the TUN")?,
-        ..shard_config(config, config.cloud.listen, credentials)
-    };
+    let Equipment { proof: Proof { authority, credentials }, overlay, sockets } = equipment;
     let plan = Plan::new(config.overlay.pool, &me.cluster, &authority.hash()).context("overlay.pool")?;
     let settings = CloudSettings {
         cluster: Cluster {
@@ -98,6 +92,7 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
         },
         ca: authority.hash(),
         seed: seed()?,
+        term,
     };
     let sign = move |csr: &[u8], identity: &Identity| {
         authority.issue(csr, identity, clock.now().wall, NODE_VALIDITY)
@@ -109,15 +104,126 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
         me: me.node,
         node: Node::Cloud(Box::new(cloud)),
         upstream: None,
-        shard,
+        credentials,
+        sockets,
         store,
         overlay,
         clock,
         kept,
         dmi: None,
+        state: State::with_lanes(lanes),
+        inputs,
     };
     info!(cluster = %me.cluster, listen = %config.cloud.listen, "cloud starts");
     play(parts, config, data_dir, shutdown).await
+}
+
+/// What a cloud is started with.
+pub(super) struct CloudStart<'a> {
+    pub(super) config: &'a Config,
+    pub(super) data_dir: &'a Path,
+    pub(super) me: &'a Identity,
+    pub(super) clock: Clock,
+}
+
+/// By what a cloud is known, and knows others.
+pub(super) struct Proof {
+    pub(super) authority: CertificateAuthority,
+    pub(super) credentials: Credentials,
+}
+
+/// Makes the authority and the cloud's key if there are none.
+pub(super) fn prove(start: &CloudStart<'_>) -> Result<Proof> {
+    let CloudStart { data_dir, me, clock, .. } = start;
+    let now = clock.now().wall;
+    let authority = CertificateAuthority::open_or_create(&data_dir.join("ca"), &me.cluster, now)
+        .context("the cluster's certificate authority")?;
+    // The key stays the same from start to start: edges know by it that a cloud which lost their links is theirs.
+    let (key, csr) = join::key_and_csr(data_dir).context("the cloud's key")?;
+    let signed = authority.issue(&csr, me, now, NODE_VALIDITY).context("the cloud's certificate")?;
+    let credentials = Credentials {
+        chain: vec![CertificateDer::from(signed.certificate_der)],
+        key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key)),
+        ca: authority.ca_der().clone(),
+        identity: (*me).clone(),
+    };
+    Ok(Proof { authority, credentials })
+}
+
+/// What a cloud has besides its store.
+pub(super) struct Equipment {
+    pub(super) proof: Proof,
+    pub(super) overlay: Option<Overlay>,
+    pub(super) sockets: Sockets,
+}
+
+pub(super) fn equip(start: &CloudStart<'_>, proof: Proof) -> Result<Equipment> {
+    let config = start.config;
+    let overlay = open_overlay(config)?;
+    let shard = ShardConfig {
+        accept: true,
+        replica: replica_of(&config.cloud.store)?,
+        tun: overlay.as_ref().map(Overlay::tun).transpose().context("share the TUN")?,
+        ..shard_config(config, config.cloud.listen, proof.credentials.clone())
+    };
+    Ok(Equipment { proof, overlay, sockets: Sockets::Closed(Box::new(shard)) })
+}
+
+/// A replica that waits has opened them before it is a cloud.
+pub(super) enum Sockets {
+    Closed(Box<ShardConfig>),
+    #[cfg_attr(not(feature = "etcd"), expect(dead_code, reason = "nobody else waits"))]
+    Open(Open),
+}
+
+impl Sockets {
+    pub(super) fn open(self, data_dir: &Path) -> Result<Open> {
+        match self {
+            Self::Open(open) => Ok(open),
+            Self::Closed(shard) => {
+                let (shard, shard_events) = shard::spawn(*shard).context("the QUIC endpoint")?;
+                Ok(Open { shard, shard_events, console: Console::open(data_dir)? })
+            }
+        }
+    }
+}
+
+/// Where links and people's questions come in.
+pub(super) struct Open {
+    pub(super) shard: ShardHandle,
+    pub(super) shard_events: mpsc::Receiver<Event>,
+    pub(super) console: Console,
+}
+
+/// Quicker than this, a replica would be taken over from because of one lost packet.
+const SHORTEST_SILENCE: Duration = Duration::from_millis(200);
+
+fn replica_of(store: &CloudStore) -> Result<Option<Replica>> {
+    let CloudStore::Etcd(EtcdPlace { takeover_after: silence, .. }) = *store else { return Ok(None) };
+    if !silence.is_zero() && silence < SHORTEST_SILENCE {
+        bail!("cloud.store.etcd.takeover-after: write 0s, or {SHORTEST_SILENCE:?} at least");
+    }
+    Ok(Some(Replica { silence }))
+}
+
+/// Where people ask, and what is written down for them.
+pub(super) struct Console {
+    pub(super) asked: mpsc::Receiver<Asked>,
+    tasks: JoinSet<()>,
+    pub(super) recorder: Recorder,
+}
+
+impl Console {
+    fn open(data_dir: &Path) -> Result<Self> {
+        let (ask, asked) = mpsc::channel(QUESTIONS);
+        let socket = data_dir.join(admin::SOCKET);
+        let listener =
+            admin::bind(&socket).with_context(|| format!("the admin socket {}", socket.display()))?;
+        let mut tasks = JoinSet::new();
+        let recorder = Recorder::start(&data_dir.join(RECORDS), Limits::default()).context("the recorder")?;
+        tasks.spawn(admin::serve(listener, ask, data_dir.to_owned(), recorder.handle().clone()));
+        Ok(Self { asked, tasks, recorder })
+    }
 }
 
 /// Runs the edge that joined into `data_dir`. If its store is damaged or gone, `renew` lets it start with a new one.
@@ -144,7 +250,7 @@ pub async fn run_edge(config: &Config, data_dir: &Path, renew: bool) -> Result<(
         tun: overlay.as_ref().map(Overlay::tun).transpose().context("share the TUN")?,
         neighbours: config.link.direct,
         limits: shard::Limits::NEIGHBOURS,
-        ..shard_config(config, any_like(&endpoints), credentials)
+        ..shard_config(config, any_like(&endpoints), credentials.clone())
     };
     let cloud = Identity { cluster: me.cluster.clone(), node: NodeId::cloud(membership.cloud) };
     let settings = EdgeSettings {
@@ -153,6 +259,7 @@ pub async fn run_edge(config: &Config, data_dir: &Path, renew: bool) -> Result<(
         seed: seed()?,
         direct: config.link.direct,
         lans: named_lans(&config.edge.lans).context("edge.lans")?,
+        standby: config.link.standby,
         damaged_stores: damage::set_aside_before(data_dir),
     };
     let kept = kept_for_broker(&keyspace);
@@ -160,7 +267,20 @@ pub async fn run_edge(config: &Config, data_dir: &Path, renew: bool) -> Result<(
     let dmi = serve_dmi(config, &mut edge, clock)?;
     let upstream = Some(Upstream::new(cloud, endpoints));
     let node = Node::Edge(Box::new(edge));
-    let parts = Parts { me: me.node.clone(), node, upstream, shard, store, overlay, clock, kept, dmi };
+    let parts = Parts {
+        me: me.node.clone(),
+        node,
+        upstream,
+        credentials,
+        sockets: Sockets::Closed(Box::new(shard)),
+        store,
+        overlay,
+        clock,
+        kept,
+        dmi,
+        state: State::default(),
+        inputs: Vec::new(),
+    };
     info!(identity = %me, "edge starts");
     play(parts, config, data_dir, shutdown).await
 }
@@ -186,13 +306,17 @@ struct Parts {
     me: NodeId,
     node: Node,
     upstream: Option<Upstream>,
-    shard: ShardConfig,
+    credentials: Credentials,
+    sockets: Sockets,
     store: Box<dyn Store + Send>,
     overlay: Option<Overlay>,
     clock: Clock,
     /// What the broker had kept.
     kept: Vec<(Key, Bytes)>,
     dmi: Option<DmiParts>,
+    state: State,
+    /// What happened before the node was there.
+    inputs: Vec<Input>,
 }
 
 /// Where KubeEdge's mappers are served.
@@ -207,26 +331,22 @@ fn serve_dmi(config: &Config, edge: &mut Edge, clock: Clock) -> Result<Option<Dm
 }
 
 async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown) -> Result<()> {
-    let Parts { me, node, upstream, shard, store, overlay, clock, kept, dmi } = parts;
-    let credentials = shard.credentials.as_ref().context("a node without credentials")?;
+    let Parts { me, node, upstream, credentials, sockets, store, overlay, clock, kept, dmi, state, inputs } =
+        parts;
     let external = mqtt::external(&config.mqtt, &me.name, seed()?).context("the site's MQTT broker")?;
     let (broker, broker_events) = match external {
         Some(external) => external::start(external),
         None => {
-            let broker = mqtt::broker(&config.mqtt, credentials).context("the MQTT broker")?;
+            let broker = mqtt::broker(&config.mqtt, &credentials).context("the MQTT broker")?;
             let broker = BrokerConfig { kept, ..broker };
             start_broker(broker).await.context("the MQTT broker (mqtt.listen)")?
         }
     };
-    let (shard, shard_events) = shard::spawn(shard).context("the QUIC endpoint")?;
     let (told, store_events) = mpsc::channel(STORE_EVENTS);
     let store = StoreThread::start(store, told).context("the store thread")?;
-    let (ask, asked) = mpsc::channel(QUESTIONS);
-    let socket = data_dir.join(admin::SOCKET);
-    let listener = admin::bind(&socket).with_context(|| format!("the admin socket {}", socket.display()))?;
-    let mut tasks = JoinSet::new();
-    let recorder = Recorder::start(&data_dir.join(RECORDS), Limits::default()).context("the recorder")?;
-    tasks.spawn(admin::serve(listener, ask, data_dir.to_owned(), recorder.handle().clone()));
+    let Open { shard, shard_events, console } = sockets.open(data_dir)?;
+    // Its tasks end with it.
+    let Console { asked, mut tasks, recorder } = console;
     let dns = dns::start(&config.dns, &mut tasks);
     let wireguard = Wireguard::start(&config.wireguard, data_dir, overlay.as_ref().map(Overlay::name))?;
     let driver = Driver {
@@ -246,9 +366,9 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
         wireguard,
         recorder,
         clock,
-        state: State::default(),
+        state,
     };
-    driver.run(shutdown).await?;
+    driver.run(inputs, shutdown).await?;
     Ok(())
 }
 

@@ -5,28 +5,22 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use bus::Identity;
 use bytes::Bytes;
 use metadata::io::{EtcdConfig, EtcdStore, EtcdTls, LocalPart, RedbStore, SplitStore, Turn};
 use metadata::{Row, Store, StoreError};
 use thiserror::Error;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::backup::{AUTHORITY, CACHE, LOCAL_STORE, STORE, sync_dir};
 use super::damage::is_damage;
 use super::identity::{self, IdentityError};
 use super::restore::commits_of;
-use super::shutdown::Shutdown;
-use crate::admin::describe;
 use crate::config::EtcdPlace;
 
 /// A cloud's store from before it was in etcd is kept under this name.
 const MOVED: &str = "store.redb.moved";
-
-/// Between two tries to lead: a standby takes over a second after the turn is free.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Files of the data directory that all replicas have.
 const SHARED: [&str; 3] = [AUTHORITY, identity::KEY, identity::CLOUD];
@@ -66,7 +60,7 @@ pub enum ReplicaError {
     Ended,
 }
 
-/// A replica whose turn it is.
+/// A replica of a cloud, on its way to lead.
 #[derive(Debug)]
 pub struct Replica {
     etcd: EtcdStore,
@@ -75,16 +69,17 @@ pub struct Replica {
     prefix: String,
 }
 
+/// What etcd answered.
+pub type Asked = Result<Turn, StoreError>;
+
 impl Replica {
-    /// Waits for the turn, and brings the files that replicas share in place; `None` if told to stop before.
-    /// `run` and `fresh` are random.
-    pub async fn lead(
+    /// Asks etcd nothing yet. `run` and `fresh` are random.
+    pub async fn new(
         place: &EtcdPlace,
         me: &Identity,
         data_dir: &Path,
         (run, fresh): (u64, u64),
-        shutdown: &mut Shutdown,
-    ) -> Result<Option<Self>, ReplicaError> {
+    ) -> Result<Self, ReplicaError> {
         let tls = read_tls(place)?;
         let prefix = format!("/kubebus/{}/", me.cluster);
         let local = open_local(data_dir, fresh)?;
@@ -97,17 +92,35 @@ impl Replica {
             run,
         };
         let etcd = blocking(move || EtcdStore::new(&config)).await??;
-        let Some(etcd) = stand(etcd, shutdown).await? else { return Ok(None) };
-        let mut replica = Self { etcd, local, data_dir: data_dir.to_owned(), prefix };
-        let replica = blocking(move || {
-            replica.fetch_files()?;
-            Ok::<_, ReplicaError>(replica)
-        });
-        replica.await?.map(Some)
+        Ok(Self { etcd, local, data_dir: data_dir.to_owned(), prefix })
+    }
+
+    /// Asks once for the turn; before that, ends the turn of a replica that is silent.
+    pub async fn stand(mut self, depose: Option<u64>) -> Result<(Self, Asked), ReplicaError> {
+        blocking(move || {
+            let deposed = depose.map_or(Ok(()), |term| self.etcd.depose(term));
+            let turn = deposed.and_then(|()| self.etcd.stand());
+            (self, turn)
+        })
+        .await
+    }
+
+    /// Brings the files that replicas share in place; whether there are any yet.
+    pub async fn fetch(mut self) -> Result<(Self, Result<bool, ReplicaError>), ReplicaError> {
+        blocking(move || {
+            let are_there = self.fetch_files();
+            (self, are_there)
+        })
+        .await
+    }
+
+    /// Of the turn that is ours.
+    pub fn term(&self) -> Option<u64> {
+        self.etcd.term()
     }
 
     /// What another replica shared. A file that is here already must be the same.
-    fn fetch_files(&mut self) -> Result<(), ReplicaError> {
+    fn fetch_files(&mut self) -> Result<bool, ReplicaError> {
         let shared: BTreeMap<String, Bytes> = self.etcd.shared()?.into_iter().collect();
         for name in SHARED {
             let Some(file) = shared.get(name) else { continue };
@@ -123,7 +136,7 @@ impl Replica {
                 Err(source) => return Err(ReplicaError::File { path, source }),
             }
         }
-        Ok(())
+        Ok(SHARED.iter().all(|name| shared.contains_key(*name)))
     }
 
     /// Shares this cloud's files, if nobody did, and reads all rows. What a cloud kept in a file goes to etcd first.
@@ -173,35 +186,6 @@ fn open_local(data_dir: &Path, fresh: u64) -> Result<LocalPart<RedbStore>, Repli
         true => ReplicaError::LocalDamage { path, source: error },
         false => error.into(),
     })
-}
-
-/// Asks for the turn until it is ours.
-async fn stand(mut etcd: EtcdStore, shutdown: &mut Shutdown) -> Result<Option<EtcdStore>, ReplicaError> {
-    let mut last = String::new();
-    loop {
-        let (asked, turn) = blocking(move || {
-            let turn = etcd.stand();
-            (etcd, turn)
-        })
-        .await?;
-        etcd = asked;
-        let waits_for = match turn {
-            Ok(Turn::Ours) => return Ok(Some(etcd)),
-            Ok(Turn::Held { by }) => {
-                format!("standby: {by} leads, and this cloud takes over when it does not")
-            }
-            Err(why @ StoreError::Unreachable { .. }) => format!("waiting for etcd: {}", describe(&why)),
-            Err(other) => return Err(other.into()),
-        };
-        if waits_for != last {
-            warn!("{waits_for}");
-            last = waits_for;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(RETRY) => {}
-            () = shutdown.requested() => return Ok(None),
-        }
-    }
 }
 
 /// The store waits for etcd: not on the owner loop's thread.

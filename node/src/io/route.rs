@@ -98,7 +98,10 @@ pub(super) async fn find(place: &Place, query: &Value) -> Result<Value> {
 /// The packets lane to `peer`, of those that are up.
 fn link_to<'a>(peer: &Value, status: &'a Value) -> &'a Value {
     let mut links = status["links"].as_array().into_iter().flatten();
-    let is_meant = |link: &&Value| link["lane"] == "packets" && !peer.is_null() && link["peer"] == *peer;
+    let is_meant = |link: &&Value| {
+        let carries = link["lane"] == "packets" && link["in_reserve"] != true;
+        carries && !peer.is_null() && link["peer"] == *peer
+    };
     links.find(is_meant).unwrap_or(&Value::Null)
 }
 

@@ -31,9 +31,23 @@ pub(super) fn links(links: &[LinkReport]) -> Value {
 }
 
 fn link(link: &LinkReport) -> Value {
-    let LinkReport { lane, peer, remote, rtt, min_rtt, mtu, sent, lost, black_holes, segments, queue } = link;
+    let LinkReport {
+        lane,
+        in_reserve,
+        peer,
+        remote,
+        rtt,
+        min_rtt,
+        mtu,
+        sent,
+        lost,
+        black_holes,
+        segments,
+        queue,
+    } = link;
     json!({
         "lane": lane.to_string(),
+        "in_reserve": in_reserve,
         "peer": peer.as_ref().map(ToString::to_string),
         "remote": remote.to_string(),
         "rtt_ms": millis(*rtt),

@@ -223,10 +223,12 @@ fn links(list: &Value) -> Option<String> {
         "DROPPED",
     ];
     let row = |link: &Value| {
-        let fields = ["peer", "lane", "remote", "rtt_ms", "loss_percent", "mtu", "packets_per_send"];
+        let fields = ["remote", "rtt_ms", "loss_percent", "mtu", "packets_per_send"];
+        let reserve = if link["in_reserve"] == true { " (reserve)" } else { "" };
+        let lane = [cell(&link["peer"]), format!("{}{reserve}", cell(&link["lane"]))];
         let queue = &link["queue"];
         let waiting = [cell(&queue["held_to_kbit"]), wait(queue), dropped(queue)];
-        fields.iter().map(|field| cell(&link[field])).chain(waiting).collect()
+        lane.into_iter().chain(fields.iter().map(|field| cell(&link[field]))).chain(waiting).collect()
     };
     let rows = rows(list, row);
     (!rows.is_empty()).then(|| table(&heads, &rows))

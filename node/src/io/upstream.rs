@@ -7,7 +7,7 @@ use bus::{Identity, Mono};
 use router::dial::PROVEN_AFTER;
 
 use super::cli::host_and_port;
-use crate::seam::DialLane;
+use crate::seam::{DialLane, Line};
 
 /// A host and its UDP port.
 pub type Endpoint = (String, u16);
@@ -20,17 +20,24 @@ pub enum Target {
     Address(SocketAddr),
 }
 
-/// One cloud at several endpoints.
+/// One cloud at several endpoints, and the two lines to it.
 ///
-/// 1. The bus lane takes the endpoints in turn: those told by the cloud first, then those of the joining, which stay
+/// 1. A line's bus lane takes the endpoints in turn: those told by the cloud first, then those of the joining, which stay
 ///    the last resort. A dead endpoint costs one try a round.
 /// 2. An endpoint that held a link for [`PROVEN_AFTER`] has the next turn too: a cut is no move.
 /// 3. The packets lane goes where the bus lane stands; if that is elsewhere than where it stood, it is closed.
+/// 4. Where one line stands the other has no turn.
 #[derive(Debug)]
 pub struct Upstream {
     pub cloud: Identity,
     joined: Vec<Endpoint>,
     told: Vec<Endpoint>,
+    lines: [Way; 2],
+}
+
+/// Where one line leads.
+#[derive(Debug)]
+struct Way {
     turn: usize,
     /// The endpoint in turn is to be dialled (again), and not the one after it.
     stays: bool,
@@ -46,6 +53,12 @@ struct Standing {
     since: Mono,
 }
 
+impl Way {
+    fn new(turn: usize) -> Self {
+        Self { turn, stays: true, bus: None, packets: None }
+    }
+}
+
 /// Why an endpoint that the cloud tells is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("an endpoint that the cloud tells is not used: {0}")]
@@ -54,7 +67,7 @@ pub struct InvalidEndpoint(String);
 impl Upstream {
     /// `joined` is what `kubebus join` stored.
     pub fn new(cloud: Identity, joined: Vec<Endpoint>) -> Self {
-        Self { cloud, joined, told: Vec::new(), turn: 0, stays: true, bus: None, packets: None }
+        Self { cloud, joined, told: Vec::new(), lines: [Way::new(0), Way::new(1)] }
     }
 
     /// The cloud says where it can be dialled; the link that stands is kept. Returns what makes no sense.
@@ -68,49 +81,75 @@ impl Upstream {
         }
         if told != self.told {
             self.told = told;
-            (self.turn, self.stays) = (0, true);
+            for (turn, line) in self.lines.iter_mut().enumerate() {
+                (line.turn, line.stays) = (turn, true);
+            }
         }
         invalid
     }
 
-    /// Where `lane` is dialled now.
-    pub fn next(&mut self, lane: DialLane) -> Option<Target> {
+    fn line(&self, line: Line) -> &Way {
+        match line {
+            Line::First => &self.lines[0],
+            Line::Second => &self.lines[1],
+        }
+    }
+
+    fn line_mut(&mut self, line: Line) -> &mut Way {
+        match line {
+            Line::First => &mut self.lines[0],
+            Line::Second => &mut self.lines[1],
+        }
+    }
+
+    /// Where a lane is dialled now; `None` if the other line has the only endpoint there is.
+    pub fn next(&mut self, line: Line, lane: DialLane) -> Option<Target> {
         let endpoints = self.endpoints();
+        let taken = Some(self.line(line.other())).filter(|other| other.bus.is_some()).map(|other| other.turn);
+        let way = self.line_mut(line);
         let stays = match lane {
-            DialLane::Bus => std::mem::replace(&mut self.stays, false),
+            DialLane::Bus => std::mem::replace(&mut way.stays, false),
             DialLane::Packets => true,
         };
-        self.turn = (self.turn + usize::from(!stays)) % endpoints.len().max(1);
-        match (lane, self.bus) {
-            (DialLane::Packets, Some(bus)) => Some(Target::Address(bus.remote)),
-            (DialLane::Bus | DialLane::Packets, _) => {
-                endpoints.into_iter().nth(self.turn).map(Target::Endpoint)
-            }
+        if let (DialLane::Packets, Some(bus)) = (lane, way.bus) {
+            return Some(Target::Address(bus.remote));
         }
+        let count = endpoints.len().max(1);
+        let first = way.turn + usize::from(!stays);
+        way.turn = (first..first + count).map(|turn| turn % count).find(|turn| Some(*turn) != taken)?;
+        endpoints.into_iter().nth(way.turn).map(Target::Endpoint)
+    }
+
+    /// Whether the other line stands at this address: names may lead to one.
+    pub fn is_taken(&self, line: Line, remote: SocketAddr) -> bool {
+        self.line(line.other()).bus.is_some_and(|bus| bus.remote == remote)
     }
 
     /// A dialled link stands. Returns the packets link that leads elsewhere now and is to be closed.
     pub fn handle_up(
         &mut self,
-        lane: DialLane,
+        (line, lane): (Line, DialLane),
         link: LinkId,
         remote: SocketAddr,
         now: Mono,
     ) -> Option<LinkId> {
         let standing = Some(Standing { link, remote, since: now });
+        let way = self.line_mut(line);
         match lane {
-            DialLane::Bus => self.bus = standing,
-            DialLane::Packets => self.packets = standing,
+            DialLane::Bus => way.bus = standing,
+            DialLane::Packets => way.packets = standing,
         }
-        let (bus, packets) = (self.bus?, self.packets?);
+        let (bus, packets) = (way.bus?, way.packets?);
         (packets.remote != bus.remote).then_some(packets.link)
     }
 
     pub fn handle_down(&mut self, link: LinkId, now: Mono) {
-        if let Some(bus) = self.bus.take_if(|bus| bus.link == link) {
-            self.stays |= now.since(bus.since) >= PROVEN_AFTER;
+        for way in &mut self.lines {
+            if let Some(bus) = way.bus.take_if(|bus| bus.link == link) {
+                way.stays |= now.since(bus.since) >= PROVEN_AFTER;
+            }
+            way.packets.take_if(|packets| packets.link == link);
         }
-        self.packets.take_if(|packets| packets.link == link);
     }
 
     /// Told, then joined, each once.
@@ -149,14 +188,14 @@ mod tests {
     }
 
     fn bus(upstream: &mut Upstream) -> String {
-        match upstream.next(DialLane::Bus) {
+        match upstream.next(Line::First, DialLane::Bus) {
             Some(Target::Endpoint((host, _))) => host,
             other => panic!("{other:?}"),
         }
     }
 
     fn up(upstream: &mut Upstream, lane: DialLane, link: u64, remote: &str) -> Option<LinkId> {
-        upstream.handle_up(lane, LinkId(link), remote.parse().unwrap(), Mono::ZERO)
+        upstream.handle_up((Line::First, lane), LinkId(link), remote.parse().unwrap(), Mono::ZERO)
     }
 
     #[test]
@@ -196,7 +235,7 @@ mod tests {
     fn packets_go_where_the_bus_lane_stands() {
         let mut upstream = upstream(&["old", "new"], &[]);
         assert_eq!(bus(&mut upstream), "old");
-        assert_eq!(upstream.next(DialLane::Packets), Some(Target::Endpoint(endpoint("old"))));
+        assert_eq!(upstream.next(Line::First, DialLane::Packets), Some(Target::Endpoint(endpoint("old"))));
         assert_eq!(up(&mut upstream, DialLane::Packets, 2, "192.0.2.1:1"), None);
         assert_eq!(up(&mut upstream, DialLane::Bus, 1, "192.0.2.1:1"), None);
         upstream.handle_down(LinkId(1), Mono::ZERO);
@@ -204,7 +243,7 @@ mod tests {
         assert_eq!(up(&mut upstream, DialLane::Bus, 3, "192.0.2.9:1"), Some(LinkId(2)));
         upstream.handle_down(LinkId(2), Mono::ZERO);
         let there = Target::Address("192.0.2.9:1".parse().unwrap());
-        assert_eq!(upstream.next(DialLane::Packets), Some(there));
+        assert_eq!(upstream.next(Line::First, DialLane::Packets), Some(there));
     }
 
     #[test]
@@ -213,5 +252,25 @@ mod tests {
         let invalid = upstream.handle_told(&["new:port".to_owned(), "new:1".to_owned()]);
         assert_eq!(invalid, [InvalidEndpoint("'port' is no port".to_owned())]);
         assert_eq!((bus(&mut upstream), bus(&mut upstream)), ("new".to_owned(), "old".to_owned()));
+    }
+
+    #[test]
+    fn the_second_line_goes_where_the_first_does_not_stand() {
+        let mut upstream = upstream(&["a", "b", "c"], &[]);
+        assert_eq!(bus(&mut upstream), "a");
+        up(&mut upstream, DialLane::Bus, 1, "192.0.2.1:1");
+        let mut second = || upstream.next(Line::Second, DialLane::Bus);
+        let expected = ["b", "c", "b"].map(|host| Some(Target::Endpoint(endpoint(host))));
+        assert_eq!([second(), second(), second()], expected);
+        assert!(upstream.is_taken(Line::Second, "192.0.2.1:1".parse().unwrap()));
+        assert!(!upstream.is_taken(Line::First, "192.0.2.1:1".parse().unwrap()));
+    }
+
+    #[test]
+    fn where_there_is_one_endpoint_the_second_line_has_none() {
+        let mut upstream = upstream(&["a"], &[]);
+        assert_eq!(bus(&mut upstream), "a");
+        up(&mut upstream, DialLane::Bus, 1, "192.0.2.1:1");
+        assert_eq!(upstream.next(Line::Second, DialLane::Bus), None);
     }
 }

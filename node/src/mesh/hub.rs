@@ -11,7 +11,7 @@ use serde_json::json;
 use super::desk::Desk;
 use super::leaf::{BlockId, Told, UP_POSITION, UP_WANT};
 use super::log::{Log, Logged, Targets};
-use super::parcel::{MAX_PARCEL, Parcel};
+use super::parcel::{MAX_PARCEL, Parcel, Serial};
 use super::retained::Retained;
 use super::site::{self, PutBack, Site};
 use super::wants::{MAX_WANTS, Want, concerns};
@@ -19,6 +19,11 @@ use super::{encode, hash, key};
 
 const INTEREST: &str = "/c/interest/";
 const HERE: &str = "/c/mesh/here";
+const FROM: &str = "/c/mesh/from/";
+
+/// Processes of one edge of which is known how far they were taken. What was taken and not acknowledged is little, and
+/// was said by the last few of them.
+const MAX_RUNS: usize = 8;
 
 /// Messages handed to the cloud's own broker and not safe there yet; further ones wait in the log.
 const HANDING_OUT: usize = 1024;
@@ -41,6 +46,9 @@ pub(crate) struct Hub {
     /// Who asks for a filter; nobody is never stored.
     wanted: BTreeMap<Filter, BTreeSet<Name>>,
     retained: Retained,
+    /// The last that was taken of each edge's processes, the newest process last. A replica that takes over does not know how
+    /// far an edge's outbox was taken, and is told some of it again.
+    from: BTreeMap<Name, Vec<Serial>>,
     desk: Desk<u64>,
     /// What waits for the broker here, by number in the log.
     here: VecDeque<u64>,
@@ -64,6 +72,7 @@ impl Hub {
             sites: BTreeMap::new(),
             wanted: BTreeMap::new(),
             retained: Retained::load(ks),
+            from: load_from(ks),
             desk: Desk::load(ks),
             here: VecDeque::new(),
             handed: VecDeque::new(),
@@ -133,12 +142,20 @@ impl Hub {
             return self
                 .note(format!("edge/{edge} sent what is no message of its own to other sites: dropped"));
         };
-        if let Some(parcel) = parcel.aged(theirs, ours) {
-            self.take(Parcel { kept: None, replay: false, ..parcel }, ks);
+        let from = self.from.entry(edge.clone()).or_default();
+        if parcel.serial.is_some_and(|serial| !note(from, serial)) {
+            return;
+        }
+        let row = encode(&*from);
+        if let Some(parcel) = parcel.aged(theirs, ours)
+            && self.take(Parcel { kept: None, replay: false, ..parcel }, ks)
+        {
+            ks.put(key(&format!("{FROM}{edge}")), row);
         }
     }
 
-    fn take(&mut self, mut parcel: Parcel, ks: &mut Keyspace) {
+    /// Whether anything is kept of it.
+    fn take(&mut self, mut parcel: Parcel, ks: &mut Keyspace) -> bool {
         self.taken += 1;
         let number = self.log.number(ks);
         if parcel.message.retain {
@@ -150,7 +167,10 @@ impl Hub {
         let mut edges: BTreeSet<Name> = matching.flat_map(|(_, edges)| edges.iter().cloned()).collect();
         edges.retain(|edge| NodeId::edge(edge.clone()) != message.origin);
         let here = message.origin != self.me && self.desk.wants.matches(&message.topic);
-        self.enqueue(number, Targets { edges, here }, &parcel, ks);
+        let targets = Targets { edges, here };
+        let is_kept = message.retain || targets != Targets::default();
+        self.enqueue(number, targets, &parcel, ks);
+        is_kept
     }
 
     fn enqueue(&mut self, number: u64, targets: Targets, parcel: &Parcel, ks: &mut Keyspace) {
@@ -291,6 +311,13 @@ impl Hub {
 
     /// Nodes may have gone.
     pub(crate) fn handle_membership(&mut self, is_member: impl Fn(&Name) -> bool, ks: &mut Keyspace) {
+        self.from.retain(|edge, _| {
+            let stays = is_member(edge);
+            if !stays {
+                ks.delete(&key(&format!("{FROM}{edge}")));
+            }
+            stays
+        });
         let gone: Vec<Name> = self.sites.keys().filter(|edge| !is_member(edge)).cloned().collect();
         for edge in gone {
             let filters: Vec<Filter> =
@@ -373,6 +400,28 @@ impl Hub {
                 "retained_refused": self.retained.refused() + self.desk.unkept(),
                 "wants_refused": refused, "sites": sites.collect::<Vec<_>>() })
     }
+}
+
+/// Whether it was not taken before.
+fn note(from: &mut Vec<Serial>, serial: Serial) -> bool {
+    if let Some(known) = from.iter_mut().find(|known| known.run == serial.run) {
+        let is_new = known.number < serial.number;
+        known.number = known.number.max(serial.number);
+        return is_new;
+    }
+    from.push(serial);
+    let former = from.len().saturating_sub(MAX_RUNS);
+    from.drain(..former);
+    true
+}
+
+fn load_from(ks: &Keyspace) -> BTreeMap<Name, Vec<Serial>> {
+    let rows = ks.range(FROM);
+    rows.filter_map(|(key, bytes)| {
+        let edge = Name::new(&key.as_str()[FROM.len()..]).ok()?;
+        Some((edge, minicbor::decode(bytes).ok()?))
+    })
+    .collect()
 }
 
 fn interest_key(edge: &Name, filter: &Filter) -> metadata::Key {

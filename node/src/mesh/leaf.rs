@@ -9,7 +9,7 @@ use metadata::{Key, Keyspace};
 use minicbor::{Decode, Encode};
 
 use super::desk::Desk;
-use super::parcel::{Block, MAX_PARCEL, Parcel};
+use super::parcel::{Block, MAX_PARCEL, Parcel, Serial};
 use super::wants::Want;
 use super::{encode, hash, key};
 
@@ -71,19 +71,29 @@ pub(crate) struct Leaf {
     position: Position,
     /// The last block handed out.
     handed: BlockId,
+    /// Of the last message that apps here said.
+    said: Serial,
     outputs: VecDeque<Output>,
 }
 
 impl Leaf {
-    pub(crate) fn load(ks: &Keyspace) -> Self {
+    /// `run` differs from start to start.
+    pub(crate) fn load(ks: &Keyspace, run: u64) -> Self {
         let position: Position =
             ks.get(POSITION).and_then(|bytes| minicbor::decode(bytes).ok()).unwrap_or_default();
-        Self { desk: Desk::load(ks), position, handed: position.block, outputs: VecDeque::new() }
+        Self {
+            desk: Desk::load(ks),
+            position,
+            handed: position.block,
+            said: Serial { run, number: 0 },
+            outputs: VecDeque::new(),
+        }
     }
 
     /// What the outbox keeps of an app's message.
-    pub(crate) fn pack(message: Message, wall: UnixMillis) -> Result<Bytes, TooLong> {
-        let parcel = Parcel::new(message, wall).encode();
+    pub(crate) fn pack(&mut self, message: Message, wall: UnixMillis) -> Result<Bytes, TooLong> {
+        self.said.number += 1;
+        let parcel = Parcel { serial: Some(self.said), ..Parcel::new(message, wall) }.encode();
         if parcel.len() > MAX_PARCEL { Err(TooLong(parcel.len())) } else { Ok(parcel) }
     }
 

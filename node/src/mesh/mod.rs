@@ -13,7 +13,8 @@
 //!
 //! 1. the edge acknowledges a message once its outbox holds it on the disk, and refuses it when there is no room;
 //! 2. the cloud takes it once, in one commit with the row of its *log*, which names the sites that it waits for: those
-//!    that asked for it then. A site's wishes outlive its absence;
+//!    that asked for it then. A site's wishes outlive its absence. A replica that takes over has the log and not the
+//!    outbox's position: it tells by a number in the message itself what was taken;
 //! 3. up to [`SLOTS`] *blocks* of messages are under way to an edge. A slot is written again when the edge has said that
 //!    it consumed the block before; rows that came and went would drown the deletions that the sync remembers, and a
 //!    site that was away for long would be sent all it missed in one batch;
@@ -28,6 +29,7 @@
 //! | `/c/interest/<edge>/<hash>` | cloud | a filter that the edge asks for |
 //! | `/c/mesh/log/<number>` | cloud | a message, and the sites that it waits for |
 //! | `/c/mesh/site/<edge>` | cloud | how far the edge is |
+//! | `/c/mesh/from/<edge>` | cloud | how far the last processes of the edge were taken |
 //! | `/c/mesh/here` | cloud | how far the cloud's own broker is |
 //! | `/c/mesh/retained/<hash>` | cloud | the retained message of a topic |
 //! | `/e/<edge>/mesh/<slot>` | cloud | a block under way |

@@ -29,11 +29,27 @@ pub(super) struct Parcel {
     /// Said again to a site that newly asked; whoever has it already needs it no more.
     #[n(3)]
     pub(super) replay: bool,
+    /// Which of its edge's messages it is.
+    #[n(4)]
+    pub(super) serial: Option<Serial>,
+}
+
+/// Counts what one process of an edge said. Also after a copy of its disk was put back, no two messages have the same:
+/// what is said then is said by another process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub(super) struct Serial {
+    /// The process.
+    #[n(0)]
+    pub(super) run: u64,
+    /// From 1 on.
+    #[n(1)]
+    pub(super) number: u64,
 }
 
 impl Parcel {
     pub(super) fn new(message: Message, since: UnixMillis) -> Self {
-        Self { message: Message { travelled: None, ..message }, since, kept: None, replay: false }
+        let message = Message { travelled: None, ..message };
+        Self { message, since, kept: None, replay: false, serial: None }
     }
 
     /// `None` if these bytes are none, or what they hold is not for other sites.

@@ -2,10 +2,10 @@
 
 #[cfg(feature = "etcd")]
 #[path = "../../../metadata/src/io/etcd/cluster.rs"]
-mod members;
+pub(crate) mod members;
 
 #[cfg(feature = "etcd")]
-mod replicas {
+pub(crate) mod replicas {
     use std::time::{Duration, Instant};
 
     use rustix::process::{Pid, Signal, kill_process};
@@ -25,15 +25,22 @@ mod replicas {
     const TAKEOVER: Duration = Duration::from_secs(25);
 
     /// Makes it a replica at its next start.
-    fn replicate(node: &Node, etcd: &EtcdCluster, endpoints: &[String]) {
+    fn replicate(node: &Node, etcd: &EtcdCluster, endpoints: &[String], takeover_after: &str) {
         node.configure(QUICK_LINK, endpoints);
         let text = std::fs::read_to_string(node.config()).unwrap();
-        let store = format!("cloud: {{store: {{etcd: {{endpoints: {:?}}}}}, ", etcd.endpoints());
+        let store = format!(
+            "cloud: {{store: {{etcd: {{takeover-after: {takeover_after}, endpoints: {:?}}}}}, ",
+            etcd.endpoints()
+        );
         std::fs::write(node.config(), text.replace("cloud: {", &store)).unwrap();
     }
 
-    /// A plant whose cloud kept a file until now, and a second replica that stands by.
+    /// A plant whose cloud kept a file until now, and a second replica that stands by. It takes over when a lease ends.
     fn moved_into(etcd: &EtcdCluster) -> (Plant, Node) {
+        moved_into_with(etcd, "0s")
+    }
+
+    pub(crate) fn moved_into_with(etcd: &EtcdCluster, takeover_after: &str) -> (Plant, Node) {
         let mut plant = Plant::start();
         plant.cluster.cloud.say(&["twin", "set", "water/valve", "setpoint", "2.5"]);
         plant.cluster.cloud.twin_becomes(SETPOINT, "/converged", json!(true));
@@ -41,7 +48,7 @@ mod replicas {
         let mut second = plant.cluster.second_cloud("second");
         let endpoints = [plant.cluster.cloud.endpoint(), second.endpoint()];
         for replica in [&plant.cluster.cloud, &second] {
-            replicate(replica, etcd, &endpoints);
+            replicate(replica, etcd, &endpoints, takeover_after);
         }
         plant.cluster.cloud.start();
         second.launch(&[]);
@@ -54,11 +61,12 @@ mod replicas {
     }
 
     /// Waits until a standby that was launched answers as the cloud.
-    fn leads(node: &Node) -> Duration {
+    pub(crate) fn leads(node: &Node) -> Duration {
         let start = Instant::now();
         eventually(&format!("{} leads", node.name), || {
-            let ran = node.run(&["status"]);
-            if ran.code == Some(0) { Ok(()) } else { Err(format!("{ran:?}")) }
+            let ran = node.run(&["status", "-o", "json"]);
+            let leads = ran.code == Some(0) && ran.stdout.contains("\"leads\"");
+            if leads { Ok(()) } else { Err(format!("{ran:?}")) }
         });
         start.elapsed()
     }

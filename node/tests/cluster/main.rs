@@ -33,6 +33,9 @@ mod mesh;
 #[cfg(test)]
 mod moving;
 #[cfg(test)]
+#[cfg(feature = "etcd")]
+mod standby;
+#[cfg(test)]
 mod starting;
 #[cfg(test)]
 mod survival;

@@ -19,7 +19,7 @@ fn say_numbers(at: &Node, topic: &str, numbers: std::ops::RangeInclusive<u64>) {
     mqtt::say_lines(at, topic, &lines);
 }
 
-fn heard(subscriber: &Subscriber, topic: &str) -> Vec<u64> {
+pub(crate) fn heard(subscriber: &Subscriber, topic: &str) -> Vec<u64> {
     let of_topic = subscriber.messages().into_iter().filter(|message| message.topic == topic);
     of_topic.filter_map(|message| message.payload.parse().ok()).collect()
 }
@@ -86,13 +86,13 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// What a publisher said: every number up to `said`, of which these were acknowledged.
 #[derive(Default)]
-struct Published {
-    said: u64,
-    acknowledged: Vec<u64>,
+pub(crate) struct Published {
+    pub(crate) said: u64,
+    pub(crate) acknowledged: Vec<u64>,
 }
 
 /// Counts on a topic at [`RATE`] until it is told to stop or the node dies, going on behind what was said before.
-fn count_at_a_rate(at: &Node, topic: &str, before: Published, stop: &AtomicBool) -> Published {
+pub(crate) fn count_at_a_rate(at: &Node, topic: &str, before: Published, stop: &AtomicBool) -> Published {
     let mut command = tool("mosquitto_pub", at, V5);
     command.args(["-d", "-q", "1", "-t", topic, "-l"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -153,7 +153,7 @@ fn unwrapped(ids: impl Iterator<Item = u64>) -> impl Iterator<Item = u64> {
 
 /// Each acknowledged number once, none twice, in order.
 #[track_caller]
-fn all_came(subscriber: &Subscriber, topic: &str, published: &Published) {
+pub(crate) fn all_came(subscriber: &Subscriber, topic: &str, published: &Published) {
     let missing = |heard: &[u64]| -> usize {
         published.acknowledged.iter().filter(|number| heard.binary_search(number).is_err()).count()
     };

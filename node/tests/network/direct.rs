@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::stage::{CLOUD, CONFIG, Node, attach, attach_behind};
 use crate::{IN_VAIN, PORT, address, eventually};
 
-const POLICY: &str = "
+pub(crate) const POLICY: &str = "
 apiVersion: kubebus.io/v1alpha1
 kind: AccessPolicy
 metadata: {name: a-and-b}

@@ -15,6 +15,8 @@ mod hostile;
 mod matrix;
 mod policy;
 mod stage;
+#[cfg(feature = "etcd")]
+mod standby;
 mod town;
 
 use std::io::Write;
@@ -56,6 +58,12 @@ struct Test {
 }
 
 const ALL: &[Test] = &[
+    #[cfg(feature = "etcd")]
+    Test {
+        name: "packets_go_on_by_the_replica_that_takes_over",
+        body: standby::packets_go_on_by_the_replica_that_takes_over,
+        is_long: false,
+    },
     Test {
         name: "a_policy_opens_one_port_from_one_site_to_another_and_nothing_else",
         body: policy::one_port_from_one_site_to_another,

@@ -115,7 +115,7 @@ impl Node {
     }
 
     pub(crate) fn dial(&self, attempt: u64, address: SocketAddr, expect: Expect, lane: Lane) {
-        self.shard.send(Command::Dial { attempt, address, expect, lane }).unwrap();
+        self.shard.send(Command::Dial { attempt, address, expect, lane, in_reserve: false }).unwrap();
     }
 
     /// Lets the packets of a link in.

@@ -117,7 +117,7 @@ fn a_neighbour_that_falls_silent_is_given_up_for_the_way_by_the_hub() {
         at_a.send_to(b"lost", at_b.local_addr().unwrap()).unwrap();
         let event = a.node.next();
         let Event::Down { link: gone, why, .. } = &event else { panic!("{event:?}") };
-        assert_eq!((*gone, why.as_str()), (link, "no answer from the neighbour"));
+        assert_eq!((*gone, why.as_str()), (link, "no answer from the peer"));
         carry(&at_a, &at_b, 100);
         hub.wait_for(|stats| stats.packets.forwarded > 0);
     });

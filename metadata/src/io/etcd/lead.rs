@@ -30,8 +30,10 @@ const RENEWAL_PATIENCE: Duration = Duration::from_secs(2);
 pub enum Turn {
     /// This process.
     Ours,
-    /// Another one, as it calls itself.
-    Held { by: String },
+    /// Another one, as it calls itself. Each leadership has a higher term than those before it.
+    Held { by: String, term: u64 },
+    /// Another one's for a moment: ask again.
+    Lost,
 }
 
 /// Our leadership.
@@ -89,7 +91,7 @@ impl Lead {
 /// What became of standing for leader.
 pub(super) enum Election {
     Won(Lead, Option<Head>),
-    Lost { to: String },
+    Lost { to: Option<KeyValue> },
 }
 
 /// Stands for leader once.
@@ -97,7 +99,7 @@ pub(super) async fn stand(members: &mut Members, keys: &Keys, me: &str) -> Resul
     let at = keys.leader.as_str();
     let answer = members.ask("read", |mut member| async move { member.kv.get(at, None).await }).await?;
     if let Some(leader) = answer.kvs().first() {
-        return Ok(Election::Lost { to: holder(leader) });
+        return Ok(Election::Lost { to: Some(leader.clone()) });
     }
     let seconds = i64::try_from(LEASE.as_secs()).unwrap_or(i64::MAX);
     let asked = since_boot();
@@ -120,9 +122,19 @@ pub(super) async fn stand(members: &mut Members, keys: &Keys, me: &str) -> Resul
         }
         other => {
             end(members, lease).await;
-            Ok(Election::Lost { to: other.as_ref().map_or_else(|| "nobody".to_owned(), holder) })
+            Ok(Election::Lost { to: other })
         }
     }
+}
+
+/// Ends the leadership of that term, if it lasts: what its leader writes from then on changes nothing.
+pub(super) async fn depose(members: &mut Members, keys: &Keys, term: u64) -> Result<(), StoreError> {
+    let at = keys.leader.as_str();
+    let answer = members.ask("read", |mut member| async move { member.kv.get(at, None).await }).await?;
+    if let Some(leader) = answer.kvs().first().filter(|leader| term_of(leader) == term) {
+        end(members, leader.lease()).await;
+    }
+    Ok(())
 }
 
 /// Gives the place up at once, as far as etcd is reached; otherwise the lease ends by itself.
@@ -171,6 +183,11 @@ pub(super) fn leader_and_head(answer: &TxnResponse) -> (Option<KeyValue>, Option
 
 pub(super) fn decode_head(head: &KeyValue) -> Option<Head> {
     minicbor::decode(head.value()).ok()
+}
+
+/// A revision of etcd's is never used twice, and never falls.
+pub(super) fn term_of(leader: &KeyValue) -> u64 {
+    leader.create_revision().unsigned_abs()
 }
 
 pub(super) fn holder(leader: &KeyValue) -> String {

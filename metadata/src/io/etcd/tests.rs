@@ -228,7 +228,8 @@ fn a_standby_waits_and_takes_over_at_once_when_the_leader_goes() {
     assert_eq!(first.last_writer(), None);
     first.commit(&[put(1, "/c/a", "1")]).unwrap();
     let mut second = EtcdStore::new(&EtcdConfig { writer: 2, ..config(&etcd, "standby") }).unwrap();
-    assert_eq!(second.stand().unwrap(), Turn::Held { by: "a test".into() });
+    let term = first.term().unwrap();
+    assert_eq!(second.stand().unwrap(), Turn::Held { by: "a test".into(), term });
     assert!(matches!(second.load(), Err(StoreError::Fenced { .. })));
     drop(first);
     assert_eq!(second.stand().unwrap(), Turn::Ours);
@@ -248,6 +249,23 @@ fn a_standby_takes_over_when_the_leaders_lease_ends() {
         std::thread::sleep(Duration::from_millis(100));
     }
     assert!(start.elapsed() > Duration::from_secs(5), "the lease ended early");
+}
+
+#[test]
+fn a_silent_leader_is_deposed_and_nobody_else_with_it() {
+    let etcd = shared_etcd();
+    let mut first = open(&etcd, "deposed");
+    first.commit(&[put(1, "/c/a", "1")]).unwrap();
+    let term = first.term().unwrap();
+    let mut second = EtcdStore::new(&config(&etcd, "deposed")).unwrap();
+    second.depose(term - 1).unwrap();
+    assert_eq!(second.stand().unwrap(), Turn::Held { by: "a test".into(), term });
+    second.depose(term).unwrap();
+    assert_eq!(second.stand().unwrap(), Turn::Ours);
+    assert!(second.term().unwrap() > term);
+    let late = first.commit(&[put(2, "/c/a", "late")]).unwrap_err();
+    assert!(matches!(late, StoreError::Fenced { .. }), "{late:?}");
+    assert_eq!(second.load().unwrap(), [row("/c/a", 1, Some("1"))]);
 }
 
 #[test]

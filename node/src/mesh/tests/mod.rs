@@ -5,13 +5,18 @@ mod world;
 
 use std::time::Duration;
 
-use bus::{Properties, Qos, Topic};
+use bus::{Filter, Message, Name, NodeId, Properties, Qos, Topic, UnixMillis};
+use bytes::Bytes;
 use device_twin::Expiry;
 use device_twin::gate::access::Who;
+use metadata::Keyspace;
 use metadata::outbox::MAX_MESSAGE_BYTES;
 
 use self::world::{Answer, CLOUD, World};
+use super::leaf::Told;
 use super::site::MAX_WAITING_BYTES;
+use super::wants::Want;
+use super::{Hub, Leaf, encode};
 use crate::Input;
 
 fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
@@ -194,14 +199,17 @@ fn a_wiped_site_is_sent_what_comes_after_it_asked_again() {
 #[test]
 fn a_node_that_is_deleted_leaves_nothing_behind() {
     let mut world = World::new(&["a", "b"]);
-    world.subscribe("b", "mesh/#");
+    for at in ["a", "b"] {
+        world.subscribe(at, "mesh/#");
+    }
     world.run();
+    publish_all(&mut world, "b", 0..1);
     world.cut("b");
     publish_all(&mut world, "a", 0..20);
     let name = "b".parse().unwrap();
     world.tell(CLOUD, Input::Admin { id: 2, request: crate::admin::AdminRequest::DeleteNode { name } });
     world.run();
-    for prefix in ["/c/mesh/", "/c/interest/", "/e/b/mesh/"] {
+    for prefix in ["/c/mesh/log/", "/c/mesh/site/b", "/c/mesh/from/b", "/c/interest/b/", "/e/b/mesh/"] {
         assert_eq!(world.keyspace(CLOUD).range(prefix).count(), 0, "{prefix}");
     }
 }
@@ -431,4 +439,36 @@ fn a_cloud_put_back_to_a_copy_of_its_disk_loses_no_message_that_comes_later() {
     publish_all(&mut world, "a", 30..40);
     assert_eq!(world.heard("b"), numbers(0..40));
     assert!(world.noted(CLOUD, "its disk was put back"));
+}
+
+#[test]
+fn a_replica_that_takes_over_takes_nothing_twice_and_nothing_new_for_known() {
+    let [a, b] = ["a", "b"].map(|name| Name::new(name).unwrap());
+    let cloud = NodeId::cloud(Name::new(CLOUD).unwrap());
+    let (wall, mut ks) = (UnixMillis(1), Keyspace::new());
+    let mut hub = Hub::load(cloud.clone(), 1, &mut ks);
+    let want = Want { filter: Filter::new("mesh/#").unwrap(), generation: 1 };
+    hub.handle_told(&b, "mesh/want/1", &encode(&Told { want, wanted: true }), &mut ks, wall);
+    let say = |run: u64, count: u64| -> Vec<Bytes> {
+        let mut leaf = Leaf::load(&Keyspace::new(), run);
+        let message = |n: u64| {
+            let topic = Topic::new("mesh/n").unwrap();
+            Message::new(topic, n.to_string().into(), false, NodeId::edge(a.clone()))
+        };
+        (0..count).map(|n| leaf.pack(message(n), wall).unwrap()).collect()
+    };
+    let said = say(7, 4);
+    for bytes in &said[..3] {
+        hub.handle_message(&a, bytes, &mut ks, wall, wall);
+    }
+    ks.seal();
+    let mut next = Hub::load(cloud, 2, &mut ks);
+    // All that was not acknowledged, and what another process of the edge said since.
+    for bytes in said.iter().chain(&say(8, 2)) {
+        next.handle_message(&a, bytes, &mut ks, wall, wall);
+    }
+    assert_eq!(next.status()["taken"], 3);
+    assert_eq!(next.status()["waiting"], 6);
+    next.handle_membership(|edge| *edge != a, &mut ks);
+    assert_eq!(ks.range("/c/mesh/from/").count(), 0);
 }

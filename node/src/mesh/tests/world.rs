@@ -41,6 +41,7 @@ fn start(machine: &str, keyspace: Keyspace, seed: u64, now: Now) -> Node {
             seed,
             direct: true,
             lans: Vec::new(),
+            standby: true,
             damaged_stores: Vec::new(),
         };
         return Node::Edge(Box::new(Edge::new(settings, keyspace, now)));
@@ -49,7 +50,7 @@ fn start(machine: &str, keyspace: Keyspace, seed: u64, now: Now) -> Node {
     let plan = Plan::new(Plan::DEFAULT_POOL, &name("water"), &ca).unwrap();
     let endpoints = vec!["cloud.example:10001".to_owned()];
     let cluster = Cluster { name: name("water"), cloud: name(CLOUD), ca_der: vec![1], endpoints, plan };
-    let settings = CloudSettings { cluster, subnets: CloudSubnets::default(), ca, seed };
+    let settings = CloudSettings { cluster, subnets: CloudSubnets::default(), ca, seed, term: None };
     let sign = |csr: &[u8], _: &Identity| {
         let public_key = KeyHash::of_spki(csr);
         Ok(Signed { certificate_der: vec![1], public_key, serial: vec![1], not_after: UnixMillis(u64::MAX) })

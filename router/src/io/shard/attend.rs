@@ -110,7 +110,7 @@ impl EventLoop {
 
     /// A newer link of a node takes the place of its older one: after a half-open link the node is back before we knew
     /// that it was gone. So no node has more than one link a lane here. One of another key does not: the name may have
-    /// been given anew, and it is the owner who knows to whom.
+    /// been given anew, and it is the owner who knows to whom. At a replica the owner also knows which link to keep.
     fn admit_node(&mut self, link: &mut Link, lane: Lane, node: NodeId, now: Instant) {
         link.unproven = false;
         self.stats.unproven = self.stats.unproven.saturating_sub(1);
@@ -121,7 +121,9 @@ impl EventLoop {
             if peer_key(&old_link.connection) != peer_key(&link.connection) {
                 return self.refuse(link, "a node of this name and another key is connected", now);
             }
-            self.close_linked(older, CloseCode::Closed, REPLACED, now);
+            if lane == Lane::Packets || self.config.replica.is_none() {
+                self.close_linked(older, CloseCode::Closed, REPLACED, now);
+            }
         }
         if lane == Lane::Bus {
             link.connection.set_max_concurrent_streams(Dir::Uni, MAX_STREAMS.into());
@@ -158,12 +160,15 @@ impl EventLoop {
             link.packets = Some(Box::new(lane));
             let is_edge = peer.as_ref().is_some_and(|node| node.kind == NodeKind::Edge);
             let is_neighbour = is_edge && !self.config.accept;
-            link.watch = is_neighbour.then(Watch::default);
+            link.watch = is_neighbour.then(Watch::of_neighbour);
             // Whoever dialled: the owner knows the key that the hub named.
             link.admitted &= !is_neighbour;
         }
         if let Some(node) = peer.as_ref().filter(|_| link.admitted || lane != Lane::Packets) {
             self.links.name(lane, node.clone(), link.handle);
+        }
+        if let Some(replica) = self.config.replica.filter(|_| attempt.is_some()) {
+            link.watch = Some(Watch::of_replica(replica.silence, now));
         }
         let remote = link.remote();
         let (until, silence) = (None, Silence::default());
@@ -209,7 +214,7 @@ impl EventLoop {
         match link.watch.as_mut().filter(|_| is_up).map(|watch| watch.look(now)) {
             None | Some(Sign::Fine) => {}
             Some(Sign::Ask) => link.connection.ping(),
-            Some(Sign::Lost) => self.close(link, CloseCode::Closed, "no answer from the neighbour", now),
+            Some(Sign::Lost) => self.close(link, CloseCode::Closed, "no answer from the peer", now),
         }
     }
 

@@ -135,10 +135,19 @@ pub struct ShardConfig {
     pub accept: bool,
     /// Whether an edge may dial another, and be dialled by it after a [`Command::Knock`](super::Command::Knock).
     pub neighbours: bool,
+    /// Of a cloud that is one of several replicas.
+    pub replica: Option<Replica>,
     pub limits: Limits,
     /// What the line carries that packets lanes leave by.
     pub rate: LinkRate,
     pub congestion: Congestion,
+}
+
+/// A node may have two bus links to a replica at a time, by two of its addresses: the owner closes one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replica {
+    /// Another replica that this one dialled, and that was silent this long, is gone.
+    pub silence: Duration,
 }
 
 impl ShardConfig {
@@ -152,6 +161,7 @@ impl ShardConfig {
             idle: Duration::from_secs(45),
             accept: false,
             neighbours: false,
+            replica: None,
             limits: Limits::default(),
             rate: LinkRate::Measured,
             congestion: Congestion::default(),

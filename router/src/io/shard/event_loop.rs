@@ -238,10 +238,16 @@ impl EventLoop {
 
     fn obey(&mut self, command: Command, now: Instant) {
         match command {
-            Command::Dial { attempt, address, expect, lane } => {
-                if let Err(why) = self.dial(attempt, address, expect, lane, now) {
-                    self.stats.dials_failed += 1;
-                    self.owner.tell(Event::Failed { attempt, why });
+            Command::Dial { attempt, address, expect, lane, in_reserve } => {
+                match self.dial(attempt, address, expect, lane, now) {
+                    Ok(mut link) => {
+                        link.admitted = !in_reserve;
+                        self.links.insert(link);
+                    }
+                    Err(why) => {
+                        self.stats.dials_failed += 1;
+                        self.owner.tell(Event::Failed { attempt, why });
+                    }
                 }
             }
             Command::Send { link, class, frame } => self.send(link, class, &frame, now),
@@ -269,7 +275,7 @@ impl EventLoop {
         expect: Expect,
         lane: Lane,
         now: Instant,
-    ) -> Result<(), DialError> {
+    ) -> Result<Link, DialError> {
         if self.stop_by.is_some() {
             return Err(DialError::Failed("this node stops".into()));
         }
@@ -289,9 +295,7 @@ impl EventLoop {
             .map_err(|error| unreachable(&error.to_string()))?;
         let until = now + HANDSHAKE_TIMEOUT;
         let phase = Phase::Dialing { attempt, lane, verdict, until, streams: Streams::new(lane) };
-        let id = self.links.next_id();
-        self.links.insert(Link::new(id, handle, connection, phase));
-        Ok(())
+        Ok(Link::new(self.links.next_id(), handle, connection, phase))
     }
 
     /// QUIC drops what is so short, without a word.
@@ -372,7 +376,7 @@ impl EventLoop {
                 Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                     if let Some(link) = self.links.get_mut(handle) {
                         if let Some(watch) = &mut link.watch {
-                            watch.handle_heard();
+                            watch.handle_heard(now);
                         }
                         link.connection.handle_event(event);
                         self.links.enqueue(handle);

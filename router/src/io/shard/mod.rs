@@ -20,7 +20,7 @@
 //! connection.
 //!
 //! Files: `config` (bounds), `event_loop` (the thread), `attend` (a connection's turn), `links` and `link` (connections), `streams` (frames), `packets` and `datagram`,
-//! `congestion`, `silence`, `timers`, `reset` (after a crash), `guests`, `watch` and `talk` (neighbours), `owner` (the two
+//! `congestion`, `silence`, `timers`, `reset` (after a crash), `guests` and `talk` (neighbours), `watch` (whether a peer answers), `owner` (the two
 //! queues), `stats` and `report` (what people want to know).
 
 mod attend;
@@ -57,7 +57,7 @@ use thiserror::Error;
 use tokio::sync::mpsc::Receiver;
 
 pub use self::config::{
-    COMMAND_QUEUE, Congestion, EVENT_QUEUE, Limits, SEND_QUEUE_BYTES, ShardConfig, SpawnError,
+    COMMAND_QUEUE, Congestion, EVENT_QUEUE, Limits, Replica, SEND_QUEUE_BYTES, ShardConfig, SpawnError,
 };
 use self::event_loop::EventLoop;
 use self::owner::Bell;
@@ -104,12 +104,13 @@ impl fmt::Display for Lane {
 /// What the owner wants done.
 #[derive(Debug)]
 pub enum Command {
-    /// Answered by [`Event::Up`] or [`Event::Failed`] with the same `attempt`.
-    Dial { attempt: u64, address: SocketAddr, expect: Expect, lane: Lane },
+    /// Answered by [`Event::Up`] or [`Event::Failed`] with the same `attempt`. Packets of one `in_reserve` count only
+    /// from [`Command::Admit`] on.
+    Dial { attempt: u64, address: SocketAddr, expect: Expect, lane: Lane, in_reserve: bool },
     /// For a link that is gone: counted and dropped.
     Send { link: LinkId, class: Class, frame: Frame },
-    /// Packets of an accepted link, or of a neighbour's, count from now on, and those to its node take it: until then they
-    /// are dropped.
+    /// Packets of a link that was accepted, is a neighbour's or was dialled in reserve count from now on, and those to its
+    /// node take it: until then they are dropped.
     Admit { link: LinkId },
     /// Sends a byte to each address, so that our NAT lets a dial from there in, and accepts links from there for 15 s. Of
     /// no use to a shard that accepts links anyway.

@@ -14,6 +14,8 @@ use crate::queue;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkReport {
     pub lane: Lane,
+    /// Of a packets lane: nothing of it counts yet.
+    pub in_reserve: bool,
     /// `None` for a client that joins.
     pub peer: Option<NodeId>,
     /// Where the peer is seen, behind whatever NAT.
@@ -41,6 +43,7 @@ impl LinkReport {
         let path = link.connection.stats().path;
         Some(Self {
             lane: up.lane,
+            in_reserve: up.lane == Lane::Packets && !link.admitted,
             peer: up.peer.clone(),
             remote: link.remote(),
             rtt: path.rtt,
