@@ -184,6 +184,23 @@ impl Map {
             && kind.is_none_or(|kind| kind == route.kind)
             && cidr.is_none_or(|cidr| overlap(&cidr, &route.prefix))
     }
+
+    /// Whether what is behind `from` may begin to talk to what is behind `to`: in one site, or as a rule lets it.
+    fn opens(&self, rules: &[AccessRule], from: &Route, to: &Route) -> bool {
+        let sites = (self.sites.get(&from.holder()), self.sites.get(&to.holder()));
+        let in_one_site = sites.0.is_some() && sites.0 == sites.1;
+        let begins = |rule: &AccessRule| rule.from.iter().any(|selector| self.selects(selector, from));
+        let leads = |rule: &AccessRule| rule.to.iter().any(|selector| self.selects(selector, to));
+        in_one_site || rules.iter().any(|rule| begins(rule) && leads(rule))
+    }
+}
+
+/// Whether anything behind one of two nodes may begin to talk to anything behind the other.
+pub fn may_talk(a: &NodeId, b: &NodeId, ks: &Keyspace) -> Result<bool, DamagedRecord> {
+    let (map, rules) = (Map::read(ks)?, rules(ks));
+    let behind = |node: &NodeId| map.routes.get(node).map(Vec::as_slice).unwrap_or_default();
+    let opens = |from: &Route, to: &Route| map.opens(&rules, from, to);
+    Ok(behind(a).iter().any(|of_a| behind(b).iter().any(|of_b| opens(of_a, of_b) || opens(of_b, of_a))))
 }
 
 /// The prefixes outside the pools to which `client` may begin to talk, as things are now: those of its own site, and
@@ -192,15 +209,7 @@ pub(crate) fn reachable(client: &Name, plan: &Plan, ks: &Keyspace) -> Result<BTr
     let (map, rules) = (Map::read(ks)?, rules(ks));
     let routes = || map.routes.values().flatten();
     let own: Vec<&Route> = routes().filter(|route| route.peer.as_ref() == Some(client)).collect();
-    let may = |to: &Route| {
-        own.iter().any(|from| {
-            let sites = (map.sites.get(&from.holder()), map.sites.get(&to.holder()));
-            let in_one_site = sites.0.is_some() && sites.0 == sites.1;
-            let begins = |rule: &AccessRule| rule.from.iter().any(|selector| map.selects(selector, from));
-            let leads = |rule: &AccessRule| rule.to.iter().any(|selector| map.selects(selector, to));
-            in_one_site || rules.iter().any(|rule| begins(rule) && leads(rule))
-        })
-    };
+    let may = |to: &Route| own.iter().any(|from| map.opens(&rules, from, to));
     let is_outside = |route: &&Route| !plan.pools().iter().any(|pool| overlap(pool, &route.prefix));
     Ok(routes().filter(is_outside).filter(|route| may(route)).map(|route| route.prefix).collect())
 }

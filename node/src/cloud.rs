@@ -11,8 +11,8 @@ use bus::bus::{LinkId, Role};
 use bus::token::CaHash;
 use bus::twin::{DeviceId, TwinTopic};
 use bus::{
-    AccessRule, Bus, Channel, Class, Filter, Frame, Identity, KeyHash, Message, Mono, Name, NodeId, NodeKind,
-    Now, PathMessage, Qos, Route, Selector, Topic,
+    Bus, Channel, Class, Filter, Frame, Identity, KeyHash, Message, Mono, Name, NodeId, NodeKind, Now,
+    PathMessage, Qos, Route, Topic,
 };
 use bytes::Bytes;
 use controller::binding::Binder;
@@ -309,33 +309,18 @@ impl Cloud {
         }
     }
 
-    /// Whether a policy opens one of two edges to the other, or they are in one site: where others are is nobody else's
-    /// business.
-    fn may_talk(&self, a: &NodeId, b: &NodeId) -> bool {
-        let sites = site::list(site::PREFIX, &self.keyspace);
-        let is_about = |selectors: &[Selector], node: &NodeId| {
-            selectors.iter().any(|selector| {
-                selector.site.as_ref().is_none_or(|site| sites.get(node) == Some(site))
-                    && selector.node.as_ref().is_none_or(|name| *name == node.name)
-            })
-        };
-        let opens = |rule: &AccessRule, from, to| is_about(&rule.from, from) && is_about(&rule.to, to);
-        let rules = access::rules(&self.keyspace);
-        let share_site = sites.get(a).is_some_and(|site| sites.get(b) == Some(site));
-        share_site || rules.iter().any(|rule| opens(rule, a, b) || opens(rule, b, a))
-    }
-
     /// Two edges that wish for each other are introduced.
     fn handle_path(&mut self, link: LinkId, payload: &[u8], now: Now) {
         let Some(peer) = self.bus.peer_of(link).cloned() else { return };
         match PathMessage::from_bytes(payload) {
             Some(PathMessage::Here { addresses }) => self.introducer.handle_here(peer, addresses),
             Some(PathMessage::Wish { peer: wished }) => {
-                if !self.may_talk(&peer, &wished) {
+                let Some(met) = self.introducer.handle_wish(&peer, &wished, now.mono) else { return };
+                // Where others are is nobody else's business.
+                if !access::may_talk(&peer, &wished, &self.keyspace).unwrap_or(false) {
                     return;
                 }
-                let met = self.introducer.handle_wish(&peer, &wished, now.mono);
-                for (node, message) in met.into_iter().flatten() {
+                for (node, message) in met {
                     if let Some(link) = self.bus.link_of(&node) {
                         let frame = Frame::new(Channel::Path, message.to_bytes());
                         self.said.push_back(Output::Send { link, class: Class::Control, frame });

@@ -103,6 +103,20 @@ fn an_edge_hears_only_of_rules_that_lead_to_it() {
 }
 
 #[test]
+fn two_nodes_may_talk_where_a_rule_leads_from_either_to_the_other_or_in_one_site() {
+    let mut ks = cluster();
+    let [scada, pumps, depot] = ["scada", "pumps", "depot"].map(|edge| NodeId::edge(name(edge)));
+    assert_eq!(may_talk(&scada, &pumps, &ks), Ok(true), "one site");
+    assert_eq!(may_talk(&depot, &pumps, &ks), Ok(false));
+    apply(&mut ks, "reads", json!({"from": [{"site": "depot"}], "to": [{"site": "plant", "kind": "lan"}]}));
+    for (a, b) in [(&depot, &pumps), (&pumps, &depot)] {
+        assert_eq!(may_talk(a, b, &ks), Ok(true));
+    }
+    assert_eq!(may_talk(&depot, &scada, &ks), Ok(false), "it has no LAN");
+    assert_eq!(may_talk(&depot, &NodeId::edge(name("nobody")), &ks), Ok(false));
+}
+
+#[test]
 fn who_joins_later_is_told_and_who_changed_sites_is_told_anew() {
     let mut ks = cluster();
     apply(&mut ks, "plant", json!({"from": [{"site": "hq"}], "to": [{"site": "plant"}]}));
