@@ -33,8 +33,7 @@ pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
 /// ```
 #[derive(Debug)]
 pub struct Dialer {
-    index: u32,
-    attempts: u32,
+    attempts: Attempts,
     backoff: Backoff,
     state: State,
 }
@@ -55,6 +54,28 @@ enum State {
     Waiting { until: Mono },
 }
 
+/// Numbers of attempts, told from those of whoever else dials with the same shard by the upper half.
+#[derive(Debug)]
+pub(crate) struct Attempts {
+    index: u32,
+    last: u32,
+}
+
+impl Attempts {
+    pub(crate) fn new(index: u32) -> Self {
+        Self { index, last: 0 }
+    }
+
+    pub(crate) fn owns(&self, attempt: u64) -> bool {
+        attempt >> 32 == u64::from(self.index)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.last = self.last.wrapping_add(1);
+        u64::from(self.index) << 32 | u64::from(self.last)
+    }
+}
+
 /// Dial now; report what came of it with this number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dial {
@@ -66,12 +87,12 @@ impl Dialer {
     /// `index << 32`. `seed` feeds the jitter and differs from node to node.
     pub fn new(index: u32, seed: u64) -> Self {
         let backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT, seed);
-        Self { index, attempts: 0, backoff, state: State::Idle }
+        Self { attempts: Attempts::new(index), backoff, state: State::Idle }
     }
 
     /// Whether `attempt` was given out by this dialer.
     pub fn owns(&self, attempt: u64) -> bool {
-        attempt >> 32 == u64::from(self.index)
+        self.attempts.owns(attempt)
     }
 
     /// Begins. Does nothing to a dialer that has begun.
@@ -130,9 +151,7 @@ impl Dialer {
     }
 
     fn dial(&mut self) {
-        self.attempts = self.attempts.wrapping_add(1);
-        let attempt = u64::from(self.index) << 32 | u64::from(self.attempts);
-        self.state = State::Dialing { attempt, told: false };
+        self.state = State::Dialing { attempt: self.attempts.next(), told: false };
     }
 
     fn wait(&mut self, retry_after: Option<Duration>, now: Mono) {

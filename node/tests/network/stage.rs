@@ -1,7 +1,5 @@
 //! A cloud in the open, two edges behind NATs, and their processes.
 
-#![allow(dead_code, reason = "no suite asks all of this of its nodes")]
-
 use std::fs::File;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};

@@ -7,6 +7,8 @@ use std::time::Duration;
 use bus::bus::LinkId;
 use bus::{Backoff, KeyHash, Mono, NodeId};
 
+use crate::dial::Attempts;
+
 /// Seconds with packets in them after which two nodes talk enough; a gap of [`PAUSE`] starts over.
 const TALKS_AFTER: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(3);
@@ -100,9 +102,7 @@ pub struct PathView {
 /// The neighbours of an edge. Where a link stands is for the shard to know: packets take it as soon as it does.
 #[derive(Debug)]
 pub struct Neighbours {
-    /// Tells attempts from those of the edge's dialers, which are numbered likewise.
-    index: u32,
-    attempts: u32,
+    attempts: Attempts,
     seed: u64,
     is_enabled: bool,
     hub_connected: bool,
@@ -185,8 +185,7 @@ impl Neighbours {
     /// `index` as in [`Dialer::new`](crate::Dialer::new); `seed` feeds the jitter.
     pub fn new(index: u32, seed: u64, is_enabled: bool) -> Self {
         Self {
-            index,
-            attempts: 0,
+            attempts: Attempts::new(index),
             seed,
             is_enabled,
             hub_connected: false,
@@ -197,7 +196,7 @@ impl Neighbours {
 
     /// Whether `attempt` was given out here.
     pub fn owns(&self, attempt: u64) -> bool {
-        attempt >> 32 == u64::from(self.index)
+        self.attempts.owns(attempt)
     }
 
     /// Bytes that went to or came from hosts behind `peer` since about a second.
@@ -270,8 +269,7 @@ impl Neighbours {
             return;
         };
         let Some(address) = rest.pop_front() else { return self.did_not_meet(peer, now) };
-        self.attempts = self.attempts.wrapping_add(1);
-        let attempt = u64::from(self.index) << 32 | u64::from(self.attempts);
+        let attempt = self.attempts.next();
         *dial = Some((attempt, address));
         let lane = LaneOf::Packets;
         self.outputs.push_back(Output::Dial { attempt, peer: peer.clone(), lane, address });
@@ -366,8 +364,7 @@ impl Neighbours {
 
     fn dial_bus(&mut self, peer: &NodeId) {
         let Some(Neighbour { phase: Phase::Direct(direct), .. }) = self.known.get_mut(peer) else { return };
-        self.attempts = self.attempts.wrapping_add(1);
-        let attempt = u64::from(self.index) << 32 | u64::from(self.attempts);
+        let attempt = self.attempts.next();
         direct.bus = BusLane::Dialing(attempt);
         let (lane, address) = (LaneOf::Bus, direct.remote);
         self.outputs.push_back(Output::Dial { attempt, peer: peer.clone(), lane, address });

@@ -408,8 +408,9 @@ impl Packets {
             Some(Verdict::Local) => Way::Local,
             Some(Verdict::Peer(next)) => {
                 let lane = |node| links.handle_of_node(Lane::Packets, node);
-                // A neighbour is reached without the hub.
-                let owner = self.table.as_deref().and_then(|table| table.lookup(packet.destination()));
+                // A neighbour is reached without the hub, which an edge alone has.
+                let table = self.table.as_deref().filter(|table| table.via().is_some());
+                let owner = table.and_then(|table| table.lookup(packet.destination()));
                 owner.and_then(lane).or_else(|| lane(next)).map_or(Way::NoLane, Way::Lane)
             }
             Some(Verdict::Drop(reason)) => Way::Drop(reason),
