@@ -9,14 +9,16 @@
 //! A whole mapper, for a thermostat that speaks `GET` and `SET` lines over TCP:
 //!
 //! ```no_run
-//! use kubebus_sdk::{Context, Error, Mapper, Options, Point, Samples, Session, Value, WriteOutcome, WritePermit};
+//! use kubebus_sdk::{Batch, Context, Error, JsonSchema, Manifest, Mapper, Options, Point, Samples, Session, Value};
+//! use kubebus_sdk::{WriteOutcome, WritePermit};
 //! use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
 //! use tokio::net::TcpStream;
 //!
 //! struct Thermostat;
 //! struct Line(BufStream<TcpStream>);
 //!
-//! #[derive(serde::Deserialize)]
+//! #[derive(serde::Deserialize, JsonSchema)]
+//! #[schemars(crate = "kubebus_sdk::schemars")]
 //! struct Config {
 //!     address: String,
 //! }
@@ -25,14 +27,18 @@
 //!     type Config = Config;
 //!     type Address = String; // the name of a register
 //!     type Session = Line;
-//!     async fn open(config: &Config, _: &Context) -> Result<Line, Error> {
+//!     fn manifest() -> Manifest {
+//!         Manifest::new("thermostat", env!("CARGO_PKG_VERSION"))
+//!     }
+//!     async fn open(config: &Config, _: &Context<Line>) -> Result<Line, Error> {
 //!         Ok(Line(BufStream::new(TcpStream::connect(&config.address).await?)))
 //!     }
 //! }
 //!
 //! impl Session for Line {
 //!     type Address = String;
-//!     async fn read(&mut self, batch: &[&Point<String>], out: &mut Samples) -> Result<(), Error> {
+//!     type Bus = ();
+//!     async fn read(&mut self, batch: &Batch<'_, String>, out: &mut Samples) -> Result<(), Error> {
 //!         for point in batch {
 //!             match self.ask(&format!("GET {}\n", point.address)).await?.parse() {
 //!                 Ok(number) => out.good(point, Value::Float(number)),
@@ -74,22 +80,31 @@
 //! writes, what is published), `device` (one device: open, read, wait), `schedule`, `freshness`, `ledger` (writes seen),
 //! `permit`. `io` runs them: the connection to the broker and one task per device.
 
+mod batch;
 mod desk;
 mod device;
 mod error;
 mod freshness;
 mod io;
 mod ledger;
+mod manifest;
 mod mapper;
 mod permit;
 mod plan;
 mod samples;
 mod schedule;
+mod shared;
+mod sink;
 
+pub use batch::{Batch, Span, SpanLimits};
 pub use bus::twin::DeviceId;
 pub use bus::{Name, Quality, UnixMillis, Value, ValueType};
 pub use error::Error;
 pub use io::{InvalidBroker, Options, run};
+pub use manifest::{Found, FoundProperty, Manifest};
 pub use mapper::{Context, Mapper, Point, Session};
 pub use permit::{Consumed, WriteOutcome, WritePermit};
 pub use samples::Samples;
+pub use schemars::{self, JsonSchema};
+pub use shared::Shared;
+pub use sink::Sink;

@@ -44,12 +44,12 @@ fn typed<T: DeserializeOwned>(json: &Json) -> Result<T, serde_json::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Context, Samples, Session, WriteOutcome, WritePermit};
+    use crate::{Batch, Context, Manifest, Samples, Session, WriteOutcome, WritePermit};
     use bus::{Value, ValueType};
 
     struct Never;
 
-    #[derive(Debug, Default, PartialEq, serde::Deserialize)]
+    #[derive(Debug, Default, PartialEq, serde::Deserialize, schemars::JsonSchema)]
     #[serde(default)]
     struct Settings {
         port: u16,
@@ -59,14 +59,18 @@ mod tests {
         type Config = Settings;
         type Address = u16;
         type Session = Self;
-        async fn open(_: &Settings, _: &Context) -> Result<Self, Error> {
+        fn manifest() -> Manifest {
+            Manifest::new("never", "0")
+        }
+        async fn open(_: &Settings, _: &Context<Self>) -> Result<Self, Error> {
             Err(Error::Unsupported("opening".into()))
         }
     }
 
     impl Session for Never {
         type Address = u16;
-        async fn read(&mut self, _: &[&Point<u16>], _: &mut Samples) -> Result<(), Error> {
+        type Bus = ();
+        async fn read(&mut self, _: &Batch<'_, u16>, _: &mut Samples) -> Result<(), Error> {
             Err(Error::Unsupported("reading".into()))
         }
         async fn write(&mut self, _: &Point<u16>, _: Value, _: WritePermit) -> Result<WriteOutcome, Error> {

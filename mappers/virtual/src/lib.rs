@@ -23,7 +23,8 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kubebus_sdk::{
-    Context, Error, Mapper, Options, Point, Quality, Samples, Session, Value, WriteOutcome, WritePermit,
+    Batch, Context, Error, JsonSchema, Manifest, Mapper, Options, Point, Quality, Samples, Session, Value,
+    WriteOutcome, WritePermit,
 };
 use serde::Deserialize;
 
@@ -40,7 +41,8 @@ pub async fn run(options: Options, stop: impl Future<Output = ()> + Send) {
 pub struct VirtualMapper;
 
 /// How a device is reached.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(crate = "kubebus_sdk::schemars")]
 pub struct Config {
     /// The simulator's Unix socket; without one the device has waveforms only.
     #[serde(default)]
@@ -48,7 +50,8 @@ pub struct Config {
 }
 
 /// Where a property's value comes from.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[schemars(crate = "kubebus_sdk::schemars")]
 #[serde(untagged)]
 pub enum Address {
     Register { register: String },
@@ -66,7 +69,12 @@ impl Mapper for VirtualMapper {
     type Address = Address;
     type Session = Simulated;
 
-    async fn open(config: &Config, _: &Context) -> Result<Simulated, Error> {
+    fn manifest() -> Manifest {
+        Manifest::new("virtual", env!("CARGO_PKG_VERSION"))
+            .about("waveforms, or a simulator on a Unix socket")
+    }
+
+    async fn open(config: &Config, _: &Context<Simulated>) -> Result<Simulated, Error> {
         let line = match &config.socket {
             Some(path) => Some(Line::connect(path).await?),
             None => None,
@@ -77,8 +85,9 @@ impl Mapper for VirtualMapper {
 
 impl Session for Simulated {
     type Address = Address;
+    type Bus = ();
 
-    async fn read(&mut self, batch: &[&Point<Address>], out: &mut Samples) -> Result<(), Error> {
+    async fn read(&mut self, batch: &Batch<'_, Address>, out: &mut Samples) -> Result<(), Error> {
         let mut registers = Vec::new();
         for point in batch {
             match &point.address {

@@ -2,10 +2,12 @@
 
 use std::f64::consts::TAU;
 
+use kubebus_sdk::JsonSchema;
 use serde::Deserialize;
 
 /// The shape of a wave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(crate = "kubebus_sdk::schemars")]
 #[serde(rename_all = "lowercase")]
 pub enum Shape {
     /// From the middle up at time 0.
@@ -17,7 +19,8 @@ pub enum Shape {
 }
 
 /// A wave between two values.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
+#[schemars(crate = "kubebus_sdk::schemars")]
 pub struct Wave {
     pub waveform: Shape,
     /// Length of one period in seconds.

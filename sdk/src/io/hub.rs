@@ -16,10 +16,11 @@ use tokio::task::{self, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::Options;
+use super::buses::Buses;
 use super::line::LineEvent;
 use super::task::{Attendant, DeviceEvent};
-use crate::Mapper;
 use crate::desk::{Desk, Order, Output};
+use crate::{Mapper, Session};
 
 /// How long a stop may take for a write under way to finish and for results to go out.
 const STOP_GRACE: Duration = Duration::from_secs(5);
@@ -75,6 +76,7 @@ pub(super) struct Hub<M: Mapper> {
     /// Every task that has not ended yet, by its id.
     names: Vec<(task::Id, DeviceId)>,
     tasks: JoinSet<()>,
+    buses: Buses<<M::Session as Session>::Bus>,
     events: mpsc::Sender<DeviceEvent>,
     events_rx: mpsc::Receiver<DeviceEvent>,
     phase: Phase,
@@ -95,6 +97,7 @@ impl<M: Mapper> Hub<M> {
             slots: BTreeMap::new(),
             names: Vec::new(),
             tasks: JoinSet::new(),
+            buses: Buses::default(),
             events,
             events_rx,
             phase: Phase::Serving,
@@ -221,8 +224,15 @@ impl<M: Mapper> Hub<M> {
         let (orders, orders_rx) = mpsc::channel(WAITING_WRITES);
         let (config, config_rx) = watch::channel(config);
         let seed = self.seeds.next_u64();
-        let attendant =
-            Attendant::<M>::new(config_rx, orders_rx, self.events.clone(), self.clock, after, seed);
+        let attendant = Attendant::<M>::new(
+            config_rx,
+            orders_rx,
+            self.events.clone(),
+            self.buses.clone(),
+            self.clock,
+            after,
+            seed,
+        );
         let task = self.tasks.spawn(attendant.run()).id();
         self.names.push((task, device.clone()));
         self.slots.insert(device, Slot { task, orders, config });

@@ -1,5 +1,6 @@
 //! Runs the pure parts: one connection to the broker, one task per device.
 
+mod buses;
 mod hub;
 mod line;
 mod task;

@@ -1,6 +1,6 @@
 //! One device's task: owns the session and does what [`Device`] says, one call at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,6 +11,9 @@ use bus::{Mono, Sample};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use super::buses::{Bus, Buses};
+use crate::batch::SpanLimits;
+use crate::batch::{self, Batch};
 use crate::desk::Order;
 use crate::device::{Device, Step};
 use crate::permit::{self, WritePermit, outcome_of};
@@ -21,6 +24,8 @@ use crate::{Context, Error, Mapper, Samples, Session, WriteOutcome};
 /// seen.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// For a mapper without spans.
+const UNLIMITED: SpanLimits = SpanLimits { longest: u64::MAX, gap: 0 };
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the hub hears of a device.
@@ -36,6 +41,10 @@ pub(super) struct Attendant<M: Mapper> {
     config: DeviceConfig,
     plan: Option<Plan<M>>,
     session: Option<M::Session>,
+    buses: Buses<<M::Session as Session>::Bus>,
+    bus: Arc<Bus<<M::Session as Session>::Bus>>,
+    /// What is due and not yet read, a request each: a write may come between two of them.
+    requests: VecDeque<Vec<String>>,
     configs: watch::Receiver<DeviceConfig>,
     orders: mpsc::Receiver<Order>,
     events: mpsc::Sender<DeviceEvent>,
@@ -47,6 +56,7 @@ impl<M: Mapper> Attendant<M> {
         mut configs: watch::Receiver<DeviceConfig>,
         orders: mpsc::Receiver<Order>,
         events: mpsc::Sender<DeviceEvent>,
+        buses: Buses<<M::Session as Session>::Bus>,
         clock: Clock,
         after: Duration,
         seed: u64,
@@ -54,7 +64,20 @@ impl<M: Mapper> Attendant<M> {
         let config = configs.borrow_and_update().clone();
         let core = Device::new(after, clock.now().mono, seed);
         let device = config.device.clone();
-        Self { device, core, config, plan: None, session: None, configs, orders, events, clock }
+        Self {
+            device,
+            core,
+            config,
+            plan: None,
+            session: None,
+            buses,
+            bus: Arc::default(),
+            requests: VecDeque::new(),
+            configs,
+            orders,
+            events,
+            clock,
+        }
     }
 
     /// Until the hub lets go of the device. One write and one other step in turn, so that neither starves.
@@ -69,14 +92,21 @@ impl<M: Mapper> Attendant<M> {
             {
                 self.write(order).await;
             }
-            match self.core.step(self.mono()) {
-                Step::Open => self.open().await,
-                Step::Read(batch) => self.read(batch).await,
-                Step::Wait(until) => self.wait(until).await,
-            }
+            self.step().await;
             self.report().await;
         }
         self.end().await;
+    }
+
+    async fn step(&mut self) {
+        if let Some(request) = self.requests.pop_front() {
+            return self.read(request).await;
+        }
+        match self.core.step(self.mono()) {
+            Step::Open => self.open().await,
+            Step::Read(due) => self.plan_reading(due),
+            Step::Wait(until) => self.wait(until).await,
+        }
     }
 
     fn mono(&self) -> Mono {
@@ -117,9 +147,14 @@ impl<M: Mapper> Attendant<M> {
 
     async fn open(&mut self) {
         let Some(plan) = &self.plan else { return };
-        let context = Context { device: self.device.clone() };
+        self.bus = self.buses.get(M::bus(&plan.connection));
+        let context = Context { device: self.device.clone(), bus: self.bus.shared.clone() };
+        let opening = async {
+            let _turn = self.bus.turn().await;
+            timeout(OPEN_TIMEOUT, M::open(&plan.connection, &context)).await
+        };
         let opened = tokio::select! {
-            opened = timeout(OPEN_TIMEOUT, M::open(&plan.connection, &context)) => opened,
+            opened = opening => opened,
             () = abandoned(self.configs.clone()) => return,
         };
         match opened.unwrap_or_else(|_| Err(Error::Timeout("open".to_owned()))) {
@@ -134,18 +169,33 @@ impl<M: Mapper> Attendant<M> {
 
     fn lost(&mut self, error: &Error) {
         self.session = None;
+        self.requests.clear();
         let now = self.mono();
         self.core.handle_lost(error, now);
         let again = self.core.pause(now);
         tracing::warn!(device = %self.device, %error, ?again, "no session");
     }
 
-    async fn read(&mut self, batch: Vec<String>) {
+    /// Puts what is due into requests.
+    fn plan_reading(&mut self, due: Vec<String>) {
+        let Some(plan) = &self.plan else { return };
+        let points = due.iter().filter_map(|name| plan.points.get(name)).collect();
+        let limits = M::manifest().spans.unwrap_or(UNLIMITED);
+        let names = |batch: &Batch<'_, _>| batch.iter().map(|point| point.name.clone()).collect();
+        self.requests.extend(batch::requests(points, M::span, limits).iter().map(names));
+    }
+
+    async fn read(&mut self, names: Vec<String>) {
         let (Some(plan), Some(session)) = (&self.plan, &mut self.session) else { return };
-        let points: Vec<_> = batch.iter().filter_map(|name| plan.points.get(name)).collect();
+        let points: Vec<_> = names.iter().filter_map(|name| plan.points.get(name)).collect();
+        let batch = Batch::of(points, M::span);
         let mut samples = Samples::default();
+        let asked = async {
+            let _turn = self.bus.turn().await;
+            timeout(READ_TIMEOUT, session.read(&batch, &mut samples)).await
+        };
         let read = tokio::select! {
-            read = timeout(READ_TIMEOUT, session.read(&points, &mut samples)) => read,
+            read = asked => read,
             () = abandoned(self.configs.clone()) => {
                 self.session = None; // nobody knows what it was in the middle of
                 return;
@@ -158,7 +208,7 @@ impl<M: Mapper> Attendant<M> {
             Err(error) => error.keeps_session().then_some(error),
         };
         // What was read before the error was read.
-        for (property, error) in self.core.handle_read(&batch, samples, missing, self.clock.now()) {
+        for (property, error) in self.core.handle_read(&names, samples, missing, self.clock.now()) {
             tracing::warn!(device = %self.device, property, %error, "not read");
         }
         if let Err(error) = result
@@ -204,6 +254,10 @@ impl<M: Mapper> Attendant<M> {
                 Outcome::Rejected,
                 "the property's address makes no sense to the mapper".to_owned(),
             ));
+        };
+        let left = deadline.left(self.clock.now());
+        let Some(_turn) = self.clock.timeout(left, self.bus.turn()).await else {
+            return Err((Outcome::Expired, "the bus was busy until it was too old".to_owned()));
         };
         let (permit, consumed) = WritePermit::grant(request.cause, deadline, permits(self.clock));
         let writing = self.clock.timeout(permit.left(), session.write(point, request.value, permit));

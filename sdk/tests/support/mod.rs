@@ -11,8 +11,8 @@ use bus::twin::{
     DeviceConfig, DeviceId, Json, MapperConfig, PropertyConfig, ReportMany, WriteRequest, WriteResult,
 };
 use kubebus_sdk::{
-    Context, Error, Mapper, Name, Options, Point, Samples, Session, UnixMillis, Value, ValueType,
-    WriteOutcome, WritePermit,
+    Batch, Context, Error, JsonSchema, Manifest, Mapper, Name, Options, Point, Samples, Session, UnixMillis,
+    Value, ValueType, WriteOutcome, WritePermit,
 };
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;
@@ -208,7 +208,8 @@ pub(crate) struct BenchMapper;
 
 pub(crate) struct BenchSession(Arc<Bench>);
 
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, JsonSchema)]
+#[schemars(crate = "kubebus_sdk::schemars")]
 pub(crate) struct BenchConfig {
     bench: String,
 }
@@ -218,7 +219,11 @@ impl Mapper for BenchMapper {
     type Address = String;
     type Session = BenchSession;
 
-    async fn open(config: &BenchConfig, _: &Context) -> Result<BenchSession, Error> {
+    fn manifest() -> Manifest {
+        Manifest::new("bench", env!("CARGO_PKG_VERSION"))
+    }
+
+    async fn open(config: &BenchConfig, _: &Context<BenchSession>) -> Result<BenchSession, Error> {
         let bench = bench(&config.bench);
         bench.opened.fetch_add(1, SeqCst);
         if bench.refuse_to_open.load(SeqCst) {
@@ -230,8 +235,9 @@ impl Mapper for BenchMapper {
 
 impl Session for BenchSession {
     type Address = String;
+    type Bus = ();
 
-    async fn read(&mut self, batch: &[&Point<String>], out: &mut Samples) -> Result<(), Error> {
+    async fn read(&mut self, batch: &Batch<'_, String>, out: &mut Samples) -> Result<(), Error> {
         Bench::pause(&self.0.wait_in_read).await;
         for point in batch {
             out.good(point, Value::Float(self.0.value()));
