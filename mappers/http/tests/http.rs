@@ -20,15 +20,15 @@ fn text(text: &str) -> Value {
     Value::Text(text.into())
 }
 
-fn server(port: &str) -> (Script, String) {
-    let (script, ready) = Script::start("device.py", &[port]);
+async fn server(port: &str) -> (Script, String) {
+    let (script, ready) = Script::start("device.py", &[port]).await;
     let port = ready.rsplit(' ').next().unwrap().to_owned();
     (script, format!("http://127.0.0.1:{port}"))
 }
 
 #[tokio::test]
 async fn values_are_read_from_json_and_text() {
-    let (device_, url) = server("0");
+    let (device_, url) = server("0").await;
     let broker = Broker::open().await;
     let mut node = Node::start(&broker).await;
     let properties = vec![
@@ -57,7 +57,7 @@ async fn values_are_read_from_json_and_text() {
 
 #[tokio::test]
 async fn a_closed_connection_is_replaced_for_readings() {
-    let (mut device_, url) = server("0");
+    let (mut device_, url) = server("0").await;
     let broker = Broker::open().await;
     let mut node = Node::start(&broker).await;
     let plain = polled("plain", "float", json!({"path": "/api/plain"}));
@@ -73,7 +73,7 @@ async fn a_closed_connection_is_replaced_for_readings() {
 
 #[tokio::test]
 async fn writes_are_sent_once_and_what_becomes_of_them_is_said() {
-    let (mut device_, url) = server("0");
+    let (mut device_, url) = server("0").await;
     let broker = Broker::open().await;
     let mut node = Node::start(&broker).await;
     let write = |more: serde_json::Value| {
@@ -102,10 +102,10 @@ async fn writes_are_sent_once_and_what_becomes_of_them_is_said() {
     node.reports("relay", Value::Bool(false), GOOD).await;
     let write = node.write("relay", Value::Bool(true)).await;
     assert_eq!((write.outcome, write.detail.as_str()), (Outcome::Succeeded, ""));
-    device_.says(r#"request PUT /api/state {"relay": true}"#);
+    device_.says(r#"request PUT /api/state {"relay": true}"#).await;
     node.reports("relay", Value::Bool(true), GOOD).await;
     assert_eq!(node.write("mode", text("a/b c")).await.outcome, Outcome::Succeeded);
-    device_.says("request GET /api/mode/a%2Fb%20c");
+    device_.says("request GET /api/mode/a%2Fb%20c").await;
     let later = node.write("later", Value::Bool(true)).await;
     assert_eq!((later.outcome, later.detail.as_str()), (Outcome::Succeeded, "accepted, under way"));
     let refused = node.write("refused", Value::Bool(true)).await;
@@ -113,7 +113,7 @@ async fn writes_are_sent_once_and_what_becomes_of_them_is_said() {
     assert_eq!(node.write("fixed", Value::Bool(true)).await.outcome, Outcome::Rejected);
 
     device_.tell("cut");
-    device_.says("done cut");
+    device_.says("done cut").await;
     let cut = node.write("relay", Value::Bool(false)).await;
     assert_eq!(cut.outcome, Outcome::Unknown, "carried out, and not answered: {}", cut.detail);
     device_.tell("work");
@@ -127,7 +127,7 @@ async fn writes_are_sent_once_and_what_becomes_of_them_is_said() {
 
 #[tokio::test]
 async fn a_password_is_shown_and_a_wrong_one_is_said() {
-    let (_device, url) = server("0");
+    let (_device, url) = server("0").await;
     let broker = Broker::open().await;
     let mut node = Node::start(&broker).await;
     let plain = || vec![polled("plain", "float", json!({"path": "/api/plain", "write": {}}))];
@@ -142,14 +142,14 @@ async fn a_password_is_shown_and_a_wrong_one_is_said() {
 
 #[tokio::test]
 async fn a_device_that_asks_for_a_pause_gets_it_and_a_restart_is_survived() {
-    let (mut device_, url) = server("0");
+    let (mut device_, url) = server("0").await;
     let broker = Broker::open().await;
     let mut node = Node::start(&broker).await;
     let plain = polled("plain", "float", json!({"path": "/api/plain"}));
     node.configure(&[device(json!({"url": url}), vec![plain])]).await;
     node.reports("plain", Value::Float(21.5), GOOD).await;
     device_.tell("fail 503 4");
-    device_.says("done fail");
+    device_.says("done fail").await;
     device_.said();
     sleep(Duration::from_secs(3)).await;
     let asked = device_.said().iter().filter(|line| line.starts_with("request")).count();
@@ -162,7 +162,7 @@ async fn a_device_that_asks_for_a_pause_gets_it_and_a_restart_is_survived() {
     let port = url.rsplit(':').next().unwrap().to_owned();
     drop(device_);
     node.reports("plain", Value::Float(22.5), Quality::Bad).await;
-    let (_device, _) = server(&port);
+    let (_device, _) = server(&port).await;
     node.reports("plain", Value::Float(21.5), GOOD).await;
     node.stop().await;
 }

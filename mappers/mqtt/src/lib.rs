@@ -28,7 +28,7 @@ use std::sync::Arc;
 use kubebus_sdk::{Context, Error, Manifest, Mapper, Options};
 
 pub use crate::config::{Address, Config};
-use crate::link::Kept;
+pub use crate::link::Kept;
 pub use crate::session::MqttSession;
 use crate::shape::Voice;
 

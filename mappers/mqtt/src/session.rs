@@ -256,8 +256,9 @@ impl Session for MqttSession {
             }
         };
         let received = timeout(ANSWER, receipt).await.map_err(|_| Error::Timeout("the broker".to_owned()))?;
-        received.map_err(|_| Error::transient("the connection broke"))?.inspect_err(|_| ())?;
+        let taken = received.map_err(|_| Error::transient("the connection broke"))?;
         guard.answered();
+        taken?;
         if !can_be_heard {
             return Ok(consumed.accepted());
         }

@@ -116,15 +116,17 @@ impl Node {
 
     /// The next message that `wanted` makes something of.
     async fn until<T>(&mut self, wanted: impl Fn(&str, &[u8]) -> Option<T>) -> T {
-        let found = async {
-            loop {
-                let (topic, payload) = self.heard.recv().await.expect("the broker is gone");
-                if let Some(found) = wanted(&topic, &payload) {
-                    return found;
-                }
+        let end = tokio::time::Instant::now() + PATIENCE;
+        let mut last = String::new();
+        loop {
+            let heard = tokio::time::timeout_at(end, self.heard.recv()).await;
+            let (topic, payload) =
+                heard.unwrap_or_else(|_| panic!("it was not said; the last was {last}")).unwrap();
+            if let Some(found) = wanted(&topic, &payload) {
+                return found;
             }
-        };
-        timeout(PATIENCE, found).await.expect("it was not said")
+            last = format!("{topic} {}", String::from_utf8_lossy(&payload));
+        }
     }
 
     /// Waits until the device's property is reported so.
@@ -146,7 +148,7 @@ impl Node {
             }
             let report: bus::twin::ReportMany = serde_json::from_slice(payload).unwrap();
             match report.get(property)? {
-                ReportBody::Full { value, quality, time } => wanted(value, *quality, *time),
+                ReportBody::Full { value, quality, time, unit: _ } => wanted(value, *quality, *time),
                 ReportBody::Bare(value) => wanted(value, Quality::Good, None),
             }
         })
@@ -227,7 +229,7 @@ pub(crate) struct Script {
 
 impl Script {
     /// The script, and how it says that it is ready.
-    pub(crate) fn start(name: &str, args: &[&str]) -> (Self, String) {
+    pub(crate) async fn start(name: &str, args: &[&str]) -> (Self, String) {
         let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
         let mut command = Command::new("python3");
         command.arg("-Bu").arg(here).args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -242,7 +244,7 @@ impl Script {
             }
         });
         let script = Self { process, input, lines };
-        let ready = script.says("ready");
+        let ready = script.says("ready").await;
         (script, ready)
     }
 
@@ -252,12 +254,16 @@ impl Script {
     }
 
     /// Waits for a line that begins so, and passes over others.
-    pub(crate) fn says(&self, beginning: &str) -> String {
+    pub(crate) async fn says(&self, beginning: &str) -> String {
+        let end = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let line =
-                self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("it does not say '{beginning}'"));
-            if line.starts_with(beginning) {
-                return line;
+            match self.lines.try_recv() {
+                Ok(line) if line.starts_with(beginning) => return line,
+                Ok(_) => {}
+                Err(_) => {
+                    assert!(tokio::time::Instant::now() < end, "it does not say '{beginning}'");
+                    sleep(Duration::from_millis(20)).await;
+                }
             }
         }
     }
