@@ -100,6 +100,8 @@ mod schedule;
 mod shared;
 mod sink;
 mod telling;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 
