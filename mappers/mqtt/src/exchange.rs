@@ -92,9 +92,15 @@ impl Exchange {
         if let Some(node) = seat {
             let seat = self.nodes.entry(node).or_default();
             seat.members.insert(id);
-            seat.rebirth_wanted = true;
         }
         (id, news)
+    }
+
+    /// Somebody listens for what was said before: only a rebirth says it again.
+    pub(crate) fn want_rebirth(&mut self, node: &NodeId) {
+        if let Some(seat) = self.nodes.get_mut(node) {
+            seat.rebirth_wanted = true;
+        }
     }
 
     pub(crate) fn leave(&mut self, id: MemberId) {

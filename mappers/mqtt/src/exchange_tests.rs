@@ -17,6 +17,10 @@ fn pump() -> Arc<Voice> {
     voice(r#"{"broker":"b","shape":"sparkplug","group":"g","node":"n","device":"pump"}"#)
 }
 
+fn gateway() -> NodeId {
+    NodeId { group: "g".into(), node: "n".into() }
+}
+
 fn watch(exchange: &mut Exchange, id: MemberId, topic: &str) {
     exchange.want(id, topic.to_owned());
     let source = Source::Topic(topic.to_owned(), Sought::default());
@@ -79,6 +83,7 @@ fn a_node_is_asked_for_a_rebirth_at_once_and_then_not_too_often() {
     let (mut exchange, start) = (Exchange::default(), Instant::now());
     let (_, _) = exchange.join(pump());
     let (_, _) = exchange.join(pump());
+    exchange.want_rebirth(&gateway());
     let first = requests(&mut exchange, start);
     assert_eq!(first[0], subscribe(&["spBv1.0/g/+/n/#", "spBv1.0/g/+/n/#"]));
     assert!(matches!(&first[1..], [Request::Publish { topic, .. }] if topic == "spBv1.0/g/NCMD/n"));
@@ -111,6 +116,6 @@ fn what_the_broker_has_retained_of_a_node_is_from_another_life() {
     let (_, _) = exchange.join(pump());
     requests(&mut exchange, Instant::now());
     exchange.handle_message("spBv1.0/g/NBIRTH/n", &node::rebirth(NOW), true, NOW);
-    let unknown = exchange.node(&NodeId { group: "g".into(), node: "n".into() }).unwrap();
+    let unknown = exchange.node(&gateway()).unwrap();
     assert!(unknown.command(None, "Node Control/Rebirth", &Value::Bool(true), NOW).is_err());
 }

@@ -63,14 +63,13 @@ impl MqttSession {
     pub(crate) async fn open(kept: Arc<Kept>, voice: Voice) -> Result<Self, Error> {
         let voice = Arc::new(voice);
         let (id, news) = kept.link.exchange().join(Arc::clone(&voice));
-        let mut session = Self { kept, id, voice, news, pusher: JoinSet::new(), asked: None };
+        let session = Self { kept, id, voice, news, pusher: JoinSet::new(), asked: None };
         session.granted().await?;
         for filter in session.filters() {
             if let Grant::Refused(why) = session.link().exchange().grant(&filter) {
                 return Err(Error::Auth(format!("the broker refuses the topic {filter}: {why}")));
             }
         }
-        session.ask([].into_iter());
         Ok(session)
     }
 
@@ -97,7 +96,7 @@ impl MqttSession {
     }
 
     /// Listens for points; those that make no sense come back with the reason.
-    async fn watch(&self, points: &[&Point<Address>], pushed: bool) -> Result<Vec<(String, Error)>, Error> {
+    async fn watch(&mut self, points: &[&Point<Address>], pushed: bool) -> Result<Vec<(String, Error)>, Error> {
         let (mut faults, mut fresh) = (Vec::new(), false);
         let before = self.filters().len();
         for point in points {
@@ -108,6 +107,8 @@ impl MqttSession {
         }
         if fresh || before != self.filters().len() {
             self.granted().await?;
+            self.asked = None;
+            self.ask(points.iter().map(|point| &point.address));
             self.first_values(points).await;
         }
         faults.extend(points.iter().filter_map(|point| Some((point.name.clone(), self.refused(point)?))));
@@ -123,6 +124,11 @@ impl MqttSession {
         let board = exchange.board(self.id)?;
         let is_new = !board.listens_to(&point.name, &source);
         board.watch(&point.name, source, point.value_type, pushed);
+        if let Voice::Sparkplug(unit) = &*self.voice
+            && is_new
+        {
+            exchange.want_rebirth(&unit.node);
+        }
         Ok(is_new)
     }
 
@@ -273,7 +279,6 @@ impl Session for MqttSession {
         self.pusher.shutdown().await;
         let (kept, id, news) = (Arc::clone(&self.kept), self.id, Arc::clone(&self.news));
         self.pusher.spawn(push(Pushing { link: Arc::clone(&kept.link), id, news, sink }, faults));
-        self.ask(points.iter().map(|point| &point.address));
         Ok(())
     }
 
