@@ -1,7 +1,7 @@
 """A device that speaks HTTP, on Python's own server. Prints each request; its input changes what it does.
 
 `set KEY JSON` changes its state; `fail STATUS [SECONDS]` makes it answer so until `work`; `cut` makes it hang up on
-writes without an answer after having carried them out; `close` makes it close each connection after its answer.
+writes without an answer after having carried them out; `tell` prints what it holds and what was written; `close` makes it close each connection after its answer.
 """
 
 import base64
@@ -12,6 +12,8 @@ import threading
 import time
 
 state = {"sensors": [{"temp": 21.5}], "relay": False, "mode": "eco", "at": 1709208000}
+state |= {"speed": 5.0, "level": 42}
+writes = []
 mood = {"fail": None, "retry": None, "cut": False, "close": False}
 EXPECTED = "Basic " + base64.b64encode(b"user:right").decode()
 
@@ -61,6 +63,7 @@ class Device(http.server.BaseHTTPRequestHandler):
     def write(self, path, body):
         if path == "/api/state" and self.command == "PUT":
             state.update(json.loads(body))
+            writes.append(json.loads(body))
             if mood["cut"]:
                 self.close_connection = True
                 return None
@@ -94,6 +97,8 @@ for line in sys.stdin:
         mood.update(fail=None, retry=None, cut=False, close=False)
     elif order == "close":
         mood["close"] = "quietly"
+    elif order == "tell":
+        print("told", json.dumps({"state": state, "writes": writes}))
     else:
         mood[order] = True
     print("done", order)

@@ -14,6 +14,8 @@ use serde_json::json;
 use support::{Broker, Node, Script, device, polled, property};
 use tokio::time::sleep;
 
+kubebus_sdk_testing::conformance!(mapper_http::HttpMapper, support::fixture::Machine);
+
 const GOOD: Quality = Quality::Good;
 
 fn text(text: &str) -> Value {

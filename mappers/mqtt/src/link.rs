@@ -30,7 +30,7 @@ use crate::sparkplug::topic;
 const MAX_PACKET: u32 = 1024 * 1024;
 
 /// A dead broker is noticed after two of these at most.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// How long the broker may take to let us in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

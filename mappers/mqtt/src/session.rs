@@ -96,7 +96,11 @@ impl MqttSession {
     }
 
     /// Listens for points; those that make no sense come back with the reason.
-    async fn watch(&mut self, points: &[&Point<Address>], pushed: bool) -> Result<Vec<(String, Error)>, Error> {
+    async fn watch(
+        &mut self,
+        points: &[&Point<Address>],
+        pushed: bool,
+    ) -> Result<Vec<(String, Error)>, Error> {
         let (mut faults, mut fresh) = (Vec::new(), false);
         let before = self.filters().len();
         for point in points {

@@ -9,6 +9,8 @@ use kubebus_sdk::{Quality, Value};
 use serde_json::json;
 use support::{Broker, Node, Script, device, polled, property};
 
+kubebus_sdk_testing::conformance!(mapper_mqtt::MqttMapper, support::fixture::Boiler);
+
 const GOOD: Quality = Quality::Good;
 const BAD: Quality = Quality::Bad;
 

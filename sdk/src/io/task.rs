@@ -113,6 +113,7 @@ impl<M: Mapper> Attendant<M> {
             }
             let heard = self.inbox.take();
             self.pass_on(heard);
+            self.report().await; // before the next wait
             self.step().await;
             self.report().await;
         }

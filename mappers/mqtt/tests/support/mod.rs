@@ -1,10 +1,9 @@
 //! A real broker, a node's end of it, and devices played in Python.
 
-use std::io::{BufRead, BufReader, Write as _};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc;
+pub(crate) mod broker;
+pub(crate) mod fixture;
+pub(crate) mod script;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bus::twin::{DeviceConfig, MapperConfig, PropertyConfig, ReportBody, WriteRequest, WriteResult};
@@ -17,77 +16,11 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+pub(crate) use broker::Broker;
+pub(crate) use script::Script;
+
 /// Longest wait of a test for anything that should happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Mosquitto on a loopback port, with one user; ended with the test.
-pub(crate) struct Broker {
-    pub(crate) port: u16,
-    dir: tempfile::TempDir,
-    process: Child,
-}
-
-impl Broker {
-    pub(crate) async fn start(more: &str) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let dir = tempfile::tempdir().unwrap();
-        let config =
-            format!("listener {port} 127.0.0.1\npersistence false\nmax_queued_messages 10000\n{more}");
-        let config = config.replace("DIR", &dir.path().display().to_string());
-        std::fs::write(dir.path().join("mosquitto.conf"), config).unwrap();
-        std::fs::write(dir.path().join("passwords"), PASSWORDS).unwrap();
-        let process = spawn(&dir);
-        let broker = Self { port, dir, process };
-        broker.wait().await;
-        broker
-    }
-
-    pub(crate) async fn open() -> Self {
-        Self::start("allow_anonymous true\n").await
-    }
-
-    async fn wait(&self) {
-        let up = async {
-            while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        timeout(PATIENCE, up).await.expect("mosquitto does not come up");
-    }
-
-    /// A broker that forgets everything, as after a power cut.
-    pub(crate) async fn restart(&mut self) {
-        self.end();
-        self.process = spawn(&self.dir);
-        self.wait().await;
-    }
-
-    pub(crate) fn end(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-
-    pub(crate) fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
-}
-
-/// The user `mapper` with the password `right`, as `mosquitto_passwd` writes it.
-const PASSWORDS: &str = include_str!("passwords");
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-fn spawn(dir: &tempfile::TempDir) -> Child {
-    let path = format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap_or_default());
-    let mut command = Command::new("mosquitto");
-    command.env("PATH", path).arg("-c").arg(dir.path().join("mosquitto.conf"));
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().expect("these tests need mosquitto: apt-get install mosquitto")
-}
 
 /// What the node hears and says, and the mapper under test.
 pub(crate) struct Node {
@@ -254,70 +187,4 @@ pub(crate) fn property(name: &str, value_type: &str, address: Json) -> PropertyC
 
 pub(crate) fn polled(name: &str, value_type: &str, address: Json) -> PropertyConfig {
     PropertyConfig { poll_ms: 200, ..property(name, value_type, address) }
-}
-
-/// A script beside the tests, told what to do line by line, and heard.
-pub(crate) struct Script {
-    process: Child,
-    input: ChildStdin,
-    lines: mpsc::Receiver<String>,
-}
-
-fn python() -> PathBuf {
-    let python = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../python/venv/bin/python");
-    assert!(python.is_file(), "{} is not there: run `cargo xtask python`", python.display());
-    python
-}
-
-impl Script {
-    pub(crate) async fn start(name: &str, args: &[&str]) -> Self {
-        let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(name);
-        let mut command = Command::new(python());
-        command.arg("-Bu").arg(here).args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let (input, output) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
-        let (tx, lines) = mpsc::sync_channel(1024);
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if tx.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        let script = Self { process, input, lines };
-        script.says("ready").await;
-        script
-    }
-
-    pub(crate) fn tell(&mut self, line: &str) {
-        writeln!(self.input, "{line}").unwrap();
-        self.input.flush().unwrap();
-    }
-
-    /// Waits for a line that begins so, and passes over others.
-    pub(crate) async fn says(&self, beginning: &str) -> String {
-        let end = tokio::time::Instant::now() + PATIENCE;
-        loop {
-            match self.lines.try_recv() {
-                Ok(line) if line.starts_with(beginning) => return line,
-                Ok(_) => {}
-                Err(_) => {
-                    assert!(tokio::time::Instant::now() < end, "it does not say '{beginning}'");
-                    sleep(Duration::from_millis(20)).await;
-                }
-            }
-        }
-    }
-
-    /// Everything that it has said and nobody has heard.
-    pub(crate) fn said(&self) -> Vec<String> {
-        self.lines.try_iter().collect()
-    }
-}
-
-impl Drop for Script {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
 }
