@@ -14,7 +14,7 @@ use crate::Manifest;
 const PASSWORD: &str = "KUBEBUS_MQTT_PASSWORD";
 
 #[derive(Debug, Parser)]
-#[command(args_conflicts_with_subcommands = true, arg_required_else_help = false)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Cli {
     #[command(flatten)]
     pub(super) run: RunArgs,

@@ -17,7 +17,7 @@ pub(super) fn check<M: Mapper>(mapper: &Name, files: &[PathBuf]) -> Result<Strin
     let listing = manifests::read(files, mapper)?;
     let (lines, faults) = told::<M>(&listing);
     if !faults.is_empty() {
-        return Err(Failure::Usage(faults.join("\n")));
+        return Err(Failure::Manifests(faults));
     }
     if lines.is_empty() {
         return Err(Failure::Usage(none_here(mapper, &listing)));

@@ -36,11 +36,7 @@ pub(super) async fn discover<M: Mapper>(
 /// What was typed, in the mapper's own type.
 fn connection<M: Mapper>(args: &DiscoverArgs) -> Result<M::Config, Failure> {
     let usage = |why: String| {
-        Failure::Usage(format!(
-            "{}: {why}; '{} schema' shows what it looks like",
-            args.connection,
-            M::manifest().protocol
-        ))
+        Failure::Usage(format!("{}: {why}; the command schema shows what a connection is", args.connection))
     };
     let connection: Json =
         serde_saphyr::from_str(&args.connection).map_err(|error| usage(error.to_string()))?;

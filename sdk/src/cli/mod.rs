@@ -69,7 +69,9 @@ pub fn main_with<M: Mapper>(program: &str, args: impl IntoIterator<Item = OsStri
     match carry_out::<M>(cli.command.unwrap_or(Command::Run(cli.run))) {
         Ok(()) => 0,
         Err(failure) => {
-            eprintln!("{program}: {failure}");
+            // What is wrong in a file is told as compilers have it, so that editors find the place.
+            let place = if matches!(failure, Failure::Manifests(_)) { "" } else { &format!("{program}: ") };
+            eprintln!("{place}{failure}");
             failure.exit_code()
         }
     }
@@ -81,6 +83,9 @@ enum Failure {
     /// The command line or a file that it names makes no sense.
     #[error("{0}")]
     Usage(String),
+    /// What makes no sense in manifests.
+    #[error("{}", .0.join("\n"))]
+    Manifests(Vec<String>),
     #[error("{0}")]
     Other(String),
 }
@@ -88,7 +93,7 @@ enum Failure {
 impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Manifests(_) => 2,
             Self::Other(_) => 1,
         }
     }

@@ -24,7 +24,7 @@ const LONGEST_VALUE: usize = 60;
 pub(super) async fn read<M: Mapper>(mapper: Name, args: ReadArgs, mut stop: Stop) -> Result<(), Failure> {
     let mut listing = manifests::read(&args.files, &mapper)?;
     if !listing.faults.is_empty() {
-        return Err(Failure::Usage(listing.faults.join("\n")));
+        return Err(Failure::Manifests(listing.faults));
     }
     if let Some(device) = &args.device {
         listing.devices.retain(|listed| listed.config.device == *device);
