@@ -26,18 +26,18 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Most registers of one request (Modbus Application Protocol 1.1b3, 6.3).
 const MOST_REGISTERS: u64 = 125;
 
-pub struct Registers;
+pub(crate) struct Registers;
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     tcp: String,
     unit: u8,
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Address {
+pub(crate) struct Address {
     register: u16,
     #[serde(default)]
     format: Format,
@@ -53,7 +53,7 @@ enum Format {
 }
 
 /// One unit behind a gateway, whose connection is in `gateway` while nobody uses it.
-pub struct Unit {
+pub(crate) struct Unit {
     gateway: Shared<TcpStream>,
     tcp: String,
     unit: u8,
