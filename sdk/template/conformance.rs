@@ -54,8 +54,9 @@ impl Fixture for Device {
         self.simulated.value(property).map(|text| value(property, &text))
     }
 
-    async fn set(&self, property: &str, value: Value) {
+    async fn set(&self, property: &str, value: Value) -> bool {
         self.simulated.set(property, &value.to_string());
+        true
     }
 
     async fn writes(&self) -> Vec<Write> {

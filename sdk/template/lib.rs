@@ -5,12 +5,14 @@
 //! > SET speed 1200     < speed 1200        or  ! why not
 //! ```
 
+use std::io::ErrorKind;
+
 use kubebus_sdk::{
     Batch, Context, Error, JsonSchema, Manifest, Mapper, Point, Samples, Session, Value, ValueType, WriteOutcome,
     WritePermit, schemars,
 };
 use serde::Deserialize;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 /// Longest answer, in bytes: a device that sends more is not ours.
@@ -38,7 +40,7 @@ pub struct Register {
 
 /// A connection to one device.
 #[derive(Debug)]
-pub struct Line(BufStream<TcpStream>);
+pub struct Line(BufReader<TcpStream>);
 
 impl Mapper for __Type__ {
     type Config = Connection;
@@ -50,7 +52,7 @@ impl Mapper for __Type__ {
     }
 
     async fn open(connection: &Connection, _: &Context<Line>) -> Result<Line, Error> {
-        Ok(Line(BufStream::new(TcpStream::connect(&connection.address).await?)))
+        Ok(Line(BufReader::new(TcpStream::connect(&connection.address).await?)))
     }
 }
 
@@ -94,11 +96,19 @@ impl Line {
         parsed(point, &answer)
     }
 
+    /// Whether nothing waits to be read: it would be taken for the answer to the next request.
+    fn is_quiet(&self) -> bool {
+        let waiting = self.0.get_ref().try_read(&mut [0]);
+        self.0.buffer().is_empty() && waiting.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+
     /// One request and its answer. The SDK drops the session with a call that takes too long, so that a late answer is
     /// never taken for another one's.
     async fn ask(&mut self, request: &str, register: &str) -> Result<String, Error> {
+        if !self.is_quiet() {
+            return Err(Error::transient("the device talks unasked"));
+        }
         self.0.write_all(request.as_bytes()).await?;
-        self.0.flush().await?;
         let mut line = Vec::new();
         (&mut self.0).take(LONGEST_ANSWER).read_until(b'\n', &mut line).await?;
         let line = String::from_utf8(line).map_err(Error::transient)?;

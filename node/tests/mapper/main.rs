@@ -1,7 +1,7 @@
 //! `kubebus mapper`: a vendor's way from nothing to a value in the cloud, and what is said to who errs on it.
 //!
-//! The new mapper is built by cargo from what this workspace has downloaded, into `<target>/tmp/scaffold`, which a second
-//! run finds warm.
+//! The new mapper is built by cargo from what this workspace has downloaded, in the workspace's target directory and with
+//! its profile: what it shares with the SDK is built already.
 #![cfg(feature = "io")]
 
 #[cfg(test)]
@@ -27,6 +27,13 @@ mod tests {
     const USAGE: i32 = 2;
     const NOT_FOUND: i32 = 4;
 
+    /// As in the workspace's Cargo.toml.
+    const PROFILE: [&str; 3] = [
+        "profile.dev.debug='line-tables-only'",
+        "profile.dev.package.'*'.debug=false",
+        "profile.dev.package.'*'.opt-level=1",
+    ];
+
     /// Ended with the test.
     struct Running(Child);
 
@@ -49,7 +56,7 @@ mod tests {
 
     /// Where the new crate is built.
     fn built() -> PathBuf {
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join("scaffold")
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join("..")
     }
 
     /// A command that finds the new mapper on its PATH.
@@ -67,6 +74,7 @@ mod tests {
         std::fs::copy(repository().join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
         let mut cargo = Command::new(env!("CARGO"));
         cargo.current_dir(dir).args(["test", "--offline", "--quiet"]).env("CARGO_TARGET_DIR", built());
+        cargo.args(PROFILE.iter().flat_map(|setting| ["--config", setting]));
         let done = cargo.output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(done.status.success(), "{}\n{}", text(&done.stdout), text(&done.stderr));
@@ -77,7 +85,11 @@ mod tests {
     fn a_new_mapper_builds_passes_its_tests_and_brings_a_value_to_the_cloud() {
         let cluster = Cluster::start();
         let edge = cluster.edge("a");
-        let dir = cluster.path("acme-pump");
+        // Always the same place, so that cargo has one crate of this name to keep.
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("acme-pump");
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir).unwrap();
+        }
         let start = Instant::now();
         let new = ["mapper", "new", "acme-pump", "--dir", dir.to_str().unwrap()];
         let said =

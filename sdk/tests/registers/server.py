@@ -10,6 +10,7 @@ import functools
 import struct
 import sys
 
+from pymodbus import pymodbus_apply_logging_config
 from pymodbus.server import StartAsyncTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
@@ -26,4 +27,5 @@ def device(unit, level):
     return SimDevice(id=unit, simdata=[data], action=functools.partial(asked, unit))
 
 
+pymodbus_apply_logging_config("CRITICAL")
 asyncio.run(StartAsyncTcpServer(context=[device(1, 215), device(2, 7)], address=("127.0.0.1", int(sys.argv[1]))))

@@ -22,7 +22,7 @@ pub struct NewArgs {
 }
 
 /// Where each file goes, and what is in it.
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 11] = [
     ("Cargo.toml", include_str!("../../../../sdk/template/Cargo.template.toml")),
     (".gitignore", include_str!("../../../../sdk/template/gitignore")),
     (".github/workflows/ci.yml", include_str!("../../../../sdk/template/ci.yml")),
@@ -32,6 +32,7 @@ const FILES: [(&str, &str); 10] = [
     ("src/main.rs", include_str!("../../../../sdk/template/main.rs")),
     ("examples/simulator.rs", include_str!("../../../../sdk/template/simulator.rs")),
     ("tests/simulated/mod.rs", include_str!("../../../../sdk/template/simulated.rs")),
+    ("tests/manifest.rs", include_str!("../../../../sdk/template/manifest.rs")),
     ("tests/conformance.rs", include_str!("../../../../sdk/template/conformance.rs")),
 ];
 
