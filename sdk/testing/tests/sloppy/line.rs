@@ -49,15 +49,14 @@ impl Line {
             sleep(Duration::from_millis(20)).await;
             self.stream.write_all(&frame([0, 0], &json!({ "list": null }))).await?;
         }
-        if fault == Fault::BlocksThread {
+        if fault == Fault::BlocksThread && request.get("read").is_some() {
             std::thread::sleep(Duration::from_secs(5));
         }
         let (answered, answer) = self.next().await?;
         if fault == Fault::Pipelines {
             self.next().await?;
         }
-        if answered != number && !matches!(fault, Fault::IgnoresNumbers | Fault::KeepsLine)
-        {
+        if answered != number && !matches!(fault, Fault::IgnoresNumbers | Fault::KeepsLine) {
             return Err(Error::transient("the answer to another request"));
         }
         match answer["error"].as_str() {
