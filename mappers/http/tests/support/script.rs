@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -14,7 +14,7 @@ use super::PATIENCE;
 pub(crate) struct Script {
     process: Child,
     input: ChildStdin,
-    lines: mpsc::Receiver<String>,
+    lines: Mutex<mpsc::Receiver<String>>,
 }
 
 impl Script {
@@ -33,7 +33,7 @@ impl Script {
                 }
             }
         });
-        let script = Self { process, input, lines };
+        let script = Self { process, input, lines: Mutex::new(lines) };
         let ready = script.says("ready").await;
         (script, ready)
     }
@@ -47,7 +47,8 @@ impl Script {
     pub(crate) async fn says(&self, beginning: &str) -> String {
         let end = tokio::time::Instant::now() + PATIENCE;
         loop {
-            match self.lines.try_recv() {
+            let next = self.lines.lock().unwrap().try_recv();
+            match next {
                 Ok(line) if line.starts_with(beginning) => return line,
                 Ok(_) => {}
                 Err(_) => {
@@ -66,7 +67,7 @@ impl Script {
 
     /// Everything that it has said and nobody has heard.
     pub(crate) fn said(&self) -> Vec<String> {
-        self.lines.try_iter().collect()
+        self.lines.lock().unwrap().try_iter().collect()
     }
 }
 
