@@ -11,6 +11,12 @@ import sys
 import threading
 import time
 
+
+def out(*words):
+    """In one piece: threads must not mix their lines."""
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+
+
 state = {"sensors": [{"temp": 21.5}], "relay": False, "mode": "eco", "at": 1709208000}
 state |= {"speed": 5.0, "level": 42}
 writes = []
@@ -33,7 +39,7 @@ class Device(http.server.BaseHTTPRequestHandler):
 
     def handle_one(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-        print("request", self.command, self.path, body)
+        out("request", self.command, self.path, body)
         if self.path.startswith("/guarded") and self.headers.get("Authorization") != EXPECTED:
             return self.answer(401, "who are you?")
         path = self.path.removeprefix("/guarded")
@@ -86,7 +92,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 server = Server(("127.0.0.1", int(sys.argv[1])), Device)
 threading.Thread(target=server.serve_forever, daemon=True).start()
-print("ready", server.server_port)
+out("ready", server.server_port)
 for line in sys.stdin:
     order, *args = line.strip().split(" ", 2)
     if order == "set":
@@ -98,7 +104,7 @@ for line in sys.stdin:
     elif order == "close":
         mood["close"] = "quietly"
     elif order == "tell":
-        print("told", json.dumps({"state": state, "writes": writes}))
+        out("told", json.dumps({"state": state, "writes": writes}))
     else:
         mood[order] = True
-    print("done", order)
+    out("done", order)

@@ -134,6 +134,15 @@ impl Exchange {
         self.to_subscribe.push_back(name);
     }
 
+    /// Subscribes once more, for what the broker has retained: somebody new listens.
+    pub(crate) fn renew(&mut self, name: &str) {
+        let Some(filter) = self.filters.get_mut(name) else { return };
+        if !self.to_subscribe.iter().any(|waiting| waiting == name) {
+            filter.open += 1;
+            self.to_subscribe.push_back(name.to_owned());
+        }
+    }
+
     /// The broker's answer.
     pub(crate) fn handle_granted(&mut self, name: &str, refused: Option<String>) {
         let Some(filter) = self.filters.get_mut(name) else { return };

@@ -70,6 +70,18 @@ fn a_filter_lives_as_long_as_somebody_wants_it() {
 }
 
 #[test]
+fn somebody_new_on_an_old_topic_gets_what_is_retained() {
+    let (mut exchange, now) = (Exchange::default(), Instant::now());
+    let (a, _) = exchange.join(plain());
+    watch(&mut exchange, a, "x");
+    exchange.renew("x");
+    assert_eq!(requests(&mut exchange, now), [subscribe(&["x"])], "once is enough");
+    exchange.handle_granted("x", None);
+    exchange.renew("x");
+    assert_eq!((requests(&mut exchange, now), exchange.grant("x")), (vec![subscribe(&["x"])], Grant::Asked));
+}
+
+#[test]
 fn a_refused_filter_says_why() {
     let mut exchange = Exchange::default();
     let (a, _) = exchange.join(plain());

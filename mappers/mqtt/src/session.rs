@@ -122,17 +122,20 @@ impl MqttSession {
     /// Returns whether nothing is known of it yet.
     fn watch_one(&self, point: &Point<Address>, source: Source, pushed: bool) -> Result<bool, Error> {
         let mut exchange = self.link().exchange();
-        if let Source::Topic(topic, _) = &source {
-            exchange.want(self.id, topic.clone());
+        let is_new = !exchange.board(self.id)?.listens_to(&point.name, &source);
+        if is_new {
+            match (&source, &*self.voice) {
+                (Source::Topic(topic, _), _) => {
+                    exchange.want(self.id, topic.clone());
+                    exchange.renew(topic);
+                }
+                (Source::Metric(_), Voice::Sparkplug(unit)) => exchange.want_rebirth(&unit.node),
+                (Source::Metric(_) | Source::Body(_), voice) => {
+                    voice.filters().iter().for_each(|filter| exchange.renew(filter));
+                }
+            }
         }
-        let board = exchange.board(self.id)?;
-        let is_new = !board.listens_to(&point.name, &source);
-        board.watch(&point.name, source, point.value_type, pushed);
-        if let Voice::Sparkplug(unit) = &*self.voice
-            && is_new
-        {
-            exchange.want_rebirth(&unit.node);
-        }
+        exchange.board(self.id)?.watch(&point.name, source, point.value_type, pushed);
         Ok(is_new)
     }
 

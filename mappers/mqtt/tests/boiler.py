@@ -9,6 +9,12 @@ import time
 
 import paho.mqtt.client as mqtt
 
+
+def out(*words):
+    """In one piece: threads must not mix their lines."""
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+
+
 state = {"speed": 5.0, "level": 42, "mode": "eco", "relay": False, "flow": 1.5}
 writes = []
 
@@ -26,7 +32,7 @@ def on_message(client, userdata, message):
 
 def on_subscribe(client, *_):
     say(client)
-    print("back" if client.was_here else "ready")
+    out("back" if client.was_here else "ready")
     client.was_here = True
 
 
@@ -42,6 +48,6 @@ for line in sys.stdin:
     if order == "set":
         state[args[0]] = json.loads(args[1])
         say(client)
-        print("done")
+        out("done")
     else:
-        print("told", json.dumps({"state": state, "writes": writes}))
+        out("told", json.dumps({"state": state, "writes": writes}))

@@ -9,6 +9,12 @@ import sys
 
 import paho.mqtt.client as mqtt
 
+
+def out(*words):
+    """In one piece: threads must not mix their lines."""
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+
+
 SENSOR = {"Time": "2019-11-03T19:34:28", "ENERGY": {
     "TotalStartTime": "2019-08-18T11:07:55", "Total": 0.473, "Yesterday": 0.000, "Today": 0.473, "Period": 0,
     "Power": 96, "ApparentPower": 112, "ReactivePower": 58, "Factor": 0.86, "Voltage": 230, "Current": 0.488}}
@@ -46,7 +52,7 @@ def lamp(client, verb, payload):
 
 def on_message(client, userdata, message):
     levels, payload = message.topic.split("/"), message.payload.decode()
-    print("command", message.topic, payload, "retained" if message.retain else "fresh", "qos", message.qos)
+    out("command", message.topic, payload, "retained" if message.retain else "fresh", "qos", message.qos)
     if levels[0] == "cmnd":
         tasmota(client, levels[2], payload)
     else:
@@ -66,11 +72,11 @@ client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="plug")
 client.will_set("tele/plug/LWT", "Offline", qos=1, retain=True)
 client.on_message = on_message
 client.on_connect = on_connect
-client.on_subscribe = lambda *_: print("ready")
+client.on_subscribe = lambda *_: out("ready")
 client.reconnect_delay_set(1, 1)
 client.connect("127.0.0.1", int(sys.argv[1]), keepalive=5)
 client.loop_start()
 for line in sys.stdin:
     word = line.strip()
     mute = {"mute": True, "speak": False}.get(word, mute)
-    print("done", word)
+    out("done", word)

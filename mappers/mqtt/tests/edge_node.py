@@ -11,6 +11,12 @@ import time
 import paho.mqtt.client as mqtt
 from pysparkplug import DataType, DBirth, DCmd, DData, DDeath, Metric, NBirth, NCmd, NDeath
 
+
+def out(*words):
+    """In one piece: threads must not mix their lines."""
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+
+
 TYPES = {"speed": DataType.INT32, "temp": DataType.FLOAT, "label": DataType.STRING}
 ALIASES = {"speed": 1, "temp": 2}
 values = {"speed": -10, "temp": 21.5, "label": "main"}
@@ -70,14 +76,14 @@ def data(*metrics):
 def on_message(client, userdata, message):
     if "/NCMD/" in message.topic:
         for wish in NCmd.decode(message.payload).metrics:
-            print("command", wish.name, wish.value)
+            out("command", wish.name, wish.value)
             if wish.name == "Node Control/Rebirth" and wish.value:
                 nbirth()
         return
     for wish in DCmd.decode(message.payload).metrics:
         name = wish.name or next(name for name, alias in ALIASES.items() if alias == wish.alias)
         values[name] = wish.value
-        print("command", name, wish.value, "retained" if message.retain else "fresh", "qos", message.qos)
+        out("command", name, wish.value, "retained" if message.retain else "fresh", "qos", message.qos)
         data(metric(name, wish.value))
 
 
@@ -127,7 +133,7 @@ def on_connect(client, *_):
 
 def on_subscribe(*_):
     nbirth()
-    print("ready")
+    out("ready")
 
 
 bd_seq = 7
@@ -143,4 +149,4 @@ for line in sys.stdin:
         client._sock.shutdown(socket.SHUT_RDWR)
         sys.exit()
     ORDERS[order](*args)
-    print("done", order)
+    out("done", order)
