@@ -135,10 +135,12 @@ pub(crate) fn unix_now() -> UnixMillis {
 }
 
 fn refusal(error: ConnectionError) -> Error {
-    let code = match &error {
-        ConnectionError::ConnectionRefused(code) => Some(*code),
-        ConnectionError::MqttState(StateError::ConnFail { reason }) => Some(*reason),
-        _ => None,
+    let code = if let ConnectionError::ConnectionRefused(code)
+    | ConnectionError::MqttState(StateError::ConnFail { reason: code }) = &error
+    {
+        Some(*code)
+    } else {
+        None
     };
     match code {
         Some(ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized) => {
@@ -351,12 +353,13 @@ impl Post {
 
     fn acked(&mut self, ack: &PubAck) {
         let Some(waiting) = self.unacked.remove(&ack.pkid) else { return };
-        drop(waiting.send(match ack.reason {
-            PubAckReason::Success => Ok(()),
-            PubAckReason::NoMatchingSubscribers => {
-                Err(Error::Device("nobody listens to this topic: is the device connected?".to_owned()))
-            }
-            reason => Err(Error::Device(format!("the broker refuses the command: {reason:?}"))),
-        }));
+        let receipt = if ack.reason == PubAckReason::Success {
+            Ok(())
+        } else if ack.reason == PubAckReason::NoMatchingSubscribers {
+            Err(Error::Device("nobody listens to this topic: is the device connected?".to_owned()))
+        } else {
+            Err(Error::Device(format!("the broker refuses the command: {:?}", ack.reason)))
+        };
+        drop(waiting.send(receipt));
     }
 }

@@ -11,7 +11,7 @@ use super::PATIENCE;
 /// Mosquitto on a loopback port; ended with the test.
 pub(crate) struct Broker {
     pub(crate) port: u16,
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     process: Child,
 }
 
@@ -22,7 +22,7 @@ impl Broker {
         let config = format!("listener {port} 127.0.0.1\npersistence false\nallow_anonymous true\n");
         std::fs::write(dir.path().join("mosquitto.conf"), config).unwrap();
         let process = spawn(&dir);
-        let broker = Self { port, dir, process };
+        let broker = Self { port, _dir: dir, process };
         broker.wait().await;
         broker
     }
