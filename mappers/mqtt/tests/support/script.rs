@@ -64,12 +64,6 @@ impl Script {
         }
     }
 
-    /// Stops it in the middle of whatever it does (`STOP`), or lets it go on (`CONT`).
-    pub(crate) fn signal(&self, signal: &str) {
-        let sent = Command::new("kill").arg(format!("-{signal}")).arg(self.process.id().to_string()).status();
-        assert!(sent.unwrap().success(), "kill -{signal}");
-    }
-
     /// Everything that it has said and nobody has heard.
     pub(crate) fn said(&self) -> Vec<String> {
         self.lines.lock().unwrap().try_iter().collect()
