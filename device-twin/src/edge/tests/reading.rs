@@ -37,7 +37,7 @@ fn a_mapper_keeps_to_itself_what_stays_within_the_deadband_unless_a_rule_looks()
     };
     let half_of_max_age = [json!(0.1), json!(5000)];
     assert_eq!(told(&world), half_of_max_age);
-    world.put("/m/rule/water/watch", super::json(WATCH));
+    world.put("/m/rule/water/watch", json(WATCH));
     assert_eq!(told(&world), [json!(null), json!(null)]);
     world.take_back("/m/rule/water/watch");
     assert_eq!(told(&world), half_of_max_age);
