@@ -12,7 +12,7 @@ import pytest
 
 import kubebus
 
-EDGE, CLOUD = os.environ["KUBEBUS_EDGE"], os.environ["KUBEBUS_CLOUD"]
+EDGE, CLOUD, DEVICE = (os.environ[f"KUBEBUS_{name}"] for name in ("EDGE", "CLOUD", "DEVICE"))
 # For one thing to happen: many times what an idle machine needs.
 PATIENCE = 40.0
 
@@ -22,10 +22,11 @@ class Simulator:
 
     def __init__(self):
         self.registers = {"pos": 20.0, "flow": 7, "mode": "auto"}
-        self.writes, self.reads, self.refuses, self.is_mute, self.peers = [], 0, False, False, set()
+        self.writes, self.reads, self.refuses, self.is_mute, self.peers, self.asked = [], 0, False, False, set(), set()
 
-    async def start(self, port):
-        self.server = await asyncio.start_server(self.serve, "127.0.0.1", port)
+    async def start(self):
+        host, port = DEVICE.split(":")
+        self.server = await asyncio.start_server(self.serve, host, int(port))
 
     async def stop(self):
         self.server.close()
@@ -43,7 +44,7 @@ class Simulator:
 
     def answer(self, request):
         if "read" in request:
-            self.reads += 1
+            self.reads, self.asked = self.reads + 1, set(request["read"])
             return {name: self.registers[name] for name in request["read"]}
         if self.refuses:
             return "stuck"
@@ -54,7 +55,7 @@ class Simulator:
 
 class LineDriver(kubebus.Driver):
     async def open(self, config):
-        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", int(config["port"]))
+        self.reader, self.writer = await asyncio.open_connection(*config["address"].split(":"))
 
     async def ask(self, request):
         self.writer.write(json.dumps(request).encode() + b"\n")
@@ -80,10 +81,10 @@ class LineDriver(kubebus.Driver):
 
 
 @contextlib.asynccontextmanager
-async def served(port=int(os.environ["KUBEBUS_DEVICE_PORT"])):
+async def served():
     """The valve with its mapper at the edge."""
     simulator, stop = Simulator(), asyncio.Event()
-    await simulator.start(port)
+    await simulator.start()
     mapper = asyncio.ensure_future(kubebus.Mapper(LineDriver, "py", EDGE).run(stop))
     try:
         yield simulator
