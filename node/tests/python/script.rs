@@ -52,7 +52,7 @@ impl Site {
     pub(crate) fn holds(&mut self, script: &str) {
         let mut command = python();
         // Not captured: it speaks to us by its standard streams.
-        command.args(["-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "--durations=3", script]);
+        command.args(["-m", "pytest", "-q", "-s", "--tb=native", "-p", "no:cacheprovider", script]);
         command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python"));
         command.env("KUBEBUS_EDGE", self.a.mqtt().to_string());
         command.env("KUBEBUS_CLOUD", self.cluster.cloud.mqtt().to_string());

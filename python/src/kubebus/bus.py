@@ -9,7 +9,7 @@ import logging
 import secrets
 import ssl
 import time
-from typing import Any, AsyncIterator, Callable, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Type, TypeVar
+from typing import Any, AsyncIterator, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Type, TypeVar
 
 from paho.mqtt.client import topic_matches_sub
 
@@ -100,13 +100,30 @@ class Feed:
             watcher.put(topic, change)
 
 
+class Order:
+    """A command that is good until `end`, on the monotonic clock."""
+
+    def __init__(self, id: str, body: Mapping[str, object], end: float) -> None:
+        self.id, self.body, self.end = id, body, end
+        self.sent = False
+        self.answer: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
+
+    def left(self) -> float:
+        return self.end - time.monotonic()
+
+    def payload(self) -> bytes:
+        """Asked right before it leaves."""
+        self.sent = True
+        return json.dumps({**self.body, "ttlMs": max(0, int(self.left() * 1000))}).encode()
+
+
 class Bus:
     """A connection to a node's broker; see `connect`."""
 
     def __init__(self, broker: Broker, answers: str, timeout: float) -> None:
         self._broker, self._answers, self._timeout = broker, answers, timeout
         self._feeds: Dict[str, Feed] = {}
-        self._orders: Dict[bytes, asyncio.Future[Mapping[str, Any]]] = {}
+        self._orders: Dict[bytes, Order] = {}
         self._opening: Set[asyncio.Task[None]] = set()
         self._unwanted: Set[str] = set()
 
@@ -150,8 +167,8 @@ class Bus:
         if topic == self._answers:
             order = self._orders.get(correlation or b"")
             body = parse_json(payload)
-            if order is not None and not order.done() and isinstance(body, dict):
-                order.set_result(body)
+            if order is not None and not order.answer.done() and isinstance(body, dict):
+                order.answer.set_result(body)
             return
         change = None
         for filter, feed in self._feeds.items():
@@ -241,60 +258,50 @@ class Bus:
         raises the `NotDone` that says why not. It is never said twice: after a broken connection the end may be
         `Unknown`. `hold`: how long its values hold, in seconds. `when`: conditions as in docs/schemas/twin-command.json.
         """
-        end = time.monotonic() + ttl
-        if not await self._is_up(ttl):
-            raise Expired(f"no connection to the broker in its time ({self._line.why}); nothing was sent")
-        order = secrets.token_hex(12)
-        body: Dict[str, object] = {"id": order, "args": {k: wire(v) for k, v in (args or {}).items()}}
+        id = secrets.token_hex(12)
+        body: Dict[str, object] = {"id": id, "args": {k: wire(v) for k, v in (args or {}).items()}}
         if hold is not None:
             body["holdMs"] = int(hold * 1000)
         if when:
             body["when"] = list(when)
         json.dumps(body, allow_nan=False)  # what is wrong with it is said here
-
-        def payload() -> bytes:
-            return json.dumps({**body, "ttlMs": max(0, int((end - time.monotonic()) * 1000))}).encode()
-
-        answer: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
-        self._orders[order.encode()] = answer
+        order = Order(id, body, time.monotonic() + ttl)
+        self._orders[id.encode()] = order
         try:
-            raise_unless_done(await self._order(f"twin/{device}/command/{name}", payload, order, end, answer), order)
+            answer = await self._order(f"twin/{device}/command/{name}", order)
         finally:
-            del self._orders[order.encode()]
+            del self._orders[id.encode()]
+        outcome, detail = str(answer.get("outcome")), str(answer.get("detail", ""))
+        if outcome != "succeeded":
+            raise NOT_DONE.get(outcome, Unknown)(detail, id)
 
-    async def _order(
-        self,
-        topic: str,
-        payload: Callable[[], bytes],
-        order: str,
-        end: float,
-        answer: asyncio.Future[Mapping[str, Any]],
-    ) -> Mapping[str, Any]:
-        told = asyncio.ensure_future(self._line.publish(topic, payload, answer=(self._answers, order.encode())))
+    async def _order(self, topic: str, order: Order) -> Mapping[str, Any]:
+        saying = asyncio.ensure_future(self._say(topic, order))
+        either: Set[asyncio.Future[Any]] = {saying, order.answer}
         try:
-            either: Set[asyncio.Future[Any]] = {told, answer}
-            await asyncio.wait(either, timeout=end - time.monotonic(), return_when=asyncio.FIRST_COMPLETED)
-            if not told.done() and not answer.done():
+            await asyncio.wait(either, timeout=order.left(), return_when=asyncio.FIRST_COMPLETED)
+            if not order.sent:
+                raise Expired(f"no connection to the broker in its time ({self._line.why}); nothing was sent", order.id)
+            if not saying.done() and not order.answer.done():
                 self._line.drop("the broker does not take an order in its time")
-            if told.done() and not answer.done():
-                try:
-                    told.result()
-                except NotConnected as error:
-                    if not error.sent:
-                        raise
-                except Rejected:
-                    await asyncio.wait({answer}, timeout=REASON_WAIT)
-                    if not answer.done():
-                        raise
-            await asyncio.wait({answer}, timeout=end + GRACE - time.monotonic())
-            if not answer.done():
-                why = "it may have been carried out: read the device"
-                raise Unknown(f"no answer within {GRACE:g} s after its time; {why}", order)
-            return answer.result()
+            refused = saying.exception() if saying.done() else None
+            await asyncio.wait({order.answer}, timeout=REASON_WAIT if refused else order.left() + GRACE)
+            if order.answer.done():
+                return order.answer.result()
+            why = "it may have been carried out: read the device"
+            raise refused or Unknown(f"no answer within {GRACE:g} s after its time; {why}", order.id)
         finally:
-            if told.done() and not told.cancelled():
-                told.exception()
-            told.cancel()
+            saying.cancel()
+
+    async def _say(self, topic: str, order: Order) -> None:
+        """Until the broker has it. What may have left is not said again: its answer may come all the same."""
+        while not order.sent:
+            await self._line.connected.wait()
+            try:
+                await self._line.publish(topic, order.payload, answer=(self._answers, order.id.encode()))
+            except NotConnected as broken:
+                order.sent = broken.sent
+                await asyncio.sleep(0.05)
 
     async def _publish(self, topic: str, payload: object) -> None:
         text = b"" if payload is None else json.dumps(payload, allow_nan=False).encode()
@@ -367,12 +374,6 @@ def change_of(topic: str, payload: bytes, retained: bool) -> Change:
     _, namespace, device, kind, *rest = topic.split("/")
     body = parse_json(payload)
     return Change(namespace, device, "".join(rest), said_of(kind, body, retained))
-
-
-def raise_unless_done(answer: Mapping[str, Any], order: str) -> None:
-    outcome, detail = str(answer.get("outcome")), str(answer.get("detail", ""))
-    if outcome != "succeeded":
-        raise NOT_DONE.get(outcome, Unknown)(detail, order)
 
 
 __all__: List[str] = ["Bus", "Device", "connect"]
