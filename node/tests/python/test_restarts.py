@@ -85,8 +85,9 @@ async def test_a_frozen_broker_is_given_up_and_the_device_hears_it_at_most_once(
         await direct("freeze a")
         with grace(2.0), pytest.raises(kubebus.Unknown, match="read the device"):
             await valve.set("position", 44, ttl=1)
+        device.registers["flow"] = 8
         await direct("thaw a")
-        await state_becomes(valve, "online")
+        await becomes(valve, "flow", lambda r: r.value == 8)
         await valve.set("position", 45, ttl=20)
         assert device.writes.count(["pos", 88.0]) <= 1 and device.writes[-1] == ["pos", 90.0]
 
@@ -99,7 +100,8 @@ async def test_a_command_for_an_edge_that_is_away_expires_and_is_not_caught_up()
         await direct("kill a")
         with grace(2.0), pytest.raises((kubebus.Expired, kubebus.Unknown)):
             await valve.set("position", 77, ttl=2)
+        device.registers["flow"] = 8
         await direct("start a")
-        await state_becomes(valve, "online")
+        await becomes(valve, "flow", lambda r: r.value == 8)
         await valve.set("position", 78, ttl=20)
         assert device.writes == [["pos", 156.0]]
