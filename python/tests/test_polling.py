@@ -229,6 +229,24 @@ def test_a_driver_that_will_not_be_cancelled_moves_nothing_afterwards():
     assert (outcome, heard) == ("expired", [])
 
 
+def test_what_a_failed_write_has_left_behind_moves_nothing():
+    class Leaking(Good):
+        async def write(self, point, value, permit):
+            self.left = asyncio.ensure_future(self.later(point, value, permit))
+            raise OSError("cut before anything was sent")
+
+        async def later(self, point, value, permit):
+            await asyncio.sleep(0.1)
+            await Good.write(self, point, value, permit)
+
+        async def close(self):
+            await asyncio.wait({self.left})
+            assert isinstance(self.left.exception(), kubebus.PermitExpired)
+
+    ((_, outcome, _),), heard = outcome_with(Leaking)
+    assert (outcome, heard) == ("failed", [])
+
+
 def test_a_driver_that_does_not_ask_for_the_permit_is_not_believed():
     class Careless(Good):
         async def write(self, point, value, permit):
