@@ -138,7 +138,7 @@ async def test_many_watchers_of_one_value_come_and_go():
 
 @run
 async def test_a_wrong_address_says_what_to_do():
-    with pytest.raises(kubebus.NotConnected, match="is a node running there"):
+    with pytest.raises(kubebus.NotConnected, match="refused; is a node running there"):
         async with kubebus.connect("127.0.0.1:9", timeout=0.5):
             pass
     with pytest.raises(ValueError, match="HOST:PORT"):

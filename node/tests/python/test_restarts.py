@@ -58,6 +58,10 @@ async def test_a_broker_that_dies_in_the_middle_of_a_set_leaves_it_unknown_and_t
         assert device.writes == [["pos", 140.0], ["pos", 142.0]]
 
 
+def no_route(_client):
+    raise OSError("no route")
+
+
 @run
 async def test_an_end_that_comes_while_the_app_is_away_is_told_when_it_is_back():
     async with served() as device, kubebus.connect(CLOUD) as cloud:
@@ -66,12 +70,12 @@ async def test_an_end_that_comes_while_the_app_is_away_is_told_when_it_is_back()
         device.is_mute = True
         order = asyncio.ensure_future(valve.set("position", 30, ttl=4))
         await eventually("the device hears it", lambda: device.writes)
-        cloud._task.cancel()
-        await asyncio.wait({cloud._task})
+        dial, cloud._line._dial = cloud._line._dial, no_route
+        cloud._line.drop("the test breaks it")
         async with kubebus.connect(EDGE) as edge:
             await becomes(edge.device("plant", "valve"), "position", lambda r: r.quality == "bad")
         assert not order.done()
-        cloud._task = asyncio.ensure_future(cloud._line.run())
+        cloud._line._dial = dial
         with pytest.raises(kubebus.Unknown, match="no answer in time: write"):
             await order
         assert device.writes == [["pos", 60.0]]

@@ -131,9 +131,11 @@ class Bus:
         self._line = Line(self._broker, self._heard, self._greet, keep=SESSION)
         self._task = asyncio.ensure_future(self._line.run())
         if not await self._is_up(self._timeout):
+            why = self._line.why
             await self.__aexit__()
-            where, why = f"{self._broker.host}:{self._broker.port}", self._line.why
-            raise NotConnected(f"no broker at {where} ({why}): is a node running there? kubebus status tells")
+            where = f"{self._broker.host}:{self._broker.port}"
+            advice = f"is a node running there (kubebus status), and may this client subscribe to {self._answers}?"
+            raise NotConnected(f"no connection to the broker at {where}: {why}; {advice}")
         return self
 
     async def __aexit__(self, *_: object) -> None:

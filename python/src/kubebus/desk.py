@@ -119,11 +119,16 @@ class Desk:
             self.host.configure(config)
         # One that is ending starts again when it has let the device go: see `handle_ended`.
 
-    def handle_ended(self, device: DeviceId) -> None:
-        """A device's task has ended. What it had in hand is unknown now."""
-        self.running.pop(device, None)
+    def handle_broken(self, device: DeviceId) -> None:
+        """A device's task is out of order. What it had in hand is unknown now, and it gets no more."""
+        self.running[device] = False
         for id in self.ledger.running(device):
             self.finish(id, "unknown", "the driver ended in the middle of it")
+
+    def handle_ended(self, device: DeviceId) -> None:
+        """A device's task has ended, and another one may begin."""
+        self.handle_broken(device)
+        del self.running[device]
         if device in self.devices:
             self.running[device] = True
             self.host.start(self.devices[device])

@@ -97,12 +97,14 @@ class Line:
 
     async def run(self) -> None:
         """For ever, until it is cancelled; says goodbye then."""
-        backoff = Backoff(FIRST_WAIT, LONGEST_WAIT)
+        backoff, is_told = Backoff(FIRST_WAIT, LONGEST_WAIT), False
         while True:
             was_connected = await self._once()
             if was_connected:
                 backoff.reset()
-            LOG.log(logging.WARNING if was_connected else logging.DEBUG, "no connection to the broker: %s", self.why)
+            if was_connected or not is_told:
+                is_told = True
+                LOG.warning("no connection to the broker at %s:%d: %s", self.broker.host, self.broker.port, self.why)
             await asyncio.sleep(backoff.next_wait())
 
     async def _once(self) -> bool:
@@ -130,6 +132,7 @@ class Line:
             self._say_goodbye(client)
             raise
         finally:
+            lost.cancel()  # a thread that still dials attaches nothing
             self._forget(client, loop)
         return accepted.done()
 
@@ -208,8 +211,11 @@ class Line:
 
     @staticmethod
     def _say_goodbye(client: paho.Client) -> None:
+        """Nothing is kept for us."""
         if client.is_connected():
-            client.disconnect()
+            properties = Properties(PacketTypes.DISCONNECT)  # type: ignore[no-untyped-call]
+            properties.SessionExpiryInterval = 0
+            client.disconnect(properties=properties)
             client.loop_write()
 
     def _forget(self, client: paho.Client, loop: asyncio.AbstractEventLoop) -> None:

@@ -76,8 +76,9 @@ class Mapper:
     async def _leave(self, state: str) -> None:
         self._is_stopping = True
         self._desk.handle_config(b"")
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        running = [task for task in self._tasks if not task.done()]
+        if running:
+            await asyncio.wait(running)
         while self._line.connected.is_set() and (self._speaking or not self._desk.is_quiet()):
             await asyncio.sleep(0.01)
         try:
@@ -149,6 +150,7 @@ class Mapper:
             self._attendants.pop(device, None)
             return self._desk.handle_ended(device)
         LOG.error("%s/%s: its task broke", *device, exc_info=error)
+        self._desk.handle_broken(device)
         asyncio.get_running_loop().call_later(RESTART_AFTER, self._forget, task)
 
     def _forget(self, task: asyncio.Task[None]) -> None:
