@@ -18,7 +18,8 @@ PATIENCE = 40.0
 
 
 class Simulator:
-    """A device: registers behind JSON lines on TCP, and every write that ever reached it."""
+    """A device: registers behind JSON lines on TCP, and every write that ever reached it. While it `is_mute` no write is
+    answered."""
 
     def __init__(self):
         self.registers = {"pos": 20.0, "flow": 7, "mode": "auto"}
@@ -36,8 +37,9 @@ class Simulator:
     async def serve(self, reader, writer):
         self.peers.add(writer)
         while line := await reader.readline():
-            answer = self.answer(json.loads(line))
-            if not self.is_mute:
+            request = json.loads(line)
+            answer = self.answer(request)
+            if "read" in request or not self.is_mute:
                 writer.write(json.dumps(answer).encode() + b"\n")
         self.peers.discard(writer)
         writer.close()

@@ -10,6 +10,8 @@ use crate::harness::{Cluster, Node};
 
 /// Where the device of a script listens, at its edge's own address.
 const DEVICE: u16 = 21555;
+/// Where the edge's broker speaks TLS.
+const TLS: u16 = 21884;
 
 const MANIFESTS: &str = include_str!("manifests.yaml");
 
@@ -36,7 +38,13 @@ impl Site {
     #[track_caller]
     pub(crate) fn start() -> Self {
         let cluster = Cluster::start();
-        let a = cluster.edge("a");
+        let edge = cluster.stranger("a");
+        let config = std::fs::read_to_string(edge.config()).unwrap();
+        let listener = format!("mqtt: {{listeners: [{{address: '{}:{TLS}', tls: {{}}}}], ", edge.mqtt().ip());
+        std::fs::write(edge.config(), config.replace("mqtt: {", &listener)).unwrap();
+        let a = cluster.admit(edge);
+        let certificate = cluster.path("alice");
+        cluster.cloud.say(&["mqtt", "certificate", "user/alice", "--out", certificate.to_str().unwrap()]);
         let site = Self { cluster, a };
         site.cluster.apply(&MANIFESTS.replace("ADDRESS", &site.device()));
         site.cluster.in_step("a");
@@ -57,6 +65,8 @@ impl Site {
         command.env("KUBEBUS_EDGE", self.a.mqtt().to_string());
         command.env("KUBEBUS_CLOUD", self.cluster.cloud.mqtt().to_string());
         command.env("KUBEBUS_DEVICE", self.device());
+        command.env("KUBEBUS_TLS", format!("{}:{TLS}", self.a.mqtt().ip()));
+        command.env("KUBEBUS_CERTIFICATES", self.cluster.path("alice"));
         let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut answers = process.stdin.take().unwrap();
         let mut said = String::new();

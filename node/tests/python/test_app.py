@@ -1,7 +1,9 @@
 """An app reads, sets and watches."""
 
 import asyncio
+import os
 import re
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -143,6 +145,26 @@ async def test_a_wrong_address_says_what_to_do():
             pass
     with pytest.raises(ValueError, match="HOST:PORT"):
         kubebus.connect("localhost")
+
+
+@run
+async def test_a_certificate_lets_an_app_in_over_tls_and_names_it():
+    place = Path(os.environ["KUBEBUS_CERTIFICATES"])
+    tls = ssl.create_default_context(cafile=place / "cluster-ca.pem")
+    tls.check_hostname = False  # a node's certificate names the node
+    tls.load_cert_chain(place / "user-alice.pem", place / "user-alice.key")
+    async with kubebus.connect(os.environ["KUBEBUS_TLS"], tls=tls) as bus, kubebus.connect(EDGE) as plain:
+        tank = bus.device("plant", "tank")
+        await tank.wish("setPoint", 2.5)
+        watch = bus.watch("plant/tank/level")
+        for level in range(300):  # many in one record of TLS
+            await plain.device("plant", "tank").report({"level": level + 0.5})
+        while (await asyncio.wait_for(watch.__anext__(), PATIENCE)).value != 299.5:
+            pass
+    stranger = ssl.create_default_context()
+    with pytest.raises(kubebus.NotConnected, match="(?i)certificate"):
+        async with kubebus.connect(os.environ["KUBEBUS_TLS"], tls=stranger, timeout=1):
+            pass
 
 
 @run

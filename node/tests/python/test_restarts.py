@@ -73,7 +73,7 @@ async def test_an_end_that_comes_while_the_app_is_away_is_told_when_it_is_back()
         dial, cloud._line._dial = cloud._line._dial, no_route
         cloud._line.drop("the test breaks it")
         async with kubebus.connect(EDGE) as edge:
-            await becomes(edge.device("plant", "valve"), "position", lambda r: r.quality == "bad")
+            await becomes(edge.device("plant", "valve"), "position", lambda r: r.value == 30)
         assert not order.done()
         cloud._line._dial = dial
         with pytest.raises(kubebus.Unknown, match="no answer in time: write"):

@@ -197,7 +197,7 @@ class Line:
     @staticmethod
     def _attach(client: paho.Client, loop: asyncio.AbstractEventLoop, sock: Any, lost: asyncio.Future[str]) -> None:
         if is_of(sock, client) and not lost.done():
-            loop.add_reader(sock.fileno(), client.loop_read)
+            loop.add_reader(sock.fileno(), read, client)
 
     @staticmethod
     def _flush(client: paho.Client, loop: asyncio.AbstractEventLoop, sock: Any, lost: asyncio.Future[str]) -> None:
@@ -292,6 +292,13 @@ class Line:
         refused = [str(reason) for reason in reasons if reason.value >= 0x80]
         if refused:
             raise Rejected(f"the broker refuses {what}: {text or ', '.join(refused)}")
+
+
+def read(client: paho.Client) -> None:
+    """All that is there: what TLS holds decrypted wakes nobody up."""
+    client.loop_read()
+    while isinstance(sock := client.socket(), ssl.SSLSocket) and sock.pending():
+        client.loop_read()
 
 
 def is_of(sock: Any, client: paho.Client) -> bool:
