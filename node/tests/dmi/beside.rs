@@ -36,7 +36,8 @@ impl Lines {
         assert!(python.is_file(), "{} is not there: run `cargo xtask python`", python.display());
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let mut command = Command::new(python);
-        command.arg("-B").arg(here.join("tests/dmi/lines.py")).args(["--log", "WARNING", "--broker", &node.mqtt().to_string()]);
+        command.arg("-B").arg(here.join("tests/dmi/lines.py")).args(["--log", "WARNING"]);
+        command.args(["--broker", &node.mqtt().to_string()]);
         command.env("PYTHONPATH", here.join("../python/src"));
         Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
     }
@@ -52,8 +53,9 @@ impl Drop for Lines {
 /// How often each device was told each position.
 fn told(dmi: &crate::mapper::Mapper, simulated: [&Device; 2], position: u32) -> [usize; 3] {
     // It prints what it writes, a little later than it acknowledges it.
-    dmi.says_with("written", "/value", &json!(position.to_string()));
-    let by_dmi = |w: &&Value| w["property"] == "position" && w["value"] == position.to_string();
+    let text = json!(position.to_string());
+    dmi.says_with("written", "/value", &text);
+    let by_dmi = |w: &&Value| w["property"] == "position" && w["value"] == text;
     let count = |device: &Device| {
         let wanted = |(_, value): &&(String, Value)| value.as_f64() == Some(f64::from(position));
         device.written().iter().filter(wanted).count()
