@@ -18,7 +18,7 @@ use crate::device::Device;
 use crate::mapper::Sloppy;
 
 /// Bad mappers at a time: they wait far more than they work.
-const AT_A_TIME: usize = 30;
+const AT_A_TIME: usize = 60;
 
 /// A case, the fault that it must find, and words of what it must say.
 const TABLE: &[(&str, &str, &str)] = &[
