@@ -102,6 +102,8 @@ mod shared;
 mod sink;
 mod standing;
 mod telling;
+#[cfg(feature = "testing")]
+pub mod testing;
 #[cfg(test)]
 mod tests;
 
