@@ -27,13 +27,20 @@ pub(crate) async fn discover(config: &Config) -> Result<Vec<Found>, Error> {
             break;
         }
         let peer = Peer { unit, timeout: config.peer.timeout.min(ANSWER), echo: true };
-        match ask(&mut line, peer, &Request::Identify).await {
-            Ok(Answer::Refused(Exception::NO_ANSWER | Exception::NO_PATH)) | Err(Error::Timeout(_)) => {}
-            Ok(answer) => found.push(describe(&mut line, peer, config, answer).await?),
-            Err(error) => return Err(error),
+        if is_there(&mut line, peer).await? {
+            found.push(describe(&mut line, peer, config).await?);
         }
     }
     Ok(found)
+}
+
+/// Some gateways say for every address who they are themselves, but none makes up a register.
+async fn is_there(line: &mut Line, peer: Peer) -> Result<bool, Error> {
+    match ask(line, peer, &first(Table::Holding)).await {
+        Ok(Answer::Refused(Exception::NO_ANSWER | Exception::NO_PATH)) | Err(Error::Timeout(_)) => Ok(false),
+        Ok(_) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 async fn ask(line: &mut Line, peer: Peer, request: &Request) -> Result<Answer, Error> {
@@ -41,22 +48,30 @@ async fn ask(line: &mut Line, peer: Peer, request: &Request) -> Result<Answer, E
     line.exchange(peer, request).await
 }
 
-async fn describe(line: &mut Line, peer: Peer, config: &Config, answer: Answer) -> Result<Found, Error> {
-    let about = match answer {
-        Answer::Identity(objects) => objects.join(" "),
-        Answer::Refused(_) | Answer::Done | Answer::Words(_) => format!("Modbus unit {}", peer.unit),
+async fn describe(line: &mut Line, peer: Peer, config: &Config) -> Result<Found, Error> {
+    let about = match ask(line, peer, &Request::Identify).await {
+        Ok(Answer::Identity(objects)) => objects.join(" ").trim().to_owned(),
+        Ok(_) | Err(Error::Timeout(_)) => String::new(),
+        Err(error) => return Err(error),
     };
     let mut properties = Vec::new();
     for table in Table::ALL {
-        let first = Request::Read { table, start: 0, count: 1 };
-        match ask(line, peer, &first).await {
+        match ask(line, peer, &first(table)).await {
             Ok(Answer::Words(_)) => properties.push(first_of(table)),
             Ok(_) | Err(Error::Timeout(_)) => {}
             Err(error) => return Err(error),
         }
     }
-    let name = format!("modbus-{}", peer.unit);
-    Ok(Found { name, about, connection: connection(config, peer.unit), properties })
+    Ok(Found {
+        name: format!("modbus-{}", peer.unit),
+        about: if about.is_empty() { format!("Modbus unit {}", peer.unit) } else { about },
+        connection: connection(config, peer.unit),
+        properties,
+    })
+}
+
+fn first(table: Table) -> Request {
+    Request::Read { table, start: 0, count: 1 }
 }
 
 fn first_of(table: Table) -> FoundProperty {

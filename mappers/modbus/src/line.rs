@@ -1,7 +1,7 @@
 //! One line and the devices on it: a question, and the answer to this question.
 //!
-//! On TCP every request has a number of its own, whatever the connection, and the connection ends with the first answer
-//! that does not come or does not fit. Serial frames have no number: a device that was silent once may still answer,
+//! On TCP every request has a number of its own, whatever the connection: an answer with another number is left out, and
+//! the connection ends with the first answer that does not come or does not fit. Serial frames have no number: a device that was silent once may still answer,
 //! and its answer to one read looks like that to another. It is then asked to give a number back (function 8), and
 //! nothing else, until it has done so: devices answer in the order in which they were asked, so what it owed has come.
 
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::config::{Link, Peer};
 use crate::frame::{Frame, Framing, MAX_WAITING};
 use crate::pdu::{Answer, Request};
-use crate::port::{Port, Unasked};
+use crate::port::Port;
 
 /// Longest silence that is waited for where a device does not answer function 8.
 const LONGEST_SILENCE: Duration = Duration::from_secs(5);
@@ -80,7 +80,7 @@ impl Line {
             }
             Ok(Err(error)) => {
                 self.lose(peer.unit);
-                self.port = None;
+                self.hang_up();
                 Err(error)
             }
             Err(_) => {
@@ -97,15 +97,14 @@ impl Line {
         };
         let (framing, transaction) = (link.framing(), next_transaction());
         let named = |e| Error::transient(format!("{link}: {e}"));
-        bytes.clear();
         port.write_all(&framing.encode(transaction, unit, &request.encode())).await.map_err(named)?;
         loop {
             let malformed = |_| Error::transient(format!("{link}: what comes is no Modbus"));
             while let Some(frame) = framing.take(bytes).map_err(malformed)? {
-                match fitting(&frame, framing, transaction, unit, request) {
-                    Some(answer) => return Ok(answer),
-                    None if framing == Framing::Rtu => {} // an older answer, or another unit's
-                    None => return Err(out_of_step(link, unit)),
+                match fitting(&frame, transaction, unit, request) {
+                    Fit::Answer(answer) => return Ok(answer),
+                    Fit::Anothers => {}
+                    Fit::Nobodys => return Err(out_of_step(link, unit)),
                 }
             }
             if bytes.len() > MAX_WAITING {
@@ -117,20 +116,26 @@ impl Line {
     }
 
     async fn connect(&mut self, peer: Peer) -> Result<(), Error> {
-        self.bytes.clear();
         let framing = self.link.framing();
-        if let Some(port) = &self.port {
-            match (port.discard(), framing) {
-                (Unasked::Nothing, _) | (Unasked::Bytes, Framing::Rtu) => return Ok(()),
-                (Unasked::Bytes, Framing::Tcp) | (Unasked::Closed, _) => self.port = None,
-            }
+        let is_open = self.port.as_ref().is_some_and(|port| port.collect(&mut self.bytes));
+        if framing == Framing::Rtu {
+            self.bytes.clear();
         }
+        if is_open {
+            return Ok(());
+        }
+        self.hang_up();
         self.port = Some(Port::open(&self.link).await?);
         if framing == Framing::Rtu {
             // What an earlier process asked may still be answered.
             self.hear_silence(peer.timeout).await?;
         }
         Ok(())
+    }
+
+    fn hang_up(&mut self) {
+        self.port = None;
+        self.bytes.clear();
     }
 
     /// The answer that comes late is not taken for that to the next request.
@@ -141,7 +146,7 @@ impl Line {
         }
         // Closing a serial port would help nothing, and lets modem lines fall.
         if self.port.as_ref().is_some_and(Port::is_tcp) {
-            self.port = None;
+            self.hang_up();
         }
     }
 
@@ -162,10 +167,10 @@ impl Line {
         let give_up = Instant::now() + LONGEST_SILENCE;
         while let Ok(heard) = timeout(silence, port.read(&mut self.bytes)).await {
             self.bytes.clear();
-            let babble = || Error::transient(format!("{}: it does not fall silent", self.link));
+            let babble = Error::transient(format!("{}: it does not fall silent", self.link));
             if heard.is_err() || Instant::now() > give_up {
-                self.port = None;
-                return Err(heard.map_or_else(Error::from, |()| babble()));
+                self.hang_up();
+                return Err(heard.map_or_else(Error::from, |()| babble));
             }
         }
         Ok(())
@@ -179,9 +184,21 @@ impl Line {
     }
 }
 
-fn fitting(frame: &Frame, framing: Framing, transaction: u16, unit: u8, request: &Request) -> Option<Answer> {
-    let is_numbered = framing == Framing::Rtu || frame.transaction == Some(transaction);
-    if is_numbered && frame.unit == unit { request.answer(&frame.pdu) } else { None }
+enum Fit {
+    Answer(Answer),
+    /// To an older request, or another unit's.
+    Anothers,
+    /// It has the number of the request, but does not answer it.
+    Nobodys,
+}
+
+fn fitting(frame: &Frame, transaction: u16, unit: u8, request: &Request) -> Fit {
+    match (frame.transaction, request.answer(&frame.pdu)) {
+        (Some(number), _) if number != transaction => Fit::Anothers,
+        (_, Some(answer)) if frame.unit == unit => Fit::Answer(answer),
+        (Some(_), _) => Fit::Nobodys,
+        (None, _) => Fit::Anothers,
+    }
 }
 
 fn out_of_step(link: &Link, unit: u8) -> Error {

@@ -9,27 +9,16 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::config::Link;
+use crate::frame::MAX_WAITING;
 use crate::serial::Serial;
 
 /// Longest wait for a connection to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reads that throw away what came unasked; a peer that talks without end is hung up on.
-const DISCARDS: usize = 16;
-
 #[derive(Debug)]
 pub(crate) enum Port {
     Tcp(TcpStream),
     Serial(Serial),
-}
-
-/// What came while nobody asked.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Unasked {
-    Nothing,
-    Bytes,
-    /// The peer has hung up.
-    Closed,
 }
 
 impl Port {
@@ -72,24 +61,23 @@ impl Port {
         Ok(())
     }
 
-    /// Throws away what came unasked.
-    pub(crate) fn discard(&self) -> Unasked {
+    /// What came unasked, added to `bytes`. Returns whether the peer is still there, and does not talk without end.
+    pub(crate) fn collect(&self, bytes: &mut Vec<u8>) -> bool {
         match self {
-            Self::Tcp(stream) => discard(stream),
-            Self::Serial(port) => port.discard().map_or(Unasked::Closed, |()| Unasked::Nothing),
+            Self::Tcp(stream) => collect(stream, bytes),
+            Self::Serial(port) => port.discard().is_ok(),
         }
     }
 }
 
-fn discard(stream: &TcpStream) -> Unasked {
-    let mut found = Unasked::Nothing;
-    for _ in 0..DISCARDS {
-        match stream.try_read(&mut [0; 256]) {
-            Ok(0) => return Unasked::Closed,
-            Ok(_) => found = Unasked::Bytes,
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return found,
-            Err(_) => return Unasked::Closed,
+fn collect(stream: &TcpStream, bytes: &mut Vec<u8>) -> bool {
+    let mut some = [0; 256];
+    while bytes.len() <= MAX_WAITING {
+        match stream.try_read(&mut some) {
+            Ok(0) => return false,
+            Ok(count) => bytes.extend_from_slice(&some[..count]),
+            Err(e) => return e.kind() == io::ErrorKind::WouldBlock,
         }
     }
-    Unasked::Closed
+    false
 }

@@ -12,10 +12,12 @@ register 300 is always busy, 301 broken, 302 takes long, 303 is read-only. One l
 
 import asyncio
 import json
+import logging
 import sys
 
 from pymodbus import FramerType, ModbusDeviceIdentification
 from pymodbus.constants import ExcCodes
+from pymodbus.exceptions import NoSuchIdException
 from pymodbus.server import ModbusSerialServer, ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
@@ -25,6 +27,13 @@ LONGEST_LOG = 100_000
 
 requests = []
 count = 0
+
+
+class Units(dict):
+    """A simulated line takes an unknown unit for a broken one; its server knows better what to answer."""
+
+    def __missing__(self, unit):
+        raise NoSuchIdException
 
 
 def trace(sending, pdu):
@@ -58,10 +67,7 @@ def registers():
 def device(unit):
     bits = [SimData(0, count=112, values=False, datatype=DataType.BITS)]
     blocks = (bits, [SimData(0, count=112, values=False, datatype=DataType.BITS)], registers(), registers())
-    identity = ModbusDeviceIdentification(
-        info_name={"VendorName": "Test", "ProductCode": f"U{unit}", "MajorMinorRevision": "1.0"}
-    )
-    return SimDevice(unit, simdata=blocks, identity=identity, action=refuse)
+    return SimDevice(unit, simdata=blocks, action=refuse)
 
 
 def words(context, unit, table):
@@ -103,12 +109,16 @@ def answer(context, question):
 
 async def main(how, where, *units):
     devices = [device(int(unit)) for unit in units]
-    common = {"trace_pdu": trace, "ignore_missing_devices": how != "tcp"}
+    identity = ModbusDeviceIdentification(
+        info_name={"VendorName": "Test", "ProductCode": "device.py", "MajorMinorRevision": "1.0"}
+    )
+    common = {"identity": identity, "trace_pdu": trace, "ignore_missing_devices": how != "tcp"}
     if how == "rtu":
         server = ModbusSerialServer(devices, framer=FramerType.RTU, port=where, baudrate=115200, **common)
     else:
         framer = FramerType.SOCKET if how == "tcp" else FramerType.RTU
         server = ModbusTcpServer(devices, framer=framer, address=("127.0.0.1", int(where)), **common)
+    server.context.devices = Units(server.context.devices)
     await server.serve_forever(background=True)
     print("{}", flush=True)
     loop = asyncio.get_running_loop()
@@ -116,4 +126,5 @@ async def main(how, where, *units):
         print(json.dumps(answer(server.context, json.loads(line))), flush=True)
 
 
+logging.disable()
 asyncio.run(main(*sys.argv[1:]))

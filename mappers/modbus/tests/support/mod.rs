@@ -71,7 +71,8 @@ impl Site {
         let broker = Broker::start();
         let (client, mut connection) =
             AsyncClient::new(MqttOptions::new("node", "127.0.0.1", broker.port), 64);
-        let devices = devices.iter().map(|(name, connection, properties)| device(name, connection, properties));
+        let devices =
+            devices.iter().map(|(name, connection, properties)| device(name, connection, properties));
         let config = serde_json::to_vec(&MapperConfig { devices: devices.collect() }).unwrap();
         client.publish("mapper/modbus/config", QoS::AtLeastOnce, true, config).await.unwrap();
         client.subscribe("#", QoS::AtLeastOnce).await.unwrap();
@@ -103,26 +104,26 @@ impl Site {
     pub(crate) fn until<'a>(
         &'a mut self,
         what: impl Fn(&Self) -> bool + 'a,
-    ) -> impl Future<Output = Duration> + 'a {
+    ) -> impl Future<Output = ()> + 'a {
         let asker = std::panic::Location::caller();
         async move {
-            let begin = Instant::now();
+            let end = Instant::now() + PATIENCE;
             while !what(self) {
-                let left = PATIENCE.saturating_sub(begin.elapsed());
+                let left = end.saturating_duration_since(Instant::now());
                 let Ok(heard) = timeout(left, self.heard.recv()).await else {
                     panic!("{asker}: it did not come to that; {:?} {:?}", self.values, self.results)
                 };
                 let (topic, payload) = heard.expect("the broker is gone");
                 self.hear(&topic, &payload);
             }
-            begin.elapsed()
         }
     }
 
     /// Hears for some time.
     pub(crate) async fn listen(&mut self, time: Duration) {
         let end = Instant::now() + time;
-        while let Ok(heard) = timeout(end.saturating_duration_since(Instant::now()), self.heard.recv()).await {
+        while let Ok(heard) = timeout(end.saturating_duration_since(Instant::now()), self.heard.recv()).await
+        {
             let (topic, payload) = heard.expect("the broker is gone");
             self.hear(&topic, &payload);
         }
