@@ -202,6 +202,10 @@ fn bench(names: &[&str]) -> Result<()> {
         peers::install_tools();
     }
     cargo(&["build", "--release", "--locked", "-p", "node"])?;
+    if names.is_empty() || names.contains(&"modbus") {
+        python::install()?;
+        cargo(&["build", "--release", "--locked", "-p", "mapper-modbus"])?;
+    }
     let (place, target) = (repository().join("benchmarks"), target_dir()?);
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--release", "--locked", "--target-dir"]).arg(&target).current_dir(place);

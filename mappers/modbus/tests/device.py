@@ -1,13 +1,16 @@
 """Modbus devices by pymodbus, for the tests: what they hold and what they were asked is told on stdin and stdout.
 
-    device.py tcp PORT UNIT..        device.py rtu-over-tcp PORT UNIT..        device.py rtu SERIAL-PORT UNIT..
+    device.py tcp PORT UNIT..                     what other units are asked is refused, as a good gateway does
+    device.py silent-tcp PORT UNIT..              or never answered
+    device.py rtu-over-tcp PORT UNIT..
+    device.py rtu SERIAL-PORT UNIT..
 
 Each unit has 100 coils and discrete inputs and 400 holding and input registers, of which 200 to 209 do not exist. Holding
 register 300 is always busy, 301 broken, 302 takes long, 303 is read-only. One line of JSON each:
 
     > {"set": [UNIT, "coil" | "discrete" | "holding" | "input", ADDRESS, [WORD..]]}      < {}
     > {"get": [UNIT, TABLE, ADDRESS, COUNT]}                                             < {"words": [..]}
-    > {"asked": []}       < {"requests": [[UNIT, FUNCTION, ADDRESS, COUNT, [WRITTEN..]]..], "count": SINCE-START}
+    > {"asked": []}       < {"requests": [[UNIT, FUNCTION, ADDRESS, COUNT, [WRITTEN..]]..], "counts": {UNIT: SINCE-START, ..}}
 """
 
 import asyncio
@@ -26,7 +29,7 @@ REFUSALS = {300: ExcCodes.DEVICE_BUSY, 301: ExcCodes.DEVICE_FAILURE, 302: ExcCod
 LONGEST_LOG = 100_000
 
 requests = []
-count = 0
+counts = {}
 
 
 class Units(dict):
@@ -38,9 +41,8 @@ class Units(dict):
 
 def trace(sending, pdu):
     """Notes a request."""
-    global count
     if not sending:
-        count += 1
+        counts[pdu.dev_id] = counts.get(pdu.dev_id, 0) + 1
         if len(requests) < LONGEST_LOG:
             written = pdu.registers if pdu.function_code in (6, 16) else pdu.bits if pdu.function_code in (5, 15) else []
             requests.append([pdu.dev_id, pdu.function_code, pdu.address, pdu.count, [int(w) for w in written]])
@@ -101,7 +103,7 @@ def answer(context, question):
         case {"get": [unit, table, address, length]}:
             return {"words": get(context, unit, table, address, length)}
         case {"asked": _}:
-            told = {"requests": requests[:], "count": count}
+            told = {"requests": requests[:], "counts": counts}
             requests.clear()
             return told
     return {"error": "not understood"}
@@ -116,7 +118,7 @@ async def main(how, where, *units):
     if how == "rtu":
         server = ModbusSerialServer(devices, framer=FramerType.RTU, port=where, baudrate=115200, **common)
     else:
-        framer = FramerType.SOCKET if how == "tcp" else FramerType.RTU
+        framer = FramerType.RTU if how == "rtu-over-tcp" else FramerType.SOCKET
         server = ModbusTcpServer(devices, framer=framer, address=("127.0.0.1", int(where)), **common)
     server.context.devices = Units(server.context.devices)
     await server.serve_forever(background=True)

@@ -38,25 +38,33 @@ struct Process {
     answers: BufReader<ChildStdout>,
 }
 
+/// How often a port may be somebody else's between our choice and pymodbus's use.
+const TRIES: u32 = 10;
+
 impl Device {
     pub(crate) fn tcp(units: &[u8]) -> Self {
-        Self::start("tcp", free_port().to_string(), units, None)
+        Self::start("tcp", || free_port().to_string(), units, None)
     }
 
     pub(crate) fn rtu_over_tcp(units: &[u8]) -> Self {
-        Self::start("rtu-over-tcp", free_port().to_string(), units, None)
+        Self::start("rtu-over-tcp", || free_port().to_string(), units, None)
     }
 
     /// On the far end of a pair of pseudo-terminals; the path is that of the near end.
     pub(crate) fn rtu(units: &[u8]) -> (Self, PathBuf) {
         let line = SerialLine::lay();
         let (near, far) = (line.near.clone(), line.far.display().to_string());
-        (Self::start("rtu", far, units, Some(line)), near)
+        (Self::start("rtu", || far.clone(), units, Some(line)), near)
     }
 
-    fn start(how: &'static str, at: String, units: &[u8], line: Option<SerialLine>) -> Self {
-        let process = Mutex::new(spawn(how, &at, units));
-        Self { how, at, units: units.to_vec(), process, _line: line }
+    fn start(how: &'static str, place: impl Fn() -> String, units: &[u8], line: Option<SerialLine>) -> Self {
+        let (at, process) = (0..TRIES)
+            .find_map(|_| {
+                let at = place();
+                Some((at.clone(), spawn(how, &at, units)?))
+            })
+            .expect("pymodbus does not start: what it says is above");
+        Self { how, at, units: units.to_vec(), process: Mutex::new(process), _line: line }
     }
 
     /// `host:port`.
@@ -81,7 +89,7 @@ impl Device {
     fn ask(&self, question: &Value) -> Value {
         let mut process = self.process.lock().unwrap();
         writeln!(process.questions, "{question}").unwrap();
-        process.hear()
+        process.hear().expect("pymodbus has ended")
     }
 
     /// It neither answers nor hangs up, as a controller whose program is stuck.
@@ -103,15 +111,26 @@ impl Device {
     }
 
     pub(crate) fn restart(&self) {
-        *self.process.lock().unwrap() = spawn(self.how, &self.at, &self.units);
+        let again = || {
+            let process = spawn(self.how, &self.at, &self.units);
+            if process.is_none() {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            process
+        };
+        let process = (0..TRIES).find_map(|_| again()).expect("pymodbus does not start again");
+        *self.process.lock().unwrap() = process;
     }
 }
 
 impl Process {
-    fn hear(&mut self) -> Value {
+    /// `None` if it has ended.
+    fn hear(&mut self) -> Option<Value> {
         let mut line = String::new();
-        self.answers.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|e| panic!("pymodbus says {line:?}: {e}"))
+        if self.answers.read_line(&mut line).unwrap() == 0 {
+            return None;
+        }
+        Some(serde_json::from_str(&line).unwrap_or_else(|e| panic!("pymodbus says {line:?}: {e}")))
     }
 
     fn end(&mut self) {
@@ -126,7 +145,7 @@ impl Drop for Process {
     }
 }
 
-fn spawn(how: &str, at: &str, units: &[u8]) -> Process {
+fn spawn(how: &str, at: &str, units: &[u8]) -> Option<Process> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/device.py");
     let mut command = Command::new(python());
     command.arg("-B").arg(script).args([how, at]).args(units.iter().map(u8::to_string));
@@ -134,8 +153,8 @@ fn spawn(how: &str, at: &str, units: &[u8]) -> Process {
     let mut child = command.spawn().unwrap();
     let (questions, answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
     let mut process = Process { child, questions, answers };
-    process.hear();
-    process
+    process.hear()?;
+    Some(process)
 }
 
 fn python() -> PathBuf {
