@@ -21,6 +21,8 @@ pub struct Device {
     peer: Peer,
     /// Runs that are not asked for again as one: a register between two points is none, or they are too many.
     refused: BTreeSet<Span>,
+    /// The last read that the device answered.
+    answered: Option<Request>,
 }
 
 type Points<'a> = Vec<&'a Point<Address>>;
@@ -28,7 +30,7 @@ type Points<'a> = Vec<&'a Point<Address>>;
 impl Device {
     pub(crate) async fn open(config: &Config, bus: Shared<Line>) -> Result<Self, Error> {
         let Config { link, peer } = config.clone();
-        let device = Self { bus, link, peer, refused: BTreeSet::new() };
+        let device = Self { bus, link, peer, refused: BTreeSet::new(), answered: None };
         device.with_line(async |line| line.prepare(peer).await).await?;
         Ok(device)
     }
@@ -60,8 +62,12 @@ impl Device {
                 runs.extend(halves(points));
                 continue;
             }
-            match self.ask(&read(table, span)).await? {
-                Answer::Words(words) => points.iter().for_each(|point| take(point, span, &words, out)),
+            let request = read(table, span);
+            match self.ask(&request).await? {
+                Answer::Words(words) => {
+                    points.iter().for_each(|point| take(point, span, &words, out));
+                    self.answered = Some(request);
+                }
                 Answer::Refused(Exception::ADDRESS | Exception::VALUE) if points.len() > 1 => {
                     self.note_refused(span);
                     runs.extend(halves(points));
@@ -112,9 +118,12 @@ impl Session for Device {
         .await
     }
 
-    /// Any answer will do: it is there.
+    /// Asks again for what it has answered before: not every device knows a question of no consequence.
     async fn probe(&mut self) -> Result<(), Error> {
-        match self.ask(&Request::Echo(0)).await? {
+        let Some(request) = self.answered.clone() else {
+            return self.with_line(async |line| line.prepare(self.peer).await).await;
+        };
+        match self.ask(&request).await? {
             Answer::Refused(exception) => unreachable(exception, self.peer.unit),
             Answer::Done | Answer::Words(_) | Answer::Identity(_) => Ok(()),
         }
