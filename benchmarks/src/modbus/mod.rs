@@ -202,7 +202,7 @@ fn config(gateways: &[Gateway]) -> Value {
         .collect();
     let device = |g: usize, gateway: &Gateway, unit: u16| {
         json!({
-            "device": format!("plant/plc-{g}-{unit}"),
+            "device": { "namespace": "plant", "name": format!("plc-{g}-{unit}") },
             "connection": { "tcp": gateway.address(), "unit": unit },
             "properties": properties,
         })

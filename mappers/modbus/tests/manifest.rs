@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set its scene has failed")]
 
-use bus::twin::DeviceConfig;
+use bus::twin::{DeviceConfig, DeviceId};
 use device_twin::model::check::check;
 use device_twin::model::{Catalog, DeviceInfo, Kind};
 use kubebus_sdk::testing::Driven;
@@ -22,13 +22,13 @@ fn the_example_is_taken_by_the_node_and_understood_by_the_mapper() {
     assert_eq!((catalog.unreadable().count(), catalog.devices().count()), (0, 2));
     for (id, device) in catalog.devices() {
         assert_eq!((&device.problem, device.mapper.as_ref().unwrap().as_str()), (&None, "modbus"), "{id}");
-        let driven = Driven::<ModbusMapper>::new(&config(&id.to_string(), device)).unwrap();
+        let driven = Driven::<ModbusMapper>::new(&config(id, device)).unwrap();
         assert_eq!(driven.faults().collect::<Vec<_>>(), Vec::<&kubebus_sdk::Error>::new(), "{id}");
     }
 }
 
 /// As the node would send it.
-fn config(id: &str, device: &DeviceInfo) -> DeviceConfig {
+fn config(id: &DeviceId, device: &DeviceInfo) -> DeviceConfig {
     let property = |(name, property): (
         &std::sync::Arc<str>,
         &std::sync::Arc<device_twin::model::Property>,
