@@ -64,8 +64,8 @@ pub trait Session: Send {
         out: &mut Samples,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Writes one value, of the property's type and within its range. [`WritePermit::consume`] comes right before the
-    /// device hears of it. Dropped when the write's time is over.
+    /// Writes one value: of the property's type, raw where it has a scale, its range checked. [`WritePermit::consume`] comes
+    /// right before the device hears of it. Dropped when the write's time is over.
     fn write(
         &mut self,
         point: &Point<Self::Address>,
@@ -85,7 +85,7 @@ pub trait Session: Send {
         async { Err(Error::Unsupported("pushing: give the property a collectCycle".to_owned())) }
     }
 
-    /// Whether the device is still there; asked when nothing has been read from it for half a minute. Must not change anything.
+    /// Whether the device is still there; asked when nothing was heard of it for half a minute. Must not change anything.
     /// Dropped after the manifest's timeout.
     fn probe(&mut self) -> impl Future<Output = Result<(), Error>> + Send {
         async { Ok(()) }
