@@ -3,7 +3,7 @@
 use kubebus_sdk::{JsonSchema, Span, ValueType};
 use serde::Deserialize;
 
-use crate::loose::{number, number_schema, shortened, switch, switch_schema};
+use crate::loose::{number, number_schema, switch, switch_schema};
 use crate::pdu::{LONGEST_RUN, Table};
 
 /// What a person writes. One of `coil`, `discrete`, `holding`, `input`, or KubeEdge's `register` and `offset`.
@@ -295,11 +295,6 @@ impl From<KubeEdgeTable> for Table {
             KubeEdgeTable::InputRegister => Self::Input,
         }
     }
-}
-
-/// For a text of the device's or a person's: never longer than a line.
-pub(crate) fn quoted(text: &str) -> String {
-    format!("'{}'", shortened(text))
 }
 
 #[cfg(test)]

@@ -85,3 +85,8 @@ fn out_of_range<E: Error>(n: impl Display) -> E {
 pub(crate) fn shortened(text: &str) -> String {
     text.chars().take(40).collect()
 }
+
+/// For a text of the device's or a person's: never longer than a line.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("'{}'", shortened(text))
+}

@@ -3,7 +3,8 @@
 use data_encoding::BASE64;
 use kubebus_sdk::{Value, ValueType};
 
-use crate::address::{Address, Content, Kind, Swap, quoted};
+use crate::address::{Address, Content, Kind, Swap};
+use crate::loose::quoted;
 use crate::pdu::{MOST_WRITTEN, Request, Table};
 
 /// What the registers of a property say; the error is for people.
