@@ -95,6 +95,8 @@ mod samples;
 mod schedule;
 mod shared;
 mod sink;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use batch::{Batch, Span, SpanLimits};
 pub use bus::twin::DeviceId;
