@@ -1,10 +1,10 @@
 //! How a server is reached.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use kubebus_sdk::schemars::Schema;
 use kubebus_sdk::{Error, JsonSchema};
 use opcua::crypto::SecurityPolicy;
 use opcua::types::MessageSecurityMode;
@@ -24,7 +24,8 @@ const MAX_PASSWORD_BYTES: usize = 4096;
 /// `certificate`, `privateKey`, `timeout`) are understood too.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(crate = "kubebus_sdk::schemars")]
-#[serde(rename_all = "kebab-case")]
+#[schemars(transform = name_aliases)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
     /// `opc.tcp://10.0.0.9:4840`, as the server's own endpoint names it after the port.
     pub url: String,
@@ -60,11 +61,26 @@ pub struct Config {
     /// Seconds that the server is given for an answer: 1 to 9.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<u64>,
-    /// What is none of these is refused when the device is opened: a misspelt `security` would be none.
-    #[serde(flatten)]
-    #[schemars(skip)]
-    pub unknown: BTreeMap<String, serde_json::Value>,
 }
+
+/// The schema knows fields by one name each.
+fn name_aliases(schema: &mut Schema) {
+    let Some(serde_json::Value::Object(properties)) = schema.get_mut("properties") else { return };
+    for (key, alias) in ALIASES {
+        if let Some(property) = properties.get(key).cloned() {
+            properties.insert(alias.to_owned(), property);
+        }
+    }
+}
+
+/// KubeEdge's words for ours.
+const ALIASES: [(&str, &str); 5] = [
+    ("security", "securityMode"),
+    ("policy", "securityPolicy"),
+    ("user", "userName"),
+    ("password-file", "passwordFile"),
+    ("private-key", "privateKey"),
+];
 
 /// What happens to messages on their way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -119,9 +135,6 @@ pub(crate) struct Settings {
 
 impl Settings {
     pub(crate) fn of(config: &Config) -> Result<Self, Error> {
-        if let Some(key) = config.unknown.keys().next() {
-            return Err(Error::Config(format!("there is no key '{key}': see docs/mappers/opcua.md")));
-        }
         let (mode, policy) = protection(config.security, config.policy)?;
         Ok(Self {
             url: url(&config.url)?,

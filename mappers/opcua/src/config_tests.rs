@@ -75,6 +75,17 @@ fn what_makes_no_sense_is_refused_by_the_name_of_its_key() {
 }
 
 #[test]
+fn the_schema_knows_every_key_by_each_of_its_names() {
+    let schema = kubebus_sdk::schemars::schema_for!(Config);
+    assert_eq!(schema.get("additionalProperties"), Some(&false.into()));
+    for (key, alias) in ALIASES {
+        let property = schema.pointer(&format!("/properties/{key}"));
+        assert!(property.is_some(), "{key}");
+        assert_eq!(schema.pointer(&format!("/properties/{alias}")), property, "{alias}");
+    }
+}
+
+#[test]
 fn a_password_is_not_shown() {
     let config: Config =
         serde_json::from_str(r#"{"url":"opc.tcp://h","user":"u","password":"hunter2"}"#).unwrap();

@@ -143,21 +143,24 @@ impl Session for OpcUaSession {
         write::write(&self.link, &mut self.types, &node, &value, permit).await
     }
 
+    /// The new subscription before the old one's end, so that the server is never without.
     async fn subscribe(&mut self, points: &[&Point<Address>], sink: Sink) -> Result<(), Error> {
-        if let Some(before) = self.pushing.take() {
-            before.end(&self.link).await?;
-        }
-        let mut nodes = Vec::with_capacity(points.len());
-        for point in points {
-            match self.node(point) {
-                Ok(node) => nodes.push((Point::clone(point), node)),
-                Err(error) => sink.failed(&point.name, error).await,
+        let before = self.pushing.take();
+        if !points.is_empty() {
+            let (mut nodes, mut refused) = (Vec::with_capacity(points.len()), Vec::new());
+            for point in points {
+                match self.node(point) {
+                    Ok(node) => nodes.push((Point::clone(point), node)),
+                    Err(error) => refused.push((point.name.clone(), error)),
+                }
             }
+            let per_call = self.server.items_per_call;
+            self.pushing = Some(Pushing::begin(&self.link, nodes, refused, per_call, sink).await?);
         }
-        if !nodes.is_empty() {
-            self.pushing = Some(Pushing::begin(&self.link, nodes, self.server.items_per_call, sink).await?);
+        match before {
+            Some(before) => before.end(&self.link).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     async fn probe(&mut self) -> Result<(), Error> {

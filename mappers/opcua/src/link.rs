@@ -19,7 +19,6 @@ use opcua::sync::RwLock;
 use opcua::types::{EndpointDescription, StatusCode};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use crate::config::Settings;
 use crate::endpoint;
@@ -46,6 +45,15 @@ pub(crate) enum State {
     Down(Error),
 }
 
+/// What the server said last of subscriptions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// There is one, and it is alive.
+    Alive,
+    /// It has none of ours.
+    Nothing,
+}
+
 pub(crate) struct Link {
     pub(crate) session: Arc<Session>,
     pub(crate) endpoint: EndpointDescription,
@@ -54,8 +62,7 @@ pub(crate) struct Link {
     /// The channel below, for its keys' age.
     channel: Arc<OnceLock<Arc<SecureChannelState>>>,
     state: watch::Receiver<State>,
-    /// When the server last answered to a subscription.
-    heard: watch::Receiver<Instant>,
+    heard: watch::Receiver<Heard>,
     _driver: JoinSet<()>,
 }
 
@@ -76,7 +83,7 @@ impl Link {
             .build(Arc::new(RwLock::new(certificates(identity.as_ref()))))
             .map_err(|error| status::call(&error))?;
         let (state_tx, state) = watch::channel(State::Opening);
-        let (heard_tx, heard) = watch::channel(Instant::now());
+        let (heard_tx, heard) = watch::channel(Heard::Nothing);
         let mut driver = JoinSet::new();
         driver.spawn(async move {
             let end = drive(events.enter(), &state_tx, &heard_tx).await;
@@ -112,9 +119,11 @@ impl Link {
         *self.state.borrow() == State::Up
     }
 
-    /// When the server last answered to a subscription.
-    pub(crate) fn heard(&self) -> watch::Receiver<Instant> {
-        self.heard.clone()
+    /// What the server says of subscriptions from now on.
+    pub(crate) fn heard(&self) -> watch::Receiver<Heard> {
+        let mut heard = self.heard.clone();
+        heard.mark_unchanged();
+        heard
     }
 
     /// Whether the next request would have to wait for new keys.
@@ -130,14 +139,19 @@ impl Link {
 async fn drive(
     events: impl Stream<Item = Result<SessionPollResult, StatusCode>>,
     state: &watch::Sender<State>,
-    heard: &watch::Sender<Instant>,
+    heard: &watch::Sender<Heard>,
 ) -> Error {
     let mut events = pin!(events);
     loop {
         match events.next().await {
             Some(Ok(SessionPollResult::Reconnected(_))) => drop(state.send_replace(State::Up)),
             Some(Ok(SessionPollResult::Subscription(SubscriptionActivity::Publish))) => {
-                heard.send_replace(Instant::now());
+                heard.send_replace(Heard::Alive);
+            }
+            Some(Ok(SessionPollResult::Subscription(SubscriptionActivity::PublishFailed(
+                StatusCode::BadNoSubscription,
+            )))) => {
+                heard.send_replace(Heard::Nothing);
             }
             Some(Ok(
                 SessionPollResult::ConnectionLost(why)

@@ -11,12 +11,12 @@ use opcua::types::{
     DataValue, MonitoredItemCreateRequest, MonitoringMode, MonitoringParameters, NodeId, ReadValueId,
     StatusChangeNotification, TimestampsToReturn,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::sleep_until;
+use tokio::time::{Instant, sleep_until};
 
 use crate::address::Address;
-use crate::link::Link;
+use crate::link::{Heard, Link};
 use crate::status;
 use crate::value::reading;
 
@@ -38,10 +38,11 @@ pub(crate) struct Pushing {
 }
 
 impl Pushing {
-    /// Watches these points, whose nodes are known.
+    /// Watches these points, whose nodes are known; what is `refused` already is told first.
     pub(crate) async fn begin(
         link: &Link,
         points: Vec<(Point<Address>, NodeId)>,
+        mut refused: Vec<(String, Error)>,
         per_call: usize,
         sink: Sink,
     ) -> Result<Self, Error> {
@@ -56,7 +57,7 @@ impl Pushing {
             Callback(Arc::clone(&inbox)),
         );
         let subscription = created.await.map_err(|error| status::call(&error))?;
-        let refused = watch(link, subscription, &points, per_call).await?;
+        refused.extend(watch(link, subscription, &points, per_call).await?);
         let silence = silence(link, subscription);
         let mut forwarder = JoinSet::new();
         forwarder.spawn(forward(Forward { points, refused, inbox, sink, silence }, link.end(), link.heard()));
@@ -158,14 +159,14 @@ struct Forward {
 async fn forward(
     Forward { points, refused, inbox, sink, silence }: Forward,
     end: impl Future<Output = Error>,
-    mut heard: tokio::sync::watch::Receiver<tokio::time::Instant>,
+    mut heard: watch::Receiver<Heard>,
 ) {
     for (point, error) in refused {
         sink.failed(&point, error).await;
     }
     let mut end = std::pin::pin!(end);
     let mut known = vec![false; points.len()];
-    let mut since = tokio::time::Instant::now();
+    let mut since = Instant::now();
     loop {
         tokio::select! {
             error = &mut end => return sink.lost(error).await,
@@ -173,7 +174,12 @@ async fn forward(
                 let why = format!("the server has not spoken of the subscription for {} s", silence.as_secs());
                 return sink.lost(Error::Timeout(why)).await;
             }
-            Ok(()) = heard.changed() => since = *heard.borrow_and_update(),
+            Ok(()) = heard.changed() => match *heard.borrow_and_update() {
+                Heard::Alive => since = Instant::now(),
+                Heard::Nothing => {
+                    return sink.lost(Error::transient("the server has forgotten the subscription")).await;
+                }
+            },
             () = inbox.came.notified() => {
                 let News { values, ended } = std::mem::take(&mut *inbox.news.lock());
                 for (handle, value) in values {

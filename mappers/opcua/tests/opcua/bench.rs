@@ -27,7 +27,7 @@ fn now() -> Now {
 pub(crate) fn driven(connection: Json, properties: &[(&str, &str, &str)]) -> Driven<OpcUaMapper> {
     let property = |(name, kind, node): &(&str, &str, &str)| json!({ "name": name, "type": kind, "writable": true, "poll_ms": 0, "address": { "nodeID": node } });
     let properties: Vec<Json> = properties.iter().map(property).collect();
-    let config = json!({ "device": "test/press", "connection": connection, "properties": properties });
+    let config = json!({ "device": { "namespace": "test", "name": "press" }, "connection": connection, "properties": properties });
     let config: DeviceConfig = serde_json::from_value(config).unwrap();
     Driven::new(&config).unwrap()
 }
