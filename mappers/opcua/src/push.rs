@@ -174,12 +174,12 @@ async fn forward(
                 let why = format!("the server has not spoken of the subscription for {} s", silence.as_secs());
                 return sink.lost(Error::Timeout(why)).await;
             }
-            Ok(()) = heard.changed() => match *heard.borrow_and_update() {
-                Heard::Alive => since = Instant::now(),
-                Heard::Nothing => {
+            Ok(()) = heard.changed() => {
+                if *heard.borrow_and_update() == Heard::Nothing {
                     return sink.lost(Error::transient("the server has forgotten the subscription")).await;
                 }
-            },
+                since = Instant::now();
+            }
             () = inbox.came.notified() => {
                 let News { values, ended } = std::mem::take(&mut *inbox.news.lock());
                 for (handle, value) in values {
