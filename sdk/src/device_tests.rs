@@ -3,18 +3,10 @@ use bus::{Quality, UnixMillis, ValueType};
 
 use super::*;
 use crate::Point;
+use crate::scale::Scale;
 
 fn property(name: &str, poll_ms: u64) -> PropertyConfig {
-    PropertyConfig {
-        name: name.into(),
-        value_type: ValueType::Float,
-        writable: true,
-        address: Json::Text(name.into()),
-        poll_ms,
-        minimum: None,
-        maximum: None,
-        unit: None,
-    }
+    PropertyConfig { poll_ms, ..crate::tests::property(name) }
 }
 
 fn at(ms: u64) -> Now {
@@ -27,10 +19,10 @@ fn ms(ms: u64) -> Mono {
 
 /// A device with two properties of one and two seconds, open; its first tick is at the returned time.
 fn open_device() -> (Device, u64) {
-    let mut device = Device::new(Duration::ZERO, ms(0), 1);
+    let mut device = Device::new(Duration::ZERO, at(0), 1, false);
     device.configure(&[property("a", 1000), property("b", 2000), property("pushed", 0)], ms(0));
     assert_eq!(device.step(ms(0)), Step::Open);
-    device.handle_opened();
+    device.handle_opened(ms(0));
     let Step::Wait(Some(first)) = device.step(ms(0)) else { panic!("the start is spread") };
     assert!(first <= Mono::ZERO + START_SPREAD);
     (device, first.0.div_ceil(1000))
@@ -39,7 +31,8 @@ fn open_device() -> (Device, u64) {
 fn samples(values: &[(&str, f64)]) -> Samples {
     let mut samples = Samples::default();
     for (name, value) in values {
-        let point = Point { name: (*name).into(), value_type: ValueType::Float, address: () };
+        let point =
+            Point { name: (*name).into(), value_type: ValueType::Float, address: (), scale: Scale::NONE };
         samples.good(&point, Value::Float(*value));
     }
     samples
@@ -112,7 +105,7 @@ fn the_kind_of_an_error_decides_when_the_session_is_opened_again() {
         (Error::Config(text()), None),
     ];
     for (error, expected) in table {
-        let mut device = Device::new(Duration::ZERO, ms(0), 3);
+        let mut device = Device::new(Duration::ZERO, at(0), 3, false);
         device.handle_lost(&error, ms(0));
         assert_eq!(device.unreachable(), Some(error.to_string().as_str()));
         match (device.step(Mono(0)), expected) {
@@ -132,9 +125,9 @@ fn waits_grow_to_a_minute_and_start_anew_after_a_reading() {
     let longest = |tries: u32, recovers: bool| {
         let mut longest = Duration::ZERO;
         for seed in 0..40 {
-            let mut device = Device::new(Duration::ZERO, ms(0), seed);
+            let mut device = Device::new(Duration::ZERO, at(0), seed, false);
             for _ in 0..tries {
-                device.handle_opened();
+                device.handle_opened(ms(0));
                 read(&mut device, &names(&["a"]), Samples::default(), at(0));
                 device.handle_lost(&Error::transient("x"), ms(0));
             }
@@ -155,7 +148,7 @@ fn a_bad_address_leaves_out_one_property_until_it_is_configured_anew() {
     let (mut device, first) = open_device();
     device.step(ms(first));
     let mut found = samples(&[("b", 2.0)]);
-    let point = Point { name: "a".into(), value_type: ValueType::Float, address: () };
+    let point = Point { name: "a".into(), value_type: ValueType::Float, address: (), scale: Scale::NONE };
     found.failed(&point, Error::BadAddress { point: "a".into(), why: "no such register".into() });
     read(&mut device, &names(&["a", "b"]), found, at(first));
     assert_eq!(device.step(ms(first + 4000)), Step::Read(names(&["b"])));
@@ -186,14 +179,14 @@ fn a_written_property_is_reported_as_read_back_and_read_at_once() {
     device.step(ms(first));
     read(&mut device, &names(&["a", "b"]), samples(&[("a", 1.0), ("b", 2.0)]), at(first));
     device.take_report();
-    device.handle_written("b", Some(Value::Int(5)), at(first + 100));
+    device.handle_written("b", Some(Value::Float(5.0)), at(first + 100));
     assert_eq!(device.take_report(), [("b".to_owned(), sample(5.0, first + 100, Quality::Good))].into());
     assert_eq!(device.step(ms(first + 100)), Step::Read(names(&["b"])));
 }
 
 #[test]
 fn a_crashed_driver_is_left_alone_for_a_while() {
-    let mut device = Device::new(LONGEST_WAIT, ms(0), 1);
+    let mut device = Device::new(LONGEST_WAIT, at(0), 1, false);
     assert_eq!(device.step(ms(0)), Step::Wait(Some(Mono::ZERO + LONGEST_WAIT)));
     assert_eq!(device.unreachable(), Some("the driver crashed"));
     assert_eq!(device.step(Mono::ZERO + LONGEST_WAIT), Step::Open);

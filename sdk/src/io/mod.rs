@@ -2,6 +2,7 @@
 
 mod buses;
 mod hub;
+mod inbox;
 mod line;
 mod task;
 

@@ -135,7 +135,7 @@ impl<M: Mapper> Run<M> {
     /// Waits until every property's value is told as the device holds it.
     pub(crate) async fn tells<F: Fixture>(&self, site: &Site<F>, limit: Duration) -> Result<(), Stop> {
         let mut wanted = Vec::new();
-        for property in site.fixture.properties().into_iter().filter(|p| !p.pushed) {
+        for property in site.fixture.properties() {
             if let Some(value) = site.fixture.value(&property.name).await {
                 wanted.push((property.name, value));
             }

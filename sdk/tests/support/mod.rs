@@ -325,6 +325,8 @@ pub(crate) fn config(name: &str) -> DeviceConfig {
         minimum: Some(0.0),
         maximum: Some(100.0),
         unit: None,
+        deadband: None,
+        max_age_ms: None,
     };
     let connection = Json::Object([("bench".to_owned(), Json::Text(name.into()))].into());
     DeviceConfig { device: device(name), connection, properties: vec![position] }
