@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use kubebus_sdk::testing::Pushes;
 use kubebus_sdk::{Error, Value};
+use mapper_opcua::OpcUaMapper;
 use serde_json::json;
 use tokio::time::timeout;
 
@@ -22,7 +23,7 @@ const POINTS: [(&str, &str, &str); 2] =
     [("level", "float", "ns=2;s=level"), ("flow", "float", "ns=2;s=flow")];
 
 /// What came, newest of each, until `wanted` is among it.
-async fn until(pushes: &mut Pushes, name: &str, wanted: f64) -> BTreeMap<String, Value> {
+async fn until(pushes: &mut Pushes<'_, OpcUaMapper>, name: &str, wanted: f64) -> BTreeMap<String, Value> {
     let mut came = BTreeMap::new();
     while came.get(name) != Some(&Value::Float(wanted)) {
         let (point, value) = timeout(PATIENCE, pushes.next()).await.expect("nothing came").unwrap();
@@ -31,7 +32,7 @@ async fn until(pushes: &mut Pushes, name: &str, wanted: f64) -> BTreeMap<String,
     came
 }
 
-async fn ended(pushes: &mut Pushes) -> Error {
+async fn ended(pushes: &mut Pushes<'_, OpcUaMapper>) -> Error {
     let end = async {
         loop {
             if let Err(error) = pushes.next().await {
