@@ -12,7 +12,7 @@ use crate::points::Points;
 use crate::pushing::{Pushing, Source};
 use crate::samples::Reading;
 use crate::schedule::Schedule;
-use crate::{Error, Samples};
+use crate::{Error, Manifest, Samples};
 
 /// First and longest wait before a lost session is opened again.
 pub(crate) const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -21,9 +21,6 @@ pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The first reading comes within this time, at a moment of each device's own, so that a mapper with many devices
 /// does not read all of them in step.
 const START_SPREAD: Duration = Duration::from_secs(1);
-
-/// A device that has not been heard of for so long is asked whether it is there.
-const PROBE_AFTER: Duration = Duration::from_secs(30);
 
 /// ```text
 ///   Closed ---opened---> Open ---session lost---> Waiting ---time---> Closed
@@ -62,8 +59,9 @@ pub(crate) struct Device {
     schedule: Schedule,
     points: Points,
     pushing: Pushing,
-    /// When it last answered anything.
+    /// When it last answered anything, and after how long a silence it is asked whether it is there.
     heard: Mono,
+    probe_after: Duration,
     /// Why there is no session, until the device is heard of again.
     why: String,
     /// Sessions lost since the last value.
@@ -73,9 +71,8 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// A device that is opened `after` some time: at once, unless its driver has just crashed. Whether its mapper
-    /// `pushes`, its manifest says.
-    pub(crate) fn new(after: Duration, now: Now, seed: u64, pushes: bool) -> Self {
+    /// A device that is opened `after` some time: at once, unless its driver has just crashed.
+    pub(crate) fn new(after: Duration, now: Now, seed: u64, manifest: &Manifest) -> Self {
         let spread = Jitter::new(seed).up_to(START_SPREAD);
         let (state, why) = if after.is_zero() {
             (State::Closed, "")
@@ -87,8 +84,9 @@ impl Device {
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT, seed),
             schedule: Schedule::new(now.mono + spread),
             points: Points::default(),
-            pushing: Pushing::new(pushes),
+            pushing: Pushing::new(manifest.pushes),
             heard: now.mono,
+            probe_after: manifest.probe_after,
             why: why.to_owned(),
             failures: u64::from(!after.is_zero()),
             condition: (DeviceCondition::Offline, now.wall),
@@ -271,7 +269,7 @@ impl Device {
     }
 
     fn step_open(&mut self, now: Mono) -> Step {
-        let (subscription, probe) = (self.pushing.due(), self.heard + PROBE_AFTER);
+        let (subscription, probe) = (self.pushing.due(), self.heard + self.probe_after);
         if subscription.is_some_and(|at| at <= now) {
             return Step::Subscribe;
         }

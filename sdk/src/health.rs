@@ -10,7 +10,7 @@ use bus::twin::{DeviceCondition, DeviceHealth, DeviceId, MapperCounts, MapperHea
 const SOON: Duration = Duration::from_secs(1);
 
 /// Mere numbers, which change with each reading, are told this often.
-const NOW_AND_THEN: Duration = Duration::from_secs(10);
+const NOW_AND_THEN: Duration = Duration::from_secs(5);
 
 /// Longest payload in bytes: some 1,500 devices. Brokers limit their packets, ours to 256 KiB.
 const MAX_BYTES: usize = 192 * 1024;
@@ -47,8 +47,11 @@ impl Health {
 
     pub(crate) fn handle_device(&mut self, device: &DeviceId, health: DeviceHealth, counts: MapperCounts) {
         self.counts += counts;
-        let before = self.devices.get(device).map(|known| (known.state, &known.error));
-        let is_news = before != Some((health.state, &health.error));
+        let known = self.devices.get(device);
+        let is_news = known.is_none_or(|known| {
+            let first_read = known.last_read.is_none() && health.last_read.is_some();
+            (known.state, &known.error) != (health.state, &health.error) || first_read
+        });
         self.change = self.change.max(if is_news { Change::State } else { Change::Numbers });
         self.devices.insert(device.clone(), health);
     }
@@ -132,7 +135,7 @@ mod tests {
         assert_eq!(board.due(), Some(Mono(1_000_005)));
         board.take(Mono(1_000_005));
         board.handle_device(&device(1), online(8), one);
-        assert_eq!(board.due(), Some(Mono(11_000_005)), "only numbers");
+        assert_eq!(board.due(), Some(Mono(6_000_005)), "only numbers");
         let offline = health(DeviceCondition::Offline, "no answer", 8);
         board.handle_device(&device(1), offline.clone(), MapperCounts::default());
         assert_eq!(board.due(), Some(Mono(2_000_005)));

@@ -28,15 +28,20 @@ pub struct Manifest {
     pub discovers: bool,
     /// How long a read, probe or subscription may take.
     pub timeout: Duration,
+    /// How long a device may be silent before it is probed.
+    pub probe_after: Duration,
 }
 
 /// Long enough for slow field buses, short enough that a driver that hangs is seen.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Soon enough for people to see that a device is gone, seldom enough for any line.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
+
 impl Manifest {
     pub const fn new(protocol: &'static str, version: &'static str) -> Self {
-        let (about, spans, timeout) = ("", None, TIMEOUT);
-        Self { protocol, version, about, spans, pushes: false, discovers: false, timeout }
+        let (about, spans, timeout, probe_after) = ("", None, TIMEOUT, PROBE_AFTER);
+        Self { protocol, version, about, spans, pushes: false, discovers: false, timeout, probe_after }
     }
 
     #[must_use]
@@ -63,6 +68,13 @@ impl Manifest {
     #[must_use]
     pub const fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// A device is [probed](crate::Session::probe) when nothing was heard of it for so long; 30 s if nothing is said.
+    #[must_use]
+    pub const fn probe_after(mut self, silence: Duration) -> Self {
+        self.probe_after = silence;
         self
     }
 

@@ -85,7 +85,7 @@ pub trait Session: Send {
         async { Err(Error::Unsupported("pushing: give the property a collectCycle".to_owned())) }
     }
 
-    /// Whether the device is still there; asked when nothing has been read from it for half a minute. Must not change anything.
+    /// Whether the device is still there; asked when nothing was heard of it for half a minute. Must not change anything.
     /// Dropped after the manifest's timeout.
     fn probe(&mut self) -> impl Future<Output = Result<(), Error>> + Send {
         async { Ok(()) }

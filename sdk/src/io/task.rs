@@ -78,7 +78,7 @@ impl<M: Mapper> Attendant<M> {
     ) -> Self {
         let config = configs.borrow_and_update().clone();
         let manifest = M::manifest();
-        let core = Device::new(after, clock.now(), seed, manifest.pushes);
+        let core = Device::new(after, clock.now(), seed, &manifest);
         let device = config.device.clone();
         Self {
             device,
@@ -113,8 +113,9 @@ impl<M: Mapper> Attendant<M> {
             }
             let heard = self.inbox.take();
             self.pass_on(heard);
-            self.step().await;
+            // Before the step, which may be a long wait.
             self.report().await;
+            self.step().await;
         }
         self.end().await;
     }

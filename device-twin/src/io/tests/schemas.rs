@@ -150,6 +150,7 @@ fn version() -> DesiredVersion {
 fn every_schema_has_a_type_and_examples_that_read() {
     let tested: BTreeMap<&str, fn(&str)> = BTreeMap::from([
         ("mapper-config", has_examples::<MapperConfig> as fn(&str)),
+        ("mapper-health", has_examples::<MapperHealth>),
         ("mapper-result", has_examples::<WriteResult>),
         ("mapper-state", has_examples::<String>),
         ("mapper-write", has_examples::<WriteRequest>),
