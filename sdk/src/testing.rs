@@ -41,9 +41,9 @@ impl<M: Mapper> Driven<M> {
         Ok(Self { device: config.device.clone(), plan: Plan::new(config)?, bus: Shared::default() })
     }
 
-    /// Addresses that make no sense.
-    pub fn faults(&self) -> &[Error] {
-        &self.plan.faults
+    /// What is wrong with addresses that make no sense.
+    pub fn faults(&self) -> impl Iterator<Item = &Error> {
+        self.plan.faults.iter().map(|(_, fault)| fault)
     }
 
     pub fn settings(&self) -> &M::Config {

@@ -394,7 +394,7 @@ async fn can_be_read<M: Mapper>(found: &Found) -> Result<(), Stop> {
     };
     let driven =
         Driven::<M>::new(&config).map_err(|e| failed(format!("what was found as {}: {e}", found.name)))?;
-    if let Some(fault) = driven.faults().first() {
+    if let Some(fault) = driven.faults().next() {
         return Err(failed(format!("what was found as {}: {fault}", found.name)));
     }
     let mut session = open(&driven).await?;
