@@ -8,7 +8,7 @@
 //! has. The connection is opened once: whatever ends it is told to the SDK, which opens the next one. The library is never
 //! let to connect again or to repeat a request by itself.
 //!
-//! [`link`] is the connection, [`endpoint`] how it is chosen, [`trust`] and [`identity`] whose certificate counts, `read`,
+//! `link` is the connection, `endpoint` how it is chosen, `trust` and `identity` whose certificate counts, `read`,
 //! `write`, `push` and `browse` the four services, `value` and `status` the two vocabularies. docs/mappers/opcua.md is for
 //! people who use it.
 

@@ -8,7 +8,7 @@ use mapper_opcua::OpcUaMapper;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::bench::plain;
+use crate::bench::{driven, plain};
 use crate::server::{PATIENCE, Server};
 
 async fn two_nodes() -> Server {
@@ -84,7 +84,7 @@ async fn a_node_that_is_not_there_is_told_and_costs_no_other() {
 async fn a_server_that_ends_or_freezes_ends_the_session() {
     for freeze in [false, true] {
         let server = two_nodes().await;
-        let driven = plain(&server, &POINTS);
+        let driven = driven(json!({ "url": server.url(), "timeout": 2 }), &POINTS);
         let mut session = driven.open().await.unwrap();
         let mut pushes = driven.subscribe(&mut session).await.unwrap();
         until(&mut pushes, "level", 3.5).await;
