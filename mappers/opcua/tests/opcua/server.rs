@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The process from which all servers are forked.
 struct Mother {
+    _process: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
 }
@@ -30,7 +31,8 @@ impl Mother {
         let mut command = Command::new(python);
         let child = command.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = child.expect("these tests need asyncua: cargo xtask python");
-        Self { stdin: child.stdin.take().unwrap(), stdout: BufReader::new(child.stdout.take().unwrap()) }
+        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Self { _process: child, stdin, stdout: BufReader::new(stdout) }
     }
 
     fn ask(wish: &Json) -> Json {

@@ -137,7 +137,22 @@ class Control:
             await writer.drain()
 
 
+def renew_keys_after(milliseconds):
+    """What a client asks for is capped, as servers may; this one has no setting for it."""
+    from asyncua.common.connection import SecureConnection
+
+    opened = SecureConnection.open
+
+    def capped(self, params, server):
+        params.RequestedLifetime = min(params.RequestedLifetime, milliseconds)
+        return opened(self, params, server)
+
+    SecureConnection.open = capped
+
+
 async def serve(spec):
+    if "lifetime" in spec:
+        renew_keys_after(spec["lifetime"])
     server = Server(user_manager=Users(spec.get("user")))
     await server.init()
     server.set_endpoint(f"opc.tcp://127.0.0.1:{spec['port']}/")
