@@ -43,6 +43,7 @@ pub struct VirtualMapper;
 /// How a device is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[schemars(crate = "kubebus_sdk::schemars")]
+#[serde(deny_unknown_fields)]
 pub struct Config {
     /// The simulator's Unix socket; without one the device has waveforms only.
     #[serde(default)]

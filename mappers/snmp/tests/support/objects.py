@@ -39,7 +39,10 @@ def write(oid, kind_and_value):
         return "not-writable"
     with open(path) as file:
         kind = file.read().split("\n", 1)[0]
-    value = kind_and_value.split(" ", 1)[1].strip('"')
+    given, value = kind_and_value.split(" ", 1)
+    value = value.strip('"')
+    if given != kind and not {given, kind} <= {"string", "octet"}:
+        return "wrong-type"
     if value == "refused":
         return "wrong-value"
     with open(path + ".new", "w") as file:
