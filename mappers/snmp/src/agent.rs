@@ -1,7 +1,7 @@
 //! One agent, asked and written to.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
 use async_snmp::{Client, ClientBuilder, Error as Snmp, ErrorStatus, Oid, UdpTransport, Value, WalkOptions};
@@ -201,15 +201,15 @@ async fn resolve(agent: &str) -> Result<SocketAddr, Error> {
 }
 
 fn host_and_port(agent: &str) -> Option<(&str, u16)> {
-    if agent.parse::<std::net::Ipv6Addr>().is_ok() {
+    if agent.parse::<Ipv6Addr>().is_ok() {
         return Some((agent, PORT));
     }
     let (host, port) = match agent.rsplit_once(':') {
-        Some((host, port)) => (host, port.parse().ok().filter(|port| *port != 0)?),
-        None => (agent, PORT),
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok().filter(|port| *port != 0)?),
+        Some(_) | None => (agent, PORT),
     };
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    (!host.is_empty() && !host.contains(['/', ' ', '['])).then_some((host, port))
+    (!host.is_empty() && !host.contains(['/', ' ', '[', ']'])).then_some((host, port))
 }
 
 #[cfg(test)]

@@ -122,14 +122,20 @@ fn there(answer: &Answer) -> Option<&Value> {
 
 async fn interfaces(agent: &mut Agent) -> Result<Vec<FoundProperty>, Error> {
     let mut columns = BTreeMap::new();
-    for name in COLUMNS.iter().flat_map(|(name, other)| [Some(*name), *other]).flatten() {
-        if let Some(root) = named(name) {
-            let rows = agent.walk(root).await?;
-            let indices = rows.iter().filter_map(|(oid, _)| oid.arcs().last().copied()).collect();
-            columns.insert(name, indices);
+    for (name, other) in COLUMNS {
+        columns.insert(name, rows(agent, name).await?);
+        if let Some(other) = other {
+            columns.insert(other, rows(agent, other).await?);
         }
     }
     Ok(listed(&columns))
+}
+
+/// The indices of a column.
+async fn rows(agent: &mut Agent, column: &str) -> Result<BTreeSet<u32>, Error> {
+    let Some(root) = named(column) else { return Ok(BTreeSet::new()) };
+    let rows = agent.walk(root).await?;
+    Ok(rows.iter().filter_map(|(oid, _)| oid.arcs().last().copied()).collect())
 }
 
 /// By interface, then by column; `columns` has the indices of each.
