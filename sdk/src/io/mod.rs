@@ -3,6 +3,8 @@
 mod buses;
 mod hub;
 mod line;
+#[cfg(feature = "cli")]
+mod once;
 mod task;
 
 use std::future::Future;
@@ -15,6 +17,8 @@ use tokio::sync::mpsc;
 
 use crate::Mapper;
 use hub::Hub;
+#[cfg(feature = "cli")]
+pub(crate) use once::read_once;
 
 /// Events from the broker's connection that wait for the hub; when full the connection waits, and TCP holds the broker
 /// back.

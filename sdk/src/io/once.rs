@@ -1,0 +1,58 @@
+//! Devices read once, without a broker: for a person who wants to see values.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+
+use bus::Sample;
+use bus::backoff::Jitter;
+use bus::io::Clock;
+use bus::twin::{DeviceConfig, DeviceId};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::buses::Buses;
+use super::task::{Attendant, DeviceEvent};
+use crate::Mapper;
+
+/// Reports that wait for the loop below; when full the devices' tasks wait.
+const REPORTS: usize = 64;
+
+/// Serves the devices until each of `wanted` properties has a value, or `enough` comes true. They are served as
+/// always, but nobody writes: the tasks' queues of writes stay empty.
+pub(crate) async fn read_once<M: Mapper>(
+    devices: &[DeviceConfig],
+    wanted: usize,
+    enough: impl Future<Output = ()>,
+) -> BTreeMap<DeviceId, BTreeMap<String, Sample>> {
+    let (events, mut heard) = mpsc::channel(REPORTS);
+    let (mut tasks, mut held) = (JoinSet::new(), Vec::new());
+    let (buses, clock) = (Buses::default(), Clock::start());
+    let mut seeds = Jitter::new(clock.now().wall.0);
+    for device in devices {
+        let (config, configs) = watch::channel(device.clone());
+        let (orders, none) = mpsc::channel(1);
+        let (events, buses, seed) = (events.clone(), buses.clone(), seeds.next_u64());
+        let attendant =
+            Attendant::<M>::new(configs, none, events, buses, clock, std::time::Duration::ZERO, seed);
+        tasks.spawn(attendant.run());
+        held.push((config, orders));
+    }
+    drop(events);
+    let mut values: BTreeMap<DeviceId, BTreeMap<String, Sample>> = BTreeMap::new();
+    let mut enough = pin!(enough);
+    while values.values().map(BTreeMap::len).sum::<usize>() < wanted {
+        tokio::select! {
+            () = &mut enough => break,
+            event = heard.recv() => match event {
+                Some(DeviceEvent::Report { device, report }) => values.entry(device).or_default().extend(report),
+                Some(DeviceEvent::Written { .. }) => {}
+                None => break, // all drivers have crashed
+            },
+        }
+    }
+    // Nobody listens any more, and the tasks close their sessions.
+    drop((heard, held));
+    while tasks.join_next().await.is_some() {}
+    values
+}
