@@ -35,7 +35,7 @@ pub(crate) async fn beside(call: impl Future<Output = ()> + Send + 'static) -> u
                 () = heart => {}
             }
         });
-        drop(ended.send(()));
+        let _ = ended.send(()); // nobody may wait any more
     });
     drop(timeout(LIMIT, end).await);
     beats.load(Ordering::Relaxed)

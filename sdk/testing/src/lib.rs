@@ -18,7 +18,7 @@ mod suite;
 mod together;
 mod verdict;
 
-pub use bench::{Bench, Starter};
+pub use bench::{Bench, Starter, hurry};
 pub use fixture::{Endpoint, Fixture, Property, Write};
 pub use hearing::Hearing;
 pub use node::Node;

@@ -53,7 +53,7 @@ impl fmt::Display for Recording {
         for Entry { after, direction, bytes } in &self.0 {
             let arrow = if *direction == Direction::ToDevice { '>' } else { '<' };
             let hex = bytes.iter().fold(String::new(), |mut hex, byte| {
-                drop(write!(hex, "{byte:02x}"));
+                let _ = write!(hex, "{byte:02x}"); // a String takes everything
                 hex
             });
             writeln!(f, "{}.{:06} {arrow} {hex}", after.as_secs(), after.subsec_micros())?;

@@ -17,7 +17,7 @@ use crate::verdict::{Stop, ensure, failed, not_applicable};
 pub(crate) const POLL_MS: u64 = 100;
 
 /// See the module's page.
-pub struct Site<F> {
+pub(crate) struct Site<F> {
     pub(crate) id: DeviceId,
     pub(crate) fixture: F,
     proxy: Option<Proxy>,

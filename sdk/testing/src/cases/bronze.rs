@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use tokio::time::{sleep, timeout};
 
 use super::driving::{close, open, read, reads_right};
-use crate::bench::{Bench, QUIET, RECOVERY, SOON, TTL, write};
+use crate::bench::{Bench, QUIET, SOON, TTL, recovery, write};
 use crate::fixture::{Endpoint, Fixture};
 use crate::proxy::Mode;
 use crate::schema;
@@ -16,7 +16,7 @@ use crate::site::Site;
 use crate::verdict::{Stop, ensure, failed, not_applicable};
 
 /// Protocol, version and span limits are of use.
-pub async fn manifest_is_sound<M: Mapper, F: Fixture>(_: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn manifest_is_sound<M: Mapper, F: Fixture>(_: Bench<M, F>) -> Result<(), Stop> {
     let manifest = M::manifest();
     let protocol = manifest.protocol;
     ensure!(Name::new(protocol).is_ok(), "protocol '{protocol}': lower case letters, digits and '-'");
@@ -26,7 +26,7 @@ pub async fn manifest_is_sound<M: Mapper, F: Fixture>(_: Bench<M, F>) -> Result<
 }
 
 /// The exported schemas accept the settings and addresses that the mapper itself accepts.
-pub async fn schemas_accept_what_works<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn schemas_accept_what_works<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let site = bench.site().await?;
     let settings = schemars::schema_for!(M::Config);
     schema::check(settings.as_value(), &site.connection()).map_err(|e| failed(format!("connection: {e}")))?;
@@ -55,7 +55,9 @@ fn spoilt(good: &Json) -> Vec<(String, Json)> {
 }
 
 /// Settings of the wrong type are refused, by an error that names the field.
-pub async fn bad_settings_name_the_field<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn bad_settings_name_the_field<M: Mapper, F: Fixture>(
+    bench: Bench<M, F>,
+) -> Result<(), Stop> {
     let site = bench.site().await?;
     let mut config = site.config();
     for (field, settings) in spoilt(&site.connection()) {
@@ -80,7 +82,9 @@ pub async fn bad_settings_name_the_field<M: Mapper, F: Fixture>(bench: Bench<M, 
 }
 
 /// An address of the wrong type is refused, by an error that names property and field.
-pub async fn bad_addresses_name_the_property<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn bad_addresses_name_the_property<M: Mapper, F: Fixture>(
+    bench: Bench<M, F>,
+) -> Result<(), Stop> {
     let site = bench.site().await?;
     let Some(mut property) = site.polled().into_iter().next() else {
         return Err(not_applicable("no property is polled"));
@@ -114,7 +118,7 @@ pub async fn bad_addresses_name_the_property<M: Mapper, F: Fixture>(bench: Bench
 }
 
 /// A session opens, and closing it leaves no connection behind.
-pub async fn opens_and_closes<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn opens_and_closes<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let site = bench.site().await?;
     let driven = Driven::<M>::new(&site.config()).map_err(|e| failed(e.to_string()))?;
     let session = open(&driven).await?;
@@ -136,7 +140,7 @@ async fn all_closed<F: Fixture>(site: &Site<F>, when: &str) -> Result<(), Stop> 
 }
 
 /// One reading gives every point, as the device holds it.
-pub async fn reads_every_point<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn reads_every_point<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let site = bench.site().await?;
     let driven = site.driven::<M>()?;
     let mut session = open(&driven).await?;
@@ -146,7 +150,7 @@ pub async fn reads_every_point<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Res
 }
 
 /// Every value is of its property's type, so that the SDK need not throw it away.
-pub async fn values_have_their_types<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn values_have_their_types<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let site = bench.site().await?;
     let driven = site.driven::<M>()?;
     let mut session = open(&driven).await?;
@@ -159,13 +163,13 @@ pub async fn values_have_their_types<M: Mapper, F: Fixture>(bench: Bench<M, F>) 
 }
 
 /// The node is told every property's value.
-pub async fn tells_every_point<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn tells_every_point<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let (site, run) = bench.served().await?;
     run.told_nothing_wrong(&site)
 }
 
 /// The node is told what changes in the device.
-pub async fn follows_changes<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn follows_changes<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let (site, run) = bench.served().await?;
     for round in [1, 2] {
         site.change(round).await?;
@@ -175,7 +179,7 @@ pub async fn follows_changes<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Resul
 }
 
 /// Opening, reading and closing move nothing.
-pub async fn reading_does_not_write<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn reading_does_not_write<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let (site, mut run) = bench.served().await?;
     sleep(QUIET).await;
     run.stop_mapper(SOON).await?;
@@ -183,7 +187,7 @@ pub async fn reading_does_not_write<M: Mapper, F: Fixture>(bench: Bench<M, F>) -
 }
 
 /// A mapper that starts anew moves nothing.
-pub async fn restart_does_not_write<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn restart_does_not_write<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let (site, mut run) = bench.served().await?;
     run.stop_mapper(SOON).await?;
     run.start_mapper().await?;
@@ -192,17 +196,17 @@ pub async fn restart_does_not_write<M: Mapper, F: Fixture>(bench: Bench<M, F>) -
 }
 
 /// A lost connection that comes back moves nothing.
-pub async fn reconnect_does_not_write<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn reconnect_does_not_write<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let (site, run) = bench.served().await?;
     let proxy = site.cuttable()?;
     proxy.cut();
     site.change(1).await.ok();
-    run.tells_anew(&site, RECOVERY).await?;
+    run.tells_anew(&site, recovery()).await?;
     site.untouched("by a reconnection").await
 }
 
 /// A new configuration moves nothing.
-pub async fn reload_does_not_write<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn reload_does_not_write<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let (site, run) = bench.served().await?;
     for poll_ms in [150, 200] {
         run.node.configure(vec![site.config_every(poll_ms)]);
@@ -212,18 +216,20 @@ pub async fn reload_does_not_write<M: Mapper, F: Fixture>(bench: Bench<M, F>) ->
 }
 
 /// A device that refuses at first is served when it is there.
-pub async fn waits_for_a_refusing_device<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn waits_for_a_refusing_device<M: Mapper, F: Fixture>(
+    bench: Bench<M, F>,
+) -> Result<(), Stop> {
     let site = bench.site().await?;
     let proxy = site.cuttable()?;
     proxy.set(Mode::Refuse);
     let run = bench.run(vec![site.config()]).await?;
     sleep(QUIET).await;
     proxy.set(Mode::Pass);
-    run.tells(&site, RECOVERY).await
+    run.tells(&site, recovery()).await
 }
 
 /// A device that is no longer configured is let go.
-pub async fn lets_a_removed_device_go<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn lets_a_removed_device_go<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let (site, run) = bench.served().await?;
     site.cuttable()?;
     run.node.configure(Vec::new());
@@ -231,7 +237,7 @@ pub async fn lets_a_removed_device_go<M: Mapper, F: Fixture>(bench: Bench<M, F>)
 }
 
 /// It stops in time and says so.
-pub async fn stops_in_time<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn stops_in_time<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let (site, mut run) = bench.served().await?;
     run.stop_mapper(SOON).await?;
     ensure!(run.node.state("offline", SOON).await, "the mapper stopped without saying offline");
@@ -239,7 +245,7 @@ pub async fn stops_in_time<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<
 }
 
 /// Two devices are told each with its own values.
-pub async fn serves_two_devices<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn serves_two_devices<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let (one, other) = (bench.site().await?, bench.site().await?);
     one.change(1).await?;
     other.change(2).await?;
@@ -249,7 +255,7 @@ pub async fn serves_two_devices<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Re
 }
 
 /// A property that is not writable is not written.
-pub async fn read_only_stays_untouched<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn read_only_stays_untouched<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let (site, run) = bench.served().await?;
     let Some(property) = site.fixture.properties().into_iter().find(|p| !p.writable) else {
         return Err(not_applicable("every property can be written"));

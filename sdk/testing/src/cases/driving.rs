@@ -57,6 +57,22 @@ pub(super) async fn reads_right<M: Mapper, F: Fixture>(
     Ok(())
 }
 
+/// Opens and reads until all is right. A driver that notices that something is wrong with its line may say so, and is
+/// opened again.
+pub(super) async fn recovers<M: Mapper, F: Fixture>(driven: &Driven<M>, site: &Site<F>) -> Result<(), Stop> {
+    for tries_left in (0..4).rev() {
+        let tried = async {
+            let mut session = open(driven).await?;
+            reads_right(driven, &mut session, site).await
+        };
+        match tried.await {
+            Err(Stop::Failed(_)) if tries_left > 0 => {}
+            end => return end,
+        }
+    }
+    Ok(())
+}
+
 /// Fails if a reading holds a value that its property never had.
 pub(super) fn nothing_wrong<F: Fixture>(readings: &Readings, site: &Site<F>) -> Result<(), Stop> {
     for (name, reading) in readings {

@@ -7,8 +7,8 @@ use kubebus_sdk::testing::{Driven, Pushes};
 use kubebus_sdk::{Found, FoundProperty, Mapper};
 use tokio::time::{sleep, timeout};
 
-use super::driving::{self, Hands, READ_LIMIT, is_expired, nothing_wrong, open, reads_right};
-use crate::bench::{Bench, QUIET, RECOVERY, Run, SOON, TTL, write};
+use super::driving::{self, Hands, READ_LIMIT, is_expired, nothing_wrong, open, reads_right, recovers};
+use crate::bench::{Bench, QUIET, Run, SOON, TTL, recovery, write};
 use crate::fixture::{Endpoint, Fixture, Property};
 use crate::footprint::Footprint;
 use crate::proxy::{Fault, Mode};
@@ -19,7 +19,7 @@ use crate::verdict::{Stop, ensure, failed, not_applicable};
 const SELDOM_MS: u64 = 3_600_000;
 
 /// An answer that comes when its request was given up is not taken for that of the next request.
-pub async fn late_answer_is_nobodys<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn late_answer_is_nobodys<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let site = bench.site().await?;
     let driven = site.driven::<M>()?;
     let proxy = site.proxy()?;
@@ -37,8 +37,7 @@ pub async fn late_answer_is_nobodys<M: Mapper, F: Fixture>(bench: Bench<M, F>) -
         }
         site.change(round % 3).await?;
     }
-    let mut session = open(&driven).await?;
-    reads_right(&driven, &mut session, &site).await
+    recovers(&driven, &site).await
 }
 
 /// The device's values hold still while it is read: whatever is read is what it holds now.
@@ -52,7 +51,7 @@ async fn fresh<F: Fixture>(readings: &kubebus_sdk::testing::Readings, site: &Sit
 }
 
 /// An answer that comes twice is not taken for that of the next request.
-pub async fn doubled_answer_is_nobodys<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn doubled_answer_is_nobodys<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let site = bench.site().await?;
     let driven = site.driven::<M>()?;
     let proxy = site.proxy()?;
@@ -69,8 +68,8 @@ pub async fn doubled_answer_is_nobodys<M: Mapper, F: Fixture>(bench: Bench<M, F>
         site.change(round % 3).await?;
     }
     proxy.set(Mode::Pass);
-    let mut session = open(&driven).await?;
-    reads_right(&driven, &mut session, &site).await
+    drop(session);
+    recovers(&driven, &site).await
 }
 
 /// A device whose only traffic is the case's own write.
@@ -113,12 +112,14 @@ async fn after_the_cut<M: Mapper, F: Fixture>(
     let result = run.result(request).await?;
     run.node.configure(vec![site.config()]);
     site.remember().await;
-    run.tells_anew(site, RECOVERY).await?;
+    run.tells_anew(site, recovery()).await?;
     is_true(site, &property.name, &result).await
 }
 
 /// The line is cut when the device has the write and before its answer: unknown, and never repeated.
-pub async fn cut_after_a_write_is_unknown<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn cut_after_a_write_is_unknown<M: Mapper, F: Fixture>(
+    bench: Bench<M, F>,
+) -> Result<(), Stop> {
     let (site, run, property) = still(&bench).await?;
     let proxy = site.cuttable()?;
     proxy.arm(Fault::CutAfterRequest);
@@ -129,7 +130,9 @@ pub async fn cut_after_a_write_is_unknown<M: Mapper, F: Fixture>(bench: Bench<M,
 }
 
 /// The line is cut in the middle of the write: no success, and never repeated.
-pub async fn cut_within_a_write_is_no_success<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn cut_within_a_write_is_no_success<M: Mapper, F: Fixture>(
+    bench: Bench<M, F>,
+) -> Result<(), Stop> {
     let (site, run, property) = still(&bench).await?;
     let proxy = site.cuttable()?;
     proxy.arm(Fault::CutRequest);
@@ -140,7 +143,9 @@ pub async fn cut_within_a_write_is_no_success<M: Mapper, F: Fixture>(bench: Benc
 }
 
 /// The device is silent until the write's time is over, and then takes it: unknown, and never repeated.
-pub async fn silence_after_a_write_is_unknown<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn silence_after_a_write_is_unknown<M: Mapper, F: Fixture>(
+    bench: Bench<M, F>,
+) -> Result<(), Stop> {
     let (site, run, property) = still(&bench).await?;
     let proxy = site.proxy()?;
     proxy.set(Mode::Mute);
@@ -151,12 +156,14 @@ pub async fn silence_after_a_write_is_unknown<M: Mapper, F: Fixture>(bench: Benc
     run.node.configure(vec![site.config()]);
     is_true(&site, &property.name, &result).await?;
     site.remember().await;
-    run.tells_anew(&site, RECOVERY).await?;
+    run.tells_anew(&site, recovery()).await?;
     is_true(&site, &property.name, &result).await
 }
 
 /// A driver that waits for its bus asks its permit afterwards.
-pub async fn permit_is_asked_after_the_bus<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn permit_is_asked_after_the_bus<M: Mapper, F: Fixture>(
+    bench: Bench<M, F>,
+) -> Result<(), Stop> {
     let site = bench.site().await?;
     let property = site.writable()?;
     let driven = site.driven::<M>()?;
@@ -179,7 +186,7 @@ pub async fn permit_is_asked_after_the_bus<M: Mapper, F: Fixture>(bench: Bench<M
 }
 
 /// A clock that is set ahead ends a write, one that is set back does not prolong it.
-pub async fn clock_jump_ends_a_write<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn clock_jump_ends_a_write<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let site = bench.site().await?;
     let property = site.writable()?;
     let driven = site.driven::<M>()?;
@@ -198,7 +205,9 @@ pub async fn clock_jump_ends_a_write<M: Mapper, F: Fixture>(bench: Bench<M, F>) 
 }
 
 /// Readings that are dropped in their midst leave no answer, no write and no connection behind.
-pub async fn cancelled_calls_leave_nothing<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn cancelled_calls_leave_nothing<M: Mapper, F: Fixture>(
+    bench: Bench<M, F>,
+) -> Result<(), Stop> {
     let site = bench.site().await?;
     let driven = site.driven::<M>()?;
     let proxy = site.proxy()?;
@@ -219,10 +228,8 @@ pub async fn cancelled_calls_leave_nothing<M: Mapper, F: Fixture>(bench: Bench<M
         }
     }
     proxy.set(Mode::Pass);
-    let mut session = open(&driven).await?;
-    reads_right(&driven, &mut session, &site).await?;
+    recovers(&driven, &site).await?;
     site.untouched("by a reading that was dropped").await?;
-    drop(session);
     drop(driven);
     if matches!(proxy.at(), Endpoint::Tcp(_)) {
         let left = proxy.reaches(SOON, |counts| counts.open == 0).await;
@@ -232,7 +239,9 @@ pub async fn cancelled_calls_leave_nothing<M: Mapper, F: Fixture>(bench: Bench<M
 }
 
 /// A thousand readings cost neither memory nor descriptors.
-pub async fn thousand_readings_do_not_grow<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn thousand_readings_do_not_grow<M: Mapper, F: Fixture>(
+    bench: Bench<M, F>,
+) -> Result<(), Stop> {
     /// Allocators keep what they had: less than a KiB per reading is no leak.
     const GROWTH: u64 = 8 * 1024 * 1024;
     let site = bench.site().await?;
@@ -265,7 +274,7 @@ async fn readings<M: Mapper, F: Fixture>(
 }
 
 /// A reading takes as few requests as the manifest's spans allow.
-pub async fn asks_as_little_as_it_can<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn asks_as_little_as_it_can<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let site = bench.site().await?;
     let driven = site.driven::<M>()?;
     if M::manifest().spans.is_none() {
@@ -285,7 +294,7 @@ pub async fn asks_as_little_as_it_can<M: Mapper, F: Fixture>(bench: Bench<M, F>)
 }
 
 /// What a subscribed point becomes is pushed.
-pub async fn pushes_what_changes<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn pushes_what_changes<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     if !M::manifest().pushes {
         return Err(not_applicable("it does not push"));
     }
@@ -330,7 +339,7 @@ async fn pushed<F: Fixture>(pushes: &mut Pushes, site: &Site<F>) -> Result<(), S
 }
 
 /// After its line was cut the mapper subscribes again.
-pub async fn pushes_again_after_a_cut<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn pushes_again_after_a_cut<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     if !M::manifest().pushes {
         return Err(not_applicable("it does not push"));
     }
@@ -340,26 +349,26 @@ pub async fn pushes_again_after_a_cut<M: Mapper, F: Fixture>(bench: Bench<M, F>)
     let run = bench.run(vec![site.config()]).await?;
     for round in [1, 2] {
         site.change(round).await?;
-        run.tells(&site, RECOVERY).await?;
+        run.tells(&site, recovery()).await?;
         proxy.cut();
         sleep(QUIET).await;
     }
     site.change(1).await?;
-    run.tells(&site, RECOVERY).await?;
+    run.tells(&site, recovery()).await?;
     run.told_nothing_wrong(&site)
 }
 
 /// Discovery finds the fixture's device, and what it found can be read; where nothing is claimed it says so.
-pub async fn finds_what_it_can_read<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn finds_what_it_can_read<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let site = bench.site().await?;
     let driven = Driven::<M>::new(&site.config()).map_err(|e| failed(e.to_string()))?;
     if !M::manifest().discovers {
         return Err(not_applicable("it does not discover"));
     }
-    let found = match timeout(RECOVERY, M::discover(driven.settings())).await {
+    let found = match timeout(recovery(), M::discover(driven.settings())).await {
         Ok(Ok(found)) => found,
         Ok(Err(error)) => return Err(failed(format!("discover: {error}"))),
-        Err(_) => return Err(failed(format!("discover does not end within {} s", RECOVERY.as_secs()))),
+        Err(_) => return Err(failed(format!("discover does not end within {} s", recovery().as_secs()))),
     };
     ensure!(!found.is_empty(), "discovery does not find the fixture's device");
     for device in &found {
@@ -393,7 +402,9 @@ async fn can_be_read<M: Mapper>(found: &Found) -> Result<(), Stop> {
 }
 
 /// A hundred configurations in a row leave one session and no write.
-pub async fn hundred_reloads_change_nothing<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn hundred_reloads_change_nothing<M: Mapper, F: Fixture>(
+    bench: Bench<M, F>,
+) -> Result<(), Stop> {
     let (site, run) = bench.served().await?;
     let open = site.proxy().map_or(0, |proxy| proxy.counts().open);
     for n in 0..100u64 {
@@ -402,7 +413,7 @@ pub async fn hundred_reloads_change_nothing<M: Mapper, F: Fixture>(bench: Bench<
         sleep(Duration::from_millis(15)).await;
     }
     run.node.configure(vec![site.config()]);
-    run.tells_anew(&site, RECOVERY).await?;
+    run.tells_anew(&site, recovery()).await?;
     site.untouched("by a hundred configurations").await?;
     let Ok(proxy) = site.cuttable() else { return Ok(()) };
     let settled = proxy.reaches(SOON, |counts| counts.open <= open).await;
@@ -411,7 +422,7 @@ pub async fn hundred_reloads_change_nothing<M: Mapper, F: Fixture>(bench: Bench<
 }
 
 /// A stop while a write is under way ends, tells nothing false and repeats nothing.
-pub async fn stop_within_a_write_ends<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn stop_within_a_write_ends<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let (site, mut run, property) = still(&bench).await?;
     let proxy = site.proxy()?;
     let before = proxy.counts().requests;

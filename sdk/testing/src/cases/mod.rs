@@ -1,7 +1,7 @@
 //! The cases. Each starts what it needs and says why it stopped; [`with_cases`](crate::with_cases) lists them.
 
-pub mod bronze;
-pub mod gold;
-pub mod silver;
+pub(crate) mod bronze;
+pub(crate) mod gold;
+pub(crate) mod silver;
 
 mod driving;

@@ -10,14 +10,14 @@ use tokio::time::sleep;
 
 use super::driving;
 use super::driving::{Hands, is_expired, open, read};
-use crate::bench::{Bench, QUIET, RECOVERY, SOON, TTL, unix_now, write};
+use crate::bench::{Bench, QUIET, SOON, TTL, recovery, unix_now, write};
 use crate::fixture::Fixture;
 use crate::proxy::{Fault, Garbage, Mode};
 use crate::site::same;
 use crate::verdict::{Stop, ensure, failed, not_applicable};
 
 /// Each writable property takes a value, and the node is told the new one.
-pub async fn writes_what_it_is_told<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn writes_what_it_is_told<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let (site, run) = bench.served().await?;
     site.writable()?;
     for property in site.fixture.properties().into_iter().filter(|p| p.writable) {
@@ -36,7 +36,7 @@ pub async fn writes_what_it_is_told<M: Mapper, F: Fixture>(bench: Bench<M, F>) -
 }
 
 /// Writes to one property are carried out all, and in their order.
-pub async fn keeps_the_order_of_writes<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn keeps_the_order_of_writes<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let (site, run) = bench.served().await?;
     let property = site.writable()?;
     let requests: Vec<_> =
@@ -62,7 +62,9 @@ pub async fn keeps_the_order_of_writes<M: Mapper, F: Fixture>(bench: Bench<M, F>
 }
 
 /// A driver that is late asks its permit, hears that it is too late, and moves nothing.
-pub async fn expired_permit_moves_nothing<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn expired_permit_moves_nothing<M: Mapper, F: Fixture>(
+    bench: Bench<M, F>,
+) -> Result<(), Stop> {
     let site = bench.site().await?;
     let property = site.writable()?;
     let driven = site.driven::<M>()?;
@@ -77,7 +79,7 @@ pub async fn expired_permit_moves_nothing<M: Mapper, F: Fixture>(bench: Bench<M,
 }
 
 /// A write that was sent long ago moves nothing.
-pub async fn old_write_moves_nothing<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn old_write_moves_nothing<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let (site, run) = bench.served().await?;
     let property = site.writable()?;
     let mut request = write("old", &site.id, &property.name, property.value(2), TTL);
@@ -87,7 +89,9 @@ pub async fn old_write_moves_nothing<M: Mapper, F: Fixture>(bench: Bench<M, F>) 
 }
 
 /// A write that the broker had kept moves nothing.
-pub async fn retained_write_moves_nothing<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn retained_write_moves_nothing<M: Mapper, F: Fixture>(
+    bench: Bench<M, F>,
+) -> Result<(), Stop> {
     let (site, run) = bench.served().await?;
     let property = site.writable()?;
     let request = write("kept", &site.id, &property.name, property.value(2), TTL);
@@ -98,7 +102,9 @@ pub async fn retained_write_moves_nothing<M: Mapper, F: Fixture>(bench: Bench<M,
 }
 
 /// A write that comes twice is carried out once.
-pub async fn repeated_write_is_done_once<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn repeated_write_is_done_once<M: Mapper, F: Fixture>(
+    bench: Bench<M, F>,
+) -> Result<(), Stop> {
     let (site, run) = bench.served().await?;
     let property = site.writable()?;
     let request = write("twice", &site.id, &property.name, property.value(2), TTL);
@@ -111,7 +117,9 @@ pub async fn repeated_write_is_done_once<M: Mapper, F: Fixture>(bench: Bench<M, 
 }
 
 /// A value out of range does not reach the device.
-pub async fn out_of_range_moves_nothing<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn out_of_range_moves_nothing<M: Mapper, F: Fixture>(
+    bench: Bench<M, F>,
+) -> Result<(), Stop> {
     let (site, run) = bench.served().await?;
     let ranged = site.fixture.properties().into_iter().filter(|p| p.writable);
     let Some((property, value)) = ranged.filter_map(|p| p.too_large().map(|value| (p, value))).next() else {
@@ -123,7 +131,7 @@ pub async fn out_of_range_moves_nothing<M: Mapper, F: Fixture>(bench: Bench<M, F
 }
 
 /// A device that was switched off and on again is served again.
-pub async fn survives_a_device_restart<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn survives_a_device_restart<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let (site, run) = bench.served().await?;
     if !site.fixture.stop().await {
         return Err(not_applicable("the fixture cannot stop its device"));
@@ -132,12 +140,12 @@ pub async fn survives_a_device_restart<M: Mapper, F: Fixture>(bench: Bench<M, F>
     site.fixture.restart().await;
     site.change(1).await.ok();
     site.remember().await;
-    run.tells_anew(&site, RECOVERY).await?;
+    run.tells_anew(&site, recovery()).await?;
     site.untouched("by a restart of the device").await
 }
 
 /// Answers that take their time are awaited.
-pub async fn awaits_slow_answers<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn awaits_slow_answers<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let site = bench.site().await?;
     site.proxy()?.set(Mode::Delay(Duration::from_millis(300)));
     let run = bench.run(vec![site.config()]).await?;
@@ -148,7 +156,7 @@ pub async fn awaits_slow_answers<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> R
 }
 
 /// A line that accepts and never answers is given up, and works when it does.
-pub async fn gives_up_a_half_open_line<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn gives_up_a_half_open_line<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let site = bench.site().await?;
     let proxy = site.proxy()?;
     proxy.set(Mode::HalfOpen);
@@ -161,11 +169,13 @@ pub async fn gives_up_a_half_open_line<M: Mapper, F: Fixture>(bench: Bench<M, F>
     });
     ensure!(told == 0, "{told} values were told though the device has not said a word");
     proxy.set(Mode::Pass);
-    run.tells(&site, RECOVERY).await
+    run.tells(&site, recovery()).await
 }
 
 /// A device that hangs tells nothing new, and is served when it goes on.
-pub async fn frozen_device_tells_nothing<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn frozen_device_tells_nothing<M: Mapper, F: Fixture>(
+    bench: Bench<M, F>,
+) -> Result<(), Stop> {
     let (site, run) = bench.served().await?;
     let proxy = site.proxy()?;
     proxy.set(Mode::Freeze);
@@ -178,39 +188,45 @@ pub async fn frozen_device_tells_nothing<M: Mapper, F: Fixture>(bench: Bench<M, 
     }
     proxy.set(Mode::Pass);
     site.change(1).await.ok();
-    run.tells(&site, RECOVERY).await?;
+    run.tells(&site, recovery()).await?;
     run.told_nothing_wrong(&site)
 }
 
 /// Half an answer is no value.
-pub async fn half_an_answer_is_no_value<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn half_an_answer_is_no_value<M: Mapper, F: Fixture>(
+    bench: Bench<M, F>,
+) -> Result<(), Stop> {
     let (site, run) = bench.served().await?;
     let proxy = site.cuttable()?;
     for round in 1..=3 {
         proxy.arm(Fault::CutAnswer);
-        ensure!(proxy.struck(RECOVERY).await, "after a cut the mapper does not ask again");
+        ensure!(proxy.struck(recovery()).await, "after a cut the mapper does not ask again");
         site.change(round).await.ok();
-        run.tells(&site, RECOVERY).await?;
+        run.tells(&site, recovery()).await?;
         run.told_nothing_wrong(&site)?;
     }
     Ok(())
 }
 
 /// Garbage is no value.
-pub async fn garbage_is_no_value<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn garbage_is_no_value<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let (site, run) = bench.served().await?;
     let proxy = site.proxy()?;
     for garbage in [Garbage::Inverted, Garbage::Byte(0), Garbage::Byte(255)] {
         proxy.arm(Fault::Garbage(garbage));
-        ensure!(proxy.struck(RECOVERY).await, "after garbage the mapper does not ask again");
-        run.tells_anew(&site, RECOVERY).await?;
+        ensure!(proxy.struck(recovery()).await, "after garbage the mapper does not ask again");
+        sleep(QUIET).await;
+        run.told_nothing_wrong(&site)?;
+        run.tells_anew(&site, recovery()).await?;
         run.told_nothing_wrong(&site)?;
     }
     Ok(())
 }
 
 /// A point that the device does not have costs no other one.
-pub async fn missing_point_costs_only_itself<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn missing_point_costs_only_itself<M: Mapper, F: Fixture>(
+    bench: Bench<M, F>,
+) -> Result<(), Stop> {
     let site = bench.site().await?;
     let Some(address) = site.fixture.missing_address() else {
         return Err(not_applicable("the fixture knows no address that the device does not have"));
@@ -234,7 +250,7 @@ pub async fn missing_point_costs_only_itself<M: Mapper, F: Fixture>(bench: Bench
 }
 
 /// An address that makes no sense costs no other point.
-pub async fn senseless_address_costs_only_itself<M: Mapper, F: Fixture>(
+pub(crate) async fn senseless_address_costs_only_itself<M: Mapper, F: Fixture>(
     bench: Bench<M, F>,
 ) -> Result<(), Stop> {
     let site = bench.site().await?;
@@ -249,7 +265,7 @@ pub async fn senseless_address_costs_only_itself<M: Mapper, F: Fixture>(
 }
 
 /// A new configuration of one property keeps the device's session.
-pub async fn reload_keeps_the_session<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn reload_keeps_the_session<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let (site, run) = bench.served().await?;
     let proxy = site.cuttable()?;
     if F::CONNECTS_PER_REQUEST {
@@ -266,7 +282,7 @@ pub async fn reload_keeps_the_session<M: Mapper, F: Fixture>(bench: Bench<M, F>)
 }
 
 /// A device that hangs does not keep another from being read.
-pub async fn devices_do_not_disturb_each_other<M: Mapper, F: Fixture>(
+pub(crate) async fn devices_do_not_disturb_each_other<M: Mapper, F: Fixture>(
     bench: Bench<M, F>,
 ) -> Result<(), Stop> {
     let (dead, alive) = (bench.site().await?, bench.site().await?);
@@ -284,7 +300,9 @@ pub async fn devices_do_not_disturb_each_other<M: Mapper, F: Fixture>(
 }
 
 /// On a bus one request waits for its answer before the next one goes out.
-pub async fn asks_one_at_a_time_on_a_bus<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn asks_one_at_a_time_on_a_bus<M: Mapper, F: Fixture>(
+    bench: Bench<M, F>,
+) -> Result<(), Stop> {
     let site = bench.site().await?;
     let driven = site.driven::<M>()?;
     if M::bus(driven.settings()).is_none() {
@@ -303,7 +321,7 @@ pub async fn asks_one_at_a_time_on_a_bus<M: Mapper, F: Fixture>(bench: Bench<M, 
 }
 
 /// A driver that waits for its device lets others work: its calls are asynchronous.
-pub async fn does_not_block_its_thread<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
+pub(crate) async fn does_not_block_its_thread<M: Mapper, F: Fixture>(bench: Bench<M, F>) -> Result<(), Stop> {
     let site = bench.site().await?;
     let driven = site.driven::<M>()?;
     let proxy = site.proxy()?;
@@ -319,7 +337,7 @@ pub async fn does_not_block_its_thread<M: Mapper, F: Fixture>(bench: Bench<M, F>
 }
 
 /// A device that refuses is not called without a pause.
-pub async fn does_not_hammer_a_refusing_device<M: Mapper, F: Fixture>(
+pub(crate) async fn does_not_hammer_a_refusing_device<M: Mapper, F: Fixture>(
     bench: Bench<M, F>,
 ) -> Result<(), Stop> {
     let site = bench.site().await?;

@@ -75,7 +75,12 @@ impl Terminal {
     fn new(fd: OwnedFd) -> io::Result<Self> {
         let flags = rustix::fs::fcntl_getfl(&fd)?;
         rustix::fs::fcntl_setfl(&fd, flags | OFlags::NONBLOCK)?;
-        Ok(Self(AsyncFd::register(fd)?))
+        #[expect(
+            deprecated,
+            reason = "an owned descriptor is always the same open file, which `register` asks one to promise"
+        )]
+        let terminal = AsyncFd::new(fd)?;
+        Ok(Self(terminal))
     }
 }
 

@@ -56,8 +56,7 @@ impl Line {
         if fault == Fault::Pipelines {
             self.next().await?;
         }
-        if answered != number && !matches!(fault, Fault::IgnoresNumbers | Fault::KeepsLine)
-        {
+        if answered != number && !matches!(fault, Fault::IgnoresNumbers | Fault::KeepsLine) {
             return Err(Error::transient("the answer to another request"));
         }
         match answer["error"].as_str() {

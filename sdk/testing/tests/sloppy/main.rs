@@ -1,5 +1,4 @@
-//! The kit is tested by a mapper that passes all of its cases, and by bad ones: each case fails for one of them, and says
-//! why.
+//! The kit is tested by bad mappers: each case fails for one of them, and says why. The good one is in `tests/good`.
 
 mod careless;
 mod device;
@@ -9,14 +8,14 @@ mod mapper;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use kubebus_sdk_testing::{CASES, Level, Starter, Verdict, run_all, run_case};
+use kubebus_sdk_testing::{CASES, Starter, Verdict, hurry, run_case};
 
 use crate::careless::Careless;
 use crate::device::Device;
 use crate::mapper::Sloppy;
 
 /// Bad mappers at a time: they wait far more than they work.
-const AT_A_TIME: usize = 12;
+const AT_A_TIME: usize = 20;
 
 /// A case, the fault that it must find, and words of what it must say.
 const TABLE: &[(&str, &str, &str)] = &[
@@ -35,7 +34,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("reload_does_not_write", "writes_on_read", "by a new configuration"),
     ("waits_for_a_refusing_device", "gives_up", "is not told"),
     ("lets_a_removed_device_go", "leaks", "after the device's removal"),
-    ("stops_in_time", "blocks_on_close", "without saying offline"),
+    ("stops_in_time", "blocks_on_close", "stop"),
     ("serves_two_devices", "shares_one_connection", "is told as"),
     ("read_only_stays_untouched", "writes_on_read", "though the property is not writable"),
     ("writes_what_it_is_told", "forgets_writes", "was to be written once"),
@@ -45,7 +44,7 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("retained_write_moves_nothing", "writes_on_read", "though the write was a retained one"),
     ("repeated_write_is_done_once", "writes_twice", "was carried out 2 times"),
     ("out_of_range_moves_nothing", "writes_on_read", "though the value was out of range"),
-    ("survives_a_device_restart", "keeps_broken_session", "is not told"),
+    ("survives_a_device_restart", "keeps_broken_session", "level is"),
     ("awaits_slow_answers", "impatient", "is not told"),
     ("gives_up_a_half_open_line", "invents_values", "which it never was"),
     ("frozen_device_tells_nothing", "remembers_on_error", "while the device was silent"),
@@ -65,14 +64,14 @@ const TABLE: &[(&str, &str, &str)] = &[
     ("silence_after_a_write_is_unknown", "forgets_write_errors", "was said to have succeeded"),
     ("permit_is_asked_after_the_bus", "consumes_early", "when the bus was free"),
     ("clock_jump_ends_a_write", "asks_afterwards", "though a clock had ended the write"),
-    ("cancelled_calls_leave_nothing", "keeps_line", "old answer"),
+    ("cancelled_calls_leave_nothing", "keeps_line", "read"),
     ("thousand_readings_do_not_grow", "hoards", "more memory"),
     ("asks_as_little_as_it_can", "point_by_point", "are enough"),
-    ("pushes_what_changes", "subscribes_to_nothing", "was not pushed"),
+    ("pushes_what_changes", "subscribes_to_nothing", "the subscription ended"),
     ("pushes_again_after_a_cut", "subscribes_once", "is told as"),
     ("finds_what_it_can_read", "finds_nothing", "does not find"),
     ("hundred_reloads_change_nothing", "leaks", "connections have become"),
-    ("stop_within_a_write_ends", "blocks_on_write", "without saying offline"),
+    ("stop_within_a_write_ends", "blocks_on_write", "stop"),
 ];
 
 fn starter(fault: &'static str) -> Starter<Device> {
@@ -88,15 +87,8 @@ fn verdict(case: &str, fault: &'static str) -> Verdict {
 }
 
 #[test]
-fn a_good_mapper_is_gold_in_every_case() {
-    let report = run_all::<Sloppy, Device>(starter("none"));
-    let other: Vec<_> = report.cases.iter().filter(|(_, verdict)| **verdict != Verdict::Passed).collect();
-    assert!(other.is_empty(), "{other:#?}");
-    assert_eq!(report.level, Some(Level::Gold), "{report}");
-}
-
-#[test]
 fn each_case_finds_the_fault_that_it_is_there_for() {
+    hurry();
     let cases: Vec<&str> = CASES.iter().map(|case| case.name).collect();
     assert_eq!(TABLE.iter().map(|(case, ..)| *case).collect::<Vec<_>>(), cases, "one line for each case");
     let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));

@@ -130,7 +130,7 @@ impl Mapper for Sloppy {
             answer => drop(answer?),
         }
         if fault == Fault::WritesOnOpen {
-            device.ask(&json!({ "write": [3, 1.0] }), None).await?;
+            device.write_what_it_is().await?;
         }
         Ok(device)
     }
@@ -238,12 +238,18 @@ impl Device {
         }
     }
 
+    async fn write_what_it_is(&mut self) -> Result<(), Error> {
+        let value = self.fetch(3, 1).await?[0];
+        self.ask(&json!({ "write": [3, value] }), None).await?;
+        Ok(())
+    }
+
     /// Things that a reading does beside reading.
     async fn misbehave(&mut self) -> Result<(), Error> {
         match self.fault {
             Fault::PanicsOnRead => panic!("a reading that panics, as it should"),
             Fault::Hoards => HOARD.lock().unwrap().push(vec![1; 64 * 1024]),
-            Fault::WritesOnRead => drop(self.ask(&json!({ "write": [3, 1.0] }), None).await?),
+            Fault::WritesOnRead => self.write_what_it_is().await?,
             _ => {}
         }
         Ok(())
