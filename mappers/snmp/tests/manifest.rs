@@ -8,7 +8,8 @@ use std::process::Command;
 const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/device.yaml");
 
 fn check(file: &Path) -> (Option<i32>, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_kubebus-mapper-snmp")).arg("check").arg(file).output().unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_kubebus-mapper-snmp")).arg("check").arg(file).output().unwrap();
     let told = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8(told).unwrap())
 }

@@ -63,8 +63,11 @@ impl Snmpd {
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             let client = Client::builder(self.address, Auth::v2c("plant")).retry(Retry::none());
-            let client =
-                client.request_timeout(Duration::from_secs(5)).connect().await.map_err(|e| e.to_string())?;
+            let client = client
+                .request_timeout(Duration::from_millis(300))
+                .connect()
+                .await
+                .map_err(|e| e.to_string())?;
             if client
                 .get(&oid)
                 .await
@@ -72,7 +75,7 @@ impl Snmpd {
             {
                 return Ok(());
             }
-            sleep(Duration::from_millis(100)).await;
+            sleep(Duration::from_millis(30)).await;
         }
         let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
         Err(format!("snmpd does not come up: {log}"))

@@ -1,14 +1,10 @@
 //! The conformance kit against Debian's snmpd.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set its scene has failed")]
-
-mod support;
-
+use crate::agent::{Snmpd, at};
 use kubebus_sdk::{Value, ValueType};
 use kubebus_sdk_testing::{Endpoint, Fixture, Property, Write, conformance};
 use mapper_snmp::SnmpMapper;
 use serde_json::{Value as Json, json};
-use support::{Snmpd, at};
 
 struct Agent(Snmpd);
 

@@ -1,12 +1,9 @@
 //! The driver against Debian's snmpd.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set its scene has failed")]
-
-mod support;
-
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::agent::{Snmpd, at, plain, secure};
 use bus::io::Clock;
 use bus::twin::Outcome;
 use kubebus_sdk::testing::{Consumption, Driven, Readings, permit};
@@ -14,13 +11,12 @@ use kubebus_sdk::{Error, Mapper, Quality, Value, ValueType, WritePermit};
 use kubebus_sdk_testing::{Endpoint, Fault, Mode, Property, Proxy};
 use mapper_snmp::SnmpMapper;
 use serde_json::{Value as Json, json};
-use support::{Snmpd, at, plain, secure};
 
 type Device = Driven<SnmpMapper>;
 
 fn device(connection: Json, properties: Vec<Property>) -> Device {
     let config = json!({
-        "device": "test/agent", "connection": connection,
+        "device": {"namespace": "test", "name": "agent"}, "connection": connection,
         "properties": properties.iter().map(|p| json!({
             "name": p.name, "type": p.value_type, "writable": true, "address": p.address, "poll_ms": 1000,
             "minimum": null, "maximum": null,
@@ -147,7 +143,7 @@ async fn each_type_is_written_as_the_agent_has_it() {
 #[tokio::test]
 async fn what_the_agent_refuses_has_moved_nothing() {
     let snmpd = Snmpd::start().await.unwrap();
-    let wrong_type = json!({"oid": format!("{}.1.0", support::BASE), "type": "octets"});
+    let wrong_type = json!({"oid": format!("{}.1.0", crate::agent::BASE), "type": "octets"});
     let mut properties = all();
     properties.push(Property::new("mistyped", ValueType::String, wrong_type));
     properties.push(Property::new("missing", ValueType::Int, at("99.0")));

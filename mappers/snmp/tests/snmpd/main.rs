@@ -1,0 +1,7 @@
+//! The mapper against Debian's snmpd: its driver alone ([`driver`]), and under the conformance kit ([`kit`]).
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot set its scene has failed")]
+
+mod agent;
+mod driver;
+mod kit;
