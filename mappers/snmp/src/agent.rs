@@ -21,10 +21,13 @@ const LONGEST_ANSWER: usize = 16 * 1024;
 /// Port of an agent that names none.
 const PORT: u16 = 161;
 
+/// What every agent has (RFC 3418).
+const SYS_UP_TIME: [u32; 9] = [1, 3, 6, 1, 2, 1, 1, 3, 0];
+
 /// Number of rows that one walk reads at most.
 const WALK_LIMIT: usize = 512;
 
-/// An agent that has been found.
+/// An agent and what it lets us do.
 pub(crate) struct Agent {
     client: Client<Gate>,
     gate: Gate,
@@ -36,8 +39,28 @@ pub(crate) struct Agent {
 pub(crate) type Answer = Result<Value, ErrorStatus>;
 
 impl Agent {
+    /// Talks to this agent once, to see that it is there and lets us in.
+    pub(crate) async fn open(settings: &Config) -> Result<Self, Error> {
+        let mut agent = Self::connect(settings, false).await?;
+        match agent.greet().await {
+            Ok(()) => Ok(agent),
+            Err(silence @ Error::Timeout(_)) if agent.gate.has_heard() => {
+                Err(Self::why_silent(settings).await.unwrap_or(silence))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What an agent of version 3 says to somebody whom it does not know, which it cannot sign: so it counts for nothing
+    /// but this, the reason that a person is told.
+    async fn why_silent(settings: &Config) -> Option<Error> {
+        let settings = Config { retries: 0, ..settings.clone() };
+        let mut agent = Self::connect(&settings, true).await.ok()?;
+        agent.greet().await.err().filter(|error| matches!(error, Error::Auth(_)))
+    }
+
     /// A socket for this agent; nothing is sent.
-    pub(crate) async fn connect(settings: &Config) -> Result<Self, Error> {
+    async fn connect(settings: &Config, hear_unsigned: bool) -> Result<Self, Error> {
         let auth = settings.auth()?;
         let (timeout, retry) = settings.patience()?;
         let target = resolve(&settings.agent).await?;
@@ -49,9 +72,15 @@ impl Agent {
             .request_timeout(timeout)
             .retry(retry)
             .max_oids_per_request(OBJECTS_PER_REQUEST)
+            .allow_unauthenticated_v3_time_correction(hear_unsigned)
             .build_with_transport(gate.clone())
             .map_err(config)?;
         Ok(Self { client, gate, per_request: OBJECTS_PER_REQUEST })
+    }
+
+    /// Any answer will do, also that there is no such object.
+    pub(crate) async fn greet(&mut self) -> Result<(), Error> {
+        self.get(&[Oid::from(SYS_UP_TIME)]).await.map(drop)
     }
 
     /// Asks for all of these, in as few requests as the agent allows. An answer belongs to an object by its OID, whatever

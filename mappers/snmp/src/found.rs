@@ -94,7 +94,7 @@ fn network(agent: &str) -> Result<Option<(Ipv4Net, Option<&str>)>, Error> {
 }
 
 async fn look_at(settings: Config) -> Result<Found, Error> {
-    let mut agent = Agent::connect(&settings).await?;
+    let mut agent = Agent::open(&settings).await?;
     let oids: Vec<Oid> = SCALARS.iter().filter_map(|(_, address, _)| scalar(address)).collect();
     let answers = agent.get(&oids).await?;
     let has: Vec<_> =

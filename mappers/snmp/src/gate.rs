@@ -11,6 +11,7 @@
 //! ```
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_snmp::{Candidate, Error, ReceiveLimits, RequestRegistration, Transport, UdpHandle};
@@ -22,6 +23,7 @@ use kubebus_sdk::{Consumed, WritePermit};
 pub(crate) struct Gate {
     handle: UdpHandle,
     turn: Arc<Mutex<Turn>>,
+    heard: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -47,7 +49,7 @@ pub(crate) enum Passage {
 
 impl Gate {
     pub(crate) fn new(handle: UdpHandle) -> Self {
-        Self { handle, turn: Arc::new(Mutex::new(Turn::Reading)) }
+        Self { handle, turn: Arc::new(Mutex::new(Turn::Reading)), heard: Arc::default() }
     }
 
     /// From now on there is one datagram, and only as long as the permit is fresh.
@@ -89,7 +91,13 @@ impl Gate {
         if passes { Ok(()) } else { Err(Error::Closed { target: self.peer_addr() }.boxed()) }
     }
 
+    /// Whether the agent has ever answered.
+    pub(crate) fn has_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+
     fn note_answer(&self) {
+        self.heard.store(true, Ordering::Relaxed);
         if let Turn::Sent { answered, .. } = &mut *self.turn() {
             *answered = true;
         }

@@ -78,9 +78,7 @@ impl Mapper for SnmpMapper {
     }
 
     async fn open(config: &Config, context: &Context<Talk>) -> Result<Talk, Error> {
-        let mut talk = Talk { agent: Agent::connect(config).await?, known: context.bus.clone() };
-        talk.probe().await?;
-        Ok(talk)
+        Ok(Talk { agent: Agent::open(config).await?, known: context.bus.clone() })
     }
 
     async fn discover(config: &Config) -> Result<Vec<Found>, Error> {
@@ -126,10 +124,8 @@ impl Session for Talk {
         self.agent.set(point.address.oid.as_oid(), value, permit).await
     }
 
-    /// Any answer will do, also that there is no such object.
     async fn probe(&mut self) -> Result<(), Error> {
-        const SYS_UP_TIME: [u32; 9] = [1, 3, 6, 1, 2, 1, 1, 3, 0];
-        self.agent.get(&[Oid::from(SYS_UP_TIME)]).await.map(drop)
+        self.agent.greet().await
     }
 }
 

@@ -192,7 +192,7 @@ fn spawn(dir: &Path) -> Result<Child, String> {
     command
         .env("PATH", path)
         .env("MIBS", "")
-        .env("SNMPCONFPATH", dir)
+        .env("SNMPCONFPATH", format!("{}:{}", dir.display(), dir.join("kept").display()))
         .env("SNMP_PERSISTENT_DIR", dir.join("kept"));
     command.arg("-f").arg("-Lf").arg(dir.join("log")).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().map_err(|_| "these tests need snmpd: apt-get install snmpd".to_owned())
