@@ -123,6 +123,7 @@ fn joins(run: Span, next: Span, limits: SpanLimits) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scale::Scale;
     use bus::ValueType;
     use proptest::prelude::*;
 
@@ -131,6 +132,7 @@ mod tests {
             name: format!("p{i}"),
             value_type: ValueType::Int,
             address: Span { area: *area, start: *start, len: *len },
+            scale: Scale::NONE,
         };
         spans.iter().enumerate().map(point).collect()
     }

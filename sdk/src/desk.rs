@@ -7,12 +7,13 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use bus::twin::{
-    DeviceConfig, DeviceId, MapperConfig, MapperTopic, Outcome, PropertyConfig, ReportBody, ReportMany,
-    TwinTopic, WriteRequest, WriteResult,
+    DeviceConfig, DeviceHealth, DeviceId, MapperConfig, MapperCounts, MapperTopic, Outcome, PropertyConfig,
+    ReportBody, ReportMany, TwinTopic, WriteRequest, WriteResult,
 };
-use bus::{Name, Now, Sample, Topic};
+use bus::{Mono, Name, Now, Sample, Topic};
 
 use crate::device::LONGEST_WAIT;
+use crate::health::Health;
 use crate::ledger::{Admission, Ledger, MAX_WRITES};
 use crate::permit::Deadline;
 
@@ -89,6 +90,7 @@ pub(crate) struct Desk {
     tasks: BTreeMap<DeviceId, Task>,
     ledger: Ledger,
     boards: BTreeMap<DeviceId, Board>,
+    health: Health,
     results: VecDeque<WriteResult>,
     outputs: VecDeque<Output>,
     /// Publications that the broker has not acknowledged; `None` without a connection.
@@ -105,6 +107,7 @@ impl Desk {
             tasks: BTreeMap::new(),
             ledger: Ledger::default(),
             boards: BTreeMap::new(),
+            health: Health::new(),
             results: VecDeque::new(),
             outputs: VecDeque::new(),
             in_flight: None,
@@ -116,6 +119,7 @@ impl Desk {
     pub(crate) fn handle_connected(&mut self) {
         self.in_flight = Some(0);
         self.say_state("online");
+        self.health.handle_connected();
         self.results = self.ledger.results().cloned().collect();
         for board in self.boards.values_mut() {
             board.unsent = board.latest.keys().cloned().collect();
@@ -164,6 +168,7 @@ impl Desk {
 
     fn dismiss(&mut self, device: &DeviceId) {
         self.boards.remove(device);
+        self.health.remove(device);
         if let Some(task) = self.tasks.get_mut(device) {
             *task = Task::Ending;
             self.outputs.push_back(Output::Stop(device.clone()));
@@ -279,14 +284,38 @@ impl Desk {
         }
     }
 
-    /// Says goodbye.
+    /// How a device is, and what was done with it since the last time.
+    pub(crate) fn handle_health(&mut self, device: &DeviceId, health: DeviceHealth, counts: MapperCounts) {
+        if self.devices.contains_key(device) {
+            self.health.handle_device(device, health, counts);
+        }
+    }
+
+    /// When [`handle_time`](Self::handle_time) has something to do; without a connection or with a full window there is
+    /// nothing.
+    pub(crate) fn next_due(&self) -> Option<Mono> {
+        self.health.due().filter(|_| self.in_flight.is_some_and(|n| n < WINDOW))
+    }
+
+    pub(crate) fn handle_time(&mut self, now: Mono) {
+        if self.next_due().is_some_and(|at| at <= now) {
+            let payload = self.health.take(now);
+            self.say(&MapperTopic::Health { mapper: self.mapper.clone() }, payload);
+        }
+    }
+
+    /// Says goodbye. How the devices are, nobody knows from now on.
     pub(crate) fn handle_stop(&mut self) {
+        self.say(&MapperTopic::Health { mapper: self.mapper.clone() }, Vec::new());
         self.say_state("offline");
     }
 
     fn say_state(&mut self, state: &str) {
-        let topic = MapperTopic::State { mapper: self.mapper.clone() }.topic();
-        self.outputs.push_back(Output::Publish { topic, payload: state.into(), retain: true });
+        self.say(&MapperTopic::State { mapper: self.mapper.clone() }, state.into());
+    }
+
+    fn say(&mut self, topic: &MapperTopic, payload: Vec<u8>) {
+        self.outputs.push_back(Output::Publish { topic: topic.topic(), payload, retain: true });
     }
 
     fn warn(&mut self, text: String) {
@@ -378,7 +407,7 @@ fn fitting(value: bus::Value, property: &PropertyConfig) -> Result<bus::Value, S
 }
 
 #[expect(clippy::expect_used, reason = "maps with text keys and finite numbers always have a JSON form")]
-fn json(value: &impl serde::Serialize) -> Vec<u8> {
+pub(crate) fn json(value: &impl serde::Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("JSON of a result or report")
 }
 

@@ -1,5 +1,5 @@
 use bus::twin::Json;
-use bus::{Mono, Quality, UnixMillis, Value, ValueType};
+use bus::{Mono, Quality, UnixMillis, Value};
 use proptest::prelude::*;
 
 use super::*;
@@ -13,16 +13,8 @@ fn device(name: &str) -> DeviceId {
 }
 
 fn property(name: &str, writable: bool) -> PropertyConfig {
-    PropertyConfig {
-        name: name.into(),
-        value_type: ValueType::Float,
-        writable,
-        address: Json::Null,
-        poll_ms: 1000,
-        minimum: Some(0.0),
-        maximum: Some(100.0),
-        unit: None,
-    }
+    let (minimum, maximum) = (Some(0.0), Some(100.0));
+    PropertyConfig { writable, minimum, maximum, ..crate::tests::property(name) }
 }
 
 fn config(name: &str) -> DeviceConfig {

@@ -1,16 +1,18 @@
 //! What to do next for one device: the decisions, without the driver and the clock.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bus::backoff::Jitter;
-use bus::twin::PropertyConfig;
-use bus::{Backoff, Mono, Now, Sample, Value};
+use bus::twin::{DeviceCondition, DeviceHealth, MapperCounts, PropertyConfig};
+use bus::{Backoff, Mono, Now, Sample, UnixMillis, Value};
 
-use crate::freshness::Freshness;
+use crate::health::short;
+use crate::points::Points;
+use crate::pushing::{Pushing, Source};
 use crate::samples::Reading;
 use crate::schedule::Schedule;
-use crate::{Error, Samples};
+use crate::{Error, Manifest, Samples};
 
 /// First and longest wait before a lost session is opened again.
 pub(crate) const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -33,18 +35,18 @@ enum State {
     Open,
     Waiting {
         until: Mono,
-        why: String,
     },
-    Stopped {
-        why: String,
-    },
+    Stopped,
 }
 
 /// What the device's task does next.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Open,
+    /// Ask for the points that are wanted to be pushed.
+    Subscribe,
     Read(Vec<String>),
+    Probe,
     /// Nothing before this time; with `None` nothing at all until somebody writes or configures.
     Wait(Option<Mono>),
 }
@@ -55,71 +57,97 @@ pub(crate) struct Device {
     state: State,
     backoff: Backoff,
     schedule: Schedule,
-    properties: BTreeMap<String, (PropertyConfig, Freshness)>,
-    report: BTreeMap<String, Sample>,
-    /// Points whose failure the log has been told of.
-    failing: BTreeSet<String>,
+    points: Points,
+    pushing: Pushing,
+    /// When it last answered anything, and after how long a silence it is asked whether it is there.
+    heard: Mono,
+    probe_after: Duration,
+    /// Why there is no session, until the device is heard of again.
+    why: String,
+    /// Sessions lost since the last value.
+    failures: u64,
+    condition: (DeviceCondition, UnixMillis),
+    counts: MapperCounts,
 }
 
 impl Device {
     /// A device that is opened `after` some time: at once, unless its driver has just crashed.
-    pub(crate) fn new(after: Duration, now: Mono, seed: u64) -> Self {
+    pub(crate) fn new(after: Duration, now: Now, seed: u64, manifest: &Manifest) -> Self {
         let spread = Jitter::new(seed).up_to(START_SPREAD);
-        let state = if after.is_zero() {
-            State::Closed
+        let (state, why) = if after.is_zero() {
+            (State::Closed, "")
         } else {
-            State::Waiting { until: now + after, why: "the driver crashed".to_owned() }
+            (State::Waiting { until: now.mono + after }, "the driver crashed")
         };
         Self {
             state,
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT, seed),
-            schedule: Schedule::new(now + spread),
-            properties: BTreeMap::new(),
-            report: BTreeMap::new(),
-            failing: BTreeSet::new(),
+            schedule: Schedule::new(now.mono + spread),
+            points: Points::default(),
+            pushing: Pushing::new(manifest.pushes),
+            heard: now.mono,
+            probe_after: manifest.probe_after,
+            why: why.to_owned(),
+            failures: u64::from(!after.is_zero()),
+            condition: (DeviceCondition::Offline, now.wall),
+            counts: MapperCounts::default(),
         }
     }
 
     /// Takes the properties of a new configuration. A property that stays as it was keeps its value and its place in
     /// the schedule.
     pub(crate) fn configure(&mut self, properties: &[PropertyConfig], now: Mono) {
-        let mut before = std::mem::take(&mut self.properties);
-        self.failing.clear();
-        for property in properties {
-            let period = Duration::from_millis(property.poll_ms);
-            let mut freshness = match before.remove(&property.name) {
-                Some((old, freshness)) if is_same_source(&old, property) => freshness,
-                _ => Freshness::new(period),
-            };
-            freshness.set_period(period);
-            self.schedule.set(&property.name, period, now);
-            self.properties.insert(property.name.clone(), (property.clone(), freshness));
+        for gone in self.points.configure(properties) {
+            self.schedule.remove(&gone);
         }
-        before.keys().for_each(|gone| self.schedule.remove(gone));
+        for property in properties {
+            self.schedule.set(&property.name, Duration::from_millis(property.poll_ms), now);
+        }
+        self.pushing.configure(properties);
     }
 
     /// The connection settings changed, or a session that was given up gets a new chance.
-    pub(crate) fn reopen(&mut self) {
+    pub(crate) fn reopen(&mut self, now: Mono) {
+        self.end_session(now);
         self.state = State::Closed;
         self.backoff.reset();
     }
 
-    /// Leaves a property out until the configuration changes.
-    pub(crate) fn quarantine(&mut self, property: &str) {
+    /// Leaves a property out until the configuration changes. Returns whether it is news that it fails.
+    pub(crate) fn leave_out(&mut self, property: &str, error: &Error) -> bool {
         self.schedule.remove(property);
+        self.pushing.leave_out(property);
+        self.points.fail(property, error)
     }
 
-    pub(crate) fn handle_opened(&mut self) {
+    pub(crate) fn handle_opened(&mut self, now: Mono) {
         self.state = State::Open;
+        self.heard = now;
+        self.schedule.resume(now);
     }
 
     /// The session is gone, or could not be opened.
     pub(crate) fn handle_lost(&mut self, error: &Error, now: Mono) {
-        let why = error.to_string();
+        self.end_session(now);
+        self.why = error.to_string();
+        self.failures += 1;
         self.state = match self.wait_after(error) {
-            Some(wait) => State::Waiting { until: now + wait, why },
-            None => State::Stopped { why },
+            Some(wait) => State::Waiting { until: now + wait },
+            None => State::Stopped,
         };
+    }
+
+    fn end_session(&mut self, now: Mono) {
+        self.points.orphan(self.pushing.wanted().keys(), now);
+        self.pushing.handle_lost();
+    }
+
+    /// The device, not only its session, is there.
+    pub(crate) fn handle_answered(&mut self, now: Mono) {
+        self.heard = now;
+        self.why.clear();
+        self.failures = 0;
+        self.backoff.reset();
     }
 
     fn wait_after(&mut self, error: &Error) -> Option<Duration> {
@@ -146,89 +174,151 @@ impl Device {
         missing: Option<&Error>,
         now: Now,
     ) -> Vec<(String, Error)> {
+        self.counts.requests += 1;
+        if missing.is_some() {
+            self.heard = now.mono;
+        }
         let mut complaints = Vec::new();
         for name in batch {
-            let error = match (samples.take(name), missing) {
-                (Some(Reading::Value { value, quality, time }), _) => {
-                    self.backoff.reset();
-                    self.failing.remove(name);
-                    self.keep(name, Sample { value, time: time.unwrap_or(now.wall), quality }, now.mono);
-                    continue;
-                }
-                (Some(Reading::Failed(error)), _) => error,
-                (None, Some(error)) => error.clone(),
-                (None, None) => continue,
-            };
-            if self.handle_failed(name, &error) {
+            let missing = || missing.cloned().map(Reading::Failed);
+            let Some(reading) = samples.take(name).or_else(missing) else { continue };
+            if let Some(error) = self.handle_reading(name, reading, now) {
                 complaints.push((name.clone(), error));
             }
         }
         complaints
     }
 
+    /// One point was read or pushed, or could not be. Returns the error if it is news that the point fails.
+    pub(crate) fn handle_reading(&mut self, name: &str, reading: Reading, now: Now) -> Option<Error> {
+        match reading {
+            Reading::Value { value, quality, time } => {
+                self.counts.reads += 1;
+                self.handle_answered(now.mono);
+                self.points.keep(name, Sample { value, time: time.unwrap_or(now.wall), quality }, now.mono);
+                None
+            }
+            Reading::Failed(error) => self.handle_failed(name, &error).then_some(error),
+        }
+    }
+
     /// One point could not be read: its last value grows old, that is all that is known. Returns whether that is news.
     fn handle_failed(&mut self, name: &str, error: &Error) -> bool {
         match error {
-            Error::BadAddress { point, .. } if point != name => return false, // another point's fault
-            Error::BadAddress { .. } | Error::Unsupported(_) => self.quarantine(name),
+            Error::BadAddress { point, .. } if point != name => false, // another point's fault
+            Error::BadAddress { .. } | Error::Unsupported(_) => self.leave_out(name, error),
             Error::Device(_)
             | Error::Expired
             | Error::Transient { .. }
             | Error::Timeout(_)
             | Error::Auth(_)
             | Error::Config(_)
-            | Error::Bug(_) => {}
+            | Error::Bug(_) => self.points.fail(name, error),
         }
-        self.failing.insert(name.to_owned())
+    }
+
+    /// The device was asked for what is wanted, and pushes it from now on.
+    pub(crate) fn handle_subscribed(&mut self, now: Mono) {
+        self.pushing.handle_asked(self.pushing.wanted().clone());
+        self.heard = now;
+    }
+
+    /// The device was asked for what is wanted and said no.
+    pub(crate) fn handle_unsubscribed(&mut self, error: &Error, now: Mono) {
+        self.heard = now;
+        if let Error::BadAddress { point, .. } = error
+            && self.pushing.wanted().contains_key(point)
+        {
+            self.leave_out(point, error);
+        } else {
+            self.pushing.handle_refused(error, now);
+        }
+    }
+
+    /// What is to be pushed, and where it comes from.
+    pub(crate) fn pushed(&self) -> &BTreeMap<String, Source> {
+        self.pushing.wanted()
+    }
+
+    /// A write is handed to the driver.
+    pub(crate) fn handle_write(&mut self) {
+        self.counts.writes += 1;
     }
 
     /// A write went well: what the device read back is reported, and the property is read soon.
     pub(crate) fn handle_written(&mut self, property: &str, readback: Option<Value>, now: Now) {
+        self.handle_answered(now.mono);
         self.schedule.hurry(property, now.mono);
-        let Some((config, _)) = self.properties.get(property) else { return };
-        if let Some(Ok(value)) = readback.map(|value| value.coerce(config.value_type)) {
+        if let Some(value) = readback {
             let sample = Sample { value, time: now.wall, quality: bus::Quality::Good };
-            self.keep(property, sample, now.mono);
+            self.points.keep(property, sample, now.mono);
         }
     }
 
-    fn keep(&mut self, property: &str, sample: Sample, now: Mono) {
-        let Some((_, freshness)) = self.properties.get_mut(property) else { return };
-        freshness.read(sample.clone(), now);
-        self.report.insert(property.to_owned(), sample);
-    }
-
     pub(crate) fn step(&mut self, now: Mono) -> Step {
-        self.expire(now);
-        if matches!(&self.state, State::Waiting { until, .. } if *until <= now) {
+        self.points.expire(now);
+        if matches!(&self.state, State::Waiting { until } if *until <= now) {
             self.state = State::Closed;
         }
         match &self.state {
             State::Closed => Step::Open,
-            State::Waiting { until, .. } => Step::Wait(earlier(Some(*until), self.next_expiry())),
-            State::Stopped { .. } => Step::Wait(self.next_expiry()),
-            State::Open => match self.schedule.take_due(now) {
-                due if due.is_empty() => Step::Wait(earlier(self.schedule.next(), self.next_expiry())),
-                due => Step::Read(due),
-            },
+            State::Waiting { until } => Step::Wait(earliest([Some(*until), self.points.next_expiry()])),
+            State::Stopped => Step::Wait(self.points.next_expiry()),
+            State::Open => self.step_open(now),
         }
     }
 
-    fn expire(&mut self, now: Mono) {
-        for (name, (_, freshness)) in &mut self.properties {
-            if let Some(sample) = freshness.expire(now) {
-                self.report.insert(name.clone(), sample);
-            }
+    fn step_open(&mut self, now: Mono) -> Step {
+        let (subscription, probe) = (self.pushing.due(), self.heard + self.probe_after);
+        if subscription.is_some_and(|at| at <= now) {
+            return Step::Subscribe;
         }
-    }
-
-    fn next_expiry(&self) -> Option<Mono> {
-        self.properties.values().filter_map(|(_, freshness)| freshness.ends()).min()
+        let due = self.schedule.take_due(now);
+        if !due.is_empty() {
+            return Step::Read(due);
+        }
+        if probe <= now {
+            return Step::Probe;
+        }
+        let next = [self.schedule.next(), self.points.next_expiry(), subscription, Some(probe)];
+        Step::Wait(earliest(next))
     }
 
     /// What there is to report, bounded by the number of properties.
     pub(crate) fn take_report(&mut self) -> BTreeMap<String, Sample> {
-        std::mem::take(&mut self.report)
+        self.points.take_report()
+    }
+
+    /// What was done since the last time.
+    pub(crate) fn take_counts(&mut self) -> MapperCounts {
+        MapperCounts { missed: self.schedule.take_missed(), ..std::mem::take(&mut self.counts) }
+    }
+
+    /// How the device is, for people.
+    pub(crate) fn health(&mut self, now: UnixMillis) -> DeviceHealth {
+        let (state, error) = self.judge();
+        if self.condition.0 != state {
+            self.condition = (state, now);
+        }
+        let (failures, last_read) = (self.failures, self.points.last_read());
+        DeviceHealth { state, since: self.condition.1, failures, error: short(&error), last_read }
+    }
+
+    fn judge(&self) -> (DeviceCondition, String) {
+        let failing = self.points.failing();
+        if self.points.is_empty() {
+            (DeviceCondition::Unconfigured, "it has no properties".to_owned())
+        } else if self.state != State::Open || !self.why.is_empty() {
+            (DeviceCondition::Offline, self.why.clone())
+        } else if let Some((name, error)) = failing.first_key_value() {
+            let others = failing.len() - 1;
+            let others = if others == 0 { String::new() } else { format!("; and {others} more") };
+            let names_itself = matches!(error, Error::BadAddress { .. });
+            let name = if names_itself { String::new() } else { format!("{name}: ") };
+            (DeviceCondition::Degraded, format!("{name}{error}{others}"))
+        } else {
+            (DeviceCondition::Online, String::new())
+        }
     }
 
     /// Why nothing can be written at present; a write is done now or not at all, it does not wait for a device to
@@ -236,7 +326,7 @@ impl Device {
     pub(crate) fn unreachable(&self) -> Option<&str> {
         match &self.state {
             State::Closed | State::Open => None,
-            State::Waiting { why, .. } | State::Stopped { why } => Some(why),
+            State::Waiting { .. } | State::Stopped => Some(&self.why),
         }
     }
 
@@ -251,17 +341,12 @@ impl Device {
 
     /// Until when the device is left alone, for the log.
     pub(crate) fn pause(&self, now: Mono) -> Option<Duration> {
-        if let State::Waiting { until, .. } = &self.state { Some(until.since(now)) } else { None }
+        if let State::Waiting { until } = &self.state { Some(until.since(now)) } else { None }
     }
 }
 
-/// Whether the old value still tells something about the new property.
-fn is_same_source(old: &PropertyConfig, new: &PropertyConfig) -> bool {
-    old.address == new.address && old.value_type == new.value_type
-}
-
-fn earlier(a: Option<Mono>, b: Option<Mono>) -> Option<Mono> {
-    a.into_iter().chain(b).min()
+fn earliest<const N: usize>(times: [Option<Mono>; N]) -> Option<Mono> {
+    times.into_iter().flatten().min()
 }
 
 #[cfg(test)]

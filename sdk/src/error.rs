@@ -27,8 +27,9 @@ pub enum Error {
     /// The connection settings cannot work.
     #[error("configuration: {0}")]
     Config(String),
-    /// The address of one property cannot work.
-    #[error("address of {point}: {why}")]
+    /// The address of one property cannot work. A `why` that begins with a field of the address, as in
+    /// `.offset: at most 65535`, names it.
+    #[error("properties.{point}.address{}{why}", separator(why))]
     BadAddress { point: String, why: String },
     /// The device answered with an error.
     #[error("device: {0}")]
@@ -59,6 +60,10 @@ impl Error {
             }
         }
     }
+}
+
+fn separator(why: &str) -> &'static str {
+    if why.starts_with(['.', '[']) { "" } else { ": " }
 }
 
 /// All of them may pass (a socket that is not there yet, a peer that went away), a timeout is named as one.

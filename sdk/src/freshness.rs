@@ -10,18 +10,24 @@ const PERIODS: u32 = 3;
 /// No value is called too old earlier than this: a short period is no promise of a fast device.
 const MIN_AGE: Duration = Duration::from_secs(2);
 
+/// What a device pushed is too old this long after the session has ended, unless it was said again: time enough to open a
+/// new session. Whoever was not listening cannot know what changed.
+const ORPHAN_AGE: Duration = Duration::from_secs(10);
+
 /// The last value of one property. When readings fail for longer than its `max_age`, it is reported once more, as
 /// bad, with its own time; nothing is invented for a property that was never read.
 #[derive(Debug)]
 pub(crate) struct Freshness {
-    /// `None`: never polled, so never too old.
+    /// `None`: never polled, so never too old while its session lasts.
     max_age: Option<Duration>,
+    /// When the session ended that pushed the last value.
+    orphaned: Option<Mono>,
     last: Option<(Sample, Mono)>,
 }
 
 impl Freshness {
     pub(crate) fn new(period: Duration) -> Self {
-        let mut freshness = Self { max_age: None, last: None };
+        let mut freshness = Self { max_age: None, orphaned: None, last: None };
         freshness.set_period(period);
         freshness
     }
@@ -32,12 +38,20 @@ impl Freshness {
 
     pub(crate) fn read(&mut self, sample: Sample, now: Mono) {
         self.last = Some((sample, now));
+        self.orphaned = None;
+    }
+
+    /// The session has ended that pushed this property.
+    pub(crate) fn orphan(&mut self, now: Mono) {
+        self.orphaned.get_or_insert(now);
     }
 
     /// When the last value becomes too old, if nothing newer comes.
     pub(crate) fn ends(&self) -> Option<Mono> {
         let (sample, read) = self.last.as_ref()?;
-        (sample.quality != Quality::Bad).then_some(*read + self.max_age?)
+        let polled = self.max_age.map(|max_age| *read + max_age);
+        let pushed = self.orphaned.map(|at| at + ORPHAN_AGE);
+        polled.or(pushed).filter(|_| sample.quality != Quality::Bad)
     }
 
     /// The last value as a bad one, at the moment when it becomes too old.
@@ -78,6 +92,21 @@ mod tests {
         let mut f = Freshness::new(Duration::ZERO);
         f.read(sample(Quality::Good), Mono(5));
         assert_eq!(f.ends(), None);
+    }
+
+    #[test]
+    fn what_an_ended_session_pushed_turns_bad_unless_it_is_said_again() {
+        let mut f = Freshness::new(Duration::ZERO);
+        f.orphan(Mono(1));
+        assert_eq!(f.ends(), None, "nothing was said");
+        f.read(sample(Quality::Good), Mono(5));
+        f.orphan(Mono(7));
+        f.orphan(Mono(3_000_000));
+        assert_eq!(f.ends(), Some(Mono(10_000_007)), "a second loss does not prolong it");
+        f.read(sample(Quality::Good), Mono(4_000_000));
+        assert_eq!(f.ends(), None);
+        f.orphan(Mono(5_000_000));
+        assert_eq!(f.expire(Mono(15_000_000)), Some(sample(Quality::Bad)));
     }
 
     #[test]

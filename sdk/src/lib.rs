@@ -87,18 +87,25 @@ mod desk;
 mod device;
 mod error;
 mod freshness;
+mod health;
 mod io;
 mod ledger;
 mod manifest;
 mod mapper;
 mod permit;
 mod plan;
+mod points;
+mod pushing;
 mod samples;
+mod scale;
 mod schedule;
 mod shared;
 mod sink;
+mod telling;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use batch::{Batch, Span, SpanLimits};
 pub use bus::twin::DeviceId;

@@ -1,5 +1,7 @@
 //! What a mapper says about itself.
 
+use std::time::Duration;
+
 use bus::ValueType;
 
 use crate::SpanLimits;
@@ -10,7 +12,7 @@ use crate::SpanLimits;
 /// use kubebus_sdk::Manifest;
 /// let manifest = Manifest::new("modbus", env!("CARGO_PKG_VERSION")).about("Modbus TCP and RTU").spans(125, 10);
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Manifest {
     /// What `spec.protocol.protocolName` of its devices says, if nothing else is said at the start.
@@ -24,11 +26,22 @@ pub struct Manifest {
     pub pushes: bool,
     /// [`Mapper::discover`](crate::Mapper::discover) is written.
     pub discovers: bool,
+    /// How long a read, probe or subscription may take.
+    pub timeout: Duration,
+    /// How long a device may be silent before it is probed.
+    pub probe_after: Duration,
 }
+
+/// Long enough for slow field buses, short enough that a driver that hangs is seen.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Soon enough for people to see that a device is gone, seldom enough for any line.
+const PROBE_AFTER: Duration = Duration::from_secs(30);
 
 impl Manifest {
     pub const fn new(protocol: &'static str, version: &'static str) -> Self {
-        Self { protocol, version, about: "", spans: None, pushes: false, discovers: false }
+        let (about, spans, timeout, probe_after) = ("", None, TIMEOUT, PROBE_AFTER);
+        Self { protocol, version, about, spans, pushes: false, discovers: false, timeout, probe_after }
     }
 
     #[must_use]
@@ -47,6 +60,21 @@ impl Manifest {
     #[must_use]
     pub const fn pushes(mut self) -> Self {
         self.pushes = true;
+        self
+    }
+
+    /// A read, probe or subscription is dropped, and its session with it, after this time; 10 s if nothing is said. On a bus
+    /// that several devices share a dead one holds the others up so long at each try.
+    #[must_use]
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// A device is [probed](crate::Session::probe) when nothing was heard of it for so long; 30 s if nothing is said.
+    #[must_use]
+    pub const fn probe_after(mut self, silence: Duration) -> Self {
+        self.probe_after = silence;
         self
     }
 

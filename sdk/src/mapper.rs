@@ -7,6 +7,7 @@ use bus::{Value, ValueType};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
+use crate::scale::Scale;
 use crate::shared::Shared;
 use crate::{Batch, Error, Found, Manifest, Samples, Sink, Span, WriteOutcome, WritePermit};
 
@@ -56,7 +57,7 @@ pub trait Session: Send {
 
     /// Reads all points of a batch, as few round trips as the protocol allows, and puts each into `out`. It gets no
     /// permit because it must not write. An error here concerns the whole batch; for one point see
-    /// [`Samples::failed`]. Dropped after 10 s.
+    /// [`Samples::failed`]. Dropped after the manifest's [timeout](Manifest::timeout).
     fn read(
         &mut self,
         batch: &Batch<'_, Self::Address>,
@@ -73,7 +74,9 @@ pub trait Session: Send {
     ) -> impl Future<Output = Result<WriteOutcome, Error>> + Send;
 
     /// Asks the device to push these points, which have no period of their own; called after it was opened and when they
-    /// change. What comes goes into `sink`, from a task that ends with the session. Dropped after 10 s.
+    /// change, in place of what was asked for before. What comes goes into `sink`, from a task that ends with the session;
+    /// each point's present value first, if the protocol has it: what an ended session pushed is bad after 10 s unless it
+    /// is said again. Dropped after the manifest's timeout.
     fn subscribe(
         &mut self,
         _points: &[&Point<Self::Address>],
@@ -82,8 +85,8 @@ pub trait Session: Send {
         async { Err(Error::Unsupported("pushing: give the property a collectCycle".to_owned())) }
     }
 
-    /// Whether the device is still there; asked when nothing has been read from it for half a minute. Must not change anything.
-    /// Dropped after 10 s.
+    /// Whether the device is still there; asked when nothing was heard of it for half a minute. Must not change anything.
+    /// Dropped after the manifest's timeout.
     fn probe(&mut self) -> impl Future<Output = Result<(), Error>> + Send {
         async { Ok(()) }
     }
@@ -109,11 +112,15 @@ pub struct Context<S: Session> {
 /// One property of a device.
 ///
 /// A device's number is `raw * scale + shift` in the property's unit, where `scale` and `shift` are numbers beside the
-/// address (`visitors.configData`). The SDK counts: a driver reads and writes raw numbers.
+/// address (`visitors.configData`): `{"register": "HoldingRegister", "offset": 2, "scale": 0.1}`. The SDK counts, and
+/// takes both keys out before [`Mapper::Address`] is read: a driver reads and writes raw numbers. A raw number of an int
+/// property is rounded to the nearest when it is written, half away from zero, and so is its value when it is read; without
+/// a scale every number goes through as it is.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Point<Address> {
     pub name: String,
     pub value_type: ValueType,
     pub address: Address,
+    pub(crate) scale: Scale,
 }

@@ -13,6 +13,16 @@ pub(crate) enum Reading {
     Failed(Error),
 }
 
+impl Reading {
+    /// What a raw value is to its property.
+    pub(crate) fn of<A>(point: &Point<A>, raw: Value, quality: Quality, time: Option<UnixMillis>) -> Self {
+        match point.scale.read(raw, point.value_type) {
+            Ok(value) => Self::Value { value, quality, time },
+            Err(wrong) => Self::Failed(Error::Bug(format!("{}: {wrong}", point.name))),
+        }
+    }
+}
+
 /// The readings of one [`Session::read`](crate::Session::read). A point that the driver leaves out counts as failed;
 /// said twice, the last word counts.
 #[derive(Debug, Default)]
@@ -26,14 +36,11 @@ impl Samples {
         self.push(point, value, Quality::Good, None);
     }
 
-    /// A value with its quality and, if the device says, the time at its source. It must be of the property's type
-    /// (a whole float is an int, an int is a float, nothing else is guessed), or the point counts as failed.
+    /// A raw value with its quality and, if the device says, the time at its source. It must be of the property's type
+    /// (a whole float is an int, an int is a float, nothing else is guessed), or a number where the property has a scale;
+    /// otherwise the point counts as failed.
     pub fn push<A>(&mut self, point: &Point<A>, value: Value, quality: Quality, time: Option<UnixMillis>) {
-        let reading = match value.coerce(point.value_type) {
-            Ok(value) => Reading::Value { value, quality, time },
-            Err(wrong) => Reading::Failed(Error::Bug(format!("{}: {wrong}", point.name))),
-        };
-        self.readings.insert(point.name.clone(), reading);
+        self.readings.insert(point.name.clone(), Reading::of(point, value, quality, time));
     }
 
     /// This one point could not be read; the others are not concerned.
@@ -49,11 +56,13 @@ impl Samples {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scale::Scale;
     use bus::ValueType;
 
     #[test]
     fn a_value_of_the_wrong_type_counts_as_failed() {
-        let point = Point { name: "level".into(), value_type: ValueType::Float, address: () };
+        let point =
+            Point { name: "level".into(), value_type: ValueType::Float, address: (), scale: Scale::NONE };
         let mut samples = Samples::default();
         samples.good(&point, Value::Int(3));
         let reading = Reading::Value { value: Value::Float(3.0), quality: Quality::Good, time: None };

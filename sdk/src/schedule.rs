@@ -14,6 +14,7 @@ pub(crate) const MIN_PERIOD: Duration = Duration::from_millis(50);
 pub(crate) struct Schedule {
     start: Mono,
     points: BTreeMap<String, Entry>,
+    missed: u64,
 }
 
 #[derive(Debug)]
@@ -24,7 +25,7 @@ struct Entry {
 
 impl Schedule {
     pub(crate) fn new(start: Mono) -> Self {
-        Self { start, points: BTreeMap::new() }
+        Self { start, points: BTreeMap::new(), missed: 0 }
     }
 
     /// Reads `point` every `period` from now on, or never if that is zero. A point that keeps its period keeps its
@@ -53,12 +54,26 @@ impl Schedule {
         }
     }
 
+    /// Ticks that passed while nothing could be read are not missed: what is due is due now.
+    pub(crate) fn resume(&mut self, now: Mono) {
+        for entry in self.points.values_mut() {
+            entry.next = entry.next.max(now);
+        }
+    }
+
+    /// Ticks that were left out since the last time, because earlier readings took too long.
+    pub(crate) fn take_missed(&mut self) -> u64 {
+        std::mem::take(&mut self.missed)
+    }
+
     /// Everything that is due, moved on to its next tick.
     pub(crate) fn take_due(&mut self, now: Mono) -> Vec<String> {
-        let start = self.start;
+        let Self { start, missed, .. } = self;
         let due = self.points.iter_mut().filter(|(_, e)| e.next <= now);
         due.map(|(name, entry)| {
-            entry.next = tick_after(start, entry.period, now);
+            let next = tick_after(*start, entry.period, now);
+            *missed += ticks_before(next, tick_after(*start, entry.period, entry.next), entry.period);
+            entry.next = next;
             name.clone()
         })
         .collect()
@@ -69,9 +84,19 @@ impl Schedule {
     }
 }
 
+/// How many ticks lie from `first` up to `next`, which is left out.
+fn ticks_before(next: Mono, first: Mono, period: Duration) -> u64 {
+    let passed = u64::try_from(next.since(first).as_micros()).unwrap_or(u64::MAX);
+    passed / micros(period)
+}
+
+fn micros(period: Duration) -> u64 {
+    u64::try_from(period.as_micros()).unwrap_or(u64::MAX).max(1)
+}
+
 /// The first whole multiple of `period` after `start` that lies after `now`.
 fn tick_after(start: Mono, period: Duration, now: Mono) -> Mono {
-    let period = u64::try_from(period.as_micros()).unwrap_or(u64::MAX).max(1);
+    let period = micros(period);
     let passed = now.0.saturating_sub(start.0) / period;
     Mono(start.0.saturating_add(period.saturating_mul(passed + 1)))
 }
@@ -108,8 +133,24 @@ mod tests {
     #[test]
     fn missed_ticks_are_left_out_and_the_grid_stays() {
         let mut s = schedule(&[("a", SECOND)]);
+        assert_eq!((s.take_due(at(100)), s.take_missed()), (vec!["a".to_owned()], 0));
+        assert_eq!((s.take_due(at(1900)), s.take_missed()), (vec!["a".to_owned()], 0), "late, but read");
         assert_eq!(s.take_due(at(5600)), ["a"]);
-        assert_eq!(s.next(), Some(at(6100)));
+        assert_eq!(
+            (s.next(), s.take_missed()),
+            (Some(at(6100)), 3),
+            "2100 was late, the three after it are left out"
+        );
+    }
+
+    #[test]
+    fn ticks_without_a_session_are_not_missed() {
+        let mut s = schedule(&[("a", SECOND)]);
+        s.take_due(at(100));
+        s.resume(at(7600));
+        assert_eq!(s.take_due(at(7600)), ["a"]);
+        s.resume(at(7700));
+        assert_eq!((s.next(), s.take_missed()), (Some(at(8100)), 0), "a tick to come stays where it is");
     }
 
     #[test]

@@ -25,6 +25,16 @@ pub(crate) enum Pushed {
     Lost(Error),
 }
 
+impl Pushed {
+    /// Which point it is about; `None` at the session's end.
+    pub(crate) fn point(&self) -> Option<&str> {
+        match self {
+            Self::Value { point, .. } | Self::Failed { point, .. } => Some(point),
+            Self::Lost(_) => None,
+        }
+    }
+}
+
 /// Where a driver's own task puts what comes from the device: see [`Session::subscribe`](crate::Session::subscribe).
 #[derive(Debug, Clone)]
 pub struct Sink(mpsc::Sender<Pushed>);
@@ -35,13 +45,13 @@ impl Sink {
         (Self(sender), receiver)
     }
 
-    /// A good value of the point of this name, from now.
+    /// A good raw value of the point of this name, from now.
     pub async fn good(&self, point: &str, value: Value) {
         self.push(point, value, Quality::Good, None).await;
     }
 
-    /// A value with its quality and, if the device says, the time at its source. A point that was not subscribed to is
-    /// dropped. Waits while the SDK is behind.
+    /// A raw value with its quality and, if the device says, the time at its source. A point that was not subscribed to
+    /// is dropped. Waits while the SDK is behind.
     pub async fn push(&self, point: &str, value: Value, quality: Quality, time: Option<UnixMillis>) {
         self.send(Pushed::Value { point: point.to_owned(), value, quality, time }).await;
     }

@@ -41,9 +41,9 @@ impl<M: Mapper> Driven<M> {
         Ok(Self { device: config.device.clone(), plan: Plan::new(config)?, bus: Shared::default() })
     }
 
-    /// Addresses that make no sense.
-    pub fn faults(&self) -> &[Error] {
-        &self.plan.faults
+    /// What is wrong with addresses that make no sense.
+    pub fn faults(&self) -> impl Iterator<Item = &Error> {
+        self.plan.faults.iter().map(|(_, fault)| fault)
     }
 
     pub fn settings(&self) -> &M::Config {
@@ -91,7 +91,7 @@ impl<M: Mapper> Driven<M> {
         Ok(readings)
     }
 
-    /// Writes a value, already in the device's own number.
+    /// Writes a property's value.
     pub async fn write(
         &self,
         session: &mut M::Session,
@@ -103,31 +103,46 @@ impl<M: Mapper> Driven<M> {
             point: property.to_owned(),
             why: "not among the device's properties".to_owned(),
         })?;
-        session.write(point, value, permit).await
+        let raw = point.scale.write(value, point.value_type).map_err(|e| Error::Bug(e.to_string()))?;
+        session.write(point, raw, permit).await
     }
 
     /// Subscribes to all points.
-    pub async fn subscribe(&self, session: &mut M::Session) -> Result<Pushes, Error> {
+    pub async fn subscribe(&self, session: &mut M::Session) -> Result<Pushes<'_, M>, Error> {
         let (sink, pushes) = Sink::new();
         let points: Vec<&Point<M::Address>> = self.plan.points.values().collect();
         session.subscribe(&points, sink).await?;
-        Ok(Pushes(pushes))
+        Ok(Pushes { plan: &self.plan, pushes })
     }
 }
 
 /// What a device says by itself.
-#[derive(Debug)]
-pub struct Pushes(mpsc::Receiver<Pushed>);
+pub struct Pushes<'a, M: Mapper> {
+    plan: &'a Plan<M>,
+    pushes: mpsc::Receiver<Pushed>,
+}
 
-impl Pushes {
-    /// The next point and its value; an error without a point when the session is over.
+impl<M: Mapper> Pushes<'_, M> {
+    /// The next point that was subscribed to, and its value; an error when the session is over.
     pub async fn next(&mut self) -> Result<(String, Result<Value, Error>), Error> {
-        match self.0.recv().await {
-            Some(Pushed::Value { point, value, .. }) => Ok((point, Ok(value))),
-            Some(Pushed::Failed { point, error }) => Ok((point, Err(error))),
-            Some(Pushed::Lost(error)) => Err(error),
-            None => Err(Error::transient("nobody pushes any more")),
+        loop {
+            let pushed = self.pushes.recv().await;
+            let pushed = pushed.ok_or_else(|| Error::transient("nobody pushes any more"))?;
+            let (point, value) = match pushed {
+                Pushed::Value { point, value, .. } => (point, Ok(value)),
+                Pushed::Failed { point, error } => (point, Err(error)),
+                Pushed::Lost(error) => return Err(error),
+            };
+            let Some(known) = self.plan.points.get(&point) else { continue };
+            let scaled = |raw| known.scale.read(raw, known.value_type).map_err(|e| Error::Bug(e.to_string()));
+            return Ok((point, value.and_then(scaled)));
         }
+    }
+}
+
+impl<M: Mapper> fmt::Debug for Pushes<'_, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pushes").finish_non_exhaustive()
     }
 }
 

@@ -24,9 +24,15 @@ conformance!(__Type__, Device);
 
 impl Fixture for Device {
     async fn start() -> Result<Self, String> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| error.to_string())?;
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .map_err(|error| error.to_string())?;
         let address = listener.local_addr().map_err(|error| error.to_string())?;
-        let device = Self { simulated: Simulated::new(), address, serving: Mutex::default() };
+        let device = Self {
+            simulated: Simulated::new(),
+            address,
+            serving: Mutex::default(),
+        };
         device.serve(listener);
         Ok(device)
     }
@@ -44,14 +50,22 @@ impl Fixture for Device {
 
     fn properties(&self) -> Vec<Property> {
         vec![
-            Property::new("speed", ValueType::Float, json!({ "register": "speed" })).writable().range(0.0, 3000.0),
-            Property::new("temperature", ValueType::Float, json!({ "register": "temperature" })),
+            Property::new("speed", ValueType::Float, json!({ "register": "speed" }))
+                .writable()
+                .range(0.0, 3000.0),
+            Property::new(
+                "temperature",
+                ValueType::Float,
+                json!({ "register": "temperature" }),
+            ),
             Property::new("running", ValueType::Bool, json!({ "register": "running" })),
         ]
     }
 
     async fn value(&self, property: &str) -> Option<Value> {
-        self.simulated.value(property).map(|text| value(property, &text))
+        self.simulated
+            .value(property)
+            .map(|text| value(property, &text))
     }
 
     async fn set(&self, property: &str, value: Value) -> bool {
@@ -60,7 +74,10 @@ impl Fixture for Device {
     }
 
     async fn writes(&self) -> Vec<Write> {
-        let write = |(property, text): (String, String)| Write { value: value(&property, &text), property };
+        let write = |(property, text): (String, String)| Write {
+            value: value(&property, &text),
+            property,
+        };
         self.simulated.writes().into_iter().map(write).collect()
     }
 
@@ -90,7 +107,10 @@ impl Fixture for Device {
 
 impl Device {
     fn serve(&self, listener: TcpListener) {
-        self.serving.lock().unwrap().spawn(self.simulated.clone().serve(listener));
+        self.serving
+            .lock()
+            .unwrap()
+            .spawn(self.simulated.clone().serve(listener));
     }
 }
 

@@ -8,8 +8,8 @@
 use std::io::ErrorKind;
 
 use kubebus_sdk::{
-    Batch, Context, Error, JsonSchema, Manifest, Mapper, Point, Samples, Session, Value, ValueType, WriteOutcome,
-    WritePermit, schemars,
+    Batch, Context, Error, JsonSchema, Manifest, Mapper, Point, Samples, Session, Value, ValueType,
+    WriteOutcome, WritePermit, schemars,
 };
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -52,7 +52,9 @@ impl Mapper for __Type__ {
     }
 
     async fn open(connection: &Connection, _: &Context<Line>) -> Result<Line, Error> {
-        Ok(Line(BufReader::new(TcpStream::connect(&connection.address).await?)))
+        Ok(Line(BufReader::new(
+            TcpStream::connect(&connection.address).await?,
+        )))
     }
 }
 
@@ -65,7 +67,9 @@ impl Session for Line {
             match self.get(point).await {
                 Ok(value) => out.good(point, value),
                 // The device is there, this one value is not.
-                Err(error @ (Error::Device(_) | Error::BadAddress { .. })) => out.failed(point, error),
+                Err(error @ (Error::Device(_) | Error::BadAddress { .. })) => {
+                    out.failed(point, error)
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -81,10 +85,14 @@ impl Session for Line {
         let register = register(point)?;
         let text = value.to_string();
         if text.contains(char::is_control) {
-            return Err(Error::Unsupported("a text with control characters".to_owned()));
+            return Err(Error::Unsupported(
+                "a text with control characters".to_owned(),
+            ));
         }
         let consumed = permit.consume()?; // too late? then nothing moves
-        let answer = self.ask(&format!("SET {register} {text}\n"), register).await?;
+        let answer = self
+            .ask(&format!("SET {register} {text}\n"), register)
+            .await?;
         Ok(consumed.read_back(parsed(point, &answer)?))
     }
 }
@@ -99,7 +107,8 @@ impl Line {
     /// Whether nothing waits to be read: it would be taken for the answer to the next request.
     fn is_quiet(&self) -> bool {
         let waiting = self.0.get_ref().try_read(&mut [0]);
-        self.0.buffer().is_empty() && waiting.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+        self.0.buffer().is_empty()
+            && waiting.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
     /// One request and its answer. The SDK drops the session with a call that takes too long, so that a late answer is
@@ -110,15 +119,23 @@ impl Line {
         }
         self.0.write_all(request.as_bytes()).await?;
         let mut line = Vec::new();
-        (&mut self.0).take(LONGEST_ANSWER).read_until(b'\n', &mut line).await?;
+        (&mut self.0)
+            .take(LONGEST_ANSWER)
+            .read_until(b'\n', &mut line)
+            .await?;
         let line = String::from_utf8(line).map_err(Error::transient)?;
         let Some(line) = line.strip_suffix('\n') else {
-            return Err(Error::transient("the connection ended in the middle of an answer"));
+            return Err(Error::transient(
+                "the connection ended in the middle of an answer",
+            ));
         };
         match line.trim_end().split_once(' ') {
             Some(("!", why)) => Err(Error::Device(why.to_owned())),
             Some((name, value)) if name == register => Ok(value.to_owned()),
-            _ => Err(Error::transient(format!("'{line}' does not answer '{}'", request.trim_end()))),
+            _ => Err(Error::transient(format!(
+                "'{line}' does not answer '{}'",
+                request.trim_end()
+            ))),
         }
     }
 }
@@ -128,7 +145,10 @@ fn register(point: &Point<Register>) -> Result<&str, Error> {
     let register = point.address.register.as_str();
     if register.is_empty() || register.contains(|c: char| c.is_whitespace() || c.is_control()) {
         let why = format!("register: '{register}' is not one word");
-        return Err(Error::BadAddress { point: point.name.clone(), why });
+        return Err(Error::BadAddress {
+            point: point.name.clone(),
+            why,
+        });
     }
     Ok(register)
 }

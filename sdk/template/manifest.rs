@@ -6,5 +6,8 @@ use std::ffi::OsString;
 fn the_example_is_right() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/device.yaml");
     let args = ["check", file].map(OsString::from);
-    assert_eq!(kubebus_sdk::main_with::<__library__::__Type__>("check", args), 0);
+    assert_eq!(
+        kubebus_sdk::main_with::<__library__::__Type__>("check", args),
+        0
+    );
 }

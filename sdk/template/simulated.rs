@@ -10,7 +10,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// What it holds when it starts: register and value.
-const REGISTERS: [(&str, &str); 3] = [("speed", "1450"), ("temperature", "20"), ("running", "true")];
+const REGISTERS: [(&str, &str); 3] = [
+    ("speed", "1450"),
+    ("temperature", "20"),
+    ("running", "true"),
+];
 
 /// The one that can be written.
 const WRITABLE: &str = "speed";
@@ -38,7 +42,10 @@ impl Simulated {
     }
 
     pub fn set(&self, register: &str, value: &str) {
-        self.registers.lock().unwrap().insert(register.to_owned(), value.to_owned());
+        self.registers
+            .lock()
+            .unwrap()
+            .insert(register.to_owned(), value.to_owned());
     }
 
     /// All that was written from outside.
@@ -84,7 +91,10 @@ impl Simulated {
             },
             ["SET", WRITABLE, value] => {
                 self.set(WRITABLE, value);
-                self.writes.lock().unwrap().push((WRITABLE.to_owned(), value.to_owned()));
+                self.writes
+                    .lock()
+                    .unwrap()
+                    .push((WRITABLE.to_owned(), value.to_owned()));
                 format!("{WRITABLE} {value}")
             }
             _ => "! GET register, or SET speed value".to_owned(),

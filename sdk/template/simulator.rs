@@ -10,7 +10,9 @@ use tokio::net::TcpListener;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> std::io::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7070".to_owned());
+    let address = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "127.0.0.1:7070".to_owned());
     let listener = TcpListener::bind(&address).await?;
     eprintln!("a device at {address}: GET speed, SET speed 1200");
     let device = Simulated::new();

@@ -135,7 +135,7 @@ impl Mapper {
                     self.admit(request, now);
                 }
             }
-            MapperTopic::Result { .. } | MapperTopic::State { .. } => {}
+            MapperTopic::Result { .. } | MapperTopic::State { .. } | MapperTopic::Health { .. } => {}
         }
     }
 

@@ -471,7 +471,7 @@ impl World {
                     self.oracle.on_published(seat, &request, durable, now);
                 }
             }
-            MapperTopic::Result { .. } | MapperTopic::State { .. } => {}
+            MapperTopic::Result { .. } | MapperTopic::State { .. } | MapperTopic::Health { .. } => {}
         }
         if repeats {
             let (topic, payload) = (topic.clone(), payload.clone());

@@ -2,10 +2,12 @@
 //!
 //! The MQTT contract lives here, in both directions, so that the node and the SDK cannot drift apart.
 
+mod health;
 mod json;
 mod payload;
 mod topic;
 
+pub use health::{DeviceCondition, DeviceHealth, MapperCounts, MapperHealth};
 pub use json::Json;
 pub use payload::{
     DeviceConfig, MapperConfig, Outcome, PropertyConfig, ReportBody, ReportMany, ResultBody, WriteRequest,

@@ -41,6 +41,12 @@ pub struct PropertyConfig {
     pub maximum: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
+    /// A number that has moved by less since it was last reported need not be reported, but see `max_age_ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadband: Option<f64>,
+    /// Older than this a value is of no use: what stays within the deadband is reported three times as often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age_ms: Option<u64>,
 }
 
 /// `mapper/<mapper>/write`: set one property now or not at all.

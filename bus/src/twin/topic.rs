@@ -113,6 +113,8 @@ pub enum MapperTopic {
     Result { mapper: Name },
     /// Mapper to node, retained, also its will: `online` or `offline`.
     State { mapper: Name },
+    /// Mapper to people, retained: [`super::MapperHealth`]. Nodes pass it on and decide nothing by it.
+    Health { mapper: Name },
 }
 
 impl MapperTopic {
@@ -131,6 +133,7 @@ impl MapperTopic {
             "write" => Self::Write { mapper },
             "result" => Self::Result { mapper },
             "state" => Self::State { mapper },
+            "health" => Self::Health { mapper },
             _ => return None,
         })
     }
@@ -141,6 +144,7 @@ impl MapperTopic {
             Self::Write { mapper } => format!("mapper/{mapper}/write"),
             Self::Result { mapper } => format!("mapper/{mapper}/result"),
             Self::State { mapper } => format!("mapper/{mapper}/state"),
+            Self::Health { mapper } => format!("mapper/{mapper}/health"),
         };
         make(&text)
     }
@@ -150,7 +154,8 @@ impl MapperTopic {
             Self::Config { mapper }
             | Self::Write { mapper }
             | Self::Result { mapper }
-            | Self::State { mapper } => mapper,
+            | Self::State { mapper }
+            | Self::Health { mapper } => mapper,
         }
     }
 }
@@ -182,8 +187,8 @@ mod tests {
             let topic = Topic::new(text).unwrap();
             assert_eq!(TwinTopic::parse(&topic).expect(text).topic(), topic);
         }
-        for text in ["mapper/plc-1/config", "mapper/plc-1/write", "mapper/plc-1/result", "mapper/plc-1/state"]
-        {
+        for verb in ["config", "write", "result", "state", "health"] {
+            let text = &format!("mapper/plc-1/{verb}");
             let topic = Topic::new(text).unwrap();
             assert_eq!(MapperTopic::parse(&topic).expect(text).topic(), topic);
         }

@@ -1,6 +1,7 @@
 //! Devices bound to this edge, their mappers, and whether they can be worked with.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 #[cfg(any(test, doc))]
 use bus::twin::MapperConfig;
@@ -11,6 +12,7 @@ use metadata::Keyspace;
 
 use super::EdgeTwins;
 use super::property::{Outstanding, Twin};
+use super::reading::REFRESH;
 use crate::authority::Authority;
 use crate::kubeedge::update::Condition;
 use crate::model::{DeviceInfo, Property};
@@ -165,7 +167,7 @@ impl EdgeTwins {
 
     fn publish_config(&mut self, name: &Name) {
         let served = self.devices.iter().filter(|(_, bound)| bound.mapper.as_ref() == Some(name));
-        let configs = served.filter_map(|(id, _)| Some(device_config(id, self.catalog.device(id)?)));
+        let configs = served.filter_map(|(id, _)| Some(self.device_config(id, self.catalog.device(id)?)));
         let config = mapper_config(configs);
         let mapper = self.mappers.entry(name.clone()).or_default();
         if mapper.config.as_ref() != Some(&config) {
@@ -173,6 +175,22 @@ impl EdgeTwins {
             let topic = MapperTopic::Config { mapper: name.clone() }.topic();
             self.outputs.publish(Publish { topic, payload: config, retain: true, expiry: None });
         }
+    }
+
+    /// What a rule looks at has changed, and with it which readings a mapper may keep to itself.
+    pub(super) fn publish_configs(&mut self) {
+        let told = self.mappers.iter().filter(|(_, mapper)| mapper.config.is_some());
+        let names: Vec<_> = told.map(|(name, _)| name.clone()).collect();
+        names.iter().for_each(|name| self.publish_config(name));
+    }
+
+    fn device_config(&self, id: &DeviceId, info: &DeviceInfo) -> DeviceConfig {
+        let properties = info.properties.iter().map(|(name, property)| {
+            let is_watched = self.rules.read_reported(&PropertyId::new(id, name));
+            property_config(name, property, is_watched)
+        });
+        let connection = info.connection.clone();
+        DeviceConfig { device: id.clone(), connection, properties: properties.collect() }
     }
 
     pub(super) fn is_online(&self, device: &DeviceId) -> bool {
@@ -341,13 +359,10 @@ fn mapper_config(devices: impl Iterator<Item = DeviceConfig>) -> Bytes {
     twin::exact(text)
 }
 
-fn device_config(id: &DeviceId, info: &DeviceInfo) -> DeviceConfig {
-    let properties = info.properties.iter().map(|(name, property)| property_config(name, property));
-    DeviceConfig { device: id.clone(), connection: info.connection.clone(), properties: properties.collect() }
-}
-
-fn property_config(name: &str, property: &Property) -> PropertyConfig {
+/// Rules see each reading: of what they look at, the mapper keeps none to itself.
+fn property_config(name: &str, property: &Property, is_watched: bool) -> PropertyConfig {
     let (minimum, maximum) = property.device_range();
+    let deadband = property.device_deadband().filter(|_| !is_watched);
     PropertyConfig {
         name: name.to_owned(),
         value_type: property.value_type,
@@ -357,7 +372,15 @@ fn property_config(name: &str, property: &Property) -> PropertyConfig {
         minimum,
         maximum,
         unit: property.device_unit().map(str::to_owned),
+        deadband,
+        max_age_ms: deadband.map(|_| millis(mapper_max_age(property.policy.max_age))),
     }
+}
+
+/// A mapper says what stays at least each third of this: twice as often as this edge passes it on, so that nothing here
+/// or elsewhere is older than without a deadband.
+fn mapper_max_age(max_age: Option<Duration>) -> Duration {
+    max_age.unwrap_or(REFRESH * 3) / 2
 }
 
 #[cfg(test)]

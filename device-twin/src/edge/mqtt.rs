@@ -218,6 +218,7 @@ impl EdgeTwins {
                 self.write_result(mapper, &result, ks, now)
             }
             MapperTopic::State { mapper } => self.mapper_announced(mapper, payload, ks, now),
+            MapperTopic::Health { .. } => Ok(()), // for people
             MapperTopic::Config { .. } | MapperTopic::Write { .. } => {
                 Err("only nodes publish here".to_owned())
             }

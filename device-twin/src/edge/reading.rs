@@ -13,7 +13,7 @@ use crate::twin::{self, PropertyId, Reported, explain, key};
 
 /// A property without `maxAge` that is reported again unchanged is published again this often, so that whoever reads
 /// it from afar can tell silence from constancy.
-const REFRESH: Duration = Duration::from_secs(5);
+pub(super) const REFRESH: Duration = Duration::from_secs(5);
 
 /// What a report is to those who only watch. Rules see each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -97,7 +97,7 @@ impl Refusal {
 /// 2. below `twin/`: unknown shapes are refused, then what only nodes may say, then retained `set` and `command`;
 ///    the rest goes to the node alone, which publishes what becomes of it;
 /// 3. below `mapper/`: unknown shapes and what only nodes may say are refused; a `result` goes to the node alone,
-///    a `state` to both;
+///    a `state` to both, a `health` stays in this broker;
 /// 4. `mesh/...` goes to both;
 /// 5. everything else stays in this broker.
 pub fn route(topic: &Topic, retain: bool) -> Result<Route, Refusal> {
@@ -136,6 +136,7 @@ fn route_mapper(topic: &MapperTopic) -> Result<Route, Refusal> {
         MapperTopic::Config { .. } | MapperTopic::Write { .. } => Err(Refusal::NodesOnly),
         MapperTopic::Result { .. } => Ok(Route::Node),
         MapperTopic::State { .. } => Ok(Route::Both),
+        MapperTopic::Health { .. } => Ok(Route::Local),
     }
 }
 
@@ -199,6 +200,7 @@ mod tests {
             ("mapper/m/write", false, Err(Refusal::NodesOnly)),
             ("mapper/m/result", false, Ok(Route::Node)),
             ("mapper/m/state", true, Ok(Route::Both)),
+            ("mapper/m/health", true, Ok(Route::Local)),
             ("mapper/m/other", false, Err(Refusal::UnknownShape)),
             ("$SYS/x", false, Err(Refusal::System)),
             ("$hw/events/device/a/twin/update", false, Ok(Route::Node)),

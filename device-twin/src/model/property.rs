@@ -245,6 +245,12 @@ impl Property {
         (as_device(self.minimum), as_device(self.maximum))
     }
 
+    /// The deadband of a number, counted in the device's unit.
+    pub fn device_deadband(&self) -> Option<f64> {
+        let factor = self.device.as_ref().map_or(1.0, |device| device.to_device.factor().abs());
+        Some(self.policy.deadband * factor).filter(|deadband| self.is_numeric() && *deadband > 0.0)
+    }
+
     fn converted(&self, value: Value, conversion: Conversion) -> Value {
         if !self.is_numeric() || !matches!(value, Value::Int(_) | Value::Float(_)) {
             return value; // What is no number has no unit; whether it fits is checked where all values are.

@@ -4,7 +4,7 @@
 //! with 1/3600, `Cel` is a temperature with 1 and 273.15. Two units of one dimension are *commensurable*: what is
 //! counted in one can be counted in the other. What automation meets is known (`atom`), with UCUM's metric prefixes,
 //! products, quotients, exponents, parentheses and `{annotations}`; why it is our own table and no crate stands in
-//! `docs/decisions/0004-units.md`.
+//! `docs/decisions/0008-units.md`.
 //!
 //! Where we part from UCUM: the mole is a dimension and not a number, so that an amount is not mistaken for a count.
 //!

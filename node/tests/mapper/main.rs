@@ -72,6 +72,9 @@ mod tests {
     #[track_caller]
     fn test_with_cargo(dir: &Path) {
         std::fs::copy(repository().join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
+        let formatted =
+            Command::new(env!("CARGO")).current_dir(dir).args(["fmt", "--check"]).output().unwrap();
+        assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stdout));
         let mut cargo = Command::new(env!("CARGO"));
         cargo.current_dir(dir).args(["test", "--offline", "--quiet"]).env("CARGO_TARGET_DIR", built());
         cargo.args(PROFILE.iter().flat_map(|setting| ["--config", setting]));

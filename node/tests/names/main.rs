@@ -8,13 +8,17 @@
     reason = "a test fails by panicking; the lint knows only the standard harness"
 )]
 
+#[path = "../lab_node/mod.rs"]
+#[expect(dead_code, reason = "shared with the target `network`")]
+mod lab_node;
 mod stage;
 
 use std::io::Write;
 use std::net::UdpSocket;
 use std::process::ExitCode;
 
-use stage::{Stage, YARD, dig, dig_all, eventually};
+use lab_node::{Node, eventually};
+use stage::{Stage, YARD, dig, dig_all};
 
 const NAME: &str = "each_site_is_told_the_address_that_is_right_for_it";
 
@@ -42,9 +46,9 @@ fn say(line: &str) {
 
 fn each_site_is_told_its_own() {
     let mut stage = Stage::build();
-    let told = stage.cloud.command(&["dns", "set", "plc", "plant-b", "192.168.10.20"]);
+    let told = stage.cloud.command(&["dns", "set", "plc", "plant-b", "192.168.10.20"]).expect(0);
     assert_eq!(told, "host plant-b/plc created\n");
-    let [a, b] = [stage.a.address(), stage.b.address()];
+    let [a, b] = [&stage.a, &stage.b].map(|node| node.address().to_string());
     let virtual_plc = stage.virtual_address_at_b(20);
     assert!(virtual_plc.starts_with("10.86."), "{virtual_plc}");
 
@@ -57,7 +61,7 @@ fn each_site_is_told_its_own() {
     assert_eq!(dig(host, &b, &["-x", &virtual_plc]), format!("{PLC}.\n"));
     assert_eq!(dig(host, &b, &["-x", "192.168.10.20"]), format!("{PLC}.\n"));
     assert_eq!(dig(&stage.a.network, &a, &["a.plant-a.water.kb.internal"]), format!("{a}\n"));
-    let cloud = stage.cloud.address();
+    let cloud = stage.cloud.address().to_string();
     assert_eq!(dig(host, &b, &["hq.water.kb.internal"]), format!("{cloud}\n"));
     assert!(dig(host, &b, &["hq.water.kb.internal", "AAAA"]).starts_with("fd"));
     assert_eq!(dig(&stage.cloud.network, &cloud, &[PLC]), format!("{virtual_plc}\n"));
@@ -83,7 +87,7 @@ fn each_site_is_told_its_own() {
 
 /// Without a restart, and until it is revoked.
 fn a_stranger_is_known_once_his_lan_is_approved(stage: &Stage, b: &str) {
-    let state = |node: &stage::Node| {
+    let state = |node: &Node| {
         let routes = node.json(&["route", "list"]);
         let route = routes.as_array().unwrap().iter().find(|route| route["prefix"] == YARD);
         route.map(|route| route["state"].as_str().unwrap().to_owned())
@@ -93,13 +97,13 @@ fn a_stranger_is_known_once_his_lan_is_approved(stage: &Stage, b: &str) {
     }
     assert_eq!(state(&stage.a), None, "of no concern to others");
     assert_eq!(stage.b.status()["lans"][YARD]["state"], "pending");
-    let told = stage.cloud.command(&["route", "approve", "b", YARD]);
+    let told = stage.cloud.command(&["route", "approve", "b", YARD]).expect(0);
     assert_eq!(told, format!("{YARD} lies behind edge/b now\n"));
     let is_answered = || (dig(&stage.stranger, b, &[PLC]) == "192.168.10.20\n").then_some(());
     eventually("the stranger is of the site", is_answered);
     assert_eq!(stage.b.status()["lans"][YARD]["state"], "active");
     eventually("a has the route", || (state(&stage.a).as_deref() == Some("active")).then_some(()));
-    stage.cloud.command(&["route", "revoke", "b", YARD]);
+    stage.cloud.command(&["route", "revoke", "b", YARD]).expect(0);
     eventually("he is a stranger again", || (dig(&stage.stranger, b, &[PLC]).is_empty()).then_some(()));
     assert_eq!(state(&stage.cloud).as_deref(), Some("pending"));
 }

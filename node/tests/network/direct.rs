@@ -13,8 +13,8 @@ use lab::{NatKind, NatSettings, PortId};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::stage::{CLOUD, CONFIG, Node, attach, attach_behind};
-use crate::{IN_VAIN, PORT, address, eventually};
+use crate::lab_node::{CLOUD, CONFIG, Node, attach, attach_behind, eventually};
+use crate::{IN_VAIN, PORT};
 
 pub(crate) const POLICY: &str = "
 apiVersion: kubebus.io/v1alpha1
@@ -102,7 +102,7 @@ impl Pair {
             edge.start();
             edge
         });
-        let addresses = [&a, &b].map(address);
+        let addresses = [&a, &b].map(Node::address);
         let servers = [&a, &b].into_iter().zip(addresses);
         let servers = servers.map(|(node, at)| EchoServer::start(&node.network, (at, PORT).into()).unwrap());
         Self { _servers: servers.collect(), a, b, cloud, addresses, wire, ports, _room: room }

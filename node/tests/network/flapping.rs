@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use lab::io::Namespace;
 use lab::io::probe::{EchoServer, udp_echo};
 
+use crate::lab_node::{PATIENCE, eventually};
 use crate::stage::Stage;
-use crate::{A_CALLS_B, PATIENCE, PORT, address, eventually};
+use crate::{A_CALLS_B, PORT};
 
 const UP: Duration = Duration::from_secs(10);
 const DOWN: Duration = Duration::from_secs(5);
@@ -50,7 +51,7 @@ pub(crate) fn long() {
 fn flap(times: usize) {
     let stage = Stage::build_with(CONFIG);
     stage.cloud.apply(A_CALLS_B);
-    let b = address(&stage.b);
+    let b = stage.b.address();
     let _server = EchoServer::start(&stage.b.network, SocketAddr::new(b, PORT)).unwrap();
     let target = SocketAddr::new(b, PORT);
     let reach = || stage.a.network.run(|| udp_echo(target, Duration::from_secs(1)).ok()).unwrap();

@@ -10,8 +10,9 @@ use lab::io::Namespace;
 use lab::io::probe::{EchoServer, udp_echo};
 
 use crate::attack::Ammunition;
-use crate::stage::{CLOUD, Node, Stage, attach};
-use crate::{A_CALLS_B, PATIENCE, PORT, address, eventually};
+use crate::lab_node::{CLOUD, Node, PATIENCE, attach, eventually};
+use crate::stage::Stage;
+use crate::{A_CALLS_B, PORT};
 
 const ATTACKER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 66);
 const SOCKETS: usize = 64;
@@ -30,7 +31,7 @@ const LOAD: usize = 2 << 20;
 pub(crate) fn strangers_throw_all_they_have() {
     let mut stage = Stage::build();
     stage.cloud.apply(A_CALLS_B);
-    let b = address(&stage.b);
+    let b = stage.b.address();
     let _server = EchoServer::start(&stage.b.network, SocketAddr::new(b, PORT)).unwrap();
     reached(&stage, b);
     let ammunition = Ammunition::prepare(target(), HALF_OPEN, handshakes(&mut stage, b));

@@ -12,6 +12,8 @@ mod attack;
 mod direct;
 mod flapping;
 mod hostile;
+#[path = "../lab_node/mod.rs"]
+mod lab_node;
 mod matrix;
 mod policy;
 mod stage;
@@ -20,16 +22,12 @@ mod standby;
 mod town;
 
 use std::io::Write;
-use std::net::IpAddr;
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Names the test in the child's environment.
 const NAME: &str = "NETWORK_TEST";
-
-/// For one thing to come true: many times what an idle machine needs.
-const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Long enough for the round trip, short enough to wait for in vain.
 const IN_VAIN: Duration = Duration::from_millis(700);
@@ -167,21 +165,4 @@ fn passes(name: &str) -> bool {
 
 fn say(line: &str) {
     writeln!(std::io::stdout().lock(), "{line}").unwrap();
-}
-
-/// The node's IPv4 address on the overlay, once it has one.
-fn address(node: &stage::Node) -> IpAddr {
-    eventually("a lease", || node.status()["overlay"]["addresses"][0].as_str()?.parse().ok())
-}
-
-/// Looks until it is there.
-fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use lab::io::probe::{EchoServer, ping, tcp_echo, udp_echo};
 
-use crate::stage::Node;
+use crate::lab_node::{Node, eventually};
 use crate::town::{Host, Town};
-use crate::{IN_VAIN, PORT, eventually};
+use crate::{IN_VAIN, PORT};
 
 /// A probe that is lost, as on a machine with other work, is tried again this often.
 const TRIES: usize = 4;

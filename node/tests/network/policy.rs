@@ -6,8 +6,9 @@ use std::time::Duration;
 use lab::io::Namespace;
 use lab::io::probe::{EchoServer, ProbeError, ping, tcp_echo, udp_echo};
 
-use crate::stage::{CONFIG, Node, Stage};
-use crate::{IN_VAIN, PORT, address, eventually};
+use crate::lab_node::{CONFIG, Node, eventually};
+use crate::stage::Stage;
+use crate::{IN_VAIN, PORT};
 
 /// Exit codes as `kubebus` documents them.
 const NOT_FOUND: i32 = 4;
@@ -26,7 +27,7 @@ spec:
 pub(crate) fn one_port_from_one_site_to_another() {
     // What is decided at the cloud is to be seen there.
     let mut stage = Stage::build_with(&CONFIG.replace("idle: 5s", "idle: 5s, direct: false"));
-    let [a, b] = [address(&stage.a), address(&stage.b)];
+    let [a, b] = [stage.a.address(), stage.b.address()];
     let _servers = [server(&stage.a, a), server(&stage.b, b)];
 
     assert_eq!(through(&stage.a.network, b), [false; 3], "there is no policy yet");
@@ -85,9 +86,9 @@ fn ways_are_told(stage: &Stage, b: IpAddr) {
 
 fn silence_is_explained(stage: &Stage) {
     let ping = ["ping", "b", "-c", "1"];
-    let told = stage.cloud.command(&ping).expect_told(UNREACHABLE);
+    let told = stage.cloud.command(&ping).expect_both(UNREACHABLE).1;
     assert!(told.contains("no access policy is about these two"), "{told}");
-    let told = stage.a.command(&ping).expect_told(UNREACHABLE);
+    let told = stage.a.command(&ping).expect_both(UNREACHABLE).1;
     assert!(told.contains("ask there: kubebus policy test"), "{told}");
 }
 

@@ -10,8 +10,8 @@ use lab::io::probe::{EchoServer, udp_echo};
 use lab::io::{Namespace, Wire, enter_user_namespace};
 
 use crate::direct::POLICY;
-use crate::stage::{CLOUD, Node, attach, attach_behind};
-use crate::{IN_VAIN, PORT, address, eventually, say};
+use crate::lab_node::{CLOUD, Node, attach, attach_behind, eventually};
+use crate::{IN_VAIN, PORT, say};
 
 const SECOND: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 11);
 const ETCD: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 40);
@@ -82,7 +82,7 @@ pub(crate) fn packets_go_on_by_the_replica_that_takes_over() {
         edge
     });
     first.apply(POLICY);
-    let addresses = [&a, &b].map(address);
+    let addresses = [&a, &b].map(Node::address);
     let _servers = [(&a, addresses[0]), (&b, addresses[1])]
         .map(|(node, at)| EchoServer::start(&node.network, SocketAddr::new(at, PORT)).unwrap());
     let answers = |from: &Node, to: IpAddr| {

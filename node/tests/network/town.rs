@@ -17,8 +17,7 @@ use lab::io::{Namespace, Wire, enter_user_namespace};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::eventually;
-use crate::stage::{CLOUD, CONFIG, Node, attach, attach_behind};
+use crate::lab_node::{CLOUD, CONFIG, Node, attach, attach_behind, eventually};
 
 /// Something that has addresses on the overlay.
 pub(crate) struct Host {

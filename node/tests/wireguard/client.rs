@@ -10,7 +10,8 @@ use lab::io::probe::EchoServer;
 use lab::{NatKind, NatSettings};
 use router::io::Netlink;
 
-use crate::stage::{Stage, attach};
+use crate::lab_node::{attach, eventually};
+use crate::stage::Stage;
 
 pub(crate) struct Client {
     pub(crate) network: Namespace,
@@ -34,7 +35,7 @@ impl Client {
         let process = process.expect("wireguard-go runs: apt-get install wireguard-go wireguard-tools");
         let private = wg(&network, &["genkey"], "");
         let client = Self { network, interface, process, private, addresses: Vec::new() };
-        crate::eventually("wireguard-go is up", || client.try_wg(&["show", &client.interface]));
+        eventually("wireguard-go is up", || client.try_wg(&["show", &client.interface]));
         client
     }
 

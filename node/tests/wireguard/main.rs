@@ -9,6 +9,9 @@
 )]
 
 mod client;
+#[path = "../lab_node/mod.rs"]
+#[expect(dead_code, reason = "shared with the target `network`")]
+mod lab_node;
 mod stage;
 
 use std::io::{Read, Write};
@@ -20,13 +23,10 @@ use lab::io::Namespace;
 use lab::io::probe::{EchoServer, ProbeError, ping, tcp_echo, udp_echo};
 
 use client::Client;
-use stage::{Node, Stage};
+use lab_node::{Node, PATIENCE};
+use stage::Stage;
 
 const PORT: u16 = 7007;
-
-/// For one thing to come true: a client that does not know that its gateway was restarted asks again after 15 s, and the
-/// machine may be slow.
-const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Long enough for the round trip, short enough to wait for in vain.
 const IN_VAIN: Duration = Duration::from_millis(700);
@@ -292,16 +292,4 @@ fn becomes<const N: usize>(what: &str, wanted: [bool; N], mut look: impl FnMut()
         }
     }
     panic!("{what}: {seen:?} and not {wanted:?} within {PATIENCE:?}");
-}
-
-/// Looks until it is there.
-fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }

@@ -44,7 +44,7 @@ fn told<M: Mapper>(listing: &Listing) -> (Vec<String>, Vec<String>) {
 /// What the mapper cannot make sense of.
 pub(super) fn faults_of<M: Mapper>(Listed { file, config }: &Listed) -> Vec<String> {
     let faults = match Plan::<M>::new(config) {
-        Ok(plan) => plan.faults,
+        Ok(plan) => plan.faults.into_iter().map(|(_, fault)| fault).collect(),
         Err(error) => vec![error],
     };
     faults.into_iter().map(|fault| format!("{}: {}: {fault}", file.display(), config.device)).collect()

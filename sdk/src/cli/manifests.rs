@@ -255,6 +255,9 @@ fn property_config(model: &ModelProperty, device: Option<&DeviceProperty>) -> Op
         minimum: bound(&model.minimum),
         maximum: bound(&model.maximum),
         unit: Some(model.unit.clone()).filter(|unit| !unit.is_empty()),
+        // A matter of policies.
+        deadband: None,
+        max_age_ms: None,
     })
 }
 

@@ -9,12 +9,9 @@ use super::args::ReadArgs;
 use super::check::{faults_of, none_here};
 use super::stop::Stop;
 use super::{Failure, manifests, say};
-use crate::io::read_once;
+use crate::io::{Heard, read_once};
 use crate::plan::Plan;
 use crate::{Mapper, UnixMillis};
-
-/// By device and property.
-type Values = BTreeMap<DeviceId, BTreeMap<String, Sample>>;
 
 const HEAD: [&str; 6] = ["DEVICE", "PROPERTY", "VALUE", "UNIT", "QUALITY", "TIME"];
 
@@ -49,14 +46,15 @@ pub(super) async fn read<M: Mapper>(mapper: Name, args: ReadArgs, mut stop: Stop
             () = stop.requested() => {}
         }
     });
-    let values = reading.await;
-    say(&table(&devices, &values))?;
+    let heard = reading.await;
+    say(&table(&devices, &heard))?;
+    for (device, Heard { error, .. }) in heard.iter().filter(|(_, heard)| !heard.error.is_empty()) {
+        eprintln!("{device}: {error}");
+    }
     let all: usize = devices.iter().map(|device| device.properties.len()).sum();
-    match all - values.values().map(BTreeMap::len).sum::<usize>() {
+    match all - heard.values().map(|heard| heard.samples.len()).sum::<usize>() {
         0 => Ok(()),
-        missing => Err(Failure::Other(format!(
-            "{missing} of {all} properties were not read; the log above says why"
-        ))),
+        missing => Err(Failure::Other(format!("{missing} of {all} properties were not read"))),
     }
 }
 
@@ -73,13 +71,13 @@ fn readable<M: Mapper>(device: &DeviceConfig) -> usize {
     Plan::<M>::new(device).map_or(0, |plan| plan.points.len())
 }
 
-fn table(devices: &[DeviceConfig], values: &Values) -> String {
+fn table(devices: &[DeviceConfig], heard: &BTreeMap<DeviceId, Heard>) -> String {
     let mut rows = vec![HEAD.map(str::to_owned)];
     for device in devices {
-        let read = values.get(&device.device);
+        let read = heard.get(&device.device);
         for property in &device.properties {
             let unit = property.unit.clone().unwrap_or_default();
-            let [value, quality, time] = match read.and_then(|values| values.get(&property.name)) {
+            let [value, quality, time] = match read.and_then(|heard| heard.samples.get(&property.name)) {
                 Some(sample) => cells(sample),
                 None => ["-".to_owned(), "not read".to_owned(), String::new()],
             };
@@ -134,6 +132,8 @@ mod tests {
             minimum: None,
             maximum: None,
             unit: unit.map(str::to_owned),
+            deadband: None,
+            max_age_ms: None,
         };
         let device: DeviceId = "water/pump".parse().unwrap();
         let properties = vec![property("speed", Some("rpm")), property("temperature", None)];
@@ -143,9 +143,9 @@ mod tests {
             time: UnixMillis(1_760_000_000_123),
             quality: Quality::Uncertain,
         };
-        let values = [(device, [("speed".to_owned(), sample)].into())].into();
+        let heard = Heard { samples: [("speed".to_owned(), sample)].into(), error: String::new() };
         assert_eq!(
-            table(&[config], &values),
+            table(&[config], &[(device, heard)].into()),
             "\
 DEVICE      PROPERTY     VALUE   UNIT  QUALITY    TIME
 water/pump  speed        1450.5  rpm   uncertain  2025-10-09T08:53:20.123Z

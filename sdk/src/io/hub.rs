@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::future::pending;
 use std::time::Duration;
 
-use bus::Topic;
 use bus::backoff::Jitter;
 use bus::io::Clock;
 use bus::twin::{DeviceConfig, DeviceId, MapperTopic, Outcome};
+use bus::{Mono, Topic};
 use rumqttc::v5::AsyncClient;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Filter;
@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use super::Options;
 use super::buses::Buses;
 use super::line::LineEvent;
-use super::task::{Attendant, DeviceEvent};
+use super::task::{Attendant, DeviceEvent, Report};
 use crate::desk::{Desk, Order, Output};
 use crate::{Mapper, Session};
 
@@ -62,6 +62,8 @@ pub(super) enum Happening {
     },
     /// The stop has taken too long.
     GraceOver,
+    /// The desk has something to do by now.
+    Due,
 }
 
 pub(super) struct Hub<M: Mapper> {
@@ -157,6 +159,7 @@ impl<M: Mapper> Hub<M> {
             Some(event) = self.events_rx.recv() => Happening::Device(event),
             (id, crash) = next_end(&mut self.tasks) => Happening::Ended { id, crash },
             () = grace_over(self.phase) => Happening::GraceOver,
+            () = due(self.clock, self.desk.next_due()) => Happening::Due,
         }
     }
 
@@ -165,12 +168,16 @@ impl<M: Mapper> Hub<M> {
             Happening::Device(event) => self.handle_device(event),
             Happening::Ended { id, crash } => self.ended(id, crash),
             Happening::GraceOver => self.phase = Phase::Gone,
+            Happening::Due => {}
         }
     }
 
     fn handle_device(&mut self, event: DeviceEvent) {
         match event {
-            DeviceEvent::Report { device, report } => self.desk.handle_report(&device, report),
+            DeviceEvent::Report(Report { device, samples, health, counts }) => {
+                self.desk.handle_report(&device, samples);
+                self.desk.handle_health(&device, health, counts);
+            }
             DeviceEvent::Written { id, outcome, detail } => self.desk.finish(&id, outcome, detail),
         }
     }
@@ -202,6 +209,7 @@ impl<M: Mapper> Hub<M> {
 
     /// Carries out what the desk has decided. Returns whether the mapper has ended.
     pub(super) fn carry_out(&mut self) -> bool {
+        self.desk.handle_time(self.clock.now().mono);
         while let Some(output) = self.desk.poll_output() {
             match output {
                 Output::Start { config, after } => self.start(config, after),
@@ -282,6 +290,13 @@ async fn next_end(tasks: &mut JoinSet<()>) -> (task::Id, Option<String>) {
         None => pending().await,
         Some(Ok((id, ()))) => (id, None),
         Some(Err(error)) => (error.id(), Some(error.to_string())),
+    }
+}
+
+async fn due(clock: Clock, at: Option<Mono>) {
+    match at {
+        Some(at) => clock.sleep_until(at).await,
+        None => pending().await,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod buses;
 mod hub;
+mod inbox;
 mod line;
 #[cfg(feature = "cli")]
 mod once;
@@ -18,7 +19,7 @@ use tokio::sync::mpsc;
 use crate::Mapper;
 use hub::Hub;
 #[cfg(feature = "cli")]
-pub(crate) use once::read_once;
+pub(crate) use once::{Heard, read_once};
 
 /// Events from the broker's connection that wait for the hub; when full the connection waits, and TCP holds the broker
 /// back.

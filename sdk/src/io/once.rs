@@ -12,11 +12,19 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::buses::Buses;
-use super::task::{Attendant, DeviceEvent};
+use super::task::{Attendant, DeviceEvent, Report};
 use crate::Mapper;
 
 /// Reports that wait for the loop below; when full the devices' tasks wait.
 const REPORTS: usize = 64;
+
+/// One device: what was read of it, and why nothing else was.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    pub(crate) samples: BTreeMap<String, Sample>,
+    /// Empty if it is well.
+    pub(crate) error: String,
+}
 
 /// Serves the devices until each of `wanted` properties has a value, or `enough` comes true. They are served as
 /// always, but nobody writes: the tasks' queues of writes stay empty.
@@ -24,7 +32,7 @@ pub(crate) async fn read_once<M: Mapper>(
     devices: &[DeviceConfig],
     wanted: usize,
     enough: impl Future<Output = ()>,
-) -> BTreeMap<DeviceId, BTreeMap<String, Sample>> {
+) -> BTreeMap<DeviceId, Heard> {
     let (events, mut heard) = mpsc::channel(REPORTS);
     let (mut tasks, mut held) = (JoinSet::new(), Vec::new());
     let (buses, clock) = (Buses::default(), Clock::start());
@@ -39,13 +47,17 @@ pub(crate) async fn read_once<M: Mapper>(
         held.push((config, orders));
     }
     drop(events);
-    let mut values: BTreeMap<DeviceId, BTreeMap<String, Sample>> = BTreeMap::new();
+    let mut devices: BTreeMap<DeviceId, Heard> = BTreeMap::new();
     let mut enough = pin!(enough);
-    while values.values().map(BTreeMap::len).sum::<usize>() < wanted {
+    while devices.values().map(|heard| heard.samples.len()).sum::<usize>() < wanted {
         tokio::select! {
             () = &mut enough => break,
             event = heard.recv() => match event {
-                Some(DeviceEvent::Report { device, report }) => values.entry(device).or_default().extend(report),
+                Some(DeviceEvent::Report(Report { device, samples, health, counts: _ })) => {
+                    let heard = devices.entry(device).or_default();
+                    heard.samples.extend(samples);
+                    heard.error = health.error;
+                }
                 Some(DeviceEvent::Written { .. }) => {}
                 None => break, // all drivers have crashed
             },
@@ -54,5 +66,5 @@ pub(crate) async fn read_once<M: Mapper>(
     // Nobody listens any more, and the tasks close their sessions.
     drop((heard, held));
     while tasks.join_next().await.is_some() {}
-    values
+    devices
 }

@@ -1,37 +1,49 @@
 //! One device's task: owns the session and does what [`Device`] says, one call at a time.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bus::io::Clock;
-use bus::twin::{DeviceConfig, DeviceId, Outcome};
+use bus::twin::{DeviceConfig, DeviceHealth, DeviceId, MapperCounts, Outcome};
 use bus::{Mono, Sample};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::buses::{Bus, Buses};
+use super::inbox::Inbox;
 use crate::batch::SpanLimits;
 use crate::batch::{self, Batch};
 use crate::desk::Order;
 use crate::device::{Device, Step};
 use crate::permit::{self, WritePermit, outcome_of};
 use crate::plan::Plan;
-use crate::{Context, Error, Mapper, Samples, Session, WriteOutcome};
+use crate::samples::Reading;
+use crate::sink::Pushed;
+use crate::{Context, Error, Manifest, Mapper, Samples, Session, WriteOutcome};
 
-/// How long a driver may take, in its own calls: long enough for slow field buses, short enough that a hanging one is
-/// seen.
+/// How long a driver may take to open a session and to close it; for its other calls see [`Manifest::timeout`].
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// For a mapper without spans.
 const UNLIMITED: SpanLimits = SpanLimits { longest: u64::MAX, gap: 0 };
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the hub hears of a device.
 pub(super) enum DeviceEvent {
-    Report { device: DeviceId, report: BTreeMap<String, Sample> },
+    Report(Report),
     Written { id: String, outcome: Outcome, detail: String },
+}
+
+/// What is new about a device.
+pub(super) struct Report {
+    pub(super) device: DeviceId,
+    pub(super) samples: BTreeMap<String, Sample>,
+    pub(super) health: DeviceHealth,
+    /// What was done since the last report.
+    pub(super) counts: MapperCounts,
 }
 
 /// See the module's page.
@@ -41,6 +53,9 @@ pub(super) struct Attendant<M: Mapper> {
     config: DeviceConfig,
     plan: Option<Plan<M>>,
     session: Option<M::Session>,
+    manifest: Manifest,
+    inbox: Inbox,
+    told: Option<DeviceHealth>,
     buses: Buses<<M::Session as Session>::Bus>,
     bus: Arc<Bus<<M::Session as Session>::Bus>>,
     /// What is due and not yet read, a request each: a write may come between two of them.
@@ -62,7 +77,8 @@ impl<M: Mapper> Attendant<M> {
         seed: u64,
     ) -> Self {
         let config = configs.borrow_and_update().clone();
-        let core = Device::new(after, clock.now().mono, seed);
+        let manifest = M::manifest();
+        let core = Device::new(after, clock.now(), seed, &manifest);
         let device = config.device.clone();
         Self {
             device,
@@ -70,6 +86,9 @@ impl<M: Mapper> Attendant<M> {
             config,
             plan: None,
             session: None,
+            manifest,
+            inbox: Inbox::silent(),
+            told: None,
             buses,
             bus: Arc::default(),
             requests: VecDeque::new(),
@@ -92,8 +111,11 @@ impl<M: Mapper> Attendant<M> {
             {
                 self.write(order).await;
             }
-            self.step().await;
+            let heard = self.inbox.take();
+            self.pass_on(heard);
+            // Before the step, which may be a long wait.
             self.report().await;
+            self.step().await;
         }
         self.end().await;
     }
@@ -104,7 +126,9 @@ impl<M: Mapper> Attendant<M> {
         }
         match self.core.step(self.mono()) {
             Step::Open => self.open().await,
+            Step::Subscribe => self.subscribe().await,
             Step::Read(due) => self.plan_reading(due),
+            Step::Probe => self.probe().await,
             Step::Wait(until) => self.wait(until).await,
         }
     }
@@ -119,11 +143,10 @@ impl<M: Mapper> Attendant<M> {
         self.core.configure(&self.config.properties, now);
         match Plan::<M>::new(&self.config) {
             Ok(plan) => {
-                for fault in &plan.faults {
+                for (property, fault) in &plan.faults {
                     tracing::error!(device = %self.device, %fault, "left out");
+                    self.core.leave_out(property, fault);
                 }
-                let properties = self.config.properties.iter().map(|p| &p.name);
-                properties.filter(|p| !plan.points.contains_key(*p)).for_each(|p| self.core.quarantine(p));
                 self.plan = Some(plan);
             }
             Err(error) => {
@@ -140,7 +163,7 @@ impl<M: Mapper> Attendant<M> {
         self.config = new;
         if !same || !self.core.is_open() {
             self.close().await;
-            self.core.reopen();
+            self.core.reopen(self.mono());
         }
         self.configure();
     }
@@ -149,27 +172,92 @@ impl<M: Mapper> Attendant<M> {
         let Some(plan) = &self.plan else { return };
         self.bus = self.buses.get(M::bus(&plan.connection));
         let context = Context { device: self.device.clone(), bus: self.bus.shared.clone() };
-        let opening = async {
-            let _turn = self.bus.turn().await;
-            timeout(OPEN_TIMEOUT, M::open(&plan.connection, &context)).await
-        };
-        let opened = tokio::select! {
-            opened = opening => opened,
-            () = abandoned(self.configs.clone()) => return,
-        };
-        match opened.unwrap_or_else(|_| Err(Error::Timeout("open".to_owned()))) {
-            Ok(session) => {
+        let call = Call { bus: &self.bus, configs: &self.configs, name: "open", limit: OPEN_TIMEOUT };
+        match call.make(&mut self.inbox, M::open(&plan.connection, &context)).await {
+            Some(Ok(session)) => {
                 tracing::info!(device = %self.device, "open");
                 self.session = Some(session);
-                self.core.handle_opened();
+                self.core.handle_opened(self.mono());
             }
-            Err(error) => self.lost(&error),
+            Some(Err(error)) => self.lost(&error),
+            None => {}
+        }
+    }
+
+    /// Asks for what is to be pushed. The former subscription is heard until the new one stands.
+    async fn subscribe(&mut self) {
+        let (Some(plan), Some(session)) = (&self.plan, &mut self.session) else { return };
+        let sources = self.core.pushed().clone();
+        let points: Vec<_> = sources.keys().filter_map(|name| plan.points.get(name)).collect();
+        let (sink, mut inbox) = Inbox::open(sources);
+        let call =
+            Call { limit: self.manifest.timeout, bus: &self.bus, configs: &self.configs, name: "subscribe" };
+        let asked = call.make(&mut inbox, session.subscribe(&points, sink));
+        match self.inbox.during(asked).await {
+            Some(Ok(())) => {
+                let last = self.inbox.close();
+                self.pass_on(last);
+                self.inbox = inbox;
+                self.core.handle_subscribed(self.mono());
+            }
+            Some(Err(error)) if error.keeps_session() => {
+                tracing::warn!(device = %self.device, %error, "pushes nothing");
+                self.core.handle_unsubscribed(&error, self.mono());
+            }
+            Some(Err(error)) => self.lost(&error),
+            None => self.session = None,
+        }
+    }
+
+    /// Passes on what the device has said by itself. What was said of a property that is another by now says nothing.
+    fn pass_on(&mut self, heard: Vec<Pushed>) {
+        let now = self.clock.now();
+        for pushed in heard {
+            let (name, reading) = match pushed {
+                Pushed::Lost(error) => return self.lost(&error),
+                Pushed::Failed { point, error } => (point, Reading::Failed(error)),
+                Pushed::Value { point, value, quality, time } => {
+                    let Some(known) = self.plan.as_ref().and_then(|plan| plan.points.get(&point)) else {
+                        continue;
+                    };
+                    let reading = Reading::of(known, value, quality, time);
+                    (point, reading)
+                }
+            };
+            let source = self.core.pushed().get(&name);
+            if source.is_none() || source != self.inbox.sources.get(&name) {
+                continue;
+            }
+            if let Some(error) = self.core.handle_reading(&name, reading, now) {
+                tracing::warn!(device = %self.device, property = name, %error, "not pushed");
+            }
+        }
+    }
+
+    /// Asks a device that has been silent whether it is there.
+    async fn probe(&mut self) {
+        let Some(session) = &mut self.session else { return };
+        let call =
+            Call { limit: self.manifest.timeout, bus: &self.bus, configs: &self.configs, name: "probe" };
+        match call.make(&mut self.inbox, session.probe()).await {
+            Some(Ok(())) => self.core.handle_answered(self.mono()),
+            Some(Err(error)) if error.keeps_session() => {
+                tracing::warn!(device = %self.device, %error, "probed");
+                self.core.handle_answered(self.mono());
+            }
+            Some(Err(error)) => self.lost(&error),
+            None => self.session = None,
         }
     }
 
     fn lost(&mut self, error: &Error) {
         self.session = None;
         self.requests.clear();
+        // What it said before its end is as good as ever; afterwards its sink is dead.
+        let mut last = self.inbox.close();
+        last.retain(|pushed| pushed.point().is_some());
+        self.pass_on(last);
+        self.inbox = Inbox::silent();
         let now = self.mono();
         self.core.handle_lost(error, now);
         let again = self.core.pause(now);
@@ -180,7 +268,7 @@ impl<M: Mapper> Attendant<M> {
     fn plan_reading(&mut self, due: Vec<String>) {
         let Some(plan) = &self.plan else { return };
         let points = due.iter().filter_map(|name| plan.points.get(name)).collect();
-        let limits = M::manifest().spans.unwrap_or(UNLIMITED);
+        let limits = self.manifest.spans.unwrap_or(UNLIMITED);
         let names = |batch: &Batch<'_, _>| batch.iter().map(|point| point.name.clone()).collect();
         self.requests.extend(batch::requests(points, M::span, limits).iter().map(names));
     }
@@ -190,18 +278,12 @@ impl<M: Mapper> Attendant<M> {
         let points: Vec<_> = names.iter().filter_map(|name| plan.points.get(name)).collect();
         let batch = Batch::of(points, M::span);
         let mut samples = Samples::default();
-        let asked = async {
-            let _turn = self.bus.turn().await;
-            timeout(READ_TIMEOUT, session.read(&batch, &mut samples)).await
+        let call =
+            Call { limit: self.manifest.timeout, bus: &self.bus, configs: &self.configs, name: "read" };
+        let Some(result) = call.make(&mut self.inbox, session.read(&batch, &mut samples)).await else {
+            self.session = None; // nobody knows what it was in the middle of
+            return;
         };
-        let read = tokio::select! {
-            read = asked => read,
-            () = abandoned(self.configs.clone()) => {
-                self.session = None; // nobody knows what it was in the middle of
-                return;
-            }
-        };
-        let result = read.unwrap_or_else(|_| Err(Error::Timeout("read".to_owned())));
         let silent = Error::Device("no value".to_owned());
         let missing = match &result {
             Ok(()) => Some(&silent),
@@ -255,13 +337,22 @@ impl<M: Mapper> Attendant<M> {
                 "the property's address makes no sense to the mapper".to_owned(),
             ));
         };
+        let raw = match point.scale.write(request.value, point.value_type) {
+            Ok(raw) => raw,
+            Err(wrong) => return Err((Outcome::Rejected, format!("in the device's own numbers: {wrong}"))),
+        };
         let left = deadline.left(self.clock.now());
-        let Some(_turn) = self.clock.timeout(left, self.bus.turn()).await else {
+        let Some(_turn) = self.inbox.during(self.clock.timeout(left, self.bus.turn())).await else {
             return Err((Outcome::Expired, "the bus was busy until it was too old".to_owned()));
         };
         let (permit, consumed) = WritePermit::grant(request.cause, deadline, permits(self.clock));
-        let writing = self.clock.timeout(permit.left(), session.write(point, request.value, permit));
-        let result = writing.await.unwrap_or_else(|| Err(Error::Timeout("write".to_owned())));
+        self.core.handle_write();
+        let writing = self.clock.timeout(permit.left(), session.write(point, raw, permit));
+        let result =
+            self.inbox.during(writing).await.unwrap_or_else(|| Err(Error::Timeout("write".to_owned())));
+        let (scale, value_type) = (point.scale, point.value_type);
+        let scaled = |raw| scale.read(raw, value_type).ok();
+        let result = result.map(|done| WriteOutcome { readback: done.readback.and_then(scaled), ..done });
         result.map_err(|error| {
             let consumed = consumed.load(Ordering::SeqCst);
             let end = ended(&error, consumed, deadline.is_over(self.clock.now()));
@@ -284,6 +375,7 @@ impl<M: Mapper> Attendant<M> {
                 None
             }
             Some(order) = self.orders.recv() => Some(order),
+            () = self.inbox.heard() => None, // `run` takes it
         };
         if let Some(order) = order {
             self.write(order).await;
@@ -291,10 +383,14 @@ impl<M: Mapper> Attendant<M> {
     }
 
     async fn report(&mut self) {
-        let report = self.core.take_report();
-        if !report.is_empty() {
-            self.tell(DeviceEvent::Report { device: self.device.clone(), report }).await;
+        let (samples, counts) = (self.core.take_report(), self.core.take_counts());
+        let health = self.core.health(self.clock.now().wall);
+        if samples.is_empty() && counts == MapperCounts::default() && self.told.as_ref() == Some(&health) {
+            return;
         }
+        self.told = Some(health.clone());
+        let device = self.device.clone();
+        self.tell(DeviceEvent::Report(Report { device, samples, health, counts })).await;
     }
 
     /// If the hub has ended, nobody listens any more.
@@ -303,6 +399,7 @@ impl<M: Mapper> Attendant<M> {
     }
 
     async fn close(&mut self) {
+        self.inbox = Inbox::silent();
         if let Some(session) = self.session.take() {
             drop(timeout(CLOSE_TIMEOUT, session.close()).await);
         }
@@ -317,6 +414,34 @@ impl<M: Mapper> Attendant<M> {
             self.tell(DeviceEvent::Written { id, outcome, detail }).await;
         }
         self.close().await;
+    }
+}
+
+/// A call to the driver: in its turn on the bus, and no longer than it may take.
+struct Call<'a, T> {
+    bus: &'a Bus<T>,
+    configs: &'a watch::Receiver<DeviceConfig>,
+    name: &'static str,
+    limit: Duration,
+}
+
+impl<T> Call<'_, T> {
+    /// `None` if the hub has let go of the device: the call was dropped at any point.
+    async fn make<R>(
+        &self,
+        inbox: &mut Inbox,
+        call: impl Future<Output = Result<R, Error>>,
+    ) -> Option<Result<R, Error>> {
+        let made = async {
+            let _turn = self.bus.turn().await;
+            timeout(self.limit, call).await
+        };
+        tokio::select! {
+            made = inbox.during(made) => {
+                Some(made.unwrap_or_else(|_| Err(Error::Timeout(self.name.to_owned()))))
+            }
+            () = abandoned(self.configs.clone()) => None,
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, Property};
 use crate::node::Node;
 use crate::site::{Site, same};
 use crate::verdict::{Stop, ensure, failed};
@@ -134,11 +134,18 @@ impl<M: Mapper> Run<M> {
 
     /// Waits until every property's value is told as the device holds it.
     pub(crate) async fn tells<F: Fixture>(&self, site: &Site<F>, limit: Duration) -> Result<(), Stop> {
+        self.tells_of(site, &site.fixture.properties(), limit).await
+    }
+
+    async fn tells_of<F: Fixture>(
+        &self,
+        site: &Site<F>,
+        properties: &[Property],
+        limit: Duration,
+    ) -> Result<(), Stop> {
         let mut wanted = Vec::new();
-        for property in site.fixture.properties().into_iter().filter(|p| !p.pushed) {
-            if let Some(value) = site.fixture.value(&property.name).await {
-                wanted.push((property.name, value));
-            }
+        for Property { name, .. } in properties {
+            wanted.extend(site.fixture.value(name).await.map(|value| (name.clone(), value)));
         }
         self.tells_these(&site.id, &wanted, limit).await
     }
@@ -167,10 +174,16 @@ impl<M: Mapper> Run<M> {
         told.await.ok_or_else(|| failed(format!("after {} s {missing}", limit.as_secs())))
     }
 
-    /// Waits until everything is told that comes from now on.
+    /// Waits until everything is told that comes from now on. What is pushed comes when it changes: a device that only
+    /// pushes gets new values.
     pub(crate) async fn tells_anew<F: Fixture>(&self, site: &Site<F>, limit: Duration) -> Result<(), Stop> {
         self.node.forget(&site.id);
-        self.tells(site, limit).await
+        let polled = site.polled();
+        if polled.is_empty() {
+            site.renew().await?;
+            return self.tells(site, limit).await;
+        }
+        self.tells_of(site, &polled, limit).await
     }
 
     /// Fails if a good value was told that the property never held.

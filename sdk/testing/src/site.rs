@@ -1,8 +1,8 @@
 //! One device of a case, with the proxy before it, and what its values have been.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use bus::twin::{DeviceConfig, DeviceId};
 use kubebus_sdk::testing::Driven;
@@ -21,6 +21,8 @@ pub(crate) struct Site<F> {
     pub(crate) id: DeviceId,
     pub(crate) fixture: F,
     proxy: Option<Proxy>,
+    /// How often all values were changed for their own sake.
+    renewals: AtomicU32,
     /// Every value that each property has had.
     held: Mutex<BTreeMap<String, Vec<Value>>>,
 }
@@ -33,7 +35,7 @@ impl<F: Fixture> Site<F> {
                 Some(Proxy::before(&device).await.map_err(|e| failed(format!("the kit's proxy: {e}")))?)
             }
         };
-        let site = Self { id, fixture, proxy, held: Mutex::default() };
+        let site = Self { id, fixture, proxy, renewals: AtomicU32::new(0), held: Mutex::default() };
         site.remember().await;
         Ok(site)
     }
@@ -121,6 +123,11 @@ impl<F: Fixture> Site<F> {
         }
         self.remember().await;
         if changed { Ok(()) } else { Err(not_applicable("the fixture cannot change a value")) }
+    }
+
+    /// Changes all values, to whatever.
+    pub(crate) async fn renew(&self) -> Result<(), Stop> {
+        self.change(self.renewals.fetch_add(1, Ordering::Relaxed) % 2 + 1).await
     }
 
     /// Fails unless the property has held this value at some time.

@@ -18,8 +18,8 @@ const LIMIT: Duration = Duration::from_secs(240);
 /// Threads of a case: mapper, device and the kit go on while a driver blocks one.
 const THREADS: usize = 4;
 
-/// One that counts memory and descriptors has the process for itself.
-const ALONE: &str = "thousand_readings_do_not_grow";
+/// It counts memory and descriptors, and has the process for itself.
+pub(crate) const ALONE: &str = "thousand_readings_do_not_grow";
 static COMPANY: RwLock<()> = RwLock::new(());
 
 /// Hands the list of cases to another macro.

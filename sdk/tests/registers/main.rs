@@ -3,11 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set its scene has failed")]
 
+#[path = "../broker/bench.rs"]
+#[allow(dead_code, reason = "it comes with the support")]
+mod bench;
 #[path = "../../examples/registers.rs"]
 #[expect(dead_code, reason = "its fn main is not called here")]
 mod registers;
 mod server;
-#[path = "../support/mod.rs"]
+#[path = "../broker/support.rs"]
 #[allow(dead_code, reason = "the SDK's own tests need more of it")]
 mod support;
 
@@ -107,6 +110,8 @@ fn config(name: &str, server: &Server, unit: i64) -> DeviceConfig {
         minimum: None,
         maximum: None,
         unit: None,
+        deadband: None,
+        max_age_ms: None,
     };
     let properties =
         vec![property("level", 0, "u16"), property("flow", 1, "i16"), property("pressure", 2, "f32")];

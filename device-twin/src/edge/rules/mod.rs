@@ -62,6 +62,11 @@ impl Rules {
         self.readers.get(source).cloned().unwrap_or_default()
     }
 
+    /// Whether a rule looks at the readings of a property.
+    pub(super) fn read_reported(&self, id: &PropertyId) -> bool {
+        self.readers.contains_key(&(From::Reported, id.clone()))
+    }
+
     /// The mapper of `device` came: what is read from it and through it begins anew.
     pub(super) fn settle(&mut self, device: &DeviceId) {
         for rule in self.running.values_mut() {
@@ -121,6 +126,7 @@ impl EdgeTwins {
         forget_rules(ks);
         self.rules.next_tick.get_or_insert(now.mono + RULE_INTERVAL);
         self.rules.index();
+        self.publish_configs();
         let inputs = self.rules.readers.keys();
         let remote = inputs.filter(|(_, id)| !self.devices.contains_key(&id.device)).cloned().collect();
         let watches = self.rules.watch(remote);

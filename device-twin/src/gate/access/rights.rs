@@ -216,7 +216,9 @@ mod tests {
         }
         let table = [
             ("mapper/modbus/state", true),
+            ("mapper/modbus/health", true),
             ("mapper/other/state", false),
+            ("mapper/other/health", false),
             ("twin/w/tank/report/level", true),
             ("twin/w/tank/report", true),
             ("twin/w/tank/set/level", false),

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bus::twin::{
-    DesiredVersion, DeviceConfig, DeviceId, Json, MapperConfig, Outcome, PropertyConfig, ReportBody,
-    ReportMany, ResultBody, WriteRequest, WriteResult,
+    DesiredVersion, DeviceCondition, DeviceConfig, DeviceHealth, DeviceId, Json, MapperConfig, MapperCounts,
+    MapperHealth, Outcome, PropertyConfig, ReportBody, ReportMany, ResultBody, WriteRequest, WriteResult,
 };
 use bus::{Quality, UnixMillis, Value as Typed, ValueType};
 use serde::Serialize;
@@ -150,6 +150,7 @@ fn version() -> DesiredVersion {
 fn every_schema_has_a_type_and_examples_that_read() {
     let tested: BTreeMap<&str, fn(&str)> = BTreeMap::from([
         ("mapper-config", has_examples::<MapperConfig> as fn(&str)),
+        ("mapper-health", has_examples::<MapperHealth>),
         ("mapper-result", has_examples::<WriteResult>),
         ("mapper-state", has_examples::<String>),
         ("mapper-write", has_examples::<WriteRequest>),
@@ -247,6 +248,8 @@ fn what_node_and_mapper_say_to_each_other_is_described() {
         minimum: bound,
         maximum: bound,
         unit: unit.map(str::to_owned),
+        deadband: bound,
+        max_age_ms: bound.map(|_| 5000),
     };
     let least = bounds(None, None);
     is_described(
@@ -277,6 +280,22 @@ fn what_node_and_mapper_say_to_each_other_is_described() {
         detail: detail.into(),
     };
     is_described("mapper-result", "", &result("no answer"), &result(""));
+    let health = |failures, error: &str, last_read| DeviceHealth {
+        state: DeviceCondition::Offline,
+        since: UnixMillis(1),
+        failures,
+        error: error.into(),
+        last_read,
+    };
+    let (ill, well) = (health(3, "no answer", Some(UnixMillis(1))), health(0, "", None));
+    is_described("mapper-health", "/properties/devices/additionalProperties", &ill, &well);
+    let health = |unlisted| MapperHealth {
+        devices: [("water/valve".to_owned(), well.clone())].into(),
+        unlisted,
+        counts: MapperCounts::default(),
+    };
+    is_described("mapper-health", "", &health(1), &health(0));
+    refuses("mapper-health", &[json!({ "devices": { "water/valve": { "state": "asleep" } } })]);
     refuses("mapper-state", &[json!("there")]);
     refuses("mapper-write", &[json!({ "id": "1" })]);
 }

@@ -93,7 +93,7 @@ pub(crate) async fn bad_addresses_name_the_property<M: Mapper, F: Fixture>(
         property.address = address.clone();
         let driven = Driven::<M>::new(&site.config_of(&[property.clone()], 100))
             .map_err(|e| failed(format!("the address {address} costs the whole device: {e}")))?;
-        let error = match driven.faults().first() {
+        let error = match driven.faults().next() {
             Some(fault) => fault.clone(),
             None => {
                 let mut session = open(&driven).await?;

@@ -14,8 +14,10 @@ use crate::fixture::Fixture;
 use crate::site::{Site, same};
 use crate::verdict::{Stop, ensure, failed};
 
-/// The SDK's own limit for a reading: a driver that waits longer for an answer is dropped.
-pub(super) const READ_LIMIT: Duration = Duration::from_secs(10);
+/// How long the SDK lets this mapper read: a driver that waits longer for an answer is dropped.
+pub(super) fn read_limit<M: Mapper>() -> Duration {
+    M::manifest().timeout
+}
 
 pub(super) async fn open<M: Mapper>(driven: &Driven<M>) -> Result<M::Session, Stop> {
     match timeout(SOON, driven.open()).await {
@@ -26,10 +28,10 @@ pub(super) async fn open<M: Mapper>(driven: &Driven<M>) -> Result<M::Session, St
 }
 
 pub(super) async fn read<M: Mapper>(driven: &Driven<M>, session: &mut M::Session) -> Result<Readings, Stop> {
-    match timeout(READ_LIMIT, driven.read(session)).await {
+    match timeout(read_limit::<M>(), driven.read(session)).await {
         Ok(Ok(readings)) => Ok(readings),
         Ok(Err(error)) => Err(failed(format!("read: {error}"))),
-        Err(_) => Err(failed(format!("read does not end within {} s", READ_LIMIT.as_secs()))),
+        Err(_) => Err(failed(format!("read does not end within {} s", read_limit::<M>().as_secs()))),
     }
 }
 

@@ -7,7 +7,7 @@ use kubebus_sdk::testing::{Driven, Pushes};
 use kubebus_sdk::{Found, FoundProperty, Mapper};
 use tokio::time::{sleep, timeout};
 
-use super::driving::{self, Hands, READ_LIMIT, is_expired, nothing_wrong, open, reads_right, recovers};
+use super::driving::{self, Hands, is_expired, nothing_wrong, open, read_limit, reads_right, recovers};
 use crate::bench::{Bench, QUIET, Run, SOON, TTL, recovery, write};
 use crate::fixture::{Endpoint, Fixture, Property};
 use crate::footprint::Footprint;
@@ -31,7 +31,7 @@ pub(crate) async fn late_answer_is_nobodys<M: Mapper, F: Fixture>(bench: Bench<M
             continue;
         };
         // As the SDK does: a driver that takes too long, or says that it is lost, is dropped with its session.
-        match timeout(READ_LIMIT, driven.read(opened)).await {
+        match timeout(read_limit::<M>(), driven.read(opened)).await {
             Ok(Ok(readings)) => fresh(&readings, &site).await?,
             Ok(Err(_)) | Err(_) => session = None,
         }
@@ -59,7 +59,7 @@ pub(crate) async fn doubled_answer_is_nobodys<M: Mapper, F: Fixture>(bench: Benc
     proxy.set(Mode::Double);
     for round in 1..=6 {
         match &mut session {
-            Some(opened) => match timeout(READ_LIMIT, driven.read(opened)).await {
+            Some(opened) => match timeout(read_limit::<M>(), driven.read(opened)).await {
                 Ok(Ok(readings)) => fresh(&readings, &site).await?,
                 Ok(Err(_)) | Err(_) => session = None,
             },
@@ -218,7 +218,7 @@ pub(crate) async fn cancelled_calls_leave_nothing<M: Mapper, F: Fixture>(
         drop(session); // as the SDK does
         site.change(u32::try_from(ms).unwrap_or(0) % 3).await?;
         let mut session = open(&driven).await?;
-        match timeout(READ_LIMIT, driven.read(&mut session)).await {
+        match timeout(read_limit::<M>(), driven.read(&mut session)).await {
             Ok(Ok(readings)) => {
                 nothing_wrong(&readings, &site)?;
                 fresh(&readings, &site).await?;
@@ -309,8 +309,11 @@ pub(crate) async fn pushes_what_changes<M: Mapper, F: Fixture>(bench: Bench<M, F
     site.untouched("by a subscription").await
 }
 
-async fn subscribe<M: Mapper>(driven: &Driven<M>, session: &mut M::Session) -> Result<Pushes, Stop> {
-    match timeout(READ_LIMIT, driven.subscribe(session)).await {
+async fn subscribe<'a, M: Mapper>(
+    driven: &'a Driven<M>,
+    session: &mut M::Session,
+) -> Result<Pushes<'a, M>, Stop> {
+    match timeout(read_limit::<M>(), driven.subscribe(session)).await {
         Ok(Ok(pushes)) => Ok(pushes),
         Ok(Err(error)) => Err(failed(format!("subscribe: {error}"))),
         Err(_) => Err(failed("subscribe does not end")),
@@ -318,7 +321,7 @@ async fn subscribe<M: Mapper>(driven: &Driven<M>, session: &mut M::Session) -> R
 }
 
 /// Waits until every pushed property has come as it is now.
-async fn pushed<F: Fixture>(pushes: &mut Pushes, site: &Site<F>) -> Result<(), Stop> {
+async fn pushed<M: Mapper, F: Fixture>(pushes: &mut Pushes<'_, M>, site: &Site<F>) -> Result<(), Stop> {
     let mut wanted = Vec::new();
     for property in site.fixture.properties().into_iter().filter(|p| p.pushed) {
         wanted.extend(site.fixture.value(&property.name).await.map(|value| (property.name, value)));
@@ -391,7 +394,7 @@ async fn can_be_read<M: Mapper>(found: &Found) -> Result<(), Stop> {
     };
     let driven =
         Driven::<M>::new(&config).map_err(|e| failed(format!("what was found as {}: {e}", found.name)))?;
-    if let Some(fault) = driven.faults().first() {
+    if let Some(fault) = driven.faults().next() {
         return Err(failed(format!("what was found as {}: {fault}", found.name)));
     }
     let mut session = open(&driven).await?;

@@ -243,7 +243,7 @@ pub(crate) async fn missing_point_costs_only_itself<M: Mapper, F: Fixture>(
     driving::reads_right(&driven, &mut session, &site).await?;
     let reading = read(&driven, &mut session).await?.remove("missing");
     match reading {
-        None if !driven.faults().is_empty() => Ok(()),
+        None if driven.faults().next().is_some() => Ok(()),
         Some(Err(Error::BadAddress { .. } | Error::Device(_) | Error::Unsupported(_))) => Ok(()),
         other => Err(failed(format!("a point that the device does not have was read as {other:?}"))),
     }

@@ -49,7 +49,7 @@ impl Line {
             sleep(Duration::from_millis(20)).await;
             self.stream.write_all(&frame([0, 0], &json!({ "list": null }))).await?;
         }
-        if fault == Fault::BlocksThread {
+        if fault == Fault::BlocksThread && request.get("read").is_some() {
             std::thread::sleep(Duration::from_secs(5));
         }
         let (answered, answer) = self.next().await?;

@@ -15,7 +15,7 @@ use crate::device::Device;
 use crate::mapper::Sloppy;
 
 /// Bad mappers at a time: they wait far more than they work.
-const AT_A_TIME: usize = 20;
+const AT_A_TIME: usize = 30;
 
 /// A case, the fault that it must find, and words of what it must say.
 const TABLE: &[(&str, &str, &str)] = &[
@@ -91,11 +91,14 @@ fn each_case_finds_the_fault_that_it_is_there_for() {
     hurry();
     let cases: Vec<&str> = CASES.iter().map(|case| case.name).collect();
     assert_eq!(TABLE.iter().map(|(case, ..)| *case).collect::<Vec<_>>(), cases, "one line for each case");
+    // The one that runs alone first, or all others wait for it.
+    let mut table = TABLE.to_vec();
+    table.sort_by_key(|(case, ..)| *case != "thousand_readings_do_not_grow");
     let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..AT_A_TIME {
             scope.spawn(|| {
-                while let Some((case, fault, words)) = TABLE.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some((case, fault, words)) = table.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let verdict = verdict(case, fault);
                     if !matches!(&verdict, Verdict::Failed(why) if why.contains(words)) {
                         wrong

@@ -124,9 +124,12 @@ impl Mapper for Sloppy {
             writes: 0,
             watching: JoinSet::new(),
         };
+        while fault == Fault::HotRetry && device.ask(&json!({ "list": null }), None).await.is_err() {
+            sleep(Duration::from_millis(5)).await;
+        }
         match device.ask(&json!({ "list": null }), None).await {
             Err(Error::Transient { why, .. }) if fault == Fault::GivesUp => return Err(Error::Config(why)),
-            Err(_) if matches!(fault, Fault::InventsValues | Fault::HotRetry) => {}
+            Err(_) if fault == Fault::InventsValues => {}
             answer => drop(answer?),
         }
         if fault == Fault::WritesOnOpen {
@@ -221,12 +224,6 @@ impl Device {
                 self.bus.lock().await.take();
                 values
             }
-            Fault::HotRetry => loop {
-                if let Ok(values) = self.fetch(start, len).await {
-                    return Ok(values);
-                }
-                sleep(Duration::from_millis(5)).await;
-            },
             Fault::PointByPoint => {
                 let mut values = Vec::new();
                 for register in start..start + len {
@@ -350,10 +347,13 @@ impl Session for Device {
         if self.fault == Fault::SubscribesToNothing || (again && self.fault == Fault::SubscribesOnce) {
             return Ok(());
         }
+        if self.fault == Fault::InventsValues && self.fetch(0, 1).await.is_err() {
+            return Ok(());
+        }
         let mut line = Line::connect(&self.address).await?;
         let names: BTreeMap<u64, String> =
             points.iter().map(|p| (p.address.register, p.name.clone())).collect();
-        line.ask(&json!({ "watch": names.keys().collect::<Vec<_>>() }), self.fault).await?;
+        line.ask(&json!({ "watch": names.keys().collect::<Vec<_>>() }), Fault::None).await?;
         self.watching.spawn(async move {
             loop {
                 let pushed = match line.next().await {

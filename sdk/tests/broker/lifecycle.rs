@@ -1,16 +1,14 @@
-//! The SDK against a real broker (mosquitto) and devices that count what is done to them.
-
-#![expect(clippy::unwrap_used, reason = "a test that cannot set its scene has failed")]
-
-mod support;
+//! Configurations, writes, lost brokers and crashes.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use bus::twin::{Json, Outcome, ReportBody, ReportMany, WriteRequest};
 use kubebus_sdk::{Quality, UnixMillis, Value};
-use support::{Node, Running, bench, config, eventually, unix_now, world, write};
 use tokio::time::sleep;
+
+use crate::bench::bench;
+use crate::support::{Node, Running, config, eventually, unix_now, world, write};
 
 fn position(report: &ReportMany) -> (f64, Quality) {
     let Some(ReportBody::Full { value: Value::Float(value), quality, .. }) = report.get("position") else {

@@ -1,25 +1,22 @@
-//! A real broker, a node's end of it, and devices that count what is done to them.
+//! A real broker and a node's end of it.
 
-use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bus::twin::{
-    DeviceConfig, DeviceId, Json, MapperConfig, PropertyConfig, ReportMany, WriteRequest, WriteResult,
+    DeviceConfig, DeviceId, Json, MapperConfig, MapperHealth, PropertyConfig, ReportBody, ReportMany,
+    WriteRequest, WriteResult,
 };
-use kubebus_sdk::{
-    Batch, Context, Error, JsonSchema, Manifest, Mapper, Name, Options, Point, Samples, Session, UnixMillis,
-    Value, ValueType, WriteOutcome, WritePermit,
-};
+use kubebus_sdk::{Name, Options, UnixMillis, Value, ValueType};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Packet;
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+
+use crate::bench::BenchMapper;
 
 /// Longest wait of a test for anything that should happen.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -149,6 +146,24 @@ impl Node {
         .await
     }
 
+    /// The next word about all devices that `wanted` makes something of.
+    pub(crate) async fn health_of<T>(&mut self, wanted: impl Fn(&MapperHealth) -> Option<T>) -> T {
+        self.until(|topic, payload| {
+            let health = (topic == "mapper/bench/health").then(|| serde_json::from_slice(payload).ok());
+            wanted(&health??)
+        })
+        .await
+    }
+
+    /// Waits until a number of a device is reported.
+    pub(crate) async fn reports(&mut self, device: &str, property: &str, number: f64) {
+        self.report_of(device, |report| match report.get(property) {
+            Some(ReportBody::Full { value, .. }) => value.as_f64() == Some(number),
+            _ => false,
+        })
+        .await;
+    }
+
     pub(crate) async fn report(&mut self, device: &str) -> ReportMany {
         self.report_of(device, |_| true).await
     }
@@ -164,105 +179,6 @@ impl Node {
             report.filter(&wanted)
         })
         .await
-    }
-}
-
-/// A device that does as it is told and counts.
-#[derive(Default)]
-pub(crate) struct Bench {
-    pub(crate) opened: AtomicU64,
-    pub(crate) closed: AtomicU64,
-    /// Writes that the device has heard of.
-    pub(crate) written: AtomicU64,
-    /// Writes that its driver was given.
-    pub(crate) offered: AtomicU64,
-    pub(crate) refuse_to_open: AtomicBool,
-    pub(crate) panic_on_write: AtomicBool,
-    /// How long the driver waits before it consumes the permit, in ms.
-    pub(crate) wait_before_write: AtomicU64,
-    /// How long the device takes after that, in ms.
-    pub(crate) wait_in_write: AtomicU64,
-    pub(crate) wait_in_read: AtomicU64,
-    value: Mutex<f64>,
-}
-
-static BENCHES: LazyLock<Mutex<BTreeMap<String, Arc<Bench>>>> = LazyLock::new(Mutex::default);
-
-/// The device of this name, which is the test's own.
-pub(crate) fn bench(name: &str) -> Arc<Bench> {
-    Arc::clone(BENCHES.lock().unwrap().entry(name.to_owned()).or_default())
-}
-
-impl Bench {
-    pub(crate) fn value(&self) -> f64 {
-        *self.value.lock().unwrap()
-    }
-
-    async fn pause(duration: &AtomicU64) {
-        sleep(Duration::from_millis(duration.load(SeqCst))).await;
-    }
-}
-
-/// The mapper under test.
-pub(crate) struct BenchMapper;
-
-pub(crate) struct BenchSession(Arc<Bench>);
-
-#[derive(serde::Deserialize, JsonSchema)]
-#[schemars(crate = "kubebus_sdk::schemars")]
-pub(crate) struct BenchConfig {
-    bench: String,
-}
-
-impl Mapper for BenchMapper {
-    type Config = BenchConfig;
-    type Address = String;
-    type Session = BenchSession;
-
-    fn manifest() -> Manifest {
-        Manifest::new("bench", env!("CARGO_PKG_VERSION"))
-    }
-
-    async fn open(config: &BenchConfig, _: &Context<BenchSession>) -> Result<BenchSession, Error> {
-        let bench = bench(&config.bench);
-        bench.opened.fetch_add(1, SeqCst);
-        if bench.refuse_to_open.load(SeqCst) {
-            return Err(Error::transient("nobody there"));
-        }
-        Ok(BenchSession(bench))
-    }
-}
-
-impl Session for BenchSession {
-    type Address = String;
-    type Bus = ();
-
-    async fn read(&mut self, batch: &Batch<'_, String>, out: &mut Samples) -> Result<(), Error> {
-        Bench::pause(&self.0.wait_in_read).await;
-        for point in batch {
-            out.good(point, Value::Float(self.0.value()));
-        }
-        Ok(())
-    }
-
-    async fn write(
-        &mut self,
-        _: &Point<String>,
-        value: Value,
-        permit: WritePermit,
-    ) -> Result<WriteOutcome, Error> {
-        self.0.offered.fetch_add(1, SeqCst);
-        assert!(!self.0.panic_on_write.load(SeqCst), "a bug in the driver");
-        Bench::pause(&self.0.wait_before_write).await;
-        let consumed = permit.consume()?;
-        self.0.written.fetch_add(1, SeqCst);
-        Bench::pause(&self.0.wait_in_write).await;
-        *self.0.value.lock().unwrap() = value.as_f64().unwrap();
-        Ok(consumed.applied())
-    }
-
-    async fn close(self) {
-        self.0.closed.fetch_add(1, SeqCst);
     }
 }
 
@@ -316,18 +232,31 @@ pub(crate) async fn eventually(what: impl Fn() -> bool) {
 
 /// A device `test/<name>` with one writable property `position`, read every 100 ms.
 pub(crate) fn config(name: &str) -> DeviceConfig {
-    let position = PropertyConfig {
-        name: "position".into(),
+    DeviceConfig {
+        device: device(name),
+        connection: object([("bench", Json::Text(name.into()))]),
+        properties: vec![property("position", 0)],
+    }
+}
+
+/// A float from 0 to 100 in a register, read every 100 ms.
+pub(crate) fn property(name: &str, register: i64) -> PropertyConfig {
+    PropertyConfig {
+        name: name.into(),
         value_type: ValueType::Float,
         writable: true,
-        address: Json::Text("register".into()),
+        address: object([("register", Json::Int(register))]),
         poll_ms: 100,
         minimum: Some(0.0),
         maximum: Some(100.0),
         unit: None,
-    };
-    let connection = Json::Object([("bench".to_owned(), Json::Text(name.into()))].into());
-    DeviceConfig { device: device(name), connection, properties: vec![position] }
+        deadband: None,
+        max_age_ms: None,
+    }
+}
+
+pub(crate) fn object<const N: usize>(fields: [(&str, Json); N]) -> Json {
+    Json::Object(fields.into_iter().map(|(key, json)| (key.to_owned(), json)).collect())
 }
 
 pub(crate) fn device(name: &str) -> DeviceId {
