@@ -145,6 +145,10 @@ impl Agent {
     }
 
     /// Sends one SET with one object, once.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the library may learn more errors: they are none of these"
+    )]
     pub(crate) async fn set(
         &mut self,
         oid: &Oid,
@@ -159,7 +163,7 @@ impl Agent {
             (Passage::Sent(consumed), Ok(_)) => Ok(consumed.applied()),
             (Passage::Sent(_), Err(error)) => Err(match error.exchange_source() {
                 Snmp::Snmp { status, .. } => fault::of_write(*status),
-                _ => self.fault(&error),
+                other => self.fault(other),
             }),
             (Passage::TurnedDown, _) => Err(Error::Device(
                 "the agent's clock is another than before (has it restarted?), so it took no message: write again".to_owned(),
@@ -200,6 +204,10 @@ struct Refused {
 }
 
 /// Which object is to blame, if the agent says; all of them otherwise. `None` for what is no answer.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the library may learn more errors: they are none of these"
+)]
 fn refused(error: &Snmp, asked: Range<usize>) -> Option<Refused> {
     match error.exchange_source() {
         Snmp::Snmp { status, index, .. } => {
