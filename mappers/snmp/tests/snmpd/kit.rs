@@ -40,7 +40,7 @@ impl Fixture for Agent {
 
     fn connection(&self, at: &Endpoint) -> Json {
         let Endpoint::Udp(at) = at else { panic!("SNMP is asked by UDP") };
-        json!({ "agent": at.to_string(), "community": "plant", "timeout_ms": 1500, "retries": 1 })
+        json!({ "agent": at.to_string(), "community": "plant", "timeout_ms": 3500, "retries": 1 })
     }
 
     fn properties(&self) -> Vec<Property> {
