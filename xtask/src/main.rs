@@ -92,7 +92,7 @@ const FEATURES: &str = "node/etcd,node/virtual-clock";
 
 /// Programs that the tests meet as peers, and the Debian packages that hold them.
 /// The feature `etcd` is built with the last of them.
-const PEERS: [(&str, &str); 8] = [
+const PEERS: [(&str, &str); 10] = [
     ("dig", "bind9-dnsutils"),
     ("mosquitto_sub", "mosquitto-clients"),
     ("mosquitto", "mosquitto"),
@@ -101,6 +101,8 @@ const PEERS: [(&str, &str); 8] = [
     ("etcd", "etcd-server"),
     ("etcdctl", "etcd-client"),
     ("protoc", "protobuf-compiler"),
+    ("socat", "socat"),
+    ("snmpd", "snmpd"),
 ];
 
 fn install_packages() -> Result<()> {
@@ -201,6 +203,10 @@ fn bench(names: &[&str]) -> Result<()> {
         peers::install_tools();
     }
     cargo(&["build", "--release", "--locked", "-p", "node"])?;
+    if names.is_empty() || names.contains(&"modbus") {
+        python::install()?;
+        cargo(&["build", "--release", "--locked", "-p", "mapper-modbus"])?;
+    }
     let (place, target) = (repository().join("benchmarks"), target_dir()?);
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--release", "--locked", "--target-dir"]).arg(&target).current_dir(place);
