@@ -9,6 +9,7 @@ mod fleet;
 mod load;
 mod manifests;
 mod memory;
+mod modbus;
 mod mosquitto;
 mod mqtt;
 mod overlay;
@@ -43,6 +44,8 @@ usage: cargo xtask bench [NAME..] [--rounds N] [--seconds N] [--peers NAME,..]
   fleet    10,000 idle edges at one router: memory of each, and handshakes a second
   sites    from a client of one site to a client of another, against bridged mosquittos
   reports  reports a second over MQTT until they are durable and forwarded, against mosquitto relaying them
+  modbus   50 Modbus devices at one mapper, all well and some dead: requests, CPU, memory, missed readings
+           --seconds N of each course (60)
 
 Only when named, as root, since they make network namespaces with NATs of the kernel's; `cargo xtask` installs what they
 need from Debian's packages and crates.io:
@@ -55,8 +58,8 @@ need from Debian's packages and crates.io:
            --rounds N (5), --seconds N of the transfer (4)
 ";
 
-const ALL: [&str; 10] =
-    ["store", "sync", "wire", "resync", "memory", "twins", "broker", "sites", "reports", "fleet"];
+const ALL: [&str; 11] =
+    ["store", "sync", "wire", "resync", "memory", "twins", "broker", "sites", "reports", "fleet", "modbus"];
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -140,6 +143,7 @@ fn run(name: &str, program: &Path, room: &Path, options: &Options) -> Result<Vec
         "broker" => broker::run(program, room),
         "sites" => sites::run(program, room),
         "reports" => broker::reports(program, room),
+        "modbus" => modbus::run(program, room, options),
         _ => bail!("{USAGE}"),
     }?;
     Ok(vec![table])

@@ -26,6 +26,7 @@ enum Seen {
 /// A message that came, and when.
 #[derive(Debug)]
 pub(crate) struct Heard {
+    pub(crate) topic: String,
     pub(crate) payload: Vec<u8>,
     pub(crate) at: Instant,
 }
@@ -49,7 +50,11 @@ impl Mqtt {
             for event in connection.iter() {
                 let said = match event {
                     Ok(Event::Incoming(Incoming::Publish(message))) => {
-                        let heard = Heard { payload: message.payload.to_vec(), at: Instant::now() };
+                        let heard = Heard {
+                            topic: message.topic.clone(),
+                            payload: message.payload.to_vec(),
+                            at: Instant::now(),
+                        };
                         tell.send(Seen::Message(heard))
                     }
                     Ok(Event::Incoming(Incoming::PubAck(_) | Incoming::SubAck(_))) => {
@@ -67,7 +72,16 @@ impl Mqtt {
     }
 
     pub(crate) fn publish(&mut self, topic: &str, payload: String) -> Result<()> {
-        self.client.publish(topic, QoS::AtLeastOnce, false, payload).context("publish")?;
+        self.send(topic, payload, false)
+    }
+
+    /// Publishes what the broker keeps.
+    pub(crate) fn retain(&mut self, topic: &str, payload: String) -> Result<()> {
+        self.send(topic, payload, true)
+    }
+
+    fn send(&mut self, topic: &str, payload: String, retain: bool) -> Result<()> {
+        self.client.publish(topic, QoS::AtLeastOnce, retain, payload).context("publish")?;
         self.unacknowledged += 1;
         Ok(())
     }

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bus::backoff::Jitter;
-use bus::twin::{DeviceCondition, DeviceHealth, MapperCounts, PropertyConfig};
+use bus::twin::{DeviceHealth, MapperCounts, PropertyConfig};
 use bus::{Backoff, Mono, Now, Sample, UnixMillis, Value};
 
-use crate::health::short;
 use crate::points::Points;
 use crate::pushing::{Pushing, Source};
 use crate::samples::Reading;
 use crate::schedule::Schedule;
+use crate::standing::Standing;
 use crate::{Error, Manifest, Samples};
 
 /// First and longest wait before a lost session is opened again.
@@ -62,11 +62,7 @@ pub(crate) struct Device {
     /// When it last answered anything, and after how long a silence it is asked whether it is there.
     heard: Mono,
     probe_after: Duration,
-    /// Why there is no session, until the device is heard of again.
-    why: String,
-    /// Sessions lost since the last value.
-    failures: u64,
-    condition: (DeviceCondition, UnixMillis),
+    standing: Standing,
     counts: MapperCounts,
 }
 
@@ -74,11 +70,11 @@ impl Device {
     /// A device that is opened `after` some time: at once, unless its driver has just crashed.
     pub(crate) fn new(after: Duration, now: Now, seed: u64, manifest: &Manifest) -> Self {
         let spread = Jitter::new(seed).up_to(START_SPREAD);
-        let (state, why) = if after.is_zero() {
-            (State::Closed, "")
-        } else {
-            (State::Waiting { until: now.mono + after }, "the driver crashed")
-        };
+        let (mut state, mut standing) = (State::Closed, Standing::new(now));
+        if !after.is_zero() {
+            state = State::Waiting { until: now.mono + after };
+            standing.handle_lost("the driver crashed".to_owned());
+        }
         Self {
             state,
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT, seed),
@@ -87,9 +83,7 @@ impl Device {
             pushing: Pushing::new(manifest.pushes),
             heard: now.mono,
             probe_after: manifest.probe_after,
-            why: why.to_owned(),
-            failures: u64::from(!after.is_zero()),
-            condition: (DeviceCondition::Offline, now.wall),
+            standing,
             counts: MapperCounts::default(),
         }
     }
@@ -129,8 +123,7 @@ impl Device {
     /// The session is gone, or could not be opened.
     pub(crate) fn handle_lost(&mut self, error: &Error, now: Mono) {
         self.end_session(now);
-        self.why = error.to_string();
-        self.failures += 1;
+        self.standing.handle_lost(error.to_string());
         self.state = match self.wait_after(error) {
             Some(wait) => State::Waiting { until: now + wait },
             None => State::Stopped,
@@ -145,8 +138,7 @@ impl Device {
     /// The device, not only its session, is there.
     pub(crate) fn handle_answered(&mut self, now: Mono) {
         self.heard = now;
-        self.why.clear();
-        self.failures = 0;
+        self.standing.handle_answered();
         self.backoff.reset();
     }
 
@@ -296,29 +288,7 @@ impl Device {
 
     /// How the device is, for people.
     pub(crate) fn health(&mut self, now: UnixMillis) -> DeviceHealth {
-        let (state, error) = self.judge();
-        if self.condition.0 != state {
-            self.condition = (state, now);
-        }
-        let (failures, last_read) = (self.failures, self.points.last_read());
-        DeviceHealth { state, since: self.condition.1, failures, error: short(&error), last_read }
-    }
-
-    fn judge(&self) -> (DeviceCondition, String) {
-        let failing = self.points.failing();
-        if self.points.is_empty() {
-            (DeviceCondition::Unconfigured, "it has no properties".to_owned())
-        } else if self.state != State::Open || !self.why.is_empty() {
-            (DeviceCondition::Offline, self.why.clone())
-        } else if let Some((name, error)) = failing.first_key_value() {
-            let others = failing.len() - 1;
-            let others = if others == 0 { String::new() } else { format!("; and {others} more") };
-            let names_itself = matches!(error, Error::BadAddress { .. });
-            let name = if names_itself { String::new() } else { format!("{name}: ") };
-            (DeviceCondition::Degraded, format!("{name}{error}{others}"))
-        } else {
-            (DeviceCondition::Online, String::new())
-        }
+        self.standing.health(self.state == State::Open, &self.points, now)
     }
 
     /// Why nothing can be written at present; a write is done now or not at all, it does not wait for a device to
@@ -326,7 +296,7 @@ impl Device {
     pub(crate) fn unreachable(&self) -> Option<&str> {
         match &self.state {
             State::Closed | State::Open => None,
-            State::Waiting { .. } | State::Stopped => Some(&self.why),
+            State::Waiting { .. } | State::Stopped => Some(self.standing.why()),
         }
     }
 

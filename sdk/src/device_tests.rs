@@ -1,4 +1,4 @@
-use bus::twin::Json;
+use bus::twin::{DeviceCondition, Json};
 use bus::{Quality, UnixMillis, ValueType};
 
 use super::*;

@@ -13,8 +13,8 @@ use thiserror::Error;
 /// | `Auth`, `Bug` | the same, but always after 60 s: trying again quickly locks accounts and fills logs |
 /// | `Config` | waits for the device's configuration to change |
 /// | `BadAddress` | leaves this one property out until the configuration changes |
-/// | `Unsupported` | on a read: leaves the whole batch out until the configuration changes |
-/// | `Device` | keeps the session: the device is there, it only said no |
+/// | `Unsupported` | leaves the whole batch, or all that is pushed, out until the configuration changes |
+/// | `Device` | keeps the session: the device is there, it only said no; a subscription is tried again after a minute |
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Error {
     /// Worth trying again, not before `retry_after` if the device named a time.

@@ -77,8 +77,9 @@
 //! runtime and options of his own calls [`run`] instead, and can do without the feature `cli`.
 //!
 //! Inside, decisions are pure and take the time as an argument: `desk` (all devices: configuration, admission of
-//! writes, what is published), `device` (one device: open, read, wait), `schedule`, `freshness`, `ledger` (writes seen),
-//! `permit`. `io` runs them: the connection to the broker and one task per device.
+//! writes, what is published), `device` (one device: open, read, wait), `points` (its values), `schedule`, `freshness`,
+//! `scale`, `telling` (deadbands), `pushing` (subscriptions), `standing` and `health` (what people are told), `ledger`
+//! (writes seen), `permit`. `io` runs them: the connection to the broker and one task per device.
 
 mod batch;
 #[cfg(feature = "cli")]
@@ -101,6 +102,7 @@ mod scale;
 mod schedule;
 mod shared;
 mod sink;
+mod standing;
 mod telling;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -64,8 +64,8 @@ pub trait Session: Send {
         out: &mut Samples,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Writes one value, of the property's type and within its range. [`WritePermit::consume`] comes right before the
-    /// device hears of it. Dropped when the write's time is over.
+    /// Writes one value: of the property's type, raw where it has a scale, its range checked. [`WritePermit::consume`] comes
+    /// right before the device hears of it. Dropped when the write's time is over.
     fn write(
         &mut self,
         point: &Point<Self::Address>,

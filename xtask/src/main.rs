@@ -16,7 +16,7 @@ usage: cargo xtask <chore>
   test --slow   the same and the slow ones: 10,000 power cuts, ten minutes of hostile bytes and of a cut under load, 100 kills over a live demo, ...
   sim [SEEDS]   the deterministic world alone (200 seeds; nightly: 1000)
   sim --broken  a build with one mistake in it, which the deterministic world must find
-  python        installs what tests meet in Python (EPANET, paho-mqtt) under the target directory; `test` does it too
+  python        installs what tests meet in Python (EPANET, paho-mqtt, pytest) under the target directory; `test` does it too
   dmi           installs gRPC for Python there, for the tests of KubeEdge's mappers; `test` does it too
   bench [NAME]  KubeBus against its aims and against others; see docs/benchmarks.md
   bench overlay | thin   packets, against other overlays, as root; installs them from Debian's packages and crates.io
@@ -92,7 +92,7 @@ const FEATURES: &str = "node/etcd,node/virtual-clock";
 
 /// Programs that the tests meet as peers, and the Debian packages that hold them.
 /// The feature `etcd` is built with the last of them.
-const PEERS: [(&str, &str); 8] = [
+const PEERS: [(&str, &str); 10] = [
     ("dig", "bind9-dnsutils"),
     ("mosquitto_sub", "mosquitto-clients"),
     ("mosquitto", "mosquitto"),
@@ -101,6 +101,8 @@ const PEERS: [(&str, &str); 8] = [
     ("etcd", "etcd-server"),
     ("etcdctl", "etcd-client"),
     ("protoc", "protobuf-compiler"),
+    ("socat", "socat"),
+    ("snmpd", "snmpd"),
 ];
 
 fn install_packages() -> Result<()> {
@@ -201,6 +203,10 @@ fn bench(names: &[&str]) -> Result<()> {
         peers::install_tools();
     }
     cargo(&["build", "--release", "--locked", "-p", "node"])?;
+    if names.is_empty() || names.contains(&"modbus") {
+        python::install()?;
+        cargo(&["build", "--release", "--locked", "-p", "mapper-modbus"])?;
+    }
     let (place, target) = (repository().join("benchmarks"), target_dir()?);
     let mut build = Command::new(env!("CARGO"));
     build.args(["build", "--release", "--locked", "--target-dir"]).arg(&target).current_dir(place);

@@ -78,7 +78,9 @@ fn a_manifest_is_checked_and_each_fault_names_file_device_and_field() {
     );
     let (code, out, told) = ran(mapper(&["check", &bad]));
     assert_eq!((code, out.as_str()), (Some(2), ""));
-    for words in [&bad, "water/tank: address of count", "water/meter: spec.deviceModelRef: water/tonk"] {
+    for words in
+        [&bad, "water/tank: properties.count.address", "water/meter: spec.deviceModelRef: water/tonk"]
+    {
         assert!(told.contains(words), "{told}");
     }
 }

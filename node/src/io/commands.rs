@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use bus::Name;
 use hyper::Method;
 use serde_json::{Value, json};
 use tracing_subscriber::EnvFilter;

@@ -1,9 +1,15 @@
 //! A KubeEdge mapper at a real edge: a gRPC client that is not ours, which names the socket's path as `:authority`.
 //!
-//! [`Mapper`] is `mapper.py` in the environment that `cargo xtask dmi` makes. The rest is the `kubebus` binary as in
-//! `tests/cluster`.
+//! [`Mapper`] is `mapper.py` in the environment that `cargo xtask dmi` makes; [`beside`] has mappers of the SDK and of the
+//! Python package at the same edge. The rest is the `kubebus` binary as in `tests/cluster`.
 #![cfg(feature = "io")]
 
+#[cfg(test)]
+mod beside;
+#[cfg(test)]
+#[path = "../cluster/device.rs"]
+#[expect(dead_code, reason = "shared with the target `cluster`")]
+mod device;
 #[cfg(test)]
 #[path = "../harness/mod.rs"]
 #[expect(dead_code, reason = "shared with other tests, which need more of it")]
@@ -51,14 +57,14 @@ spec:
 ";
 
     /// Cloud and edge `a`, which serves DMI at `dmi.sock` in the cluster's room.
-    struct Plant {
-        cluster: Cluster,
-        a: Node,
+    pub(crate) struct Plant {
+        pub(crate) cluster: Cluster,
+        pub(crate) a: Node,
     }
 
     impl Plant {
         #[track_caller]
-        fn start() -> Self {
+        pub(crate) fn start() -> Self {
             let cluster = Cluster::start();
             let edge = cluster.stranger("a");
             let socket = cluster.path("dmi.sock");
@@ -71,7 +77,7 @@ spec:
             Self { cluster, a }
         }
 
-        fn mapper(&self, authority: &str) -> Mapper {
+        pub(crate) fn mapper(&self, authority: &str) -> Mapper {
             Mapper::start(&self.cluster.path("dmi.sock"), &self.cluster.path("mapper.sock"), authority)
         }
 

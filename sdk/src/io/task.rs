@@ -1,9 +1,11 @@
 //! One device's task: owns the session and does what [`Device`] says, one call at a time.
 
+mod call;
+mod hearing;
+mod writing;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bus::io::Clock;
@@ -18,11 +20,9 @@ use crate::batch::SpanLimits;
 use crate::batch::{self, Batch};
 use crate::desk::Order;
 use crate::device::{Device, Step};
-use crate::permit::{self, WritePermit, outcome_of};
 use crate::plan::Plan;
-use crate::samples::Reading;
-use crate::sink::Pushed;
-use crate::{Context, Error, Manifest, Mapper, Samples, Session, WriteOutcome};
+use crate::{Context, Error, Manifest, Mapper, Samples, Session};
+use call::Call;
 
 /// How long a driver may take to open a session and to close it; for its other calls see [`Manifest::timeout`].
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -184,72 +184,6 @@ impl<M: Mapper> Attendant<M> {
         }
     }
 
-    /// Asks for what is to be pushed. The former subscription is heard until the new one stands.
-    async fn subscribe(&mut self) {
-        let (Some(plan), Some(session)) = (&self.plan, &mut self.session) else { return };
-        let sources = self.core.pushed().clone();
-        let points: Vec<_> = sources.keys().filter_map(|name| plan.points.get(name)).collect();
-        let (sink, mut inbox) = Inbox::open(sources);
-        let call =
-            Call { limit: self.manifest.timeout, bus: &self.bus, configs: &self.configs, name: "subscribe" };
-        let asked = call.make(&mut inbox, session.subscribe(&points, sink));
-        match self.inbox.during(asked).await {
-            Some(Ok(())) => {
-                let last = self.inbox.close();
-                self.pass_on(last);
-                self.inbox = inbox;
-                self.core.handle_subscribed(self.mono());
-            }
-            Some(Err(error)) if error.keeps_session() => {
-                tracing::warn!(device = %self.device, %error, "pushes nothing");
-                self.core.handle_unsubscribed(&error, self.mono());
-            }
-            Some(Err(error)) => self.lost(&error),
-            None => self.session = None,
-        }
-    }
-
-    /// Passes on what the device has said by itself. What was said of a property that is another by now says nothing.
-    fn pass_on(&mut self, heard: Vec<Pushed>) {
-        let now = self.clock.now();
-        for pushed in heard {
-            let (name, reading) = match pushed {
-                Pushed::Lost(error) => return self.lost(&error),
-                Pushed::Failed { point, error } => (point, Reading::Failed(error)),
-                Pushed::Value { point, value, quality, time } => {
-                    let Some(known) = self.plan.as_ref().and_then(|plan| plan.points.get(&point)) else {
-                        continue;
-                    };
-                    let reading = Reading::of(known, value, quality, time);
-                    (point, reading)
-                }
-            };
-            let source = self.core.pushed().get(&name);
-            if source.is_none() || source != self.inbox.sources.get(&name) {
-                continue;
-            }
-            if let Some(error) = self.core.handle_reading(&name, reading, now) {
-                tracing::warn!(device = %self.device, property = name, %error, "not pushed");
-            }
-        }
-    }
-
-    /// Asks a device that has been silent whether it is there.
-    async fn probe(&mut self) {
-        let Some(session) = &mut self.session else { return };
-        let call =
-            Call { limit: self.manifest.timeout, bus: &self.bus, configs: &self.configs, name: "probe" };
-        match call.make(&mut self.inbox, session.probe()).await {
-            Some(Ok(())) => self.core.handle_answered(self.mono()),
-            Some(Err(error)) if error.keeps_session() => {
-                tracing::warn!(device = %self.device, %error, "probed");
-                self.core.handle_answered(self.mono());
-            }
-            Some(Err(error)) => self.lost(&error),
-            None => self.session = None,
-        }
-    }
-
     fn lost(&mut self, error: &Error) {
         self.session = None;
         self.requests.clear();
@@ -298,69 +232,6 @@ impl<M: Mapper> Attendant<M> {
         {
             self.lost(&error);
         }
-    }
-
-    async fn write(&mut self, order: Order) {
-        // An order is meant for the device as it is configured now, not as it was when the order came.
-        if self.configs.has_changed().is_ok_and(|changed| changed) {
-            self.reconfigure().await;
-        }
-        let Order { request, .. } = &order;
-        tracing::info!(device = %self.device, property = request.property, value = %request.value, cause = request.cause, "write");
-        let (id, property) = (request.id.clone(), request.property.clone());
-        let (outcome, detail) = match self.try_write(order).await {
-            Ok(done) => {
-                let detail = if done.pending { "accepted, under way" } else { "" };
-                self.core.handle_written(&property, done.readback, self.clock.now());
-                (Outcome::Succeeded, detail.to_owned())
-            }
-            Err((outcome, detail)) => (outcome, detail),
-        };
-        self.tell(DeviceEvent::Written { id, outcome, detail }).await;
-    }
-
-    /// Hands the write to the driver, under a permit and within its time.
-    async fn try_write(&mut self, order: Order) -> Result<WriteOutcome, (Outcome, String)> {
-        let Order { request, deadline } = order;
-        if deadline.is_over(self.clock.now()) {
-            return Err((Outcome::Expired, "its turn came too late".to_owned()));
-        }
-        if let Some(why) = self.core.unreachable() {
-            return Err((Outcome::Failed, format!("not connected: {why}")));
-        }
-        let (Some(plan), Some(session)) = (&self.plan, &mut self.session) else {
-            return Err((Outcome::Failed, "not connected".to_owned()));
-        };
-        let Some(point) = plan.points.get(&request.property) else {
-            return Err((
-                Outcome::Rejected,
-                "the property's address makes no sense to the mapper".to_owned(),
-            ));
-        };
-        let raw = match point.scale.write(request.value, point.value_type) {
-            Ok(raw) => raw,
-            Err(wrong) => return Err((Outcome::Rejected, format!("in the device's own numbers: {wrong}"))),
-        };
-        let left = deadline.left(self.clock.now());
-        let Some(_turn) = self.inbox.during(self.clock.timeout(left, self.bus.turn())).await else {
-            return Err((Outcome::Expired, "the bus was busy until it was too old".to_owned()));
-        };
-        let (permit, consumed) = WritePermit::grant(request.cause, deadline, permits(self.clock));
-        self.core.handle_write();
-        let writing = self.clock.timeout(permit.left(), session.write(point, raw, permit));
-        let result =
-            self.inbox.during(writing).await.unwrap_or_else(|| Err(Error::Timeout("write".to_owned())));
-        let (scale, value_type) = (point.scale, point.value_type);
-        let scaled = |raw| scale.read(raw, value_type).ok();
-        let result = result.map(|done| WriteOutcome { readback: done.readback.and_then(scaled), ..done });
-        result.map_err(|error| {
-            let consumed = consumed.load(Ordering::SeqCst);
-            let end = ended(&error, consumed, deadline.is_over(self.clock.now()));
-            if !error.keeps_session() {
-                self.lost(&error);
-            }
-            (end, error.to_string())
-        })
     }
 
     /// Until something is due, or somebody wants something.
@@ -417,51 +288,5 @@ impl<M: Mapper> Attendant<M> {
     }
 }
 
-/// A call to the driver: in its turn on the bus, and no longer than it may take.
-struct Call<'a, T> {
-    bus: &'a Bus<T>,
-    configs: &'a watch::Receiver<DeviceConfig>,
-    name: &'static str,
-    limit: Duration,
-}
-
-impl<T> Call<'_, T> {
-    /// `None` if the hub has let go of the device: the call was dropped at any point.
-    async fn make<R>(
-        &self,
-        inbox: &mut Inbox,
-        call: impl Future<Output = Result<R, Error>>,
-    ) -> Option<Result<R, Error>> {
-        let made = async {
-            let _turn = self.bus.turn().await;
-            timeout(self.limit, call).await
-        };
-        tokio::select! {
-            made = inbox.during(made) => {
-                Some(made.unwrap_or_else(|_| Err(Error::Timeout(self.name.to_owned()))))
-            }
-            () = abandoned(self.configs.clone()) => None,
-        }
-    }
-}
-
 /// With nothing to do the task sleeps this long and looks again.
 const LONG: Duration = Duration::from_secs(3600);
-
-/// The clock that permits look at.
-fn permits(clock: Clock) -> permit::Clock {
-    permit::Clock(Arc::new(move || clock.now()))
-}
-
-/// A driver that was still waiting when the time was over has moved nothing.
-fn ended(error: &Error, consumed: bool, over: bool) -> Outcome {
-    if matches!(error, Error::Timeout(_)) && over && !consumed {
-        return Outcome::Expired;
-    }
-    outcome_of(error, consumed)
-}
-
-/// Comes true when the hub has let go of the device.
-async fn abandoned(mut configs: watch::Receiver<DeviceConfig>) {
-    while configs.changed().await.is_ok() {}
-}

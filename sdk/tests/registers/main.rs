@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set its scene has failed")]
 
+#[path = "../broker/bench.rs"]
+#[allow(dead_code, reason = "it comes with the support")]
+mod bench;
 #[path = "../../examples/registers.rs"]
 #[expect(dead_code, reason = "its fn main is not called here")]
 mod registers;

@@ -21,6 +21,29 @@ fn a_mapper_is_told_its_devices_once() {
 }
 
 #[test]
+fn a_mapper_keeps_to_itself_what_stays_within_the_deadband_unless_a_rule_looks() {
+    const WATCH: &str =
+        "{apiVersion: kubebus.io/v1alpha1, kind: Rule, metadata: {name: watch, namespace: water}, spec: {
+        inputs: {pressure: {device: junction, property: pressure, maxAge: 10s}},
+        output: {device: valve, property: position, slot: 5, ttl: 5s},
+        onUnknown: hold,
+        cases: [{name: low, when: {input: pressure, op: below, value: 1}, then: {value: 20}}]}}";
+    let mut world = World::cold();
+    let told = |world: &World| {
+        let config = last(&world.seen, "mapper/virtual/config").unwrap();
+        let pressure = &config["devices"][0]["properties"][0];
+        assert_eq!(pressure["name"], "pressure");
+        [pressure["deadband"].clone(), pressure["max_age_ms"].clone()]
+    };
+    let half_of_max_age = [json!(0.1), json!(5000)];
+    assert_eq!(told(&world), half_of_max_age);
+    world.put("/m/rule/water/watch", json(WATCH));
+    assert_eq!(told(&world), [json!(null), json!(null)]);
+    world.take_back("/m/rule/water/watch");
+    assert_eq!(told(&world), half_of_max_age);
+}
+
+#[test]
 fn a_mapper_that_was_there_first_hears_of_a_device_before_it_is_asked_to_write() {
     let mut world = World::new();
     world.say("mapper/modbus/state", "online");

@@ -10,6 +10,9 @@ use anyhow::{Context, Result};
 use bus::Name;
 use clap::{Args, Subcommand};
 use kubebus_sdk::{Manifest, Mapper};
+use mapper_http::HttpMapper;
+use mapper_modbus::ModbusMapper;
+use mapper_mqtt::MqttMapper;
 use mapper_virtual::VirtualMapper;
 use serde_json::{Value, json};
 
@@ -64,7 +67,12 @@ struct Bundled {
 }
 
 /// In the order of their names.
-const BUNDLED: [Bundled; 1] = [Bundled::of::<VirtualMapper>()];
+const BUNDLED: [Bundled; 4] = [
+    Bundled::of::<HttpMapper>(),
+    Bundled::of::<ModbusMapper>(),
+    Bundled::of::<MqttMapper>(),
+    Bundled::of::<VirtualMapper>(),
+];
 
 impl Bundled {
     const fn of<M: Mapper>() -> Self {
