@@ -10,9 +10,9 @@
 //! Devices push; a property with a period is told its last value, with its own time. Commands are never retained and
 //! carry an expiry, and a write counts as done when the device itself says so.
 //!
-//! Inside, decisions are pure: [`board`] (what one device has said), [`shape`] (how devices speak), [`sparkplug`]
-//! (births, sequence numbers, deaths), [`exchange`] (all devices on one connection). [`link`](mod@link) is the connection, [`sharing`]
-//! what devices of one broker share, [`session`] a device's end of it.
+//! Inside, decisions are pure: `board` (what one device has said), `shape` (how devices speak), `sparkplug`
+//! (births, sequence numbers, deaths), `exchange` (all devices on one connection). `link` is the connection, `sharing`
+//! what devices of one broker share, `session` a device's end of it.
 
 mod board;
 pub mod config;
