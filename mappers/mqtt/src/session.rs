@@ -25,7 +25,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 const FIRST_VALUES: Duration = Duration::from_millis(500);
 
 /// How long a device may take to confirm a write by its own report; then it counts as accepted and under way.
-const CONFIRM: Duration = Duration::from_secs(2);
+const CONFIRM: Duration = Duration::from_secs(5);
 
 /// So much of a write's time is left for what comes after the confirmation.
 const MARGIN: Duration = Duration::from_millis(100);

@@ -37,3 +37,4 @@ for line in sys.stdin:
         client.publish(said_on, text, qos=1)
     else:
         answers = order == "answer"
+        out("done", order)

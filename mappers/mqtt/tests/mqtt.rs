@@ -47,11 +47,13 @@ async fn plain_topics_are_read_and_written() {
     let mut boiler =
         Script::start("listener.py", &[&broker.port.to_string(), "boiler/set", "boiler/state"]).await;
     boiler.tell("answer");
+    boiler.says("done answer").await;
     let done = node.write("mode", text("comfort")).await;
     assert_eq!((done.outcome, done.detail.as_str()), (Outcome::Succeeded, ""), "it has said so itself");
     assert_eq!(boiler.says("heard").await, r#"heard fresh 1 {"mode": "comfort"}"#);
     node.reports("mode", text("comfort"), GOOD).await;
     boiler.tell("mute");
+    boiler.says("done mute").await;
     let accepted = node.write("mode", text("eco")).await;
     assert_eq!((accepted.outcome, accepted.detail.as_str()), (Outcome::Succeeded, "accepted, under way"));
 
