@@ -110,6 +110,10 @@ pub struct Order {
     /// How long the command is good for. Over MQTT 5.0 the message's own expiry will do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,
+    /// When it was sent, on a clock that sender and node share: from then on it is good for its time, wherever it waited.
+    /// Absent: from its arrival.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<UnixMillis>,
     /// How long its values hold their slot; absent: as long as a desired value of the property is meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_ms: Option<u64>,
@@ -202,15 +206,18 @@ pub const SET: &str = "set";
 pub const RESET_RULE: &str = "reset-rule";
 
 impl Command {
-    /// `order` as a command named `name`, issued now; `fallback` if the order names no id.
+    /// `order` as a command named `name`, issued when it was sent, and now if it does not say; `fallback` if the order
+    /// names no id.
     pub fn new(
         name: &str,
         order: Order,
         fallback: CommandId,
         by: &str,
-        issued: UnixMillis,
+        now: UnixMillis,
     ) -> Result<Self, InvalidOrder> {
-        let Order { id, args, ttl_ms, hold_ms, when, reply } = order;
+        let Order { id, args, ttl_ms, sent, hold_ms, when, reply } = order;
+        // A sender whose clock is ahead gains nothing by it.
+        let issued = sent.unwrap_or(now).min(now);
         let ttl_ms = ttl_ms.filter(|ttl| *ttl > 0).ok_or(InvalidOrder::NoExpiry)?;
         if Duration::from_millis(ttl_ms) > MAX_TTL {
             return Err(InvalidOrder::TooLong);
@@ -319,6 +326,17 @@ mod tests {
 
     fn command(json: &str) -> Result<Command, InvalidOrder> {
         Command::new(SET, order(json), id("given"), "ann", UnixMillis(5))
+    }
+
+    #[test]
+    fn an_order_that_says_when_it_was_sent_is_as_old_as_that() {
+        let sent = |at| format!(r#"{{"args":{{"p":1}},"ttlMs":5,"sent":{at}}}"#);
+        let issued = |json: &str| {
+            Command::new(SET, order(json), id("given"), "ann", UnixMillis(5)).unwrap().issued
+        };
+        assert_eq!(issued(&sent(3)), UnixMillis(3));
+        assert_eq!(issued(&sent(9)), UnixMillis(5), "a clock that is ahead");
+        assert_eq!(issued(r#"{"args":{"p":1},"ttlMs":5}"#), UnixMillis(5));
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! A whole mapper, for a thermostat that speaks `GET` and `SET` lines over TCP:
 //!
 //! ```no_run
-//! use kubebus_sdk::{Batch, Context, Error, JsonSchema, Manifest, Mapper, Options, Point, Samples, Session, Value};
+//! use kubebus_sdk::{Batch, Context, Error, JsonSchema, Manifest, Mapper, Point, Samples, Session, Value};
 //! use kubebus_sdk::{WriteOutcome, WritePermit};
 //! use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
 //! use tokio::net::TcpStream;
@@ -64,11 +64,8 @@
 //!     }
 //! }
 //!
-//! #[tokio::main(flavor = "current_thread")]
-//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     let options = Options::new("thermostat".parse()?, "127.0.0.1:1883")?;
-//!     kubebus_sdk::run::<Thermostat>(options, async { drop(tokio::signal::ctrl_c().await) }).await;
-//!     Ok(())
+//! fn main() -> std::process::ExitCode {
+//!     kubebus_sdk::main::<Thermostat>()
 //! }
 //! ```
 //!
@@ -76,12 +73,17 @@
 //! driver concerns that device only; nothing is written because of a start, a reconnection or a reading. What is asked
 //! of it: `read` does not write, and `write` calls [`WritePermit::consume`] right before the device hears of it.
 //!
+//! [`main`] is the program around it: `run`, and, without a node, `check`, `read`, `discover` and `schema`. Who brings a
+//! runtime and options of his own calls [`run`] instead, and can do without the feature `cli`.
+//!
 //! Inside, decisions are pure and take the time as an argument: `desk` (all devices: configuration, admission of
 //! writes, what is published), `device` (one device: open, read, wait), `points` (its values), `schedule`, `freshness`,
 //! `scale`, `telling` (deadbands), `pushing` (subscriptions), `standing` and `health` (what people are told), `ledger`
 //! (writes seen), `permit`. `io` runs them: the connection to the broker and one task per device.
 
 mod batch;
+#[cfg(feature = "cli")]
+mod cli;
 mod desk;
 mod device;
 mod error;
@@ -110,6 +112,8 @@ mod tests;
 pub use batch::{Batch, Span, SpanLimits};
 pub use bus::twin::DeviceId;
 pub use bus::{Name, Quality, UnixMillis, Value, ValueType};
+#[cfg(feature = "cli")]
+pub use cli::{main, main_with};
 pub use error::Error;
 pub use io::{InvalidBroker, Options, run};
 pub use manifest::{Found, FoundProperty, Manifest};

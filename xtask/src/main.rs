@@ -92,7 +92,7 @@ const FEATURES: &str = "node/etcd,node/virtual-clock";
 
 /// Programs that the tests meet as peers, and the Debian packages that hold them.
 /// The feature `etcd` is built with the last of them.
-const PEERS: [(&str, &str); 9] = [
+const PEERS: [(&str, &str); 10] = [
     ("dig", "bind9-dnsutils"),
     ("mosquitto_sub", "mosquitto-clients"),
     ("mosquitto", "mosquitto"),
@@ -102,6 +102,7 @@ const PEERS: [(&str, &str); 9] = [
     ("etcdctl", "etcd-client"),
     ("protoc", "protobuf-compiler"),
     ("socat", "socat"),
+    ("snmpd", "snmpd"),
 ];
 
 fn install_packages() -> Result<()> {

@@ -1,6 +1,6 @@
 //! What tests meet in Python, from PyPI into `<target>/python` and nowhere else: EPANET and the network Net3, with
-//! which `simulations/water/tests/epanet.rs` compares, paho-mqtt, with which `node/tests/mqtt` speaks to the broker, and pytest
-//! and mypy for our own package (`node/tests/python`).
+//! which `simulations/water/tests/epanet.rs` compares, paho-mqtt, with which `node/tests/mqtt` speaks to the broker, asyncua,
+//! whose OPC UA servers `mappers/opcua` is tested against, and pytest and mypy for our own package (`node/tests/python`).
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -29,7 +29,7 @@ use kubebus_sdk::{
 use serde::Deserialize;
 
 use crate::line::Line;
-use crate::wave::Wave;
+use crate::wave::{Shape, Wave};
 
 /// Runs the mapper until `stop` comes true.
 pub async fn run(options: Options, stop: impl Future<Output = ()> + Send) {
@@ -43,6 +43,7 @@ pub struct VirtualMapper;
 /// How a device is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[schemars(crate = "kubebus_sdk::schemars")]
+#[serde(deny_unknown_fields)]
 pub struct Config {
     /// The simulator's Unix socket; without one the device has waveforms only.
     #[serde(default)]
@@ -51,11 +52,51 @@ pub struct Config {
 
 /// Where a property's value comes from.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[schemars(crate = "kubebus_sdk::schemars")]
-#[serde(untagged)]
+#[schemars(crate = "kubebus_sdk::schemars", with = "Keys")]
+#[serde(try_from = "Keys")]
 pub enum Address {
     Register { register: String },
     Wave(Wave),
+}
+
+/// An address as it is written: one that is none is named by the key that is wrong, which an untagged enum does not tell.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(crate = "kubebus_sdk::schemars")]
+#[serde(deny_unknown_fields)]
+struct Keys {
+    /// In a device with a socket.
+    #[serde(default)]
+    register: Option<String>,
+    #[serde(default)]
+    waveform: Option<Shape>,
+    /// Length of one period in seconds; 60 if it is left out.
+    #[serde(default)]
+    period_s: Option<f64>,
+    /// 0 if it is left out.
+    #[serde(default)]
+    min: Option<f64>,
+    /// 1 if it is left out.
+    #[serde(default)]
+    max: Option<f64>,
+}
+
+impl TryFrom<Keys> for Address {
+    type Error = &'static str;
+
+    fn try_from(keys: Keys) -> Result<Self, &'static str> {
+        let Keys { register, waveform, period_s, min, max } = keys;
+        match (register, waveform) {
+            (Some(register), None) if period_s.or(min).or(max).is_none() => Ok(Self::Register { register }),
+            (None, Some(waveform)) => Ok(Self::Wave(Wave {
+                waveform,
+                period_s: period_s.unwrap_or(60.0),
+                min: min.unwrap_or(0.0),
+                max: max.unwrap_or(1.0),
+            })),
+            (Some(_), _) => Err("register goes alone: waveform, period_s, min and max are for a wave"),
+            (None, None) => Err("register or waveform is missing"),
+        }
+    }
 }
 
 /// One virtual device.
@@ -151,7 +192,6 @@ fn seconds() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wave::Shape;
 
     #[test]
     fn settings_and_addresses_are_read_as_documented() {
@@ -167,6 +207,14 @@ mod tests {
             address(r#"{"waveform":"sine","period_s":60,"min":0,"max":10}"#).unwrap(),
             Address::Wave(wave)
         );
-        assert!(address(r#"{"waveform":"square"}"#).is_err());
+        for (wrong, expected) in [
+            (r#"{"waveform":"square"}"#, "square"),
+            (r#"{"waveform":"ramp","length_s":3}"#, "length_s"),
+            (r#"{"register":"level","max":3}"#, "register goes alone"),
+            ("{}", "register or waveform is missing"),
+        ] {
+            let error = address(wrong).unwrap_err().to_string();
+            assert!(error.contains(expected), "{wrong}: {error}");
+        }
     }
 }

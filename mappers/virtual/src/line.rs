@@ -1,11 +1,12 @@
 //! A simulator behind a Unix socket: one JSON line out, one in.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use kubebus_sdk::{Error, Value};
 use serde::Deserialize;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
 /// Longest answer in bytes: thousands of registers. A longer one ends the session.
@@ -13,7 +14,7 @@ const MAX_ANSWER: u64 = 64 * 1024;
 
 /// An open line.
 #[derive(Debug)]
-pub struct Line(BufStream<UnixStream>);
+pub struct Line(BufReader<UnixStream>);
 
 /// What a simulator says.
 #[derive(Debug, PartialEq, Deserialize)]
@@ -27,7 +28,7 @@ enum Answer {
 impl Line {
     pub async fn connect(path: &Path) -> Result<Self, Error> {
         let named = |e| Error::transient(format!("{}: {e}", path.display()));
-        Ok(Self(BufStream::new(UnixStream::connect(path).await.map_err(named)?)))
+        Ok(Self(BufReader::new(UnixStream::connect(path).await.map_err(named)?)))
     }
 
     /// The registers that the simulator knows, of those asked for.
@@ -48,14 +49,25 @@ impl Line {
     }
 
     async fn ask(&mut self, request: &serde_json::Value) -> Result<Answer, Error> {
+        self.check_quiet()?;
         self.0.write_all(format!("{request}\n").as_bytes()).await?;
-        self.0.flush().await?;
         let mut answer = String::new();
         (&mut self.0).take(MAX_ANSWER).read_line(&mut answer).await?;
         if !answer.ends_with('\n') {
             return Err(Error::transient("the simulator hung up or talks too much"));
         }
         serde_json::from_str(&answer).map_err(|e| Error::transient(format!("not understood: {e}")))
+    }
+
+    /// Answers bear no number: one that nobody waits for would be taken for the next one.
+    fn check_quiet(&self) -> Result<(), Error> {
+        let unread = !self.0.buffer().is_empty();
+        match self.0.get_ref().try_read(&mut [0]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock && !unread => Ok(()),
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error.into()),
+            Ok(0) => Err(Error::transient("the simulator hung up")),
+            Ok(_) | Err(_) => Err(Error::transient("the simulator says more than it was asked")),
+        }
     }
 }
 

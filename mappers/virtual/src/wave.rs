@@ -19,25 +19,13 @@ pub enum Shape {
 }
 
 /// A wave between two values.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
-#[schemars(crate = "kubebus_sdk::schemars")]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Wave {
     pub waveform: Shape,
     /// Length of one period in seconds.
-    #[serde(default = "a_minute")]
     pub period_s: f64,
-    #[serde(default)]
     pub min: f64,
-    #[serde(default = "one")]
     pub max: f64,
-}
-
-fn a_minute() -> f64 {
-    60.0
-}
-
-fn one() -> f64 {
-    1.0
 }
 
 impl Wave {

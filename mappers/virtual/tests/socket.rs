@@ -59,6 +59,16 @@ async fn answers_that_are_none_end_the_session() {
 }
 
 #[tokio::test]
+async fn an_answer_too_many_is_not_taken_for_the_next_one() {
+    let twice = "{\"values\":{\"a\":1}}\n".repeat(2);
+    let (mut line, _dir, mut tasks) = simulator(vec![(r#"{"read":["a"]}"#, twice)]).await;
+    assert_eq!(line.read(&["a"]).await.unwrap(), [("a".to_owned(), Value::Int(1))].into());
+    tasks.join_next().await.unwrap().unwrap();
+    let error = line.read(&["a"]).await.unwrap_err();
+    assert!(matches!(error, Error::Transient { .. }), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_simulator_that_is_not_there_is_tried_again_later() {
     let dir = tempfile::tempdir().unwrap();
     let error = Line::connect(&dir.path().join("nobody")).await.unwrap_err();

@@ -12,6 +12,7 @@ use device_twin::condition::Condition;
 use ipnet::IpNet;
 
 use super::label::LabelArgs;
+use super::mapper::MapperCommand;
 use super::names::DnsCommand;
 use super::ping::PingArgs;
 use super::route::RouteCommand;
@@ -75,7 +76,7 @@ pub enum Command {
     /// Let in phones, routers and machines that have WireGuard and no kubebus
     #[command(subcommand)]
     Wireguard(WireguardCommand),
-    /// Run a mapper that comes with kubebus
+    /// Mappers, which connect devices: run one, list them, begin one of your own
     #[command(subcommand)]
     Mapper(MapperCommand),
     /// Who may use the MQTT broker: passwords, certificates
@@ -502,23 +503,6 @@ pub struct PolicyTestArgs {
 }
 
 #[derive(Debug, Subcommand)]
-pub enum MapperCommand {
-    /// Run one until it is interrupted
-    Run {
-        #[arg(value_enum)]
-        protocol: BundledMapper,
-        /// Its name, as devices call it in spec.protocol.protocolName; the protocol's name if not given
-        #[arg(long)]
-        name: Option<Name>,
-        /// The node's MQTT address
-        #[arg(long, default_value = "127.0.0.1:1883")]
-        mqtt: SocketAddr,
-        #[arg(long, default_value = DEFAULT_LOG, env = "KUBEBUS_LOG")]
-        log: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
 pub enum MqttCommand {
     /// Set the password of a client; it is asked for, or read from standard input
     ///
@@ -558,12 +542,6 @@ pub struct CertificateArgs {
     pub lasting: Duration,
     #[command(flatten)]
     pub place: Place,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum BundledMapper {
-    /// Simulated devices: waveforms, or a simulator on a Unix socket
-    Virtual,
 }
 
 fn parse_argument(text: &str) -> Result<(String, Value), String> {

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use bus::Name;
 use hyper::Method;
 use serde_json::{Value, json};
 use tracing_subscriber::EnvFilter;
@@ -14,17 +13,17 @@ use tracing_subscriber::EnvFilter;
 use super::admin::{AskError, ask};
 use super::backup::{BackupError, First, Taken};
 use super::cli::{
-    ApplyArgs, BackupArgs, BundledMapper, Cli, CloudArgs, CloudCommand, Command, DeleteArgs, Format, GetArgs,
-    JoinArgs, Kind, MapperCommand, MqttCommand, Place, RestoreArgs, RunArgs, TokenCommand, host_and_port,
+    ApplyArgs, BackupArgs, Cli, CloudArgs, CloudCommand, Command, DeleteArgs, Format, GetArgs, JoinArgs,
+    Kind, MqttCommand, Place, RestoreArgs, RunArgs, TokenCommand, host_and_port,
 };
 use super::exit::Exit;
 use super::identity::IdentityError;
 use super::manifests::{self, Refused};
 use super::ping::EchoError;
 use super::restore::{RestoreError, Restored, restore};
-use super::shutdown::Shutdown;
 use super::{
-    backup, demo, join, label, mqtt, names, node, ping, policy, route, rule, table, trace, twin, wireguard,
+    backup, demo, join, label, mapper, mqtt, names, node, ping, policy, route, rule, table, trace, twin,
+    wireguard,
 };
 use crate::config::{CloudConfig, Config};
 
@@ -38,6 +37,7 @@ pub fn run(cli: Cli) -> Exit {
         Some(Command::Route(command)) => block_on(route::carry_out(command)),
         Some(Command::Ping(args)) => ping::run(args),
         Some(Command::Trace(args)) => trace::run(args),
+        Some(Command::Mapper(command)) => mapper::carry_out(command),
         Some(command) => block_on(async { carry_out(command).await.map(|()| Exit::Ok) }),
     };
     match done {
@@ -104,7 +104,8 @@ async fn carry_out(command: Command) -> Result<()> {
         | Command::Policy(_)
         | Command::Route(_)
         | Command::Ping(_)
-        | Command::Trace(_) => Ok(()),
+        | Command::Trace(_)
+        | Command::Mapper(_) => Ok(()),
         Command::Cloud(CloudArgs { command: None, run }) => {
             let (config, data_dir) = start(&run)?;
             node::run_cloud(&config, &data_dir).await
@@ -141,14 +142,6 @@ async fn carry_out(command: Command) -> Result<()> {
         Command::Label(args) => label::carry_out(args).await,
         Command::Dns(command) => names::carry_out(command).await,
         Command::Rule(command) => rule::carry_out(command).await,
-        Command::Mapper(MapperCommand::Run { protocol: BundledMapper::Virtual, name, mqtt, log }) => {
-            log_to_stderr(&log)?;
-            let name = name.map_or_else(|| Name::new("virtual"), Ok)?;
-            let options = kubebus_sdk::Options::new(name, &mqtt.to_string())?;
-            let mut stop = Shutdown::listen().context("listen for signals")?;
-            mapper_virtual::run(options, async move { stop.requested().await }).await;
-            Ok(())
-        }
         Command::Mqtt(MqttCommand::Passwd(args)) => {
             let file = args
                 .file

@@ -16,6 +16,7 @@ pub mod join;
 mod label;
 mod lines;
 mod manifests;
+mod mapper;
 pub mod metrics;
 mod mqtt;
 mod names;

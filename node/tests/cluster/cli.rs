@@ -50,6 +50,8 @@ fn every_command_explains_itself() {
         "twin get",
         "twin set",
         "mapper",
+        "mapper new",
+        "mapper list",
         "mapper run",
         "policy test",
         "route get",

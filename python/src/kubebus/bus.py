@@ -40,12 +40,14 @@ def connect(
     client_id: Optional[str] = None,
     answers: str = "answers",
     timeout: float = 10.0,
+    shared_clock: bool = True,
 ) -> Bus:
     """A connection for `async with`, which raises `NotConnected` if there is none within `timeout` seconds. Later it
     comes back by itself. The ends of orders are heard on `<answers>/<client id>`: this client needs the right to
-    subscribe to it."""
+    subscribe to it. Orders say when they were sent, so that none is carried out late which waited in a broker that stood
+    still; where this machine's clock is not the node's (no NTP), turn that off by `shared_clock`."""
     name = client_id or f"py-{secrets.token_hex(6)}"
-    return Bus(Broker.at(broker, name, user, password, tls), f"{answers}/{name}", timeout)
+    return Bus(Broker.at(broker, name, user, password, tls), f"{answers}/{name}", timeout, shared_clock)
 
 
 class Watcher:
@@ -103,8 +105,8 @@ class Feed:
 class Order:
     """A command that is good until `end`, on the monotonic clock."""
 
-    def __init__(self, id: str, body: Mapping[str, object], end: float) -> None:
-        self.id, self.body, self.end = id, body, end
+    def __init__(self, id: str, body: Mapping[str, object], end: float, shared_clock: bool) -> None:
+        self.id, self.body, self.end, self.shared_clock = id, body, end, shared_clock
         self.sent = False
         self.answer: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
 
@@ -114,14 +116,15 @@ class Order:
     def payload(self) -> bytes:
         """Asked right before it leaves."""
         self.sent = True
-        return json.dumps({**self.body, "ttlMs": max(0, int(self.left() * 1000))}).encode()
+        sent = {"sent": int(time.time() * 1000)} if self.shared_clock else {}
+        return json.dumps({**self.body, "ttlMs": max(0, int(self.left() * 1000)), **sent}).encode()
 
 
 class Bus:
     """A connection to a node's broker; see `connect`."""
 
-    def __init__(self, broker: Broker, answers: str, timeout: float) -> None:
-        self._broker, self._answers, self._timeout = broker, answers, timeout
+    def __init__(self, broker: Broker, answers: str, timeout: float, shared_clock: bool) -> None:
+        self._broker, self._answers, self._timeout, self._shared_clock = broker, answers, timeout, shared_clock
         self._feeds: Dict[str, Feed] = {}
         self._orders: Dict[bytes, Order] = {}
         self._opening: Set[asyncio.Task[None]] = set()
@@ -267,7 +270,7 @@ class Bus:
         if when:
             body["when"] = list(when)
         json.dumps(body, allow_nan=False)  # what is wrong with it is said here
-        order = Order(id, body, time.monotonic() + ttl)
+        order = Order(id, body, time.monotonic() + ttl, self._shared_clock)
         self._orders[id.encode()] = order
         try:
             answer = await self._order(f"twin/{device}/command/{name}", order)

@@ -4,6 +4,8 @@ mod buses;
 mod hub;
 mod inbox;
 mod line;
+#[cfg(feature = "cli")]
+mod once;
 mod task;
 
 use std::future::Future;
@@ -16,6 +18,8 @@ use tokio::sync::mpsc;
 
 use crate::Mapper;
 use hub::Hub;
+#[cfg(feature = "cli")]
+pub(crate) use once::{Heard, read_once};
 
 /// Events from the broker's connection that wait for the hub; when full the connection waits, and TCP holds the broker
 /// back.

@@ -161,10 +161,7 @@ impl<M: Mapper> Run<M> {
             let wrong = wanted
                 .iter()
                 .find(|(name, value)| !hearing.value(device, name).is_some_and(|v| same(v, value)));
-            let (name, value) = match wrong {
-                None => return Some(()),
-                Some(wrong) => wrong,
-            };
+            let Some((name, value)) = wrong else { return Some(()) };
             missing = match hearing.samples(device, name).last() {
                 None => format!("{name} is not told; it is {value}"),
                 Some(last) => format!("{name} is told as {} ({:?}); it is {value}", last.value, last.quality),

@@ -173,7 +173,7 @@ mod tests {
         let config = level.clone().writable().range(0.5, 3.0).config(100);
         assert_eq!((config.name.as_str(), config.writable, config.poll_ms), ("level", true, 100));
         assert_eq!((config.minimum, config.maximum), (Some(0.5), Some(3.0)));
-        assert_eq!(level.clone().pushed().config(100).poll_ms, 0);
+        assert_eq!(level.pushed().config(100).poll_ms, 0);
     }
 
     #[test]

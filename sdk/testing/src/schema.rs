@@ -21,7 +21,9 @@ impl Checker<'_> {
         let keywords = match schema {
             Json::Bool(false) => return Err(format!("{value} is not allowed")),
             Json::Object(keywords) => keywords,
-            _ => return Ok(()),
+            Json::Bool(true) | Json::Null | Json::Number(_) | Json::String(_) | Json::Array(_) => {
+                return Ok(());
+            }
         };
         for (keyword, rule) in keywords {
             self.keyword(keyword, rule, value, depth)?;
@@ -43,10 +45,9 @@ impl Checker<'_> {
             "not" => self.check(rule, value, depth).is_err(),
             "const" => rule == value,
             "enum" => all.contains(value),
-            "type" => match rule {
-                Json::Array(types) => types.iter().any(|t| is_type(t, value)),
-                one => is_type(one, value),
-            },
+            "type" => rule
+                .as_array()
+                .map_or_else(|| is_type(rule, value), |any| any.iter().any(|t| is_type(t, value))),
             "minimum" => compare(value, rule, |value, limit| value >= limit),
             "maximum" => compare(value, rule, |value, limit| value <= limit),
             "minLength" => {

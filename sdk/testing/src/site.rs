@@ -31,8 +31,9 @@ impl<F: Fixture> Site<F> {
     pub(crate) async fn new(id: DeviceId, fixture: F) -> Result<Self, Stop> {
         let proxy = match fixture.endpoint() {
             Endpoint::Direct => None,
-            device => {
-                Some(Proxy::before(&device).await.map_err(|e| failed(format!("the kit's proxy: {e}")))?)
+            device @ (Endpoint::Tcp(_) | Endpoint::Udp(_) | Endpoint::Serial(_)) => {
+                let proxy = Proxy::before(&device).await;
+                Some(proxy.map_err(|e| failed(format!("the kit's proxy: {e}")))?)
             }
         };
         let site = Self { id, fixture, proxy, renewals: AtomicU32::new(0), held: Mutex::default() };

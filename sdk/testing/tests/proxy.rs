@@ -1,5 +1,7 @@
 //! The proxy before real sockets and terminals, and what it has recorded played back.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: whatever is not as expected fails the test")]
+
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;

@@ -282,8 +282,8 @@ impl EdgeTwins {
         }
         ks.put(key(LOCAL, &place), twin::json(&command));
         self.audit(device, None, AuditEvent::command(&command), now);
-        let deadline = now.mono + command.ttl();
-        self.admit(&place, command, Origin::Here, deadline);
+        let left = command.ttl().saturating_sub(now.wall.since(command.issued));
+        self.admit(&place, command, Origin::Here, now.mono + left);
         self.decide_command(&place, ks, now);
         Ok(place.id)
     }

@@ -49,7 +49,7 @@ impl Proxy {
         let hub = Arc::new(Hub::new());
         let mut tasks = JoinSet::new();
         let at = match device {
-            Endpoint::Tcp(device) => stream::serve_tcp(*device, Arc::clone(&hub), &mut tasks).await?,
+            Endpoint::Tcp(device) => stream::serve_tcp(*device, Arc::clone(&hub), &mut tasks)?,
             Endpoint::Udp(device) => udp::serve(*device, Arc::clone(&hub), &mut tasks).await?,
             Endpoint::Serial(device) => serial::serve(device, Arc::clone(&hub), &mut tasks)?,
             Endpoint::Direct => return Err(io::Error::other("this device has nothing to stand before")),

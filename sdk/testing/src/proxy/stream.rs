@@ -45,11 +45,7 @@ impl Port {
     }
 }
 
-pub(super) async fn serve_tcp(
-    device: SocketAddr,
-    hub: Arc<Hub>,
-    tasks: &mut JoinSet<()>,
-) -> io::Result<Endpoint> {
+pub(super) fn serve_tcp(device: SocketAddr, hub: Arc<Hub>, tasks: &mut JoinSet<()>) -> io::Result<Endpoint> {
     let port = Port::reserve()?;
     let at = port.address()?;
     let mut listener = Some(port.listen()?);

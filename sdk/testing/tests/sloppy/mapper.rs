@@ -317,7 +317,7 @@ impl Session for Device {
         let request = json!({ "write": [point.address.register, value.as_f64()] });
         self.writes += 1;
         let forgets = self.fault == Fault::ForgetsWrites
-            || (self.fault == Fault::ForgetsEveryOther && self.writes % 2 == 0);
+            || (self.fault == Fault::ForgetsEveryOther && self.writes.is_multiple_of(2));
         if forgets {
             return Ok(permit.consume()?.applied());
         }

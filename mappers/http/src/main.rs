@@ -1,0 +1,5 @@
+//! `kubebus-mapper-http`: see the library's page.
+
+fn main() -> std::process::ExitCode {
+    kubebus_sdk::main::<mapper_http::HttpMapper>()
+}

@@ -1,0 +1,70 @@
+//! The mapper for devices that speak MQTT to some broker: the node's own or another.
+//!
+//! | shape | connection | property address |
+//! |---|---|---|
+//! | `plain` | `{"broker": "10.0.0.5:1883"}` | `{"topic": "boiler/state", "pointer": "/temp", "write": {"topic": "boiler/set"}}` |
+//! | `tasmota` | `{.., "topic": "kitchen"}` | `{"pointer": "/POWER"}`, `{"pointer": "/ENERGY/Power"}` |
+//! | `zigbee2mqtt` | `{.., "topic": "attic lamp"}` | `{"pointer": "/brightness"}` |
+//! | `sparkplug` | `{.., "group": "plant", "node": "gw", "device": "pump"}` | `{"metric": "Motor/Speed"}` |
+//!
+//! Devices push; a property with a period is told its last value, with its own time. Commands are never retained and
+//! carry an expiry, and a write counts as done when the device itself says so.
+//!
+//! Inside, decisions are pure: [`board`] (what one device has said), [`shape`] (how devices speak), [`sparkplug`]
+//! (births, sequence numbers, deaths), [`exchange`] (all devices on one connection). [`link`](mod@link) is the connection, [`session`]
+//! a device's end of it.
+
+mod board;
+pub mod config;
+mod exchange;
+mod link;
+mod session;
+mod shape;
+mod sparkplug;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use kubebus_sdk::{Context, Error, Manifest, Mapper, Options};
+
+pub use crate::config::{Address, Config};
+pub use crate::link::Kept;
+pub use crate::session::MqttSession;
+use crate::shape::Voice;
+
+/// Runs the mapper until `stop` comes true.
+pub async fn run(options: Options, stop: impl Future<Output = ()> + Send) {
+    kubebus_sdk::run::<MqttMapper>(options, stop).await;
+}
+
+/// See the crate's page.
+#[derive(Debug)]
+pub struct MqttMapper;
+
+impl Mapper for MqttMapper {
+    type Config = Config;
+    type Address = Address;
+    type Session = MqttSession;
+
+    fn manifest() -> Manifest {
+        Manifest::new("mqtt", env!("CARGO_PKG_VERSION"))
+            .about("MQTT devices: plain topics, Tasmota, Zigbee2MQTT, Sparkplug B")
+            .pushes()
+    }
+
+    fn bus(config: &Config) -> Option<String> {
+        Some(config.bus())
+    }
+
+    async fn open(config: &Config, context: &Context<MqttSession>) -> Result<MqttSession, Error> {
+        let (access, voice) = (config.access()?, Voice::new(config)?);
+        let mut place = context.bus.lock().await;
+        let kept = match place.take().filter(|kept: &Arc<Kept>| kept.link.exchange().ended().is_none()) {
+            Some(kept) => kept,
+            None => Arc::new(Kept::connect(&access).await?),
+        };
+        *place = Some(Arc::clone(&kept));
+        drop(place);
+        MqttSession::open(kept, voice).await
+    }
+}

@@ -1,0 +1,5 @@
+//! `kubebus-mapper-mqtt`: see the library's page.
+
+fn main() -> std::process::ExitCode {
+    kubebus_sdk::main::<mapper_mqtt::MqttMapper>()
+}
