@@ -7,8 +7,8 @@
 //! | `{"webhook": {"listen": "0.0.0.0:8090", "path": "/door", "secret": ".."}}` | `{"pointer": "/open"}` |
 //!
 //! A reading asks once for each path. A write is sent once, over a connection of its own; without an answer its outcome is
-//! unknown. Redirects are not followed. Inside: [`answer`] says what a status means, [`client`] sends, [`webhook`]
-//! listens and [`proof`] looks whose call it is.
+//! unknown. Redirects are not followed. Inside: `answer` says what a status means, `client` sends, `webhook`
+//! listens and `proof` looks whose call it is.
 
 mod answer;
 mod client;

@@ -127,8 +127,8 @@ pub struct Write {
     pub payload: Option<Template>,
 }
 
-/// Who shares a connection: the same broker, user and host application.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What devices of one connection have in common.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Access {
     pub(crate) host: String,
     pub(crate) port: u16,
@@ -137,12 +137,6 @@ pub(crate) struct Access {
 }
 
 impl Config {
-    /// What devices with one connection have in common.
-    pub(crate) fn bus(&self) -> String {
-        let Self { broker, user, password, host_id, .. } = self;
-        format!("{:?}", (broker, user, password, host_id))
-    }
-
     pub(crate) fn access(&self) -> Result<Access, Error> {
         let (host, port) = match self.broker.rsplit_once(':') {
             Some((host, port)) => (host, port.parse().ok().filter(|port| *port != 0)),
@@ -217,10 +211,10 @@ mod tests {
 
     #[test]
     fn only_devices_with_the_same_access_share_a_connection() {
-        let bus = |json| config(json).bus();
-        let a = bus(r#"{"broker":"b","user":"u","shape":"tasmota"}"#);
-        assert_eq!(a, bus(r#"{"broker":"b","user":"u","shape":"plain"}"#));
-        assert_ne!(a, bus(r#"{"broker":"b","user":"v"}"#));
-        assert_ne!(a, bus(r#"{"broker":"b","user":"u","host_id":"h"}"#));
+        let access = |json| config(json).access().unwrap();
+        let a = access(r#"{"broker":"b","user":"u","shape":"tasmota"}"#);
+        assert_eq!(a, access(r#"{"broker":"b:1883","user":"u","shape":"plain"}"#));
+        assert_ne!(a, access(r#"{"broker":"b","user":"v"}"#));
+        assert_ne!(a, access(r#"{"broker":"b","user":"u","host_id":"h"}"#));
     }
 }

@@ -10,9 +10,9 @@
 //! Devices push; a property with a period is told its last value, with its own time. Commands are never retained and
 //! carry an expiry, and a write counts as done when the device itself says so.
 //!
-//! Inside, decisions are pure: [`board`] (what one device has said), [`shape`] (how devices speak), [`sparkplug`]
-//! (births, sequence numbers, deaths), [`exchange`] (all devices on one connection). [`link`](mod@link) is the connection, [`session`]
-//! a device's end of it.
+//! Inside, decisions are pure: `board` (what one device has said), `shape` (how devices speak), `sparkplug`
+//! (births, sequence numbers, deaths), `exchange` (all devices on one connection). `link` is the connection, `sharing`
+//! what devices of one broker share, `session` a device's end of it.
 
 mod board;
 pub mod config;
@@ -20,15 +20,14 @@ mod exchange;
 mod link;
 mod session;
 mod shape;
+mod sharing;
 mod sparkplug;
 
 use std::future::Future;
-use std::sync::Arc;
 
 use kubebus_sdk::{Context, Error, Manifest, Mapper, Options};
 
 pub use crate::config::{Address, Config};
-pub use crate::link::Kept;
 pub use crate::session::MqttSession;
 use crate::shape::Voice;
 
@@ -52,19 +51,8 @@ impl Mapper for MqttMapper {
             .pushes()
     }
 
-    fn bus(config: &Config) -> Option<String> {
-        Some(config.bus())
-    }
-
-    async fn open(config: &Config, context: &Context<MqttSession>) -> Result<MqttSession, Error> {
+    async fn open(config: &Config, _: &Context<MqttSession>) -> Result<MqttSession, Error> {
         let (access, voice) = (config.access()?, Voice::new(config)?);
-        let mut place = context.bus.lock().await;
-        let kept = match place.take().filter(|kept: &Arc<Kept>| kept.link.exchange().ended().is_none()) {
-            Some(kept) => kept,
-            None => Arc::new(Kept::connect(&access).await?),
-        };
-        *place = Some(Arc::clone(&kept));
-        drop(place);
-        MqttSession::open(kept, voice).await
+        MqttSession::open(sharing::connection(&access).await?, voice).await
     }
 }

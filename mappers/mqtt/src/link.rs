@@ -54,15 +54,9 @@ pub(crate) struct Link {
 }
 
 /// A link with the tasks that keep it. They end with the last session on it.
-pub struct Kept {
+pub(crate) struct Kept {
     pub(crate) link: Arc<Link>,
     _tasks: JoinSet<()>,
-}
-
-impl std::fmt::Debug for Kept {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kept").finish_non_exhaustive()
-    }
 }
 
 /// Publications and subscriptions on their way. rumqttc keeps their order and tells their packet ids when they leave.

@@ -24,8 +24,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// How long retained values may take to come after a new subscription, before a reading does without them.
 const FIRST_VALUES: Duration = Duration::from_millis(500);
 
-/// How long a device may take to confirm a write by its own report; then it counts as accepted and under way. Other
-/// devices of the broker wait so long for their turn.
+/// How long a device may take to confirm a write by its own report; then it counts as accepted and under way.
 const CONFIRM: Duration = Duration::from_secs(2);
 
 /// So much of a write's time is left for what comes after the confirmation.
@@ -117,6 +116,23 @@ impl MqttSession {
         }
         faults.extend(points.iter().filter_map(|point| Some((point.name.clone(), self.refused(point)?))));
         Ok(faults)
+    }
+
+    /// Subscribes once more: the broker sends what it has retained, and shows that it is there at all. Whatever it had before
+    /// its answer has then been heard.
+    async fn hear_again(&self, points: &[&Point<Address>]) -> Result<(), Error> {
+        let sources = points.iter().filter_map(|point| self.voice.source(point).ok());
+        let topics = sources
+            .filter_map(|source| if let Source::Topic(topic, _) = source { Some(topic) } else { None });
+        let mut filters: BTreeSet<String> = topics.collect();
+        if filters.is_empty() {
+            filters.extend(self.voice.filters().pop());
+        }
+        {
+            let mut exchange = self.link().exchange();
+            filters.iter().for_each(|filter| exchange.renew(filter));
+        }
+        self.granted().await
     }
 
     /// Returns whether nothing is known of it yet.
@@ -226,10 +242,11 @@ impl MqttSession {
 
 impl Session for MqttSession {
     type Address = Address;
-    type Bus = Arc<Kept>;
+    type Bus = ();
 
     async fn read(&mut self, batch: &Batch<'_, Address>, out: &mut Samples) -> Result<(), Error> {
         let faults = self.watch(batch, false).await?;
+        self.hear_again(batch).await?;
         self.ask(batch.iter().map(|point| &point.address));
         for point in batch {
             match self.known(&point.name) {

@@ -20,7 +20,7 @@ writes = []
 
 
 def say(client):
-    client.publish("boiler/state", json.dumps({**state, "at": int(time.time() * 1000)}), qos=1, retain=True)
+    return client.publish("boiler/state", json.dumps({**state, "at": int(time.time() * 1000)}), qos=1, retain=True)
 
 
 def on_message(client, userdata, message):
@@ -47,7 +47,7 @@ for line in sys.stdin:
     order, *args = line.strip().split(" ", 2)
     if order == "set":
         state[args[0]] = json.loads(args[1])
-        say(client)
+        say(client).wait_for_publish()
         out("done")
     else:
         out("told", json.dumps({"state": state, "writes": writes}))
