@@ -12,7 +12,7 @@ impl Mapper {
     /// The one beside `kubebus`.
     pub(super) fn start(program: &Path, broker: SocketAddr) -> Result<Self> {
         let mut command = Command::new(program.with_file_name("kubebus-mapper-modbus"));
-        command.arg(broker.to_string()).stdin(Stdio::null()).stdout(Stdio::null());
+        command.args(["run", "--broker", &broker.to_string()]).stdin(Stdio::null()).stdout(Stdio::null());
         command.spawn().map(Self).context("start kubebus-mapper-modbus")
     }
 

@@ -127,10 +127,14 @@ enum Order {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[schemars(crate = "kubebus_sdk::schemars")]
 enum KubeEdgeTable {
-    CoilRegister,
-    DiscreteInputRegister,
-    HoldingRegister,
-    InputRegister,
+    #[serde(rename = "CoilRegister")]
+    Coil,
+    #[serde(rename = "DiscreteInputRegister")]
+    Discrete,
+    #[serde(rename = "HoldingRegister")]
+    Holding,
+    #[serde(rename = "InputRegister")]
+    Input,
 }
 
 /// What differs from the highest byte first.
@@ -289,10 +293,10 @@ impl Order {
 impl From<KubeEdgeTable> for Table {
     fn from(table: KubeEdgeTable) -> Self {
         match table {
-            KubeEdgeTable::CoilRegister => Self::Coil,
-            KubeEdgeTable::DiscreteInputRegister => Self::Discrete,
-            KubeEdgeTable::HoldingRegister => Self::Holding,
-            KubeEdgeTable::InputRegister => Self::Input,
+            KubeEdgeTable::Coil => Self::Coil,
+            KubeEdgeTable::Discrete => Self::Discrete,
+            KubeEdgeTable::Holding => Self::Holding,
+            KubeEdgeTable::Input => Self::Input,
         }
     }
 }

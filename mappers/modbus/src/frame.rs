@@ -89,7 +89,7 @@ fn take_rtu(bytes: &mut Vec<u8>) -> Option<Frame> {
 fn checksum(bytes: &[u8]) -> u16 {
     bytes
         .iter()
-        .fold(0xffff, |sum, byte| (0..8).fold(sum ^ u16::from(*byte), |s, _| s >> 1 ^ (s & 1) * 0xa001))
+        .fold(0xffff, |sum, byte| (0..8).fold(sum ^ u16::from(*byte), |s, _| (s >> 1) ^ ((s & 1) * 0xa001)))
 }
 
 #[cfg(test)]

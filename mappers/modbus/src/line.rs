@@ -206,12 +206,10 @@ fn out_of_step(link: &Link, unit: u8) -> Error {
 }
 
 fn no_echo(error: Error, peer: Peer) -> Error {
-    match error {
-        Error::Timeout(what) => Error::Timeout(format!(
-            "{what}; unit {} was silent before, and is not asked for values until it answers function 8 (if it never \
-             does, set echo: false)",
-            peer.unit
-        )),
-        other => other,
-    }
+    let Error::Timeout(what) = error else { return error };
+    Error::Timeout(format!(
+        "{what}; unit {} was silent before, and is not asked for values until it answers function 8 (if it never does, \
+         set echo: false)",
+        peer.unit
+    ))
 }

@@ -122,7 +122,7 @@ fn whole(value: &Value) -> Result<i64, String> {
     match value {
         Value::Int(n) => Ok(*n),
         Value::Bool(on) => Ok(i64::from(*on)),
-        other => match real(other)?.round() {
+        Value::Float(_) | Value::Text(_) | Value::Struct(_) => match real(value)?.round() {
             n if n.abs() <= EXACT => Ok(n as i64),
             n => Err(format!("{n} is too large for a register's whole number")),
         },
@@ -165,11 +165,13 @@ fn to_text(registers: u16, value_type: ValueType, value: &Value) -> Result<Vec<u
         return Err(format!("registers: at most {MOST_WRITTEN} can be written at once"));
     }
     let room = usize::from(registers) * 2;
-    let mut bytes = match value_type {
-        ValueType::Bytes => BASE64.decode(text.as_bytes()).map_err(|e| format!("no base64: {e}"))?,
-        _ => text.clone().into_bytes(),
+    let is_raw = value_type == ValueType::Bytes;
+    let mut bytes = if is_raw {
+        BASE64.decode(text.as_bytes()).map_err(|e| format!("no base64: {e}"))?
+    } else {
+        text.clone().into_bytes()
     };
-    if bytes.len() > room || (value_type == ValueType::Bytes && bytes.len() < room) {
+    if bytes.len() > room || (is_raw && bytes.len() < room) {
         return Err(format!("{} bytes, but there are {room}", bytes.len()));
     }
     bytes.resize(room, 0);

@@ -85,7 +85,11 @@ proptest! {
         let words = match encode(&address, value_type, &value).unwrap() {
             Request::WriteRegister { word, .. } => vec![word],
             Request::WriteRegisters { words, .. } => words,
-            other => panic!("{other:?}"),
+            other @ (Request::Read { .. }
+            | Request::WriteCoil { .. }
+            | Request::WriteCoils { .. }
+            | Request::Echo(_)
+            | Request::Identify) => panic!("{other:?}"),
         };
         prop_assert_eq!(words.len(), usize::from(address.len()));
         prop_assert_eq!(decode(&address, value_type, &words), Ok(value));

@@ -54,8 +54,8 @@ fn words(value: &Value) -> Vec<u16> {
     match value {
         Value::Bool(on) => vec![u16::from(*on)],
         Value::Int(n) => vec![u16::try_from(*n).unwrap()],
-        other => {
-            let bits = (other.as_f64().unwrap() as f32).to_bits();
+        Value::Float(_) | Value::Text(_) | Value::Struct(_) => {
+            let bits = (value.as_f64().unwrap() as f32).to_bits();
             vec![(bits >> 16) as u16, bits as u16]
         }
     }

@@ -13,8 +13,11 @@ use serde_json::{Value as Json, json};
 use support::device::{Asked, Device};
 use support::{Site, property};
 
-/// A property of each type and order: its words in the device, what they mean, and another value in words.
-fn all_kinds() -> Vec<(Json, Value, Vec<u16>, Value, Vec<u16>)> {
+/// A property, what it holds and its words in the device, and another value and its words.
+type Row = (Json, Value, Vec<u16>, Value, Vec<u16>);
+
+/// One of each type and order.
+fn all_kinds() -> Vec<Row> {
     let row = |name: &str, value_type: &str, address: Json, value, words: &[u16], other, others: &[u16]| {
         (property(name, value_type, address), value, words.to_vec(), other, others.to_vec())
     };
@@ -262,7 +265,7 @@ async fn survives(device: Device, connection: Json, what: &str) {
         let next = 1001 + 2 * round;
         device.set(1, "holding", 10, &[next]);
         site.until(|site| site.holds("plc", "odd", &Value::Int(next.into()))).await;
-        println!("{what}, thawed: a good value after {} ms", begin.elapsed().as_millis());
+        eprintln!("{what}, thawed: a good value after {} ms", begin.elapsed().as_millis());
         assert!(!is_mixed_up(&site));
         site.listen(Duration::from_millis(500)).await;
         let written = device.asked().into_iter().filter(Asked::is_write).count();
@@ -276,7 +279,7 @@ async fn survives(device: Device, connection: Json, what: &str) {
     site.forget();
     let begin = Instant::now();
     site.until(|site| site.holds("plc", "odd", &Value::Int(4001))).await;
-    println!("{what}, restarted: a good value after {} ms", begin.elapsed().as_millis());
+    eprintln!("{what}, restarted: a good value after {} ms", begin.elapsed().as_millis());
     assert!(!is_mixed_up(&site));
     let result = site.write("plc", "odd", Value::Int(4003)).await;
     assert_eq!((result.outcome, device.get(1, "holding", 10, 1)), (Outcome::Succeeded, vec![4003]));
