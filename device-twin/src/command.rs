@@ -331,9 +331,8 @@ mod tests {
     #[test]
     fn an_order_that_says_when_it_was_sent_is_as_old_as_that() {
         let sent = |at| format!(r#"{{"args":{{"p":1}},"ttlMs":5,"sent":{at}}}"#);
-        let issued = |json: &str| {
-            Command::new(SET, order(json), id("given"), "ann", UnixMillis(5)).unwrap().issued
-        };
+        let issued =
+            |json: &str| Command::new(SET, order(json), id("given"), "ann", UnixMillis(5)).unwrap().issued;
         assert_eq!(issued(&sent(3)), UnixMillis(3));
         assert_eq!(issued(&sent(9)), UnixMillis(5), "a clock that is ahead");
         assert_eq!(issued(r#"{"args":{"p":1},"ttlMs":5}"#), UnixMillis(5));

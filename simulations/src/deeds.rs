@@ -125,7 +125,7 @@ impl World {
         let hold_ms = (which <= 1 || self.chance.one_in(3)).then(|| self.chance.between(1_000, 120_000));
         let text = format!("{SENSOR}<{}", self.chance.between(3, 9));
         let when = if self.chance.one_in(3) { text.parse().ok().into_iter().collect() } else { vec![] };
-        Order { id, args, ttl_ms: Some(ttl.as_millis() as u64), hold_ms, when, reply: None }
+        Order { id, args, ttl_ms: Some(ttl.as_millis() as u64), sent: None, hold_ms, when, reply: None }
     }
 
     fn give(&mut self, machine: Machine, device: &DeviceId, order: Order) {

@@ -1,6 +1,7 @@
 //! Chores of this repository. `cargo xtask test` passes every test and installs what the tests need.
 
 mod dmi;
+mod lanes;
 mod peers;
 mod python;
 
@@ -51,7 +52,7 @@ fn test(slow: bool) -> Result<()> {
     python::install()?;
     dmi::install()?;
     step("unit and integration tests");
-    cargo(&["test", "--workspace", "--features", FEATURES, "--locked"])?;
+    lanes::test(FEATURES)?;
     if slow {
         step("slow tests of the store: 10,000 power cuts");
         cargo(&["test", "--locked", "-p", "metadata", "--", "--ignored"])?;

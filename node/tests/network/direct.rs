@@ -13,7 +13,7 @@ use lab::{NatKind, NatSettings, PortId};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::lab_node::{CLOUD, CONFIG, Node, attach, attach_behind, eventually};
+use crate::lab_node::{CLOUD, CONFIG, Node, PATIENCE, attach, attach_behind, eventually};
 use crate::{IN_VAIN, PORT};
 
 pub(crate) const POLICY: &str = "
@@ -159,7 +159,7 @@ pub(crate) fn neighbours_work_on_while_the_cloud_is_away() {
         });
     }
     let target = SocketAddr::new(pair.addresses[1], PORT);
-    pair.a.network.run(|| tcp_echo(target, crate::PATIENCE)).unwrap().unwrap();
+    pair.a.network.run(|| tcp_echo(target, PATIENCE)).unwrap().unwrap();
     for value in [2.0, 3.0, 4.0] {
         report(&pair.a, value);
         eventually("b hears it without the cloud", || heard.values().contains(&value).then_some(()));
@@ -214,7 +214,7 @@ pub(crate) fn a_way_that_breaks_is_left_at_once_and_found_again() {
     });
     let target = SocketAddr::new(pair.addresses[1], 7008);
     let mut client = pair.a.network.run(|| std::net::TcpStream::connect(target)).unwrap().unwrap();
-    client.set_read_timeout(Some(crate::PATIENCE)).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut says = |text: &[u8]| {
         let mut answer = vec![0; text.len()];
         client.write_all(text).unwrap();
