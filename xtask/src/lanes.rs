@@ -99,7 +99,7 @@ fn copy(from: &mut impl Read) -> std::io::Result<()> {
 /// Gone when it is closed.
 fn tempfile() -> Result<File> {
     let path = std::env::temp_dir().join(format!("kubebus-xtask-{}", std::process::id()));
-    let file = File::options().read(true).write(true).append(true).create_new(true).open(&path)?;
+    let file = File::options().read(true).append(true).create_new(true).open(&path)?;
     std::fs::remove_file(path)?;
     Ok(file)
 }

@@ -227,7 +227,7 @@ fn what_nodes_say_of_a_twin_is_described() {
 
 #[test]
 fn a_command_is_described() {
-    let full = json!({ "id": "fill-1", "args": { "position": 40 }, "ttlMs": 1, "holdMs": 2, "when": [
+    let full = json!({ "id": "fill-1", "args": { "position": 40 }, "ttlMs": 1, "sent": 3, "holdMs": 2, "when": [
         { "device": "water/tank", "property": "level", "op": "at-least", "value": 3.2, "maxAge": "10s" }] });
     let full: Order = serde_json::from_value(full).unwrap();
     is_described("twin-command", "", &full, &Order::default());

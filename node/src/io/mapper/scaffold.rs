@@ -184,7 +184,7 @@ mod tests {
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let path = |found: Sdk| match found {
             Sdk::Path(path) => path.canonicalize().unwrap(),
-            other => panic!("{other:?}"),
+            other @ (Sdk::Git(_) | Sdk::Version(_)) => panic!("{other:?}"),
         };
         let sdk = checkout.join("sdk").canonicalize().unwrap();
         let nowhere = tempfile::tempdir().unwrap();
