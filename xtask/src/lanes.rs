@@ -1,7 +1,7 @@
 //! Runs the tests of the workspace in two lanes at once.
 //!
-//! Mappers wait for devices that are slow, silent or dead more than they work, and so do nodes for links that are cut: side
-//! by side they take little longer than either. Cargo runs one test program after the other, so the programs that it
+//! Mappers wait for devices that are slow, silent or dead more than they work, as the water works do for water to flow, and
+//! nodes for links that are cut: side by side they take little longer than either. Cargo runs one test program after the other, so the programs that it
 //! has built are started here.
 
 use std::fs::File;
@@ -21,26 +21,33 @@ struct Program {
     executable: PathBuf,
 }
 
+impl Program {
+    fn name(&self) -> String {
+        self.executable.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
 /// Passes if all tests of the workspace, built with these features, do.
 pub(crate) fn test(features: &str) -> Result<()> {
     let build = ["test", "--workspace", "--features", features, "--locked"];
     cargo(&[&build[..], &["--no-run"]].concat())?;
-    let (mappers, others): (Vec<_>, Vec<_>) =
-        programs(&build)?.into_iter().partition(|program| is_of_mappers(&program.crate_dir));
-    let mut told = tempfile().context("a file for what the mappers' tests print")?;
+    let (second, first): (Vec<_>, Vec<_>) = programs(&build)?.into_iter().partition(is_of_second_lane);
+    let mut told = tempfile().context("a file for what the second lane prints")?;
     let out = told.try_clone().context("the same file again")?;
-    let beside = thread::spawn(move || run_all(&mappers, Some(&out)));
-    let first = run_all(&others, None);
-    let second = beside.join().map_err(|_| anyhow::anyhow!("the mappers' lane ended with a panic"))?;
-    step("the tests of the SDK and of the mappers, which ran beside these");
-    told.rewind().and_then(|()| copy(&mut told)).context("show what the mappers' tests printed")?;
+    let beside = thread::spawn(move || run_all(&second, Some(&out)));
+    let first = run_all(&first, None);
+    let second = beside.join().map_err(|_| anyhow::anyhow!("the second lane ended with a panic"))?;
+    step("the tests of the SDK, the mappers and the water works, which ran beside these");
+    told.rewind().and_then(|()| copy(&mut told)).context("show what the second lane printed")?;
     let failed = [first?, second?].concat();
     ensure!(failed.is_empty(), "tests failed in {}", failed.join(", "));
     cargo(&[&build[..], &["--doc"]].concat())
 }
 
-fn is_of_mappers(crate_dir: &Path) -> bool {
-    crate_dir.components().any(|part| ["sdk", "mappers"].iter().any(|name| part.as_os_str() == *name))
+/// The SDK's, the mappers' and the water works', which take as long as all others together.
+fn is_of_second_lane(program: &Program) -> bool {
+    let is_of = |name: &str| program.crate_dir.components().any(|part| part.as_os_str() == name);
+    is_of("sdk") || is_of("mappers") || program.name().starts_with("water-")
 }
 
 /// What `cargo test` would run, in its order.
@@ -72,10 +79,10 @@ fn program(line: &str) -> Result<Option<Program>> {
 /// One after the other; those that failed.
 fn run_all(programs: &[Program], out: Option<&File>) -> Result<Vec<String>> {
     let mut failed = Vec::new();
-    for Program { crate_dir, executable } in programs {
+    for program in programs {
+        let (name, Program { crate_dir, executable }) = (program.name(), program);
         let mut command = Command::new(executable);
         command.current_dir(crate_dir).env("CARGO_MANIFEST_DIR", crate_dir).env("CARGO", env!("CARGO"));
-        let name = executable.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let title = format!("\n     Running {} {name}\n", crate_dir.display());
         match out {
             Some(mut out) => {
