@@ -51,6 +51,9 @@ pub const MAX_REMEMBERED: usize = 1024;
 /// Longest id, in bytes.
 const MAX_ID: usize = 64;
 
+/// Clocks of one site agree better than this.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(5);
+
 /// Properties of one command.
 const MAX_ARGS: usize = 100;
 
@@ -192,6 +195,11 @@ pub enum InvalidOrder {
     NoExpiry,
     #[error("a command is good for at most {} s", MAX_TTL.as_secs())]
     TooLong,
+    #[error(
+        "it says that it was sent {} s from now: set the clocks of its sender and of this node, or leave out when it was sent",
+        .0.as_secs()
+    )]
+    FromTheFuture(Duration),
     #[error("more than {MAX_ARGS} properties")]
     TooManyArgs,
     #[error("more than {MAX_CONDITIONS} conditions")]
@@ -216,7 +224,11 @@ impl Command {
         now: UnixMillis,
     ) -> Result<Self, InvalidOrder> {
         let Order { id, args, ttl_ms, sent, hold_ms, when, reply } = order;
-        // A sender whose clock is ahead gains nothing by it.
+        // Of a node whose clock was set back, or of a sender whose clock is ahead: its age cannot be told.
+        let ahead = sent.map(|sent| sent.since(now)).filter(|ahead| *ahead > CLOCKS_DIFFER);
+        if let Some(ahead) = ahead {
+            return Err(InvalidOrder::FromTheFuture(ahead));
+        }
         let issued = sent.unwrap_or(now).min(now);
         let ttl_ms = ttl_ms.filter(|ttl| *ttl > 0).ok_or(InvalidOrder::NoExpiry)?;
         if Duration::from_millis(ttl_ms) > MAX_TTL {
@@ -334,7 +346,8 @@ mod tests {
         let issued =
             |json: &str| Command::new(SET, order(json), id("given"), "ann", UnixMillis(5)).unwrap().issued;
         assert_eq!(issued(&sent(3)), UnixMillis(3));
-        assert_eq!(issued(&sent(9)), UnixMillis(5), "a clock that is ahead");
+        assert_eq!(issued(&sent(9)), UnixMillis(5), "a clock that is a little ahead");
+        assert_eq!(command(&sent(9000)), Err(InvalidOrder::FromTheFuture(Duration::from_millis(8995))));
         assert_eq!(issued(r#"{"args":{"p":1},"ttlMs":5}"#), UnixMillis(5));
     }
 

@@ -7,15 +7,16 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use bus::twin::{
-    DeviceConfig, DeviceHealth, DeviceId, MapperConfig, MapperCounts, MapperTopic, Outcome, PropertyConfig,
-    ReportBody, ReportMany, TwinTopic, WriteRequest, WriteResult,
+    DeviceConfig, DeviceHealth, DeviceId, Json, MapperConfig, MapperCounts, MapperTopic, Outcome,
+    PropertyConfig, ReportBody, ReportMany, TwinTopic, WriteRequest, WriteResult,
 };
-use bus::{Mono, Name, Now, Sample, Topic};
+use bus::{Mono, Name, Now, Quality, Sample, Topic, Value};
 
 use crate::device::LONGEST_WAIT;
 use crate::health::Health;
 use crate::ledger::{Admission, Ledger, MAX_WRITES};
 use crate::permit::Deadline;
+use crate::pushing::Source;
 
 /// Publications under way to the broker. Enough to keep a loopback connection busy; while it is full, reports of one
 /// device melt into the latest value per property and results wait in their queue.
@@ -43,6 +44,34 @@ const MAX_RESULTS: usize = 2 * MAX_WRITES;
 pub(crate) struct Order {
     pub(crate) request: WriteRequest,
     pub(crate) deadline: Deadline,
+    /// What it was let in for.
+    pub(crate) target: Target,
+}
+
+/// A property and the way to its device, as far as they decide what a write does.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Target {
+    connection: Json,
+    property: PropertyConfig,
+}
+
+impl Target {
+    /// `None` if the device has no such property.
+    pub(crate) fn of(config: &DeviceConfig, property: &str) -> Option<Self> {
+        let property = config.properties.iter().find(|p| p.name == property)?.clone();
+        // How often it is read and told makes no difference.
+        let property = PropertyConfig { poll_ms: 0, deadband: None, max_age_ms: None, ..property };
+        Some(Self { connection: config.connection.clone(), property })
+    }
+
+    /// Why a value of it is out of its range.
+    pub(crate) fn beyond(&self, value: &Value) -> Option<String> {
+        let number = value.as_f64()?;
+        let (minimum, maximum) = (self.property.minimum, self.property.maximum);
+        let below =
+            minimum.filter(|minimum| number < *minimum).map(|minimum| format!("{number} is below {minimum}"));
+        below.or_else(|| maximum.filter(|max| number > *max).map(|max| format!("{number} is above {max}")))
+    }
 }
 
 /// What is to be done.
@@ -151,7 +180,7 @@ impl Desk {
         }
         for (device, config) in wanted {
             if before.get(&device) != Some(&config) {
-                self.serve(config);
+                self.serve(config, before.get(&device));
             }
         }
     }
@@ -175,11 +204,15 @@ impl Desk {
         }
     }
 
-    fn serve(&mut self, config: DeviceConfig) {
-        let names: BTreeSet<_> = config.properties.iter().map(|p| &p.name).collect();
+    /// What is known of a property is not passed on under its name when that means something else.
+    fn serve(&mut self, config: DeviceConfig, before: Option<&DeviceConfig>) {
+        let source = |config: &DeviceConfig| -> BTreeMap<String, Source> {
+            config.properties.iter().map(|p| (p.name.clone(), Source::of(p))).collect()
+        };
+        let (old, new) = (before.map(source).unwrap_or_default(), source(&config));
         if let Some(board) = self.boards.get_mut(&config.device) {
-            board.latest.retain(|name, _| names.contains(name));
-            board.unsent.retain(|name| names.contains(name));
+            board.latest.retain(|name, _| new.contains_key(name) && old.get(name) == new.get(name));
+            board.unsent.retain(|name| board.latest.contains_key(name));
         }
         match self.tasks.get(&config.device) {
             None => self.start(config, Duration::ZERO),
@@ -202,6 +235,9 @@ impl Desk {
         }
         if let Some(config) = self.devices.get(device).cloned() {
             let crashed = was == Some(Task::Running);
+            if crashed && let Some(board) = self.boards.get_mut(device) {
+                board.turn_bad();
+            }
             self.start(config, if crashed { LONGEST_WAIT } else { Duration::ZERO });
         }
     }
@@ -235,17 +271,16 @@ impl Desk {
             return self.finish(&request.id, Outcome::Expired, "too old when it arrived".to_owned());
         }
         let device = self.devices.get(&request.device);
-        let property = device.and_then(|d| d.properties.iter().find(|p| p.name == request.property));
-        let Some(property) = property else {
+        let Some(target) = device.and_then(|device| Target::of(device, &request.property)) else {
             return self.reject(&request.id, "no such device or property".to_owned());
         };
-        match fitting(request.value.clone(), property) {
+        match fitting(request.value.clone(), &target) {
             Ok(_) if self.tasks.get(&request.device) != Some(&Task::Running) => {
                 self.finish(&request.id, Outcome::Failed, "the device is being set up anew".to_owned());
             }
             Ok(value) => {
                 request.value = value;
-                self.outputs.push_back(Output::Write(Order { request, deadline }));
+                self.outputs.push_back(Output::Write(Order { request, deadline, target }));
             }
             Err(why) => self.reject(&request.id, why),
         }
@@ -362,6 +397,16 @@ impl Desk {
 }
 
 impl Board {
+    /// Nobody reads any more.
+    fn turn_bad(&mut self) {
+        for (name, sample) in &mut self.latest {
+            if sample.quality != Quality::Bad {
+                sample.quality = Quality::Bad;
+                self.unsent.insert(name.clone());
+            }
+        }
+    }
+
     fn take_unsent(&mut self) -> ReportMany {
         let Self { latest, unsent } = self;
         let full = |sample: &Sample| ReportBody::Full {
@@ -387,23 +432,12 @@ fn parse_write(payload: &[u8]) -> Result<WriteRequest, String> {
 }
 
 /// The value as the property takes it, or why it does not.
-fn fitting(value: bus::Value, property: &PropertyConfig) -> Result<bus::Value, String> {
-    if !property.writable {
+fn fitting(value: Value, target: &Target) -> Result<Value, String> {
+    if !target.property.writable {
         return Err("not writable".to_owned());
     }
-    let value = value.coerce(property.value_type).map_err(|e| e.to_string())?;
-    let number = value.as_f64();
-    if let (Some(number), Some(minimum)) = (number, property.minimum)
-        && number < minimum
-    {
-        return Err(format!("{number} is below {minimum}"));
-    }
-    if let (Some(number), Some(maximum)) = (number, property.maximum)
-        && number > maximum
-    {
-        return Err(format!("{number} is above {maximum}"));
-    }
-    Ok(value)
+    let value = value.coerce(target.property.value_type).map_err(|e| e.to_string())?;
+    target.beyond(&value).map_or(Ok(value), Err)
 }
 
 #[expect(clippy::expect_used, reason = "maps with text keys and finite numbers always have a JSON form")]

@@ -120,12 +120,30 @@ fn a_crashed_task_starts_again_later_and_its_write_is_unknown() {
 }
 
 #[test]
+fn what_was_read_at_another_address_is_not_told_again_under_the_same_name() {
+    let reports_after_reconnecting = |change: fn(&mut PropertyConfig)| {
+        let mut desk = desk();
+        desk.handle_report(&device("valve"), report(3.0));
+        let mut new = config("valve");
+        change(&mut new.properties[1]);
+        configure(&mut desk, &[new]);
+        desk.handle_disconnected();
+        desk.handle_connected();
+        let is_report = |output: &Output| matches!(output, Output::Publish { topic, .. } if topic.as_str() == "twin/water/valve/report");
+        drain(&mut desk).iter().filter(|output| is_report(output)).count()
+    };
+    assert_eq!(reports_after_reconnecting(|property| property.poll_ms = 7), 1);
+    assert_eq!(reports_after_reconnecting(|property| property.address = Json::Int(41)), 0);
+}
+
+#[test]
 fn a_write_is_let_in_once_and_its_result_repeated() {
     let mut desk = desk();
     let mut wanted = request("w");
     wanted.value = Value::Float(40.0);
     let deadline = Deadline { mono: Mono(1_010_000), wall: UnixMillis(1_001_000) };
-    let order = Output::Write(Order { request: wanted, deadline });
+    let target = Target::of(&config("valve"), &wanted.property).unwrap();
+    let order = Output::Write(Order { request: wanted, deadline, target });
     assert_eq!(send(&mut desk, &request("w"), now(10)), [order], "an int fits a float");
     assert_eq!(send(&mut desk, &request("w"), now(20)), [], "it is on its way");
     desk.finish("w", Outcome::Succeeded, String::new());

@@ -130,6 +130,16 @@ impl Device {
         };
     }
 
+    /// Reads a point soon whose turn had come when something else came between.
+    pub(crate) fn hurry(&mut self, point: &str, now: Mono) {
+        self.schedule.hurry(point, now);
+    }
+
+    /// Turns bad what has become too old.
+    pub(crate) fn expire(&mut self, now: Mono) {
+        self.points.expire(now);
+    }
+
     fn end_session(&mut self, now: Mono) {
         self.points.orphan(self.pushing.wanted().keys(), now);
         self.pushing.handle_lost();
@@ -190,7 +200,13 @@ impl Device {
                 self.points.keep(name, Sample { value, time: time.unwrap_or(now.wall), quality }, now.mono);
                 None
             }
-            Reading::Failed(error) => self.handle_failed(name, &error).then_some(error),
+            Reading::Failed(error) => {
+                // Nobody asks again for what is pushed.
+                if let Some((pushed, _)) = self.pushing.wanted().get_key_value(name) {
+                    self.points.orphan([pushed].into_iter(), now.mono);
+                }
+                self.handle_failed(name, &error).then_some(error)
+            }
         }
     }
 

@@ -233,12 +233,18 @@ fn what_is_pushed_is_asked_for_first_and_reported_like_a_reading() {
         Some(refused.clone())
     );
     assert_eq!(device.handle_reading("pushed", Reading::Failed(refused), at(7)), None, "said once");
+    let bad_after = |device: &mut Device, end: u64, taken: u64| {
+        device.expire(ms(end - 1));
+        assert!(device.take_report().is_empty());
+        device.expire(ms(end));
+        assert_eq!(device.take_report(), [("pushed".to_owned(), sample(3.0, taken, Quality::Bad))].into());
+    };
+    bad_after(&mut device, 10_006, 5);
 
-    device.handle_lost(&Error::Config("cut".into()), ms(1000));
-    device.step(ms(10_999));
-    assert!(device.take_report().is_empty());
-    device.step(ms(11_000));
-    assert_eq!(device.take_report(), [("pushed".to_owned(), sample(3.0, 5, Quality::Bad))].into());
+    device.handle_reading("pushed", value(3.0), at(10_100));
+    device.take_report();
+    device.handle_lost(&Error::Config("cut".into()), ms(11_000));
+    bad_after(&mut device, 21_000, 10_100);
 }
 
 #[test]

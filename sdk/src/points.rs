@@ -29,20 +29,25 @@ pub(crate) struct Points {
 }
 
 impl Points {
-    /// Takes new properties; one that stays as it was keeps its value. Returns the names that are gone.
+    /// Takes new properties; one that stays as it was keeps its value. Returns the names that are gone, or mean something
+    /// else by now.
     pub(crate) fn configure(&mut self, properties: &[PropertyConfig]) -> Vec<String> {
         let mut before = std::mem::take(&mut self.entries);
         self.failing.clear();
         for property in properties {
             let (period, source) = (Duration::from_millis(property.poll_ms), Source::of(property));
-            let mut entry = match before.remove(&property.name) {
-                Some(entry) if entry.source == source => entry,
-                _ => Entry { source, freshness: Freshness::new(period), telling: Telling::new(property) },
-            };
+            let same = before.get(&property.name).is_some_and(|entry| entry.source == source);
+            let kept = if same { before.remove(&property.name) } else { None };
+            let mut entry = kept.unwrap_or_else(|| Entry {
+                source,
+                freshness: Freshness::new(period),
+                telling: Telling::new(property),
+            });
             entry.freshness.set_period(period);
             entry.telling.configure(property);
             self.entries.insert(property.name.clone(), entry);
         }
+        self.report.retain(|name, _| !before.contains_key(name));
         before.into_keys().collect()
     }
 

@@ -1,6 +1,7 @@
 //! Where a driver puts what a device says by itself.
 
-use bus::{Quality, UnixMillis, Value};
+use bus::io::Clock;
+use bus::{Now, Quality, UnixMillis, Value};
 use tokio::sync::mpsc;
 
 use crate::Error;
@@ -16,6 +17,8 @@ pub(crate) enum Pushed {
         value: Value,
         quality: Quality,
         time: Option<UnixMillis>,
+        /// When the driver said it.
+        at: Now,
     },
     Failed {
         point: String,
@@ -37,12 +40,15 @@ impl Pushed {
 
 /// Where a driver's own task puts what comes from the device: see [`Session::subscribe`](crate::Session::subscribe).
 #[derive(Debug, Clone)]
-pub struct Sink(mpsc::Sender<Pushed>);
+pub struct Sink {
+    sender: mpsc::Sender<Pushed>,
+    clock: Clock,
+}
 
 impl Sink {
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Pushed>) {
+    pub(crate) fn new(clock: Clock) -> (Self, mpsc::Receiver<Pushed>) {
         let (sender, receiver) = mpsc::channel(WAITING);
-        (Self(sender), receiver)
+        (Self { sender, clock }, receiver)
     }
 
     /// A good raw value of the point of this name, from now.
@@ -51,9 +57,10 @@ impl Sink {
     }
 
     /// A raw value with its quality and, if the device says, the time at its source. A point that was not subscribed to
-    /// is dropped. Waits while the SDK is behind.
+    /// is dropped. Waits while the SDK is behind; without a time it is from the moment of this call all the same.
     pub async fn push(&self, point: &str, value: Value, quality: Quality, time: Option<UnixMillis>) {
-        self.send(Pushed::Value { point: point.to_owned(), value, quality, time }).await;
+        let at = self.clock.now();
+        self.send(Pushed::Value { point: point.to_owned(), value, quality, time, at }).await;
     }
 
     /// The device says that it cannot tell this point.
@@ -68,11 +75,11 @@ impl Sink {
 
     /// Whether the session that this belongs to has ended.
     pub fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.sender.is_closed()
     }
 
     /// After the session's end nobody listens, and nothing needs to be said.
     async fn send(&self, pushed: Pushed) {
-        drop(self.0.send(pushed).await);
+        drop(self.sender.send(pushed).await);
     }
 }

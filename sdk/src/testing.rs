@@ -109,7 +109,7 @@ impl<M: Mapper> Driven<M> {
 
     /// Subscribes to all points.
     pub async fn subscribe(&self, session: &mut M::Session) -> Result<Pushes<'_, M>, Error> {
-        let (sink, pushes) = Sink::new();
+        let (sink, pushes) = Sink::new(bus::io::Clock::start());
         let points: Vec<&Point<M::Address>> = self.plan.points.values().collect();
         session.subscribe(&points, sink).await?;
         Ok(Pushes { plan: &self.plan, pushes })

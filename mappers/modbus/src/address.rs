@@ -64,7 +64,7 @@ pub struct Place {
     data_type: Option<String>,
 }
 
-/// A place that makes sense.
+/// Where a property lies in the device: one table and an address in it, and how its registers make a value.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[schemars(crate = "kubebus_sdk::schemars")]
 #[serde(try_from = "Place")]

@@ -104,7 +104,7 @@ pub struct Settings {
     serial_type: Option<String>,
 }
 
-/// Settings that make sense.
+/// How a device is reached: by TCP, by a serial port, or by a gateway that passes serial frames on.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[schemars(crate = "kubebus_sdk::schemars")]
 #[serde(try_from = "Settings")]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::{Future, pending};
 use std::pin::pin;
 
+use bus::io::Clock;
 use tokio::sync::mpsc;
 
 use crate::Sink;
@@ -25,11 +26,11 @@ pub(super) struct Inbox {
 impl Inbox {
     /// An inbox that nobody puts anything into.
     pub(super) fn silent() -> Self {
-        Self::open(BTreeMap::new()).1
+        Self { receiver: mpsc::channel(1).1, waiting: VecDeque::new(), sources: BTreeMap::new() }
     }
 
-    pub(super) fn open(sources: BTreeMap<String, Source>) -> (Sink, Self) {
-        let (sink, receiver) = Sink::new();
+    pub(super) fn open(sources: BTreeMap<String, Source>, clock: Clock) -> (Sink, Self) {
+        let (sink, receiver) = Sink::new(clock);
         (sink, Self { receiver, waiting: VecDeque::new(), sources })
     }
 
@@ -90,7 +91,7 @@ mod tests {
 
     #[tokio::test]
     async fn several_points_are_taken_at_once_and_no_value_is_passed_over() {
-        let (sink, mut inbox) = Inbox::open(BTreeMap::new());
+        let (sink, mut inbox) = Inbox::open(BTreeMap::new(), Clock::start());
         for point in ["a", "b", "a"] {
             sink.good(point, Value::Int(1)).await;
         }
@@ -104,7 +105,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_driver_that_pushes_during_its_own_call_is_not_held_up() {
-        let (sink, mut inbox) = Inbox::open(BTreeMap::new());
+        let (sink, mut inbox) = Inbox::open(BTreeMap::new(), Clock::start());
         let call = async {
             for number in 0..2 * WAITING {
                 sink.good(&number.to_string(), Value::Bool(true)).await;
@@ -117,7 +118,7 @@ mod tests {
 
     #[tokio::test]
     async fn after_its_end_a_sink_is_dead() {
-        let (sink, mut inbox) = Inbox::open(BTreeMap::new());
+        let (sink, mut inbox) = Inbox::open(BTreeMap::new(), Clock::start());
         sink.good("a", Value::Int(1)).await;
         assert_eq!(points(&inbox.close()), [Some("a")]);
         assert!(sink.is_closed());

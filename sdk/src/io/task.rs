@@ -111,13 +111,24 @@ impl<M: Mapper> Attendant<M> {
             {
                 self.write(order).await;
             }
-            let heard = self.inbox.take();
-            self.pass_on(heard);
             // Before the step, which may be a long wait.
-            self.report().await;
+            self.hear_and_report().await;
             self.step().await;
         }
         self.end().await;
+    }
+
+    /// Each value that was pushed is reported, so a point that says more than one takes several rounds.
+    async fn hear_and_report(&mut self) {
+        for _ in 0..ROUNDS {
+            let heard = self.inbox.take();
+            let is_last = heard.is_empty();
+            self.pass_on(heard);
+            self.report().await;
+            if is_last {
+                break;
+            }
+        }
     }
 
     async fn step(&mut self) {
@@ -161,15 +172,21 @@ impl<M: Mapper> Attendant<M> {
         let new = self.configs.borrow_and_update().clone();
         let same = new.connection == self.config.connection;
         self.config = new;
+        let waiting = std::mem::take(&mut self.requests);
         if !same || !self.core.is_open() {
             self.close().await;
             self.core.reopen(self.mono());
         }
         self.configure();
+        // Planned for addresses that may be others by now: what was due is planned anew.
+        let now = self.mono();
+        waiting.iter().flatten().for_each(|name| self.core.hurry(name, now));
     }
 
     async fn open(&mut self) {
         let Some(plan) = &self.plan else { return };
+        // Whoever leaves a bus as its last takes its connection along.
+        self.bus = Arc::default();
         self.bus = self.buses.get(M::bus(&plan.connection));
         let context = Context { device: self.device.clone(), bus: self.bus.shared.clone() };
         let call = Call { bus: &self.bus, configs: &self.configs, name: "open", limit: OPEN_TIMEOUT };
@@ -238,13 +255,14 @@ impl<M: Mapper> Attendant<M> {
     async fn wait(&mut self, until: Option<Mono>) {
         let until = until.unwrap_or_else(|| self.mono() + LONG);
         let order = tokio::select! {
-            () = self.clock.sleep_until(until) => None,
+            biased;
             changed = self.configs.changed() => {
                 if changed.is_ok() {
                     self.configs.mark_changed(); // `run` looks at it
                 }
                 None
             }
+            () = self.clock.sleep_until(until) => None,
             Some(order) = self.orders.recv() => Some(order),
             () = self.inbox.heard() => None, // `run` takes it
         };
@@ -254,6 +272,7 @@ impl<M: Mapper> Attendant<M> {
     }
 
     async fn report(&mut self) {
+        self.core.expire(self.mono());
         let (samples, counts) = (self.core.take_report(), self.core.take_counts());
         let health = self.core.health(self.clock.now().wall);
         if samples.is_empty() && counts == MapperCounts::default() && self.told.as_ref() == Some(&health) {
@@ -287,6 +306,9 @@ impl<M: Mapper> Attendant<M> {
         self.close().await;
     }
 }
+
+/// Values of one point that are passed on between two calls to the driver.
+const ROUNDS: usize = 64;
 
 /// With nothing to do the task sleeps this long and looks again.
 const LONG: Duration = Duration::from_secs(3600);

@@ -168,10 +168,41 @@ async fn a_driver_that_crashes_takes_only_its_own_device_along() {
     bench("crash").panic_on_write.store(true, SeqCst);
     node.write(&write("w", "crash", 5000)).await;
     assert_eq!(node.result().await.outcome, Outcome::Unknown);
+    node.report_of("crash", |report| {
+        matches!(report.get("position"), Some(ReportBody::Full { quality: Quality::Bad, .. }))
+    })
+    .await;
     node.report("stays").await;
     node.write(&write("w2", "crash", 5000)).await;
     assert_eq!(node.result().await.outcome, Outcome::Failed, "it is left alone for a while");
     assert_eq!(bench("stays").opened.load(SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_write_that_waits_is_refused_when_its_range_or_its_device_changes_meanwhile() {
+    let (_broker, mut node, _running) = world().await;
+    node.configure(&[config("narrowed"), config("rewired")]).await;
+    for name in ["narrowed", "rewired"] {
+        node.report(name).await;
+        bench(name).hold_reading.store(true, SeqCst);
+        let before = bench(name).readings().len();
+        eventually(|| bench(name).readings().len() > before).await;
+        node.write(&write(name, name, 10_000)).await;
+    }
+    let (mut narrowed, mut rewired) = (config("narrowed"), config("rewired"));
+    narrowed.properties[0].maximum = Some(30.0);
+    rewired.connection = Json::Object([("bench".to_owned(), Json::Text("rewired-to".into()))].into());
+    node.configure(&[narrowed, rewired, config("new")]).await;
+    eventually(|| bench("new").opened.load(SeqCst) != 0).await;
+    for name in ["narrowed", "rewired"] {
+        bench(name).hold_reading.store(false, SeqCst);
+    }
+    for _ in 0..2 {
+        let result = node.result().await;
+        assert_eq!(result.outcome, Outcome::Rejected, "{result:?}");
+        assert!(result.detail.contains("configuration changed"), "{result:?}");
+    }
+    assert_eq!(["narrowed", "rewired", "rewired-to"].map(|name| bench(name).offered.load(SeqCst)), [0; 3]);
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ impl<M: Mapper> Attendant<M> {
         let (Some(plan), Some(session)) = (&self.plan, &mut self.session) else { return };
         let sources = self.core.pushed().clone();
         let points: Vec<_> = sources.keys().filter_map(|name| plan.points.get(name)).collect();
-        let (sink, mut inbox) = Inbox::open(sources);
+        let (sink, mut inbox) = Inbox::open(sources, self.clock);
         let call =
             Call { limit: self.manifest.timeout, bus: &self.bus, configs: &self.configs, name: "subscribe" };
         let asked = call.make(&mut inbox, session.subscribe(&points, sink));
@@ -21,6 +21,9 @@ impl<M: Mapper> Attendant<M> {
             Some(Ok(())) => {
                 let last = self.inbox.close();
                 self.pass_on(last);
+                if self.session.is_none() {
+                    return; // its end was among what was said last
+                }
                 self.inbox = inbox;
                 self.core.handle_subscribed(self.mono());
             }
@@ -35,12 +38,13 @@ impl<M: Mapper> Attendant<M> {
 
     /// Passes on what the device has said by itself. What was said of a property that is another by now says nothing.
     pub(super) fn pass_on(&mut self, heard: Vec<Pushed>) {
-        let now = self.clock.now();
         for pushed in heard {
+            let mut now = self.clock.now();
             let (name, reading) = match pushed {
                 Pushed::Lost(error) => return self.lost(&error),
                 Pushed::Failed { point, error } => (point, Reading::Failed(error)),
-                Pushed::Value { point, value, quality, time } => {
+                Pushed::Value { point, value, quality, time, at } => {
+                    now = at; // however long it waited here
                     let Some(known) = self.plan.as_ref().and_then(|plan| plan.points.get(&point)) else {
                         continue;
                     };

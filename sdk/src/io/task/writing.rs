@@ -7,13 +7,12 @@ use bus::io::Clock;
 use bus::twin::Outcome;
 
 use super::{Attendant, DeviceEvent};
-use crate::desk::Order;
+use crate::desk::{Order, Target};
 use crate::permit::{self, WritePermit, outcome_of};
 use crate::{Error, Mapper, Session, WriteOutcome};
 
 impl<M: Mapper> Attendant<M> {
     pub(super) async fn write(&mut self, order: Order) {
-        // An order is meant for the device as it is configured now, not as it was when the order came.
         if self.configs.has_changed().is_ok_and(|changed| changed) {
             self.reconfigure().await;
         }
@@ -33,7 +32,14 @@ impl<M: Mapper> Attendant<M> {
 
     /// Hands the write to the driver, under a permit and within its time.
     async fn try_write(&mut self, order: Order) -> Result<WriteOutcome, (Outcome, String)> {
-        let Order { request, deadline } = order;
+        let Order { request, deadline, target } = order;
+        if self.configs.has_changed().is_err() {
+            return Err((Outcome::Rejected, "the device is no longer served".to_owned()));
+        }
+        // Range, type and place were those of another configuration.
+        if Target::of(&self.config, &request.property).as_ref() != Some(&target) {
+            return Err((Outcome::Rejected, "the configuration changed meanwhile; send it again".to_owned()));
+        }
         if deadline.is_over(self.clock.now()) {
             return Err((Outcome::Expired, "its turn came too late".to_owned()));
         }
@@ -53,6 +59,15 @@ impl<M: Mapper> Attendant<M> {
             Ok(raw) => raw,
             Err(wrong) => return Err((Outcome::Rejected, format!("in the device's own numbers: {wrong}"))),
         };
+        // Rounded to what the device counts in, it may be another than was checked.
+        if let Some(why) =
+            point.scale.read(raw.clone(), point.value_type).ok().and_then(|held| target.beyond(&held))
+        {
+            return Err((
+                Outcome::Rejected,
+                format!("the nearest that the device can hold is out of range: {why}"),
+            ));
+        }
         let left = deadline.left(self.clock.now());
         let Some(_turn) = self.inbox.during(self.clock.timeout(left, self.bus.turn())).await else {
             return Err((Outcome::Expired, "the bus was busy until it was too old".to_owned()));
