@@ -194,6 +194,28 @@ def outcome_with(driver_type, seconds=5.0):
     return asyncio.run(run())
 
 
+def test_a_write_that_waits_is_refused_when_its_range_changes_meanwhile_and_not_when_its_period_does():
+    def end_after(**changed):
+        class Driver(Good):
+            heard = []
+
+        async def run():
+            rig = Rig(Driver)
+            rig.order()
+            (device,) = parse_config(config("valve", **changed)).values()
+            rig.attendant.configure(device)
+            task = asyncio.ensure_future(rig.attendant.run())
+            await asyncio.wait_for(rig.ended.wait(), 20)
+            rig.attendant.stop()
+            await task
+            return rig.ends[0][1]
+
+        return asyncio.run(run())
+
+    assert end_after(maximum=50) == "rejected"
+    assert end_after(poll_ms=777) == "succeeded"
+
+
 class Good(kubebus.Driver):
     async def read(self, points):
         return {point.name: 1 for point in points}

@@ -110,6 +110,12 @@ class Attendant:
             await self._close()
             self.core.reopen()
         self._configure()
+        waiting, self.orders = list(self.orders), deque()
+        for order in waiting:  # range, type and place were those of another configuration
+            if before.target(order.property) == self.config.target(order.property):
+                self.orders.append(order)
+            else:
+                self.finish(order.id, "rejected", "the configuration changed meanwhile; send it again")
 
     async def _open(self) -> None:
         self.session = self.make()

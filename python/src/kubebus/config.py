@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from .permit import DeviceId
@@ -74,6 +74,11 @@ class DeviceConfig:
     id: DeviceId
     connection: Any
     properties: Mapping[str, Property]
+
+    def target(self, name: str) -> object:
+        """What decides where a write of this property goes and what it does."""
+        property = self.properties.get(name)
+        return self.connection, property and replace(property, period=0.0)
 
 
 def parse_config(payload: bytes) -> Dict[DeviceId, DeviceConfig]:
