@@ -32,20 +32,21 @@ impl Telling {
         self.refresh = property.max_age_ms.map_or(REFRESH, |max_age| Duration::from_millis(max_age / 3));
     }
 
-    /// Whether a reading is to be told; if so, it counts as told.
+    /// Whether a reading is to be told; if so, it counts as told. What is told only because it is time does not move the
+    /// value from which the deadband counts: the node, which has one too, does not take it for news.
     pub(crate) fn tells(&mut self, sample: &Sample, now: Mono) -> bool {
-        let news = match (self.deadband, &self.told) {
-            (None, _) | (_, None) => true,
-            (Some(deadband), Some((value, quality, at))) => {
-                *quality != sample.quality
-                    || *at + self.refresh <= now
-                    || has_moved(value, &sample.value, deadband)
+        if let (Some(deadband), Some((value, quality, at))) = (self.deadband, &mut self.told)
+            && *quality == sample.quality
+            && !has_moved(value, &sample.value, deadband)
+        {
+            let is_time = *at + self.refresh <= now;
+            if is_time {
+                *at = now;
             }
-        };
-        if news {
-            self.told = Some((sample.value.clone(), sample.quality, now));
+            return is_time;
         }
-        news
+        self.told = Some((sample.value.clone(), sample.quality, now));
+        true
     }
 }
 

@@ -201,14 +201,18 @@ impl<M: Mapper> Attendant<M> {
         }
     }
 
-    fn lost(&mut self, error: &Error) {
-        self.session = None;
-        self.requests.clear();
-        // What it said before its end is as good as ever; afterwards its sink is dead.
+    /// What a session said before its end is as good as ever; afterwards its sink is dead.
+    fn hear_the_last(&mut self) {
         let mut last = self.inbox.close();
         last.retain(|pushed| pushed.point().is_some());
         self.pass_on(last);
         self.inbox = Inbox::silent();
+    }
+
+    fn lost(&mut self, error: &Error) {
+        self.session = None;
+        self.requests.clear();
+        self.hear_the_last();
         let now = self.mono();
         self.core.handle_lost(error, now);
         let again = self.core.pause(now);
@@ -289,7 +293,7 @@ impl<M: Mapper> Attendant<M> {
     }
 
     async fn close(&mut self) {
-        self.inbox = Inbox::silent();
+        self.hear_the_last();
         if let Some(session) = self.session.take() {
             drop(timeout(CLOSE_TIMEOUT, session.close()).await);
         }
