@@ -304,11 +304,11 @@ impl Link {
         qos: QoS,
         permit: WritePermit,
     ) -> Result<(Consumed, oneshot::Receiver<Receipt>), Error> {
-        let expiry = u32::try_from(permit.left().as_secs()).unwrap_or(u32::MAX).max(1);
-        let properties =
-            PublishProperties { message_expiry_interval: Some(expiry), ..PublishProperties::default() };
         let (sender, receipt) = oneshot::channel();
         let mut post = self.post();
+        let expiry = expiry(permit.left())?;
+        let properties =
+            PublishProperties { message_expiry_interval: Some(expiry), ..PublishProperties::default() };
         let consumed = permit.consume()?;
         self.client
             .try_publish_with_properties(
@@ -324,6 +324,14 @@ impl Link {
             QoS::AtLeastOnce | QoS::ExactlyOnce => post.unsent_at_least_once.push_back(Some(sender)),
         }
         Ok((consumed, receipt))
+    }
+}
+
+/// MQTT counts in whole seconds: with less than one left the broker could deliver when it is over.
+fn expiry(left: Duration) -> Result<u32, Error> {
+    match left.as_secs() {
+        0 => Err(Error::Expired),
+        seconds => Ok(u32::try_from(seconds).unwrap_or(u32::MAX)),
     }
 }
 
@@ -355,5 +363,24 @@ impl Post {
             Err(Error::Device(format!("the broker refuses the command: {:?}", ack.reason)))
         };
         drop(waiting.send(receipt));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_keeps_a_command_for_no_longer_than_is_left() {
+        let table = [
+            (0, Err(Error::Expired)),
+            (999, Err(Error::Expired)),
+            (1000, Ok(1)),
+            (2999, Ok(2)),
+            (u64::MAX, Ok(u32::MAX)),
+        ];
+        for (left, seconds) in table {
+            assert_eq!(expiry(Duration::from_millis(left)), seconds, "{left} ms");
+        }
     }
 }
