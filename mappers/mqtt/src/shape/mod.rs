@@ -28,6 +28,8 @@ pub(crate) enum Meaning {
     Body(Body),
     /// It is there, or not.
     Online(bool),
+    /// What it is reached through is there, or not.
+    Bridge(bool),
     /// It could not carry out the command of this name.
     Refusal(String),
     Nothing,
