@@ -26,6 +26,12 @@ use crate::board::Said;
 /// Metrics of one node and its devices that are known; further ones are not, and data about them is passed over.
 const MAX_METRICS: usize = 16 * 1024;
 
+/// Metrics in one message; further ones are passed over.
+const MAX_METRICS_AT_ONCE: usize = 4096;
+
+/// Bytes in a metric's or device's name; what has a longer one is not known.
+pub(crate) const MAX_NAME: usize = 1024;
+
 /// Devices of one node.
 const MAX_DEVICES: usize = 4096;
 
@@ -72,6 +78,8 @@ pub(crate) struct Node {
     /// Those (`None`: the node itself) whose birth has come since a message was last missed or came late: the aliases of
     /// all others are suspect.
     sure: BTreeSet<Option<String>>,
+    /// Births had more than is kept: what is not known needs no rebirth, which would have it once more.
+    has_left_out: bool,
     metrics: BTreeMap<Owner, Known>,
     aliases: BTreeMap<u64, Owner>,
 }
@@ -110,6 +118,9 @@ impl Node {
     fn in_sequence(&mut self, kind: Kind, device: Option<String>, payload: &Payload) -> Vec<Effect> {
         let mut effects = Vec::new();
         if !self.follow(payload, &mut effects) {
+            return effects;
+        }
+        if device.as_ref().is_some_and(|device| device.len() > MAX_NAME) {
             return effects;
         }
         match (kind, device) {
@@ -167,10 +178,12 @@ impl Node {
         } else {
             self.sure.insert(None);
         }
-        for metric in &payload.metrics {
+        self.has_left_out |= payload.metrics.len() > MAX_METRICS_AT_ONCE;
+        for metric in payload.metrics.iter().take(MAX_METRICS_AT_ONCE) {
             let (Some(name), Some(data_type)) = (&metric.name, metric.datatype) else { continue };
-            if self.metrics.len() >= MAX_METRICS {
-                break;
+            if name.len() > MAX_NAME || self.metrics.len() >= MAX_METRICS {
+                self.has_left_out = true;
+                continue;
             }
             let owner = (device.map(str::to_owned), name.clone());
             self.metrics.insert(owner.clone(), Known { alias: metric.alias, data_type });
@@ -191,12 +204,15 @@ impl Node {
     /// What a payload says of the device's metrics now; what it says of the past is passed over.
     fn tell(&self, device: Option<&str>, payload: &Payload, effects: &mut Vec<Effect>) {
         let mut is_lost = false;
-        for metric in &payload.metrics {
+        if payload.metrics.len() > MAX_METRICS_AT_ONCE {
+            effects.push(Effect::Missed);
+        }
+        for metric in payload.metrics.iter().take(MAX_METRICS_AT_ONCE) {
             if metric.is_historical() {
                 continue;
             }
             let Some((name, known)) = self.find(device, metric) else {
-                is_lost = true;
+                is_lost |= !self.has_left_out || !self.is_sure(device);
                 continue;
             };
             let time = metric.timestamp.or(payload.timestamp).map(UnixMillis);

@@ -170,6 +170,26 @@ fn a_command_goes_by_alias_if_there_is_one() {
     assert!(node.command(Some("pump"), "mode", &Value::Float(0.5), NOW).is_err());
 }
 
+#[test]
+fn what_is_too_much_is_passed_over() {
+    let mut node = born();
+    let lost = vec![metric(Some("x"), None, Wire::Int(1)); 3];
+    assert_eq!(node.handle(pump(), Kind::Data, &bytes(Some(2), lost)), [Effect::Rebirth], "once");
+
+    let long = "x".repeat(MAX_NAME + 1);
+    let device = node.handle(Some(long.clone()), Kind::Birth, &bytes(Some(3), vec![]));
+    assert_eq!((device, node.born.len()), (vec![], 1));
+
+    let mut metrics: Vec<_> =
+        (0..MAX_METRICS_AT_ONCE).map(|i| metric(Some(&format!("m{i}")), None, Wire::Int(1))).collect();
+    metrics[0].name = Some(long);
+    metrics.push(metric(Some("speed"), Some(5), Wire::Int(1)));
+    let effects = node.handle(pump(), Kind::Birth, &bytes(Some(4), metrics));
+    assert_eq!(effects[..2], [Effect::Online(pump()), Effect::Missed]);
+    assert_eq!((effects.len(), node.metrics.len()), (MAX_METRICS_AT_ONCE + 1, MAX_METRICS_AT_ONCE));
+    assert_eq!(data(&mut node, 5, 5, 20), [], "a rebirth would not tell more");
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(messages in proptest::collection::vec(
