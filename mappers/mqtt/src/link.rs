@@ -147,15 +147,20 @@ fn refusal(error: ConnectionError) -> Error {
     }
 }
 
-/// Keeps the connection until it breaks.
+/// Keeps the connection until it breaks, or somebody finds it useless: what waits in it must not leave any more, also when
+/// the broker takes nothing for now.
 async fn keep(link: Arc<Link>, mut connection: EventLoop) {
+    let ended = link.when(|exchange| exchange.ended().map(drop));
+    tokio::pin!(ended);
     loop {
-        match connection.poll().await {
+        let event = tokio::select! {
+            biased;
+            () = &mut ended => return,
+            event = connection.poll() => event,
+        };
+        match event {
             Ok(event) => link.handle(event),
             Err(error) => return link.end(refusal(error)),
-        }
-        if link.exchange().ended().is_some() {
-            return; // somebody found it useless: what waits must not leave any more
         }
     }
 }
@@ -369,6 +374,41 @@ impl Post {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    const CONNACK: [u8; 5] = [0x20, 3, 0, 0, 0];
+
+    #[tokio::test]
+    async fn what_a_busy_broker_has_not_taken_dies_with_the_link() {
+        const MORE_THAN_BUFFERS_HOLD: usize = 64 * 1024 * 1024;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let access = Access {
+            host: "127.0.0.1".to_owned(),
+            port: listener.local_addr().unwrap().port(),
+            credentials: None,
+            host_id: None,
+        };
+        let broker = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(&CONNACK).await.unwrap();
+            stream
+        };
+        let (kept, mut stream) = tokio::join!(Kept::connect(&access), broker);
+        let kept = kept.unwrap();
+        let payload = vec![0; MORE_THAN_BUFFERS_HOLD];
+        kept.link.request(Request::Publish { topic: "x".to_owned(), payload }).unwrap();
+        sleep(Duration::from_millis(300)).await;
+        kept.link.end(Error::transient("useless"));
+        let (mut buffer, mut taken) = (vec![0; 64 * 1024], 0);
+        let drained = async {
+            while let Ok(some @ 1..) = stream.read(&mut buffer).await {
+                taken += some;
+            }
+        };
+        timeout(Duration::from_secs(10), drained).await.unwrap();
+        assert!(taken < MORE_THAN_BUFFERS_HOLD, "{taken}");
+    }
 
     #[test]
     fn a_broker_keeps_a_command_for_no_longer_than_is_left() {
