@@ -72,7 +72,8 @@ struct Post {
 impl Kept {
     /// Connects, and is let in or not.
     pub(crate) async fn connect(access: &Access) -> Result<Self, Error> {
-        let (client, mut connection) = AsyncClient::new(options(access), REQUESTS);
+        let begun = unix_now();
+        let (client, mut connection) = AsyncClient::new(options(access, begun), REQUESTS);
         let entry = async {
             loop {
                 if let Event::Incoming(Packet::ConnAck(_)) = connection.poll().await.map_err(refusal)? {
@@ -94,13 +95,13 @@ impl Kept {
         tasks.spawn(keep(Arc::clone(&link), connection));
         tasks.spawn(pump(Arc::clone(&link)));
         if let Some(host_id) = &access.host_id {
-            link.announce(host_id)?;
+            link.announce(host_id, begun)?;
         }
         Ok(Self { link, _tasks: tasks })
     }
 }
 
-fn options(access: &Access) -> MqttOptions {
+fn options(access: &Access, begun: UnixMillis) -> MqttOptions {
     let id = format!("kubebus-{:016x}", RandomState::new().hash_one(std::process::id()));
     let mut options = MqttOptions::new(id, access.host.clone(), access.port);
     options
@@ -112,15 +113,16 @@ fn options(access: &Access) -> MqttOptions {
         options.set_credentials(user, password);
     }
     if let Some(host_id) = &access.host_id {
-        let offline = state_payload(false);
+        let offline = state_payload(false, begun);
         options.set_last_will(LastWill::new(topic::state(host_id), offline, QoS::AtLeastOnce, true, None));
     }
     options
 }
 
-/// A host application's word about itself (Sparkplug 3.0.0 §6.4.27).
-fn state_payload(online: bool) -> String {
-    format!(r#"{{"online":{online},"timestamp":{}}}"#, unix_now().0)
+/// A host application's word about itself (Sparkplug 3.0.0 §6.4.27). A connection's birth and will have one timestamp, by
+/// which nodes tell that the will is that birth's.
+fn state_payload(online: bool, begun: UnixMillis) -> String {
+    format!(r#"{{"online":{online},"timestamp":{}}}"#, begun.0)
 }
 
 pub(crate) fn unix_now() -> UnixMillis {
@@ -292,10 +294,10 @@ impl Link {
     }
 
     /// The primary host says that it is there.
-    fn announce(&self, host_id: &str) -> Result<(), Error> {
+    fn announce(&self, host_id: &str, begun: UnixMillis) -> Result<(), Error> {
         let mut post = self.post();
         self.client
-            .try_publish(topic::state(host_id), QoS::AtLeastOnce, true, state_payload(true))
+            .try_publish(topic::state(host_id), QoS::AtLeastOnce, true, state_payload(true, begun))
             .map_err(Error::transient)?;
         post.unsent_at_least_once.push_back(None);
         Ok(())
@@ -379,16 +381,41 @@ mod tests {
 
     const CONNACK: [u8; 5] = [0x20, 3, 0, 0, 0];
 
+    async fn listen(host_id: Option<&str>) -> (TcpListener, Access) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let host_id = host_id.map(str::to_owned);
+        (listener, Access { host: "127.0.0.1".to_owned(), port, credentials: None, host_id })
+    }
+
+    #[tokio::test]
+    async fn a_hosts_birth_and_will_have_the_same_timestamp() {
+        let (listener, access) = listen(Some("host")).await;
+        let broker = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            sleep(Duration::from_millis(20)).await; // so that the clock goes on before the birth
+            stream.write_all(&CONNACK).await.unwrap();
+            stream
+        };
+        let (kept, mut stream) = tokio::join!(Kept::connect(&access), broker);
+        let _kept = kept.unwrap();
+        let (mut bytes, mut heard) = (Vec::new(), String::new());
+        let stamp = |heard: &str, online: &str| {
+            let (_, rest) = heard.split_once(&format!(r#"{{"online":{online},"timestamp":"#))?;
+            rest.split_once('}').map(|(stamp, _)| stamp.to_owned())
+        };
+        while stamp(&heard, "true").is_none() {
+            let read = timeout(Duration::from_secs(5), stream.read_buf(&mut bytes)).await;
+            assert_ne!(read.unwrap().unwrap(), 0);
+            heard = String::from_utf8_lossy(&bytes).into_owned();
+        }
+        assert_eq!(stamp(&heard, "false"), stamp(&heard, "true"));
+    }
+
     #[tokio::test]
     async fn what_a_busy_broker_has_not_taken_dies_with_the_link() {
         const MORE_THAN_BUFFERS_HOLD: usize = 64 * 1024 * 1024;
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let access = Access {
-            host: "127.0.0.1".to_owned(),
-            port: listener.local_addr().unwrap().port(),
-            credentials: None,
-            host_id: None,
-        };
+        let (listener, access) = listen(None).await;
         let broker = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             stream.write_all(&CONNACK).await.unwrap();
