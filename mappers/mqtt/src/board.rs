@@ -55,6 +55,8 @@ pub(crate) struct Board {
     spots: BTreeMap<String, Spot>,
     changed: BTreeSet<String>,
     offline: bool,
+    /// What it is reached through is gone, whatever it last said of itself.
+    bridge_offline: bool,
     /// Said by the device about a command that it cannot carry out, with the command's name.
     refusals: Vec<String>,
 }
@@ -128,6 +130,14 @@ impl Board {
         self.offline = false;
     }
 
+    /// Its bridge is back, or gone; of the device itself the first says nothing.
+    pub(crate) fn bridge(&mut self, is_online: bool) {
+        self.bridge_offline = !is_online;
+        if !is_online {
+            self.worsen(Quality::Bad);
+        }
+    }
+
     /// Something was missed, or nobody listens any more.
     pub(crate) fn worsen(&mut self, to: Quality) {
         for (name, spot) in &mut self.spots {
@@ -141,7 +151,7 @@ impl Board {
     }
 
     pub(crate) fn is_offline(&self) -> bool {
-        self.offline
+        self.offline || self.bridge_offline
     }
 
     pub(crate) fn known(&self, name: &str) -> Result<Known, Error> {
@@ -151,7 +161,7 @@ impl Board {
         match (&spot.last, &spot.fault) {
             (Some(known), None) => Ok(known.clone()),
             (_, Some(fault)) => Err(Error::Device(fault.clone())),
-            (None, None) if self.offline => Err(Error::Device("the device is offline".to_owned())),
+            (None, None) if self.is_offline() => Err(Error::Device("the device is offline".to_owned())),
             (None, None) => Err(Error::Device("the device has not said it yet".to_owned())),
         }
     }

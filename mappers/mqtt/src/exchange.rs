@@ -270,9 +270,16 @@ impl Exchange {
 impl Member {
     fn hear(&mut self, topic: &str, payload: &[u8], origin: Origin, now: UnixMillis) {
         match self.voice.understand(topic, payload) {
-            Meaning::Body(body) => self.board.hear(topic, &body, origin, now),
+            Meaning::Body(body) => {
+                // Its bridge speaks for it, and may have called it gone long ago.
+                if origin == Origin::Live && matches!(*self.voice, Voice::Zigbee(_)) {
+                    self.board.go_online();
+                }
+                self.board.hear(topic, &body, origin, now);
+            }
             Meaning::Online(true) => self.board.go_online(),
             Meaning::Online(false) => self.board.go_offline(),
+            Meaning::Bridge(is_online) => self.board.bridge(is_online),
             Meaning::Refusal(command) if origin == Origin::Live => self.board.refuse(&command),
             Meaning::Refusal(_) | Meaning::Nothing => return,
         }

@@ -131,3 +131,23 @@ fn what_the_broker_has_retained_of_a_node_is_from_another_life() {
     let unknown = exchange.node(&gateway()).unwrap();
     assert!(unknown.command(None, "Node Control/Rebirth", &Value::Bool(true), NOW).is_err());
 }
+
+#[test]
+fn a_bridge_that_comes_back_brings_its_devices_back_unless_they_are_gone_themselves() {
+    let mut exchange = Exchange::default();
+    let (lamp, _) = exchange.join(voice(r#"{"broker":"b","shape":"zigbee2mqtt","topic":"lamp"}"#));
+    let steps = [
+        ("bridge/state", "offline", false, true),
+        ("lamp", "{}", false, true),
+        ("bridge/state", "online", false, false),
+        ("lamp/availability", "offline", false, true),
+        ("bridge/state", "offline", false, true),
+        ("bridge/state", "online", false, true),
+        ("lamp", "{}", true, true),
+        ("lamp", "{}", false, false),
+    ];
+    for (i, (topic, payload, retained, offline)) in steps.into_iter().enumerate() {
+        exchange.handle_message(&format!("zigbee2mqtt/{topic}"), payload.as_bytes(), retained, NOW);
+        assert_eq!(exchange.board(lamp).unwrap().is_offline(), offline, "step {i}: {topic} {payload}");
+    }
+}

@@ -72,7 +72,8 @@ struct Post {
 impl Kept {
     /// Connects, and is let in or not.
     pub(crate) async fn connect(access: &Access) -> Result<Self, Error> {
-        let (client, mut connection) = AsyncClient::new(options(access), REQUESTS);
+        let begun = unix_now();
+        let (client, mut connection) = AsyncClient::new(options(access, begun), REQUESTS);
         let entry = async {
             loop {
                 if let Event::Incoming(Packet::ConnAck(_)) = connection.poll().await.map_err(refusal)? {
@@ -94,13 +95,13 @@ impl Kept {
         tasks.spawn(keep(Arc::clone(&link), connection));
         tasks.spawn(pump(Arc::clone(&link)));
         if let Some(host_id) = &access.host_id {
-            link.announce(host_id)?;
+            link.announce(host_id, begun)?;
         }
         Ok(Self { link, _tasks: tasks })
     }
 }
 
-fn options(access: &Access) -> MqttOptions {
+fn options(access: &Access, begun: UnixMillis) -> MqttOptions {
     let id = format!("kubebus-{:016x}", RandomState::new().hash_one(std::process::id()));
     let mut options = MqttOptions::new(id, access.host.clone(), access.port);
     options
@@ -112,15 +113,16 @@ fn options(access: &Access) -> MqttOptions {
         options.set_credentials(user, password);
     }
     if let Some(host_id) = &access.host_id {
-        let offline = state_payload(false);
+        let offline = state_payload(false, begun);
         options.set_last_will(LastWill::new(topic::state(host_id), offline, QoS::AtLeastOnce, true, None));
     }
     options
 }
 
-/// A host application's word about itself (Sparkplug 3.0.0 §6.4.27).
-fn state_payload(online: bool) -> String {
-    format!(r#"{{"online":{online},"timestamp":{}}}"#, unix_now().0)
+/// A host application's word about itself (Sparkplug 3.0.0 §6.4.27). A connection's birth and will have one timestamp, by
+/// which nodes tell that the will is that birth's.
+fn state_payload(online: bool, begun: UnixMillis) -> String {
+    format!(r#"{{"online":{online},"timestamp":{}}}"#, begun.0)
 }
 
 pub(crate) fn unix_now() -> UnixMillis {
@@ -147,15 +149,20 @@ fn refusal(error: ConnectionError) -> Error {
     }
 }
 
-/// Keeps the connection until it breaks.
+/// Keeps the connection until it breaks, or somebody finds it useless: what waits in it must not leave any more, also when
+/// the broker takes nothing for now.
 async fn keep(link: Arc<Link>, mut connection: EventLoop) {
+    let ended = link.when(|exchange| exchange.ended().map(drop));
+    tokio::pin!(ended);
     loop {
-        match connection.poll().await {
+        let event = tokio::select! {
+            biased;
+            () = &mut ended => return,
+            event = connection.poll() => event,
+        };
+        match event {
             Ok(event) => link.handle(event),
             Err(error) => return link.end(refusal(error)),
-        }
-        if link.exchange().ended().is_some() {
-            return; // somebody found it useless: what waits must not leave any more
         }
     }
 }
@@ -287,10 +294,10 @@ impl Link {
     }
 
     /// The primary host says that it is there.
-    fn announce(&self, host_id: &str) -> Result<(), Error> {
+    fn announce(&self, host_id: &str, begun: UnixMillis) -> Result<(), Error> {
         let mut post = self.post();
         self.client
-            .try_publish(topic::state(host_id), QoS::AtLeastOnce, true, state_payload(true))
+            .try_publish(topic::state(host_id), QoS::AtLeastOnce, true, state_payload(true, begun))
             .map_err(Error::transient)?;
         post.unsent_at_least_once.push_back(None);
         Ok(())
@@ -304,11 +311,11 @@ impl Link {
         qos: QoS,
         permit: WritePermit,
     ) -> Result<(Consumed, oneshot::Receiver<Receipt>), Error> {
-        let expiry = u32::try_from(permit.left().as_secs()).unwrap_or(u32::MAX).max(1);
-        let properties =
-            PublishProperties { message_expiry_interval: Some(expiry), ..PublishProperties::default() };
         let (sender, receipt) = oneshot::channel();
         let mut post = self.post();
+        let expiry = expiry(permit.left())?;
+        let properties =
+            PublishProperties { message_expiry_interval: Some(expiry), ..PublishProperties::default() };
         let consumed = permit.consume()?;
         self.client
             .try_publish_with_properties(
@@ -324,6 +331,14 @@ impl Link {
             QoS::AtLeastOnce | QoS::ExactlyOnce => post.unsent_at_least_once.push_back(Some(sender)),
         }
         Ok((consumed, receipt))
+    }
+}
+
+/// MQTT counts in whole seconds: with less than one left the broker could deliver when it is over.
+fn expiry(left: Duration) -> Result<u32, Error> {
+    match left.as_secs() {
+        0 => Err(Error::Expired),
+        seconds => Ok(u32::try_from(seconds).unwrap_or(u32::MAX)),
     }
 }
 
@@ -355,5 +370,84 @@ impl Post {
             Err(Error::Device(format!("the broker refuses the command: {:?}", ack.reason)))
         };
         drop(waiting.send(receipt));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    const CONNACK: [u8; 5] = [0x20, 3, 0, 0, 0];
+
+    async fn listen(host_id: Option<&str>) -> (TcpListener, Access) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let host_id = host_id.map(str::to_owned);
+        (listener, Access { host: "127.0.0.1".to_owned(), port, credentials: None, host_id })
+    }
+
+    #[tokio::test]
+    async fn a_hosts_birth_and_will_have_the_same_timestamp() {
+        let (listener, access) = listen(Some("host")).await;
+        let broker = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            sleep(Duration::from_millis(20)).await; // so that the clock goes on before the birth
+            stream.write_all(&CONNACK).await.unwrap();
+            stream
+        };
+        let (kept, mut stream) = tokio::join!(Kept::connect(&access), broker);
+        let _kept = kept.unwrap();
+        let (mut bytes, mut heard) = (Vec::new(), String::new());
+        let stamp = |heard: &str, online: &str| {
+            let (_, rest) = heard.split_once(&format!(r#"{{"online":{online},"timestamp":"#))?;
+            rest.split_once('}').map(|(stamp, _)| stamp.to_owned())
+        };
+        while stamp(&heard, "true").is_none() {
+            let read = timeout(Duration::from_secs(5), stream.read_buf(&mut bytes)).await;
+            assert_ne!(read.unwrap().unwrap(), 0);
+            heard = String::from_utf8_lossy(&bytes).into_owned();
+        }
+        assert_eq!(stamp(&heard, "false"), stamp(&heard, "true"));
+    }
+
+    #[tokio::test]
+    async fn what_a_busy_broker_has_not_taken_dies_with_the_link() {
+        const MORE_THAN_BUFFERS_HOLD: usize = 64 * 1024 * 1024;
+        let (listener, access) = listen(None).await;
+        let broker = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(&CONNACK).await.unwrap();
+            stream
+        };
+        let (kept, mut stream) = tokio::join!(Kept::connect(&access), broker);
+        let kept = kept.unwrap();
+        let payload = vec![0; MORE_THAN_BUFFERS_HOLD];
+        kept.link.request(Request::Publish { topic: "x".to_owned(), payload }).unwrap();
+        sleep(Duration::from_millis(300)).await;
+        kept.link.end(Error::transient("useless"));
+        let (mut buffer, mut taken) = (vec![0; 64 * 1024], 0);
+        let drained = async {
+            while let Ok(some @ 1..) = stream.read(&mut buffer).await {
+                taken += some;
+            }
+        };
+        timeout(Duration::from_secs(10), drained).await.unwrap();
+        assert!(taken < MORE_THAN_BUFFERS_HOLD, "{taken}");
+    }
+
+    #[test]
+    fn a_broker_keeps_a_command_for_no_longer_than_is_left() {
+        let table = [
+            (0, Err(Error::Expired)),
+            (999, Err(Error::Expired)),
+            (1000, Ok(1)),
+            (2999, Ok(2)),
+            (u64::MAX, Ok(u32::MAX)),
+        ];
+        for (left, seconds) in table {
+            assert_eq!(expiry(Duration::from_millis(left)), seconds, "{left} ms");
+        }
     }
 }

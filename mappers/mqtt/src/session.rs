@@ -195,10 +195,14 @@ impl MqttSession {
             return Ok((self.voice.command(point, value)?, QoS::AtLeastOnce));
         };
         let metric = shape::metric(&point.address).map_err(|why| shape::bad(point, why))?;
-        let exchange = self.link().exchange();
+        let mut exchange = self.link().exchange();
         let node = exchange.node(&unit.node).ok_or_else(|| Error::Bug("no node".to_owned()))?;
         let made = node.command(unit.device.as_deref(), metric, value, unix_now());
-        let payload = made.map_err(|why| Error::Device(format!("nothing was sent: {why}")))?;
+        if let Err(Error::Transient { .. }) = made {
+            exchange.want_rebirth(&unit.node);
+            self.link().wake();
+        }
+        let payload = made?;
         // Sparkplug 3.0.0 §6.4.26: at QoS 0.
         Ok((Command { topic: unit.command_topic(), payload, name: metric.to_owned() }, QoS::AtMostOnce))
     }

@@ -11,7 +11,7 @@ use mapper_payload::{Body, Sought, Words};
 
 use crate::board::Source;
 use crate::config::{Address, Config, Shape};
-use crate::sparkplug::Unit;
+use crate::sparkplug::{MAX_NAME, Unit};
 
 /// One device's way to speak.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub(crate) enum Meaning {
     Body(Body),
     /// It is there, or not.
     Online(bool),
+    /// What it is reached through is there, or not.
+    Bridge(bool),
     /// It could not carry out the command of this name.
     Refusal(String),
     Nothing,
@@ -107,7 +109,6 @@ impl Voice {
 
 /// The metric of a Sparkplug point.
 pub(crate) fn metric(address: &Address) -> Result<&str, &'static str> {
-    const MAX_NAME: usize = 1024;
     let name = address.metric.as_deref().ok_or("metric: is needed by this shape")?;
     if name.is_empty() || name.len() > MAX_NAME { Err("metric: is empty or too long") } else { Ok(name) }
 }

@@ -44,9 +44,10 @@ impl Zigbee {
             return Meaning::Nothing;
         }
         match (Body::parse(payload).as_ref().and_then(state_word), topic == self.bridge) {
-            (Some("offline"), _) => Meaning::Online(false),
+            (Some("offline"), true) => Meaning::Bridge(false),
+            (Some("online"), true) => Meaning::Bridge(true),
+            (Some("offline"), false) => Meaning::Online(false),
             (Some("online"), false) => Meaning::Online(true),
-            // The bridge is back: that says nothing of the device.
             (Some(_) | None, _) => Meaning::Nothing,
         }
     }
@@ -102,8 +103,8 @@ mod tests {
             ("zigbee2mqtt/attic/lamp", r#"{"state":"ON"}"#, Meaning::Body(Body(json!({"state": "ON"})))),
             ("zigbee2mqtt/attic/lamp/availability", "online", Meaning::Online(true)),
             ("zigbee2mqtt/attic/lamp/availability", r#"{"state":"offline"}"#, Meaning::Online(false)),
-            ("zigbee2mqtt/bridge/state", r#"{"state":"offline"}"#, Meaning::Online(false)),
-            ("zigbee2mqtt/bridge/state", r#"{"state":"online"}"#, Meaning::Nothing),
+            ("zigbee2mqtt/bridge/state", r#"{"state":"offline"}"#, Meaning::Bridge(false)),
+            ("zigbee2mqtt/bridge/state", "online", Meaning::Bridge(true)),
             ("zigbee2mqtt/attic/lamp/availability", "[]", Meaning::Nothing),
             ("zigbee2mqtt/other", "{}", Meaning::Nothing),
         ];

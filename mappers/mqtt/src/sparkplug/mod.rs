@@ -7,5 +7,5 @@ pub(crate) mod node;
 pub(crate) mod topic;
 pub(crate) mod value;
 
-pub(crate) use node::{Effect, Node};
+pub(crate) use node::{Effect, MAX_NAME, Node};
 pub(crate) use topic::{NodeId, Unit};

@@ -8,11 +8,14 @@
 //!      +---- bdSeq ------+   | seq behind: a repetition or a latecomer. It counts for nothing: ask for a rebirth
 //! ```
 //!
+//! Either may mean that a birth was lost, and with it what the aliases stand for now: until its owner's next birth a metric
+//! goes by name only.
+//!
 //! Pure; the specification's sections: births and deaths §6.4.19 to 6.4.25, sequence numbers §6.4.5, aliases §6.4.6.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kubebus_sdk::{Quality, UnixMillis, Value};
+use kubebus_sdk::{Error, Quality, UnixMillis, Value};
 use prost::Message;
 
 use super::message::{Metric, Payload, Wire};
@@ -22,6 +25,12 @@ use crate::board::Said;
 
 /// Metrics of one node and its devices that are known; further ones are not, and data about them is passed over.
 const MAX_METRICS: usize = 16 * 1024;
+
+/// Metrics in one message; further ones are passed over.
+const MAX_METRICS_AT_ONCE: usize = 4096;
+
+/// Bytes in a metric's or device's name; what has a longer one is not known.
+pub(crate) const MAX_NAME: usize = 1024;
 
 /// Devices of one node.
 const MAX_DEVICES: usize = 4096;
@@ -66,6 +75,11 @@ pub(crate) struct Node {
     /// `None`: not born, as far as we know.
     next: Option<u8>,
     born: BTreeSet<String>,
+    /// Those (`None`: the node itself) whose birth has come since a message was last missed or came late: the aliases of
+    /// all others are suspect.
+    sure: BTreeSet<Option<String>>,
+    /// Births had more than is kept: what is not known needs no rebirth, which would have it once more.
+    has_left_out: bool,
     metrics: BTreeMap<Owner, Known>,
     aliases: BTreeMap<u64, Owner>,
 }
@@ -106,6 +120,9 @@ impl Node {
         if !self.follow(payload, &mut effects) {
             return effects;
         }
+        if device.as_ref().is_some_and(|device| device.len() > MAX_NAME) {
+            return effects;
+        }
         match (kind, device) {
             (Kind::Birth, device @ Some(_)) => {
                 self.learn(device.as_deref(), payload);
@@ -133,8 +150,15 @@ impl Node {
         };
         match seq.wrapping_sub(next) {
             0 => {}
-            1..=127 => effects.extend([Effect::Missed, Effect::Rebirth]),
+            1..=127 => {
+                self.sure.clear();
+                effects.extend([Effect::Missed, Effect::Rebirth]);
+            }
             128..=255 => {
+                // What goes by alias is not heard any more.
+                if !std::mem::take(&mut self.sure).is_empty() {
+                    effects.push(Effect::Missed);
+                }
                 effects.push(Effect::Rebirth);
                 return false;
             }
@@ -149,12 +173,17 @@ impl Node {
             self.forget(device);
             if self.born.len() < MAX_DEVICES {
                 self.born.insert(device.to_owned());
+                self.sure.insert(Some(device.to_owned()));
             }
+        } else {
+            self.sure.insert(None);
         }
-        for metric in &payload.metrics {
+        self.has_left_out |= payload.metrics.len() > MAX_METRICS_AT_ONCE;
+        for metric in payload.metrics.iter().take(MAX_METRICS_AT_ONCE) {
             let (Some(name), Some(data_type)) = (&metric.name, metric.datatype) else { continue };
-            if self.metrics.len() >= MAX_METRICS {
-                break;
+            if name.len() > MAX_NAME || self.metrics.len() >= MAX_METRICS {
+                self.has_left_out = true;
+                continue;
             }
             let owner = (device.map(str::to_owned), name.clone());
             self.metrics.insert(owner.clone(), Known { alias: metric.alias, data_type });
@@ -166,6 +195,7 @@ impl Node {
 
     fn forget(&mut self, device: &str) {
         self.born.remove(device);
+        self.sure.remove(&Some(device.to_owned()));
         let others = |owner: &Owner| owner.0.as_deref() != Some(device);
         self.metrics.retain(|owner, _| others(owner));
         self.aliases.retain(|_, owner| others(owner));
@@ -173,27 +203,38 @@ impl Node {
 
     /// What a payload says of the device's metrics now; what it says of the past is passed over.
     fn tell(&self, device: Option<&str>, payload: &Payload, effects: &mut Vec<Effect>) {
-        for metric in &payload.metrics {
+        let mut is_lost = false;
+        if payload.metrics.len() > MAX_METRICS_AT_ONCE {
+            effects.push(Effect::Missed);
+        }
+        for metric in payload.metrics.iter().take(MAX_METRICS_AT_ONCE) {
             if metric.is_historical() {
                 continue;
             }
             let Some((name, known)) = self.find(device, metric) else {
-                effects.push(Effect::Rebirth);
+                is_lost |= !self.has_left_out || !self.is_sure(device);
                 continue;
             };
             let time = metric.timestamp.or(payload.timestamp).map(UnixMillis);
             let said = said(metric, known.data_type, time);
             effects.push(Effect::Said { device: device.map(str::to_owned), metric: name.to_owned(), said });
         }
+        if is_lost && !effects.contains(&Effect::Rebirth) {
+            effects.push(Effect::Rebirth);
+        }
+    }
+
+    fn is_sure(&self, device: Option<&str>) -> bool {
+        self.sure.contains(&device.map(str::to_owned))
     }
 
     fn find<'a>(&'a self, device: Option<&str>, metric: &'a Metric) -> Option<(&'a str, Known)> {
         let owner = match (&metric.name, metric.alias) {
             (Some(name), _) if !name.is_empty() => (device.map(str::to_owned), name.clone()),
-            (_, Some(alias)) => {
+            (_, Some(alias)) if self.is_sure(device) => {
                 self.aliases.get(&alias).filter(|owner| owner.0.as_deref() == device)?.clone()
             }
-            (_, None) => return None,
+            (_, Some(_) | None) => return None,
         };
         let (owner, known) = self.metrics.get_key_value(&owner)?;
         Some((&owner.1, *known))
@@ -206,10 +247,16 @@ impl Node {
         metric: &str,
         value: &Value,
         now: UnixMillis,
-    ) -> Result<Vec<u8>, String> {
+    ) -> Result<Vec<u8>, Error> {
+        let refused = |why: String| Error::Device(format!("nothing was sent: {why}"));
         let owner = (device.map(str::to_owned), metric.to_owned());
-        let known = self.metrics.get(&owner).ok_or_else(|| format!("there is no metric {metric}"))?;
-        let wire = value::write(value, known.data_type)?;
+        let known =
+            self.metrics.get(&owner).ok_or_else(|| refused(format!("there is no metric {metric}")))?;
+        if known.alias.is_some() && !self.is_sure(device) {
+            let why = "a birth may have been missed, and the alias be another metric's by now";
+            return Err(Error::transient(format!("nothing was sent: {why}; a rebirth was asked for")));
+        }
+        let wire = value::write(value, known.data_type).map_err(refused)?;
         let name = known.alias.is_none().then(|| metric.to_owned());
         Ok(single(name, known.alias, known.data_type, wire, now))
     }

@@ -34,6 +34,10 @@ fn data(node: &mut Node, seq: u64, alias: u64, speed: u32) -> Vec<Effect> {
     node.handle(pump(), Kind::Data, &bytes(Some(seq), vec![metric(None, Some(alias), Wire::Int(speed))]))
 }
 
+fn named(node: &mut Node, seq: u64, speed: u32) -> Vec<Effect> {
+    node.handle(pump(), Kind::Data, &bytes(Some(seq), vec![metric(Some("speed"), None, Wire::Int(speed))]))
+}
+
 fn speed(int: i64) -> Effect {
     let said = Said::Value { value: Value::Int(int), time: Some(NOW), quality: Quality::Good };
     Effect::Said { device: pump(), metric: "speed".into(), said }
@@ -62,17 +66,43 @@ fn the_sequence_wraps_after_255() {
 #[test]
 fn a_gap_makes_the_rest_uncertain_and_asks_for_a_rebirth() {
     let mut node = born();
-    assert_eq!(data(&mut node, 4, 5, 20), [Effect::Missed, Effect::Rebirth, speed(20)]);
-    assert_eq!(data(&mut node, 5, 5, 30), [speed(30)], "and then it goes on");
+    assert_eq!(named(&mut node, 4, 20), [Effect::Missed, Effect::Rebirth, speed(20)]);
+    assert_eq!(named(&mut node, 5, 30), [speed(30)], "and then it goes on");
 }
 
 #[test]
 fn repetitions_and_latecomers_count_for_nothing() {
     let mut node = born();
     assert_eq!(data(&mut node, 2, 5, 20), [speed(20)]);
-    assert_eq!(data(&mut node, 2, 5, 99), [Effect::Rebirth]);
+    assert_eq!(data(&mut node, 2, 5, 99), [Effect::Missed, Effect::Rebirth]);
     assert_eq!(data(&mut node, 1, 5, 99), [Effect::Rebirth]);
-    assert_eq!(data(&mut node, 3, 5, 30), [speed(30)]);
+    assert_eq!(named(&mut node, 3, 30), [speed(30)]);
+}
+
+#[test]
+fn after_a_gap_or_a_latecomer_aliases_count_from_the_next_birth_on() {
+    for seq in [4, 1] {
+        let mut node = born();
+        let fan = || Some("fan".to_owned());
+        let mode = || metric(Some("mode"), Some(6), Wire::Int(1));
+        node.handle(fan(), Kind::Birth, &bytes(Some(2), vec![mode()]));
+        assert_eq!(data(&mut node, seq, 5, 20), [Effect::Missed, Effect::Rebirth]);
+        let next = seq.max(2) + 1;
+        assert_eq!(data(&mut node, next, 5, 20), [Effect::Rebirth], "by alias");
+        let set = |node: &Node, device, metric| node.command(Some(device), metric, &Value::Int(1), NOW);
+        assert!(matches!(set(&node, "pump", "speed"), Err(Error::Transient { .. })));
+        let unaliased = metric(Some("level"), None, Wire::Int(1));
+        node.handle(fan(), Kind::Birth, &bytes(Some(next + 1), vec![mode(), unaliased]));
+        assert!(set(&node, "fan", "mode").is_ok(), "it is born again");
+        assert!(matches!(set(&node, "pump", "speed"), Err(Error::Transient { .. })), "this one is not");
+        node.handle(pump(), Kind::Data, &bytes(Some(next + 9), vec![]));
+        assert!(matches!(set(&node, "fan", "mode"), Err(Error::Transient { .. })), "missed once more");
+        assert!(set(&node, "fan", "level").is_ok(), "it goes by name");
+        node.handle(None, Kind::Birth, &bytes(Some(0), vec![bd_seq(7)]));
+        node.handle(pump(), Kind::Birth, &bytes(Some(1), vec![metric(Some("speed"), Some(8), Wire::Int(1))]));
+        assert_eq!(data(&mut node, 2, 8, 30), [speed(30)]);
+        assert!(set(&node, "pump", "speed").is_ok());
+    }
 }
 
 #[test]
@@ -140,6 +170,26 @@ fn a_command_goes_by_alias_if_there_is_one() {
     assert!(node.command(Some("pump"), "mode", &Value::Float(0.5), NOW).is_err());
 }
 
+#[test]
+fn what_is_too_much_is_passed_over() {
+    let mut node = born();
+    let lost = vec![metric(Some("x"), None, Wire::Int(1)); 3];
+    assert_eq!(node.handle(pump(), Kind::Data, &bytes(Some(2), lost)), [Effect::Rebirth], "once");
+
+    let long = "x".repeat(MAX_NAME + 1);
+    let device = node.handle(Some(long.clone()), Kind::Birth, &bytes(Some(3), vec![]));
+    assert_eq!((device, node.born.len()), (vec![], 1));
+
+    let mut metrics: Vec<_> =
+        (0..MAX_METRICS_AT_ONCE).map(|i| metric(Some(&format!("m{i}")), None, Wire::Int(1))).collect();
+    metrics[0].name = Some(long);
+    metrics.push(metric(Some("speed"), Some(5), Wire::Int(1)));
+    let effects = node.handle(pump(), Kind::Birth, &bytes(Some(4), metrics));
+    assert_eq!(effects[..2], [Effect::Online(pump()), Effect::Missed]);
+    assert_eq!((effects.len(), node.metrics.len()), (MAX_METRICS_AT_ONCE + 1, MAX_METRICS_AT_ONCE));
+    assert_eq!(data(&mut node, 5, 5, 20), [], "a rebirth would not tell more");
+}
+
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(messages in proptest::collection::vec(
@@ -160,7 +210,7 @@ proptest! {
         for (i, (lost, again)) in losses.into_iter().enumerate() {
             let (seq, speed) = ((i as u64 + 2) % 256, i as u32 + 100);
             for _ in 0..(usize::from(!lost) * (1 + usize::from(again))) {
-                for effect in data(&mut node, seq, 5, speed) {
+                for effect in named(&mut node, seq, speed) {
                     if let Effect::Said { said: Said::Value { value: Value::Int(told), .. }, .. } = effect {
                         prop_assert!(told > last, "{told} after {last}");
                         last = told;

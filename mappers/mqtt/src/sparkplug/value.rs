@@ -61,7 +61,13 @@ pub(crate) fn write(value: &Value, data_type: u32) -> Result<Wire, String> {
     match (data_type, value) {
         (BOOLEAN, Value::Bool(on)) => Ok(Wire::Boolean(*on)),
         (FLOAT, Value::Float(_) | Value::Int(_)) => {
-            Ok(Wire::Float(value.as_f64().unwrap_or_default() as f32))
+            let float = value.as_f64().unwrap_or_default() as f32;
+            // What is too large for 32 bits would become infinite.
+            if float.is_finite() {
+                Ok(Wire::Float(float))
+            } else {
+                Err(format!("{value} does not fit into a 32-bit float"))
+            }
         }
         (DOUBLE, Value::Float(_) | Value::Int(_)) => Ok(Wire::Double(value.as_f64().unwrap_or_default())),
         (STRING | TEXT | UUID, Value::Text(text)) => Ok(Wire::Text(text.clone())),
@@ -149,6 +155,8 @@ mod tests {
             (Value::Int(-1), UINT32),
             (Value::Int(-1), UINT64),
             (Value::Float(1.5), INT32),
+            (Value::Float(1e39), FLOAT),
+            (Value::Float(f64::NAN), FLOAT),
             (Value::Bool(true), INT32),
             (Value::Text("x".into()), BOOLEAN),
             (Value::Text("?".into()), BYTES),
