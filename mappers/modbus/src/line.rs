@@ -33,8 +33,6 @@ pub struct Line {
     port: Option<Port>,
     /// What has come of the next frame.
     bytes: Vec<u8>,
-    /// Who is being asked. A call may be dropped in the middle, and then it stays.
-    asked: Option<u8>,
     /// Units of a serial line whose answer has not come in time.
     owing: BTreeSet<u8>,
     last_byte: Instant,
@@ -42,14 +40,7 @@ pub struct Line {
 
 impl Line {
     pub(crate) fn new(link: Link) -> Self {
-        Self {
-            link,
-            port: None,
-            bytes: Vec::new(),
-            asked: None,
-            owing: BTreeSet::new(),
-            last_byte: Instant::now(),
-        }
+        Self { link, port: None, bytes: Vec::new(), owing: BTreeSet::new(), last_byte: Instant::now() }
     }
 
     pub(crate) fn link(&self) -> &Link {
@@ -58,9 +49,6 @@ impl Line {
 
     /// Everything that comes before a request: a connection, on which no answer is due.
     pub(crate) async fn prepare(&mut self, peer: Peer) -> Result<(), Error> {
-        if let Some(unit) = self.asked {
-            self.lose(unit);
-        }
         self.connect(peer).await?;
         if self.owing.contains(&peer.unit) {
             self.settle(peer).await?;
@@ -72,19 +60,17 @@ impl Line {
     /// Asks and hears the answer; the first bytes leave at once. After an error the line is in order again with the
     /// next [`prepare`](Self::prepare).
     pub(crate) async fn exchange(&mut self, peer: Peer, request: &Request) -> Result<Answer, Error> {
-        self.asked = Some(peer.unit);
-        match timeout(peer.timeout, self.converse(peer.unit, request)).await {
-            Ok(Ok(answer)) => {
-                self.asked = None;
-                Ok(answer)
-            }
+        let mut asking = Asking { line: self, unit: peer.unit, is_answered: false };
+        let answer = timeout(peer.timeout, asking.line.converse(peer.unit, request)).await;
+        asking.is_answered = matches!(answer, Ok(Ok(_)));
+        drop(asking);
+        match answer {
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
-                self.lose(peer.unit);
                 self.hang_up();
                 Err(error)
             }
             Err(_) => {
-                self.lose(peer.unit);
                 let Self { link, .. } = self;
                 Err(Error::Timeout(format!("unit {} at {link}, {} ms", peer.unit, peer.timeout.as_millis())))
             }
@@ -140,12 +126,10 @@ impl Line {
 
     /// The answer that comes late is not taken for that to the next request.
     fn lose(&mut self, unit: u8) {
-        self.asked = None;
         if self.link.framing() == Framing::Rtu {
             self.owing.insert(unit);
         }
-        // Closing a serial port would help nothing, and lets modem lines fall.
-        if self.port.as_ref().is_some_and(Port::is_tcp) {
+        if !self.port.as_ref().is_some_and(Port::give_up) {
             self.hang_up();
         }
     }
@@ -184,6 +168,21 @@ impl Line {
     }
 }
 
+/// A question without its answer. A call may be dropped in the middle: what it asked must then not leave any more.
+struct Asking<'a> {
+    line: &'a mut Line,
+    unit: u8,
+    is_answered: bool,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.line.lose(self.unit);
+        }
+    }
+}
+
 enum Fit {
     Answer(Answer),
     /// To an older request, or another unit's.
@@ -212,4 +211,32 @@ fn no_echo(error: Error, peer: Peer) -> Error {
          set echo: false)",
         peer.unit
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::pdu::Table;
+
+    #[tokio::test]
+    async fn a_call_that_is_dropped_hangs_up_at_once() {
+        let device = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = device.local_addr().unwrap().to_string();
+        let mut line = Line::new(Link::Tcp { address, framing: Framing::Tcp });
+        let peer = Peer { unit: 1, timeout: Duration::from_secs(60), echo: true };
+        line.prepare(peer).await.unwrap();
+        let (mut stream, _) = device.accept().await.unwrap();
+        let request = Request::Read { table: Table::Holding, start: 0, count: 1 };
+        let mut asked = [0; 12];
+        tokio::select! {
+            answer = line.exchange(peer, &request) => panic!("{answer:?}"),
+            heard = stream.read_exact(&mut asked) => assert_eq!(heard.unwrap(), 12),
+        }
+        assert!(line.port.is_none());
+        let end = timeout(Duration::from_secs(10), stream.read(&mut asked)).await.unwrap();
+        assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset, "nothing is sent again");
+    }
 }
