@@ -6,6 +6,7 @@
 //! nothing else, until it has done so: devices answer in the order in which they were asked, so what it owed has come.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -29,7 +30,8 @@ fn next_transaction() -> u16 {
 
 #[derive(Debug)]
 pub struct Line {
-    link: Link,
+    /// Its open devices hold it too.
+    link: Arc<Link>,
     port: Option<Port>,
     /// What has come of the next frame.
     bytes: Vec<u8>,
@@ -39,12 +41,17 @@ pub struct Line {
 }
 
 impl Line {
-    pub(crate) fn new(link: Link) -> Self {
+    pub(crate) fn new(link: Arc<Link>) -> Self {
         Self { link, port: None, bytes: Vec::new(), owing: BTreeSet::new(), last_byte: Instant::now() }
     }
 
-    pub(crate) fn link(&self) -> &Link {
+    pub(crate) fn link(&self) -> &Arc<Link> {
         &self.link
+    }
+
+    /// Whether a device that is open hangs on it.
+    pub(crate) fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.link) > 1
     }
 
     /// Everything that comes before a request: a connection, on which no answer is due.
@@ -162,7 +169,7 @@ impl Line {
 
     /// Between two frames on a serial line.
     async fn pause(&self) {
-        if let Link::Serial { speed, .. } = &self.link {
+        if let Link::Serial { speed, .. } = &*self.link {
             sleep_until(self.last_byte + speed.pause()).await;
         }
     }
@@ -225,7 +232,7 @@ mod tests {
     async fn a_call_that_is_dropped_hangs_up_at_once() {
         let device = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = device.local_addr().unwrap().to_string();
-        let mut line = Line::new(Link::Tcp { address, framing: Framing::Tcp });
+        let mut line = Line::new(Arc::new(Link::Tcp { address, framing: Framing::Tcp }));
         let peer = Peer { unit: 1, timeout: Duration::from_secs(60), echo: true };
         line.prepare(peer).await.unwrap();
         let (mut stream, _) = device.accept().await.unwrap();
