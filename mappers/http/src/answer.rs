@@ -23,12 +23,22 @@ pub(crate) struct Answer {
 /// Whom a reading's failure concerns.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum ReadFault {
-    /// The points of this path, for ever: there is no such path.
+    /// The points of this path: there is no such path. For ever, if there never was.
     Address(String),
     /// The points of this path, this time.
     Path(Error),
     /// The device.
     Device(Error),
+}
+
+impl ReadFault {
+    /// A path that was there once may come back (a device that restarts, a part of it that starts later).
+    pub(crate) fn of_path(self, was_there: bool) -> Self {
+        match self {
+            Self::Address(why) if was_there => Self::Path(Error::Device(why)),
+            fault => fault,
+        }
+    }
 }
 
 impl Answer {
@@ -117,6 +127,13 @@ mod tests {
             assert!(matches!(fault(status), ReadFault::Path(Error::Transient { .. })), "{status}");
         }
         assert!(matches!(fault(400), ReadFault::Path(Error::Device(_))));
+    }
+
+    #[test]
+    fn a_path_that_was_there_may_come_back() {
+        let gone = || answer(404, None).read().unwrap_err();
+        assert!(matches!(gone().of_path(true), ReadFault::Path(Error::Device(_))));
+        assert!(matches!(gone().of_path(false), ReadFault::Address(_)));
     }
 
     #[test]

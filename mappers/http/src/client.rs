@@ -106,7 +106,10 @@ impl Client {
                 .map_err(|_| Error::Unsupported("write.content_type: no media type".into()))?;
             request.headers_mut().insert(header::CONTENT_TYPE, named);
         }
-        let mut line = Line::connect(&self.target).await?;
+        let stream = dial(&self.target).await?;
+        // Else the kernel goes on sending a write that was given up when this is closed.
+        stream.set_zero_linger()?;
+        let mut line = Line::over(stream).await?;
         line.sender.ready().await.map_err(broken)?;
         let consumed = permit.consume()?;
         let answer = within(self.target.timeout, &path, line.ask(request)).await?;
@@ -116,13 +119,10 @@ impl Client {
 
 impl Line {
     async fn connect(target: &Target) -> Result<Self, Error> {
-        let (host, port) = (target.host.as_str(), target.port);
-        let place = || format!("{host}:{port}");
-        let dialled = timeout(target.timeout, TcpStream::connect((host, port))).await;
-        let stream = dialled
-            .map_err(|_| Error::Timeout(format!("connect to {}", place())))?
-            .map_err(|error| Error::transient(format!("{}: {error}", place())))?;
-        stream.set_nodelay(true)?;
+        Self::over(dial(target).await?).await
+    }
+
+    async fn over(stream: TcpStream) -> Result<Self, Error> {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { drop(connection.await) }); // who asks is told
@@ -137,6 +137,17 @@ impl Line {
         let body = body.map_err(|error| Error::transient(format!("the answer's body: {error}")))?.to_bytes();
         Ok(Answer { status: head.status, headers: head.headers, body })
     }
+}
+
+async fn dial(target: &Target) -> Result<TcpStream, Error> {
+    let (host, port) = (target.host.as_str(), target.port);
+    let place = || format!("{host}:{port}");
+    let dialled = timeout(target.timeout, TcpStream::connect((host, port))).await;
+    let stream = dialled
+        .map_err(|_| Error::Timeout(format!("connect to {}", place())))?
+        .map_err(|error| Error::transient(format!("{}: {error}", place())))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 async fn within<T>(

@@ -16,7 +16,7 @@ pub mod config;
 mod proof;
 mod webhook;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 
 use hyper::Method;
@@ -44,6 +44,8 @@ pub struct HttpMapper;
 pub struct HttpSession {
     client: Option<Client>,
     webhook: Option<Place>,
+    /// Paths that have had values in this session.
+    known: BTreeSet<String>,
 }
 
 impl std::fmt::Debug for HttpSession {
@@ -75,7 +77,7 @@ impl Mapper for HttpMapper {
             Some(webhook) => Some(Place::take(webhook).await?),
             None => None,
         };
-        Ok(HttpSession { client, webhook })
+        Ok(HttpSession { client, webhook, known: BTreeSet::new() })
     }
 }
 
@@ -93,8 +95,14 @@ impl Session for HttpSession {
             return Ok(());
         };
         for (path, points) in paths {
-            match read_path(client, path).await {
-                Ok(body) => points.iter().for_each(|point| pick(point, &body, out)),
+            let answer = read_path(client, path).await;
+            match answer.map_err(|fault| fault.of_path(self.known.contains(path))) {
+                Ok(body) => {
+                    if !self.known.contains(path) {
+                        self.known.insert(path.to_owned());
+                    }
+                    points.iter().for_each(|point| pick(point, &body, out));
+                }
                 Err(ReadFault::Device(error)) => return Err(error),
                 Err(ReadFault::Path(error)) => {
                     points.iter().for_each(|point| out.failed(point, error.clone()))

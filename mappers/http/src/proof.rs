@@ -4,6 +4,7 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use kubebus_sdk::Error;
 use ring::hmac;
+use ring::rand::SystemRandom;
 
 use crate::config::{Webhook, wrong};
 
@@ -12,8 +13,17 @@ const SIGNATURE: HeaderName = HeaderName::from_static("x-hub-signature-256");
 
 /// What a device has to show.
 pub(crate) enum Proof {
-    Token { header: HeaderName, expected: hmac::Tag, prefix: &'static str },
-    Signature { header: HeaderName, key: hmac::Key },
+    /// `key` is random: nobody can prepare a token whose digest resembles the expected one.
+    Token {
+        header: HeaderName,
+        key: hmac::Key,
+        expected: hmac::Tag,
+        prefix: &'static str,
+    },
+    Signature {
+        header: HeaderName,
+        key: hmac::Key,
+    },
 }
 
 impl std::fmt::Debug for Proof {
@@ -21,11 +31,6 @@ impl std::fmt::Debug for Proof {
         let (Self::Token { header, .. } | Self::Signature { header, .. }) = self;
         write!(f, "Proof({header})")
     }
-}
-
-/// Tokens are compared by their digests, so that the time it takes tells nothing of them.
-fn digest(token: &[u8]) -> hmac::Tag {
-    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, b"token"), token)
 }
 
 impl Proof {
@@ -40,7 +45,10 @@ impl Proof {
             (Some(token), None) => {
                 let prefix = if own.is_none() { "Bearer " } else { "" };
                 let header = own.unwrap_or(AUTHORIZATION);
-                Ok(Self::Token { header, expected: digest(token.as_bytes()), prefix })
+                let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
+                    .map_err(|_| Error::transient("the system gives no random numbers"))?;
+                let expected = hmac::sign(&key, token.as_bytes());
+                Ok(Self::Token { header, key, expected, prefix })
             }
             (None, Some(secret)) => {
                 let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
@@ -54,9 +62,9 @@ impl Proof {
     pub(crate) fn holds(&self, headers: &HeaderMap, body: &[u8]) -> bool {
         let shown = |header: &HeaderName| headers.get(header).map(hyper::header::HeaderValue::as_bytes);
         match self {
-            Self::Token { header, expected, prefix } => {
+            Self::Token { header, key, expected, prefix } => {
                 let token = shown(header).and_then(|shown| shown.strip_prefix(prefix.as_bytes()));
-                token.is_some_and(|token| digest(token).as_ref() == expected.as_ref())
+                token.is_some_and(|token| hmac::verify(key, token, expected.as_ref()).is_ok())
             }
             Self::Signature { header, key } => {
                 let shown = shown(header).unwrap_or_default();

@@ -83,7 +83,8 @@ impl Place {
         let (listener, hook) = (Listener::at(address).await?, Arc::new(hook));
         let mut hooks = listener.hooks.lock();
         if hooks.contains_key(path) {
-            return Err(wrong("webhook.path", "is taken by another device on this address"));
+            // By one that is about to leave, it may be.
+            return Err(Error::transient("webhook.path: is taken by another device on this address"));
         }
         hooks.insert(path.clone(), Arc::clone(&hook));
         drop(hooks);

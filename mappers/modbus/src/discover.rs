@@ -19,7 +19,7 @@ const SEARCH: Duration = Duration::from_secs(90);
 
 /// Asks every address, and those that answer which of their tables have a first place.
 pub(crate) async fn discover(config: &Config) -> Result<Vec<Found>, Error> {
-    let mut line = Line::new(config.link.clone());
+    let mut line = Line::new(config.link.clone().into());
     let until = Instant::now() + SEARCH;
     let mut found = Vec::new();
     for unit in 1..=247 {

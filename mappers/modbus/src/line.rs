@@ -6,6 +6,7 @@
 //! nothing else, until it has done so: devices answer in the order in which they were asked, so what it owed has come.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -29,38 +30,32 @@ fn next_transaction() -> u16 {
 
 #[derive(Debug)]
 pub struct Line {
-    link: Link,
+    /// Its open devices hold it too.
+    link: Arc<Link>,
     port: Option<Port>,
     /// What has come of the next frame.
     bytes: Vec<u8>,
-    /// Who is being asked. A call may be dropped in the middle, and then it stays.
-    asked: Option<u8>,
     /// Units of a serial line whose answer has not come in time.
     owing: BTreeSet<u8>,
     last_byte: Instant,
 }
 
 impl Line {
-    pub(crate) fn new(link: Link) -> Self {
-        Self {
-            link,
-            port: None,
-            bytes: Vec::new(),
-            asked: None,
-            owing: BTreeSet::new(),
-            last_byte: Instant::now(),
-        }
+    pub(crate) fn new(link: Arc<Link>) -> Self {
+        Self { link, port: None, bytes: Vec::new(), owing: BTreeSet::new(), last_byte: Instant::now() }
     }
 
-    pub(crate) fn link(&self) -> &Link {
+    pub(crate) fn link(&self) -> &Arc<Link> {
         &self.link
+    }
+
+    /// Whether a device that is open hangs on it.
+    pub(crate) fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.link) > 1
     }
 
     /// Everything that comes before a request: a connection, on which no answer is due.
     pub(crate) async fn prepare(&mut self, peer: Peer) -> Result<(), Error> {
-        if let Some(unit) = self.asked {
-            self.lose(unit);
-        }
         self.connect(peer).await?;
         if self.owing.contains(&peer.unit) {
             self.settle(peer).await?;
@@ -72,19 +67,17 @@ impl Line {
     /// Asks and hears the answer; the first bytes leave at once. After an error the line is in order again with the
     /// next [`prepare`](Self::prepare).
     pub(crate) async fn exchange(&mut self, peer: Peer, request: &Request) -> Result<Answer, Error> {
-        self.asked = Some(peer.unit);
-        match timeout(peer.timeout, self.converse(peer.unit, request)).await {
-            Ok(Ok(answer)) => {
-                self.asked = None;
-                Ok(answer)
-            }
+        let mut asking = Asking { line: self, unit: peer.unit, is_answered: false };
+        let answer = timeout(peer.timeout, asking.line.converse(peer.unit, request)).await;
+        asking.is_answered = matches!(answer, Ok(Ok(_)));
+        drop(asking);
+        match answer {
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
-                self.lose(peer.unit);
                 self.hang_up();
                 Err(error)
             }
             Err(_) => {
-                self.lose(peer.unit);
                 let Self { link, .. } = self;
                 Err(Error::Timeout(format!("unit {} at {link}, {} ms", peer.unit, peer.timeout.as_millis())))
             }
@@ -140,12 +133,10 @@ impl Line {
 
     /// The answer that comes late is not taken for that to the next request.
     fn lose(&mut self, unit: u8) {
-        self.asked = None;
         if self.link.framing() == Framing::Rtu {
             self.owing.insert(unit);
         }
-        // Closing a serial port would help nothing, and lets modem lines fall.
-        if self.port.as_ref().is_some_and(Port::is_tcp) {
+        if !self.port.as_ref().is_some_and(Port::give_up) {
             self.hang_up();
         }
     }
@@ -178,8 +169,23 @@ impl Line {
 
     /// Between two frames on a serial line.
     async fn pause(&self) {
-        if let Link::Serial { speed, .. } = &self.link {
+        if let Link::Serial { speed, .. } = &*self.link {
             sleep_until(self.last_byte + speed.pause()).await;
+        }
+    }
+}
+
+/// A question without its answer. A call may be dropped in the middle: what it asked must then not leave any more.
+struct Asking<'a> {
+    line: &'a mut Line,
+    unit: u8,
+    is_answered: bool,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.line.lose(self.unit);
         }
     }
 }
@@ -212,4 +218,32 @@ fn no_echo(error: Error, peer: Peer) -> Error {
          set echo: false)",
         peer.unit
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::pdu::Table;
+
+    #[tokio::test]
+    async fn a_call_that_is_dropped_hangs_up_at_once() {
+        let device = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = device.local_addr().unwrap().to_string();
+        let mut line = Line::new(Arc::new(Link::Tcp { address, framing: Framing::Tcp }));
+        let peer = Peer { unit: 1, timeout: Duration::from_secs(60), echo: true };
+        line.prepare(peer).await.unwrap();
+        let (mut stream, _) = device.accept().await.unwrap();
+        let request = Request::Read { table: Table::Holding, start: 0, count: 1 };
+        let mut asked = [0; 12];
+        tokio::select! {
+            answer = line.exchange(peer, &request) => panic!("{answer:?}"),
+            heard = stream.read_exact(&mut asked) => assert_eq!(heard.unwrap(), 12),
+        }
+        assert!(line.port.is_none());
+        let end = timeout(Duration::from_secs(10), stream.read(&mut asked)).await.unwrap();
+        assert_eq!(end.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset, "nothing is sent again");
+    }
 }

@@ -31,13 +31,20 @@ impl Port {
                 let connecting = TcpStream::connect(address);
                 let stream = timeout(CONNECT_TIMEOUT, connecting).await.map_err(late)?.map_err(named)?;
                 stream.set_nodelay(true).map_err(named)?;
+                // Else the kernel goes on sending what was given up when this is closed.
+                stream.set_zero_linger().map_err(named)?;
                 Ok(Self::Tcp(stream))
             }
         }
     }
 
-    pub(crate) fn is_tcp(&self) -> bool {
-        matches!(self, Self::Tcp(_))
+    /// Forgets what has not left yet, and what has come. Returns whether the port is of use after that.
+    pub(crate) fn give_up(&self) -> bool {
+        match self {
+            Self::Tcp(_) => false,
+            // Closing it would help nothing, and lets modem lines fall.
+            Self::Serial(port) => port.give_up().is_ok(),
+        }
     }
 
     pub(crate) async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -49,8 +49,14 @@ impl Speed {
     }
 
     fn modes(self, mut modes: ControlModes) -> ControlModes {
-        modes
-            .remove(ControlModes::CSIZE | ControlModes::PARENB | ControlModes::PARODD | ControlModes::CSTOPB);
+        modes.remove(
+            ControlModes::CSIZE
+                | ControlModes::PARENB
+                | ControlModes::PARODD
+                | ControlModes::CSTOPB
+                // Else a request waits in the kernel for a line that nobody drives, however late.
+                | ControlModes::CRTSCTS,
+        );
         modes.insert(ControlModes::CREAD | ControlModes::CLOCAL);
         modes.insert(if self.data_bits == 7 { ControlModes::CS7 } else { ControlModes::CS8 });
         modes.set(ControlModes::CSTOPB, self.stop_bits == 2);
@@ -108,11 +114,17 @@ impl Serial {
     pub(crate) fn discard(&self) -> io::Result<()> {
         Ok(tcflush(self.0.get_ref(), QueueSelector::IFlush)?)
     }
+
+    /// The same, and what has not left yet.
+    pub(crate) fn give_up(&self) -> io::Result<()> {
+        Ok(tcflush(self.0.get_ref(), QueueSelector::IOFlush)?)
+    }
 }
 
-/// A pseudo-terminal outlives its users, and with it the lock.
+/// A pseudo-terminal outlives its users, and with it the lock. What has not left by now never should.
 impl Drop for Serial {
     fn drop(&mut self) {
+        let _flushed = self.give_up();
         let _gone_anyway = ioctl_tiocnxcl(self.0.get_ref());
     }
 }
@@ -126,5 +138,12 @@ mod tests {
         let pause =
             |baud| Speed { baud, parity: Parity::Even, data_bits: 8, stop_bits: 1 }.pause().as_micros();
         assert_eq!([pause(1200), pause(9600), pause(115_200)], [32083, 4010, 1750]);
+    }
+
+    #[test]
+    fn no_line_is_waited_for_before_sending() {
+        let speed = Speed { baud: 9600, parity: Parity::None, data_bits: 8, stop_bits: 1 };
+        let before = ControlModes::CRTSCTS | ControlModes::PARENB;
+        assert!(!speed.modes(before).intersects(before));
     }
 }

@@ -1,6 +1,7 @@
 //! One device: what is read of it in as few requests as it lets us, and what is written.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use kubebus_sdk::{Batch, Error, Point, Samples, Session, Shared, Span, Value, WriteOutcome, WritePermit};
 
@@ -17,7 +18,8 @@ const MAX_REFUSED: usize = 4096;
 #[derive(Debug)]
 pub struct Device {
     bus: Shared<Line>,
-    link: Link,
+    /// The line's own once it is open.
+    link: Arc<Link>,
     peer: Peer,
     /// Runs that are not asked for again as one: a register between two points is none, or they are too many.
     refused: BTreeSet<Span>,
@@ -30,17 +32,27 @@ type Points<'a> = Vec<&'a Point<Address>>;
 impl Device {
     pub(crate) async fn open(config: &Config, bus: Shared<Line>) -> Result<Self, Error> {
         let Config { link, peer } = config.clone();
-        let device = Self { bus, link, peer, refused: BTreeSet::new(), answered: None };
-        device.with_line(async |line| line.prepare(peer).await).await?;
+        let mut device = Self { bus, link: Arc::new(link), peer, refused: BTreeSet::new(), answered: None };
+        device.link = device
+            .with_line(async |line| {
+                line.prepare(peer).await?;
+                Ok(Arc::clone(line.link()))
+            })
+            .await?;
         Ok(device)
     }
 
     async fn with_line<T>(&self, work: impl AsyncFnOnce(&mut Line) -> Result<T, Error>) -> Result<T, Error> {
         let mut place = self.bus.lock().await;
-        let line = place.get_or_insert_with(|| Line::new(self.link.clone()));
+        let line = place.get_or_insert_with(|| Line::new(Arc::clone(&self.link)));
         if *line.link() != self.link {
-            let why = format!("{}: another device on it has other settings for speed or framing", self.link);
-            return Err(Error::Config(why));
+            if line.is_in_use() {
+                return Err(Error::transient(format!(
+                    "{}: another device on it has other settings for speed or framing, and devices of one line need the same",
+                    self.link
+                )));
+            }
+            *line = Line::new(Arc::clone(&self.link));
         }
         work(line).await
     }
@@ -222,6 +234,25 @@ fn not_written(exception: Exception, unit: u8) -> Error {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[tokio::test]
+    async fn a_line_takes_other_settings_when_nobody_uses_it() {
+        let gateway = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = gateway.local_addr().unwrap().to_string();
+        let config = |key: &str| -> Config {
+            serde_json::from_value(json!({ key: address, "unit": 1, "timeout_ms": 10 })).unwrap()
+        };
+        let bus = Shared::default();
+        let open = async |key: &str| Device::open(&config(key), bus.clone()).await;
+        let first = open("tcp").await.unwrap();
+        let second = open("tcp").await.unwrap();
+        drop(first);
+        assert!(matches!(open("rtu_over_tcp").await, Err(Error::Transient { .. })));
+        drop(second);
+        let other = open("rtu_over_tcp").await.unwrap();
+        assert!(matches!(open("tcp").await, Err(Error::Transient { .. })));
+        drop(other);
+    }
 
     fn address(place: serde_json::Value) -> Address {
         serde_json::from_value(place).unwrap()

@@ -9,7 +9,8 @@ use opcua::core::ResponseMessage;
 use opcua::crypto::CertificateStore;
 use opcua::sync::RwLock;
 use opcua::types::{
-    DateTime, EndpointDescription, GetEndpointsRequest, RequestHeader, UserTokenPolicy, UserTokenType,
+    DateTime, EndpointDescription, GetEndpointsRequest, MessageSecurityMode, RequestHeader, UserTokenPolicy,
+    UserTokenType,
 };
 
 use crate::config::Settings;
@@ -57,11 +58,19 @@ fn tokens(endpoint: &EndpointDescription, settings: &Settings) -> Result<Vec<Use
     let offered = endpoint.user_identity_tokens.iter().flatten();
     let mut fitting: Vec<UserTokenPolicy> =
         offered.filter(|token| token.token_type == wanted).cloned().collect();
-    fitting.sort_by_key(|token| token.security_policy_uri.as_ref().ends_with("#None"));
+    let is_plain = |token: &UserTokenPolicy| token.security_policy_uri.as_ref().ends_with("#None");
+    fitting.sort_by_key(is_plain);
+    let is_offered = !fitting.is_empty();
+    // Signed messages can be read on their way, and whoever asked for security does not expect that of a password.
+    if settings.user.is_some() && settings.mode == MessageSecurityMode::Sign {
+        fitting.retain(|token| !is_plain(token));
+    }
     if !fitting.is_empty() {
         return Ok(fitting);
     }
-    let why = if settings.user.is_some() {
+    let why = if is_offered {
+        "the server wants the password unencrypted, which anybody on the way could read: security: sign-and-encrypt"
+    } else if settings.user.is_some() {
         "the server takes no user and password at this endpoint: leave user out"
     } else {
         "the server lets nobody in anonymously: set user and password"
@@ -110,4 +119,40 @@ async fn ask(config: &ClientConfig, settings: &Settings) -> Result<Vec<EndpointD
     } else {
         Error::transient(format!("asked for endpoints, the server sent {}", answer.type_name()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_password_is_not_sent_in_messages_that_are_only_signed() {
+        let token = |policy: &str| UserTokenPolicy {
+            token_type: UserTokenType::UserName,
+            security_policy_uri: policy.into(),
+            ..UserTokenPolicy::default()
+        };
+        let plain = token("http://opcfoundation.org/UA/SecurityPolicy#None");
+        let as_endpoint = token("");
+        let tokens = |security: &str, offered: &[&UserTokenPolicy]| {
+            let dir = tempfile::tempdir().unwrap();
+            let password = dir.path().join("password");
+            std::fs::write(&password, "p").unwrap();
+            let config = serde_json::json!({
+                "url": "opc.tcp://h:1", "security": security, "user": "u", "password-file": password,
+            });
+            let settings = Settings::of(&serde_json::from_value::<Config>(config).unwrap()).unwrap();
+            let offered = offered.iter().map(|token| UserTokenPolicy::clone(token)).collect();
+            let endpoint =
+                EndpointDescription { user_identity_tokens: Some(offered), ..EndpointDescription::default() };
+            tokens(&endpoint, &settings).map(|tokens| tokens.len())
+        };
+        assert!(
+            matches!(tokens("sign", &[&plain]), Err(Error::Auth(why)) if why.contains("sign-and-encrypt"))
+        );
+        assert_eq!(tokens("sign", &[&plain, &as_endpoint]), Ok(1));
+        assert_eq!(tokens("sign-and-encrypt", &[&plain]), Ok(1));
+        assert_eq!(tokens("none", &[&plain]), Ok(1));
+    }
 }

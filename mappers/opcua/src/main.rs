@@ -1,37 +1,48 @@
-//! `kubebus-mapper-opcua [HOST:PORT]`: the mapper as a process of its own, at the broker's address.
+//! The mapper as a program of its own: see the library's page.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use kubebus_sdk::{Name, Options};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use mapper_opcua::OpcUaMapper;
+
+const PROGRAM: &str = "kubebus-mapper-opcua";
 
 /// What the library says of each request is said better by the SDK.
-const QUIET: &str = "info,opcua_client=off,opcua_core=off,opcua_crypto=off";
+const QUIET: &str = "--log=info,opcua_client=off,opcua_core=off,opcua_crypto=off";
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| QUIET.into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let broker = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:1883".to_owned());
-    match serve(&broker).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> ExitCode {
+    let log_is_set = std::env::var_os("KUBEBUS_LOG").is_some();
+    let args = with_quiet_log(std::env::args_os().skip(1).collect(), log_is_set);
+    ExitCode::from(kubebus_sdk::main_with::<OpcUaMapper>(PROGRAM, args))
 }
 
-async fn serve(broker: &str) -> Result<(), Box<dyn std::error::Error>> {
-    let options = Options::new(Name::new("opcua")?, broker)?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    mapper_opcua::run(options, async move {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
+/// Serving is logged without the library's words, if nothing is said of the log.
+fn with_quiet_log(mut args: Vec<OsString>, log_is_set: bool) -> Vec<OsString> {
+    let text = |arg: &OsString| arg.to_string_lossy().into_owned();
+    let first = args.first().map(text);
+    let is_run = first.as_deref() == Some("run");
+    let serves = is_run || first.is_none_or(|first| first.starts_with('-'));
+    if serves && !log_is_set && !args.iter().any(|arg| text(arg).starts_with("--log")) {
+        args.insert(usize::from(is_run), QUIET.into());
+    }
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_serving_without_a_word_on_the_log_is_made_quiet() {
+        let quiet = |typed: &[&str]| with_quiet_log(typed.iter().map(OsString::from).collect(), false);
+        assert_eq!(quiet(&[]), [QUIET]);
+        assert_eq!(quiet(&["--broker", "h:1"]), [QUIET, "--broker", "h:1"]);
+        assert_eq!(quiet(&["run", "--broker", "h:1"]), ["run", QUIET, "--broker", "h:1"]);
+        for as_typed in
+            [&["check", "f"][..], &["read", "f"], &["schema"], &["--log", "debug"], &["--log=debug"]]
+        {
+            assert_eq!(quiet(as_typed), as_typed);
         }
-    })
-    .await;
-    Ok(())
+        assert!(with_quiet_log(Vec::new(), true).is_empty());
+    }
 }

@@ -28,6 +28,8 @@ const KEEP_ALIVES: u32 = 20;
 const LIFETIME: u32 = 240;
 /// A server that was silent for so many times its own keep-alive has lost the subscription, whatever else it still answers.
 const SILENCES: u32 = 4;
+/// Longest time between two signs of life that is believed of a server.
+const LONGEST_KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// For the server's own sampling interval (OPC 10000-4 §7.21): the publishing interval.
 const AS_PUBLISHED: f64 = -1.0;
 
@@ -114,8 +116,13 @@ fn item(handle: u32, node: &NodeId) -> MonitoredItemCreateRequest {
 /// How long the server may say nothing, by the intervals that it has agreed to.
 fn silence(link: &Link, subscription: u32) -> Duration {
     let state = link.session.subscription_state().lock();
-    let agreed = state.get(subscription).map(|s| s.publishing_interval() * s.max_keep_alive_count().max(1));
-    agreed.unwrap_or(PUBLISHING * KEEP_ALIVES) * SILENCES
+    let agreed = state.get(subscription).map(|s| (s.publishing_interval(), s.max_keep_alive_count()));
+    let (interval, keep_alives) = agreed.unwrap_or((PUBLISHING, KEEP_ALIVES));
+    longest_silence(interval, keep_alives)
+}
+
+fn longest_silence(interval: Duration, keep_alives: u32) -> Duration {
+    interval.saturating_mul(keep_alives.max(1)).min(LONGEST_KEEP_ALIVE) * SILENCES
 }
 
 /// What came and was not yet handed on, the newest value of each point: bounded by the number of points.
@@ -208,5 +215,16 @@ async fn hand_on(
             sink.push(&point.name, value, quality, time).await;
         }
         Err(error) => sink.failed(&point.name, error).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_server_makes_us_wait_for_ever() {
+        assert_eq!(longest_silence(PUBLISHING, KEEP_ALIVES), Duration::from_secs(20));
+        assert_eq!(longest_silence(Duration::MAX, u32::MAX), LONGEST_KEEP_ALIVE * SILENCES);
     }
 }

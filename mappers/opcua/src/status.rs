@@ -54,21 +54,24 @@ pub(crate) fn point(name: &str, node: &str, status: StatusCode, known: bool) -> 
     }
 }
 
-/// One write that the server answered. What a server refuses by itself has moved nothing; where it could not reach what is
-/// behind it, nobody knows.
+/// One write that the server answered. Only what a server refuses before it begins has surely moved nothing; after all else
+/// nobody knows.
 pub(crate) fn write(node: &str, status: StatusCode) -> Error {
     let why = format!("{node}: {status}");
     match plain(status) {
+        StatusCode::BadNotWritable
+        | StatusCode::BadUserAccessDenied
+        | StatusCode::BadTypeMismatch
+        | StatusCode::BadOutOfRange
+        | StatusCode::BadNodeIdUnknown
+        | StatusCode::BadNodeIdInvalid
+        | StatusCode::BadAttributeIdInvalid
+        | StatusCode::BadWriteNotSupported
+        | StatusCode::BadIndexRangeInvalid
+        | StatusCode::BadIndexRangeNoData
+        | StatusCode::BadNotSupported => Error::Device(why),
         StatusCode::BadTimeout | StatusCode::BadRequestTimeout => Error::Timeout(why),
-        StatusCode::BadCommunicationError
-        | StatusCode::BadNoCommunication
-        | StatusCode::BadNotConnected
-        | StatusCode::BadDeviceFailure
-        | StatusCode::BadUnexpectedError
-        | StatusCode::BadInternalError
-        | StatusCode::BadShutdown
-        | StatusCode::BadServerHalted => Error::transient(why),
-        _ => Error::Device(why),
+        _ => Error::transient(why),
     }
 }
 
@@ -108,12 +111,23 @@ mod tests {
 
     #[test]
     fn only_a_servers_own_refusal_proves_that_nothing_moved() {
-        for refused in
-            [StatusCode::BadNotWritable, StatusCode::BadUserAccessDenied, StatusCode::BadNodeIdUnknown]
-        {
+        for refused in [
+            StatusCode::BadNotWritable,
+            StatusCode::BadUserAccessDenied,
+            StatusCode::BadTypeMismatch,
+            StatusCode::BadOutOfRange,
+            StatusCode::BadNodeIdUnknown,
+        ] {
             assert!(matches!(write("i=1", refused), Error::Device(_)), "{refused}");
         }
-        for unsure in [StatusCode::BadTimeout, StatusCode::BadDeviceFailure, StatusCode::BadNoCommunication] {
+        for unsure in [
+            StatusCode::BadTimeout,
+            StatusCode::BadDeviceFailure,
+            StatusCode::BadNoCommunication,
+            StatusCode::BadOutOfService,
+            StatusCode::BadResourceUnavailable,
+            StatusCode::Bad,
+        ] {
             assert!(!matches!(write("i=1", unsure), Error::Device(_)), "{unsure}");
         }
     }

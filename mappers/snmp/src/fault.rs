@@ -49,7 +49,7 @@ fn of_report(status: &ReportStatus) -> Error {
 /// (RFC 3416 §4.2.5).
 pub(crate) fn of_write(status: ErrorStatus) -> Error {
     match status {
-        ErrorStatus::UndoFailed | ErrorStatus::Unknown(_) => {
+        ErrorStatus::UndoFailed | ErrorStatus::GenErr | ErrorStatus::Unknown(_) => {
             Error::transient(format!("{status}: look at the device"))
         }
         ErrorStatus::NoAccess | ErrorStatus::AuthorizationError | ErrorStatus::NoSuchName => {
@@ -67,7 +67,8 @@ mod tests {
     fn only_a_refusal_that_left_everything_as_it_was_is_one() {
         for status in (1..=18).map(ErrorStatus::from_i32) {
             let refused = matches!(of_write(status), Error::Device(_));
-            assert_eq!(refused, status != ErrorStatus::UndoFailed, "{status}");
+            let unsure = [ErrorStatus::UndoFailed, ErrorStatus::GenErr];
+            assert_eq!(refused, !unsure.contains(&status), "{status}");
         }
         assert!(matches!(of_write(ErrorStatus::from_i32(99)), Error::Transient { .. }));
     }
