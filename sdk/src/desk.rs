@@ -86,7 +86,7 @@ pub(crate) enum Output {
     Configure(DeviceConfig),
     /// Let the running task end.
     Stop(DeviceId),
-    Write(Order),
+    Write(Box<Order>),
     Publish {
         topic: Topic,
         payload: Vec<u8>,
@@ -280,7 +280,7 @@ impl Desk {
             }
             Ok(value) => {
                 request.value = value;
-                self.outputs.push_back(Output::Write(Order { request, deadline, target }));
+                self.outputs.push_back(Output::Write(Box::new(Order { request, deadline, target })));
             }
             Err(why) => self.reject(&request.id, why),
         }

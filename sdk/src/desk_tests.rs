@@ -143,7 +143,7 @@ fn a_write_is_let_in_once_and_its_result_repeated() {
     wanted.value = Value::Float(40.0);
     let deadline = Deadline { mono: Mono(1_010_000), wall: UnixMillis(1_001_000) };
     let target = Target::of(&config("valve"), &wanted.property).unwrap();
-    let order = Output::Write(Order { request: wanted, deadline, target });
+    let order = Output::Write(Box::new(Order { request: wanted, deadline, target }));
     assert_eq!(send(&mut desk, &request("w"), now(10)), [order], "an int fits a float");
     assert_eq!(send(&mut desk, &request("w"), now(20)), [], "it is on its way");
     desk.finish("w", Outcome::Succeeded, String::new());

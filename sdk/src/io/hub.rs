@@ -219,7 +219,7 @@ impl<M: Mapper> Hub<M> {
                     }
                 }
                 Output::Stop(device) => drop(self.slots.remove(&device)),
-                Output::Write(order) => self.order(order),
+                Output::Write(order) => self.order(*order),
                 Output::Publish { topic, payload, retain } => self.publish(&topic, payload, retain),
                 Output::Warn(text) => tracing::warn!("{text}"),
             }
