@@ -36,7 +36,7 @@ impl ReadFault {
     pub(crate) fn of_path(self, was_there: bool) -> Self {
         match self {
             Self::Address(why) if was_there => Self::Path(Error::Device(why)),
-            fault => fault,
+            fault @ (Self::Address(_) | Self::Path(_) | Self::Device(_)) => fault,
         }
     }
 }
