@@ -185,8 +185,7 @@ impl<M: Mapper> Attendant<M> {
 
     async fn open(&mut self) {
         let Some(plan) = &self.plan else { return };
-        // Whoever leaves a bus as its last takes its connection along.
-        self.bus = Arc::default();
+        // The bus of before is still held, so that what its line knows (an answer that is owed) outlives a session.
         self.bus = self.buses.get(M::bus(&plan.connection));
         let context = Context { device: self.device.clone(), bus: self.bus.shared.clone() };
         let call = Call { bus: &self.bus, configs: &self.configs, name: "open", limit: OPEN_TIMEOUT };
