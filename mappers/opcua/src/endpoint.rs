@@ -143,7 +143,7 @@ mod tests {
                 "url": "opc.tcp://h:1", "security": security, "user": "u", "password-file": password,
             });
             let settings = Settings::of(&serde_json::from_value::<Config>(config).unwrap()).unwrap();
-            let offered = offered.iter().cloned().collect();
+            let offered = offered.iter().copied().cloned().collect();
             let endpoint =
                 EndpointDescription { user_identity_tokens: Some(offered), ..EndpointDescription::default() };
             tokens(&endpoint, &settings).map(|tokens| tokens.len())
