@@ -17,12 +17,11 @@ mod proof;
 mod webhook;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
 
 use hyper::Method;
 use kubebus_sdk::{
-    Batch, Context, Error, Manifest, Mapper, Options, Point, Quality, Samples, Session, Sink, Value,
-    WriteOutcome, WritePermit,
+    Batch, Context, Error, Manifest, Mapper, Point, Quality, Samples, Session, Sink, Value, WriteOutcome,
+    WritePermit,
 };
 use mapper_payload::{Body, Sought, json_of};
 
@@ -30,11 +29,6 @@ use crate::answer::{Answer, ReadFault};
 use crate::client::{Client, Message};
 pub use crate::config::{Address, Config};
 use crate::webhook::{Audience, Listening, Place};
-
-/// Runs the mapper until `stop` comes true.
-pub async fn run(options: Options, stop: impl Future<Output = ()> + Send) {
-    kubebus_sdk::run::<HttpMapper>(options, stop).await;
-}
 
 /// See the crate's page.
 #[derive(Debug)]

@@ -25,9 +25,7 @@ mod serial;
 mod session;
 mod value;
 
-use std::future::Future;
-
-use kubebus_sdk::{Context, Error, Found, Manifest, Mapper, Options, Span};
+use kubebus_sdk::{Context, Error, Found, Manifest, Mapper, Span};
 
 pub use address::Address;
 pub use config::Config;
@@ -36,11 +34,6 @@ pub use session::Device;
 
 /// Registers between two points that are read along: they cost 20 bytes, a request of its own costs more.
 const GAP: u64 = 10;
-
-/// Runs the mapper until `stop` comes true.
-pub async fn run(options: Options, stop: impl Future<Output = ()> + Send) {
-    kubebus_sdk::run::<ModbusMapper>(options, stop).await;
-}
 
 /// See the crate's page.
 #[derive(Debug)]

@@ -23,18 +23,11 @@ mod shape;
 mod sharing;
 mod sparkplug;
 
-use std::future::Future;
-
-use kubebus_sdk::{Context, Error, Manifest, Mapper, Options};
+use kubebus_sdk::{Context, Error, Manifest, Mapper};
 
 pub use crate::config::{Address, Config};
 pub use crate::session::MqttSession;
 use crate::shape::Voice;
-
-/// Runs the mapper until `stop` comes true.
-pub async fn run(options: Options, stop: impl Future<Output = ()> + Send) {
-    kubebus_sdk::run::<MqttMapper>(options, stop).await;
-}
 
 /// See the crate's page.
 #[derive(Debug)]

@@ -28,8 +28,8 @@ mod write;
 use std::collections::HashSet;
 
 use kubebus_sdk::{
-    Batch, Context, Error, Found, Manifest, Mapper, Options, Point, Samples, Session, Sink, Value,
-    WriteOutcome, WritePermit,
+    Batch, Context, Error, Found, Manifest, Mapper, Point, Samples, Session, Sink, Value, WriteOutcome,
+    WritePermit,
 };
 use opcua::types::{NodeId, ReadValueId};
 
@@ -42,11 +42,6 @@ use link::Link;
 use push::Pushing;
 use read::Server;
 use write::Types;
-
-/// Runs the mapper until `stop` comes true.
-pub async fn run(options: Options, stop: impl Future<Output = ()> + Send) {
-    kubebus_sdk::run::<OpcUaMapper>(options, stop).await;
-}
 
 /// See the crate's page.
 #[derive(Debug)]

@@ -21,12 +21,11 @@ mod value;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::Future;
 
 use async_snmp::{ErrorStatus, Oid, Value as Snmp};
 use kubebus_sdk::{
-    Batch, Context, Error, Found, Manifest, Mapper, Options, Point, Samples, Session, Shared, Value,
-    WriteOutcome, WritePermit,
+    Batch, Context, Error, Found, Manifest, Mapper, Point, Samples, Session, Shared, Value, WriteOutcome,
+    WritePermit,
 };
 
 use crate::address::{Address, Kind};
@@ -36,11 +35,6 @@ use crate::value::{Mismatch, decode, encode, kind_of};
 
 /// How many objects are remembered as having had a value. More than one agent's properties ever are.
 const MOST_KNOWN: usize = 65_536;
-
-/// Runs the mapper until `stop` comes true.
-pub async fn run(options: Options, stop: impl Future<Output = ()> + Send) {
-    kubebus_sdk::run::<SnmpMapper>(options, stop).await;
-}
 
 /// See the crate's page.
 #[derive(Debug)]

@@ -52,7 +52,7 @@ impl Node {
         let options = Options::new(Name::new("http").unwrap(), &broker.address()).unwrap();
         let (stop, stopped) = oneshot::channel();
         let mut mapper = JoinSet::new();
-        mapper.spawn(mapper_http::run(options, async { drop(stopped.await) }));
+        mapper.spawn(kubebus_sdk::run::<mapper_http::HttpMapper>(options, async { drop(stopped.await) }));
         let mut node = Self { client, heard, stop: Some(stop), mapper, _connection: tasks };
         node.until(|topic, payload| (topic == "mapper/http/state" && payload == b"online").then_some(()))
             .await;

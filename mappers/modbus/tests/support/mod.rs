@@ -87,7 +87,7 @@ impl Site {
             }
         });
         let options = Options::new("modbus".parse().unwrap(), &format!("127.0.0.1:{}", broker.port)).unwrap();
-        tasks.spawn(mapper_modbus::run(options, std::future::pending()));
+        tasks.spawn(kubebus_sdk::run::<mapper_modbus::ModbusMapper>(options, std::future::pending()));
         Self {
             client,
             heard,
