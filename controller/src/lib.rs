@@ -15,6 +15,7 @@
 //! | [`site`] | which node is in which site | `/all/site/<node>` |
 //! | [`label`] | what access policies select sites and edges by | `/c/label/..` |
 //! | [`wireguard`] | stock WireGuard clients and their gateways | `/c/wireguard/..`, `/e/<edge>/wireguard/..` |
+//! | [`role`] | what somebody may do | - |
 //! | [`access`] | who may begin to talk to whom over the overlay | `/e/<edge>/access/..` |
 //! | [`host`] | names of machines on LANs | `/all/host/<site>/<name>` |
 //! | [`cluster`] | the cloud's own part at its start | its lease and routes |
@@ -47,6 +48,7 @@ pub mod plan;
 pub mod record;
 pub mod resource;
 mod retired;
+pub mod role;
 pub mod route;
 pub mod site;
 pub mod token;

@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
-use super::admin::{Asked, Question, Reply};
+use super::api::{Asked, Question, Reply};
 use super::dns::Dns;
 use super::join::resolve;
 use super::patience::{PATIENCE, Patience};

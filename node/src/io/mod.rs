@@ -1,6 +1,7 @@
 //! The shells: driver, store thread, admin socket, joining, the command line and the demo.
 
 pub mod admin;
+pub mod api;
 pub mod backup;
 pub mod cli;
 mod cloud_store;
@@ -21,6 +22,7 @@ pub mod metrics;
 mod mqtt;
 mod names;
 pub mod node;
+mod page;
 pub mod patience;
 mod ping;
 mod policy;

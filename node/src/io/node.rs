@@ -26,7 +26,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use super::admin::{self, Asked};
+use super::admin;
+use super::api::{Asked, Desk};
 use super::cloud_store::{Begun, Granted};
 use super::damage::{self, DamageError};
 use super::driver::{Driver, State};
@@ -221,7 +222,8 @@ impl Console {
             admin::bind(&socket).with_context(|| format!("the admin socket {}", socket.display()))?;
         let mut tasks = JoinSet::new();
         let recorder = Recorder::start(&data_dir.join(RECORDS), Limits::default()).context("the recorder")?;
-        tasks.spawn(admin::serve(listener, ask, data_dir.to_owned(), recorder.handle().clone()));
+        let desk = Desk { ask, data_dir: data_dir.into(), recorder: recorder.handle().clone() };
+        tasks.spawn(admin::serve(listener, desk));
         Ok(Self { asked, tasks, recorder })
     }
 }

@@ -10,7 +10,7 @@ use device_twin::history::{Row, csv};
 use hyper::Method;
 use serde_json::json;
 
-use super::admin::{AuthorityOrder, ChangeOrder, WishOrder};
+use super::api::{AuthorityOrder, ChangeOrder, WishOrder};
 use super::cli::{
     AskArgs, CommandArgs, Format, HistoryArgs, Moment, Place, SetArgs, TwinCommand, parse_value,
 };

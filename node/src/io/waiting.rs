@@ -21,7 +21,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use super::admin::{Asked, Question, Reply};
+use super::api::{Asked, Question, Reply};
 use super::cloud_store::Begun;
 use super::join::resolve;
 use super::node::{CloudStart, Equipment, Open, Proof, Sockets};

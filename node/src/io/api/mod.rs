@@ -1,0 +1,188 @@
+//! What a node answers over HTTP, to people at its admin socket and wherever else it is asked.
+//!
+//! | request | means |
+//! |---|---|
+//! | `GET /healthz` | 200 while the owner loop answers |
+//! | `GET /metrics` | counters in Prometheus' text format |
+//! | `GET /kubebus/v1/status` | links, sync, queues |
+//! | `GET /kubebus/v1/backup` | all that the cloud is, its keys included, as [`super::backup::format`] has it |
+//! | `GET /kubebus/v1/nodes` | who joined |
+//! | `DELETE /kubebus/v1/nodes/<name>` | forget one |
+//! | `POST /kubebus/v1/tokens` | a join token for the [`TokenOrder`] in the body |
+//! | `GET /kubebus/v1/tokens` | the tokens, without their secrets |
+//! | `DELETE /kubebus/v1/tokens/<id>` | revoke one; the beginning of its id will do |
+//! | `POST /kubebus/v1/resources` | apply the manifest in the body; refused for a `field` of it and perhaps `more` |
+//! | `GET /kubebus/v1/resources/<kind>` | all of a kind |
+//! | `DELETE /kubebus/v1/resources/<kind>/<namespace>/<name>` | delete one |
+//! | `GET /kubebus/v1/twins[/<namespace>/<device>]` | desired and reported |
+//! | `PUT /kubebus/v1/twins/<namespace>/<device>/desired/<property>` | set desired to the JSON value in the body |
+//! | `PATCH /kubebus/v1/twins/<namespace>/<device>/desired` | JSON merge patch (RFC 7396), one change |
+//! | `POST /kubebus/v1/changes` | several wishes as one: [`ChangeOrder`] |
+//! | `POST /kubebus/v1/twins/<namespace>/<device>/commands/<name>` | a command: [`Order`] |
+//! | `GET /kubebus/v1/commands[/<namespace>/<device>[/<id>]]` | what became of commands |
+//! | `GET /kubebus/v1/rules` | what rules do, and why |
+//! | `POST /kubebus/v1/policy/test` | whether one may reach another: [`PolicyTest`](crate::policy_test::PolicyTest) |
+//! | `GET /kubebus/v1/routes` | which prefix lies behind which node |
+//! | `POST /kubebus/v1/routes/approve`, `../revoke` | what may lie behind an edge: [`LanOrder`](crate::admin::LanOrder) |
+//! | `GET /kubebus/v1/labels/<site or edge>/<name>` | its labels |
+//! | `POST /kubebus/v1/labels/<site or edge>/<name>` | change them: [`LabelOrder`] |
+//! | `POST /kubebus/v1/route` | how packets from here get to one address: [`RouteQuery`](crate::route_query::RouteQuery) |
+//! | `GET /kubebus/v1/wireguard` | WireGuard clients, and how their tunnels are |
+//! | `POST /kubebus/v1/wireguard` | let one in: [`WireguardOrder`] |
+//! | `PUT /kubebus/v1/wireguard/<name>/keys` | give one other keys: [`WireguardKeys`](crate::wireguard::WireguardKeys) |
+//! | `DELETE /kubebus/v1/wireguard/<name>` | let one in no more |
+//! | `PUT /kubebus/v1/twins/<namespace>/<device>/authority` | take it: [`AuthorityOrder`] |
+//! | `DELETE /kubebus/v1/twins/<namespace>/<device>/authority` | hand it back |
+//!
+//! | `/api`, `/apis`, `/openapi`, `/version` | the resource API: `resources` |
+//! | `/`, `/page/..` | the page for people to look at: `super::page` |
+//!
+//! and what `super::records` answers.
+
+mod body;
+mod orders;
+mod resources;
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use controller::role::Asker;
+#[cfg(doc)]
+use device_twin::command::Order;
+use device_twin::io::recorder;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::sync::{mpsc, oneshot};
+
+pub(super) use self::body::{AnswerBody, document, failure, plain, refusal};
+pub use self::orders::{AuthorityOrder, ChangeOrder, LabelOrder, WishOrder};
+use super::{backup, metrics, page, records};
+#[cfg(doc)]
+use crate::admin::TokenOrder;
+use crate::admin::{AdminError, AdminRequest, AdminResponse, Snapshot, describe};
+#[cfg(doc)]
+use crate::wireguard::WireguardOrder;
+
+/// Largest request body: a manifest of Kubernetes' own limit fits.
+const MAX_BODY: usize = 1 << 20;
+
+/// How long the owner loop may take to answer before the client hears 503.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A request on its way to the owner loop.
+#[derive(Debug)]
+pub struct Asked {
+    pub question: Question,
+    pub reply: oneshot::Sender<Reply>,
+}
+
+/// What is asked of the owner loop.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, and moved once")]
+pub enum Question {
+    Document(AdminRequest),
+    Backup,
+}
+
+/// What it answers.
+#[derive(Debug)]
+pub enum Reply {
+    Document(AdminResponse),
+    Backup(Snapshot),
+}
+
+/// Where a backup is had.
+pub(super) const BACKUP: &str = "/kubebus/v1/backup";
+
+/// What answers are made of.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    /// The way to the owner loop.
+    pub ask: mpsc::Sender<Asked>,
+    /// Holds the keys that belong to a backup.
+    pub data_dir: Arc<Path>,
+    pub recorder: recorder::Handle,
+}
+
+/// Answers one request of somebody who is known.
+pub(super) async fn answer(
+    desk: &Desk,
+    asker: &Asker,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let body = match Limited::new(body, MAX_BODY).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(_) => return Ok(refusal(StatusCode::PAYLOAD_TOO_LARGE, "body over 1 MiB")),
+    };
+    let path = parts.uri.path();
+    let first = path.split('/').nth(1).unwrap_or_default();
+    Ok(match first {
+        "api" | "apis" | "openapi" | "version" => resources::answer(desk, asker, &parts, body).await,
+        "" | "page" => page::answer(desk, asker, &parts).await,
+        _ => {
+            let query = parts.uri.query().unwrap_or_default();
+            match records::parse(path, query).filter(|_| parts.method == Method::GET) {
+                Some(wanted) => recorded(wanted, &desk.recorder).await,
+                None => ordered(desk, &parts.method, path, &body).await,
+            }
+        }
+    })
+}
+
+async fn ordered(desk: &Desk, method: &Method, path: &str, body: &[u8]) -> Response<AnswerBody> {
+    let (question, text) = match (method, path) {
+        (_, "/healthz" | "/metrics") => (Ok(Question::Document(AdminRequest::Status)), true),
+        (&Method::GET, BACKUP) => (Ok(Question::Backup), false),
+        _ => (orders::parse(method, path, body).map(Question::Document), false),
+    };
+    let question = match question {
+        Ok(question) => question,
+        Err(error) => return failure(&error),
+    };
+    match desk.forward(question).await {
+        Some(Reply::Document(Ok(_))) if path == "/healthz" => plain("ok\n".to_owned()),
+        Some(Reply::Document(Ok(status))) if text => plain(metrics::render(&status)),
+        Some(Reply::Document(Ok(value))) => document(StatusCode::OK, &value),
+        Some(Reply::Document(Err(error))) => failure(&error),
+        Some(Reply::Backup(snapshot)) => backed_up(snapshot, &desk.data_dir),
+        None => refusal(StatusCode::SERVICE_UNAVAILABLE, "the node is busy or stopping; try again"),
+    }
+}
+
+impl Desk {
+    /// What the owner loop answers; `None` if it is too busy, or stopping.
+    pub(super) async fn forward(&self, question: Question) -> Option<Reply> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.ask.send(Asked { question, reply }).await.ok()?;
+            answer.await.ok()
+        };
+        tokio::time::timeout(ANSWER_TIMEOUT, asked).await.ok().flatten()
+    }
+}
+
+async fn recorded(
+    wanted: Result<records::Wanted, AdminError>,
+    recorder: &recorder::Handle,
+) -> Response<AnswerBody> {
+    let answer = match wanted {
+        Ok(wanted) => records::answer(wanted, recorder).await,
+        Err(error) => Err(error),
+    };
+    match answer {
+        Ok(value) => document(StatusCode::OK, &value),
+        Err(error) => failure(&error),
+    }
+}
+
+/// The backup is encoded as fast as it is read: of its bytes no more than a piece is in memory.
+fn backed_up(snapshot: Snapshot, data_dir: &Path) -> Response<AnswerBody> {
+    match backup::encode(snapshot, data_dir) {
+        Ok(pieces) => Response::new(AnswerBody::Backup(Box::new(pieces))),
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &describe(&error)),
+    }
+}
