@@ -10,6 +10,7 @@
 pub mod admin;
 pub mod cloud;
 pub mod config;
+pub mod diagnose;
 pub mod edge;
 #[cfg(feature = "io")]
 pub mod io;

@@ -11,6 +11,8 @@ use device_twin::command::CommandId;
 use device_twin::condition::Condition;
 use ipnet::IpNet;
 
+use super::completions::{CompletionsArgs, ManArgs};
+use super::debug::DebugCommand;
 use super::label::LabelArgs;
 use super::mapper::MapperCommand;
 use super::names::DnsCommand;
@@ -84,6 +86,21 @@ pub enum Command {
     Mqtt(MqttCommand),
     /// Links, sync and queues of the running node
     Status(AskArgs),
+    /// Is this machine fit; what is wrong and what to do; all of it in one file for whoever helps
+    #[command(subcommand)]
+    Debug(DebugCommand),
+    /// Print the script by which a shell completes kubebus' commands
+    ///
+    /// bash: kubebus completions bash > /etc/bash_completion.d/kubebus
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    Man(ManArgs),
+    /// Which build this is
+    Version {
+        /// How to print
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        output: Format,
+    },
 }
 
 const DEFAULT_LOG: &str = "info";

@@ -22,8 +22,8 @@ use super::manifests::{self, Refused};
 use super::ping::EchoError;
 use super::restore::{RestoreError, Restored, restore};
 use super::{
-    backup, demo, join, label, mapper, mqtt, names, node, ping, policy, route, rule, table, trace, twin,
-    wireguard,
+    backup, completions, debug, demo, join, label, mapper, mqtt, names, node, ping, policy, route, rule,
+    table, trace, twin, version, wireguard,
 };
 use crate::config::{CloudConfig, Config};
 
@@ -38,6 +38,7 @@ pub fn run(cli: Cli) -> Exit {
         Some(Command::Ping(args)) => ping::run(args),
         Some(Command::Trace(args)) => trace::run(args),
         Some(Command::Mapper(command)) => mapper::carry_out(command),
+        Some(Command::Debug(command)) => debug::run(command),
         Some(command) => block_on(async { carry_out(command).await.map(|()| Exit::Ok) }),
     };
     match done {
@@ -105,6 +106,7 @@ async fn carry_out(command: Command) -> Result<()> {
         | Command::Route(_)
         | Command::Ping(_)
         | Command::Trace(_)
+        | Command::Debug(_)
         | Command::Mapper(_) => Ok(()),
         Command::Cloud(CloudArgs { command: None, run }) => {
             let (config, data_dir) = start(&run)?;
@@ -154,6 +156,9 @@ async fn carry_out(command: Command) -> Result<()> {
             say(&mqtt::certificate::run(&args, args.place.data_dir(&config))?)
         }
         Command::Wireguard(command) => wireguard::carry_out(command).await,
+        Command::Completions(args) => completions::print(&args),
+        Command::Man(args) => completions::write(&args),
+        Command::Version { output } => show(&version::describe(), output, version::told),
         Command::Status(args) => {
             show(&fetch(&args.place, "/kubebus/v1/status").await?, args.output, table::status)
         }
@@ -177,7 +182,7 @@ fn log_to_stderr(levels: &str) -> Result<()> {
     Ok(())
 }
 
-fn read_config(place: &Place) -> Result<Config> {
+pub(super) fn read_config(place: &Place) -> Result<Config> {
     let Some(path) = &place.config else { return Ok(Config::default()) };
     let read = || serde_saphyr::from_str(&std::fs::read_to_string(path)?).map_err(anyhow::Error::from);
     read().map_err(|error| Usage(error.context(path.display().to_string())).into())

@@ -22,13 +22,14 @@ use device_twin::{Expiry, Ticket};
 use metadata::{Commit, StoreError};
 use router::Table;
 use router::io::device::Overlay;
-use router::io::shard::{Command, Event, Expect, Lane, LinkReport, ShardHandle};
+use router::io::shard::{Command, DialError, Event, Expect, Lane, LinkReport, ShardHandle};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use super::api::{Asked, Question, Reply};
+use super::debug::dials;
 use super::dns::Dns;
 use super::join::resolve;
 use super::patience::{PATIENCE, Patience};
@@ -38,6 +39,7 @@ use super::store::{StoreEvent, StoreThread};
 use super::upstream::{Target, Upstream};
 use super::wireguard::Wireguard;
 use crate::admin::{AdminResponse, describe};
+use crate::diagnose::{Failures, LinkFault};
 use crate::seam::{DialLane, Input, Line, Node, Output, Record};
 use crate::wireguard::CLIENTS;
 
@@ -87,7 +89,9 @@ pub struct State {
     /// At most one a lane of each line.
     lookups: JoinSet<Lookup>,
     /// Dials of the cloud that are on their way.
-    dials: BTreeMap<u64, Line>,
+    dials: BTreeMap<u64, (Line, SocketAddr)>,
+    /// Of links to the cloud, for people.
+    failures: Failures,
     /// Dials of other edges that are on their way.
     neighbours: BTreeSet<u64>,
     lease: Option<Lease>,
@@ -111,7 +115,10 @@ enum Asker {
 }
 
 /// Where an endpoint is, for a dial.
-type Lookup = (Line, DialLane, u64, Result<SocketAddr, String>);
+type Lookup = (Line, DialLane, u64, Result<SocketAddr, NotFound>);
+
+/// A host, and why nobody tells where it is.
+type NotFound = (String, String);
 
 fn lane_of(lane: DialLane) -> Lane {
     match lane {
@@ -255,7 +262,7 @@ impl Driver {
                 debug!(link = link.0, %lane, %remote, "link up");
                 self.state.lanes.insert(link, lane);
                 attempt.map(|attempt| self.state.neighbours.remove(&attempt));
-                if let Some(line) = attempt.and_then(|attempt| self.state.dials.remove(&attempt)) {
+                if let Some((line, _)) = attempt.and_then(|attempt| self.state.dials.remove(&attempt)) {
                     self.on_upstream(line, link, lane, remote);
                 }
                 match (lane, peer, attempt) {
@@ -275,17 +282,18 @@ impl Driver {
             Event::Failed { attempt, why } => {
                 if self.state.neighbours.remove(&attempt) {
                     debug!(%why, "cannot reach a neighbour");
-                } else if self.state.dials.remove(&attempt) == Some(Line::Second) {
-                    debug!(%why, "cannot reach a replica of the cloud that stands by");
                 } else {
-                    info!(%why, "cannot reach the cloud");
+                    self.on_dial_failed(attempt, &why);
                 }
                 self.handle(Input::DialFailed { attempt, retry_after: why.retry_after() });
             }
             Event::Down { link, why, .. } => {
                 debug!(link = link.0, why, "link down");
-                let now = self.clock.now().mono;
-                self.upstream.iter_mut().for_each(|upstream| upstream.handle_down(link, now));
+                let now = self.clock.now();
+                if let Some(at) = self.upstream.as_ref().and_then(|upstream| upstream.address_of(link)) {
+                    dials::record_end(&mut self.state.failures, at.to_string(), &why, now.wall);
+                }
+                self.upstream.iter_mut().for_each(|upstream| upstream.handle_down(link, now.mono));
                 match self.state.lanes.remove(&link) {
                     Some(Lane::Bus) => self.handle(Input::LinkDown { link }),
                     Some(Lane::Packets) => self.handle(Input::PacketsDown { link }),
@@ -307,6 +315,16 @@ impl Driver {
             Event::Talk { peers } => self.handle(Input::Talk { peers }),
             Event::Report { id, links } => self.on_report(id, &links),
         }
+    }
+
+    fn on_dial_failed(&mut self, attempt: u64, why: &DialError) {
+        let dialled = self.state.dials.remove(&attempt);
+        if let Some((Line::Second, _)) = dialled {
+            return debug!(%why, "cannot reach a replica of the cloud that stands by");
+        }
+        info!(%why, "cannot reach the cloud");
+        let at = dialled.map_or_else(String::new, |(_, address)| address.to_string());
+        dials::record(&mut self.state.failures, at, why, self.clock.now().wall);
     }
 
     fn on_upstream(&mut self, line: Line, link: LinkId, lane: Lane, remote: SocketAddr) {
@@ -515,7 +533,8 @@ impl Driver {
                 self.state.lookups.spawn(async move {
                     let found = tokio::time::timeout(LOOKUP, resolve(&host, port)).await;
                     let address = found.map_err(|_| format!("no name server tells where {host} is"));
-                    (line, lane, attempt, address.and_then(|found| found.map_err(|why| describe(&why))))
+                    let address = address.and_then(|found| found.map_err(|why| describe(&why)));
+                    (line, lane, attempt, address.map_err(|why| (host, why)))
                 });
             }
             None => self.handle(Input::DialFailed { attempt, retry_after: None }),
@@ -546,11 +565,12 @@ impl Driver {
             }
             Ok(address) => {
                 let (expect, lane) = (Expect::Node(upstream.cloud.clone()), lane_of(lane));
-                self.state.dials.insert(attempt, line);
+                self.state.dials.insert(attempt, (line, address));
                 self.command(Command::Dial { attempt, address, expect, lane, in_reserve: true });
             }
-            Err(why) => {
+            Err((host, why)) => {
                 info!("{why}");
+                self.state.failures.record(LinkFault::Lookup, host, why, self.clock.now().wall.0);
                 self.handle(Input::DialFailed { attempt, retry_after: None });
             }
         }
@@ -597,6 +617,9 @@ impl Driver {
         status
             .insert("overlay".to_owned(), status::overlay(self.overlay.as_ref(), self.state.lease.as_ref()));
         status.insert("wireguard".to_owned(), self.wireguard.status());
+        if let Some(upstream) = &self.upstream {
+            status.insert("upstream".to_owned(), dials::describe(upstream, &self.state.failures));
+        }
         let mut counters = status::counters(
             &self.shard.stats(),
             &self.broker.stats(),

@@ -25,10 +25,62 @@ pub enum Exit {
     Denied = 8,
     /// `ping`: nothing answers. `route get`: the link that leads there is down.
     Unreachable = 9,
+    /// `debug check`: the machine is not fit. `debug diagnose`: something is wrong, and is named.
+    Faulty = 10,
+}
+
+impl Exit {
+    pub const ALL: [Self; 11] = [
+        Self::Ok,
+        Self::Failure,
+        Self::Usage,
+        Self::NotRunning,
+        Self::NotFound,
+        Self::Conflict,
+        Self::Forbidden,
+        Self::CheckFailed,
+        Self::Denied,
+        Self::Unreachable,
+        Self::Faulty,
+    ];
+
+    /// For the man page.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Ok => "It is done.",
+            Self::Failure => "Something went wrong that no other code names.",
+            Self::Usage => "The command line or a file given by it makes no sense.",
+            Self::NotRunning => "The node does not run, or under another --data-dir.",
+            Self::NotFound => "The thing asked for does not exist.",
+            Self::Conflict => "The request contradicts what is there: taken name, used token, stale version.",
+            Self::Forbidden => "The machine forbids what is needed: privileges, TUN, user namespaces.",
+            Self::CheckFailed => "demo --check: something did not hold.",
+            Self::Denied => "policy test: the policy denies it.",
+            Self::Unreachable => "ping: nothing answers. route get: the link that leads there is down.",
+            Self::Faulty => {
+                "debug check: the machine is not fit. debug diagnose: something is wrong, and is named."
+            }
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_is_in_the_documentation() {
+        let page = include_str!("../../../docs/debug.md");
+        for (number, exit) in Exit::ALL.into_iter().enumerate() {
+            assert_eq!(exit as usize, number);
+            let row = format!("| {number} | {} |", exit.meaning());
+            assert!(page.contains(&row), "docs/debug.md lacks: {row}");
+        }
     }
 }

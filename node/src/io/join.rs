@@ -12,6 +12,7 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use thiserror::Error;
 
 use super::identity::{self, EdgeIdentity, IdentityError, Membership};
+use super::upstream;
 
 /// A handshake and one durable write at the cloud, over a slow link.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -71,7 +72,7 @@ pub async fn join(
         JoinReply::Refused { code, message } => return Err(JoinError::Refused { code, message }),
     };
     let endpoints = match welcome.endpoints {
-        told if told.is_empty() => vec![format_endpoint(host, port)],
+        told if told.is_empty() => vec![upstream::format(&(host.to_owned(), port))],
         told => told,
     };
     let membership =
@@ -104,10 +105,6 @@ pub async fn resolve(host: &str, port: u16) -> Result<SocketAddr, JoinError> {
         .await
         .map_err(|source| JoinError::Resolve { host: host.to_owned(), source })?;
     found.next().ok_or_else(|| JoinError::NoAddress(host.to_owned()))
-}
-
-fn format_endpoint(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 async fn ask(address: SocketAddr, token: &JoinToken, request: &JoinRequest) -> Result<JoinReply, JoinError> {

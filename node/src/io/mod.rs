@@ -6,7 +6,9 @@ pub mod backup;
 pub mod cli;
 mod cloud_store;
 pub mod commands;
+mod completions;
 mod damage;
+mod debug;
 pub mod demo;
 mod dns;
 pub mod driver;
@@ -39,6 +41,7 @@ mod table;
 mod trace;
 mod twin;
 pub mod upstream;
+mod version;
 #[cfg(feature = "etcd")]
 mod waiting;
 mod wireguard;

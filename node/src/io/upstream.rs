@@ -152,11 +152,22 @@ impl Upstream {
         }
     }
 
+    /// Where a link of ours to the cloud leads.
+    pub fn address_of(&self, link: LinkId) -> Option<SocketAddr> {
+        let standing = self.lines.iter().flat_map(|way| [way.bus, way.packets]).flatten();
+        standing.into_iter().find(|standing| standing.link == link).map(|standing| standing.remote)
+    }
+
     /// Told, then joined, each once.
-    fn endpoints(&self) -> Vec<Endpoint> {
+    pub fn endpoints(&self) -> Vec<Endpoint> {
         let joined = self.joined.iter().filter(|endpoint| !self.told.contains(endpoint));
         self.told.iter().chain(joined).cloned().collect()
     }
+}
+
+/// `host:port`, as [`parse_endpoints`] reads it.
+pub fn format((host, port): &Endpoint) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// Resolves nothing, parses only: `host:port` as it is configured, or as `kubebus join` stored it.

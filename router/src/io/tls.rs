@@ -139,8 +139,16 @@ pub(super) fn key_of(certificate: &[u8]) -> Option<KeyHash> {
     Some(KeyHash::of_spki(certificate.public_key().raw))
 }
 
+/// From when to when a certificate holds, in milliseconds since 1970; `None` if it is no certificate.
+pub fn validity_of(certificate: &[u8]) -> Option<(u64, u64)> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let validity = certificate.validity();
+    let millis = |seconds: i64| u64::try_from(seconds).unwrap_or_default().saturating_mul(1000);
+    Some((millis(validity.not_before.timestamp()), millis(validity.not_after.timestamp())))
+}
+
 /// Checks that credentials fit together and name the node that they say.
-pub(super) fn check(credentials: &Credentials) -> Result<(), CredentialsError> {
+pub fn check(credentials: &Credentials) -> Result<(), CredentialsError> {
     anchored(&credentials.ca).map_err(CredentialsError::Tls)?;
     certified_key(credentials).map(drop)
 }

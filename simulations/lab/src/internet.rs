@@ -327,6 +327,9 @@ impl Internet {
         let len = packet.len();
         let is_room = self.in_flight + len <= MAX_IN_FLIGHT;
         let owner = &mut self.ports[port.0];
+        if !owner.line(direction).lets_pass(&packet) {
+            return owner.stats.count(DropReason::Lost, len);
+        }
         match owner.put_on_line(direction, len, is_room, now) {
             Ok(passage) => {
                 self.in_flight += len;

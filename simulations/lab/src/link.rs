@@ -78,6 +78,11 @@ pub struct LinkSettings {
     pub reorder_delay: Duration,
     /// Bytes that may wait for the line in each direction; more are dropped. One packet always fits.
     pub queue: usize,
+    /// Bytes of the longest packet that passes, its IP header included; longer ones are lost without a word, as in a tunnel
+    /// behind a firewall that drops ICMP.
+    pub longest: usize,
+    /// Loses all UDP, as a firewall does that lets only the web pass.
+    pub no_udp: bool,
 }
 
 impl Default for LinkSettings {
@@ -91,6 +96,8 @@ impl Default for LinkSettings {
             reorder_ppm: 0,
             reorder_delay: Duration::ZERO,
             queue: DEFAULT_QUEUE,
+            longest: usize::MAX,
+            no_udp: false,
         }
     }
 }
@@ -182,6 +189,14 @@ impl Line {
     fn waiting(&self, now: Mono) -> usize {
         let ahead = self.free_at_ns.saturating_sub(nanos(now));
         self.rate.map_or(0, |rate| rate.bytes_in(ahead))
+    }
+
+    /// Whether the way lets packets of this kind through at all.
+    pub(crate) fn lets_pass(&self, packet: &[u8]) -> bool {
+        /// IPv4's header has its protocol there; 17 is UDP.
+        const PROTOCOL: usize = 9;
+        let is_udp = packet.get(PROTOCOL) == Some(&17);
+        packet.len() <= self.settings.longest && !(is_udp && self.settings.no_udp)
     }
 
     fn draw_loss(&mut self) -> bool {

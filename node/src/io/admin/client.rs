@@ -75,6 +75,11 @@ pub async fn terminate(data_dir: &Path) -> Result<(), AskError> {
     told.map_err(AskError::Terminate)
 }
 
+/// The process that answers at the socket, as far as it can be seen from here.
+pub async fn process_of(data_dir: &Path) -> Option<i32> {
+    connect(&data_dir.join(SOCKET)).await.ok()?.peer_cred().ok()?.pid()
+}
+
 /// Sends a request and waits for the head of its answer, which says yes. `driver` drives the socket as long as it is
 /// kept.
 async fn request(

@@ -65,7 +65,14 @@ impl Echo {
         let socket = UdpSocket::from(fd);
         socket.connect((to, 0)).map_err(|why| EchoError::NoWay(to, why))?;
         let has_ip_header = is_raw && to.is_ipv4();
-        Ok(Self { socket, shape: Shape { is_v6: to.is_ipv6(), has_ip_header, token: token() } })
+        let shape = Shape { is_v6: to.is_ipv6(), has_ip_header, token: token(), payload: PAYLOAD_LEN };
+        Ok(Self { socket, shape })
+    }
+
+    /// The same with this many bytes behind the ICMP header, at least as many as [`open`](Self::open) sends.
+    pub(crate) fn with_payload(mut self, len: usize) -> Self {
+        self.shape.payload = len.max(PAYLOAD_LEN);
+        self
     }
 
     pub(super) fn send(&self, seq: u16) -> io::Result<()> {
@@ -150,13 +157,14 @@ struct Shape {
     is_v6: bool,
     has_ip_header: bool,
     token: [u8; TOKEN_LEN],
+    payload: usize,
 }
 
 impl Shape {
     /// The kernel fills in the checksum of ICMPv6, which covers the addresses (RFC 3542 §3.1), and the id of what goes
     /// over a datagram socket.
     fn request(&self, seq: u16) -> Vec<u8> {
-        let mut packet = vec![0; HEADER_LEN + PAYLOAD_LEN];
+        let mut packet = vec![0; HEADER_LEN + self.payload];
         packet[0] = if self.is_v6 { 128 } else { 8 };
         packet[4..6].copy_from_slice(&self.token[..2]);
         packet[6..HEADER_LEN].copy_from_slice(&seq.to_be_bytes());
@@ -179,7 +187,7 @@ impl Shape {
     }
 }
 
-/// RFC 1071, over an even number of bytes.
+/// RFC 1071, over an even number of bytes; of an odd one the last is zero here.
 fn checksum(packet: &[u8]) -> u16 {
     let words = packet.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
     let mut sum: u32 = words.sum();
@@ -194,7 +202,7 @@ mod tests {
     use super::*;
 
     fn shape(is_v6: bool, has_ip_header: bool) -> Shape {
-        Shape { is_v6, has_ip_header, token: [7; TOKEN_LEN] }
+        Shape { is_v6, has_ip_header, token: [7; TOKEN_LEN], payload: PAYLOAD_LEN }
     }
 
     /// What a host makes of a request.

@@ -251,6 +251,23 @@ fn what_waits_goes_on_at_the_new_rate_and_behind_what_travels() {
 }
 
 #[test]
+fn a_black_hole_takes_what_is_long_and_a_firewall_all_of_udp() {
+    let narrow = LinkSettings { longest: 1228, ..LinkSettings::default() };
+    let walled = LinkSettings { no_udp: true, ..LinkSettings::default() };
+    for (link, passing) in [(narrow, 1), (walled, 0)] {
+        let mut lab = Lab::new(link);
+        for len in [1200, 1201] {
+            lab.internet.handle_packet(lab.edge, &packets::udp(EDGE, CLOUD, &vec![0; len]), at_ms(0));
+        }
+        assert_eq!(
+            (lab.run().len(), lab.internet.stats(lab.edge).lost),
+            (passing, 2 - passing as u64),
+            "{link:?}"
+        );
+    }
+}
+
+#[test]
 fn what_follows_a_change_does_not_wait_for_what_is_held_up() {
     let held_up = LinkSettings {
         delay: Duration::from_millis(5),
@@ -303,6 +320,7 @@ fn any_link() -> impl Strategy<Value = LinkSettings> {
         reorder_ppm: loss_ppm,
         reorder_delay: Duration::from_millis(jitter),
         queue: 10_000,
+        ..LinkSettings::default()
     })
 }
 

@@ -1,0 +1,317 @@
+//! Gathering what [`diagnose`](crate::diagnose::diagnose) decides on: from the node's console, its files, the machine and
+//! the way to its cloud.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use hyper::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::probe::{self, Knock};
+use super::progress::Progress;
+use super::{DiagnoseArgs, certificate, machine, mqtt};
+use crate::config::Config;
+use crate::diagnose::{
+    Broker, Clash, Device, Disk, Endpoint, Facts, Failure, Identity, Link, Node, Peer, Reach, Role, Upstream,
+};
+use crate::io::admin::{AskError, ask};
+use crate::io::identity::{self, EdgeIdentity, IdentityError};
+use crate::io::upstream::{self, parse_endpoints};
+
+/// For one question to the node; a loop that is busy longer hangs.
+const ANSWER: Duration = Duration::from_secs(3);
+
+/// Endpoints that are knocked at, at once; a cluster has one, or three replicas.
+const MOST_ENDPOINTS: usize = 4;
+
+/// The node's console, with an end to patience.
+pub(super) struct Console<'a>(pub(super) &'a Path);
+
+impl Console<'_> {
+    pub(super) async fn text(&self, path: &str) -> Result<String, AskError> {
+        let asked = timeout(ANSWER, ask(self.0, Method::GET, path, None)).await;
+        asked.unwrap_or_else(|_| Err(slow()))
+    }
+
+    /// Null where there is no answer.
+    pub(super) async fn get(&self, path: &str) -> Value {
+        let text = self.text(path).await.unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Result<Value, AskError> {
+        let asked = timeout(ANSWER, ask(self.0, Method::POST, path, Some(body))).await;
+        let text = asked.unwrap_or_else(|_| Err(slow()))?;
+        Ok(serde_json::from_str(&text).unwrap_or_default())
+    }
+}
+
+fn slow() -> AskError {
+    AskError::Refused { status: 503, message: format!("no answer within {ANSWER:?}"), faults: Vec::new() }
+}
+
+pub(super) async fn gather(args: &DiagnoseArgs, config: &Config, progress: &Progress) -> Result<Facts> {
+    let dir = args.ask.place.data_dir(config);
+    let console = Console(dir);
+    let (identity, stored) = who(dir);
+    let asked = console.text("/kubebus/v1/status").await;
+    let status: Value =
+        asked.as_ref().ok().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let node = process(asked.as_ref().err());
+    let mut facts = Facts {
+        now_ms: machine::now_ms(),
+        clock_synchronised: machine::clock_synchronised(),
+        disk: disk(dir, &status, &node),
+        certificate: stored.as_ref().map(certificate::look),
+        superseded_by: status.pointer("/metadata/superseded_by").and_then(Value::as_u64),
+        links: list(&status["links"], link),
+        taken: if node == Node::NotRunning { machine::taken(identity.role, config) } else { Vec::new() },
+        identity,
+        node,
+        ..Facts::default()
+    };
+    if facts.node == Node::Answers {
+        progress.at("what the node knows");
+        (facts.peers, facts.devices) = known(&console, facts.identity.role).await;
+        facts.clash = clash(&console, config, &status).await;
+        if let Some(to) = &args.to {
+            facts.reach = Some(reach(&console, args, to).await);
+        }
+    }
+    progress.at("the MQTT broker");
+    facts.broker = broker(config, &status, &facts.node).await;
+    if let Some(stored) = &stored {
+        progress.at("the way to the cloud");
+        facts.upstream = Some(way(stored, &status, &facts.node).await);
+    }
+    narrowed(facts, args.about.as_deref())
+}
+
+/// What the data directory holds.
+fn who(dir: &Path) -> (Identity, Option<EdgeIdentity>) {
+    let data_dir = dir.display().to_string();
+    let empty = Identity { data_dir, ..Identity::default() };
+    match identity::load(dir) {
+        Ok(stored) => {
+            let (role, name) = (Some(Role::Edge), Some(stored.identity().to_string()));
+            (Identity { role, name, ..empty }, Some(stored))
+        }
+        Err(IdentityError::NotJoined(_)) => match identity::cloud_of(dir) {
+            Ok(None) => (empty, None),
+            Ok(Some(cloud)) => {
+                (Identity { role: Some(Role::Cloud), name: Some(cloud.to_string()), ..empty }, None)
+            }
+            Err(why) => (Identity { problem: Some(bus::with_causes(&why)), ..empty }, None),
+        },
+        Err(why) => (Identity { problem: Some(bus::with_causes(&why)), ..empty }, None),
+    }
+}
+
+fn process(error: Option<&AskError>) -> Node {
+    match error {
+        None => Node::Answers,
+        Some(AskError::NotRunning { .. }) => Node::NotRunning,
+        Some(why @ AskError::Forbidden { .. }) => Node::Forbidden(why.to_string()),
+        Some(why) => Node::Hangs(bus::with_causes(why)),
+    }
+}
+
+/// The node's word; where there is none, a try.
+fn disk(dir: &Path, status: &Value, node: &Node) -> Disk {
+    let said = (status["disk"]["state"] == "degraded").then(|| words(&status["disk"]["why"]));
+    let tried = || match node {
+        Node::NotRunning if dir.is_dir() => machine::flush_time(dir).err().map(|why| why.to_string()),
+        Node::NotRunning | Node::Answers | Node::Hangs(_) | Node::Forbidden(_) => None,
+    };
+    Disk { free_bytes: machine::free_bytes(dir), refuses: said.or_else(tried) }
+}
+
+fn link(link: &Value) -> Link {
+    Link {
+        peer: words(&link["peer"]),
+        lane: words(&link["lane"]),
+        rtt_ms: link["rtt_ms"].as_f64().unwrap_or_default(),
+        loss_percent: link["loss_percent"].as_f64().unwrap_or_default(),
+        mtu: link["mtu"].as_u64().unwrap_or_default(),
+        black_holes: link["black_holes"].as_u64().unwrap_or_default(),
+    }
+}
+
+/// Nodes and devices; a cloud's copy of a device says nothing while the device's edge is away.
+async fn known(console: &Console<'_>, role: Option<Role>) -> (Vec<Peer>, Vec<Device>) {
+    let twins = console.get("/kubebus/v1/twins").await;
+    let mut devices = devices(&twins);
+    if role != Some(Role::Cloud) {
+        return (Vec::new(), devices);
+    }
+    let nodes = console.get("/kubebus/v1/nodes").await;
+    let fleet = console.get("/kubebus/v1/fleet").await;
+    let peers = list(&nodes, |node| peer(node, &fleet));
+    let placed = console.get("/kubebus/v1/resources/device").await;
+    let is_away = |device: &Device| {
+        let of_device = |resource: &&Value| {
+            let meta = &resource["metadata"];
+            device.id.split_once('/') == meta["namespace"].as_str().zip(meta["name"].as_str())
+        };
+        let placed = placed.as_array().into_iter().flatten().find(of_device);
+        let node = placed.map(|resource| format!("edge/{}", words(&resource["spec"]["nodeName"])));
+        !peers.iter().any(|peer| peer.connected && Some(&peer.node) == node.as_ref())
+    };
+    devices.retain(|device| !is_away(device));
+    (peers, devices)
+}
+
+fn peer(node: &Value, fleet: &Value) -> Peer {
+    let name = format!("edge/{}", words(&node["name"]));
+    let told = fleet["nodes"].as_array().into_iter().flatten().find(|told| told["node"] == name.as_str());
+    let told = told.unwrap_or(&Value::Null);
+    Peer {
+        connected: node["connected"] == true,
+        last_error: told.pointer("/last_error/text").and_then(Value::as_str).map(str::to_owned),
+        disk: told["disk"].as_str().and_then(|disk| disk.strip_prefix("degraded")).map(str::to_owned),
+        clock_offset_ms: told["clock_offset_ms"].as_i64(),
+        node: name,
+    }
+}
+
+/// One row a device, out of one a property.
+fn devices(twins: &Value) -> Vec<Device> {
+    let mut devices: Vec<Device> = Vec::new();
+    for twin in twins.as_array().into_iter().flatten() {
+        let id = words(&twin["device"]);
+        if devices.last().is_none_or(|last| last.id != id) {
+            let [state, reason] = ["state", "reason"].map(|field| words(&twin["state"][field]));
+            devices.push(Device { id, state, reason, refused: Vec::new() });
+        }
+        if let (Some(refused), Some(device)) = (refusal(twin), devices.last_mut()) {
+            device.refused.push(refused);
+        }
+    }
+    devices
+}
+
+/// Of the wish that stands, as it was answered.
+fn refusal(twin: &Value) -> Option<String> {
+    let (ack, outcome) = (&twin["ack"], twin["ack"]["outcome"].as_str()?);
+    let is_bad = matches!(outcome, "failed" | "rejected" | "expired" | "unknown");
+    let is_present = !twin["desired"].is_null() && ack["version"] == twin["version"];
+    (is_bad && is_present).then(|| {
+        let detail = ack["detail"].as_str().map(|detail| format!(": {detail}")).unwrap_or_default();
+        format!("{} was {outcome}{detail}", words(&twin["property"]))
+    })
+}
+
+/// A network at one of our own interfaces that others' prefixes are parts of, or that is part of one.
+async fn clash(console: &Console<'_>, config: &Config, status: &Value) -> Option<Clash> {
+    let routes = console.get("/kubebus/v1/routes").await;
+    let own = words(&status["node"]);
+    let others = routes.as_array()?.iter().filter(|route| {
+        let owner = route["owner"].as_str().unwrap_or_default();
+        !own.ends_with(&format!("/{owner}")) && route["state"] != "pending"
+    });
+    let prefixes: Vec<ipnet::Ipv4Net> =
+        others.filter_map(|route| words(&route["prefix"]).parse().ok()).collect();
+    let ours = [&config.overlay.interface, &config.wireguard.interface];
+    let networks = machine::networks().into_iter().filter(|(interface, _)| !ours.contains(&interface));
+    let overlaps =
+        |net: &ipnet::Ipv4Net| prefixes.iter().find(|prefix| prefix.contains(net) || net.contains(*prefix));
+    config.overlay.enabled.then_some(())?;
+    networks.into_iter().find_map(|(interface, net)| {
+        Some(Clash { overlay: overlaps(&net)?.to_string(), interface, network: net.to_string() })
+    })
+}
+
+async fn reach(console: &Console<'_>, args: &DiagnoseArgs, to: &str) -> Reach {
+    let query = json!({ "to": to, "protocol": args.protocol, "port": args.port });
+    let to = to.to_owned();
+    match console.post("/kubebus/v1/route", &query).await {
+        Err(why) => Reach { to, problem: Some(why.to_string()), denied: None },
+        Ok(found) => Reach {
+            to,
+            problem: found["problem"].as_str().map(str::to_owned),
+            denied: (found["policy"]["decision"] == "deny").then(|| words(&found["policy"]["because"])),
+        },
+    }
+}
+
+async fn broker(config: &Config, status: &Value, node: &Node) -> Option<Broker> {
+    if let Some(external) = &config.mqtt.external {
+        let state = status.pointer("/mqtt/external")?.as_str()?;
+        let problem = state.starts_with("not connected").then(|| state.to_owned());
+        return Some(Broker { address: external.address.clone(), is_external: true, problem });
+    }
+    if *node != Node::Answers {
+        return None;
+    }
+    let (address, problem) = (config.mqtt.listen.to_string(), mqtt::problem(config.mqtt.listen).await);
+    Some(Broker { address, is_external: false, problem })
+}
+
+async fn way(stored: &EdgeIdentity, status: &Value, node: &Node) -> Upstream {
+    let told = &status["upstream"];
+    let names: Vec<String> = Vec::deserialize(&told["endpoints"]).unwrap_or_default();
+    let names = if names.is_empty() { stored.membership.endpoints.clone() } else { names };
+    let endpoints = parse_endpoints(&names).unwrap_or_default();
+    let cloud = probe::cloud_of(stored);
+    let cloud_name = cloud.node.to_string();
+    let connected = status.pointer("/cloud/connected").and_then(Value::as_bool);
+    let is_connected = connected == Some(true);
+    let knock =
+        Knock { stored: Arc::new(stored.clone()), cloud, is_connected, is_down: *node == Node::NotRunning };
+    Upstream {
+        cloud: cloud_name,
+        connected,
+        clock_offset_ms: status.pointer("/cloud/clock_offset_ms").and_then(Value::as_i64),
+        failures: Vec::<Failure>::deserialize(&told["failures"]).unwrap_or_default(),
+        endpoints: knock_at(&endpoints, &knock).await,
+    }
+}
+
+/// At all of them at once: each takes its time where nobody answers.
+async fn knock_at(endpoints: &[upstream::Endpoint], knock: &Knock) -> Vec<Endpoint> {
+    let mut at_work = JoinSet::new();
+    for (number, endpoint) in endpoints.iter().take(MOST_ENDPOINTS).enumerate() {
+        let (endpoint, knock) = (endpoint.clone(), knock.clone());
+        at_work.spawn(async move { (number, probe::endpoint(&endpoint, &knock).await) });
+    }
+    let mut found = at_work.join_all().await;
+    found.sort_by_key(|(number, _)| *number);
+    found.into_iter().map(|(_, endpoint)| endpoint).collect()
+}
+
+/// What was asked about alone: an edge and its devices are told apart by the slash.
+fn narrowed(mut facts: Facts, about: Option<&str>) -> Result<Facts> {
+    let Some(about) = about else { return Ok(facts) };
+    let unknown = |what: &str| AskError::Refused {
+        status: 404,
+        message: format!("this node knows no {what} {about}: see 'kubebus get {what}s'"),
+        faults: Vec::new(),
+    };
+    let own = facts.identity.name.as_deref().unwrap_or_default();
+    let is_device = facts.devices.iter().any(|device| device.id == about);
+    let node = about.strip_prefix("edge/").unwrap_or(about);
+    if is_device {
+        facts.devices.retain(|device| device.id == about);
+        facts.peers.clear();
+    } else if facts.peers.iter().any(|peer| peer.node == format!("edge/{node}")) {
+        facts.peers.retain(|peer| peer.node == format!("edge/{node}"));
+        facts.links.retain(|link| link.peer == format!("edge/{node}"));
+        facts.devices.clear();
+    } else if !own.ends_with(&format!("/{about}")) && facts.node == Node::Answers {
+        return Err(unknown(if about.contains('/') { "device" } else { "node" }).into());
+    }
+    Ok(facts)
+}
+
+fn list<T>(value: &Value, read: impl Fn(&Value) -> T) -> Vec<T> {
+    value.as_array().map(Vec::as_slice).unwrap_or_default().iter().map(read).collect()
+}
+
+fn words(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}

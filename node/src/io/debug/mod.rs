@@ -1,0 +1,182 @@
+//! `kubebus debug`: whether a machine is fit, what is wrong with a node, and all of it in one file for whoever helps.
+
+mod certificate;
+mod check;
+mod collect;
+pub(super) mod dials;
+mod facts;
+mod machine;
+mod mqtt;
+mod probe;
+mod progress;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use self::progress::Progress;
+use super::cli::{AskArgs, Place};
+use super::commands::{read_config, show};
+use super::exit::Exit;
+use super::table::{cell, rows, table};
+use crate::diagnose::check::{Grade, judge};
+use crate::diagnose::diagnose;
+
+#[derive(Debug, Subcommand)]
+pub enum DebugCommand {
+    /// Whether this machine is fit to be a node, before it joins or while it runs; exits with 10 if it is not
+    ///
+    /// Kernel, TUN, privileges, ports, UDP buffers, disk and how long it takes to flush, memory, clock, DNS, the
+    /// configuration file, the data directory. Each line says what was found, why it matters, and what to do.
+    Check(CheckArgs),
+    /// Name the culprit for a node, a link or a device that does not work; exits with 10 if there is one
+    ///
+    /// Asks the node if it runs, reads what it met last, and knocks at the cloud's door: name, host, port, large packets,
+    /// certificate. Works without the cloud, and while the node is down. Takes at most 15 seconds.
+    Diagnose(DiagnoseArgs),
+    /// Write one archive of all that helps somebody to help, without secrets
+    ///
+    /// Status, fleet, metrics, configuration, versions, findings, the end of the log, and facts of kernel and network.
+    /// Keys, passwords and tokens are taken out; look at it before you send it.
+    Collect(CollectArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// What the machine is to be; taken from the data directory if that holds an identity
+    #[arg(long = "for", value_name = "ROLE", value_enum)]
+    pub role: Option<RoleArg>,
+    /// The cloud that it is to join, host or host:port: its name is looked up
+    #[arg(long, value_name = "HOST")]
+    pub cloud: Option<String>,
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RoleArg {
+    Cloud,
+    Edge,
+}
+
+#[derive(Debug, Args)]
+pub struct DiagnoseArgs {
+    /// An edge, asked for at the cloud, or a device (namespace/name); all that this node knows if not given
+    #[arg(value_name = "NODE|DEVICE")]
+    pub about: Option<String>,
+    /// Also why this node does not reach that one over the overlay: a node's name, or an address
+    #[arg(long, value_name = "NODE|ADDRESS")]
+    pub to: Option<String>,
+    /// tcp, udp, icmp, or a number of IANA's
+    #[arg(long, requires = "to")]
+    pub protocol: Option<String>,
+    /// The port there
+    #[arg(long, requires = "protocol")]
+    pub port: Option<u16>,
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct CollectArgs {
+    /// Where to; '-' for standard output. kubebus-<node>-<time>.tar.gz if not given
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// The node's log, if it goes to a file; found by itself where the running node writes to one, or to the journal
+    #[arg(long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// With a runtime that does not wait for lookups that hang.
+pub(super) fn run(command: DebugCommand) -> Result<Exit> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let done = runtime.block_on(async {
+        match command {
+            DebugCommand::Check(args) => check(args).await,
+            DebugCommand::Diagnose(args) => find(args).await,
+            DebugCommand::Collect(args) => collect::run(&args).await,
+        }
+    });
+    runtime.shutdown_background();
+    done
+}
+
+async fn check(args: CheckArgs) -> Result<Exit> {
+    let progress = Progress::new();
+    let machine = progress.watch(check::measure(&args, &progress)).await?;
+    let lines = judge(&machine);
+    let worst = lines.iter().map(|line| line.grade).max();
+    let document = json!({ "fit": worst != Some(Grade::Fail), "checks": lines, "measured": machine });
+    show(&document, args.ask.output, checks)?;
+    Ok(if worst == Some(Grade::Fail) { Exit::Faulty } else { Exit::Ok })
+}
+
+fn checks(document: &Value) -> String {
+    let row = |line: &Value| {
+        let advice = match line["advice"].as_str().unwrap_or_default() {
+            "" => String::new(),
+            advice => format!("{}; {advice}", cell(&line["why"])),
+        };
+        vec![cell(&line["grade"]), cell(&line["check"]), cell(&line["found"]), advice]
+    };
+    table(&["", "CHECK", "FOUND", "WHY AND WHAT TO DO"], &rows(&document["checks"], row))
+}
+
+async fn find(args: DiagnoseArgs) -> Result<Exit> {
+    // A broken configuration is a finding of `check`; the node would not run with it.
+    let config = read_config(&args.ask.place)?;
+    let progress = Progress::new();
+    let gathered = progress.watch(facts::gather(&args, &config, &progress)).await?;
+    let findings = diagnose(&gathered);
+    let document = json!({ "healthy": findings.is_empty(), "findings": findings, "facts": gathered });
+    show(&document, args.ask.output, told)?;
+    Ok(if findings.is_empty() { Exit::Ok } else { Exit::Faulty })
+}
+
+/// Findings for people, the culprit first.
+fn told(document: &Value) -> String {
+    let findings = document["findings"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if findings.is_empty() {
+        let about = cell(&document["facts"]["identity"]["name"]);
+        return format!("{about}: nothing wrong that can be seen from here");
+    }
+    let one = |(number, finding): (usize, &Value)| {
+        let evidence = finding["evidence"].as_array().into_iter().flatten();
+        let evidence: String = evidence.map(|line| format!("\n   {}", cell(line))).collect();
+        format!(
+            "{}. {} ({}, {}): {}{evidence}\n   -> {}",
+            number + 1,
+            cell(&finding["says"]),
+            cell(&finding["cause"]),
+            cell(&finding["certainty"]),
+            cell(&finding["about"]),
+            cell(&finding["advice"]),
+        )
+    };
+    findings.iter().enumerate().map(one).collect::<Vec<_>>().join("\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnose::{Facts, Identity};
+
+    #[test]
+    fn findings_read_as_a_list_with_the_culprit_first() {
+        let facts = Facts {
+            identity: Identity { data_dir: "/var/lib/kubebus".into(), ..Identity::default() },
+            ..Facts::default()
+        };
+        let document = json!({ "findings": diagnose(&facts), "facts": facts });
+        let expected = "\
+1. this machine has not joined a cluster (not-joined, certain): /var/lib/kubebus
+   /var/lib/kubebus holds no identity
+   -> join with 'kubebus join <cloud> --token <token>', or name the node's --data-dir";
+        assert_eq!(told(&document), expected);
+    }
+}
