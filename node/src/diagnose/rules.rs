@@ -48,7 +48,14 @@ pub fn diagnose(facts: &Facts) -> Vec<Finding> {
         reach,
         links,
     ];
-    RULES.iter().flat_map(|rule| capped(rule(facts))).collect()
+    let mut findings: Vec<Finding> = Vec::new();
+    for rule in RULES {
+        let mut found = capped(rule(facts));
+        // What was found at one end is no news at the other.
+        found.retain(|one| findings.iter().all(|before| before.cause != one.cause));
+        findings.append(&mut found);
+    }
+    findings
 }
 
 fn capped(mut found: Vec<Finding>) -> Vec<Finding> {
@@ -185,14 +192,26 @@ fn superseded(facts: &Facts) -> Vec<Finding> {
 }
 
 fn endpoints(facts: &Facts) -> Vec<Finding> {
-    let Some(upstream) = facts.upstream.as_ref().filter(|upstream| upstream.connected != Some(true)) else {
-        return Vec::new();
-    };
+    let Some(upstream) = &facts.upstream else { return Vec::new() };
+    if upstream.connected == Some(true) {
+        return hardly_connected(upstream);
+    }
     let is_fit = |endpoint: &Endpoint| endpoint.handshake == Some(Ok(()));
     if upstream.endpoints.iter().any(is_fit) {
         return Vec::new();
     }
     upstream.endpoints.iter().filter_map(|endpoint| knocked(endpoint, facts)).collect()
+}
+
+/// The host refuses what the link is to live on: the link has not noticed yet.
+fn hardly_connected(upstream: &Upstream) -> Vec<Finding> {
+    let is_refused = |endpoint: &Endpoint| endpoint.udp == Udp::Refused;
+    if !upstream.endpoints.iter().all(is_refused) {
+        return Vec::new();
+    }
+    let told = "the link counts as up until its idle time is over";
+    let find = |endpoint: &Endpoint| nothing_listens(&endpoint.name).certain(Certainty::Likely).since(told);
+    upstream.endpoints.iter().map(find).collect()
 }
 
 /// What knocking at one endpoint says.

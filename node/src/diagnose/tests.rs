@@ -206,6 +206,24 @@ fn an_endpoint_that_works_excuses_one_that_does_not() {
 }
 
 #[test]
+fn a_link_whose_other_end_refuses_is_not_believed() {
+    let facts = with(|facts| facts.upstream.as_mut().unwrap().endpoints[0].udp = Udp::Refused);
+    let findings = diagnose(&facts);
+    assert_eq!(
+        (findings.len(), findings[0].cause, findings[0].certainty),
+        (1, Cause::NothingListens, Certainty::Likely)
+    );
+}
+
+#[test]
+fn what_both_ends_say_is_told_once() {
+    let mut facts = refused(LinkFault::OwnCertificateExpired);
+    facts.now_ms = NOW + 60_000;
+    let causes: Vec<Cause> = diagnose(&facts).iter().map(|finding| finding.cause).collect();
+    assert_eq!(causes, [Cause::CertificateExpired]);
+}
+
+#[test]
 fn what_is_long_over_is_no_finding() {
     let mut facts = met(LinkFault::NotMember, 1);
     facts.upstream.as_mut().unwrap().failures[0].time = NOW - 3_600_000;

@@ -35,7 +35,7 @@ pub(super) fn print(args: &CompletionsArgs) -> Result<()> {
 /// Writes `kubebus.1`, and `kubebus-token-create.1` and so on for each command that people see.
 pub(super) fn write(args: &ManArgs) -> Result<()> {
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
-    let mut command = Cli::command();
+    let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
     let written = write_page(&command, "kubebus", &args.out)?;
     say(&format!("{written} pages in {}; read one with 'man -l {0}/kubebus.1'", args.out.display()))

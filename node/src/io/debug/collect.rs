@@ -185,7 +185,8 @@ async fn collect(args: &CollectArgs, progress: &Progress) -> Parts {
 /// What the two other commands say.
 async fn findings(args: &CollectArgs, config: &Config, progress: &Progress, parts: &mut Parts) {
     let ask = AskArgs { place: args.place.clone(), output: Format::Json };
-    let all = DiagnoseArgs { about: None, to: None, protocol: None, port: None, ask: ask.clone() };
+    let all =
+        DiagnoseArgs { about: None, to: None, from: None, protocol: None, port: None, ask: ask.clone() };
     if let Ok(facts) = gather(&all, config, progress).await {
         let name = facts.identity.name.as_deref().and_then(|name| name.rsplit('/').next());
         parts.node = name.unwrap_or("unknown").to_owned();

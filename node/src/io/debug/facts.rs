@@ -226,17 +226,30 @@ async fn clash(console: &Console<'_>, config: &Config, status: &Value) -> Option
     })
 }
 
+/// From here by the way that packets take; from elsewhere by the policies alone.
 async fn reach(console: &Console<'_>, args: &DiagnoseArgs, to: &str) -> Reach {
-    let query = json!({ "to": to, "protocol": args.protocol, "port": args.port });
+    let mut query = json!({ "to": to, "protocol": args.protocol, "port": args.port });
+    let path = match &args.from {
+        None => "/kubebus/v1/route",
+        Some(from) => {
+            query["from"] = json!(from);
+            "/kubebus/v1/policy/test"
+        }
+    };
     let to = to.to_owned();
-    match console.post("/kubebus/v1/route", &query).await {
+    match console.post(path, &query).await {
         Err(why) => Reach { to, problem: Some(why.to_string()), denied: None },
-        Ok(found) => Reach {
-            to,
-            problem: found["problem"].as_str().map(str::to_owned),
-            denied: (found["policy"]["decision"] == "deny").then(|| words(&found["policy"]["because"])),
-        },
+        Ok(found) => {
+            Reach { to, problem: found["problem"].as_str().map(str::to_owned), denied: denial(&found) }
+        }
     }
+}
+
+/// Of the cloud, or of who receives it.
+fn denial(found: &Value) -> Option<String> {
+    let rulings = [&found["policy"], &found["hub"], &found["receiver"]];
+    let denies = rulings.into_iter().find(|ruling| ruling["decision"] == "deny")?;
+    Some(words(&denies["because"]))
 }
 
 async fn broker(config: &Config, status: &Value, node: &Node) -> Option<Broker> {

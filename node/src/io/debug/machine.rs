@@ -97,7 +97,7 @@ pub(super) fn taken(role: Option<Role>, config: &Config) -> Vec<Taken> {
     let mut taken = Vec::new();
     let mut note = |key: &str, protocol: &str, address: SocketAddr, bound: std::io::Result<()>| {
         if bound.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse) {
-            let (key, by) = (key.to_owned(), owner_of(protocol, address.port()));
+            let (key, by) = (key.to_owned(), owner_of(protocol, address));
             taken.push(Taken { key, address: format!("{protocol} {address}"), by });
         }
     };
@@ -114,12 +114,12 @@ pub(super) fn taken(role: Option<Role>, config: &Config) -> Vec<Taken> {
     taken
 }
 
-/// Which program has a port, as far as we may see.
-fn owner_of(protocol: &str, port: u16) -> Option<String> {
+/// Which program has an address, as far as we may see.
+fn owner_of(protocol: &str, wanted: SocketAddr) -> Option<String> {
     let inodes: Vec<String> = ["", "6"]
         .iter()
         .filter_map(|family| fs::read_to_string(format!("/proc/net/{protocol}{family}")).ok())
-        .flat_map(|text| text.lines().filter_map(|line| inode_at(line, port)).collect::<Vec<_>>())
+        .flat_map(|text| text.lines().filter_map(|line| inode_at(line, wanted)).collect::<Vec<_>>())
         .collect();
     let is_process =
         |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes()[0].is_ascii_digit());
@@ -136,12 +136,27 @@ fn owner_of(protocol: &str, port: u16) -> Option<String> {
     Some(format!("{} (process {})", name.trim(), process.file_name()?.to_str()?))
 }
 
-/// A line of `/proc/net/tcp`: `sl local_address rem_address st .. inode`; of a socket that listens, or a UDP one.
-fn inode_at(line: &str, port: u16) -> Option<String> {
+/// A line of `/proc/net/tcp`: `sl local_address rem_address st .. inode`; of a socket that listens, or a UDP one, and is in
+/// the way of `wanted`.
+fn inode_at(line: &str, wanted: SocketAddr) -> Option<String> {
     let fields: Vec<&str> = line.split_whitespace().collect();
-    let local = fields.get(1)?.rsplit_once(':')?.1;
-    let is_it = u16::from_str_radix(local, 16).ok()? == port && matches!(*fields.get(3)?, "0A" | "07");
-    is_it.then(|| fields.get(9).copied().unwrap_or_default().to_owned())
+    let local = local_address(fields.get(1)?)?;
+    let listens = matches!(*fields.get(3)?, "0A" | "07");
+    let [here, there] = [local.ip().to_canonical(), wanted.ip().to_canonical()];
+    let meets = here == there || here.is_unspecified() || there.is_unspecified();
+    (listens && meets && local.port() == wanted.port())
+        .then(|| fields.get(9).copied().unwrap_or_default().to_owned())
+}
+
+/// Words of the machine's byte order in hexadecimal, then the port.
+fn local_address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    let word = |at: usize| Some(u32::from_str_radix(ip.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+    let ip: IpAddr = match ip.len() {
+        8 => word(0)?.into(),
+        _ => <[u8; 16]>::try_from([word(0)?, word(8)?, word(16)?, word(24)?].concat()).ok()?.into(),
+    };
+    Some(SocketAddr::new(ip, u16::from_str_radix(port, 16).ok()?))
 }
 
 /// IPv4 networks that lie at this machine's interfaces, by interface.
@@ -183,7 +198,7 @@ mod tests {
     #[test]
     fn a_port_is_traced_to_the_program_that_has_it() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let owner = owner_of("tcp", listener.local_addr().unwrap().port()).unwrap();
+        let owner = owner_of("tcp", listener.local_addr().unwrap()).unwrap();
         assert!(owner.ends_with(&format!("(process {})", std::process::id())), "{owner}");
     }
 

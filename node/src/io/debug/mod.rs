@@ -69,6 +69,9 @@ pub struct DiagnoseArgs {
     /// Also why this node does not reach that one over the overlay: a node's name, or an address
     #[arg(long, value_name = "NODE|ADDRESS")]
     pub to: Option<String>,
+    /// Not this node, but that one does not reach it; ask at the cloud, whose policies decide
+    #[arg(long, value_name = "NODE|ADDRESS", requires = "to")]
+    pub from: Option<String>,
     /// tcp, udp, icmp, or a number of IANA's
     #[arg(long, requires = "to")]
     pub protocol: Option<String>,
