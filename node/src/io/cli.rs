@@ -260,6 +260,10 @@ pub struct AskArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     Table,
+    /// A table with all fields
+    Wide,
+    /// Names alone, one a line
+    Name,
     Json,
     Yaml,
 }

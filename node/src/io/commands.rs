@@ -22,8 +22,8 @@ use super::manifests::{self, Refused};
 use super::ping::EchoError;
 use super::restore::{RestoreError, Restored, restore};
 use super::{
-    backup, completions, debug, demo, join, label, mapper, mqtt, names, node, ping, policy, route, rule,
-    table, trace, twin, version, wireguard,
+    backup, completions, debug, demo, format, join, label, mapper, mqtt, names, node, ping, policy, route,
+    rule, table, trace, twin, version, wireguard,
 };
 use crate::config::{CloudConfig, Config};
 
@@ -126,7 +126,9 @@ async fn carry_out(command: Command) -> Result<()> {
                 eprintln!("kubebus: {}", text(warning));
             }
             match args.output {
-                Format::Table => say(answer["token"].as_str().unwrap_or_default()),
+                Format::Table | Format::Wide | Format::Name => {
+                    say(answer["token"].as_str().unwrap_or_default())
+                }
                 format @ (Format::Json | Format::Yaml) => show(&answer, format, table::any),
             }
         }
@@ -326,6 +328,11 @@ pub(super) async fn call(place: &Place, method: Method, path: &str, body: Option
 pub(super) fn show(document: &Value, format: Format, as_table: fn(&Value) -> String) -> Result<()> {
     match format {
         Format::Table => say(&as_table(document)),
+        Format::Wide => say(&format::wide(document, as_table)),
+        Format::Name => match format::names(document) {
+            none if none.is_empty() => Ok(()),
+            names => say(&names),
+        },
         Format::Json => say(&serde_json::to_string_pretty(document)?),
         Format::Yaml => say(serde_saphyr::to_string(document)?.trim_end()),
     }

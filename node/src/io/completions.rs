@@ -61,7 +61,9 @@ fn page(command: &clap::Command, name: &str) -> std::io::Result<Vec<u8>> {
     if name == "kubebus" {
         page.extend_from_slice(b".SH \"EXIT STATUS\"\n");
         for exit in Exit::ALL {
-            page.extend_from_slice(format!(".TP\n\\fB{}\\fR\n{}\n", exit as u8, exit.meaning()).as_bytes());
+            page.extend_from_slice(
+                format!(".TP\n\\fB{}\\fR\n{}\n", exit as u8, exit.meaning().replace('`', "")).as_bytes(),
+            );
         }
     }
     Ok(page)

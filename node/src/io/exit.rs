@@ -30,6 +30,7 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// In their order.
     pub const ALL: [Self; 11] = [
         Self::Ok,
         Self::Failure,
@@ -44,21 +45,27 @@ impl Exit {
         Self::Faulty,
     ];
 
-    /// For the man page.
+    /// For people.
     pub fn meaning(self) -> &'static str {
         match self {
-            Self::Ok => "It is done.",
-            Self::Failure => "Something went wrong that no other code names.",
-            Self::Usage => "The command line or a file given by it makes no sense.",
-            Self::NotRunning => "The node does not run, or under another --data-dir.",
-            Self::NotFound => "The thing asked for does not exist.",
-            Self::Conflict => "The request contradicts what is there: taken name, used token, stale version.",
-            Self::Forbidden => "The machine forbids what is needed: privileges, TUN, user namespaces.",
-            Self::CheckFailed => "demo --check: something did not hold.",
-            Self::Denied => "policy test: the policy denies it.",
-            Self::Unreachable => "ping: nothing answers. route get: the link that leads there is down.",
+            Self::Ok => "done",
+            Self::Failure => "something went wrong that no other code names",
+            Self::Usage => "the command line, or a file that it names, makes no sense",
+            Self::NotRunning => {
+                "the node's admin socket does not answer: it is not running, or under another `--data-dir`"
+            }
+            Self::NotFound => "the thing asked for does not exist",
+            Self::Conflict => {
+                "the request contradicts what is there: a name that is taken, a token that was used, a stale version"
+            }
+            Self::Forbidden => "the machine forbids what is needed: privileges, TUN, user namespaces",
+            Self::CheckFailed => "`demo --check`: something did not hold",
+            Self::Denied => "`policy test`: the policy denies it",
+            Self::Unreachable => {
+                "`ping`, `trace`: nothing answers; `route get`: the link that leads there is down"
+            }
             Self::Faulty => {
-                "debug check: the machine is not fit. debug diagnose: something is wrong, and is named."
+                "`debug check`: the machine is not fit; `debug diagnose`: something is wrong, and is named"
             }
         }
     }

@@ -13,6 +13,7 @@ pub mod demo;
 mod dns;
 pub mod driver;
 pub mod exit;
+mod format;
 pub mod heap;
 pub mod identity;
 pub mod join;

@@ -194,7 +194,9 @@ async fn order(args: CommandArgs) -> Result<()> {
 
 fn show_command(command: &serde_json::Value, ask: &AskArgs) -> Result<()> {
     match ask.output {
-        Format::Table => show(&json!([command]), Format::Table, table::commands),
+        format @ (Format::Table | Format::Wide | Format::Name) => {
+            show(&json!([command]), format, table::commands)
+        }
         format @ (Format::Json | Format::Yaml) => show(command, format, table::any),
     }
 }

@@ -138,8 +138,11 @@ fn hand_over(mut answer: Value, keys: &Keys, InviteArgs { out, ask, .. }: &Invit
         None => answer["config"] = json!(config),
     }
     match (ask.output, out) {
-        (Format::Table, Some(file)) => say(&format!("{}: for its owner's eyes alone", file.display()))?,
-        (Format::Table, None) => say(config.trim_end())?,
+        (Format::Name, Some(_)) => return show(&answer, ask.output, table::any),
+        (Format::Table | Format::Wide, Some(file)) => {
+            say(&format!("{}: for its owner's eyes alone", file.display()))?
+        }
+        (Format::Table | Format::Wide | Format::Name, None) => say(config.trim_end())?,
         (format @ (Format::Json | Format::Yaml), _) => return show(&answer, format, table::any),
     }
     // The key is in it: for eyes, and neither beside the file that it went to nor in the log of a job.
