@@ -3,7 +3,8 @@
 //! | request | means |
 //! |---|---|
 //! | `GET /healthz` | 200 while the owner loop answers |
-//! | `GET /metrics` | counters in Prometheus' text format |
+//! | `GET /metrics` | metrics of this node and of those that it knows, in Prometheus' text format |
+//! | `GET /kubebus/v1/fleet` | how all nodes are, and what to do where one is not well: [`Fleet`] |
 //! | `GET /kubebus/v1/status` | links, sync, queues |
 //! | `GET /kubebus/v1/backup` | all that the cloud is, its keys included, as [`super::backup::format`] has it |
 //! | `GET /kubebus/v1/nodes` | who joined |
@@ -63,6 +64,7 @@ use super::{backup, metrics, page, records};
 #[cfg(doc)]
 use crate::admin::TokenOrder;
 use crate::admin::{AdminError, AdminRequest, AdminResponse, Snapshot, describe};
+use crate::health::Fleet;
 #[cfg(doc)]
 use crate::wireguard::WireguardOrder;
 
@@ -85,6 +87,7 @@ pub struct Asked {
 pub enum Question {
     Document(AdminRequest),
     Backup,
+    Fleet,
 }
 
 /// What it answers.
@@ -92,10 +95,15 @@ pub enum Question {
 pub enum Reply {
     Document(AdminResponse),
     Backup(Snapshot),
+    Fleet(Box<Fleet>),
 }
 
 /// Where a backup is had.
 pub(super) const BACKUP: &str = "/kubebus/v1/backup";
+
+/// How all nodes are, as a document and as metrics.
+const FLEET: &str = "/kubebus/v1/fleet";
+const METRICS: &str = "/metrics";
 
 /// What answers are made of.
 #[derive(Debug, Clone)]
@@ -134,10 +142,11 @@ pub(super) async fn answer(
 }
 
 async fn ordered(desk: &Desk, method: &Method, path: &str, body: &[u8]) -> Response<AnswerBody> {
-    let (question, text) = match (method, path) {
-        (_, "/healthz" | "/metrics") => (Ok(Question::Document(AdminRequest::Status)), true),
-        (&Method::GET, BACKUP) => (Ok(Question::Backup), false),
-        _ => (orders::parse(method, path, body).map(Question::Document), false),
+    let question = match (method, path) {
+        (_, "/healthz") => Ok(Question::Document(AdminRequest::Status)),
+        (&Method::GET, METRICS | FLEET) => Ok(Question::Fleet),
+        (&Method::GET, BACKUP) => Ok(Question::Backup),
+        _ => orders::parse(method, path, body).map(Question::Document),
     };
     let question = match question {
         Ok(question) => question,
@@ -145,11 +154,19 @@ async fn ordered(desk: &Desk, method: &Method, path: &str, body: &[u8]) -> Respo
     };
     match desk.forward(question).await {
         Some(Reply::Document(Ok(_))) if path == "/healthz" => plain("ok\n".to_owned()),
-        Some(Reply::Document(Ok(status))) if text => plain(metrics::render(&status)),
         Some(Reply::Document(Ok(value))) => document(StatusCode::OK, &value),
         Some(Reply::Document(Err(error))) => failure(&error),
+        Some(Reply::Fleet(fleet)) if path == METRICS => plain(metrics::render(&fleet)),
+        Some(Reply::Fleet(fleet)) => fleet_document(&fleet),
         Some(Reply::Backup(snapshot)) => backed_up(snapshot, &desk.data_dir),
         None => refusal(StatusCode::SERVICE_UNAVAILABLE, "the node is busy or stopping; try again"),
+    }
+}
+
+fn fleet_document(fleet: &Fleet) -> Response<AnswerBody> {
+    match serde_json::to_value(fleet) {
+        Ok(value) => document(StatusCode::OK, &value),
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
 
