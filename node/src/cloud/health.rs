@@ -1,5 +1,7 @@
 //! How the cloud and its edges are.
 
+use std::sync::Arc;
+
 use bus::bus::LinkId;
 use bus::{Channel, Class, Frame, Now};
 use controller::nodes::{self, NodeRecord};
@@ -8,7 +10,7 @@ use metadata::Feed;
 use super::Cloud;
 use crate::health::fleet::{Known, MAX_BEHIND};
 use crate::health::ledger::Member;
-use crate::health::{Fleet, Measured, NodeView, Presence, Series, Values};
+use crate::health::{Facts, Fleet, Measured, Presence, Series, Values};
 use crate::seam::Output;
 
 impl Cloud {
@@ -37,8 +39,8 @@ impl Cloud {
 
     pub(super) fn say_fleet(&mut self, id: u64, now: Now) {
         let records = nodes::list(&self.keyspace).unwrap_or_default();
-        let me = NodeView::new(self.known(now), Some(self.monitor.condition()));
-        let edges = records.into_iter().map(|record| self.ledger.view(self.member(record, now), now.mono));
+        let me = Facts { known: self.known(now), condition: Some(Arc::clone(self.monitor.condition())) };
+        let edges = records.into_iter().map(|record| self.ledger.facts(self.member(record, now), now.mono));
         let nodes = std::iter::once(me).chain(edges).collect();
         let fleet = Box::new(Fleet::new(&self.identity(), now.wall, nodes));
         self.said.push_back(Output::Fleet { id, fleet });

@@ -1,5 +1,6 @@
 //! How an edge is, for its cloud and for people.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bus::bus::LinkId;
@@ -9,8 +10,8 @@ use device_twin::Tally;
 
 use super::Edge;
 use crate::health::fleet::Known;
-use crate::health::{Fleet, Measured, NodeView, Presence, Series, Values};
-use crate::seam::Output;
+use crate::health::{Facts, Fleet, Measured, Presence, Series, Values};
+use crate::seam::{DialLane, Output};
 
 /// For how long the oldest entry of the outbox has waited: told by one mark, which moves on when all before it is gone.
 #[derive(Debug, Default)]
@@ -35,7 +36,12 @@ impl OutboxAge {
 }
 
 impl Edge {
-    pub(super) fn handle_measured(&mut self, measured: Measured, now: Now) {
+    pub(super) fn handle_measured(&mut self, mut measured: Measured, now: Now) {
+        let followed = self.bus.link_of(&self.cloud);
+        for link in measured.links.iter_mut().filter(|link| link.peer == self.cloud) {
+            // To a replica that stands by.
+            link.in_reserve |= link.lane == DialLane::Bus && followed != Some(link.link);
+        }
         let own = self.own_values(now);
         let disk = self.journal.degraded().map(str::to_owned);
         self.monitor.handle_measured(measured, &own, disk.as_deref(), now.mono);
@@ -123,7 +129,8 @@ impl Edge {
             clock_offset_ms: clock,
             ..me.clone()
         };
-        let nodes = vec![NodeView::new(me, Some(self.monitor.condition())), NodeView::new(cloud, None)];
+        let own = Some(Arc::clone(self.monitor.condition()));
+        let nodes = vec![Facts { known: me, condition: own }, Facts { known: cloud, condition: None }];
         let fleet = Box::new(Fleet::new(&self.identity, now.wall, nodes));
         self.said.push_back(Output::Fleet { id, fleet });
     }

@@ -1,21 +1,39 @@
 //! How all nodes are that this one knows of: what `/kubebus/v1/fleet`, `kubebus status` and the metrics show.
 
+use std::sync::Arc;
+
 use bus::{Identity, Name, NodeId, UnixMillis};
 use serde::{Serialize, Serializer};
 
 use super::links::{LinkState, Path};
 use super::report::{About, Condition};
-use super::series::{LinkSeries, Series, Values};
+use super::series::{LinkSeries, Series};
 use super::trouble::{Around, Problem, problems};
 
-/// The whole document.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// What is known of all nodes at one moment: quickly made, so that its owner can go on, and shown elsewhere.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Fleet {
+    pub cluster: Name,
+    pub me: NodeId,
+    pub time: UnixMillis,
+    /// This node first, then by name.
+    pub nodes: Vec<Facts>,
+}
+
+/// What is known of one node, and its own word: the last that was heard.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts {
+    pub known: Known,
+    pub condition: Option<Arc<Condition>>,
+}
+
+/// The document.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FleetView {
     pub cluster: Name,
     #[serde(serialize_with = "as_text")]
     pub me: NodeId,
     pub time: UnixMillis,
-    /// This node first, then by name.
     pub nodes: Vec<NodeView>,
 }
 
@@ -51,11 +69,6 @@ pub struct NodeView {
     /// What is wrong now, worst first.
     pub problems: Vec<Problem>,
     pub last_error: Option<ErrorView>,
-    #[serde(skip)]
-    pub values: Values,
-    /// The links' numbers, in the order of `links`.
-    #[serde(skip)]
-    pub numbers: Vec<[u64; LinkSeries::ALL.len()]>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -106,7 +119,7 @@ pub struct ErrorView {
 }
 
 /// What is known of a node beside its own word.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Known {
     /// The node that says all this.
     pub is_me: bool,
@@ -124,33 +137,43 @@ fn as_text<S: Serializer>(node: &NodeId, to: S) -> Result<S::Ok, S::Error> {
 }
 
 impl Fleet {
-    pub fn new(me: &Identity, time: UnixMillis, nodes: Vec<NodeView>) -> Self {
+    pub fn new(me: &Identity, time: UnixMillis, nodes: Vec<Facts>) -> Self {
         Self { cluster: me.cluster.clone(), me: me.node.clone(), time, nodes }
+    }
+
+    pub fn view(&self) -> FleetView {
+        let nodes = self.nodes.iter().map(Facts::view).collect();
+        FleetView { cluster: self.cluster.clone(), me: self.me.clone(), time: self.time, nodes }
     }
 }
 
-impl NodeView {
-    /// `condition` is the node's own word, the last that was heard.
-    pub fn new(known: Known, condition: Option<&Condition>) -> Self {
-        let Known { is_me, node, site, state, since, heard_ms_ago, clock_offset_ms, behind } = known;
-        let nothing = Condition::default();
-        let told = condition.is_some();
-        let condition = condition.unwrap_or(&nothing);
-        let Condition { values, links, about } = condition;
-        let About { version, started, disk, trouble, offload } = about;
+impl Facts {
+    /// What is wrong now, worst first.
+    pub fn problems(&self) -> Vec<Problem> {
+        let Known { is_me, state, clock_offset_ms, .. } = self.known;
         let around = Around {
             is_me,
             is_connected: state == Presence::Connected,
             is_heard: state != Presence::Never,
             clock_offset_ms,
         };
+        problems(self.condition.as_deref().unwrap_or(&Condition::default()), around)
+    }
+
+    fn view(&self) -> NodeView {
+        let Known { is_me: _, node, site, state, since, heard_ms_ago, clock_offset_ms, behind } =
+            self.known.clone();
+        let nothing = Condition::default();
+        let told = self.condition.is_some();
+        let Condition { values, links, about } = self.condition.as_deref().unwrap_or(&nothing);
+        let About { version, started, disk, trouble, offload } = about;
         let last_error = trouble.as_ref().map(|trouble| ErrorView {
             text: trouble.detail.clone(),
             advice: trouble.kind.advice().to_owned(),
             time: trouble.at,
         });
         let disk = disk.as_ref().map_or_else(|| "ok".to_owned(), |why| format!("degraded: {why}"));
-        Self {
+        NodeView {
             node,
             site,
             state,
@@ -172,10 +195,8 @@ impl NodeView {
                 rules_tripped: values.get(Series::RulesTripped),
             },
             links: links.iter().map(|link| view(link, *offload)).collect(),
-            problems: problems(condition, around),
+            problems: self.problems(),
             last_error,
-            values: values.clone(),
-            numbers: links.iter().map(|link| link.numbers).collect(),
         }
     }
 }

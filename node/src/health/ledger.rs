@@ -1,11 +1,12 @@
 //! What the cloud has heard of its edges.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bus::{Mono, Name, NodeId, Now, UnixMillis};
 use bytes::Bytes;
 
-use super::fleet::{Known, NodeView, Presence};
+use super::fleet::{Facts, Known, Presence};
 use super::report::{Ack, Condition, Report};
 use super::teller::Malformed;
 
@@ -21,7 +22,7 @@ struct Entry {
     since: UnixMillis,
     /// The report that `heard` has come to; 0: none on the present link.
     seq: u64,
-    heard: Option<(Mono, Box<Condition>)>,
+    heard: Option<(Mono, Arc<Condition>)>,
 }
 
 /// What the cloud knows of an edge besides.
@@ -66,12 +67,12 @@ impl Ledger {
         };
         let seq = report.seq;
         let condition = report.apply(base).ok_or(Malformed)?;
-        (entry.seq, entry.heard) = (seq, Some((now.mono, Box::new(condition))));
+        (entry.seq, entry.heard) = (seq, Some((now.mono, Arc::new(condition))));
         Ok(ack(seq))
     }
 
     /// How a member is, as far as was heard.
-    pub fn view(&self, member: Member, now: Mono) -> NodeView {
+    pub fn facts(&self, member: Member, now: Mono) -> Facts {
         let Member { name, site, is_known, clock_offset_ms, behind } = member;
         let entry = self.edges.get(&name);
         let heard = entry.and_then(|entry| entry.heard.as_ref());
@@ -91,7 +92,7 @@ impl Ledger {
             clock_offset_ms,
             behind,
         };
-        NodeView::new(known, heard.map(|(_, condition)| &**condition))
+        Facts { known, condition: heard.map(|(_, condition)| Arc::clone(condition)) }
     }
 }
 

@@ -23,7 +23,7 @@ pub mod series;
 pub mod teller;
 pub mod trouble;
 
-pub use self::fleet::{Fleet, NodeView, Presence};
+pub use self::fleet::{Facts, Fleet, Presence};
 pub use self::ledger::Ledger;
 pub use self::links::MeasuredLink;
 pub use self::monitor::{Measured, Monitor};

@@ -1,5 +1,6 @@
 //! A node's own condition, from what its shell measures and its parts know.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bus::{Mono, NodeKind, Now, UnixMillis};
@@ -35,7 +36,7 @@ pub struct Measured {
 pub struct Monitor {
     me: NodeKind,
     meter: Meter,
-    condition: Condition,
+    condition: Arc<Condition>,
     /// When `condition` was seen.
     seen: Option<Mono>,
     next: Mono,
@@ -46,11 +47,11 @@ impl Monitor {
     pub fn new(me: NodeKind, now: Now) -> Self {
         let about =
             About { version: env!("CARGO_PKG_VERSION").to_owned(), started: now.wall, ..About::default() };
-        let condition = Condition { about, ..Condition::default() };
+        let condition = Arc::new(Condition { about, ..Condition::default() });
         Self { me, meter: Meter::new(me), condition, seen: None, next: now.mono + SETTLED, wants: false }
     }
 
-    pub fn condition(&self) -> &Condition {
+    pub fn condition(&self) -> &Arc<Condition> {
         &self.condition
     }
 
@@ -73,18 +74,19 @@ impl Monitor {
         let trouble = Trouble { kind, detail: brief(detail), at };
         let is_repeated = self.condition.about.trouble.as_ref().is_some_and(|last| last.is_same(&trouble));
         if !is_repeated {
-            self.condition.about.trouble = Some(trouble);
+            Arc::make_mut(&mut self.condition).about.trouble = Some(trouble);
         }
     }
 
     /// The shell's figures, and those of the node's parts in `own`; `disk` says why it refuses writes.
     pub fn handle_measured(&mut self, measured: Measured, own: &Values, disk: Option<&str>, now: Mono) {
         let Measured { values, links, trouble, offload } = measured;
-        self.condition.links = self.meter.handle_measured(&links, now);
-        self.condition.values = values;
-        self.condition.values.merge(own);
-        self.condition.values.set(Series::DiskDegraded, u64::from(disk.is_some()));
-        let about = &mut self.condition.about;
+        let condition = Arc::make_mut(&mut self.condition);
+        condition.links = self.meter.handle_measured(&links, now);
+        condition.values = values;
+        condition.values.merge(own);
+        condition.values.set(Series::DiskDegraded, u64::from(disk.is_some()));
+        let about = &mut condition.about;
         about.disk = disk.map(brief);
         about.offload = offload;
         let is_newer = |trouble: &Trouble| about.trouble.as_ref().is_none_or(|last| last.at <= trouble.at);
@@ -100,8 +102,9 @@ impl Monitor {
     /// An edge's links are few, and ways to other edges count among them.
     pub fn set_paths(&mut self, paths: Vec<router::direct::PathView>) {
         debug_assert!(self.me == NodeKind::Edge, "a cloud has links, and no ways around them");
-        let links = std::mem::take(&mut self.condition.links);
-        self.condition.links = links::cut(links::with_relayed(links, paths));
+        let condition = Arc::make_mut(&mut self.condition);
+        let links = std::mem::take(&mut condition.links);
+        condition.links = links::cut(links::with_relayed(links, paths));
     }
 
     pub fn handle_timeout(&mut self, now: Mono) {

@@ -21,7 +21,7 @@ use super::trouble::Trouble;
 /// Stands for a number that nobody knows.
 pub(super) const UNKNOWN: u64 = u64::MAX;
 
-/// The longest text that is told, in bytes: a report of everything stays under 2 KiB.
+/// The longest text that is told, in bytes: a report of everything stays under 3 KiB.
 const MAX_TEXT: usize = 160;
 
 /// How one node is.
@@ -177,7 +177,7 @@ fn unzigzag(number: u64) -> u64 {
 }
 
 /// How much a report of everything may take: what a busy edge sends at most in one frame.
-pub const MAX_REPORT: usize = 2048;
+pub const MAX_REPORT: usize = 3072;
 
 const _: () = assert!(Series::ALL.len() < 128, "a report of everything fits MAX_REPORT");
 

@@ -162,11 +162,59 @@ table! {
     ReceivedRate Gauge One "kubebus_link_received_bytes_per_second" "Bytes of UDP payloads received in a second, over the last measurement.";
 }
 
+table! {
+    /// What is known of a node besides its own word.
+    NodeSeries, NODE_SERIES:
+    Up Gauge One "kubebus_node_up" "1 while the node is connected; of a node that is not, all else is as it was heard last.";
+    HeardAge Gauge Milli "kubebus_node_heard_age_seconds" "How old what is shown of the node is.";
+    Info Gauge One "kubebus_node_info" "1; the label version is the node's.";
+    Started Gauge Milli "kubebus_node_start_time_seconds" "When the node's process began, by its own clock, since 1970.";
+    ClockOffset Gauge Milli "kubebus_node_clock_offset_seconds" "How far the node's clock is ahead of the cloud's.";
+    SyncBehind Gauge One "kubebus_sync_behind_keys" "Keys of metadata that the edge has not acknowledged, counted up to 1000.";
+    Problems Gauge One "kubebus_node_problems" "How many things are wrong with the node, as 'kubebus status' lists them.";
+}
+
 impl Series {
+    /// Whether one scrape of the cloud has it of all edges. The others are there too, for the edges that a scrape names.
+    pub fn is_federated(self) -> bool {
+        matches!(
+            self,
+            Self::DiskDegraded
+                | Self::OutboxEntries
+                | Self::OutboxOldest
+                | Self::MeshWaiting
+                | Self::Devices
+                | Self::DevicesOffline
+                | Self::Rules
+                | Self::RulesTripped
+                | Self::ResidentMemory
+                | Self::DialsFailed
+                | Self::LinksUp
+                | Self::HistorySamplesLost
+                | Self::AuditEntriesLost
+                | Self::FramesDropped
+                | Self::PacketsSent
+                | Self::PacketsReceived
+                | Self::DroppedDenied
+                | Self::DroppedNoRoute
+                | Self::DroppedNoLane
+                | Self::DroppedQueueFull
+                | Self::MqttReceived
+                | Self::MqttSent
+        )
+    }
+
     /// The row of a metric with this value of its label.
     pub fn labelled(metric: &str, value: &str) -> Option<Self> {
         let is_it = |row: &Row| row.metric == metric && row.label.is_some_and(|(_, own)| own == value);
         Self::ALL.iter().copied().find(|series| is_it(series.row()))
+    }
+}
+
+impl LinkSeries {
+    /// Whether one scrape of the cloud has it of all edges' links.
+    pub fn is_federated(self) -> bool {
+        matches!(self, Self::Rtt | Self::Loss | Self::Mtu | Self::QueueBytes | Self::Sent | Self::Received)
     }
 }
 

@@ -55,6 +55,7 @@ use device_twin::command::Order;
 use device_twin::io::recorder;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 
@@ -135,13 +136,18 @@ pub(super) async fn answer(
             let query = parts.uri.query().unwrap_or_default();
             match records::parse(path, query).filter(|_| parts.method == Method::GET) {
                 Some(wanted) => recorded(wanted, &desk.recorder).await,
-                None => ordered(desk, &parts.method, path, &body).await,
+                None => ordered(desk, &parts.method, (path, query), &body).await,
             }
         }
     })
 }
 
-async fn ordered(desk: &Desk, method: &Method, path: &str, body: &[u8]) -> Response<AnswerBody> {
+async fn ordered(
+    desk: &Desk,
+    method: &Method,
+    (path, query): (&str, &str),
+    body: &[u8],
+) -> Response<AnswerBody> {
     let question = match (method, path) {
         (_, "/healthz") => Ok(Question::Document(AdminRequest::Status)),
         (&Method::GET, METRICS | FLEET) => Ok(Question::Fleet),
@@ -156,18 +162,30 @@ async fn ordered(desk: &Desk, method: &Method, path: &str, body: &[u8]) -> Respo
         Some(Reply::Document(Ok(_))) if path == "/healthz" => plain("ok\n".to_owned()),
         Some(Reply::Document(Ok(value))) => document(StatusCode::OK, &value),
         Some(Reply::Document(Err(error))) => failure(&error),
-        Some(Reply::Fleet(fleet)) if path == METRICS => plain(metrics::render(&fleet)),
-        Some(Reply::Fleet(fleet)) => fleet_document(&fleet),
+        Some(Reply::Fleet(fleet)) if path == METRICS => scraped(fleet, query).await,
+        Some(Reply::Fleet(fleet)) => fleet_document(fleet).await,
         Some(Reply::Backup(snapshot)) => backed_up(snapshot, &desk.data_dir),
         None => refusal(StatusCode::SERVICE_UNAVAILABLE, "the node is busy or stopping; try again"),
     }
 }
 
-fn fleet_document(fleet: &Fleet) -> Response<AnswerBody> {
-    match serde_json::to_value(fleet) {
-        Ok(value) => document(StatusCode::OK, &value),
-        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+/// Of a large fleet that takes a while, in which the owner loop goes on.
+async fn fleet_document(fleet: Box<Fleet>) -> Response<AnswerBody> {
+    let made = tokio::task::spawn_blocking(move || serde_json::to_value(fleet.view())).await;
+    match made {
+        Ok(Ok(value)) => document(StatusCode::OK, &value),
+        Ok(Err(_)) | Err(_) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "the fleet cannot be shown"),
     }
+}
+
+async fn scraped(fleet: Box<Fleet>, query: &str) -> Response<AnswerBody> {
+    let choice = metrics::Choice::parse(query);
+    let Ok(text) = tokio::task::spawn_blocking(move || metrics::render(&fleet, &choice)).await else {
+        return refusal(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be shown");
+    };
+    let mut response = plain(text);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+    response
 }
 
 impl Desk {

@@ -4,4 +4,4 @@ mod measure;
 mod prometheus;
 
 pub(super) use self::measure::{Parts, drops, measured, trouble_of_dial};
-pub(super) use self::prometheus::render;
+pub(super) use self::prometheus::{CONTENT_TYPE, Choice, render};
