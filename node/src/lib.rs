@@ -12,6 +12,7 @@ pub mod cloud;
 pub mod config;
 pub mod diagnose;
 pub mod edge;
+pub mod health;
 #[cfg(feature = "io")]
 pub mod io;
 pub mod journal;

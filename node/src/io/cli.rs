@@ -13,11 +13,13 @@ use ipnet::IpNet;
 
 use super::completions::{CompletionsArgs, ManArgs};
 use super::debug::DebugCommand;
+use super::fleet::StatusArgs;
 use super::label::LabelArgs;
 use super::mapper::MapperCommand;
 use super::names::DnsCommand;
 use super::ping::PingArgs;
 use super::route::RouteCommand;
+use super::top::TopArgs;
 use super::trace::TraceArgs;
 use super::wireguard::WireguardCommand;
 
@@ -84,8 +86,10 @@ pub enum Command {
     /// Who may use the MQTT broker: passwords, certificates
     #[command(subcommand)]
     Mqtt(MqttCommand),
-    /// Links, sync and queues of the running node
-    Status(AskArgs),
+    /// How all nodes are that the running one knows of, what is wrong and what to do; with -o wide its own queues too
+    Status(StatusArgs),
+    /// The same live, what is wrong first: q quits, s sorts, arrows scroll
+    Top(TopArgs),
     /// Is this machine fit; what is wrong and what to do; all of it in one file for whoever helps
     #[command(subcommand)]
     Debug(DebugCommand),

@@ -22,8 +22,8 @@ use super::manifests::{self, Refused};
 use super::ping::EchoError;
 use super::restore::{RestoreError, Restored, restore};
 use super::{
-    backup, completions, debug, demo, format, join, label, mapper, mqtt, names, node, ping, policy, route,
-    rule, table, trace, twin, version, wireguard,
+    backup, completions, debug, demo, fleet, format, join, label, mapper, mqtt, names, node, ping, policy,
+    route, rule, table, top, trace, twin, version, wireguard,
 };
 use crate::config::{CloudConfig, Config};
 
@@ -158,12 +158,11 @@ async fn carry_out(command: Command) -> Result<()> {
             say(&mqtt::certificate::run(&args, args.place.data_dir(&config))?)
         }
         Command::Wireguard(command) => wireguard::carry_out(command).await,
+        Command::Status(args) => fleet::status(&args).await,
+        Command::Top(args) => top::run(args).await,
         Command::Completions(args) => completions::print(&args),
         Command::Man(args) => completions::write(&args),
         Command::Version { output } => show(&version::describe(), output, version::told),
-        Command::Status(args) => {
-            show(&fetch(&args.place, "/kubebus/v1/status").await?, args.output, table::status)
-        }
     }
 }
 
