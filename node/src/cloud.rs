@@ -1,6 +1,7 @@
 //! The cloud: bus, feed, twins and controllers in one cycle.
 
 mod answers;
+mod resources;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,6 +16,8 @@ use bus::{
     PathMessage, Qos, Route, Topic,
 };
 use bytes::Bytes;
+use controller::api::index::Moved;
+use controller::api::{Index, Layout};
 use controller::binding::Binder;
 use controller::cluster::EstablishError;
 use controller::join::{CsrError, JoinReply, RefusalCode, Signed};
@@ -62,6 +65,8 @@ pub struct Cloud {
     binder: Binder,
     keyspace: Keyspace,
     journal: Journal<Output>,
+    /// What the resource API serves.
+    index: Index,
     bus: Bus,
     feed: Feed,
     twins: CloudTwins,
@@ -103,6 +108,7 @@ impl Cloud {
     ) -> Result<Self, EstablishError> {
         let CloudSettings { cluster, subnets, ca, seed, term } = settings;
         let loaded = keyspace.revision();
+        let index = Index::load(Layout::Cloud, &keyspace);
         cluster.establish(&subnets, &mut keyspace, now)?;
         let binder = Binder::load(&keyspace);
         binder.reconcile_all(&mut keyspace);
@@ -113,6 +119,7 @@ impl Cloud {
         Ok(Self {
             bus: Bus::new(me.clone(), Role::Hub),
             journal: Journal::new(loaded),
+            index,
             interest: Interest::default(),
             relayed: BTreeMap::new(),
             superseded: None,
@@ -206,6 +213,7 @@ impl Cloud {
                 self.said.push_back(Output::Backup { id, snapshot });
             }
             Input::Admin { id, request } => self.handle_admin(id, request, now),
+            Input::Api { id, request } => self.handle_api(id, request, now),
             Input::Timeout => {
                 self.bus.handle_timeout(now);
                 self.feed.handle_timeout(&self.keyspace, now);
@@ -403,12 +411,22 @@ impl Cloud {
         self.mesh.settle(&mut self.keyspace, now.wall);
         self.drain(now);
         let before = self.keyspace.revision();
-        self.journal.close_cycle(&mut self.keyspace, self.said.drain());
+        self.close_cycle();
         if self.keyspace.revision() > before {
             self.feed.handle_commit(&self.keyspace, now);
             self.drain(now);
-            self.journal.close_cycle(&mut self.keyspace, self.said.drain());
+            self.close_cycle();
         }
+    }
+
+    fn close_cycle(&mut self) {
+        let Self { index, keyspace, journal, said, .. } = self;
+        crate::resources::seal(index, keyspace, |keyspace| journal.close_cycle(keyspace, said.drain()));
+    }
+
+    /// What is durable of each kind of resource.
+    pub fn moved(&self) -> Moved {
+        self.index.moved(self.journal.durable())
     }
 
     fn drain(&mut self, now: Now) {
@@ -717,7 +735,7 @@ impl Cloud {
                 self.said.push_back(Output::Send { link, class, frame });
             }
         }
-        self.journal.close_cycle(&mut self.keyspace, self.said.drain());
+        self.close_cycle();
         self.journal.handle_stop();
     }
 

@@ -15,6 +15,7 @@ pub mod edge;
 pub mod io;
 pub mod journal;
 pub mod names;
+pub mod resources;
 pub mod seam;
 pub mod standby;
 

@@ -148,6 +148,8 @@ impl World {
             Output::Backup { snapshot, .. } => {
                 self.trace.say(self.now, format_args!("{machine} is backed up at {}", snapshot.revision));
             }
+            // Nobody of this world has kubectl.
+            Output::Api { .. } => {}
             // No edge of this world serves DMI.
             Output::Call(_) | Output::Registered(..) => {}
             // Kept beside the store, and read by nobody here.

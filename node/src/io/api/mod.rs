@@ -48,6 +48,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use controller::api::index::Moved;
 use controller::role::Asker;
 #[cfg(doc)]
 use device_twin::command::Order;
@@ -55,7 +56,7 @@ use device_twin::io::recorder;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub(super) use self::body::{AnswerBody, document, failure, plain, refusal};
 pub use self::orders::{AuthorityOrder, ChangeOrder, LabelOrder, WishOrder};
@@ -63,6 +64,7 @@ use super::{backup, metrics, page, records};
 #[cfg(doc)]
 use crate::admin::TokenOrder;
 use crate::admin::{AdminError, AdminRequest, AdminResponse, Snapshot, describe};
+use crate::resources::{ApiAnswer, ApiRequest};
 #[cfg(doc)]
 use crate::wireguard::WireguardOrder;
 
@@ -84,6 +86,7 @@ pub struct Asked {
 #[expect(clippy::large_enum_variant, reason = "one at a time, and moved once")]
 pub enum Question {
     Document(AdminRequest),
+    Api(ApiRequest),
     Backup,
 }
 
@@ -91,6 +94,7 @@ pub enum Question {
 #[derive(Debug)]
 pub enum Reply {
     Document(AdminResponse),
+    Api(ApiAnswer),
     Backup(Snapshot),
 }
 
@@ -105,6 +109,8 @@ pub struct Desk {
     /// Holds the keys that belong to a backup.
     pub data_dir: Arc<Path>,
     pub recorder: recorder::Handle,
+    /// The newest durable revision that concerns each kind of resource.
+    pub moved: watch::Receiver<Moved>,
 }
 
 /// Answers one request of somebody who is known.
@@ -149,7 +155,9 @@ async fn ordered(desk: &Desk, method: &Method, path: &str, body: &[u8]) -> Respo
         Some(Reply::Document(Ok(value))) => document(StatusCode::OK, &value),
         Some(Reply::Document(Err(error))) => failure(&error),
         Some(Reply::Backup(snapshot)) => backed_up(snapshot, &desk.data_dir),
-        None => refusal(StatusCode::SERVICE_UNAVAILABLE, "the node is busy or stopping; try again"),
+        Some(Reply::Api(_)) | None => {
+            refusal(StatusCode::SERVICE_UNAVAILABLE, "the node is busy or stopping; try again")
+        }
     }
 }
 
