@@ -158,6 +158,20 @@ pub enum Validation {
     Strict,
 }
 
+impl Write {
+    /// The options of a delete may stand in its body.
+    pub fn with_options(mut self, body: &serde_json::Value) -> Result<Self, Refusal> {
+        if matches!(self.verb, Verb::Delete | Verb::DeleteCollection) {
+            match body.get("dryRun").and_then(serde_json::Value::as_array).map(Vec::as_slice) {
+                None | Some([]) => {}
+                Some([all]) if all == "All" => self.options.dry_run = true,
+                Some(_) => return Err(Refusal::bad_request("dryRun: only [\"All\"] is known")),
+            }
+        }
+        Ok(self)
+    }
+}
+
 /// How long a watch lasts that does not say so: clients begin anew when it ends.
 const WATCH: Duration = Duration::from_secs(30 * 60);
 

@@ -104,6 +104,8 @@ impl Index {
             gone_bytes: 0,
             compacted: compacted(layout, ks),
         };
+        let default = Seen { newest: Revision::ZERO, created: Revision::ZERO };
+        index.set(Kind::Namespace, Id::from("default"), default);
         for (key, revision, value) in ks.rows() {
             let Some(value) = value else { continue };
             if let Some((kind, id)) = of_gone(layout, key.as_str()) {

@@ -1,5 +1,6 @@
 //! Lists: pages of items, selected and shown as the client wants them.
 
+use bus::UnixMillis;
 use metadata::Revision;
 use serde_json::{Value, json};
 
@@ -19,10 +20,12 @@ pub struct Lister {
     selected: usize,
     next: Option<(Continue, usize)>,
     is_begun: bool,
+    /// For ages.
+    now: UnixMillis,
 }
 
 impl Lister {
-    pub fn new(kind: Kind, of: Listing, form: Form) -> Self {
+    pub fn new(kind: Kind, of: Listing, form: Form, now: UnixMillis) -> Self {
         let proceed = of.proceed.clone();
         Self {
             kind,
@@ -33,6 +36,7 @@ impl Lister {
             selected: 0,
             next: None,
             is_begun: false,
+            now,
         }
     }
 
@@ -86,7 +90,7 @@ impl Lister {
     fn entry(&self, object: &Value) -> Value {
         match self.form {
             Form::Object => object.clone(),
-            Form::Table(include) => table::row(self.kind, object, include),
+            Form::Table(include) => table::row(self.kind, object, include, self.now),
             Form::Partial => partial(object),
         }
     }
@@ -125,12 +129,12 @@ impl Lister {
 }
 
 /// One object as the client wants to see it.
-pub fn shown(kind: Kind, object: Value, form: Form) -> Value {
+pub fn shown(kind: Kind, object: Value, form: Form, now: UnixMillis) -> Value {
     match form {
         Form::Object => object,
         Form::Table(include) => {
             let metadata = json!({ "resourceVersion": object["metadata"]["resourceVersion"] });
-            table::of(kind, std::slice::from_ref(&object), include, metadata)
+            table::of(kind, std::slice::from_ref(&object), include, metadata, now)
         }
         Form::Partial => partial(&object),
     }
@@ -144,10 +148,10 @@ pub(super) fn partial(object: &Value) -> Value {
 }
 
 /// What a get answers.
-pub fn one(kind: Kind, id: &Id, item: Option<Item>, form: Form) -> Result<Value, Refusal> {
+pub fn one(kind: Kind, id: &Id, item: Option<Item>, form: Form, now: UnixMillis) -> Result<Value, Refusal> {
     let info = kind.info();
     let item = item.ok_or_else(|| Refusal::not_found(info.group, info.plural, id.name()))?;
-    Ok(shown(kind, object::render(kind, &item), form))
+    Ok(shown(kind, object::render(kind, &item), form, now))
 }
 
 /// The part of an object that goes with a table's row.

@@ -43,6 +43,7 @@ pub mod list;
 pub mod merge;
 pub mod object;
 pub mod openapi;
+pub mod protobuf;
 pub mod read;
 pub mod refusal;
 pub mod schema;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bus::UnixMillis;
 use metadata::Revision;
 use serde_json::{Value, json};
 
@@ -52,14 +53,14 @@ impl Watcher {
     }
 
     /// What is there at the beginning, told as it is.
-    pub fn handle_first(&mut self, page: Page) -> Vec<Value> {
+    pub fn handle_first(&mut self, page: Page, now: UnixMillis) -> Vec<Value> {
         let mut events = Vec::new();
         for item in page.items {
             if self.of.selectors.may_select(&item.id) {
                 let object = object::render(self.kind, &item);
                 if self.of.selectors.select(&object) {
                     self.note(&item.id, true);
-                    events.push(self.event("ADDED", &object));
+                    events.push(self.event("ADDED", &object, now));
                 }
             }
         }
@@ -87,7 +88,11 @@ impl Watcher {
 
     /// What the client is told of changes. `ADDED` and `MODIFIED` say whether it can know the object; one that was there
     /// before this process began counts as known.
-    pub fn handle_changes(&mut self, Changes { revision, changes, .. }: Changes) -> Vec<Value> {
+    pub fn handle_changes(
+        &mut self,
+        Changes { revision, changes, .. }: Changes,
+        now: UnixMillis,
+    ) -> Vec<Value> {
         let mut events = Vec::new();
         for change in changes {
             match change {
@@ -104,9 +109,9 @@ impl Watcher {
                     };
                     self.note(&item.id, selected);
                     match (knows && !is_new, selected) {
-                        (false, true) => events.push(self.event("ADDED", &object)),
-                        (true, true) => events.push(self.event("MODIFIED", &object)),
-                        (true, false) => events.push(self.event("DELETED", &object)),
+                        (false, true) => events.push(self.event("ADDED", &object, now)),
+                        (true, true) => events.push(self.event("MODIFIED", &object, now)),
+                        (true, false) => events.push(self.event("DELETED", &object, now)),
                         (false, false) => {}
                     }
                 }
@@ -116,7 +121,7 @@ impl Watcher {
                         let object = object::render(self.kind, &item);
                         // What it was is known as it was last: one that was never selected is nobody's.
                         if self.needs_known() || self.of.selectors.select(&object) {
-                            events.push(self.event("DELETED", &object));
+                            events.push(self.event("DELETED", &object, now));
                         }
                     }
                 }
@@ -135,20 +140,20 @@ impl Watcher {
         if ends_initial {
             object["metadata"]["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
         }
-        self.event("BOOKMARK", &object)
+        self.event("BOOKMARK", &object, UnixMillis(0))
     }
 
-    fn event(&mut self, what: &str, object: &Value) -> Value {
+    fn event(&mut self, what: &str, object: &Value, now: UnixMillis) -> Value {
         let object = match self.form {
             Form::Object => object.clone(),
             Form::Partial => partial(object),
             Form::Table(include) => {
                 let include = if what == "BOOKMARK" { Include::Object } else { include };
                 if std::mem::replace(&mut self.has_columns, true) {
-                    table::row_only(self.kind, object, include)
+                    table::row_only(self.kind, object, include, now)
                 } else {
                     let metadata = json!({ "resourceVersion": object["metadata"]["resourceVersion"] });
-                    table::of(self.kind, std::slice::from_ref(object), include, metadata)
+                    table::of(self.kind, std::slice::from_ref(object), include, metadata, now)
                 }
             }
         };

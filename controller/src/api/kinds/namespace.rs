@@ -51,7 +51,8 @@ fn of_row(layout: Layout, key: &str, _: &[&[u8]]) -> Vec<Id> {
 }
 
 fn made(layout: Layout, id: &Id, ks: &Keyspace) -> Option<Value> {
-    let is_there = prefixes(layout).iter().any(|prefix| ks.range(&format!("{prefix}{id}/")).next().is_some());
+    let is_there = id.as_str() == "default"
+        || prefixes(layout).iter().any(|prefix| ks.range(&format!("{prefix}{id}/")).next().is_some());
     is_there.then(|| json!({ "metadata": {}, "spec": {}, "status": { "phase": "Active" } }))
 }
 

@@ -6,13 +6,16 @@
 
 mod watching;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bus::UnixMillis;
 use bytes::Bytes;
 use controller::api::call::{Form, Listing, Options, Write};
 use controller::api::list::{Lister, one, shown};
 use controller::api::read::{Found, Page, Read};
 use controller::api::watch::too_old;
 use controller::api::{
-    Call, Kind, Layout, Method, Refusal, Request, Verb, allowed, discovery, object, openapi,
+    Call, Kind, Layout, Method, Refusal, Request, Verb, allowed, discovery, object, openapi, protobuf,
 };
 use controller::role::Asker;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, WARNING};
@@ -81,17 +84,20 @@ async fn reply(
             ok(&openapi::document(layout, &group, &version).ok_or_else(Refusal::no_such_path)?)
         }
         Call::WhoAmI => Ok(json_answer(StatusCode::CREATED, &whoami(asker))),
-        Call::MayI => Ok(json_answer(StatusCode::CREATED, &may(layout, asker, &read_body(body)?))),
+        Call::MayI => Ok(json_answer(StatusCode::CREATED, &may(layout, asker, &review(body)?))),
         Call::Get { kind, id, form } => match desk.find(Read::Get { kind, id: id.clone() }).await? {
-            Found::Item(item) => ok(&one(kind, &id, item, form)?),
+            Found::Item(item) => ok(&one(kind, &id, item, form, now())?),
             _ => Err(busy()),
         },
         Call::List { kind, of, form } => list(desk, kind, of, form).await,
         Call::Watch { kind, of, form, watch } => Ok(watching::begin(desk, kind, of, form, watch)),
-        Call::Write(write) if write.verb == Verb::DeleteCollection => delete_all(desk, asker, write).await,
+        Call::Write(write) if write.verb == Verb::DeleteCollection => {
+            delete_all(desk, asker, write.with_options(&read_body(body)?)?).await
+        }
         Call::Write(write) => {
             let (form, kind, verb) = (write.form, write.kind, write.verb);
-            let written = desk.write(asker, write, read_body(body)?).await?;
+            let body = read_body(body)?;
+            let written = desk.write(asker, write.with_options(&body)?, body).await?;
             Ok(written_answer(kind, verb, form, written))
         }
     }
@@ -149,6 +155,17 @@ fn read_body(body: &[u8]) -> Result<Value, Refusal> {
     let as_yaml = std::str::from_utf8(body).ok().and_then(|text| serde_saphyr::from_str::<Value>(text).ok());
     let as_yaml = as_yaml.filter(Value::is_object);
     as_yaml.ok_or_else(|| Refusal::bad_request(format!("the body is neither JSON nor YAML: {error}")))
+}
+
+/// kubectl asks what it may in protobuf.
+fn review(body: &[u8]) -> Result<Value, Refusal> {
+    protobuf::access_review(body).map_or_else(|| read_body(body), Ok)
+}
+
+/// For the ages that a table shows.
+fn now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn busy() -> Refusal {
@@ -214,7 +231,7 @@ async fn list(desk: &Desk, kind: Kind, of: Listing, form: Form) -> Result<Respon
             return Err(too_old(proceed.revision, compacted));
         }
     }
-    let mut lister = Lister::new(kind, of, form);
+    let mut lister = Lister::new(kind, of, form, now());
     let (objects, more) = lister.handle_page(desk.page(lister.wants()).await?);
     let first = format!("{}{}", lister.begin(), lister.piece(&objects));
     if !more {
@@ -250,7 +267,7 @@ fn written_answer(kind: Kind, verb: Verb, form: Form, written: Written) -> Respo
             json_answer(StatusCode::OK, &gone(kind, &object::render(kind, &item)))
         }
         Outcome::Item(item) | Outcome::Gone(item) => {
-            json_answer(status, &shown(kind, object::render(kind, &item), form))
+            json_answer(status, &shown(kind, object::render(kind, &item), form, now()))
         }
     };
     for warning in warnings {
@@ -282,7 +299,7 @@ async fn delete_all(desk: &Desk, asker: &Asker, write: Write) -> Result<Response
         proceed: None,
         version: None,
     };
-    let mut lister = Lister::new(write.kind, of, Form::Object);
+    let mut lister = Lister::new(write.kind, of, Form::Object, now());
     loop {
         let (objects, more) = lister.handle_page(desk.page(lister.wants()).await?);
         for object in objects {

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::{AnswerBody, Desk};
-use super::{PIECES, typed};
+use super::{PIECES, now, typed};
 
 /// A watch asks the owner loop no more often: a hundred of them take some percent of it while everything moves.
 const PACE: Duration = Duration::from_millis(100);
@@ -108,7 +108,7 @@ impl Task {
                 let more = page.more;
                 after = page.items.last().map(|item| item.id.clone());
                 if tells {
-                    let events = self.watcher.handle_first(page);
+                    let events = self.watcher.handle_first(page, now());
                     self.say(&events).await?;
                 } else {
                     self.watcher.handle_known(page);
@@ -138,7 +138,7 @@ impl Task {
                 Found::Item(_) | Found::Page(_) => return Err(Over),
             };
             let more = changes.more;
-            let events = self.watcher.handle_changes(changes);
+            let events = self.watcher.handle_changes(changes, now());
             self.say(&events).await?;
             if !more {
                 return Ok(());
