@@ -17,9 +17,10 @@ use bus::{
 };
 use bytes::Bytes;
 use controller::api::index::Moved;
-use controller::api::{Index, Layout};
+use controller::api::{Id, Index, Kind, Layout};
 use controller::binding::Binder;
 use controller::cluster::EstablishError;
+use controller::event::{self, Event, Severity};
 use controller::join::{CsrError, JoinReply, RefusalCode, Signed};
 use controller::{CloudSubnets, Cluster, access, advert, host, lease, nodes, route, site, wireguard};
 use device_twin::cloud::Output as FromTwins;
@@ -454,12 +455,14 @@ impl Cloud {
             FromBus::Deliver(message) => self.said.extend(announced(message).map(Output::Publish)),
             FromBus::PeerUp { peer, .. } => {
                 self.note(format!("{peer} is connected"));
+                self.tell_of_node(&peer.name, Severity::Normal, "Connected", "its link stands", now);
                 // Before it is sent anything: what is too old by now is not handed out.
                 self.twins.handle_edge_up(&peer.name, &mut self.keyspace, now);
                 self.feed.handle_edge_up(&peer.name, now);
             }
             FromBus::PeerDown { peer, .. } => {
                 self.note(format!("{peer} is gone"));
+                self.tell_of_node(&peer.name, Severity::Warning, "Disconnected", "its link is gone", now);
                 self.introducer.handle_gone(&peer);
                 self.feed.handle_edge_down(&peer.name, now);
                 self.twins.handle_edge_down(&peer.name);
@@ -488,6 +491,8 @@ impl Cloud {
             }
             FeedOutput::Up { edge, entry, .. } if entry.key == advert::UP => {
                 for lan in advert::handle_told(&edge, &entry.payload, &mut self.keyspace) {
+                    let why = format!("nobody has granted it {lan}: kubebus route approve {edge} {lan}");
+                    self.tell_of_node(&edge, Severity::Warning, "LanPending", &why, now);
                     self.note(format!(
                         "edge/{edge} names {lan}, which nobody has granted it: kubebus route approve {edge} {lan}"
                     ));
@@ -767,6 +772,21 @@ impl Cloud {
 
     fn close(&mut self, link: LinkId, why: &str) {
         self.said.push_back(Output::Close { link, why: why.to_owned() });
+    }
+
+    /// An event about an edge, for `kubectl describe`.
+    fn tell_of_node(
+        &mut self,
+        edge: &Name,
+        severity: Severity,
+        reason: &'static str,
+        message: &str,
+        now: Now,
+    ) {
+        let about = Id::from(edge.as_str());
+        let message = message.to_owned();
+        let event = Event { kind: Kind::EdgeNode, about, severity, reason, message, at: now.wall };
+        event::record(Layout::Cloud, event, &mut self.keyspace);
     }
 
     fn note(&mut self, text: String) {

@@ -25,9 +25,18 @@ pub struct Current {
 /// What it becomes.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Draft {
-    Store { object: Value, created: bool, warnings: Vec<String> },
-    Unchanged { warnings: Vec<String> },
-    Remove,
+    Store {
+        object: Value,
+        created: bool,
+        warnings: Vec<String>,
+    },
+    Unchanged {
+        warnings: Vec<String>,
+    },
+    /// `last`: as the write left it, where that was no delete.
+    Remove {
+        last: Option<Value>,
+    },
 }
 
 /// When and for whom something is written.
@@ -218,7 +227,7 @@ fn finish(
     let is_going = object["metadata"].get("deletionTimestamp").is_some();
     let has_finalizers = object["metadata"]["finalizers"].as_array().is_some_and(|all| !all.is_empty());
     match current {
-        Some(_) if is_going && !has_finalizers => Ok(Draft::Remove),
+        Some(_) if is_going && !has_finalizers => Ok(Draft::Remove { last: Some(object) }),
         Some(current) if is_same(&current.object, &object) => Ok(Draft::Unchanged { warnings }),
         current => Ok(Draft::Store { object, created: current.is_none(), warnings }),
     }
@@ -397,7 +406,7 @@ fn delete(kind: Kind, id: &Id, body: &Value, current: &Current, moment: Moment) 
     check_version(kind, id, conditions["resourceVersion"].as_str(), conditions["uid"].as_str(), current)?;
     let metadata = &current.object["metadata"];
     if metadata["finalizers"].as_array().is_none_or(Vec::is_empty) {
-        return Ok(Draft::Remove);
+        return Ok(Draft::Remove { last: None });
     }
     if metadata.get("deletionTimestamp").is_some_and(|at| !at.is_null()) {
         return Ok(Draft::Unchanged { warnings: Vec::new() });

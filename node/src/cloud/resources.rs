@@ -123,7 +123,7 @@ impl Cloud {
                 let written = Written { is_new: false, outcome, warnings };
                 Ok(Stored { applied: Applied::Unchanged, written })
             }
-            Draft::Remove => self.remove(write, &id, now),
+            Draft::Remove { last } => self.remove(write, &id, last, now),
         }
     }
 
@@ -185,15 +185,18 @@ impl Cloud {
         Revision(self.keyspace.revision().0 + 1)
     }
 
-    fn remove(&mut self, write: &Write, id: &Id, now: Now) -> Result<Stored, Refusal> {
+    fn remove(&mut self, write: &Write, id: &Id, last: Option<Value>, now: Now) -> Result<Stored, Refusal> {
         let kind = write.kind;
-        let gone = self
+        let mut gone = self
             .item(kind, id, now)
             .ok_or_else(|| Refusal::not_found(kind.info().group, kind.info().plural, id.name()))?;
         if let (false, Some(of), Some(device)) = (write.options.dry_run, kind.manifest(), id.device()) {
             resource::delete(of, &device, &mut self.keyspace);
             self.keyspace.delete(&object::meta_row(kind, id));
             self.on_resource(of, &device, now).map_err(|error| as_refusal(&error))?;
+        }
+        if let Some(last) = last {
+            gone = Item { revision: self.next_revision(), content: Content::Made(last), ..gone };
         }
         let written = Written { is_new: false, outcome: Outcome::Gone(Box::new(gone)), warnings: Vec::new() };
         Ok(Stored { applied: Applied::Changed, written })

@@ -65,6 +65,9 @@ fn of_row(layout: Layout, key: &str, _: &[&[u8]]) -> Vec<Id> {
         Layout::Edge => &["/m/site/edge/"],
     };
     let name = prefixes.iter().find_map(|prefix| key.strip_prefix(prefix));
+    // What is told of an edge is about its link, which lies in no row of its own.
+    let told = || key.strip_prefix("/c/event/default/").and_then(|rest| Some(rest.rsplit_once('.')?.0));
+    let name = name.or_else(told);
     name.filter(|name| !name.contains('/')).map(Id::from).into_iter().collect()
 }
 
