@@ -130,12 +130,13 @@ pub fn apply(schema: &Value, live: Option<&Value>, applied: Applied<'_>) -> Resu
     let own = owners.iter().position(|owner| owner.is_apply && owner.manager == manager);
     let before = own.map(|at| std::mem::take(&mut owners[at].set)).unwrap_or_default();
     for path in before.difference(&wanted) {
-        let is_shared = owners.iter().any(|owner| match path.split_last() {
-            // An item stays as long as somebody owns something of it.
-            Some((last, item)) if last == "." => owner.set.iter().any(|other| other.starts_with(item)),
-            _ => owner.set.contains(path),
-        });
-        if !is_shared {
+        // An item, or an object, stays as long as somebody owns something of it.
+        let stem = match path.split_last() {
+            Some((last, item)) if last == "." => item,
+            _ => path,
+        };
+        let others = owners.iter().flat_map(|owner| &owner.set).chain(&wanted);
+        if !others.into_iter().any(|other| other.starts_with(stem)) {
             fields::remove(&mut merged, path);
         }
     }

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use metadata::{Keyspace, Revision};
 
 use super::object;
-use super::{Id, Kind, Layout};
+use super::{Id, Kind, Layout, Verb};
 use crate::record::own_key;
 
 /// Deletions that are remembered: a client that lost its watch while so many objects went lists anew.
@@ -138,7 +138,8 @@ impl Index {
             touched.extend(objects(self.layout, key.as_str(), &values));
         }
         for (kind, id) in &touched {
-            if self.courses[kind.index()].live.contains_key(id) && !exists(self.layout, *kind, id, ks) {
+            let is_watched = kind.offers(Verb::Watch) && self.courses[kind.index()].live.contains_key(id);
+            if is_watched && !exists(self.layout, *kind, id, ks) {
                 let last = last_words(self.layout, *kind, id, ks);
                 self.went.push((*kind, id.clone(), last.len()));
                 ks.put(own_key(&gone_key(self.layout, *kind, id)), last);

@@ -108,7 +108,7 @@ impl Watcher {
                         None => !is_new,
                     };
                     self.note(&item.id, selected);
-                    match (knows && !is_new, selected) {
+                    match (knows, selected) {
                         (false, true) => events.push(self.event("ADDED", &object, now)),
                         (true, true) => events.push(self.event("MODIFIED", &object, now)),
                         (true, false) => events.push(self.event("DELETED", &object, now)),
