@@ -17,6 +17,7 @@ pub mod health;
 pub mod io;
 pub mod journal;
 pub mod names;
+pub mod resources;
 pub mod seam;
 pub mod standby;
 

@@ -130,6 +130,7 @@ impl Standby {
             | Input::Persisted(_)
             | Input::Degraded { .. }
             | Input::Admin { .. }
+            | Input::Api { .. }
             | Input::Backup { .. }
             | Input::Measured(_)
             | Input::Fleet { .. }

@@ -14,6 +14,7 @@ use bus::io::Clock;
 use bus::overlay::{Lease, Route};
 use bus::{Channel, Identity, NodeId};
 use bytes::Bytes;
+use controller::api::index::Moved;
 use device_twin::gate::Refusal;
 use device_twin::io::dmi::{Answered, DmiEvent, DmiHandle};
 use device_twin::io::recorder::{Record as Kept, Recorder};
@@ -24,7 +25,7 @@ use router::Table;
 use router::io::device::Overlay;
 use router::io::shard::{Command, DialError, Event, Expect, Lane, LinkReport, ShardHandle};
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
@@ -69,6 +70,8 @@ pub struct Driver {
     pub store: StoreThread,
     pub store_events: mpsc::Receiver<StoreEvent>,
     pub admin: mpsc::Receiver<Asked>,
+    /// Tells watches of the resource API what is durable.
+    pub moved: watch::Sender<Moved>,
     pub overlay: Option<Overlay>,
     /// Where names are answered.
     pub dns: Option<Dns>,
@@ -166,6 +169,7 @@ pub enum RunError {
 impl Driver {
     /// Runs until the signal, or until a part ends that a node cannot do without. `inputs` is what happened before.
     pub async fn run(mut self, inputs: Vec<Input>, mut shutdown: Shutdown) -> Result<(), RunError> {
+        self.wake_watches();
         inputs.into_iter().for_each(|input| self.handle(input));
         if let Some(gateway) = self.wireguard.told() {
             self.handle(Input::Wireguard(gateway));
@@ -417,6 +421,7 @@ impl Driver {
             StoreEvent::Durable(revision) => {
                 self.state.patience.handle_durable(revision, now);
                 self.handle(Input::Persisted(revision));
+                self.wake_watches();
             }
             StoreEvent::Degraded(why) => {
                 self.state.patience.handle_refused(now);
@@ -425,6 +430,11 @@ impl Driver {
             StoreEvent::Fenced(why) => return Err(RunError::Fenced(why)),
         }
         Ok(())
+    }
+
+    fn wake_watches(&self) {
+        let newest = self.node.moved();
+        self.moved.send_if_modified(|moved| std::mem::replace(moved, newest) != newest);
     }
 
     fn on_disk_stuck(&mut self) {
@@ -447,6 +457,7 @@ impl Driver {
         let id = self.state.next_question;
         self.handle(match asked.question {
             Question::Document(request) => Input::Admin { id, request },
+            Question::Api(request) => Input::Api { id, request },
             Question::Backup => Input::Backup { id },
             // Once it is measured.
             Question::Fleet => return self.measure(Some(id)),
@@ -502,6 +513,7 @@ impl Driver {
             }
             Output::Wireguard(clients) => self.wireguard.set_clients(clients),
             Output::Admin { id, response } => self.answer(id, response),
+            Output::Api { id, answer } => self.reply(id, Reply::Api(answer)),
             Output::Backup { id, snapshot } => self.reply(id, Reply::Backup(snapshot)),
             Output::Measure => self.measure(None),
             Output::Fleet { id, fleet } => self.reply(id, Reply::Fleet(fleet)),

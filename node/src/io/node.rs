@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use bus::io::Clock;
 use bus::{Identity, Name, NodeId};
 use bytes::Bytes;
+use controller::api::index::Moved;
 use controller::io::ca::{CertificateAuthority, NODE_VALIDITY};
 use controller::token::MAX_LANS;
 use controller::{CloudSubnets, Cluster, Lan, Plan};
@@ -22,7 +23,7 @@ use router::io::device::Overlay;
 use router::io::shard::{self, Credentials, Event, Replica, ShardConfig, ShardHandle};
 use router::queue::LinkRate;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -210,6 +211,7 @@ fn replica_of(store: &CloudStore) -> Result<Option<Replica>> {
 /// Where people ask, and what is written down for them.
 pub(super) struct Console {
     pub(super) asked: mpsc::Receiver<Asked>,
+    moved: watch::Sender<Moved>,
     tasks: JoinSet<()>,
     desk: Desk,
     pub(super) recorder: Recorder,
@@ -223,9 +225,11 @@ impl Console {
             admin::bind(&socket).with_context(|| format!("the admin socket {}", socket.display()))?;
         let mut tasks = JoinSet::new();
         let recorder = Recorder::start(&data_dir.join(RECORDS), Limits::default()).context("the recorder")?;
-        let desk = Desk { ask, data_dir: data_dir.into(), recorder: recorder.handle().clone() };
+        let (moved, watched) = watch::channel(Moved::default());
+        let recorded = recorder.handle().clone();
+        let desk = Desk { ask, data_dir: data_dir.into(), recorder: recorded, moved: watched };
         tasks.spawn(admin::serve(listener, desk.clone()));
-        Ok(Self { asked, tasks, desk, recorder })
+        Ok(Self { asked, moved, tasks, desk, recorder })
     }
 }
 
@@ -349,7 +353,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
     let store = StoreThread::start(store, told).context("the store thread")?;
     let Open { shard, shard_events, console } = sockets.open(data_dir)?;
     // Its tasks end with it.
-    let Console { asked, mut tasks, desk, recorder } = console;
+    let Console { asked, moved, mut tasks, desk, recorder } = console;
     otlp::start(&config.telemetry, &desk, &mut tasks)?;
     let dns = dns::start(&config.dns, &mut tasks);
     let wireguard = Wireguard::start(&config.wireguard, data_dir, overlay.as_ref().map(Overlay::name))?;
@@ -365,6 +369,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
         store,
         store_events,
         admin: asked,
+        moved,
         overlay,
         dns,
         wireguard,

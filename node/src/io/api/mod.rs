@@ -49,6 +49,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use controller::api::index::Moved;
 use controller::role::Asker;
 #[cfg(doc)]
 use device_twin::command::Order;
@@ -57,7 +58,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 pub(super) use self::body::{AnswerBody, document, failure, plain, refusal};
 pub use self::orders::{AuthorityOrder, ChangeOrder, LabelOrder, WishOrder};
@@ -66,6 +67,7 @@ use super::{backup, metrics, page, records};
 use crate::admin::TokenOrder;
 use crate::admin::{AdminError, AdminRequest, AdminResponse, Snapshot, describe};
 use crate::health::Fleet;
+use crate::resources::{ApiAnswer, ApiRequest};
 #[cfg(doc)]
 use crate::wireguard::WireguardOrder;
 
@@ -87,6 +89,7 @@ pub struct Asked {
 #[expect(clippy::large_enum_variant, reason = "one at a time, and moved once")]
 pub enum Question {
     Document(AdminRequest),
+    Api(ApiRequest),
     Backup,
     Fleet,
 }
@@ -95,6 +98,7 @@ pub enum Question {
 #[derive(Debug)]
 pub enum Reply {
     Document(AdminResponse),
+    Api(ApiAnswer),
     Backup(Snapshot),
     Fleet(Box<Fleet>),
 }
@@ -114,6 +118,8 @@ pub struct Desk {
     /// Holds the keys that belong to a backup.
     pub data_dir: Arc<Path>,
     pub recorder: recorder::Handle,
+    /// The newest durable revision that concerns each kind of resource.
+    pub moved: watch::Receiver<Moved>,
 }
 
 /// Answers one request of somebody who is known.
@@ -165,7 +171,9 @@ async fn ordered(
         Some(Reply::Fleet(fleet)) if path == METRICS => scraped(fleet, query).await,
         Some(Reply::Fleet(fleet)) => fleet_document(fleet).await,
         Some(Reply::Backup(snapshot)) => backed_up(snapshot, &desk.data_dir),
-        None => refusal(StatusCode::SERVICE_UNAVAILABLE, "the node is busy or stopping; try again"),
+        Some(Reply::Api(_)) | None => {
+            refusal(StatusCode::SERVICE_UNAVAILABLE, "the node is busy or stopping; try again")
+        }
     }
 }
 
