@@ -42,6 +42,7 @@ pub const MAX_HOSTS: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostSpec {
+    /// As the site itself has them: 1 to 8.
     addresses: Vec<IpAddr>,
 }
 

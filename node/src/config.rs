@@ -73,10 +73,11 @@ pub struct EtcdPlace {
     /// By what etcd knows this cloud.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<PathBuf>,
+    /// Of that certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
     /// A replica that leads and does not answer the others for so long is taken over from. Long enough for the way between
-    /// them; 0s: only when its lease in etcd ends, after 10 s.
+    /// them, 600ms if not said; 0s: only when its lease in etcd ends, after 10 s.
     #[serde(default = "silence", with = "duration")]
     pub takeover_after: Duration,
 }
@@ -250,6 +251,7 @@ pub struct MqttConfig {
 pub struct MqttExternal {
     /// `host[:port]`, 1883 if none is given. What is said there can be read and changed on the way.
     pub address: String,
+    /// Who the node is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
     /// Its first line is the password.
@@ -271,6 +273,7 @@ fn all_of_the_mesh() -> Vec<String> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct MqttListener {
+    /// Where it listens, over TCP.
     pub address: SocketAddr,
     /// Without it, all is said in plain text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -290,6 +293,7 @@ pub struct MqttTls {
     /// What the broker shows, instead of the node's certificate; those who signed it may follow in the file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<PathBuf>,
+    /// Of that certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
     /// Who signs clients' certificates, instead of the cluster's authority. Their common names are users.
@@ -316,6 +320,7 @@ pub struct MqttRight {
     /// Topic filters, in which {name} and {client} stand for the client's name and client id.
     #[serde(default)]
     pub publish: Vec<String>,
+    /// The same for what they hear.
     #[serde(default)]
     pub subscribe: Vec<String>,
 }

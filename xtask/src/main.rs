@@ -1,6 +1,7 @@
 //! Chores of this repository. `cargo xtask test` passes every test and installs what the tests need.
 
 mod dmi;
+mod docs;
 mod lanes;
 mod peers;
 mod python;
@@ -19,6 +20,7 @@ usage: cargo xtask <chore>
   sim --broken  a build with one mistake in it, which the deterministic world must find
   python        installs what tests meet in Python (EPANET, paho-mqtt, pytest) under the target directory; `test` does it too
   dmi           installs gRPC for Python there, for the tests of KubeEdge's mappers; `test` does it too
+  docs          docs/reference from the code; tests say when that is due
   bench [NAME]  KubeBus against its aims and against others; see docs/benchmarks.md
   bench overlay | thin   packets, against other overlays, as root; installs them from Debian's packages and crates.io
   bench hostile          the same lab with strangers in it
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         ["sim", seeds] => simulations(seeds),
         ["python"] => python::install(),
         ["dmi"] => dmi::install(),
+        ["docs"] => docs::write(),
         ["bench", names @ ..] => bench(names),
         _ => Err(anyhow::anyhow!("{USAGE}")),
     };

@@ -17,8 +17,11 @@ pub const MAX_RANGES: usize = 64;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccessPolicySpec {
+    /// Who may begin to talk: any of these.
     from: Vec<SelectorSpec>,
+    /// To whom: any of these.
     to: Vec<SelectorSpec>,
+    /// About what: any of these; everything if not said.
     #[serde(default)]
     ports: Option<Vec<RangeSpec>>,
 }
@@ -26,10 +29,15 @@ pub struct AccessPolicySpec {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SelectorSpec {
+    /// Behind any node of this site.
     site: Option<Name>,
+    /// Behind this edge, or the WireGuard client of this name.
     node: Option<Name>,
+    /// In this network, as far as it is part of the overlay.
     cidr: Option<IpNet>,
+    /// In a subnet of this kind.
     kind: Option<KindSpec>,
+    /// Behind whoever has all of these labels.
     #[serde(default, rename = "matchLabels")]
     labels: Labels,
 }
@@ -48,9 +56,13 @@ enum KindSpec {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RangeSpec {
+    /// A name, or a number of IANA's.
     protocol: ProtocolSpec,
+    /// One port, at the side that is called.
     port: Option<u16>,
+    /// Or a range: its first port
     from: Option<u16>,
+    /// and its last.
     to: Option<u16>,
 }
 

@@ -23,12 +23,16 @@ pub struct DeviceSpec {
     /// The edge that the device is wired to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_name: Option<Name>,
+    /// How the device is reached, and by which mapper.
     #[serde(default)]
     pub protocol: Protocol,
+    /// Told to KubeEdge's mappers; the edge itself tells the state of every device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_report: Option<StateReport>,
+    /// What this device says about properties of its model.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub properties: Vec<DeviceProperty>,
+    /// Commands of several properties.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub methods: Vec<DeviceMethod>,
 }
@@ -37,15 +41,19 @@ pub struct DeviceSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceMethod {
+    /// What the command is called.
     pub name: String,
+    /// For people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
+    /// What the command writes, all or none.
     #[serde(default)]
     pub property_names: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelRef {
+    /// The `DeviceModel`.
     pub name: Name,
 }
 
@@ -53,8 +61,10 @@ pub struct ModelRef {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Protocol {
+    /// The mapper is called like it, in lower case and with `-` for `_`.
     #[serde(default)]
     pub protocol_name: String,
+    /// How to connect: what stands here is the mapper's.
     #[serde(default)]
     pub config_data: Json,
 }
@@ -62,8 +72,10 @@ pub struct Protocol {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StateReport {
+    /// Whether the mapper is to report it.
     #[serde(default)]
     pub report_to_cloud: bool,
+    /// Milliseconds between two such reports.
     #[serde(default)]
     pub report_cycle: i64,
 }
@@ -72,7 +84,9 @@ pub struct StateReport {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceProperty {
+    /// As the model has it.
     pub name: String,
+    /// What it shall be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired: Option<DesiredText>,
     /// Milliseconds between two reads.
@@ -85,6 +99,7 @@ pub struct DeviceProperty {
 /// KubeEdge's desired value: always a text, typed by the model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DesiredText {
+    /// Empty: nothing is wished.
     pub value: String,
 }
 
@@ -92,8 +107,10 @@ pub struct DesiredText {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Visitors {
+    /// KubeEdge wants it; the device's protocol counts.
     #[serde(default)]
     pub protocol_name: String,
+    /// The address: what stands here is the mapper's.
     #[serde(default)]
     pub config_data: Json,
 }
@@ -101,11 +118,13 @@ pub struct Visitors {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceModelSpec {
+    /// For people.
     #[serde(default)]
     pub protocol: String,
     /// Defaults under the device's `protocol.configData`, merged by key.
     #[serde(default)]
     pub protocol_config_data: Json,
+    /// What a device of this model has.
     #[serde(default)]
     pub properties: Vec<ModelProperty>,
 }
@@ -113,16 +132,21 @@ pub struct DeviceModelSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ModelProperty {
+    /// A level of topics: letters, digits, `_`, `-` and `.`.
     pub name: String,
+    /// What its values are.
     #[serde(rename = "type")]
     pub property_type: PropertyType,
+    /// Whether it can be written.
     #[serde(default)]
     pub access_mode: AccessMode,
     /// A number written as text; empty means none.
     #[serde(default)]
     pub minimum: String,
+    /// The same; values outside are refused.
     #[serde(default)]
     pub maximum: String,
+    /// A UCUM code, or any text, which is shown and never converted.
     #[serde(default)]
     pub unit: String,
     /// Defaults under the device's visitors, merged by key.

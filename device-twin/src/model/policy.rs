@@ -27,6 +27,7 @@ pub type TwinPolicy = Document<TwinPolicySpec>;
 pub struct TwinPolicySpec {
     /// The `DeviceModel`, in the policy's namespace.
     pub model: Name,
+    /// Of the model; all of them if not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub property: Option<String>,
     /// Whether writing it moves something.

@@ -16,9 +16,11 @@ pub type Rule = Document<RuleSpec>;
 pub struct RuleSpec {
     /// By the name that the cases use.
     pub inputs: BTreeMap<String, Input>,
+    /// What the rule decides about: one property, whose edge runs the rule.
     pub output: Output,
     /// What happens when a case cannot be told true or false. There is no default: it is a decision about safety.
     pub on_unknown: OnUnknown,
+    /// In order; the first that is true decides.
     pub cases: Vec<Case>,
 }
 
@@ -28,7 +30,9 @@ pub struct RuleSpec {
 pub struct Input {
     /// `<namespace>/<name>`, or a name in the rule's own namespace.
     pub device: String,
+    /// Of that device.
     pub property: String,
+    /// Which half of the twin; reported if not said.
     #[serde(default)]
     pub from: From,
     /// Older readings are unknown.
@@ -51,8 +55,11 @@ pub enum From {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Output {
+    /// `<namespace>/<name>`, or a name in the rule's own namespace.
     pub device: String,
+    /// Of that device.
     pub property: String,
+    /// The place among those who want something of it; 10 if not said.
     #[serde(default = "default_slot")]
     pub slot: Slot,
     /// How long a decision holds if the rule cannot renew it.
@@ -70,6 +77,7 @@ pub enum OnUnknown {
     Hold,
     /// The property's fail-safe value, through the rule's slot.
     FailSafe,
+    /// This, through the rule's slot.
     Value(Value),
     /// An interlock: what cannot be told counts as true.
     Trip,
@@ -87,6 +95,7 @@ pub struct Case {
     /// Absent: always.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<When>,
+    /// What holds if the case is true.
     pub then: Then,
 }
 
@@ -107,18 +116,21 @@ pub enum When {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct All {
+    /// All of these hold.
     pub all: Vec<When>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Any {
+    /// At least one of these holds.
     pub any: Vec<When>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Not {
+    /// This does not hold.
     pub not: Box<When>,
 }
 
@@ -126,7 +138,9 @@ pub struct Not {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AtLeast {
+    /// So many of `of` hold, whichever: a vote.
     pub at_least: usize,
+    /// What is counted.
     pub of: Vec<When>,
 }
 
@@ -134,6 +148,7 @@ pub struct AtLeast {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Predicate {
+    /// The name of one of the inputs.
     pub input: String,
     /// Not the input itself is compared but how far it has come in this time: the newest value minus the oldest,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -141,6 +156,7 @@ pub struct Predicate {
     /// or how far it was spread over it: the greatest value minus the least.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spread_in: Option<Span>,
+    /// How it is compared.
     pub op: Op,
     /// Compare with this,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -175,6 +191,7 @@ pub enum Op {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Then {
+    /// This: a constant, or reckoned from an input.
     Value(Expression),
     /// What the rule said last stays.
     Hold,
@@ -193,15 +210,21 @@ pub enum Expression {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Linear {
+    /// The input that counts.
     pub input: String,
+    /// Taken from the input first; 0 if not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minus: Option<Operand>,
+    /// What the difference is multiplied by; 1 if not said.
     #[serde(default = "one")]
     pub gain: f64,
+    /// Added to that; 0 if not said.
     #[serde(default)]
     pub offset: f64,
+    /// The result is not less than this,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<Operand>,
+    /// and not more than this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<Operand>,
 }

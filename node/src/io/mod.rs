@@ -32,6 +32,8 @@ pub mod patience;
 mod ping;
 mod policy;
 mod records;
+#[cfg(test)]
+mod reference;
 #[cfg(feature = "etcd")]
 pub mod replica;
 pub mod restore;
