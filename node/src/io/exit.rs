@@ -71,61 +71,8 @@ impl Exit {
     }
 }
 
-impl Exit {
-    /// In their order.
-    pub const ALL: [Self; 10] = [
-        Self::Ok,
-        Self::Failure,
-        Self::Usage,
-        Self::NotRunning,
-        Self::NotFound,
-        Self::Conflict,
-        Self::Forbidden,
-        Self::CheckFailed,
-        Self::Denied,
-        Self::Unreachable,
-    ];
-
-    /// For people.
-    pub fn meaning(self) -> &'static str {
-        match self {
-            Self::Ok => "done",
-            Self::Failure => "something went wrong that no other code names",
-            Self::Usage => "the command line, or a file that it names, makes no sense",
-            Self::NotRunning => {
-                "the node's admin socket does not answer: it is not running, or under another `--data-dir`"
-            }
-            Self::NotFound => "the thing asked for does not exist",
-            Self::Conflict => {
-                "the request contradicts what is there: a name that is taken, a token that was used, a stale version"
-            }
-            Self::Forbidden => "the machine forbids what is needed: privileges, TUN, user namespaces",
-            Self::CheckFailed => "`demo --check`: something did not hold",
-            Self::Denied => "`policy test`: the policy denies it",
-            Self::Unreachable => {
-                "`ping`, `trace`: nothing answers; `route get`: the link that leads there is down"
-            }
-        }
-    }
-}
-
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_code_is_in_the_documentation() {
-        let page = include_str!("../../../docs/debug.md");
-        for (number, exit) in Exit::ALL.into_iter().enumerate() {
-            assert_eq!(exit as usize, number);
-            let row = format!("| {number} | {} |", exit.meaning());
-            assert!(page.contains(&row), "docs/debug.md lacks: {row}");
-        }
     }
 }
