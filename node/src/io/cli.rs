@@ -17,6 +17,7 @@ use super::fleet::StatusArgs;
 use super::label::LabelArgs;
 use super::mapper::MapperCommand;
 use super::names::DnsCommand;
+use super::objects::{DescribeArgs, WatchArgs};
 use super::ping::PingArgs;
 use super::route::RouteCommand;
 use super::top::TopArgs;
@@ -54,6 +55,10 @@ pub enum Command {
     Apply(ApplyArgs),
     /// List nodes, devices, models, policies, rules or hosts
     Get(GetArgs),
+    /// Tell all that is known of one object: manifest, state, links, twins, decisions, commands, events
+    Describe(DescribeArgs),
+    /// Print objects of a kind, and each change of them, until Ctrl-C
+    Watch(WatchArgs),
     /// Delete a node, device, model, policy, rule or host
     Delete(DeleteArgs),
     /// Read and set device twins

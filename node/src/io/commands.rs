@@ -22,8 +22,8 @@ use super::manifests::{self, Refused};
 use super::ping::EchoError;
 use super::restore::{RestoreError, Restored, restore};
 use super::{
-    backup, completions, debug, demo, fleet, format, join, label, mapper, mqtt, names, node, ping, policy,
-    route, rule, table, top, trace, twin, version, wireguard,
+    backup, completions, debug, demo, fleet, format, join, label, mapper, mqtt, names, node, objects, ping,
+    policy, route, rule, table, top, trace, twin, version, wireguard,
 };
 use crate::config::{CloudConfig, Config};
 
@@ -141,6 +141,8 @@ async fn carry_out(command: Command) -> Result<()> {
         }
         Command::Apply(args) => apply(args).await,
         Command::Get(args) => get(args).await,
+        Command::Describe(args) => objects::describe(&args).await,
+        Command::Watch(args) => objects::watch(&args).await,
         Command::Delete(args) => delete(args).await,
         Command::Twin(command) => twin::carry_out(command).await,
         Command::Label(args) => label::carry_out(args).await,

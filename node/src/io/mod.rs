@@ -26,6 +26,7 @@ pub mod metrics;
 mod mqtt;
 mod names;
 pub mod node;
+mod objects;
 mod otlp;
 mod page;
 pub mod patience;

@@ -5,6 +5,7 @@ use std::path::Path;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::header::{ACCEPT, HeaderValue};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use rustix::process::{Pid, Signal, kill_process};
@@ -36,6 +37,9 @@ pub enum AskError {
     Keep(#[source] std::io::Error),
 }
 
+/// What answers are made of, if nothing else is asked for.
+const JSON: &str = "application/json";
+
 /// Asks the node whose data directory is `data_dir`.
 pub async fn ask(
     data_dir: &Path,
@@ -44,7 +48,7 @@ pub async fn ask(
     body: Option<&serde_json::Value>,
 ) -> Result<String, AskError> {
     let mut driver = JoinSet::new();
-    let response = request(data_dir, method, path, body, &mut driver).await?;
+    let response = request(data_dir, (method, path), body, JSON, &mut driver).await?;
     let bytes = response.into_body().collect().await.map_err(AskError::Broken)?.to_bytes();
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -52,10 +56,20 @@ pub async fn ask(
 /// Asks the cloud for a backup and hands it to `keep`, piece by piece.
 pub async fn ask_for_backup(
     data_dir: &Path,
+    keep: impl FnMut(&[u8]) -> std::io::Result<()>,
+) -> Result<(), AskError> {
+    ask_stream(data_dir, BACKUP, JSON, keep).await
+}
+
+/// Asks for what comes piece by piece, to its end; `accept` is the form that is wanted.
+pub async fn ask_stream(
+    data_dir: &Path,
+    path: &str,
+    accept: &'static str,
     mut keep: impl FnMut(&[u8]) -> std::io::Result<()>,
 ) -> Result<(), AskError> {
     let mut driver = JoinSet::new();
-    let mut body = request(data_dir, Method::GET, BACKUP, None, &mut driver).await?.into_body();
+    let mut body = request(data_dir, (Method::GET, path), None, accept, &mut driver).await?.into_body();
     while let Some(frame) = body.frame().await {
         if let Ok(piece) = frame.map_err(AskError::Broken)?.into_data() {
             keep(&piece).map_err(AskError::Keep)?;
@@ -84,9 +98,9 @@ pub async fn process_of(data_dir: &Path) -> Option<i32> {
 /// kept.
 async fn request(
     data_dir: &Path,
-    method: Method,
-    path: &str,
+    (method, path): (Method, &str),
     body: Option<&serde_json::Value>,
+    accept: &'static str,
     driver: &mut JoinSet<hyper::Result<()>>,
 ) -> Result<Response<Incoming>, AskError> {
     let stream = connect(&data_dir.join(SOCKET)).await?;
@@ -95,6 +109,7 @@ async fn request(
     let body = body.map(ToString::to_string).unwrap_or_default();
     let mut request = Request::new(Full::new(Bytes::from(body)));
     *request.method_mut() = method;
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static(accept));
     *request.uri_mut() = path.parse().map_err(|_| AskError::Refused {
         status: 400,
         message: format!("'{path}' holds characters that no name has"),
@@ -110,7 +125,9 @@ async fn request(
     let text = String::from_utf8_lossy(&bytes).into_owned();
     let parsed: Option<serde_json::Value> = serde_json::from_str(&text).ok();
     let faults = parsed.as_ref().map(faults).unwrap_or_default();
-    let message = parsed.and_then(|v| v.get("error")?.as_str().map(str::to_owned)).unwrap_or(text);
+    // The resource API says it as Kubernetes does.
+    let said = |field| parsed.as_ref()?.get(field)?.as_str().map(str::to_owned);
+    let message = said("error").or_else(|| said("message")).unwrap_or(text);
     Err(AskError::Refused { status: status.as_u16(), message, faults })
 }
 

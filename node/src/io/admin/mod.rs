@@ -13,7 +13,7 @@ use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-pub use self::client::{AskError, ask, ask_for_backup, process_of, terminate};
+pub use self::client::{AskError, ask, ask_for_backup, ask_stream, process_of, terminate};
 use super::api::{self, Desk};
 
 /// Connections served at once; further ones wait in the socket's backlog.
