@@ -17,7 +17,7 @@ use super::fleet::StatusArgs;
 use super::label::LabelArgs;
 use super::mapper::MapperCommand;
 use super::names::DnsCommand;
-use super::objects::{DescribeArgs, WatchArgs};
+use super::objects::{DescribeArgs, GetKind, WatchArgs};
 use super::ping::PingArgs;
 use super::route::RouteCommand;
 use super::top::TopArgs;
@@ -53,7 +53,7 @@ pub enum Command {
     Token(TokenCommand),
     /// Create or update devices, models, rules, policies and hosts from YAML or JSON files
     Apply(ApplyArgs),
-    /// List nodes, devices, models, policies, rules or hosts
+    /// List nodes, devices, models, policies, rules, hosts, and all other kinds of objects
     Get(GetArgs),
     /// Tell all that is known of one object: manifest, state, links, twins, decisions, commands, events
     Describe(DescribeArgs),
@@ -321,8 +321,8 @@ impl Kind {
 
 #[derive(Debug, Args)]
 pub struct GetArgs {
-    #[arg(value_enum)]
-    pub kind: Kind,
+    #[arg(value_parser = GetKind::parser(), ignore_case = true)]
+    pub kind: GetKind,
     #[command(flatten)]
     pub ask: AskArgs,
 }

@@ -19,6 +19,7 @@ use super::cli::{
 use super::exit::Exit;
 use super::identity::IdentityError;
 use super::manifests::{self, Refused};
+use super::objects::GetKind;
 use super::ping::EchoError;
 use super::restore::{RestoreError, Restored, restore};
 use super::{
@@ -292,6 +293,10 @@ async fn apply(args: ApplyArgs) -> Result<()> {
 
 async fn get(args: GetArgs) -> Result<()> {
     let GetArgs { kind, ask: args } = args;
+    let kind = match kind {
+        GetKind::Known(kind) => kind,
+        GetKind::Api(kind) => return objects::get(kind, &args).await,
+    };
     match kind.resource() {
         None => show(&fetch(&args.place, "/kubebus/v1/nodes").await?, args.output, table::nodes),
         Some(resource) => {

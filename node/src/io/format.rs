@@ -43,6 +43,7 @@ fn fields(prefix: &str, item: &Value) -> Vec<(String, String)> {
             Value::Array(items) if items.iter().any(Value::is_object) => {
                 vec![(name, format!("{} items", items.len()))]
             }
+            Value::Array(items) if items.is_empty() => vec![(name, "-".to_owned())],
             value => vec![(name, cell(value))],
         }
     };

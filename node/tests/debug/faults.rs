@@ -13,7 +13,7 @@ use crate::harness::{Cluster, Node, QUICK_LINK};
 use crate::process::eventually;
 
 /// A device whose mapper nobody starts.
-const ORPHAN: &str = "\
+pub(crate) const ORPHAN: &str = "\
 apiVersion: devices.kubeedge.io/v1beta1
 kind: DeviceModel
 metadata: {name: meter, namespace: water}

@@ -17,6 +17,7 @@ mod harness;
 #[path = "../lab_node/mod.rs"]
 #[expect(dead_code, reason = "shared with the target `network`")]
 mod lab_node;
+mod objects;
 mod pages;
 mod way;
 
@@ -34,12 +35,13 @@ const NAME: &str = "DEBUG_TEST";
 /// A test, and what it does. Each runs in a process of its own.
 type Test = (&'static str, fn());
 
-const ALL: [Test; 6] = [
+const ALL: [Test; 7] = [
     ("faults_of_a_site_are_named", faults::of_a_site),
     ("faults_of_the_cloud_are_named", faults::of_the_cloud),
     ("faults_of_files_and_disks_are_named", faults::of_files_and_disks),
     ("faults_on_the_way_are_named", way::faults_on_the_way),
     ("an_archive_has_what_helps_and_no_secret", archive::has_what_helps_and_no_secret),
+    ("objects_are_described_and_watched", objects::are_described_and_watched_over_a_restart),
     ("shells_complete_and_pages_render", pages::shells_complete_and_pages_render),
 ];
 

@@ -4,7 +4,7 @@ use anyhow::Result;
 use controller::api::Kind;
 use serde_json::{Map, Value};
 
-use super::{DescribeArgs, path_of, path_to, split};
+use super::{DescribeArgs, full_name, helped, path_of, path_to, split};
 use crate::io::commands::{fetch, show};
 use crate::io::table::{cell, commands, decisions, rows, table, twins};
 
@@ -13,7 +13,8 @@ const DECISIONS: usize = 10;
 
 pub(super) async fn run(args: &DescribeArgs) -> Result<()> {
     let DescribeArgs { kind, name, ask } = args;
-    let object = fetch(&ask.place, &path_to(*kind, name)).await?;
+    let object = fetch(&ask.place, &path_to(*kind, name)).await;
+    let object = object.map_err(|error| helped(error, *kind))?;
     let mut known = Map::new();
     known.insert("object".to_owned(), tidied(object));
     let more = match kind {
@@ -102,7 +103,7 @@ fn tidied(mut object: Value) -> Value {
 
 fn told(known: &Value) -> String {
     let object = &known["object"];
-    let head = table(&[&cell(&object["kind"]), &name(object)], &facts(object));
+    let head = table(&[&cell(&object["kind"]), &full_name(object)], &facts(object));
     let node = Some(&known["node"]).filter(|node| node.is_object());
     let sections = [
         Some(head),
@@ -119,12 +120,6 @@ fn told(known: &Value) -> String {
         list(&known["events"]).and_then(|list| section("EVENTS", events(list))),
     ];
     sections.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
-}
-
-fn name(object: &Value) -> String {
-    let meta = &object["metadata"];
-    let namespace = meta["namespace"].as_str().map(|namespace| format!("{namespace}/")).unwrap_or_default();
-    format!("{namespace}{}", cell(&meta["name"]))
 }
 
 fn facts(object: &Value) -> Vec<Vec<String>> {

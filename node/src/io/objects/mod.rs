@@ -1,18 +1,22 @@
 //! `kubebus describe` and `kubebus watch`: objects of the resource API, of any kind, at the cloud or at an edge.
 
 mod describe;
+mod get;
 mod watch;
 
 use anyhow::Result;
 use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use controller::api::Kind;
 
+pub(super) use self::get::{GetKind, get};
+use super::admin::AskError;
 use super::cli::{AskArgs, Format, Place};
 
 #[derive(Debug, Args)]
 pub struct DescribeArgs {
-    /// What kind of object: device, edgenode, site, rule, ..; plural, singular or short as kubectl has it
-    #[arg(value_parser = parse_kind)]
+    /// What kind of object; plural, singular or short as kubectl has it
+    #[arg(value_parser = kinds(), ignore_case = true)]
     pub kind: Kind,
     /// Its name; namespace/name for what has a namespace, 'default' if none is given
     pub name: String,
@@ -22,8 +26,8 @@ pub struct DescribeArgs {
 
 #[derive(Debug, Args)]
 pub struct WatchArgs {
-    /// What kind of objects: devices, edgenodes, sites, rules, ..; plural, singular or short as kubectl has it
-    #[arg(value_parser = parse_kind)]
+    /// What kind of objects; plural, singular or short as kubectl has it
+    #[arg(value_parser = kinds(), ignore_case = true)]
     pub kind: Kind,
     /// Only this one; namespace/name for what has a namespace
     pub name: Option<String>,
@@ -43,18 +47,38 @@ pub(super) async fn watch(args: &WatchArgs) -> Result<()> {
 }
 
 /// In this program's words, nodes are edge nodes.
-fn parse_kind(text: &str) -> Result<Kind, String> {
-    let wanted = text.to_ascii_lowercase();
-    let is_it = |kind: &Kind| {
-        let info = kind.info();
-        [info.plural, info.singular].contains(&wanted.as_str()) || info.short.contains(&wanted.as_str())
-    };
-    match wanted.as_str() {
-        "node" | "nodes" => Ok(Kind::EdgeNode),
-        _ => Kind::ALL.into_iter().find(is_it).ok_or_else(|| {
-            let known: Vec<&str> = Kind::ALL.iter().map(|kind| kind.info().plural).collect();
-            format!("no kind is called '{text}'; there are {}", known.join(", "))
-        }),
+const NODES: [&str; 2] = ["nodes", "node"];
+
+/// All kinds by all their names, of which the plural one is offered.
+fn kinds() -> impl TypedValueParser<Value = Kind> {
+    PossibleValuesParser::new(Kind::ALL.map(names_of)).try_map(|text| known(&text))
+}
+
+fn names_of(kind: Kind) -> PossibleValue {
+    let info = kind.info();
+    let more = if kind == Kind::EdgeNode { &NODES[..] } else { &[] };
+    PossibleValue::new(info.plural).alias(info.singular).aliases(info.short).aliases(more)
+}
+
+/// Of one of the names that [`kinds`] takes.
+fn known(text: &str) -> Result<Kind, AskError> {
+    let found = Kind::ALL.into_iter().find(|kind| names_of(*kind).matches(text, true));
+    found.ok_or_else(|| AskError::Refused {
+        status: 400,
+        message: format!("no kind is called '{text}'"),
+        faults: Vec::new(),
+    })
+}
+
+/// Adds the command that shows what there is.
+fn helped(error: anyhow::Error, kind: Kind) -> anyhow::Error {
+    match error.downcast::<AskError>() {
+        Ok(AskError::Refused { status: 404, message, faults }) => {
+            let message = format!("{message}: see 'kubebus get {}'", kind.info().plural);
+            AskError::Refused { status: 404, message, faults }.into()
+        }
+        Ok(other) => other.into(),
+        Err(other) => other,
     }
 }
 
@@ -78,6 +102,18 @@ fn path_to(kind: Kind, name: &str) -> String {
     }
 }
 
+/// As the API has tables.
+const AS_TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
+
+/// With its namespace, if it has one: as other commands take it.
+fn full_name(object: &serde_json::Value) -> String {
+    let name = super::table::cell(&object["metadata"]["name"]);
+    match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => format!("{namespace}/{name}"),
+        None => name,
+    }
+}
+
 fn split(name: &str) -> (&str, &str) {
     name.split_once('/').unwrap_or(("default", name))
 }
@@ -96,9 +132,9 @@ mod tests {
             ("sites", Kind::Site),
             ("jointoken", Kind::JoinToken),
         ] {
-            assert_eq!(parse_kind(text), Ok(kind), "{text}");
+            assert_eq!(known(text).unwrap(), kind, "{text}");
         }
-        assert!(parse_kind("pods").unwrap_err().contains("devices, "));
+        assert!(known("pods").is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::{WatchArgs, path_of, split};
+use super::{AS_TABLE, WatchArgs, full_name, path_of, split};
 use crate::io::admin::{AskError, ask_stream};
 use crate::io::cli::Format;
 use crate::io::commands::read_config;
@@ -17,9 +17,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Longer lines are no answers of ours: an object is at most 1 MiB.
 const MAX_LINE: usize = 4 << 20;
-
-/// As the API has tables.
-const AS_TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 
 pub(super) async fn run(args: &WatchArgs) -> Result<()> {
     let config = read_config(&args.place)?;
@@ -98,12 +95,21 @@ struct Shown {
     widths: Vec<usize>,
     /// Which columns are shown.
     chosen: Vec<usize>,
+    /// Which one is the name, which goes with its namespace here.
+    name: Option<usize>,
     is_away: bool,
 }
 
 impl Shown {
     fn new(format: Format) -> Self {
-        Self { format, revision: String::new(), widths: Vec::new(), chosen: Vec::new(), is_away: false }
+        Self {
+            format,
+            revision: String::new(),
+            widths: Vec::new(),
+            chosen: Vec::new(),
+            name: None,
+            is_away: false,
+        }
     }
 
     /// Once for each absence.
@@ -131,7 +137,7 @@ impl Shown {
         }
         match self.format {
             Format::Table | Format::Wide => self.row(&what, object),
-            Format::Name => print(&format!("{what} {}", name(object))),
+            Format::Name => print(&format!("{what} {}", full_name(object))),
             Format::Json => print(&event.to_string()),
             Format::Yaml => {
                 print(&format!("---\n{}", serde_saphyr::to_string(&event).unwrap_or_default().trim_end()))
@@ -143,13 +149,21 @@ impl Shown {
         if let Some(columns) = table["columnDefinitions"].as_array().filter(|_| self.widths.is_empty()) {
             let is_shown = |column: &Value| self.format == Format::Wide || column["priority"] == 0;
             self.chosen = (0..columns.len()).filter(|index| is_shown(&columns[*index])).collect();
+            self.name = columns.iter().position(|column| column["format"] == "name");
             let heads = columns.iter().map(|column| cell(&column["name"]).to_uppercase()).collect::<Vec<_>>();
             let heads = self.chosen.iter().map(|index| heads[*index].clone());
             let line = self.line(&[&["EVENT".to_owned()][..], &heads.collect::<Vec<_>>()].concat());
             print(&line)?;
         }
         for row in table["rows"].as_array().into_iter().flatten() {
-            let cells = self.chosen.iter().map(|index| cell(&row["cells"][*index]));
+            let value = |index: &usize| {
+                if Some(*index) == self.name {
+                    full_name(&row["object"])
+                } else {
+                    cell(&row["cells"][*index])
+                }
+            };
+            let cells = self.chosen.iter().map(value);
             let cells: Vec<String> = std::iter::once(what.to_owned()).chain(cells).collect();
             let line = self.line(&cells);
             print(&line)?;
@@ -164,14 +178,6 @@ impl Shown {
             format!("{cell:<0$}", *width)
         });
         padded.collect::<Vec<_>>().join("   ").trim_end().to_owned()
-    }
-}
-
-fn name(object: &Value) -> String {
-    let meta = &object["metadata"];
-    match meta["namespace"].as_str() {
-        Some(namespace) => format!("{namespace}/{}", cell(&meta["name"])),
-        None => cell(&meta["name"]),
     }
 }
 
