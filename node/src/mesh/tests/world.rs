@@ -206,6 +206,7 @@ impl World {
                 | Output::Backup { .. }
                 | Output::Call(_)
                 | Output::Registered(..)
+                | Output::Api { .. }
                 | Output::Record(_) => {}
             }
         }
