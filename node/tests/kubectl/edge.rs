@@ -26,7 +26,8 @@ fn an_edge_serves_its_own_part_without_the_cloud_and_says_where_the_rest_is_writ
     assert_eq!(named("hosts"), "host.kubebus.io/plc");
     assert_eq!(door.say(&["get", "site/plant", "-o", "jsonpath={.status.edges}"]), "[\"a\"]");
     assert!(door.complaint(&["get", "jointokens"], "").contains("the server doesn't have a resource type"));
-    // What an edge decides itself.
+    // What an edge decides itself, once it has the authority.
+    edge.say(&["twin", "take", "default/valve-1", "--reason", "the cloud is away"]);
     let wish = r#"{"spec":{"properties":[{"name":"position","desired":{"value":"55"}}]}}"#;
     door.say(&["patch", "device/valve-1", "-p", wish]);
     becomes("it is in force", &"55".to_owned(), || {
