@@ -171,9 +171,13 @@ pub fn split(object: &Value) -> Result<(Value, Meta), String> {
     Ok((manifest, meta))
 }
 
+/// The last second that RFC 3339 can write. An edge's clock may say anything.
+const LAST_SECOND: u64 = 253_402_300_799;
+
 /// RFC 3339 in whole seconds, as Kubernetes writes times.
 pub fn timestamp(at: UnixMillis) -> String {
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(at.0)).to_string()
+    let since = Duration::from_secs((at.0 / 1000).min(LAST_SECOND));
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
 }
 
 /// A UUID made of what tells an object from all others (RFC 9562, version 8).
@@ -187,4 +191,47 @@ pub fn uid(parts: &[&str]) -> String {
     let hex: String = hash[..16].iter().map(|byte| format!("{byte:02x}")).collect();
     let variant = char::from(b"89ab"[usize::from(hash[8] & 3)]);
     format!("{}-{}-8{}-{variant}{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_time_can_be_written() {
+        assert_eq!(timestamp(UnixMillis(0)), "1970-01-01T00:00:00Z");
+        assert_eq!(timestamp(UnixMillis(u64::MAX)), "9999-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn an_object_is_split_into_what_edges_need_and_the_rest_and_put_together_again() {
+        let object = json!({
+            "apiVersion": "devices.kubeedge.io/v1beta1", "kind": "Device",
+            "metadata": {
+                "name": "v", "namespace": "plant", "labels": { "a": "b" }, "annotations": { "c": "d" }, "uid": "u",
+                "creationTimestamp": "t", "generation": 3, "finalizers": ["x"],
+            },
+            "spec": { "unknown": 1 }, "status": { "twins": [] },
+        });
+        let (manifest, meta) = split(&object).unwrap();
+        let lean = json!({ "name": "v", "namespace": "plant", "labels": { "a": "b" } });
+        assert_eq!(manifest["metadata"], lean);
+        let (manifest, meta) = (manifest.to_string(), serde_json::to_vec(&meta).unwrap());
+        let again = stored(Kind::Device, &Id::from("plant/v"), manifest.as_bytes(), Some(&meta));
+        let mut expected = object;
+        expected.as_object_mut().unwrap().remove("status");
+        assert_eq!(again, expected);
+    }
+
+    #[test]
+    fn a_manifest_from_before_the_api_has_a_name_and_a_lasting_uid() {
+        let json = br#"{"metadata":{"annotations":{"kept":"x"}},"spec":{}}"#;
+        let object = stored(Kind::Device, &Id::from("plant/v"), json, None);
+        assert_eq!(object["metadata"]["annotations"]["kept"], "x");
+        assert_eq!(object["metadata"]["uid"], uid(&["devices", "plant/v"]));
+        assert_eq!(
+            stored(Kind::Device, &Id::from("plant/v"), b"no JSON", None),
+            bare(Kind::Device, &Id::from("plant/v"))
+        );
+    }
 }

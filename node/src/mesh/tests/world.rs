@@ -208,6 +208,7 @@ impl World {
                 | Output::Fleet { .. }
                 | Output::Call(_)
                 | Output::Registered(..)
+                | Output::Api { .. }
                 | Output::Record(_) => {}
             }
         }
