@@ -200,9 +200,15 @@ fn a_lost_edge_keeps_its_last_word_and_is_not_connected() {
 
 #[test]
 fn what_is_no_report_ends_the_link() {
+    for payload in [vec![0xff], vec![0; 1 << 16]] {
+        is_refused(payload);
+    }
+}
+
+fn is_refused(payload: Vec<u8>) {
     let mut talk = Talk::new();
     talk.pair.cloud.said.clear();
-    let frame = Frame::new(Channel::Health, b"\xff".as_slice());
+    let frame = Frame::new(Channel::Health, payload);
     talk.pair.cloud.node.handle(Input::Frame { link: LINK, frame }, talk.now);
     let said: Vec<Output> = std::iter::from_fn(|| talk.pair.cloud.node.poll_output()).collect();
     assert!(said.iter().any(|output| matches!(output, Output::Close { link: LINK, .. })), "{said:?}");
