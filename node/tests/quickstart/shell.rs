@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
 /// For one block of commands. Many times what an idle machine needs for the longest, which builds a crate.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Lines that wait to be read. A shell that prints more waits too.
 const LINES: usize = 1024;
