@@ -57,6 +57,9 @@ mod tests {
         let mut shell = Shell::start(Command::new("bash"));
         for step in steps(name, |machine| machine == Machine::Own) {
             let printed = shell.run(&step.commands.replace("127.0.0.1", &address));
+            if step.commands.contains("kubebus mapper new") {
+                shell.settle_new_crates(&address);
+            }
             shows(&step, &printed.replace(&address, "127.0.0.1"));
         }
     }
