@@ -114,7 +114,7 @@ mod tests {
     /// What 100,000 edges cost follows from it: 200 MB at the very most, and 100 MB as most of them are.
     #[test]
     fn an_edge_takes_less_than_two_kilobytes() {
-        let name = Name::new("a".repeat(16)).unwrap();
+        let name = Name::new(&"a".repeat(16)).unwrap();
         let head = LinkHead {
             path: Path::Direct,
             peer: NodeId::edge(name),

@@ -210,7 +210,7 @@ mod tests {
             json!({ "type": kind, "object": { "metadata": { "name": "a", "resourceVersion": revision } } })
                 .to_string()
         };
-        shown.show(event("ADDED", "7").as_bytes()).unwrap();
+        shown.show(event("BOOKMARK", "7").as_bytes()).unwrap();
         shown.show(event("BOOKMARK", "9").as_bytes()).unwrap();
         assert_eq!(shown.revision, "9");
         shown.show(json!({ "type": "ERROR", "object": { "code": 410 } }).to_string().as_bytes()).unwrap();
