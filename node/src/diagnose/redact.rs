@@ -180,7 +180,7 @@ fn is_run(run: &str) -> bool {
 
 /// Base64 has capital and small letters, digits, and few separators; paths and names have words.
 fn is_base64_like(word: &str) -> bool {
-    let count = |is: fn(&char) -> bool| word.chars().filter(|c| is(c)).count();
+    let count = |is: fn(&char) -> bool| word.chars().filter(&is).count();
     let (capitals, digits) = (count(char::is_ascii_uppercase), count(char::is_ascii_digit));
     capitals * 6 >= word.len() && digits * 20 >= word.len()
 }

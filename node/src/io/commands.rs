@@ -40,7 +40,7 @@ pub fn run(cli: Cli) -> Exit {
         Some(Command::Trace(args)) => trace::run(args),
         Some(Command::Mapper(command)) => mapper::carry_out(command),
         Some(Command::Debug(command)) => debug::run(command),
-        Some(command) => block_on(async { carry_out(command).await.map(|()| Exit::Ok) }),
+        Some(command) => block_on(async { Box::pin(carry_out(command)).await.map(|()| Exit::Ok) }),
     };
     match done {
         Ok(exit) => exit,

@@ -44,7 +44,9 @@ fn fields(prefix: &str, item: &Value) -> Vec<(String, String)> {
                 vec![(name, format!("{} items", items.len()))]
             }
             Value::Array(items) if items.is_empty() => vec![(name, "-".to_owned())],
-            value => vec![(name, cell(value))],
+            Value::Array(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+                vec![(name, cell(value))]
+            }
         }
     };
     members.flat_map(of_one).collect()

@@ -113,7 +113,7 @@ impl Parts {
     fn text(&mut self, name: &str, text: &str) {
         let text = redact::text(text);
         let cut = text.len().saturating_sub(MAX_PART);
-        self.put(name, text[text.ceil_char_boundary(cut)..].as_bytes());
+        self.put(name, &text.as_bytes()[text.ceil_char_boundary(cut)..]);
     }
 
     fn document(&mut self, name: &str, mut value: Value) {
@@ -199,9 +199,9 @@ async fn findings(args: &CollectArgs, config: &Config, progress: &Progress, part
 
 async fn answers(console: &Console<'_>, parts: &mut Parts) {
     for (name, path) in ANSWERS {
-        match console.get(path).await {
-            Value::Null => {}
-            answer => parts.document(name, answer),
+        let answer = console.get(path).await;
+        if !answer.is_null() {
+            parts.document(name, answer);
         }
     }
     if let Ok(metrics) = console.text("/metrics").await {

@@ -152,10 +152,10 @@ fn answers(packet: &[u8], asked: &[u8]) -> bool {
 }
 
 fn verdict(why: &std::io::Error) -> Udp {
-    match why.kind() {
-        ErrorKind::ConnectionRefused => Udp::Refused,
-        _ if why.raw_os_error() == Some(libc::EMSGSIZE) => Udp::TooLarge,
-        _ => Udp::NoWay,
+    match (why.kind() == ErrorKind::ConnectionRefused, why.raw_os_error()) {
+        (true, _) => Udp::Refused,
+        (false, Some(libc::EMSGSIZE)) => Udp::TooLarge,
+        (false, _) => Udp::NoWay,
     }
 }
 

@@ -196,7 +196,11 @@ mod tests {
     fn pieces_become_lines() {
         let (mut lines, mut seen) = (Lines::default(), Vec::new());
         for piece in [&b"on"[..], b"e\ntw", b"o\n\nthree"] {
-            lines.take(piece, |line| Ok(seen.push(line.to_vec()))).unwrap();
+            let take = |line: &[u8]| {
+                seen.push(line.to_vec());
+                Ok(())
+            };
+            lines.take(piece, take).unwrap();
         }
         assert_eq!(seen, [b"one".to_vec(), b"two".to_vec(), b"".to_vec()]);
         let endless = lines.take(&vec![b'x'; MAX_LINE + 1], |_| Ok(()));
