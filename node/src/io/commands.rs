@@ -48,6 +48,9 @@ pub fn run(cli: Cli) -> Exit {
             // As compilers have it, so that editors find the place.
             let place = if error.is::<Refused>() { "" } else { "kubebus: " };
             eprintln!("{place}{error:#}");
+            if let Some(command) = helping(&error) {
+                eprintln!("kubebus: {command}");
+            }
             exit_of(&error)
         }
     }
@@ -57,6 +60,20 @@ pub fn run(cli: Cli) -> Exit {
 #[derive(Debug, thiserror::Error)]
 #[error("{0:#}")]
 pub(super) struct Usage(pub(super) anyhow::Error);
+
+/// The command that finds out more, where the error itself cannot say what to do.
+fn helping(error: &anyhow::Error) -> Option<&'static str> {
+    use join::JoinError::{Dial, NoAddress, NoAnswer, Resolve, Socket};
+    match (error.downcast_ref::<AskError>(), error.downcast_ref::<join::JoinError>()) {
+        (Some(AskError::NotRunning { .. } | AskError::Broken(_) | AskError::Connect(_)), _) => {
+            Some("'kubebus debug diagnose' says why a node does not answer")
+        }
+        (_, Some(Resolve { .. } | NoAddress(_) | Socket(_) | Dial { .. } | NoAnswer(_))) => Some(
+            "'kubebus debug check --for edge --cloud HOST' looks at this machine and at the cloud's name",
+        ),
+        _ => None,
+    }
+}
 
 fn exit_of(error: &anyhow::Error) -> Exit {
     if error.is::<Usage>() || error.is::<Refused>() {
