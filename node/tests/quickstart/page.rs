@@ -44,6 +44,7 @@ fn steps(page: &str) -> Vec<Step> {
                 steps.last_mut().expect("commands before what they print").shown = block;
                 continue;
             }
+            "console" => continue,
             other => panic!("a block of '{other}': use sh, sh cloud, sh edge or text, so that it is tested"),
         };
         steps.push(Step { machine, commands: block, shown: String::new() });

@@ -11,8 +11,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
 
-/// For one block of commands. Many times what an idle machine needs for the longest, which builds a crate.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// For one block of commands. Many times what an idle machine needs for the longest.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Lines that wait to be read. A shell that prints more waits too.
 const LINES: usize = 1024;
@@ -71,38 +71,20 @@ impl Shell {
         }
     }
 
-    /// Where a file of this name is, below the reader's home; what is built is not looked through.
-    fn find(&self, name: &str) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        let mut waiting = vec![self.room.path().to_owned()];
-        while let Some(dir) = waiting.pop() {
-            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    waiting.push(entry.path());
-                } else if entry.file_name().to_str().is_some_and(|file| file.ends_with(name)) {
-                    found.push(entry.path());
-                }
-            }
-        }
-        found
-    }
-
-    /// A new crate gets this workspace's versions, so that nothing is fetched, and devices of this page's own address.
-    pub(crate) fn settle_new_crates(&self, address: &str) {
-        for manifest in self.find("Cargo.toml") {
-            std::fs::copy(repository().join("Cargo.lock"), manifest.with_file_name("Cargo.lock")).unwrap();
-            let device = manifest.with_file_name("device.yaml");
-            let text = std::fs::read_to_string(&device).unwrap();
-            std::fs::write(device, text.replace("127.0.0.1", address)).unwrap();
-        }
-    }
-
     /// What the nodes have logged.
     fn logs(&self) -> String {
         let mut logs = String::new();
-        for path in self.find(".log") {
-            let text = std::fs::read_to_string(&path).unwrap_or_default();
-            logs += &format!("--- {}\n{text}", path.display());
+        let mut waiting = vec![self.room.path().to_owned()];
+        while let Some(dir) = waiting.pop() {
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    waiting.push(path);
+                } else if path.extension().is_some_and(|ending| ending == "log") {
+                    let text = std::fs::read_to_string(&path).unwrap_or_default();
+                    logs += &format!("--- {}\n{text}", path.display());
+                }
+            }
         }
         logs
     }
@@ -123,38 +105,14 @@ fn equip(command: &mut Command, room: &Path) {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs = [bin, python()].into_iter().chain(std::env::split_paths(&path));
     command.env("PATH", std::env::join_paths(dirs).unwrap());
-    // What cargo and rustup keep at the real home is found there.
-    for (variable, place) in [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")] {
-        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-        command.env(variable, std::env::var_os(variable).map_or_else(|| home.join(place), PathBuf::from));
-    }
     command.env("HOME", room).env_remove("KUBEBUS_DATA_DIR").env_remove("KUBEBUS_LOG");
     command.env("PYTHONPATH", repository().join("python/src")).env("PYTHONDONTWRITEBYTECODE", "1");
     command.current_dir(room);
-    equip_for_rust(command, room);
-}
-
-/// A checkout at home, and a cargo that builds on what this workspace has built and downloaded: in its target directory,
-/// with its profile, offline.
-fn equip_for_rust(command: &mut Command, room: &Path) {
+    // A checkout at home, as the pages have it.
     std::os::unix::fs::symlink(repository(), room.join("kubebus")).unwrap();
-    std::fs::create_dir(room.join(".cargo")).unwrap();
-    std::fs::write(room.join(".cargo/config.toml"), PROFILE).unwrap();
-    command
-        .env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join(".."))
-        .env("CARGO_NET_OFFLINE", "true");
 }
 
-/// As in the workspace's Cargo.toml.
-const PROFILE: &str = "\
-[profile.dev]
-debug = 'line-tables-only'
-[profile.dev.package.'*']
-debug = false
-opt-level = 1
-";
-
-pub(crate) fn repository() -> PathBuf {
+fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
 }
 

@@ -3,10 +3,12 @@
 //! `cargo xtask docs` writes them: it runs these tests with `KUBEBUS_WRITE_REFERENCE` set. None of this is in what ships.
 //!
 //! - [`cli`]: the command line, from clap's own tree;
+//! - [`commands`]: no page, but a look at the commands that the other pages tell people to type;
 //! - [`config`]: the configuration file, from `kubebus.example.yaml`, held against the keys that serde knows;
 //! - [`resources`]: the manifests, from schemas; [`source`] makes these of the types and their doc comments.
 
 mod cli;
+mod commands;
 mod config;
 mod resources;
 mod source;
