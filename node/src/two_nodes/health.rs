@@ -133,7 +133,9 @@ fn an_idle_edge_sends_less_than_a_kilobyte_a_minute() {
     let on_the_wire = talk.up + talk.down + talk.frames * AROUND;
     assert!(talk.frames >= 2 * 110, "{} frames in an hour", talk.frames);
     assert!(on_the_wire / minutes <= 1000, "{} bytes a minute", on_the_wire / minutes);
-    assert_eq!(talk.known(Series::UdpSent), Some(1_000 + 2 * 360));
+    // Every third look is told.
+    let told = talk.known(Series::UdpSent).unwrap();
+    assert!((1_000 + 2 * 358..=1_000 + 2 * 360).contains(&told), "{told}");
 }
 
 #[test]
