@@ -125,9 +125,11 @@ impl Edge {
             is_me: false,
             node: self.cloud.clone(),
             site: None,
+            state,
+            since: self.cloud_since,
             heard_ms_ago: None,
             clock_offset_ms: clock,
-            ..me.clone()
+            behind: None,
         };
         let own = Some(Arc::clone(self.monitor.condition()));
         let nodes = vec![Facts { known: me, condition: own }, Facts { known: cloud, condition: None }];

@@ -15,7 +15,7 @@ use crate::seam::DialLane;
 
 /// Links that a node tells of, at most: those to its cloud and, of the others, those with the most traffic. The cloud's
 /// own view of a fleet has all of the cloud's.
-pub const MAX_LINKS: usize = 8;
+pub const MAX_LINKS: usize = 7;
 
 /// Below this, a share of lost packets says nothing.
 const ENOUGH_PACKETS: u64 = 100;
@@ -305,6 +305,6 @@ mod tests {
         let states = meter.handle_measured(&links(1000), at(1));
         let told: Vec<String> = cut(states).iter().map(|link| link.head.peer.to_string()).collect();
         assert_eq!(told.len(), MAX_LINKS);
-        assert_eq!((told[0].as_str(), told[1].as_str()), ("cloud/hq", "edge/e13"));
+        assert_eq!((told[0].as_str(), told[1].as_str()), ("cloud/hq", "edge/e14"));
     }
 }

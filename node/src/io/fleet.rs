@@ -215,6 +215,9 @@ pub(super) fn bytes(count: Option<u64>) -> String {
 }
 
 #[cfg(test)]
+pub(super) use tests::fleet as example;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
@@ -269,6 +272,3 @@ edge/b: it is not connected
         assert_eq!(shown, ["0 B", "999 B", "1.0 kB", "12.3 kB", "999 kB", "1.0 MB", "5.0 GB"]);
     }
 }
-
-#[cfg(test)]
-pub(super) use tests::fleet as example;
