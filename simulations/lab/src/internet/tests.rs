@@ -252,8 +252,8 @@ fn what_waits_goes_on_at_the_new_rate_and_behind_what_travels() {
 
 #[test]
 fn a_black_hole_takes_what_is_long_and_a_firewall_all_of_udp() {
-    let narrow = LinkSettings { longest: 1228, ..LinkSettings::default() };
-    let walled = LinkSettings { no_udp: true, ..LinkSettings::default() };
+    let narrow = LinkSettings { longest: 1228, ..delay(1) };
+    let walled = LinkSettings { no_udp: true, ..delay(1) };
     for (link, passing) in [(narrow, 1), (walled, 0)] {
         let mut lab = Lab::new(link);
         for len in [1200, 1201] {
