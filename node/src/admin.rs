@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use thiserror::Error;
 
+use crate::page;
 use crate::policy_test::PolicyTest;
 use crate::route_query::RouteQuery;
 use crate::wireguard::{WireguardKeys, WireguardOrder};
@@ -106,6 +107,8 @@ pub enum AdminRequest {
         name: Name,
     },
     ListWireguard,
+    /// What the page for people shows.
+    Page(page::Query),
     Status,
 }
 
@@ -140,6 +143,7 @@ impl AdminRequest {
             | Self::Labels { .. }
             | Self::Route(_)
             | Self::ListWireguard
+            | Self::Page(_)
             | Self::Status => false,
         }
     }

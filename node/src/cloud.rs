@@ -1,6 +1,7 @@
 //! The cloud: bus, feed, twins and controllers in one cycle.
 
 mod answers;
+mod shown;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -2,6 +2,7 @@
 
 mod firsthand;
 mod lines;
+mod shown;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -764,6 +765,7 @@ impl Edge {
     fn answer(&mut self, request: AdminRequest, now: Now) -> AdminResponse {
         match request {
             AdminRequest::Status => Ok(self.status(now)),
+            AdminRequest::Page(query) => crate::page::answer(&query, self, now),
             AdminRequest::Twins { device } => admin::twins(self.twins.views(now), device.as_ref()),
             AdminRequest::SetTwin { device, property, value } => {
                 self.set_twin(&PropertyId::new(&device, &property), value, now)

@@ -21,6 +21,7 @@ pub mod standby;
 mod broker_rows;
 mod interest;
 mod mesh;
+pub mod page;
 pub mod policy_test;
 pub mod route_query;
 #[cfg(test)]

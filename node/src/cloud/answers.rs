@@ -24,6 +24,7 @@ use super::{Cloud, nodes_of};
 use crate::admin::{
     self, AdminError, AdminRequest, AdminResponse, AuthorityChange, Fault, LanOrder, Snapshot, TokenOrder,
 };
+use crate::page;
 use crate::policy_test::PolicyTest;
 use crate::route_query::Overlay;
 use crate::wireguard::{WireguardOrder, refused};
@@ -79,6 +80,7 @@ impl Cloud {
             }
             AdminRequest::RemoveWireguard { name } => self.remove_wireguard(&name, now),
             AdminRequest::ListWireguard => crate::wireguard::at_cloud(&self.keyspace),
+            AdminRequest::Page(query) => page::answer(&query, self, now),
             AdminRequest::Status => Ok(self.status()),
         }
     }

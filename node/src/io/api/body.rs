@@ -18,7 +18,6 @@ use crate::admin::{AdminError, Fault};
 pub(in crate::io) enum AnswerBody {
     Whole(Full<Bytes>),
     /// As its task has something to say; it ends when the sender is dropped, and the sender sees when the client is gone.
-    #[expect(dead_code, reason = "watches and the page speak so")]
     Pieces(mpsc::Receiver<Bytes>),
     Backup(Box<backup::format::Encoder>),
 }
