@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use thiserror::Error;
 
 use self::clock::PeerClock;
-use self::packet::Packet;
+use self::packet::{Packet, TAKES_HEALTH};
 use crate::{Channel, Class, Filter, Frame, Message, Mono, NodeId, NodeKind, Now, UnixMillis};
 
 /// The bus protocol spoken here. A peer with another major version is refused with a clear reason.
@@ -94,6 +94,8 @@ struct Peer {
     next_clock: Mono,
     /// A neighbour that hears us by the hub.
     in_reserve: bool,
+    /// It said so.
+    takes_health: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,6 +153,11 @@ impl Bus {
         self.peers.get(peer).map(|peer| peer.link)
     }
 
+    /// Whether the peer has said, on the present link, that it takes frames of [`Channel::Health`].
+    pub fn takes_health(&self, peer: &NodeId) -> bool {
+        self.peers.get(peer).is_some_and(|peer| peer.takes_health)
+    }
+
     /// The peer at the other end of a link.
     pub fn peer_of(&self, link: LinkId) -> Option<&NodeId> {
         self.links.get(&link)
@@ -174,8 +181,10 @@ impl Bus {
         self.links.insert(link, peer.clone());
         let next_clock = now.mono + CLOCK_INTERVAL;
         let in_reserve = self.is_neighbour(&peer);
-        self.peers
-            .insert(peer.clone(), Peer { link, wants: BTreeSet::new(), clock: None, next_clock, in_reserve });
+        self.peers.insert(
+            peer.clone(),
+            Peer { link, wants: BTreeSet::new(), clock: None, next_clock, in_reserve, takes_health: false },
+        );
         self.greet(link, peer, now);
     }
 
@@ -227,10 +236,14 @@ impl Bus {
         now: Now,
     ) -> Result<(), CloseReason> {
         match packet {
-            Packet::Hello { version } if version != PROTOCOL_VERSION => {
+            Packet::Hello { version, .. } if version != PROTOCOL_VERSION => {
                 return Err(CloseReason::Misbehaved(Misbehaviour::Version));
             }
-            Packet::Hello { .. } => {}
+            Packet::Hello { takes, .. } => {
+                if let Some(peer) = self.peers.get_mut(peer) {
+                    peer.takes_health = takes & TAKES_HEALTH != 0;
+                }
+            }
             Packet::Goodbye => return Err(CloseReason::Goodbye),
             Packet::ClockAsk { asked_at } => {
                 self.send(link, Class::Control, &Packet::ClockTell { asked_at, wall: now.wall });
@@ -244,7 +257,7 @@ impl Bus {
 
     /// All at once: the classes of a link travel apart, so that nothing can wait for a hello to be there first.
     fn greet(&mut self, link: LinkId, peer: NodeId, now: Now) {
-        self.send(link, Class::Control, &Packet::Hello { version: PROTOCOL_VERSION });
+        self.send(link, Class::Control, &Packet::Hello { version: PROTOCOL_VERSION, takes: TAKES_HEALTH });
         self.send(link, Class::Control, &Packet::ClockAsk { asked_at: now.mono.0 });
         let wanted: Vec<Filter> = self
             .holders

@@ -25,6 +25,9 @@ pub enum Channel {
     Join = 2,
     /// [`crate::path`]: how two edges find a way past the hub.
     Path = 3,
+    /// How an edge is, for its cloud. A version that does not know this channel ends the link over it, so it is used
+    /// only towards a peer that said so in its hello ([`crate::Bus::takes_health`]).
+    Health = 4,
 }
 
 /// One frame.
@@ -92,6 +95,7 @@ impl FrameDecoder {
             1 => Channel::Metadata,
             2 => Channel::Join,
             3 => Channel::Path,
+            4 => Channel::Health,
             other => return Err(FrameError::UnknownChannel(other)),
         };
         Ok(Some(Frame { channel, payload: body }))

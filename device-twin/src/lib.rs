@@ -47,6 +47,6 @@ mod two_halves;
 pub use announcement::{Announcement, Receipt};
 pub use authority::Authority;
 pub use cloud::CloudTwins;
-pub use edge::EdgeTwins;
+pub use edge::{EdgeTwins, Tally};
 pub use twin::{Expiry, PropertyId, Publish, Ticket};
 pub use view::TwinView;

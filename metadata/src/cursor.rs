@@ -199,6 +199,16 @@ impl Cursor {
         settled && self.changes(&Mark::Revision(sent.revision), ks).next().is_none()
     }
 
+    /// How many keys the edge has not acknowledged, counted up to `most`. At least one while it is not in step: a
+    /// snapshot, or a part of a batch, may be on its way.
+    pub(crate) fn behind(&self, most: usize, ks: &Keyspace) -> usize {
+        if self.is_in_step(ks) {
+            return 0;
+        }
+        let acked = self.acked.or(self.sent).map(|position| Mark::Revision(position.revision));
+        acked.map_or(1, |mark| self.changes(&mark, ks).take(most).count().max(1))
+    }
+
     /// Returns whether the ack moved anything.
     pub(crate) fn handle_ack(&mut self, batch: u32, part: u32) -> Result<bool, Misbehaviour> {
         if self.last_sent.is_none_or(|last| (batch, part) > last) {

@@ -190,6 +190,20 @@ impl Feed {
         })
     }
 
+    /// Whether this cloud, or one whose store it has, has ever heard the edge.
+    pub fn has_heard(edge: &Name, ks: &Keyspace) -> bool {
+        Inbox::is_known(edge, ks)
+    }
+
+    /// How many keys that concern an edge it has not acknowledged yet, counted up to `most`; `None` if it has not said
+    /// hello.
+    pub fn behind(&self, edge: &Name, most: usize, ks: &Keyspace) -> Option<usize> {
+        match self.sessions.get(edge)? {
+            Session::Greeting { .. } => None,
+            Session::Live(live) => Some(live.cursor.behind(most, ks)),
+        }
+    }
+
     /// A link to this edge stands; an older one of the same edge is forgotten.
     pub fn handle_edge_up(&mut self, edge: &Name, now: Now) {
         self.handle_edge_down(edge, now);

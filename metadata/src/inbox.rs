@@ -86,7 +86,16 @@ pub(crate) enum Received {
     Gap,
 }
 
+fn key(edge: &Name) -> String {
+    format!("/sync/in/{edge}")
+}
+
 impl Inbox {
+    /// Whether the edge was ever welcomed.
+    pub(crate) fn is_known(edge: &Name, ks: &Keyspace) -> bool {
+        ks.get(&key(edge)).is_some()
+    }
+
     /// The inbox for the disk that said this hello, welcomed with the receipt `fresh`. `refused` is what it said before
     /// on this link.
     pub(crate) fn open(
@@ -96,7 +105,7 @@ impl Inbox {
         fresh: Receipt,
         ks: &mut Keyspace,
     ) -> Result<(Self, Option<Arrival>), Refused> {
-        let key = Key::literal(&format!("/sync/in/{edge}"));
+        let key = Key::literal(&key(edge));
         let mut earlier: Vec<Life> =
             ks.get(key.as_str()).and_then(|bytes| minicbor::decode(bytes).ok()).unwrap_or_default();
         let was = earlier.first().map(|life| life.incarnation);

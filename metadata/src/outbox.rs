@@ -157,6 +157,15 @@ impl Outbox {
         self.messages.len()
     }
 
+    /// Of each lane but messages: the number of the oldest entry that waits, or the one that the next gets, and that.
+    pub fn ends(&self) -> [(u64, u64); 3] {
+        let ends = |queue: &Queue| {
+            let first = queue.rows.first_key_value().map_or(queue.next, |(first, _)| *first);
+            (first, queue.next)
+        };
+        [0, 1, 2].map(|lane| self.queues.get(lane).map_or((0, 0), ends))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

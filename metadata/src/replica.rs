@@ -176,6 +176,11 @@ impl Replica {
         self.outbox.len()
     }
 
+    /// Of the outbox' lanes; see [`Outbox::ends`].
+    pub fn outbox_ends(&self) -> [(u64, u64); 3] {
+        self.outbox.ends()
+    }
+
     /// Whether what the outbox refused may try again.
     pub fn has_room(&self) -> bool {
         self.outbox.has_room()

@@ -1,6 +1,7 @@
 //! The cloud: bus, feed, twins and controllers in one cycle.
 
 mod answers;
+mod health;
 mod shown;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,7 @@ use router::direct::Introducer;
 
 use crate::admin::{AdminError, AdminRequest, describe};
 use crate::broker_rows;
+use crate::health::{Ledger, Monitor, TroubleKind};
 use crate::interest::{Interest, announced};
 use crate::journal::{Journal, Speech};
 use crate::mesh::hub::Output as FromMesh;
@@ -86,6 +88,8 @@ pub struct Cloud {
     /// Said in the present cycle.
     said: Speech<Output>,
     started: bool,
+    monitor: Monitor,
+    ledger: Ledger,
 }
 
 impl fmt::Debug for Cloud {
@@ -124,6 +128,8 @@ impl Cloud {
             introducer: Introducer::default(),
             said: Speech::default(),
             started: false,
+            monitor: Monitor::new(NodeKind::Cloud, now),
+            ledger: Ledger::default(),
             feed: Feed::load(&mut keyspace, seed),
             mesh: Hub::load(me.clone(), seed.rotate_left(16), &mut keyspace),
             cluster,
@@ -200,14 +206,25 @@ impl Cloud {
                 }
                 self.feed.handle_disk_back(&self.keyspace, now);
             }
-            Input::Degraded { why } => drop(self.journal.handle_degraded(why, now)),
+            Input::Degraded { why } => {
+                let text = format!("the disk refuses writes: {why}");
+                self.monitor.handle_trouble(TroubleKind::Disk, &text, now.wall);
+                self.monitor.handle_change(now.mono);
+                self.journal.handle_degraded(why, now);
+            }
             Input::Backup { id } => {
                 // Durable when it is said; while the disk refuses, a copy on another one is wanted all the more.
                 let snapshot = self.snapshot();
                 self.said.push_back(Output::Backup { id, snapshot });
             }
             Input::Admin { id, request } => self.handle_admin(id, request, now),
+            Input::Measured(measured) => self.handle_measured(*measured, now),
+            Input::Fleet { id } => self.say_fleet(id, now),
             Input::Timeout => {
+                self.monitor.handle_timeout(now.mono);
+                if self.monitor.poll_measure() {
+                    self.said.push_back(Output::Measure);
+                }
                 self.bus.handle_timeout(now);
                 self.feed.handle_timeout(&self.keyspace, now);
                 self.twins.handle_timeout(&mut self.keyspace, now);
@@ -352,6 +369,7 @@ impl Cloud {
             }
             Channel::Join => self.close(link, "a join frame on the bus lane"),
             Channel::Path => self.handle_path(link, &frame.payload, now),
+            Channel::Health => self.handle_health(link, &frame.payload, now),
         }
     }
 
@@ -437,12 +455,16 @@ impl Cloud {
             FromBus::Deliver(message) => self.said.extend(announced(message).map(Output::Publish)),
             FromBus::PeerUp { peer, .. } => {
                 self.note(format!("{peer} is connected"));
+                self.ledger.handle_up(&peer.name, now);
+                self.monitor.handle_change(now.mono);
                 // Before it is sent anything: what is too old by now is not handed out.
                 self.twins.handle_edge_up(&peer.name, &mut self.keyspace, now);
                 self.feed.handle_edge_up(&peer.name, now);
             }
             FromBus::PeerDown { peer, .. } => {
                 self.note(format!("{peer} is gone"));
+                self.ledger.handle_down(&peer.name, now);
+                self.monitor.handle_change(now.mono);
                 self.introducer.handle_gone(&peer);
                 self.feed.handle_edge_down(&peer.name, now);
                 self.twins.handle_edge_down(&peer.name);
@@ -572,6 +594,7 @@ impl Cloud {
         self.binder.handle_changes(changed, &mut self.keyspace);
         let is_member = |edge: &Name| after.contains_key(format!("{}{edge}", nodes::PREFIX).as_str());
         self.mesh.handle_membership(is_member, &mut self.keyspace);
+        self.ledger.retain(is_member);
         if let Err(damaged) = access::tell_changed(here, &mut self.keyspace) {
             self.note(format!("edges are not told of access policies: {}", describe(&damaged)));
         }
@@ -744,7 +767,12 @@ impl Cloud {
         if !self.started {
             return Some((Mono::ZERO, "start"));
         }
-        let timeouts = [self.bus.poll_timeout(), self.feed.poll_timeout(), self.twins.poll_timeout()];
+        let timeouts = [
+            self.bus.poll_timeout(),
+            self.feed.poll_timeout(),
+            self.twins.poll_timeout(),
+            Some(self.monitor.poll_timeout()),
+        ];
         timeouts.into_iter().flatten().min()
     }
 

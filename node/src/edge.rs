@@ -1,6 +1,7 @@
 //! An edge: bus, replica, twins, dialling and neighbours in one cycle.
 
 mod firsthand;
+mod health;
 mod lines;
 mod shown;
 
@@ -12,8 +13,8 @@ use bus::bus::{LinkId, Role};
 use bus::overlay::{Lease, Route};
 use bus::twin::{DeviceId, MapperTopic, TwinTopic};
 use bus::{
-    Bus, Channel, Class, Filter, Frame, Identity, Message, Mono, NodeId, Now, PathMessage, Qos, Topic,
-    UnixMillis, Value, WireguardGateway,
+    Bus, Channel, Class, Filter, Frame, Identity, Message, Mono, NodeId, NodeKind, Now, PathMessage, Qos,
+    Topic, UnixMillis, Value, WireguardGateway,
 };
 use bytes::Bytes;
 use controller::{Lan, access, advert, endpoints, host, site, wireguard};
@@ -31,10 +32,12 @@ use router::direct::{self, Accepted, LaneOf, Neighbours};
 use serde_json::json;
 
 use self::firsthand::Firsthand;
+use self::health::OutboxAge;
 use self::lines::{Lines, Output as FromLines};
 
 use crate::admin::{self, AdminError, AdminRequest, AdminResponse, AuthorityChange};
 use crate::broker_rows;
+use crate::health::{Monitor, Teller, TroubleKind};
 use crate::interest::{Interest, announced, is_for_other_sites};
 use crate::journal::{Journal, Speech};
 use crate::mesh::leaf::Output as FromMesh;
@@ -76,6 +79,11 @@ pub struct Edge {
     said: Speech<Output>,
     started: bool,
     damaged_stores: Vec<String>,
+    monitor: Monitor,
+    teller: Teller,
+    outbox_age: OutboxAge,
+    /// When the cloud came or went last.
+    cloud_since: Option<UnixMillis>,
 }
 
 /// What the outbox had no room for.
@@ -131,6 +139,10 @@ impl Edge {
             lans,
             started: false,
             damaged_stores,
+            monitor: Monitor::new(NodeKind::Edge, now),
+            teller: Teller::default(),
+            outbox_age: OutboxAge::default(),
+            cloud_since: None,
             identity,
             cloud,
             keyspace,
@@ -268,6 +280,8 @@ impl Edge {
                 self.tell_gateway(now);
             }
             Input::RuleLog => self.twins.begin_rule_log(now),
+            Input::Measured(measured) => self.handle_measured(*measured, now),
+            Input::Fleet { id } => self.say_fleet(id, now),
             Input::Timeout => self.handle_timeout(now),
         }
         self.settle(now);
@@ -330,6 +344,7 @@ impl Edge {
             Channel::Metadata => {}
             Channel::Join => self.close(link, "a join frame on the bus lane"),
             Channel::Path => self.handle_path(link, &frame.payload, now),
+            Channel::Health => self.handle_health(link, &frame.payload),
         }
     }
 
@@ -470,6 +485,8 @@ impl Edge {
     /// A site goes on without its disk. What it tells the cloud from here on a crash may undo, so it is said in a session
     /// of its own: the receipt of the last one then shows that this edge was further than its disk.
     fn handle_degraded(&mut self, why: String, now: Now) {
+        self.monitor.handle_trouble(TroubleKind::Disk, &format!("the disk refuses writes: {why}"), now.wall);
+        self.monitor.handle_change(now.mono);
         if self.journal.handle_degraded(why, now) && self.bus.link_of(&self.cloud).is_some() {
             self.replica.handle_link_up(&self.keyspace, now);
         }
@@ -481,6 +498,10 @@ impl Edge {
         self.replica.handle_timeout(&self.keyspace, now);
         self.twins.handle_timeout(&mut self.keyspace, now);
         self.neighbours.handle_timeout(now.mono);
+        self.monitor.handle_timeout(now.mono);
+        if self.monitor.poll_measure() {
+            self.said.push_back(Output::Measure);
+        }
     }
 
     /// Lets the parts hear each other until all are silent, then closes the cycle.
@@ -513,12 +534,14 @@ impl Edge {
             FromBus::Send { link, class, frame } => self.said.push_back(Output::Send { link, class, frame }),
             FromBus::Deliver(message) => self.deliver(message, now),
             FromBus::PeerUp { peer, .. } if peer == self.cloud => {
+                self.handle_cloud_change(now);
                 self.replica.handle_link_up(&self.keyspace, now);
                 self.mesh.handle_link_up();
                 self.neighbours.handle_hub(true, now.mono);
                 self.say_where();
             }
             FromBus::PeerDown { peer, .. } if peer == self.cloud => {
+                self.handle_cloud_change(now);
                 self.neighbours.handle_hub(false, now.mono);
                 self.replica.handle_link_down();
                 self.twins.handle_clock(None, &mut self.keyspace, now);
@@ -928,6 +951,7 @@ impl Edge {
             self.replica.poll_timeout(),
             self.twins.poll_timeout(),
             self.neighbours.poll_timeout(),
+            Some(self.monitor.poll_timeout()),
         ];
         timeouts.into_iter().flatten().min()
     }

@@ -11,6 +11,7 @@ pub mod admin;
 pub mod cloud;
 pub mod config;
 pub mod edge;
+pub mod health;
 #[cfg(feature = "io")]
 pub mod io;
 pub mod journal;

@@ -20,6 +20,7 @@ use metadata::{Commit, Revision};
 use router::Policy;
 
 use crate::admin::{AdminRequest, AdminResponse, Snapshot};
+use crate::health::{Fleet, Measured};
 use crate::journal::Ready;
 use crate::names::Names;
 use crate::{Cloud, Edge};
@@ -132,6 +133,12 @@ pub enum Input {
     },
     /// An administrator wants a copy of all that a cloud knows; an edge refuses.
     Backup {
+        id: u64,
+    },
+    /// What the shell has measured: the answer to [`Output::Measure`], or unasked before somebody is shown it.
+    Measured(Box<Measured>),
+    /// Somebody wants to see how all nodes are.
+    Fleet {
         id: u64,
     },
     /// This node's WireGuard gateway is up, and how clients reach it.
@@ -255,6 +262,13 @@ pub enum Output {
     Backup {
         id: u64,
         snapshot: Snapshot,
+    },
+    /// Measure, and say [`Input::Measured`].
+    Measure,
+    /// The answer to [`Input::Fleet`].
+    Fleet {
+        id: u64,
+        fleet: Box<Fleet>,
     },
     /// For whoever keeps history, audit and the log of rules.
     Record(Record),

@@ -131,6 +131,8 @@ impl Standby {
             | Input::Degraded { .. }
             | Input::Admin { .. }
             | Input::Backup { .. }
+            | Input::Measured(_)
+            | Input::Fleet { .. }
             | Input::Wireguard(_)
             | Input::RuleLog => {}
         }

@@ -39,7 +39,9 @@ impl World {
             return;
         }
         if let (Machine::Cloud, Input::Frame { link, frame }) = (machine, &input) {
-            self.oracle.on_arrival(self.links.seat_of(*link), &frame.payload);
+            let is_metadata = frame.channel == Channel::Metadata;
+            let payload = if is_metadata { &frame.payload[..] } else { &[] };
+            self.oracle.on_arrival(self.links.seat_of(*link), payload);
         }
         let Some(running) = &mut self.host(machine).running else { return };
         running.node.handle(input, now);
@@ -148,6 +150,9 @@ impl World {
             Output::Backup { snapshot, .. } => {
                 self.trace.say(self.now, format_args!("{machine} is backed up at {}", snapshot.revision));
             }
+            // Nobody counts here: what a node tells is what its parts know.
+            Output::Measure => self.tell(machine, Input::Measured(Box::default())),
+            Output::Fleet { .. } => {}
             // No edge of this world serves DMI.
             Output::Call(_) | Output::Registered(..) => {}
             // Kept beside the store, and read by nobody here.

@@ -4,12 +4,20 @@ use minicbor::{Decode, Encode};
 
 use crate::{Filter, Message, UnixMillis};
 
+/// Bit of [`Packet::Hello`]: frames of [`crate::Channel::Health`].
+pub(super) const TAKES_HEALTH: u8 = 1;
+
 #[derive(Debug, Encode, Decode)]
 pub(super) enum Packet {
     #[n(0)]
     Hello {
         #[n(0)]
         version: u16,
+        /// What else the sender takes, as bits; unknown ones are ignored. Versions before this field say nothing, and
+        /// skip it.
+        #[n(1)]
+        #[cbor(default)]
+        takes: u8,
     },
     #[n(1)]
     Goodbye,

@@ -50,7 +50,7 @@ use metadata::{Key, Keyspace};
 
 use crate::command::CommandPlace;
 use crate::model::{Catalog, Change, Kind, Layout, Property};
-use crate::twin::{self, DeviceState, PropertyId, Publish, ReportedBody, key};
+use crate::twin::{self, Availability, DeviceState, PropertyId, Publish, ReportedBody, key};
 use crate::view::TwinView;
 use clock::CloudClock;
 use command::Commands;
@@ -130,6 +130,17 @@ pub struct EdgeTwins {
     seed: u64,
     stats: Stats,
     outputs: Outputs,
+}
+
+/// Devices and rules of an edge, counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tally {
+    pub devices: usize,
+    /// Of them.
+    pub offline: usize,
+    pub rules: usize,
+    /// Of them: with a latch that is closed.
+    pub rules_tripped: usize,
 }
 
 /// See [`EdgeTwins::life_since`].
@@ -324,6 +335,19 @@ impl EdgeTwins {
 
     pub fn stats(&self) -> Stats {
         self.stats
+    }
+
+    /// What there is at this edge, counted.
+    pub fn tally(&self) -> Tally {
+        let is_offline =
+            |bound: &&Bound| bound.state.as_ref().is_some_and(|state| state.state == Availability::Offline);
+        let (rules, rules_tripped) = self.count_rules();
+        Tally {
+            devices: self.devices.len(),
+            offline: self.devices.values().filter(is_offline).count(),
+            rules,
+            rules_tripped,
+        }
     }
 
     pub fn catalog(&self) -> &Catalog {

@@ -31,6 +31,7 @@ use tracing::{debug, error, info, warn};
 use super::api::{Asked, Question, Reply};
 use super::dns::Dns;
 use super::join::resolve;
+use super::metrics;
 use super::patience::{PATIENCE, Patience};
 use super::shutdown::Shutdown;
 use super::status;
@@ -38,6 +39,7 @@ use super::store::{StoreEvent, StoreThread};
 use super::upstream::{Target, Upstream};
 use super::wireguard::Wireguard;
 use crate::admin::{AdminResponse, describe};
+use crate::health::{Trouble, TroubleKind};
 use crate::seam::{DialLane, Input, Line, Node, Output, Record};
 use crate::wireguard::CLIENTS;
 
@@ -83,6 +85,10 @@ pub struct State {
     /// Answers that lack the shard's part.
     waiting_status: BTreeMap<u64, Document>,
     next_question: u64,
+    /// Measurements under way, and the question about the fleet that each is for.
+    measures: BTreeMap<u64, Option<u64>>,
+    /// What went wrong last with the way to the cloud.
+    trouble: Option<Trouble>,
     lanes: BTreeMap<LinkId, Lane>,
     /// At most one a lane of each line.
     lookups: JoinSet<Lookup>,
@@ -279,13 +285,16 @@ impl Driver {
                     debug!(%why, "cannot reach a replica of the cloud that stands by");
                 } else {
                     info!(%why, "cannot reach the cloud");
+                    self.state.trouble = Some(metrics::trouble_of_dial(&why, self.clock.now().wall));
                 }
                 self.handle(Input::DialFailed { attempt, retry_after: why.retry_after() });
             }
             Event::Down { link, why, .. } => {
                 debug!(link = link.0, why, "link down");
                 let now = self.clock.now().mono;
-                self.upstream.iter_mut().for_each(|upstream| upstream.handle_down(link, now));
+                if self.upstream.as_mut().is_some_and(|upstream| upstream.handle_down(link, now)) {
+                    self.on_trouble(TroubleKind::LinkLost, format!("the link to the cloud ended: {why}"));
+                }
                 match self.state.lanes.remove(&link) {
                     Some(Lane::Bus) => self.handle(Input::LinkDown { link }),
                     Some(Lane::Packets) => self.handle(Input::PacketsDown { link }),
@@ -324,6 +333,10 @@ impl Driver {
         if let Some(stale) = upstream.handle_up((line, lane), link, remote, self.clock.now().mono) {
             self.command(Command::Close { link: stale, reason: "the cloud is elsewhere now".into() });
         }
+    }
+
+    fn on_trouble(&mut self, kind: TroubleKind, detail: String) {
+        self.state.trouble = Some(Trouble { kind, detail, at: self.clock.now().wall });
     }
 
     fn on_broker(&mut self, event: BrokerEvent) {
@@ -417,6 +430,8 @@ impl Driver {
         self.handle(match asked.question {
             Question::Document(request) => Input::Admin { id, request },
             Question::Backup => Input::Backup { id },
+            // Once it is measured.
+            Question::Fleet => return self.measure(Some(id)),
         });
     }
 
@@ -470,6 +485,8 @@ impl Driver {
             Output::Wireguard(clients) => self.wireguard.set_clients(clients),
             Output::Admin { id, response } => self.answer(id, response),
             Output::Backup { id, snapshot } => self.reply(id, Reply::Backup(snapshot)),
+            Output::Measure => self.measure(None),
+            Output::Fleet { id, fleet } => self.reply(id, Reply::Fleet(fleet)),
             Output::Record(record) => self.record(record),
             Output::Note(text) => info!("{text}"),
         }
@@ -551,6 +568,7 @@ impl Driver {
             }
             Err(why) => {
                 info!("{why}");
+                self.on_trouble(TroubleKind::Name, why);
                 self.handle(Input::DialFailed { attempt, retry_after: None });
             }
         }
@@ -612,7 +630,33 @@ impl Driver {
         }
     }
 
+    /// Goes on with [`Self::on_measured`].
+    fn measure(&mut self, asked: Option<u64>) {
+        self.state.next_question += 1;
+        let id = self.state.next_question;
+        self.state.measures.insert(id, asked);
+        self.command(Command::Report { id });
+    }
+
+    fn on_measured(&mut self, asked: Option<u64>, links: &[LinkReport]) {
+        let parts = metrics::Parts {
+            shard: self.shard.stats(),
+            broker: self.broker.stats(),
+            store: self.store.stats(),
+            recorder: self.recorder.handle().stats(),
+            overlay: self.overlay.as_ref(),
+            trouble: self.state.trouble.clone(),
+        };
+        self.handle(Input::Measured(Box::new(metrics::measured(parts, links))));
+        if let Some(id) = asked {
+            self.handle(Input::Fleet { id });
+        }
+    }
+
     fn on_report(&mut self, id: u64, links: &[LinkReport]) {
+        if let Some(asked) = self.state.measures.remove(&id) {
+            return self.on_measured(asked, links);
+        }
         let Some(mut status) = self.state.waiting_status.remove(&id) else { return };
         status.insert("links".to_owned(), status::links(links));
         self.reply(id, Reply::Document(Ok(status.into())));

@@ -41,15 +41,16 @@ pub(super) fn parse(path: &str, query: &str) -> Option<Result<Wanted, AdminError
 }
 
 /// `a=1&b=2`.
-struct Words<'a>(&'a str);
+pub(super) struct Words<'a>(pub(super) &'a str);
 
 impl<'a> Words<'a> {
     fn get(&self, name: &str) -> Option<&'a str> {
-        self.0
-            .split('&')
-            .filter_map(|word| word.split_once('='))
-            .find(|(key, _)| *key == name)
-            .map(|(_, v)| v)
+        self.all(name).next()
+    }
+
+    pub(super) fn all<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
+        let words = self.0.split('&').filter_map(|word| word.split_once('='));
+        words.filter(move |(key, _)| *key == name).map(|(_, value)| value)
     }
 
     fn number<T: std::str::FromStr>(&self, name: &str, default: T) -> Result<T, AdminError> {

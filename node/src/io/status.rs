@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use bus::overlay::Lease;
 use device_twin::io::{self, recorder};
-use router::DropReason;
 use router::io::device::Overlay;
 use router::io::shard::{LinkReport, PacketStats, Stats};
 use router::queue::{self, Class};
 use serde_json::{Map, Value, json};
 
-use super::store;
+use super::{metrics, store};
 
 /// The overlay interface.
 pub(super) fn overlay(overlay: Option<&Overlay>, lease: Option<&Lease>) -> Value {
@@ -44,6 +43,9 @@ fn link(link: &LinkReport) -> Value {
         black_holes,
         segments,
         queue,
+        link: _,
+        sent_bytes,
+        received_bytes,
     } = link;
     json!({
         "lane": lane.to_string(),
@@ -56,6 +58,8 @@ fn link(link: &LinkReport) -> Value {
         "mtu": mtu,
         "black_holes": black_holes,
         "packets_per_send": segments,
+        "sent_bytes": sent_bytes,
+        "received_bytes": received_bytes,
         "queue": queue.as_ref().map(waiting),
     })
 }
@@ -99,15 +103,7 @@ fn hundredths(number: f64) -> f64 {
 
 /// Packets by the reason why they went no further; `docs/network.md` tells people what to do about each.
 fn dropped(packets: &PacketStats) -> Map<String, Value> {
-    let ruled = DropReason::ALL.iter().zip(packets.dropped).map(|(reason, count)| (reason.as_str(), count));
-    let unsent = [
-        ("not_admitted", packets.not_admitted),
-        ("no_table", packets.no_table),
-        ("no_lane", packets.no_lane),
-        ("too_big", packets.too_big),
-        ("queue_full", packets.queue_full),
-    ];
-    ruled.chain(unsent).map(|(reason, count)| (reason.to_owned(), count.into())).collect()
+    metrics::drops(packets).map(|(reason, count)| (reason.to_owned(), count.into())).collect()
 }
 
 /// All counters, by the names of their metrics.
@@ -152,6 +148,7 @@ pub(super) fn counters(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use router::DropReason;
     use std::collections::BTreeSet;
 
     /// The table's rows: a reason and what it means.

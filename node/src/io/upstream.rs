@@ -143,13 +143,17 @@ impl Upstream {
         (packets.remote != bus.remote).then_some(packets.link)
     }
 
-    pub fn handle_down(&mut self, link: LinkId, now: Mono) {
+    /// Whether it was a bus lane to the cloud.
+    pub fn handle_down(&mut self, link: LinkId, now: Mono) -> bool {
+        let mut was_bus = false;
         for way in &mut self.lines {
             if let Some(bus) = way.bus.take_if(|bus| bus.link == link) {
+                was_bus = true;
                 way.stays |= now.since(bus.since) >= PROVEN_AFTER;
             }
             way.packets.take_if(|packets| packets.link == link);
         }
+        was_bus
     }
 
     /// Told, then joined, each once.

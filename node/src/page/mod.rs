@@ -11,7 +11,7 @@ use device_twin::{PropertyId, TwinView};
 use serde_json::{Value, json};
 
 pub(crate) use self::changes::Sent;
-pub(crate) use self::tables::tables;
+pub(crate) use self::tables::{nodes, tables};
 use crate::admin::{AdminError, AdminResponse, document};
 
 /// Devices that one page shows: more fit no screen, and nobody reads them. The rest is a search or the next page away.

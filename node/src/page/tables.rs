@@ -23,6 +23,13 @@ pub(crate) fn tables(mut shown: Value) -> Vec<Changes> {
     ]
 }
 
+/// The nodes of the document that `/kubebus/v1/fleet` answers; `None` if it has none.
+pub(crate) fn nodes(fleet: &Value) -> Option<Changes> {
+    let rows = fleet["nodes"].as_array()?.iter().map(|node| (key(node, "node"), node.clone())).collect();
+    let beside = ["cluster", "me"].map(|field| (field.to_owned(), fleet[field].clone()));
+    Some(Changes { table: "fleet", rows, beside: beside.into_iter().collect() })
+}
+
 fn take(from: &mut Value, field: &str) -> Value {
     from.as_object_mut().and_then(|fields| fields.remove(field)).unwrap_or_default()
 }

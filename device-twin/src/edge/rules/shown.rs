@@ -34,6 +34,12 @@ impl EdgeTwins {
         ids.filter_map(|(id, rule)| Some(view(id, rule, &self.seen_by(id, now.mono)?))).collect()
     }
 
+    /// How many rules run here, and how many of them have latched.
+    pub(in crate::edge) fn count_rules(&self) -> (usize, usize) {
+        let running = &self.rules.running;
+        (running.len(), running.values().filter(|rule| !rule.state.trips().is_empty()).count())
+    }
+
     /// Opens the latches of a rule, and lets it decide again.
     ///
     /// # Errors

@@ -3,7 +3,8 @@
 //! | request | means |
 //! |---|---|
 //! | `GET /healthz` | 200 while the owner loop answers |
-//! | `GET /metrics` | counters in Prometheus' text format |
+//! | `GET /metrics` | metrics of this node and of those that it knows, in Prometheus' text format |
+//! | `GET /kubebus/v1/fleet` | how all nodes are, and what to do where one is not well: [`Fleet`] |
 //! | `GET /kubebus/v1/status` | links, sync, queues |
 //! | `GET /kubebus/v1/backup` | all that the cloud is, its keys included, as [`super::backup::format`] has it |
 //! | `GET /kubebus/v1/nodes` | who joined |
@@ -54,6 +55,7 @@ use device_twin::command::Order;
 use device_twin::io::recorder;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 
@@ -63,6 +65,7 @@ use super::{backup, metrics, page, records};
 #[cfg(doc)]
 use crate::admin::TokenOrder;
 use crate::admin::{AdminError, AdminRequest, AdminResponse, Snapshot, describe};
+use crate::health::Fleet;
 #[cfg(doc)]
 use crate::wireguard::WireguardOrder;
 
@@ -85,6 +88,7 @@ pub struct Asked {
 pub enum Question {
     Document(AdminRequest),
     Backup,
+    Fleet,
 }
 
 /// What it answers.
@@ -92,10 +96,15 @@ pub enum Question {
 pub enum Reply {
     Document(AdminResponse),
     Backup(Snapshot),
+    Fleet(Box<Fleet>),
 }
 
 /// Where a backup is had.
 pub(super) const BACKUP: &str = "/kubebus/v1/backup";
+
+/// How all nodes are, as a document and as metrics.
+const FLEET: &str = "/kubebus/v1/fleet";
+const METRICS: &str = "/metrics";
 
 /// What answers are made of.
 #[derive(Debug, Clone)]
@@ -127,17 +136,23 @@ pub(super) async fn answer(
             let query = parts.uri.query().unwrap_or_default();
             match records::parse(path, query).filter(|_| parts.method == Method::GET) {
                 Some(wanted) => recorded(wanted, &desk.recorder).await,
-                None => ordered(desk, &parts.method, path, &body).await,
+                None => ordered(desk, &parts.method, (path, query), &body).await,
             }
         }
     })
 }
 
-async fn ordered(desk: &Desk, method: &Method, path: &str, body: &[u8]) -> Response<AnswerBody> {
-    let (question, text) = match (method, path) {
-        (_, "/healthz" | "/metrics") => (Ok(Question::Document(AdminRequest::Status)), true),
-        (&Method::GET, BACKUP) => (Ok(Question::Backup), false),
-        _ => (orders::parse(method, path, body).map(Question::Document), false),
+async fn ordered(
+    desk: &Desk,
+    method: &Method,
+    (path, query): (&str, &str),
+    body: &[u8],
+) -> Response<AnswerBody> {
+    let question = match (method, path) {
+        (_, "/healthz") => Ok(Question::Document(AdminRequest::Status)),
+        (&Method::GET, METRICS | FLEET) => Ok(Question::Fleet),
+        (&Method::GET, BACKUP) => Ok(Question::Backup),
+        _ => orders::parse(method, path, body).map(Question::Document),
     };
     let question = match question {
         Ok(question) => question,
@@ -145,12 +160,32 @@ async fn ordered(desk: &Desk, method: &Method, path: &str, body: &[u8]) -> Respo
     };
     match desk.forward(question).await {
         Some(Reply::Document(Ok(_))) if path == "/healthz" => plain("ok\n".to_owned()),
-        Some(Reply::Document(Ok(status))) if text => plain(metrics::render(&status)),
         Some(Reply::Document(Ok(value))) => document(StatusCode::OK, &value),
         Some(Reply::Document(Err(error))) => failure(&error),
+        Some(Reply::Fleet(fleet)) if path == METRICS => scraped(fleet, query).await,
+        Some(Reply::Fleet(fleet)) => fleet_document(fleet).await,
         Some(Reply::Backup(snapshot)) => backed_up(snapshot, &desk.data_dir),
         None => refusal(StatusCode::SERVICE_UNAVAILABLE, "the node is busy or stopping; try again"),
     }
+}
+
+/// Of a large fleet that takes a while, in which the owner loop goes on.
+async fn fleet_document(fleet: Box<Fleet>) -> Response<AnswerBody> {
+    let made = tokio::task::spawn_blocking(move || serde_json::to_value(fleet.view())).await;
+    match made {
+        Ok(Ok(value)) => document(StatusCode::OK, &value),
+        Ok(Err(_)) | Err(_) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "the fleet cannot be shown"),
+    }
+}
+
+async fn scraped(fleet: Box<Fleet>, query: &str) -> Response<AnswerBody> {
+    let choice = metrics::Choice::parse(query);
+    let Ok(text) = tokio::task::spawn_blocking(move || metrics::render(&fleet, &choice)).await else {
+        return refusal(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be shown");
+    };
+    let mut response = plain(text);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+    response
 }
 
 impl Desk {

@@ -7,6 +7,7 @@
 //! | `GET /page/stream[?device=..&device=..\|?q=..&from=..]` | what it shows, live, as server-sent events: [`stream`] |
 
 mod assets;
+mod fleet;
 mod stream;
 
 use controller::role::Asker;

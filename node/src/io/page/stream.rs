@@ -22,8 +22,9 @@ use tracing::{Instrument, info_span};
 
 use super::super::api::{AnswerBody, Desk, Question, Reply, failure, refusal};
 use super::assets::guard;
+use super::fleet;
 use crate::admin::AdminRequest;
-use crate::page::{Query, Sent, tables};
+use crate::page::{Query, Sent, nodes, tables};
 
 /// Pages that are served at a time: screens of a control room and some phones. One more hears 503, and its browser tries
 /// again. Each asks the owner loop once a second, for a hundred devices at most.
@@ -119,7 +120,9 @@ impl Client {
         let Some(shown) = self.ask(AdminRequest::Page(self.query.clone())).await else { return };
         let time = UnixMillis(shown["time"].as_u64().unwrap_or_default());
         let before = text.len();
-        let events = tables(shown).into_iter().filter_map(|table| self.sent.news(table, time));
+        let fleet = fleet::newest(&self.desk).await.as_deref().and_then(nodes);
+        let tables = tables(shown).into_iter().chain(fleet);
+        let events = tables.filter_map(|table| self.sent.news(table, time));
         events.for_each(|event| text.push_str(&event.to_string()));
         if text.len() == before && self.said.elapsed() >= TICK_EVERY {
             text.push_str(&self.sent.event("tick", json!({ "time": time })).to_string());
@@ -132,7 +135,7 @@ impl Client {
     async fn ask(&self, request: AdminRequest) -> Option<Value> {
         match self.desk.forward(Question::Document(request)).await {
             Some(Reply::Document(Ok(value))) => Some(value),
-            Some(Reply::Document(Err(_)) | Reply::Backup(_)) | None => None,
+            Some(Reply::Document(Err(_)) | Reply::Backup(_) | Reply::Fleet(_)) | None => None,
         }
     }
 }

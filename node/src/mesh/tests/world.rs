@@ -204,6 +204,8 @@ impl World {
                 | Output::Wireguard(_)
                 | Output::Admin { .. }
                 | Output::Backup { .. }
+                | Output::Measure
+                | Output::Fleet { .. }
                 | Output::Call(_)
                 | Output::Registered(..)
                 | Output::Record(_) => {}

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bus::NodeId;
+use bus::bus::LinkId;
 
 use super::Lane;
 use super::link::{Link, Phase};
@@ -13,6 +14,7 @@ use crate::queue;
 /// One link that is up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkReport {
+    pub link: LinkId,
     pub lane: Lane,
     /// Of a packets lane: nothing of it counts yet.
     pub in_reserve: bool,
@@ -28,6 +30,9 @@ pub struct LinkReport {
     /// QUIC packets since the link came up, and how many of them were lost.
     pub sent: u64,
     pub lost: u64,
+    /// Bytes of UDP payloads since the link came up.
+    pub sent_bytes: u64,
+    pub received_bytes: u64,
     /// How often large packets ceased to arrive while small ones did.
     pub black_holes: u64,
     /// QUIC packets that one system call sends: 1 if the kernel or the network card does not cut them.
@@ -40,8 +45,10 @@ impl LinkReport {
     /// `None` for a link that is not up.
     pub(super) fn of(link: &Link, socket: &Socket) -> Option<Self> {
         let Phase::Up(up) = &link.phase else { return None };
-        let path = link.connection.stats().path;
+        let stats = link.connection.stats();
+        let path = stats.path;
         Some(Self {
+            link: link.id,
             lane: up.lane,
             in_reserve: up.lane == Lane::Packets && !link.admitted,
             peer: up.peer.clone(),
@@ -51,6 +58,8 @@ impl LinkReport {
             mtu: path.current_mtu,
             sent: path.sent_packets,
             lost: path.lost_packets,
+            sent_bytes: stats.udp_tx.bytes,
+            received_bytes: stats.udp_rx.bytes,
             black_holes: path.black_holes_detected,
             segments: socket.max_segments(path.current_mtu),
             queue: link.packets.as_ref().map(|lane| lane.stats()),

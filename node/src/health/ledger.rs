@@ -1,0 +1,101 @@
+//! What the cloud has heard of its edges.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bus::{Mono, Name, NodeId, Now, UnixMillis};
+use bytes::Bytes;
+
+use super::fleet::{Facts, Known, Presence};
+use super::report::{Ack, Condition, Report};
+use super::teller::Malformed;
+
+/// One entry a member that was seen since the cloud's start: under 2 KiB each.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    edges: BTreeMap<Name, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    is_connected: bool,
+    since: UnixMillis,
+    /// The report that `heard` has come to; 0: none on the present link.
+    seq: u64,
+    heard: Option<(Mono, Arc<Condition>)>,
+}
+
+/// What the cloud knows of an edge besides.
+#[derive(Debug, Clone)]
+pub struct Member {
+    pub name: Name,
+    pub site: Name,
+    /// Whether it has ever been heard, before this cloud's start too.
+    pub is_known: bool,
+    pub clock_offset_ms: Option<i64>,
+    pub behind: Option<u64>,
+}
+
+impl Ledger {
+    pub fn handle_up(&mut self, edge: &Name, now: Now) {
+        self.handle_link(edge, true, now);
+    }
+
+    pub fn handle_down(&mut self, edge: &Name, now: Now) {
+        self.handle_link(edge, false, now);
+    }
+
+    fn handle_link(&mut self, edge: &Name, is_connected: bool, now: Now) {
+        let heard = self.edges.remove(edge).and_then(|entry| entry.heard);
+        self.edges.insert(edge.clone(), Entry { is_connected, since: now.wall, seq: 0, heard });
+    }
+
+    /// Forgets who is no member any more.
+    pub fn retain(&mut self, is_member: impl Fn(&Name) -> bool) {
+        self.edges.retain(|edge, _| is_member(edge));
+    }
+
+    /// A report; the answer to it.
+    pub fn handle_frame(&mut self, edge: &Name, payload: &[u8], now: Now) -> Result<Bytes, Malformed> {
+        let report: Report = minicbor::decode(payload).map_err(|_| Malformed)?;
+        let nothing = Condition::default();
+        let Some(entry) = self.edges.get_mut(edge) else { return Ok(ack(0)) };
+        let base = match (report.base, &entry.heard) {
+            (0, _) => &nothing,
+            (base, Some((_, heard))) if base == entry.seq => heard,
+            (_, _) => return Ok(ack(0)),
+        };
+        let seq = report.seq;
+        let condition = report.apply(base).ok_or(Malformed)?;
+        (entry.seq, entry.heard) = (seq, Some((now.mono, Arc::new(condition))));
+        Ok(ack(seq))
+    }
+
+    /// How a member is, as far as was heard.
+    pub fn facts(&self, member: Member, now: Mono) -> Facts {
+        let Member { name, site, is_known, clock_offset_ms, behind } = member;
+        let entry = self.edges.get(&name);
+        let heard = entry.and_then(|entry| entry.heard.as_ref());
+        let state = match entry {
+            Some(entry) if entry.is_connected => Presence::Connected,
+            Some(_) => Presence::Lost,
+            None if is_known => Presence::Lost,
+            None => Presence::Never,
+        };
+        let known = Known {
+            is_me: false,
+            node: NodeId::edge(name),
+            site: Some(site),
+            state,
+            since: entry.map(|entry| entry.since),
+            heard_ms_ago: heard.map(|(at, _)| now.since(*at).as_millis() as u64),
+            clock_offset_ms,
+            behind,
+        };
+        Facts { known, condition: heard.map(|(_, condition)| Arc::clone(condition)) }
+    }
+}
+
+fn ack(seq: u64) -> Bytes {
+    minicbor::to_vec(Ack { seq }).unwrap_or_default().into()
+}

@@ -1,0 +1,7 @@
+//! What a process measures of itself, and metrics in the formats that others read.
+
+mod measure;
+mod prometheus;
+
+pub(super) use self::measure::{Parts, drops, measured, trouble_of_dial};
+pub(super) use self::prometheus::{CONTENT_TYPE, Choice, render};

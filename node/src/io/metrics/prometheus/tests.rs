@@ -1,0 +1,223 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bus::{Name, UnixMillis};
+use proptest::prelude::*;
+
+use super::*;
+use crate::health::links::{LinkState, Path};
+use crate::health::report::About;
+
+const PAGE: &str = "docs/metrics.md";
+
+fn condition() -> Condition {
+    let mut condition = Condition::default();
+    for (at, series) in Series::ALL.iter().enumerate() {
+        condition.values.set(*series, at as u64 * 1500);
+    }
+    let head = |peer: &str, path| LinkHead {
+        path,
+        peer: id(peer),
+        is_packets: true,
+        in_reserve: false,
+        remote: Some("203.0.113.10:10001".parse().unwrap()),
+    };
+    let numbers = |number| [number; LinkSeries::ALL.len()];
+    condition.links = vec![
+        LinkState { head: head("cloud/hq", Path::Quic), numbers: numbers(42_100) },
+        LinkState { head: head("cloud/hq", Path::Quic), numbers: numbers(1) },
+        LinkState { head: head("edge/z", Path::Relayed), numbers: numbers(u64::MAX) },
+    ];
+    condition.about = About { version: "0.1 \"beta\"\\\n".to_owned(), ..About::default() };
+    condition
+}
+
+fn facts(node: &str, is_me: bool, state: Presence) -> Facts {
+    let known = Known {
+        is_me,
+        node: id(node),
+        site: (!is_me).then(|| Name::new("plant").unwrap()),
+        state,
+        since: None,
+        heard_ms_ago: Some(1250),
+        clock_offset_ms: Some(-3),
+        behind: Some(0),
+    };
+    Facts { known, condition: (state != Presence::Never).then(|| Arc::new(condition())) }
+}
+
+fn fleet() -> Fleet {
+    let nodes = vec![
+        facts("cloud/hq", true, Presence::Connected),
+        facts("edge/a", false, Presence::Connected),
+        facts("edge/b", false, Presence::Lost),
+        facts("edge/c", false, Presence::Never),
+    ];
+    Fleet { cluster: Name::new("water").unwrap(), me: id("cloud/hq"), time: UnixMillis(0), nodes }
+}
+
+/// Reads as strictly as the format is defined: HELP and TYPE once, before their samples, which stand together; names,
+/// labels and escapes; no sample twice.
+fn parse(text: &str) -> Result<BTreeMap<String, f64>, String> {
+    let (mut samples, mut typed, mut done) = (BTreeMap::new(), None::<String>, BTreeSet::new());
+    assert!(text.is_empty() || text.ends_with('\n'), "the last line ends");
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').ok_or("no help")?;
+            let kind =
+                lines.next().and_then(|next| next.strip_prefix("# TYPE ")).ok_or("no TYPE below HELP")?;
+            let (same, kind) = kind.split_once(' ').ok_or("no type")?;
+            if same != name || !["counter", "gauge"].contains(&kind) || help.is_empty() {
+                return Err(format!("{name}: {kind}"));
+            }
+            if (kind == "counter") != name.ends_with("_total") || !done.insert(name.to_owned()) {
+                return Err(format!("{name} is a {kind}, or not together"));
+            }
+            typed = Some(name.to_owned());
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').ok_or("no value")?;
+        let (name, labels) = series.split_once('{').ok_or("no labels")?;
+        if typed.as_deref() != Some(name) || !is_name(name) {
+            return Err(format!("{name} has no TYPE above it"));
+        }
+        check_labels(labels.strip_suffix('}').ok_or("no end of labels")?)?;
+        let value: f64 = value.parse().map_err(|_| format!("'{value}' is no number"))?;
+        if samples.insert(series.to_owned(), value).is_some() {
+            return Err(format!("{series} twice"));
+        }
+    }
+    Ok(samples)
+}
+
+fn is_name(name: &str) -> bool {
+    name.starts_with("kubebus_")
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+fn check_labels(mut rest: &str) -> Result<(), String> {
+    let mut names = BTreeSet::new();
+    while !rest.is_empty() {
+        let (name, after) = rest.split_once("=\"").ok_or("no value of a label")?;
+        if !name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') || !names.insert(name) {
+            return Err(format!("label '{name}'"));
+        }
+        let mut end = None;
+        let mut bytes = after.bytes().enumerate();
+        while let Some((at, byte)) = bytes.next() {
+            match byte {
+                b'"' => {
+                    end = Some(at);
+                    break;
+                }
+                b'\\' if !matches!(bytes.next(), Some((_, b'\\' | b'"' | b'n'))) => {
+                    return Err("an escape".to_owned());
+                }
+                _ => {}
+            }
+        }
+        rest = &after[end.ok_or("a label without end")? + 1..];
+        rest = match rest.strip_prefix(',') {
+            Some(more) => more,
+            None if rest.is_empty() => rest,
+            None => return Err("no comma".to_owned()),
+        };
+    }
+    Ok(())
+}
+
+#[test]
+fn a_scrape_of_the_cloud_has_the_fleet() {
+    let samples = parse(&render(&fleet(), &Choice::default())).unwrap();
+    let up = |node: &str| samples.get(&format!("kubebus_node_up{{node=\"{node}\",site=\"plant\"}}")).copied();
+    assert_eq!([up("edge/a"), up("edge/b"), up("edge/c")], [Some(1.0), Some(0.0), Some(0.0)]);
+    assert_eq!(samples["kubebus_node_up{node=\"cloud/hq\"}"], 1.0);
+    let rtt = "kubebus_link_rtt_seconds{node=\"edge/a\",site=\"plant\",peer=\"cloud/hq\",lane=\"packets\",path=\"quic\"}";
+    assert_eq!(samples[rtt], 0.0421);
+    assert_eq!(samples["kubebus_outbox_oldest_seconds{node=\"edge/b\",site=\"plant\"}"], 3.0);
+    assert_eq!(samples["kubebus_node_clock_offset_seconds{node=\"edge/a\",site=\"plant\"}"], -0.003);
+    let of_edges = |name: &str| samples.keys().any(|key| key.starts_with(name) && key.contains("edge/a"));
+    assert!(of_edges("kubebus_mqtt_sent_total") && !of_edges("kubebus_store_commits_total"));
+    assert!(samples.keys().any(|key| key.starts_with("kubebus_store_commits_total{node=\"cloud/hq\"")));
+}
+
+#[test]
+fn whom_a_scrape_names_it_has_in_full() {
+    let only = |query: &str| parse(&render(&fleet(), &Choice::parse(query))).unwrap();
+    let samples = only("node=edge%2Fa");
+    assert!(samples.keys().all(|key| key.contains("node=\"edge/a\"")));
+    assert!(samples.keys().any(|key| key.starts_with("kubebus_store_commits_total")));
+    assert!(only("site=plant").keys().all(|key| !key.contains("node=\"cloud/hq\"")));
+    let cloud = only("node=cloud/hq");
+    assert!(cloud.keys().any(|key| key.starts_with("kubebus_link_rtt_seconds{node=\"cloud/hq\"")));
+    assert!(only("node=edge/nobody").is_empty());
+}
+
+#[test]
+fn an_edge_costs_a_scrape_what_the_page_says() {
+    let mut fleet = fleet();
+    let one = fleet.nodes.swap_remove(1);
+    fleet.nodes.truncate(1);
+    let without = render(&fleet, &Choice::default()).len();
+    fleet.nodes.extend(std::iter::repeat_n(one, 1).map(|mut facts| {
+        facts.known.node = id("edge/pump-house-12");
+        facts
+    }));
+    let with = render(&fleet, &Choice::default()).len();
+    assert!(with - without < 9_000, "{}", with - without);
+    eprintln!("{} bytes an edge", with - without);
+}
+
+#[test]
+fn the_checker_finds_mistakes() {
+    let head = "# HELP kubebus_a x\n# TYPE kubebus_a gauge\n";
+    for wrong in [
+        "kubebus_a{node=\"x\"} 1\n".to_owned(),
+        format!("{head}kubebus_a{{node=\"x\"}} 1\nkubebus_a{{node=\"x\"}} 2\n"),
+        format!("{head}kubebus_b{{node=\"x\"}} 1\n"),
+        format!("{head}kubebus_a{{node=\"x\\q\"}} 1\n"),
+        format!("{head}kubebus_a{{node=\"x\"y=\"z\"}} 1\n"),
+        format!("{head}kubebus_a{{node=\"x\"}} one\n"),
+        format!("{head}{head}"),
+        "# HELP kubebus_a_total x\n# TYPE kubebus_a_total gauge\n".to_owned(),
+    ] {
+        assert!(parse(&wrong).is_err(), "{wrong}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_version_of_another_node_is_a_label(version in ".{0,40}") {
+        let mut fleet = fleet();
+        let mut told = condition();
+        told.about.version = version;
+        fleet.nodes[1].condition = Some(Arc::new(told));
+        prop_assert!(parse(&render(&fleet, &Choice::default())).is_ok());
+    }
+}
+
+/// With `UPDATE_DOCS=1` it writes the page instead.
+#[test]
+fn the_page_is_what_the_tables_say() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(PAGE);
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, page()).unwrap();
+    }
+    let found = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == page(), "{PAGE} is not what the code says: run this test with UPDATE_DOCS=1");
+}
+
+#[test]
+fn rows_of_a_metric_stand_together_and_agree() {
+    let rows = NodeSeries::ALL.iter().map(|series| series.row());
+    let rows = rows.chain(Series::ALL.iter().map(|series| series.row()));
+    let rows: Vec<&Row> = rows.chain(LinkSeries::ALL.iter().map(|series| series.row())).collect();
+    let mut seen = BTreeSet::new();
+    for (at, row) in rows.iter().enumerate() {
+        assert!(seen.insert((row.metric, row.label)), "{row:?}");
+        let first = rows.iter().position(|other| other.metric == row.metric).unwrap();
+        assert!(rows[first..at].iter().all(|other| other.metric == row.metric), "{row:?} stands apart");
+        assert_eq!((rows[first].help, rows[first].kind), (row.help, row.kind));
+    }
+}
