@@ -181,6 +181,12 @@ pub struct DemoArgs {
     /// Run on loopback without packets, as where user namespaces are forbidden
     #[arg(long)]
     pub no_packets: bool,
+    /// Leave out the packets' tour and the cut: what there is to see is on the page
+    #[arg(long)]
+    pub calm: bool,
+    /// Serve the page at this port of 127.0.0.1; 0 is any that is free
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub page: u16,
 }
 
 #[derive(Debug, Args)]

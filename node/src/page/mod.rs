@@ -6,7 +6,7 @@ mod tables;
 use bus::twin::DeviceId;
 use bus::{NodeId, Now};
 use device_twin::rule::RuleView;
-use device_twin::twin::Availability;
+use device_twin::twin::{Availability, DeviceState};
 use device_twin::{PropertyId, TwinView};
 use serde_json::{Value, json};
 
@@ -187,7 +187,10 @@ fn found<'a>(search: &Search, fleet: &'a impl Fleet, now: Now) -> (Vec<&'a Devic
 fn device(id: &DeviceId, fleet: &impl Fleet, now: Now) -> AdminResponse {
     let views = fleet.views(id, now);
     let first = views.first();
-    let state = first.and_then(|view| view.state.as_ref());
+    // That it is there is what counts: when exactly it was heard would be news each second.
+    let seen = |state: &DeviceState| state.last_seen.filter(|_| state.state != Availability::Online);
+    let state = first.and_then(|view| view.state.clone());
+    let state = state.map(|state| DeviceState { last_seen: seen(&state), ..state });
     let authority = first.map(|view| &view.authority);
     let (node, waits) = match fleet.place(id) {
         Place::At(node) => (Some(node.to_string()), None),

@@ -1,6 +1,6 @@
 // One device: each property with its value, its wish and its history; who decides; its commands.
 
-import { h } from "./dom.js";
+import { h, heads } from "./dom.js";
 import { ask, state } from "./stream.js";
 import { age, clock, value } from "./words.js";
 import { ageCell, deviceStatus, mark, reportedCell, wishOf } from "./status.js";
@@ -70,6 +70,6 @@ function listed() {
   const row = (command) => h("tr", {}, h("td", {}, command.name ?? ""), h("td", {}, value(command.args)),
     h("td", {}, mark(level(command), command.outcome ?? command.state)), h("td", {}, command.detail ?? ""), h("td", { class: "num" }, command.ttl_ms ? age(command.ttl_ms) : ""), h("td", {}, command.id));
   return [h("h2", {}, "Commands"), h("div", { class: "scroll" }, h("table", { class: "grid" },
-    h("thead", {}, h("tr", {}, ["Command", "Arguments", "End", "", "Good for", "Id"].map((title) => h("th", { scope: "col" }, title)))),
+    heads(["Command", "Arguments", "End", "Why", ">Good for", "Id"]),
     h("tbody", {}, [...commands.list].reverse().map(row))))];
 }

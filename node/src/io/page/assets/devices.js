@@ -1,6 +1,6 @@
 // Devices with what is desired and reported: a page of those that a search finds, however many there are.
 
-import { h } from "./dom.js";
+import { h, heads } from "./dom.js";
 import { state } from "./stream.js";
 import { ageCell, deviceStatus, mark, reportedCell, wishCell } from "./status.js";
 
@@ -62,14 +62,14 @@ function pager(words) {
 
 export function table() {
   if (!state.devices.size) return h("p", { class: "muted" }, "No device is here.");
-  const head = ["Device", "Property", "Reported", "Age", "Desired"];
+  const head = ["Device", "Property", ">Reported", ">Age", "Desired"];
   const of = new Map();
   for (const [key, twin] of state.twins) {
     const device = key.slice(0, key.lastIndexOf("/"));
     of.set(device, [...(of.get(device) ?? []), [key, twin]]);
   }
   return h("div", { class: "scroll" }, h("table", { class: "grid twins", id: "twins" },
-    h("thead", {}, h("tr", {}, head.map((title) => h("th", { scope: "col" }, title)))),
+    heads(head),
     [...state.devices].map(([id, device]) => body(id, device, of.get(id) ?? []))));
 }
 

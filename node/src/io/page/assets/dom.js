@@ -5,7 +5,8 @@ const SVG_TAGS = new Set(["svg", "g", "path", "rect", "circle", "line", "text", 
 
 // `h("td", {class: "num"}, "4.2")`. An attribute that is null or false is left out; children are texts, elements, lists.
 export function h(tag, attributes, ...children) {
-  const element = SVG_TAGS.has(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
+  const drawn = SVG_TAGS.has(tag) || tag === "svg:a";
+  const element = drawn ? document.createElementNS(SVG, tag.replace("svg:", "")) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes || {})) {
     if (value === null || value === undefined || value === false) continue;
     if (typeof value === "function") element.addEventListener(name, value);
@@ -78,6 +79,12 @@ function children(from, to) {
     at.remove();
     at = next;
   }
+}
+
+// The head of a table; a title that begins with `>` stands over numbers.
+export function heads(titles) {
+  const head = (title) => h("th", { scope: "col", class: title.startsWith(">") ? "num" : null }, title.replace(/^>/, ""));
+  return h("thead", {}, h("tr", {}, titles.map(head)));
 }
 
 function keyOf(node) {

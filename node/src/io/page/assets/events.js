@@ -1,6 +1,6 @@
 // What happened: events of the cluster, and at a site the decisions about its actuators.
 
-import { h } from "./dom.js";
+import { h, heads } from "./dom.js";
 import { ask } from "./stream.js";
 import { clock, value } from "./words.js";
 import { mark } from "./status.js";
@@ -20,7 +20,7 @@ export function view(_, __, redraw) {
   return h("section", {}, h("h1", {}, "Events"),
     known.missing.length ? h("p", { class: "muted" }, known.missing.join("; ")) : null,
     known.rows.length ? h("div", { class: "scroll" }, h("table", { class: "grid", id: "events" },
-      h("thead", {}, h("tr", {}, ["When", "What", "About", "Said"].map((title) => h("th", { scope: "col" }, title)))),
+      heads([">When", "What", "About", "Said"]),
       h("tbody", {}, known.rows.map(row)))) : h("p", { class: "muted" }, "Nothing is on record yet."));
 }
 

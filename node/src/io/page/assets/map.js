@@ -1,11 +1,12 @@
 // The map: cloud, sites and the links between, drawn from the fleet; below it the same as a table.
 
-import { h } from "./dom.js";
+import { h, heads } from "./dom.js";
 import { ageOf, state } from "./stream.js";
 import { age, count, rate } from "./words.js";
 import { mark, nodeStatus, shape } from "./status.js";
 
 const BOX = { w: 190, h: 74 };
+const NARROW = { w: 158, h: 74 };
 // Beyond so many sites lines would cross more than they tell: tiles, the worst first.
 const MOST_DRAWN = 12;
 const ORDER = ["bad", "warn", "off", "ok", "wait"];
@@ -34,24 +35,25 @@ function drawing(nodes) {
   const hubs = nodes.filter((node) => !node.node.startsWith("edge/"));
   const edges = nodes.filter((node) => node.node.startsWith("edge/"));
   const narrow = document.documentElement.clientWidth < 600;
-  const columns = Math.max(1, Math.min(edges.length, narrow ? 1 : edges.length > 8 ? 6 : 4));
+  const box = narrow ? NARROW : BOX;
+  const columns = Math.max(1, Math.min(edges.length, narrow ? 2 : edges.length > 8 ? 6 : 4));
   const rows = Math.ceil(edges.length / columns);
-  const width = Math.max(columns * (BOX.w + 46), narrow ? 330 : 620);
-  const height = 30 + BOX.h + rows * (BOX.h + 76) + 24;
+  const width = narrow ? 340 : Math.max(columns * (box.w + 46), 620);
+  const height = 30 + box.h + rows * (box.h + 76) + 10;
   const places = new Map();
-  hubs.forEach((node, i) => places.set(node.node, { x: ((i + 1) * width) / (hubs.length + 1), y: 16 + BOX.h / 2 }));
+  hubs.forEach((node, i) => places.set(node.node, { x: ((i + 1) * width) / (hubs.length + 1), y: 16 + box.h / 2 }));
   edges.forEach((node, i) => {
     const inRow = Math.min(columns, edges.length - Math.floor(i / columns) * columns);
     const x = (((i % columns) + 1) * width) / (inRow + 1);
-    places.set(node.node, { x: spread(x, i % columns, inRow, width), y: 16 + BOX.h + 76 + BOX.h / 2 + Math.floor(i / columns) * (BOX.h + 76) });
+    places.set(node.node, { x: spread(x, i % columns, inRow, width, box), y: 16 + box.h + 76 + box.h / 2 + Math.floor(i / columns) * (box.h + 76) });
   });
   return h("svg", { class: "map", viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Nodes and links", "data-max": width > 700 ? "wide" : null },
     links(nodes, places).map((link) => drawLink(link)),
-    nodes.filter((node) => places.has(node.node)).map((node) => drawNode(node, places.get(node.node))));
+    nodes.filter((node) => places.has(node.node)).map((node) => drawNode(node, places.get(node.node), box)));
 }
 
-function spread(x, i, inRow, width) {
-  return inRow === 1 ? x : BOX.w / 2 + 16 + (i * (width - BOX.w - 32)) / (inRow - 1);
+function spread(x, i, inRow, width, { w }) {
+  return inRow === 1 ? x : w / 2 + 8 + (i * (width - w - 16)) / (inRow - 1);
 }
 
 // One line for each pair: of what both ends say the packets lane first, since it tells how they reach each other.
@@ -107,23 +109,23 @@ function drawLink({ a, b, from, to, cut, rtt, loss, rate: bytesPerS, path }) {
     words.map((word, i) => h("text", { x, y: y + 5 - 7 * (words.length - 1) + 15 * i, "text-anchor": "middle" }, word)));
 }
 
-function drawNode(node, { x, y }) {
+function drawNode(node, { x, y }, box) {
   const { level, text } = nodeStatus(node);
-  const [left, top] = [x - BOX.w / 2, y - BOX.h / 2];
-  const short = text.length > 27 ? `${text.slice(0, 26)}…` : text;
-  return h("a", { href: `#/node/${node.node}`, "data-key": node.node, "aria-label": `${node.node}, ${text}`, class: "svg" },
+  const [left, top, room] = [x - box.w / 2, y - box.h / 2, box.w / 7];
+  const short = text.length > room ? `${text.slice(0, room - 1)}…` : text;
+  return h("svg:a", { href: `#/node/${node.node}`, "data-key": node.node, "aria-label": `${node.node}, ${text}`, class: "svg" },
     h("g", { class: `node ${level}`, "data-node": node.node, "data-level": level }, h("title", {}, `${node.node}: ${text}`),
-      h("rect", { x: left, y: top, width: BOX.w, height: BOX.h, rx: 8 }),
-      h("rect", { class: "bar", x: left, y: top, width: 6, height: BOX.h, rx: 3 }),
+      h("rect", { x: left, y: top, width: box.w, height: box.h, rx: 8 }),
+      h("rect", { class: "bar", x: left, y: top, width: 6, height: box.h, rx: 3 }),
       h("text", { class: "name", x: left + 16, y: top + 22 }, node.node),
-      h("text", { class: "site", x: left + BOX.w - 10, y: top + 22, "text-anchor": "end" }, node.site ?? ""),
+      h("text", { class: "site", x: left + box.w - 10, y: top + 22, "text-anchor": "end" }, node.site ?? ""),
       h("text", { class: "state", x: left + 16, y: top + 43 }, `${shape(level)} ${short}`),
       h("text", { class: "more", x: left + 16, y: top + 62 }, more(node))));
 }
 
 function more(node) {
   const { twins } = node;
-  const parts = [twins ? `${twins.devices} devices` : null, twins?.rules ? `${twins.rules} rules` : null];
+  const parts = [twins?.devices ? count(twins.devices, "device", "devices") : null, twins?.rules ? count(twins.rules, "rule", "rules") : null];
   if (node.sync?.outbox) parts.push(`${node.sync.outbox} waiting`);
   return parts.filter(Boolean).join(", ");
 }
@@ -137,9 +139,9 @@ function tiles(nodes) {
 }
 
 function table(nodes) {
-  const head = ["Node", "Site", "State", "Heard", "Way", "RTT", "Lost", "Sent", "Received", "Devices", "What to do"];
+  const head = ["Node", "Site", "State", ">Heard", "Way", ">RTT", ">Lost", ">Sent", ">Received", ">Devices", "What to do"];
   return h("div", { class: "scroll" }, h("table", { class: "grid", id: "nodes" },
-    h("thead", {}, h("tr", {}, head.map((title) => h("th", { scope: "col" }, title)))),
+    heads(head),
     h("tbody", {}, nodes.map(row))));
 }
 

@@ -1,6 +1,6 @@
 // One node: what it says of itself, its links, and the devices on it.
 
-import { h } from "./dom.js";
+import { h, heads } from "./dom.js";
 import { ageOf, state } from "./stream.js";
 import { age, bytes, clock, rate } from "./words.js";
 import { mark, nodeStatus } from "./status.js";
@@ -19,6 +19,7 @@ export function view([kind, name]) {
     h("p", { class: "crumbs" }, h("a", { href: "#/map" }, "Map"), " / ", node.site ?? ""),
     h("h1", {}, id, " ", mark(level, text)),
     advice ? h("p", { class: `note ${level}` }, advice) : null,
+    node.state === "connected" ? (node.problems ?? []).slice(1).map((problem) => h("p", { class: "note warn" }, h("b", {}, problem.text), ` ${problem.advice}`)) : null,
     node.last_error ? h("p", { class: "note warn" }, h("b", {}, "Last error "), `${clock(node.last_error.time)}: ${node.last_error.text}. `, node.last_error.advice ?? "") : null,
     h("dl", { class: "facts" }, facts(node).map(([term, text]) => h("div", {}, h("dt", {}, term), h("dd", {}, text)))),
     h("h2", {}, "Links"), links(node.links ?? []),
@@ -41,10 +42,10 @@ function facts(node) {
 
 function links(all) {
   if (!all.length) return h("p", { class: "muted" }, "None is up.");
-  const head = ["Peer", "Lane", "Way", "Remote", "RTT", "Lost", "MTU", "Offload", "Queue", "Sent", "Received"];
+  const head = ["Peer", "Lane", "Way", "Remote", ">RTT", ">Lost", ">MTU", "Offload", ">Queue", ">Sent", ">Received"];
   const num = (v, say) => h("td", { class: "num" }, v === null || v === undefined ? "–" : say(v));
   return h("div", { class: "scroll" }, h("table", { class: "grid" },
-    h("thead", {}, h("tr", {}, head.map((title) => h("th", { scope: "col" }, title)))),
+    heads(head),
     h("tbody", {}, all.map((link) => h("tr", {},
       h("td", {}, link.peer ? h("a", { href: `#/node/${link.peer}` }, link.peer) : "–"), h("td", {}, link.lane ?? "–"), h("td", {}, link.path ?? "–"),
       h("td", {}, link.remote ?? "–"), num(link.rtt_ms, (v) => `${v.toFixed(1)} ms`), num(link.loss_percent, (v) => `${v.toFixed(1)} %`),

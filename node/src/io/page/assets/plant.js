@@ -32,7 +32,7 @@ function picture(twin) {
   const [pressure, mixer, setpoint] = [twin("valve", "pressure"), twin("tank", "mixer"), twin("valve", "setpoint")];
   const full = level.row?.maximum ?? FULL_M;
   const said = [["level", level], ["valve", position], ["inflow", inflow], ["outflow", outflow], ["pressure", pressure]].map(([name, { row, v, why }]) => `${name} ${value(v)} ${row?.unit ?? ""}${why ? ` (${why})` : ""}`).join(", ");
-  return h("svg", { class: "plant", viewBox: "0 0 900 380", role: "img", "aria-label": `Drawing: ${said}` },
+  return h("svg", { class: "plant", viewBox: "0 0 900 400", role: "img", "aria-label": `Drawing: ${said}` },
     pipe("M40 120H270", inflow, "in-a"), pipe("M350 120H660V150", inflow, "in-b"), pipe("M660 290V330H860", outflow, "out"),
     pump(100, 120, inflow), gauge(200, 70, pressure), valve(310, 120, position), tank(level, setpoint, mixer, full),
     label(310, 190, "valve", position), label(310, 236, "inflow", inflow), label(200, 24, "pressure", pressure),
@@ -50,7 +50,7 @@ function tank({ v, why }, setpoint, mixer, full) {
     [1, 2, 3, 4, 5].map((m) => m < full ? h("line", { class: "scale", x1: TANK.x, x2: TANK.x + 10, y1: at(m), y2: at(m) }) : null),
     setpoint.v === null ? null : h("path", { class: "set", d: `M${TANK.x - 12} ${at(setpoint.v) - 6}l12 6l-12 6zM${TANK.x} ${at(setpoint.v)}H${TANK.x + TANK.w}` }),
     h("g", { class: `mixer ${mixer.v > 0 && !mixer.why ? mixer.v > 50 ? "fast" : "slow" : ""}` },
-      h("line", { x1: TANK.x + 100, y1: TANK.y - 14, x2: TANK.x + 100, y2: TANK.y + 190 }), h("path", { class: "blade", d: `M${TANK.x + 70} ${TANK.y + 190}h60` })));
+      h("line", { x1: TANK.x + 100, y1: TANK.y - 14, x2: TANK.x + 100, y2: TANK.y + 190 }), h("path", { class: "blade", d: `M${TANK.x + 100} ${TANK.y + 190}c-14 -14 -34 -14 -34 0s20 14 34 0c14 -14 34 -14 34 0s-20 14 -34 0` })));
 }
 
 function valve(x, y, { v, why }) {

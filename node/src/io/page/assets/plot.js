@@ -3,7 +3,7 @@
 
 import { h } from "./dom.js";
 import { ask, nodeTime, state } from "./stream.js";
-import { clock, number, value } from "./words.js";
+import { clock, exact, number, value } from "./words.js";
 
 const [W, H, LEFT, BOTTOM, TOP, RIGHT] = [640, 170, 54, 22, 8, 8];
 const RANGES = [[300000, "5 min"], [3600000, "1 h"], [21600000, "6 h"], [86400000, "1 d"], [604800000, "7 d"]];
@@ -108,7 +108,7 @@ function draw(key, twin, plot, points, from, until) {
   const [first, last] = [points[0], points[points.length - 1]];
   const said = `${twin.property}, ${points.length} readings from ${clock(first.t)} to ${clock(last.t)}, between ${number(low + room)} and ${number(high - room)}${twin.unit ? ` ${twin.unit}` : ""}, last ${value(last.v)}`;
   return h("svg", { class: "chart", viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": said, "data-plot": key, "data-from": from, "data-until": until },
-    ticks(low, high, 4).map((v) => [h("line", { class: "gridline", x1: LEFT, x2: W - RIGHT, y1: y(v), y2: y(v) }), h("text", { x: LEFT - 6, y: y(v) + 4, "text-anchor": "end" }, number(Number(v.toPrecision(6))))]),
+    ticks(low, high, 4).map((v) => [h("line", { class: "gridline", x1: LEFT, x2: W - RIGHT, y1: y(v), y2: y(v) }), h("text", { x: LEFT - 6, y: y(v) + 4, "text-anchor": "end" }, exact(v))]),
     times(from, until).map((t) => [h("line", { class: "gridline", x1: x(t), x2: x(t), y1: TOP, y2: H - BOTTOM }), h("text", { x: x(t), y: H - 6, "text-anchor": "middle" }, moment(t, until - from))]),
     plot.gaps.map(({ since, until: end }) => h("rect", { class: "gap", x: Math.max(LEFT, x(since)), y: TOP, width: Math.max(1, Math.min(W - RIGHT, x(end)) - Math.max(LEFT, x(since))), height: H - BOTTOM - TOP })),
     h("defs", {}, h("clipPath", { id: plot.id }, h("rect", { x: LEFT, y: 0, width: W - LEFT - RIGHT, height: H }))),

@@ -6,9 +6,6 @@ import { ageOf, nodeTime, state } from "./stream.js";
 
 const SHAPES = { ok: "●", warn: "▲", bad: "✖", off: "○", wait: "◔" };
 
-// Without a model's word on it a value of this age is said to be old: longer than any usual report takes.
-const OLD_MS = 60000;
-
 export function mark(level, text, why) {
   return h("span", { class: `mark ${level}`, title: why }, h("span", { "aria-hidden": "true" }, SHAPES[level]), " ", text);
 }
@@ -29,11 +26,11 @@ export function nodeStatus(node) {
       advice: "Its rules go on without the cloud. Look after the site's power and uplink; there 'kubebus status' says what fails.",
     };
   }
-  if (node.disk && node.disk !== "ok") return { level: "bad", text: `disk ${node.disk}`, advice: "It keeps in memory what it cannot write: free or replace the disk." };
-  if (node.twins?.rules_tripped) return { level: "warn", text: `${node.twins.rules_tripped} interlocks tripped`, advice: "See the rules: each says why it tripped." };
-  if (Math.abs(node.clock_offset_ms ?? 0) > 5000) return { level: "warn", text: `clock off by ${age(Math.abs(node.clock_offset_ms))}`, advice: "Set its clock, best by NTP: what has a time limit is judged by it." };
-  if (node.twins?.offline) return { level: "warn", text: `${node.twins.offline} of ${node.twins.devices} devices offline`, advice: "Look after their mappers and field buses." };
-  if (node.sync?.behind > 0) return { level: "warn", text: `${node.sync.behind} changes behind`, advice: "It catches up by itself as its link allows." };
+  const [worst, ...others] = node.problems ?? [];
+  if (worst) {
+    const more = others.length ? ` and ${others.length} more` : "";
+    return { level: node.disk && node.disk !== "ok" ? "bad" : "warn", text: worst.text + more, advice: worst.advice };
+  }
   return { level: "ok", text: "connected", advice: "" };
 }
 
@@ -61,7 +58,8 @@ export function doubts(twin, key) {
 export function ageCell(twin) {
   const old = ageOf(twin);
   if (!twin.reported) return h("span", { class: "muted" }, "–");
-  const late = old === null || old > (twin.max_age_ms ?? OLD_MS);
+  // What does not change is not reported again: how long a value is good for is its policy's to say.
+  const late = old === null || (twin.max_age_ms && old > twin.max_age_ms);
   return h("span", { class: late ? "old" : null, title: `read at ${clock(twin.reported.time)}` }, age(old));
 }
 
@@ -70,7 +68,7 @@ export function reportedCell(twin, key, big) {
   const bad = twin.reported && why;
   return h("span", { class: `reading${big ? " big" : ""}${why ? " stale" : ""}`, title: why || null },
     value(twin.reported?.value), twin.unit && twin.reported ? h("span", { class: "unit" }, ` ${twin.unit}`) : null,
-    bad ? h("span", { class: "doubt" }, ` ? `, h("span", { class: "sr" }, why)) : null);
+    bad ? h("span", { class: "doubt" }, " ", h("span", { class: "sr" }, why)) : null);
 }
 
 // What became of the wish that holds.

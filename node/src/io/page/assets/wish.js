@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { ask, state } from "./stream.js";
-import { age, isNewer, value } from "./words.js";
+import { age, exact, isNewer, value } from "./words.js";
 
 // What was wished for from this page, by property.
 const wishes = new Map();
@@ -51,8 +51,8 @@ function field(key, twin) {
 }
 
 function range({ minimum, maximum, type }) {
-  const low = minimum === undefined ? null : value(minimum);
-  const high = maximum === undefined ? null : value(maximum);
+  const low = minimum === undefined ? null : exact(minimum);
+  const high = maximum === undefined ? null : exact(maximum);
   if (low === null && high === null) return type ?? "";
   return low === null ? `at most ${high}` : high === null ? `at least ${low}` : `${low} to ${high}`;
 }
@@ -70,8 +70,8 @@ function parse(input, twin) {
   const number = Number(text);
   if (text.trim() === "" || !Number.isFinite(number)) return { error: "write a number" };
   if (twin.type === "int" && !Number.isInteger(number)) return { error: "write a whole number" };
-  if (twin.minimum !== undefined && number < twin.minimum) return { error: `the least is ${value(twin.minimum)}` };
-  if (twin.maximum !== undefined && number > twin.maximum) return { error: `the most is ${value(twin.maximum)}` };
+  if (twin.minimum !== undefined && number < twin.minimum) return { error: `the least is ${exact(twin.minimum)}` };
+  if (twin.maximum !== undefined && number > twin.maximum) return { error: `the most is ${exact(twin.maximum)}` };
   return { value: number };
 }
 

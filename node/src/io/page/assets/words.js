@@ -14,7 +14,12 @@ export function number(v) {
   if (Number.isInteger(v)) return String(v);
   const size = Math.abs(v);
   if (size !== 0 && (size < 1e-3 || size >= 1e7)) return v.toExponential(3);
-  return v.toFixed(size >= 1000 ? 0 : size >= 100 ? 1 : size >= 1 ? 2 : 4);
+  return v.toFixed(size >= 1000 ? 0 : size >= 100 ? 1 : size >= 1 ? 2 : 3);
+}
+
+// A bound or a mark on an axis: as it was written.
+export function exact(v) {
+  return typeof v === "number" ? String(Number(v.toPrecision(6))) : value(v);
 }
 
 export function age(ms) {
