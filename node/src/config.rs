@@ -26,6 +26,7 @@ pub struct Config {
     pub wireguard: WireguardConfig,
     pub mqtt: MqttConfig,
     pub kubeedge: KubeEdgeConfig,
+    pub telemetry: TelemetryConfig,
 }
 
 /// Read by `kubebus cloud` only.
@@ -328,6 +329,66 @@ pub struct KubeEdgeConfig {
     pub dmi_socket: DmiSocket,
 }
 
+/// Where metrics are sent. They are to be had at `/metrics` anyway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct TelemetryConfig {
+    /// An OpenTelemetry collector, which is sent metrics by OTLP over HTTP with JSON: `http://127.0.0.1:4318`, or `off`. A
+    /// cloud sends those of its edges too. Off, since a scrape needs nothing that runs beside.
+    pub otlp: Collector,
+    /// Between two requests, at least 10s. As often as Prometheus scrapes by default.
+    #[serde(with = "duration")]
+    pub interval: Duration,
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self { otlp: Collector::Off, interval: Duration::from_secs(60) }
+    }
+}
+
+/// Where a collector is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Collector {
+    #[default]
+    Off,
+    /// `host:port`, and the beginning of a path if there is one.
+    At(String),
+}
+
+impl TryFrom<String> for Collector {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        let wrong = || {
+            format!(
+                "telemetry.otlp: '{text}' is neither off nor like http://127.0.0.1:4318; https ends at a collector beside the node"
+            )
+        };
+        let rest = text.strip_prefix("http://").ok_or_else(wrong)?;
+        let authority = rest.split('/').next().unwrap_or_default();
+        let (host, port) = authority.rsplit_once(':').ok_or_else(wrong)?;
+        let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
+        let is_written = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#' | '@');
+        if host.is_empty() || !is_port || !rest.chars().all(is_written) {
+            return Err(wrong());
+        }
+        Ok(Self::At(rest.to_owned()))
+    }
+}
+
+impl From<Collector> for String {
+    fn from(collector: Collector) -> Self {
+        match collector {
+            Collector::Off => "off".to_owned(),
+            Collector::At(rest) => format!("http://{rest}"),
+        }
+    }
+}
+
 /// Where DMI is served.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -370,6 +431,7 @@ impl Default for Config {
             wireguard: WireguardConfig::default(),
             mqtt: MqttConfig::default(),
             kubeedge: KubeEdgeConfig::default(),
+            telemetry: TelemetryConfig::default(),
         }
     }
 }

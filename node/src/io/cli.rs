@@ -11,11 +11,13 @@ use device_twin::command::CommandId;
 use device_twin::condition::Condition;
 use ipnet::IpNet;
 
+use super::fleet::StatusArgs;
 use super::label::LabelArgs;
 use super::mapper::MapperCommand;
 use super::names::DnsCommand;
 use super::ping::PingArgs;
 use super::route::RouteCommand;
+use super::top::TopArgs;
 use super::trace::TraceArgs;
 use super::wireguard::WireguardCommand;
 
@@ -82,8 +84,10 @@ pub enum Command {
     /// Who may use the MQTT broker: passwords, certificates
     #[command(subcommand)]
     Mqtt(MqttCommand),
-    /// Links, sync and queues of the running node
-    Status(AskArgs),
+    /// How all nodes are that the running one knows of, what is wrong and what to do; with -o wide its own queues too
+    Status(StatusArgs),
+    /// The same live, what is wrong first: q quits, s sorts, arrows scroll
+    Top(TopArgs),
 }
 
 const DEFAULT_LOG: &str = "info";

@@ -22,8 +22,8 @@ use super::manifests::{self, Refused};
 use super::ping::EchoError;
 use super::restore::{RestoreError, Restored, restore};
 use super::{
-    backup, demo, join, label, mapper, mqtt, names, node, ping, policy, route, rule, table, trace, twin,
-    wireguard,
+    backup, demo, fleet, join, label, mapper, mqtt, names, node, ping, policy, route, rule, table, top,
+    trace, twin, wireguard,
 };
 use crate::config::{CloudConfig, Config};
 
@@ -154,9 +154,8 @@ async fn carry_out(command: Command) -> Result<()> {
             say(&mqtt::certificate::run(&args, args.place.data_dir(&config))?)
         }
         Command::Wireguard(command) => wireguard::carry_out(command).await,
-        Command::Status(args) => {
-            show(&fetch(&args.place, "/kubebus/v1/status").await?, args.output, table::status)
-        }
+        Command::Status(args) => fleet::status(&args).await,
+        Command::Top(args) => top::run(args).await,
     }
 }
 

@@ -35,7 +35,7 @@ use super::shutdown::Shutdown;
 use super::store::StoreThread;
 use super::upstream::{Upstream, parse_endpoints};
 use super::wireguard::Wireguard;
-use super::{dns, identity, join, mqtt};
+use super::{dns, identity, join, mqtt, otlp};
 use crate::cloud::{Cloud, CloudSettings};
 use crate::config::{self, CloudStore, Config, DmiSocket, EtcdPlace};
 use crate::edge::{Edge, EdgeSettings};
@@ -211,6 +211,7 @@ fn replica_of(store: &CloudStore) -> Result<Option<Replica>> {
 pub(super) struct Console {
     pub(super) asked: mpsc::Receiver<Asked>,
     tasks: JoinSet<()>,
+    desk: Desk,
     pub(super) recorder: Recorder,
 }
 
@@ -223,8 +224,8 @@ impl Console {
         let mut tasks = JoinSet::new();
         let recorder = Recorder::start(&data_dir.join(RECORDS), Limits::default()).context("the recorder")?;
         let desk = Desk { ask, data_dir: data_dir.into(), recorder: recorder.handle().clone() };
-        tasks.spawn(admin::serve(listener, desk));
-        Ok(Self { asked, tasks, recorder })
+        tasks.spawn(admin::serve(listener, desk.clone()));
+        Ok(Self { asked, tasks, desk, recorder })
     }
 }
 
@@ -348,7 +349,8 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
     let store = StoreThread::start(store, told).context("the store thread")?;
     let Open { shard, shard_events, console } = sockets.open(data_dir)?;
     // Its tasks end with it.
-    let Console { asked, mut tasks, recorder } = console;
+    let Console { asked, mut tasks, desk, recorder } = console;
+    otlp::start(&config.telemetry, &desk, &mut tasks)?;
     let dns = dns::start(&config.dns, &mut tasks);
     let wireguard = Wireguard::start(&config.wireguard, data_dir, overlay.as_ref().map(Overlay::name))?;
     let driver = Driver {

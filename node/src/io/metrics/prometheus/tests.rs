@@ -221,3 +221,99 @@ fn rows_of_a_metric_stand_together_and_agree() {
         assert_eq!((rows[first].help, rows[first].kind), (row.help, row.kind));
     }
 }
+
+/// Names of metrics in a text.
+fn named(text: &str) -> BTreeSet<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("kubebus_")).collect()
+}
+
+fn known() -> BTreeSet<&'static str> {
+    let rows = NodeSeries::ALL.iter().map(|series| series.row());
+    let rows = rows.chain(Series::ALL.iter().map(|series| series.row()));
+    rows.chain(LinkSeries::ALL.iter().map(|series| series.row())).map(|row| row.metric).collect()
+}
+
+/// What one scrape of the cloud has of edges: an alert on anything else would never come.
+fn federated() -> BTreeSet<&'static str> {
+    let own = Series::ALL.iter().filter(|series| series.is_federated()).map(|series| series.row().metric);
+    let links =
+        LinkSeries::ALL.iter().filter(|series| series.is_federated()).map(|series| series.row().metric);
+    NodeSeries::ALL.iter().map(|series| series.row().metric).chain(own).chain(links).collect()
+}
+
+#[test]
+fn alert_rules_name_metrics_that_there_are() {
+    let text = include_str!("../../../../../docs/monitoring/alerts.yaml");
+    let rules: serde_json::Value = serde_saphyr::from_str(text).unwrap();
+    let rules = rules["groups"][0]["rules"].as_array().unwrap();
+    assert!(rules.len() > 10);
+    let mut names = BTreeSet::new();
+    for rule in rules {
+        let name = rule["alert"].as_str().unwrap();
+        assert!(names.insert(name), "{name} twice");
+        let used = named(rule["expr"].as_str().unwrap());
+        assert!(!used.is_empty() && used.is_subset(&federated()), "{name}: {used:?}");
+        for text in [
+            &rule["annotations"]["summary"],
+            &rule["annotations"]["description"],
+            &rule["labels"]["severity"],
+        ] {
+            assert!(!text.as_str().unwrap().is_empty(), "{name}");
+        }
+        assert!(named(rule["annotations"].to_string().as_str()).is_subset(&known()), "{name}");
+    }
+}
+
+#[test]
+fn the_dashboard_shows_metrics_that_there_are() {
+    let text = include_str!("../../../../../docs/monitoring/dashboard.json");
+    let dashboard: serde_json::Value = serde_json::from_str(text).unwrap();
+    let mut ids = BTreeSet::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let title = panel["title"].as_str().unwrap();
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title}");
+        for target in panel["targets"].as_array().unwrap() {
+            let used = named(target["expr"].as_str().unwrap());
+            assert!(!used.is_empty() && used.is_subset(&federated()), "{title}: {used:?}");
+        }
+    }
+    for variable in dashboard["templating"]["list"].as_array().unwrap() {
+        assert!(named(&variable["query"].to_string()).is_subset(&known()), "{variable}");
+    }
+}
+
+/// Where the processes' sources say something.
+fn targets() -> BTreeSet<String> {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut found = BTreeSet::new();
+    for (place, name) in [
+        ("node/src/io", "node::io"),
+        ("router/src/io", "router::io"),
+        ("device-twin/src/io", "device_twin::io"),
+    ] {
+        for entry in std::fs::read_dir(root.join(place)).unwrap().map(Result::unwrap) {
+            let module = entry.file_name().into_string().unwrap();
+            if speaks(&entry.path()) {
+                found.insert(format!("{name}::{}", module.trim_end_matches(".rs")));
+            }
+        }
+    }
+    found
+}
+
+fn speaks(path: &std::path::Path) -> bool {
+    if path.is_dir() {
+        return std::fs::read_dir(path).unwrap().any(|entry| speaks(&entry.unwrap().path()));
+    }
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().any(|line| line.starts_with("use tracing::"))
+}
+
+#[test]
+fn the_page_of_logs_has_every_target() {
+    let page = include_str!("../../../../../docs/monitoring/logs.md");
+    for target in targets() {
+        assert!(page.contains(&format!("`{target}`")), "docs/monitoring/logs.md lacks {target}");
+    }
+}
