@@ -11,12 +11,15 @@ use device_twin::command::CommandId;
 use device_twin::condition::Condition;
 use ipnet::IpNet;
 
+use super::kubeconfig::KubeconfigArgs;
 use super::label::LabelArgs;
 use super::mapper::MapperCommand;
 use super::names::DnsCommand;
 use super::ping::PingArgs;
 use super::route::RouteCommand;
 use super::trace::TraceArgs;
+use super::user::UserCommand;
+use super::visit::PageArgs;
 use super::wireguard::WireguardCommand;
 
 /// Cloud and edges behind NAT as one system: overlay network, device twins, message bus.
@@ -82,6 +85,11 @@ pub enum Command {
     /// Who may use the MQTT broker: passwords, certificates
     #[command(subcommand)]
     Mqtt(MqttCommand),
+    /// Who may come in over HTTPS, and what each may do
+    #[command(subcommand)]
+    User(UserCommand),
+    Kubeconfig(KubeconfigArgs),
+    Page(PageArgs),
     /// Links, sync and queues of the running node
     Status(AskArgs),
 }
