@@ -19,6 +19,7 @@ use thiserror::Error;
 use crate::page;
 use crate::policy_test::PolicyTest;
 use crate::route_query::RouteQuery;
+use crate::users::UserRequest;
 use crate::wireguard::{WireguardKeys, WireguardOrder};
 
 /// One request. The shell fills in what a core cannot know: the secret of a new token.
@@ -109,6 +110,7 @@ pub enum AdminRequest {
     ListWireguard,
     /// What the page for people shows.
     Page(page::Query),
+    Users(UserRequest),
     Status,
 }
 
@@ -132,6 +134,7 @@ impl AdminRequest {
             | Self::AddWireguard(_)
             | Self::RotateWireguard { .. }
             | Self::RemoveWireguard { .. } => true,
+            Self::Users(asked) => asked.writes(),
             Self::ListTokens
             | Self::ListNodes
             | Self::List { .. }

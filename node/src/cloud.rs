@@ -20,6 +20,7 @@ use bytes::Bytes;
 use controller::binding::Binder;
 use controller::cluster::EstablishError;
 use controller::join::{CsrError, JoinReply, RefusalCode, Signed};
+use controller::user::{self, Users};
 use controller::{CloudSubnets, Cluster, access, advert, host, lease, nodes, route, site, wireguard};
 use device_twin::cloud::Output as FromTwins;
 use device_twin::reply::ReplyTo;
@@ -90,6 +91,8 @@ pub struct Cloud {
     started: bool,
     monitor: Monitor,
     ledger: Ledger,
+    /// Who asks in the present cycle, if it is not this node's own console.
+    asker: Option<NodeId>,
 }
 
 impl fmt::Debug for Cloud {
@@ -130,6 +133,7 @@ impl Cloud {
             started: false,
             monitor: Monitor::new(NodeKind::Cloud, now),
             ledger: Ledger::default(),
+            asker: None,
             feed: Feed::load(&mut keyspace, seed),
             mesh: Hub::load(me.clone(), seed.rotate_left(16), &mut keyspace),
             cluster,
@@ -149,6 +153,7 @@ impl Cloud {
             self.say_overlay();
             self.say_names();
             self.say_wireguard();
+            self.say_users();
         }
         match input {
             Input::LinkUp { link, peer, key, .. } => self.handle_link_up(link, peer, key, now),
@@ -220,6 +225,11 @@ impl Cloud {
             Input::Admin { id, request } => self.handle_admin(id, request, now),
             Input::Measured(measured) => self.handle_measured(*measured, now),
             Input::Fleet { id } => self.say_fleet(id, now),
+            Input::Order { id, who, request } => {
+                self.asker = Some(who);
+                self.handle_admin(id, request, now);
+                self.asker = None;
+            }
             Input::Timeout => {
                 self.monitor.handle_timeout(now.mono);
                 if self.monitor.poll_measure() {
@@ -371,6 +381,16 @@ impl Cloud {
             Channel::Path => self.handle_path(link, &frame.payload, now),
             Channel::Health => self.handle_health(link, &frame.payload, now),
         }
+    }
+
+    /// Who asks, for whoever reads it later; at the console it is `command`.
+    fn by(&self, command: &str) -> String {
+        self.asker.as_ref().map_or_else(|| command.to_owned(), ToString::to_string)
+    }
+
+    fn say_users(&mut self) {
+        let users = Users::load(user::PREFIX, &self.keyspace);
+        self.said.push_back(Output::Users(Arc::new(users)));
     }
 
     fn handle_admin(&mut self, id: u64, request: AdminRequest, now: Now) {

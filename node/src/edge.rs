@@ -17,6 +17,7 @@ use bus::{
     Topic, UnixMillis, Value, WireguardGateway,
 };
 use bytes::Bytes;
+use controller::user::{self, Users};
 use controller::{Lan, access, advert, endpoints, host, site, wireguard};
 use device_twin::command::Order;
 use device_twin::dmi::{self, Dmi};
@@ -46,6 +47,7 @@ use crate::names::{Facts, Names};
 use crate::policy_test::PolicyTest;
 use crate::route_query::Overlay;
 use crate::seam::{DialLane, Input, Output, Record};
+use crate::users;
 
 /// One edge node.
 #[derive(Debug)]
@@ -84,6 +86,8 @@ pub struct Edge {
     outbox_age: OutboxAge,
     /// When the cloud came or went last.
     cloud_since: Option<UnixMillis>,
+    /// Who asks in the present cycle, if it is not this node's own console.
+    asker: Option<NodeId>,
 }
 
 /// What the outbox had no room for.
@@ -138,6 +142,7 @@ impl Edge {
             said: Speech::default(),
             lans,
             started: false,
+            asker: None,
             damaged_stores,
             monitor: Monitor::new(NodeKind::Edge, now),
             teller: Teller::default(),
@@ -167,6 +172,7 @@ impl Edge {
             self.say_names();
             self.say_endpoints();
             self.say_wireguard();
+            self.say_users();
             self.mesh.handle_start(&mut self.keyspace, now.wall, now.wall);
             self.tell_lans(false, now);
         }
@@ -270,6 +276,12 @@ impl Edge {
             Input::Degraded { why } => self.handle_degraded(why, now),
             Input::Admin { id, request } => {
                 let response = self.answer(request, now);
+                self.said.push_back(Output::Admin { id, response });
+            }
+            Input::Order { id, who, request } => {
+                self.asker = Some(who);
+                let response = self.answer(request, now);
+                self.asker = None;
                 self.said.push_back(Output::Admin { id, response });
             }
             Input::Backup { id } => {
@@ -638,6 +650,9 @@ impl Edge {
         if [LEASE, ROUTES, site::TOLD, host::TOLD].into_iter().any(changed) {
             self.say_names();
         }
+        if changed(user::TOLD) {
+            self.say_users();
+        }
         if changed(wireguard::TOLD) {
             self.say_wireguard();
         }
@@ -805,6 +820,7 @@ impl Edge {
                 self.overlay().find(&asked, |node| by_cloud || self.neighbours.is_direct(node))
             }
             AdminRequest::Authority { device, change } => self.change_authority(&device, change, now),
+            AdminRequest::Users(asked) => users::at_edge(&asked, &self.keyspace),
             AdminRequest::ListWireguard => Ok(crate::wireguard::at_edge(&self.identity.node, &self.keyspace)),
             AdminRequest::CreateToken { .. }
             | AdminRequest::AddWireguard(_)
@@ -850,9 +866,15 @@ impl Edge {
     /// Somebody at the edge's own console: an operator.
     fn set_twin(&mut self, id: &PropertyId, value: Value, now: Now) -> AdminResponse {
         self.known(&id.device)?;
-        let taken = self.twins.set(id, value, admin::OPERATOR, &mut self.keyspace, now);
+        let by = self.by();
+        let taken = self.twins.set(id, value, &by, &mut self.keyspace, now);
         let version = taken.map_err(AdminError::Invalid)?;
         Ok(json!({ "device": id.device.to_string(), "property": &*id.property, "version": version }))
+    }
+
+    /// Who asks, for whoever reads it later.
+    fn by(&self) -> String {
+        self.asker.as_ref().map_or_else(|| admin::OPERATOR.to_owned(), ToString::to_string)
     }
 
     fn known(&self, device: &DeviceId) -> Result<(), AdminError> {
@@ -862,19 +884,21 @@ impl Edge {
 
     fn order(&mut self, device: &DeviceId, name: &str, order: Order, now: Now) -> AdminResponse {
         self.known(device)?;
-        let id = self.twins.order(device, name, order, admin::OPERATOR, &mut self.keyspace, now);
+        let by = self.by();
+        let id = self.twins.order(device, name, order, &by, &mut self.keyspace, now);
         let id = id.map_err(AdminError::Invalid)?;
         admin::commands(self.twins.commands(Some(device), now), Some(&id))
     }
 
     fn change_authority(&mut self, device: &DeviceId, change: AuthorityChange, now: Now) -> AdminResponse {
+        let by = self.by();
         let done = match change {
             AuthorityChange::Take { reason, lasting } => {
-                let who = (admin::OPERATOR, reason.as_str());
+                let who = (by.as_str(), reason.as_str());
                 self.twins.take_authority(device, who, lasting, &mut self.keyspace, now)
             }
             AuthorityChange::HandBack { reason } => {
-                self.twins.hand_back(device, (admin::OPERATOR, &reason), &mut self.keyspace, now)
+                self.twins.hand_back(device, (&by, &reason), &mut self.keyspace, now)
             }
         };
         let authority = done.map_err(|error| AdminError::Conflict(admin::describe(&error)))?;
@@ -967,6 +991,11 @@ impl Edge {
     fn say_overlay(&mut self) {
         let Some(lease) = self.lease() else { return };
         self.said.push_back(Output::Overlay { lease, routes: self.routes() });
+    }
+
+    fn say_users(&mut self) {
+        let users = Users::load(user::TOLD, &self.keyspace);
+        self.said.push_back(Output::Users(Arc::new(users)));
     }
 
     fn say_names(&mut self) {

@@ -17,6 +17,7 @@ pub mod io;
 pub mod journal;
 pub mod names;
 pub mod seam;
+pub mod sessions;
 pub mod standby;
 
 mod broker_rows;
@@ -27,6 +28,7 @@ pub mod policy_test;
 pub mod route_query;
 #[cfg(test)]
 mod two_nodes;
+pub mod users;
 pub mod wireguard;
 
 pub use cloud::Cloud;

@@ -11,6 +11,7 @@ use bus::{
     WireguardPeer,
 };
 use bytes::Bytes;
+use controller::user::Users;
 use device_twin::dmi::{Answer, Call, Request};
 use device_twin::gate::Row;
 use device_twin::gate::access::Who;
@@ -129,6 +130,12 @@ pub enum Input {
     },
     Admin {
         id: u64,
+        request: AdminRequest,
+    },
+    /// The same, asked by somebody who is not at this node's own console.
+    Order {
+        id: u64,
+        who: NodeId,
         request: AdminRequest,
     },
     /// An administrator wants a copy of all that a cloud knows; an edge refuses.
@@ -252,6 +259,8 @@ pub enum Output {
     Policy(Arc<Policy>),
     /// What all is called from now on, whole.
     Names(Arc<Names>),
+    /// Who is let in, and as what, from now on, whole.
+    Users(Arc<Users>),
     /// Which WireGuard clients come in by this node from now on, whole.
     Wireguard(Vec<WireguardPeer>),
     Admin {

@@ -130,6 +130,7 @@ impl Standby {
             | Input::Persisted(_)
             | Input::Degraded { .. }
             | Input::Admin { .. }
+            | Input::Order { .. }
             | Input::Backup { .. }
             | Input::Measured(_)
             | Input::Fleet { .. }

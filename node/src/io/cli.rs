@@ -12,6 +12,7 @@ use device_twin::condition::Condition;
 use ipnet::IpNet;
 
 use super::fleet::StatusArgs;
+use super::kubeconfig::KubeconfigArgs;
 use super::label::LabelArgs;
 use super::mapper::MapperCommand;
 use super::names::DnsCommand;
@@ -19,6 +20,8 @@ use super::ping::PingArgs;
 use super::route::RouteCommand;
 use super::top::TopArgs;
 use super::trace::TraceArgs;
+use super::user::UserCommand;
+use super::visit::PageArgs;
 use super::wireguard::WireguardCommand;
 
 /// Cloud and edges behind NAT as one system: overlay network, device twins, message bus.
@@ -84,6 +87,11 @@ pub enum Command {
     /// Who may use the MQTT broker: passwords, certificates
     #[command(subcommand)]
     Mqtt(MqttCommand),
+    /// Who may come in over HTTPS, and what each may do
+    #[command(subcommand)]
+    User(UserCommand),
+    Kubeconfig(KubeconfigArgs),
+    Page(PageArgs),
     /// How all nodes are that the running one knows of, what is wrong and what to do; with -o wide its own queues too
     Status(StatusArgs),
     /// The same live, what is wrong first: q quits, s sorts, arrows scroll

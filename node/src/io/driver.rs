@@ -33,6 +33,7 @@ use super::dns::Dns;
 use super::join::resolve;
 use super::metrics;
 use super::patience::{PATIENCE, Patience};
+use super::session::UsersSender;
 use super::shutdown::Shutdown;
 use super::status;
 use super::store::{StoreEvent, StoreThread};
@@ -72,6 +73,8 @@ pub struct Driver {
     pub dns: Option<Dns>,
     pub wireguard: Wireguard,
     pub recorder: Recorder,
+    /// Who is let in over HTTPS.
+    pub users: UsersSender,
     pub clock: Clock,
     pub state: State,
 }
@@ -429,6 +432,7 @@ impl Driver {
         let id = self.state.next_question;
         self.handle(match asked.question {
             Question::Document(request) => Input::Admin { id, request },
+            Question::Order { who, request } => Input::Order { id, who, request },
             Question::Backup => Input::Backup { id },
             // Once it is measured.
             Question::Fleet => return self.measure(Some(id)),
@@ -482,6 +486,7 @@ impl Driver {
                 self.wireguard.set_policy(&policy);
                 self.command(Command::SetPolicy(policy));
             }
+            Output::Users(users) => drop(self.users.send_replace(Some(users))),
             Output::Wireguard(clients) => self.wireguard.set_clients(clients),
             Output::Admin { id, response } => self.answer(id, response),
             Output::Backup { id, snapshot } => self.reply(id, Reply::Backup(snapshot)),

@@ -31,11 +31,12 @@ use super::api::{Asked, Desk};
 use super::cloud_store::{Begun, Granted};
 use super::damage::{self, DamageError};
 use super::driver::{Driver, State};
+use super::session::{Doorkeeper, UsersSender};
 use super::shutdown::Shutdown;
 use super::store::StoreThread;
 use super::upstream::{Upstream, parse_endpoints};
 use super::wireguard::Wireguard;
-use super::{dns, identity, join, mqtt, otlp};
+use super::{dns, https, identity, join, mqtt, otlp};
 use crate::cloud::{Cloud, CloudSettings};
 use crate::config::{self, CloudStore, Config, DmiSocket, EtcdPlace};
 use crate::edge::{Edge, EdgeSettings};
@@ -141,7 +142,9 @@ pub(super) fn prove(start: &CloudStart<'_>) -> Result<Proof> {
         .context("the cluster's certificate authority")?;
     // The key stays the same from start to start: edges know by it that a cloud which lost their links is theirs.
     let (key, csr) = join::key_and_csr(data_dir).context("the cloud's key")?;
-    let signed = authority.issue(&csr, me, now, NODE_VALIDITY).context("the cloud's certificate")?;
+    let hosts = api_hosts(start.config);
+    let signed =
+        authority.issue_named(&csr, me, &hosts, now, NODE_VALIDITY).context("the cloud's certificate")?;
     let credentials = Credentials {
         chain: vec![CertificateDer::from(signed.certificate_der)],
         key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key)),
@@ -149,6 +152,15 @@ pub(super) fn prove(start: &CloudStart<'_>) -> Result<Proof> {
         identity: (*me).clone(),
     };
     Ok(Proof { authority, credentials })
+}
+
+/// By what hosts the cloud's API is asked, as far as the configuration tells.
+fn api_hosts(config: &Config) -> Vec<String> {
+    let dialled = parse_endpoints(&config.cloud.endpoints).unwrap_or_default();
+    let listened = config.api.listen.iter().map(|address| address.ip());
+    let listened = listened.filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
+    let here = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    dialled.into_iter().map(|(host, _)| host).chain(listened).chain(here).collect()
 }
 
 /// What a cloud has besides its store.
@@ -210,8 +222,9 @@ fn replica_of(store: &CloudStore) -> Result<Option<Replica>> {
 /// Where people ask, and what is written down for them.
 pub(super) struct Console {
     pub(super) asked: mpsc::Receiver<Asked>,
-    tasks: JoinSet<()>,
     desk: Desk,
+    users: UsersSender,
+    tasks: JoinSet<()>,
     pub(super) recorder: Recorder,
 }
 
@@ -223,9 +236,11 @@ impl Console {
             admin::bind(&socket).with_context(|| format!("the admin socket {}", socket.display()))?;
         let mut tasks = JoinSet::new();
         let recorder = Recorder::start(&data_dir.join(RECORDS), Limits::default()).context("the recorder")?;
-        let desk = Desk { ask, data_dir: data_dir.into(), recorder: recorder.handle().clone() };
+        let (doorkeeper, users) = Doorkeeper::new(Clock::start());
+        let recording = recorder.handle().clone();
+        let desk = Desk { ask, data_dir: data_dir.into(), recorder: recording, doorkeeper };
         tasks.spawn(admin::serve(listener, desk.clone()));
-        Ok(Self { asked, tasks, desk, recorder })
+        Ok(Self { asked, desk, users, tasks, recorder })
     }
 }
 
@@ -349,8 +364,11 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
     let store = StoreThread::start(store, told).context("the store thread")?;
     let Open { shard, shard_events, console } = sockets.open(data_dir)?;
     // Its tasks end with it.
-    let Console { asked, mut tasks, desk, recorder } = console;
+    let Console { asked, desk, users, mut tasks, recorder } = console;
     otlp::start(&config.telemetry, &desk, &mut tasks)?;
+    let doorkeeper = desk.doorkeeper.clone();
+    let listens = https::start(&config.api, &credentials, desk, &mut tasks).await.context("the API")?;
+    doorkeeper.set_listens(listens);
     let dns = dns::start(&config.dns, &mut tasks);
     let wireguard = Wireguard::start(&config.wireguard, data_dir, overlay.as_ref().map(Overlay::name))?;
     let driver = Driver {
@@ -369,6 +387,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
         dns,
         wireguard,
         recorder,
+        users,
         clock,
         state,
     };

@@ -34,33 +34,48 @@
 //! | `DELETE /kubebus/v1/wireguard/<name>` | let one in no more |
 //! | `PUT /kubebus/v1/twins/<namespace>/<device>/authority` | take it: [`AuthorityOrder`] |
 //! | `DELETE /kubebus/v1/twins/<namespace>/<device>/authority` | hand it back |
+//! | `GET /kubebus/v1/users` | who is known, and as what |
+//! | `PUT /kubebus/v1/users/<name>` | let one in: [`UserOrder`](crate::users::UserOrder) |
+//! | `PUT /kubebus/v1/users/<name>/role` | give one another role: `{"role": ..}` |
+//! | `POST /kubebus/v1/users/<name>/revoke` | let one in no more |
+//! | `DELETE /kubebus/v1/users/<name>` | forget one |
+//! | `GET /kubebus/v1/whoami` | who asks, and as what |
+//! | `POST /kubebus/v1/page/links` | a one-time link to the page: `{"role": ..}` |
 //!
 //! | `/api`, `/apis`, `/openapi`, `/version` | the resource API: `resources` |
 //! | `/`, `/page/..` | the page for people to look at: `super::page` |
 //!
 //! and what `super::records` answers.
 
+mod access;
 mod body;
 mod orders;
 mod resources;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use controller::role::Asker;
+use bus::NodeId;
+use bytes::Bytes;
+use controller::role::{self, Asker};
 #[cfg(doc)]
 use device_twin::command::Order;
 use device_twin::io::recorder;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
+pub(super) use self::access::{forbidden, turned_away};
 pub(super) use self::body::{AnswerBody, document, failure, plain, refusal};
 pub use self::orders::{AuthorityOrder, ChangeOrder, LabelOrder, WishOrder};
+use super::session::Doorkeeper;
 use super::{backup, metrics, page, records};
 #[cfg(doc)]
 use crate::admin::TokenOrder;
@@ -87,8 +102,22 @@ pub struct Asked {
 #[expect(clippy::large_enum_variant, reason = "one at a time, and moved once")]
 pub enum Question {
     Document(AdminRequest),
+    /// By somebody who is not at the node's own console.
+    Order {
+        who: NodeId,
+        request: AdminRequest,
+    },
     Backup,
     Fleet,
+}
+
+impl Question {
+    pub(super) fn of(asker: &Asker, request: AdminRequest) -> Self {
+        match asker.is_console() {
+            true => Self::Document(request),
+            false => Self::Order { who: asker.who.clone(), request },
+        }
+    }
 }
 
 /// What it answers.
@@ -114,45 +143,90 @@ pub struct Desk {
     /// Holds the keys that belong to a backup.
     pub data_dir: Arc<Path>,
     pub recorder: recorder::Handle,
+    pub doorkeeper: Doorkeeper,
 }
 
-/// Answers one request of somebody who is known.
+/// Where a request comes from: an extension of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The admin socket, opened by this user of the machine.
+    Console {
+        uid: Option<u32>,
+    },
+    Address(SocketAddr),
+}
+
+/// How long a request's body may take: a manifest of 1 MiB takes 3 s at 3 Mbit/s.
+const BODY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Answers one request of somebody who is known, if his role may have that. Nothing is answered to him elsewhere.
 pub(super) async fn answer(
     desk: &Desk,
     asker: &Asker,
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Infallible> {
     let (parts, body) = request.into_parts();
-    let body = match Limited::new(body, MAX_BODY).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(_) => return Ok(refusal(StatusCode::PAYLOAD_TOO_LARGE, "body over 1 MiB")),
-    };
+    if !access::may(asker, head(&parts)) {
+        return Ok(forbidden(asker, head(&parts)));
+    }
+    Ok(match read(body).await {
+        Ok(body) => dispatch(desk, asker, &parts, body).await,
+        Err(refused) => refused,
+    })
+}
+
+/// Answers what strangers may have: [`role::paths::is_open`] was asked before.
+pub(super) async fn answer_stranger(
+    desk: &Desk,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Infallible> {
+    let (parts, _) = request.into_parts();
+    Ok(dispatch(desk, &Asker::stranger(), &parts, Bytes::new()).await)
+}
+
+fn head(parts: &Parts) -> role::Request<'_> {
+    let query = parts.uri.query().unwrap_or_default();
+    role::Request { method: parts.method.as_str(), path: parts.uri.path(), query }
+}
+
+async fn read(body: Incoming) -> Result<Bytes, Response<AnswerBody>> {
+    match timeout(BODY_PATIENCE, Limited::new(body, MAX_BODY).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(_)) => Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, "body over 1 MiB")),
+        Err(_) => Err(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not come within 30 s")),
+    }
+}
+
+async fn dispatch(desk: &Desk, asker: &Asker, parts: &Parts, body: Bytes) -> Response<AnswerBody> {
     let path = parts.uri.path();
     let first = path.split('/').nth(1).unwrap_or_default();
-    Ok(match first {
-        "api" | "apis" | "openapi" | "version" => resources::answer(desk, asker, &parts, body).await,
-        "" | "page" => page::answer(desk, asker, &parts).await,
+    match first {
+        "api" | "apis" | "openapi" | "version" => resources::answer(desk, asker, parts, body).await,
+        "" | "page" => page::answer(desk, asker, parts).await,
         _ => {
             let query = parts.uri.query().unwrap_or_default();
             match records::parse(path, query).filter(|_| parts.method == Method::GET) {
                 Some(wanted) => recorded(wanted, &desk.recorder).await,
-                None => ordered(desk, &parts.method, (path, query), &body).await,
+                None => match access::answer(desk, asker, parts, &body) {
+                    Some(answer) => answer,
+                    None => ordered(desk, asker, (&parts.method, path, query), &body).await,
+                },
             }
         }
-    })
+    }
 }
 
 async fn ordered(
     desk: &Desk,
-    method: &Method,
-    (path, query): (&str, &str),
+    asker: &Asker,
+    (method, path, query): (&Method, &str, &str),
     body: &[u8],
 ) -> Response<AnswerBody> {
     let question = match (method, path) {
         (_, "/healthz") => Ok(Question::Document(AdminRequest::Status)),
         (&Method::GET, METRICS | FLEET) => Ok(Question::Fleet),
         (&Method::GET, BACKUP) => Ok(Question::Backup),
-        _ => orders::parse(method, path, body).map(Question::Document),
+        _ => orders::parse(method, path, body).map(|request| Question::of(asker, request)),
     };
     let question = match question {
         Ok(question) => question,
@@ -196,7 +270,7 @@ impl Desk {
             self.ask.send(Asked { question, reply }).await.ok()?;
             answer.await.ok()
         };
-        tokio::time::timeout(ANSWER_TIMEOUT, asked).await.ok().flatten()
+        timeout(ANSWER_TIMEOUT, asked).await.ok().flatten()
     }
 }
 

@@ -73,7 +73,8 @@ impl Member {
         let mut args = vec![self.role.to_owned()];
         args.extend(self.place());
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let mut command = self.doorstep.as_ref().map_or_else(|| kubebus(&args), |_| Ok(Doorstep::kubebus(&args)))?;
+        let mut command =
+            self.doorstep.as_ref().map_or_else(|| kubebus(&args), |_| Ok(Doorstep::kubebus(&args)))?;
         if let Some(namespace) = &self.namespace {
             namespace.command(&mut command);
         }

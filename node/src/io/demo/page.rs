@@ -29,8 +29,9 @@ impl Doorstep {
     /// Port 0 is any that is free. Call it before anything enters a namespace.
     pub(super) fn open(port: u16) -> Result<Self> {
         let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let socket = TcpListener::bind(wanted)
-            .with_context(|| format!("--page: {wanted} cannot be listened at; take another port, or 0 for any"))?;
+        let socket = TcpListener::bind(wanted).with_context(|| {
+            format!("--page: {wanted} cannot be listened at; take another port, or 0 for any")
+        })?;
         let address = socket.local_addr().context("the page's address")?;
         Ok(Self { socket: Arc::new(socket), address })
     }
@@ -55,7 +56,11 @@ impl Doorstep {
             let number = socket.as_raw_fd();
             // SAFETY: both are single system calls on a descriptor that the `Arc` keeps open.
             let placed = unsafe {
-                if number == PASSED { libc::fcntl(number, libc::F_SETFD, 0) } else { libc::dup2(number, PASSED) }
+                if number == PASSED {
+                    libc::fcntl(number, libc::F_SETFD, 0)
+                } else {
+                    libc::dup2(number, PASSED)
+                }
             };
             if placed < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
         };

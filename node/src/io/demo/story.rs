@@ -46,14 +46,20 @@ pub(super) struct Story {
 
 impl Story {
     /// Prepares; nothing runs yet.
-    pub(super) fn open(stage: Option<Stage>, room: &Path, narrator: Narrator, doorstep: Doorstep) -> Result<Self> {
+    pub(super) fn open(
+        stage: Option<Stage>,
+        room: &Path,
+        narrator: Narrator,
+        doorstep: Doorstep,
+    ) -> Result<Self> {
         let plant = Plant::start(room, 7).context("start the plant")?;
         let mqtt = |offset: u16| match &stage {
             Some(_) => SocketAddr::from(([127, 0, 0, 1], 1883)),
             None => SocketAddr::from(([127, 0, 0, 1], 21883 + offset)),
         };
         let inside = |index: usize| stage.as_ref().map(|s| s.sites[index].edge.clone());
-        let mut cloud = Member::new("cloud", "cloud", room, stage.as_ref().map(|s| s.cloud.clone()), mqtt(0))?;
+        let mut cloud =
+            Member::new("cloud", "cloud", room, stage.as_ref().map(|s| s.cloud.clone()), mqtt(0))?;
         cloud.doorstep = Some(doorstep);
         let edges = [
             Member::new("edge", "a", room, inside(0), mqtt(1))?,

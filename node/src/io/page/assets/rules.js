@@ -38,10 +38,11 @@ export function card(rule) {
       rule.node ? [", runs at ", h("a", { href: `#/node/${rule.node}` }, rule.node)] : null, rule.since ? `, so since ${clock(rule.since)}` : ""));
 }
 
-// The decision as a sentence.
-function says({ decision, output }) {
+// The decision as a sentence. A cloud is told which case decides, and not each value that it computes: only the node at
+// which the rule runs knows that one.
+function says({ decision, output, node }) {
   if (!decision) return "It has not been evaluated yet.";
-  const does = { set: decision.value === null || decision.value === undefined ? "sets it" : `sets ${value(decision.value)}`, failSafe: "sets the fail-safe value", hold: "holds what is", relinquish: "leaves it to others" }[decision.does] ?? decision.does;
+  const does = { set: decision.value === null || decision.value === undefined || node !== state.beside.me ? "sets it" : `sets ${value(decision.value)}`, failSafe: "sets the fail-safe value", hold: "holds what is", relinquish: "leaves it to others" }[decision.does] ?? decision.does;
   const named = decision.case ? `“${decision.case}”` : "no case";
   const why = { nothing: "no case is true", true: `${named} is true`, latched: `${named} is latched`, unknown: `${named} cannot be told`, waiting: `${named} waits for its inputs` }[decision.because] ?? decision.because;
   return [h("b", {}, does), ` because ${why}`, h("span", { class: "sr" }, ` for ${output}`)];
