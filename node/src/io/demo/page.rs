@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
+use super::story::Story;
+
 /// The first descriptor that is passed on.
 const PASSED: RawFd = 3;
 
@@ -19,10 +21,9 @@ const PASSED: RawFd = 3;
 const AS_ITSELF: &str = "LISTEN_FDS=1 LISTEN_PID=$$ exec /proc/$PPID/exe \"$@\"";
 
 /// A listening socket on the loopback that everybody on this machine sees.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Doorstep {
     socket: Arc<TcpListener>,
-    address: SocketAddr,
 }
 
 impl Doorstep {
@@ -32,12 +33,7 @@ impl Doorstep {
         let socket = TcpListener::bind(wanted).with_context(|| {
             format!("--page: {wanted} cannot be listened at; take another port, or 0 for any")
         })?;
-        let address = socket.local_addr().context("the page's address")?;
-        Ok(Self { socket: Arc::new(socket), address })
-    }
-
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
+        Ok(Self { socket: Arc::new(socket) })
     }
 
     /// A command of this program that is passed the socket once [`Self::pass_on`] was called.
@@ -71,6 +67,15 @@ impl Doorstep {
     }
 }
 
+impl Story {
+    /// Prints a link by which one browser gets in, as somebody who may steer the plant.
+    pub(super) fn show_page(&self) -> Result<()> {
+        let link = self.cloud.tell(self.narrator(), &["page", "--role", "operator"])?;
+        self.narrator().print(format_args!("         look at it: {link}"));
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
@@ -89,7 +94,7 @@ mod tests {
         let said = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
         let ours = std::fs::read_link(format!("/proc/self/fd/{}", doorstep.socket.as_raw_fd())).unwrap();
         assert_eq!(said.trim(), ours.to_str().unwrap());
-        let mut client = TcpStream::connect(doorstep.address()).unwrap();
+        let mut client = TcpStream::connect(doorstep.socket.local_addr().unwrap()).unwrap();
         let (mut served, _) = doorstep.socket.accept().unwrap();
         served.write_all(b"x").unwrap();
         client.read_exact(&mut [0]).unwrap();
@@ -98,7 +103,7 @@ mod tests {
     #[test]
     fn a_port_that_somebody_has_is_refused_by_the_flags_name() {
         let first = Doorstep::open(0).unwrap();
-        let error = Doorstep::open(first.address().port()).unwrap_err();
+        let error = Doorstep::open(first.socket.local_addr().unwrap().port()).unwrap_err();
         assert!(error.to_string().starts_with("--page: 127.0.0.1:"), "{error}");
     }
 }

@@ -210,6 +210,7 @@ impl Story {
             "it stays up until Ctrl-C; an hour of the utility takes {:.0} s",
             3600.0 / TIME_FACTOR
         ));
+        self.show_page()?;
         self.watch_until(Instant::now() + Duration::from_secs(u64::from(u32::MAX)))
     }
 
