@@ -124,6 +124,12 @@ pub fn list(prefix: &str, ks: &Keyspace) -> Hosts {
     ks.range(prefix).filter_map(|(key, bytes)| read(key.as_str(), bytes)).collect()
 }
 
+/// The addresses of one host, as an edge was told them.
+pub fn told(id: &DeviceId, ks: &Keyspace) -> Option<Vec<IpAddr>> {
+    let bytes = ks.get(&format!("{TOLD}{id}"))?;
+    Some(minicbor::decode::<Record>(bytes).ok()?.addresses)
+}
+
 /// The node of the host's site that has its name, and is meant by it.
 pub fn namesake(id: &DeviceId, ks: &Keyspace) -> Option<NodeId> {
     let sites = site::list(site::PREFIX, ks);

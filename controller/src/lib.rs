@@ -22,6 +22,8 @@
 //! | [`cluster`] | the cloud's own part at its start | its lease and routes |
 //! | [`resource`] | manifests, checked and stored | `/c/resource/<kind>/<ns>/<name>` |
 //! | [`binding`] | copies to each edge what its devices need | `/e/<edge>/{device,model,policy,rule}/..` |
+//! | [`api`] | all of that with Kubernetes' conventions | `/c/meta/..`, `/c/gone/..` |
+//! | [`event`] | what happened, for people | `/c/event/<ns>/<name>` |
 //! | `io` | the certificate authority and its key file | - |
 //!
 //! ```text
@@ -35,10 +37,12 @@
 
 pub mod access;
 pub mod advert;
+pub mod api;
 pub mod binding;
 pub mod clash;
 pub mod cluster;
 pub mod endpoints;
+pub mod event;
 pub mod host;
 pub mod join;
 pub mod label;

@@ -130,6 +130,11 @@ impl Manifest {
         self.kind
     }
 
+    /// As it is stored.
+    pub fn json(&self) -> &Bytes {
+        &self.json
+    }
+
     pub fn id(&self) -> &DeviceId {
         &self.id
     }

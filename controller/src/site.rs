@@ -42,6 +42,11 @@ pub fn list(prefix: &str, ks: &Keyspace) -> BTreeMap<NodeId, Name> {
     ks.range(prefix).filter_map(|(key, bytes)| read(key.as_str(), bytes)).collect()
 }
 
+/// The site that a row says.
+pub(crate) fn read(bytes: &[u8]) -> Option<Name> {
+    Some(minicbor::decode::<Record>(bytes).ok()?.site)
+}
+
 fn key(node: &NodeId) -> String {
     format!("{PREFIX}{node}")
 }

@@ -28,7 +28,7 @@ use crate::{access, nodes, route, site};
 
 pub(crate) use self::addresses::{check, held, held_v4};
 
-const CLIENTS: &str = "/c/wireguard/client/";
+pub(crate) const CLIENTS: &str = "/c/wireguard/client/";
 const GATEWAYS: &str = "/c/wireguard/gateway/";
 
 /// Where a gateway edge finds its clients.

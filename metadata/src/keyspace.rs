@@ -150,6 +150,16 @@ impl Keyspace {
         self.sealed.get(key)?.value.as_ref()
     }
 
+    /// The sealed revision that last changed `key`, if it is there.
+    pub fn revision_of(&self, key: &str) -> Option<Revision> {
+        self.sealed.get(key).filter(|entry| entry.value.is_some()).map(|entry| entry.revision)
+    }
+
+    /// What this cycle wrote so far; `None` deletes.
+    pub fn written(&self) -> impl Iterator<Item = (&Key, Option<&Bytes>)> {
+        self.open.iter().map(|(key, value)| (key, value.as_ref()))
+    }
+
     /// The live keys that begin with `prefix`, in order, this cycle's writes included.
     pub fn range<'a>(&'a self, prefix: &str) -> impl Iterator<Item = (&'a Key, &'a Bytes)> + use<'a> {
         self.range_from(prefix, prefix)

@@ -2,6 +2,7 @@
 
 mod answers;
 mod health;
+mod resources;
 mod shown;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +18,11 @@ use bus::{
     PathMessage, Qos, Route, Topic,
 };
 use bytes::Bytes;
+use controller::api::index::Moved;
+use controller::api::{Id, Index, Kind, Layout};
 use controller::binding::Binder;
 use controller::cluster::EstablishError;
+use controller::event::{self, Event, Severity};
 use controller::join::{CsrError, JoinReply, RefusalCode, Signed};
 use controller::user::{self, Users};
 use controller::{CloudSubnets, Cluster, access, advert, host, lease, nodes, route, site, wireguard};
@@ -66,6 +70,8 @@ pub struct Cloud {
     binder: Binder,
     keyspace: Keyspace,
     journal: Journal<Output>,
+    /// What the resource API serves.
+    index: Index,
     bus: Bus,
     feed: Feed,
     twins: CloudTwins,
@@ -111,6 +117,7 @@ impl Cloud {
     ) -> Result<Self, EstablishError> {
         let CloudSettings { cluster, subnets, ca, seed, term } = settings;
         let loaded = keyspace.revision();
+        let index = Index::load(Layout::Cloud, &keyspace);
         cluster.establish(&subnets, &mut keyspace, now)?;
         let binder = Binder::load(&keyspace);
         binder.reconcile_all(&mut keyspace);
@@ -121,6 +128,7 @@ impl Cloud {
         Ok(Self {
             bus: Bus::new(me.clone(), Role::Hub),
             journal: Journal::new(loaded),
+            index,
             interest: Interest::default(),
             relayed: BTreeMap::new(),
             superseded: None,
@@ -230,6 +238,7 @@ impl Cloud {
                 self.handle_admin(id, request, now);
                 self.asker = None;
             }
+            Input::Api { id, request } => self.handle_api(id, request, now),
             Input::Timeout => {
                 self.monitor.handle_timeout(now.mono);
                 if self.monitor.poll_measure() {
@@ -442,12 +451,22 @@ impl Cloud {
         self.mesh.settle(&mut self.keyspace, now.wall);
         self.drain(now);
         let before = self.keyspace.revision();
-        self.journal.close_cycle(&mut self.keyspace, self.said.drain());
+        self.close_cycle();
         if self.keyspace.revision() > before {
             self.feed.handle_commit(&self.keyspace, now);
             self.drain(now);
-            self.journal.close_cycle(&mut self.keyspace, self.said.drain());
+            self.close_cycle();
         }
+    }
+
+    fn close_cycle(&mut self) {
+        let Self { index, keyspace, journal, said, .. } = self;
+        crate::resources::seal(index, keyspace, |keyspace| journal.close_cycle(keyspace, said.drain()));
+    }
+
+    /// What is durable of each kind of resource.
+    pub fn moved(&self) -> Moved {
+        self.index.moved(self.journal.durable())
     }
 
     fn drain(&mut self, now: Now) {
@@ -477,6 +496,7 @@ impl Cloud {
                 self.note(format!("{peer} is connected"));
                 self.ledger.handle_up(&peer.name, now);
                 self.monitor.handle_change(now.mono);
+                self.tell_of_node(&peer.name, Severity::Normal, "Connected", "its link stands", now);
                 // Before it is sent anything: what is too old by now is not handed out.
                 self.twins.handle_edge_up(&peer.name, &mut self.keyspace, now);
                 self.feed.handle_edge_up(&peer.name, now);
@@ -485,6 +505,7 @@ impl Cloud {
                 self.note(format!("{peer} is gone"));
                 self.ledger.handle_down(&peer.name, now);
                 self.monitor.handle_change(now.mono);
+                self.tell_of_node(&peer.name, Severity::Warning, "Disconnected", "its link is gone", now);
                 self.introducer.handle_gone(&peer);
                 self.feed.handle_edge_down(&peer.name, now);
                 self.twins.handle_edge_down(&peer.name);
@@ -513,6 +534,8 @@ impl Cloud {
             }
             FeedOutput::Up { edge, entry, .. } if entry.key == advert::UP => {
                 for lan in advert::handle_told(&edge, &entry.payload, &mut self.keyspace) {
+                    let why = format!("nobody has granted it {lan}: kubebus route approve {edge} {lan}");
+                    self.tell_of_node(&edge, Severity::Warning, "LanPending", &why, now);
                     self.note(format!(
                         "edge/{edge} names {lan}, which nobody has granted it: kubebus route approve {edge} {lan}"
                     ));
@@ -761,7 +784,7 @@ impl Cloud {
                 self.said.push_back(Output::Send { link, class, frame });
             }
         }
-        self.journal.close_cycle(&mut self.keyspace, self.said.drain());
+        self.close_cycle();
         self.journal.handle_stop();
     }
 
@@ -798,6 +821,21 @@ impl Cloud {
 
     fn close(&mut self, link: LinkId, why: &str) {
         self.said.push_back(Output::Close { link, why: why.to_owned() });
+    }
+
+    /// An event about an edge, for `kubectl describe`.
+    fn tell_of_node(
+        &mut self,
+        edge: &Name,
+        severity: Severity,
+        reason: &'static str,
+        message: &str,
+        now: Now,
+    ) {
+        let about = Id::from(edge.as_str());
+        let message = message.to_owned();
+        let event = Event { kind: Kind::EdgeNode, about, severity, reason, message, at: now.wall };
+        event::record(Layout::Cloud, event, &mut self.keyspace);
     }
 
     fn note(&mut self, text: String) {

@@ -3,6 +3,7 @@
 mod firsthand;
 mod health;
 mod lines;
+mod resources;
 mod shown;
 
 use std::collections::BTreeSet;
@@ -17,6 +18,8 @@ use bus::{
     Topic, UnixMillis, Value, WireguardGateway,
 };
 use bytes::Bytes;
+use controller::api::index::Moved;
+use controller::api::{Index, Layout};
 use controller::user::{self, Users};
 use controller::{Lan, access, advert, endpoints, host, site, wireguard};
 use device_twin::command::Order;
@@ -56,6 +59,8 @@ pub struct Edge {
     cloud: NodeId,
     keyspace: Keyspace,
     journal: Journal<Output>,
+    /// What the resource API serves.
+    index: Index,
     bus: Bus,
     replica: Replica,
     twins: EdgeTwins,
@@ -125,12 +130,14 @@ impl Edge {
     pub fn new(settings: EdgeSettings, mut keyspace: Keyspace, now: Now) -> Self {
         let EdgeSettings { identity, cloud, seed, direct, lans, standby, damaged_stores } = settings;
         let loaded = keyspace.revision();
+        let index = Index::load(Layout::Edge, &keyspace);
         let replica = Replica::load(&mut keyspace, seed);
         let mut twins = EdgeTwins::new(identity.node.name.clone(), replica.incarnation(), seed);
         twins.load(&mut keyspace, now);
         Self {
             bus: Bus::new(identity.node.clone(), Role::Leaf),
             journal: Journal::new(loaded),
+            index,
             lines: Lines::new(seed, standby),
             neighbours: Neighbours::new(2, seed.rotate_left(48), direct),
             firsthand: Firsthand::default(),
@@ -284,6 +291,7 @@ impl Edge {
                 self.asker = None;
                 self.said.push_back(Output::Admin { id, response });
             }
+            Input::Api { id, request } => self.handle_api(id, request, now),
             Input::Backup { id } => {
                 self.said.push_back(Output::Admin { id, response: Err(AdminError::CloudOnly) });
             }
@@ -537,7 +545,17 @@ impl Edge {
                 break;
             }
         }
-        self.journal.close_cycle(&mut self.keyspace, self.said.drain());
+        self.close_cycle();
+    }
+
+    fn close_cycle(&mut self) {
+        let Self { index, keyspace, journal, said, .. } = self;
+        crate::resources::seal(index, keyspace, |keyspace| journal.close_cycle(keyspace, said.drain()));
+    }
+
+    /// What is durable of each kind of resource.
+    pub fn moved(&self) -> Moved {
+        self.index.moved(self.journal.durable())
     }
 
     fn on_bus(&mut self, output: bus::bus::Output, now: Now) {
@@ -941,7 +959,7 @@ impl Edge {
                 self.said.push_back(Output::Send { link, class, frame });
             }
         }
-        self.journal.close_cycle(&mut self.keyspace, self.said.drain());
+        self.close_cycle();
         self.journal.handle_stop();
     }
 

@@ -16,6 +16,7 @@ pub mod health;
 pub mod io;
 pub mod journal;
 pub mod names;
+pub mod resources;
 pub mod seam;
 pub mod sessions;
 pub mod standby;

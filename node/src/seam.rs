@@ -11,6 +11,7 @@ use bus::{
     WireguardPeer,
 };
 use bytes::Bytes;
+use controller::api::index::Moved;
 use controller::user::Users;
 use device_twin::dmi::{Answer, Call, Request};
 use device_twin::gate::Row;
@@ -24,6 +25,7 @@ use crate::admin::{AdminRequest, AdminResponse, Snapshot};
 use crate::health::{Fleet, Measured};
 use crate::journal::Ready;
 use crate::names::Names;
+use crate::resources::{ApiAnswer, ApiRequest};
 use crate::{Cloud, Edge};
 
 /// What can happen to a node.
@@ -137,6 +139,11 @@ pub enum Input {
         id: u64,
         who: NodeId,
         request: AdminRequest,
+    },
+    /// Somebody asks the resource API.
+    Api {
+        id: u64,
+        request: ApiRequest,
     },
     /// An administrator wants a copy of all that a cloud knows; an edge refuses.
     Backup {
@@ -267,6 +274,11 @@ pub enum Output {
         id: u64,
         response: AdminResponse,
     },
+    /// The answer to [`Input::Api`].
+    Api {
+        id: u64,
+        answer: ApiAnswer,
+    },
     /// The answer to [`Input::Backup`].
     Backup {
         id: u64,
@@ -335,6 +347,14 @@ impl Node {
         match self {
             Self::Cloud(cloud) => cloud.poll_timeout(),
             Self::Edge(edge) => edge.poll_timeout(),
+        }
+    }
+
+    /// What is durable of each kind of resource: wakes watches.
+    pub fn moved(&self) -> Moved {
+        match self {
+            Self::Cloud(cloud) => cloud.moved(),
+            Self::Edge(edge) => edge.moved(),
         }
     }
 

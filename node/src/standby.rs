@@ -131,6 +131,7 @@ impl Standby {
             | Input::Degraded { .. }
             | Input::Admin { .. }
             | Input::Order { .. }
+            | Input::Api { .. }
             | Input::Backup { .. }
             | Input::Measured(_)
             | Input::Fleet { .. }

@@ -157,6 +157,8 @@ impl World {
             // Nobody counts here: what a node tells is what its parts know.
             Output::Measure => self.tell(machine, Input::Measured(Box::default())),
             Output::Fleet { .. } => {}
+            // Nobody of this world has kubectl.
+            Output::Api { .. } => {}
             // No edge of this world serves DMI.
             Output::Call(_) | Output::Registered(..) => {}
             // Kept beside the store, and read by nobody here.

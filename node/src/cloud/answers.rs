@@ -10,7 +10,7 @@ use controller::label::{LabelError, Labelled, Labels};
 use controller::resource::{self, Applied, InvalidManifest, Manifest, ResourceKind};
 use controller::token::{self, TokenSpec};
 use controller::wireguard::{self, Client, ClientError};
-use controller::{Cluster, Lan, access, advert, clash, host, label, lease, nodes, route, site};
+use controller::{Cluster, Lan, access, advert, api, clash, host, label, lease, nodes, route, site};
 use device_twin::PropertyId;
 use device_twin::cloud::{OrderError, SetError, Wishes};
 use device_twin::command::Order;
@@ -20,12 +20,14 @@ use metadata::{Key, Keyspace, epoch};
 use router::Policy;
 use serde_json::json;
 
+use super::resources::own_write;
 use super::{Cloud, nodes_of};
 use crate::admin::{
     self, AdminError, AdminRequest, AdminResponse, AuthorityChange, Fault, LanOrder, Snapshot, TokenOrder,
 };
 use crate::page;
 use crate::policy_test::PolicyTest;
+use crate::resources::as_admin;
 use crate::route_query::Overlay;
 use crate::users;
 use crate::wireguard::{WireguardOrder, refused};
@@ -134,7 +136,7 @@ impl Cloud {
         }
     }
 
-    fn create_token(
+    pub(super) fn create_token(
         &mut self,
         order: TokenOrder,
         secret: [u8; JoinToken::SECRET_LEN],
@@ -161,7 +163,7 @@ impl Cloud {
         Ok(rows.collect())
     }
 
-    fn revoke_token(&mut self, id: &str) -> AdminResponse {
+    pub(super) fn revoke_token(&mut self, id: &str) -> AdminResponse {
         let tokens =
             token::list(&self.keyspace).map_err(|error| AdminError::Invalid(admin::describe(&error)))?;
         let meant: Vec<_> =
@@ -177,7 +179,7 @@ impl Cloud {
     }
 
     /// Forgets a node: its link ends, its certificate lets it in no more, its devices wait for a node of that name.
-    fn delete_node(&mut self, name: &Name, now: Now) -> AdminResponse {
+    pub(super) fn delete_node(&mut self, name: &Name, now: Now) -> AdminResponse {
         let before = nodes_of(&self.keyspace);
         nodes::remove(name, &mut self.keyspace, now)
             .map_err(|error| AdminError::NotFound(admin::describe(&error)))?;
@@ -191,7 +193,7 @@ impl Cloud {
     }
 
     /// Policies that select by labels mean others from here on.
-    fn label(&mut self, of: &Labelled, change: label::Change) -> AdminResponse {
+    pub(super) fn label(&mut self, of: &Labelled, change: label::Change) -> AdminResponse {
         let labels = label::change(of, change, &mut self.keyspace).map_err(|error| {
             let text = error.to_string();
             match error {
@@ -260,16 +262,16 @@ impl Cloud {
             return Err(faulty(&faults));
         }
         self.check_room(manifest.kind(), manifest.id())?;
-        let applied = manifest.apply(&mut self.keyspace);
-        self.on_resource(manifest.kind(), manifest.id(), now)?;
+        let (write, body) = self.order_of_manifest(&manifest, document);
+        let stored = self.write_manifest(&write, &body, now).map_err(|refusal| as_admin(&refusal))?;
         Ok(json!({
-            "kind": kind_name(manifest.kind()), "name": manifest.id().to_string(), "applied": applied_word(applied),
+            "kind": kind_name(manifest.kind()), "name": manifest.id().to_string(), "applied": applied_word(stored.applied),
             "placement": self.placement(manifest.kind(), manifest.id()),
         }))
     }
 
     /// Whether there can be one more of the kind, and of its name.
-    fn check_room(&self, kind: ResourceKind, id: &DeviceId) -> Result<(), AdminError> {
+    pub(super) fn check_room(&self, kind: ResourceKind, id: &DeviceId) -> Result<(), AdminError> {
         let full = |max: usize, what: &str| {
             Err(AdminError::Conflict(format!("there are {max} {what}, the most that fit")))
         };
@@ -290,7 +292,7 @@ impl Cloud {
     }
 
     /// Where what was applied is in force, or what it waits for.
-    fn placement(&self, kind: ResourceKind, id: &DeviceId) -> Option<String> {
+    pub(super) fn placement(&self, kind: ResourceKind, id: &DeviceId) -> Option<String> {
         match kind {
             ResourceKind::Twin(Kind::Device) => self.binder.device(id).map(|place| place.to_string()),
             ResourceKind::Twin(Kind::Rule) => self.binder.rule(id).map(|place| place.to_string()),
@@ -308,11 +310,14 @@ impl Cloud {
 
     fn delete(&mut self, kind: &str, id: &DeviceId, now: Now) -> AdminResponse {
         let kind = kind_named(kind)?;
-        if !resource::delete(kind, id, &mut self.keyspace) {
+        if resource::get(kind, id, &self.keyspace).is_none() {
             return Err(AdminError::NotFound(format!("there is no {} {id}", kind_name(kind))));
         }
-        self.on_resource(kind, id, now)?;
-        Ok(json!({ "kind": kind_name(kind), "name": id.to_string(), "applied": "deleted" }))
+        let write = own_write(api::Kind::of_manifest(kind), &api::Id::from(id), api::Verb::Delete);
+        self.write_manifest(&write, &serde_json::Value::Null, now).map_err(|refusal| as_admin(&refusal))?;
+        let gone = resource::get(kind, id, &self.keyspace).is_none();
+        let word = if gone { "deleted" } else { "waits for its finalizers" };
+        Ok(json!({ "kind": kind_name(kind), "name": id.to_string(), "applied": word }))
     }
 
     fn list(&self, kind: &str) -> AdminResponse {
@@ -320,7 +325,12 @@ impl Cloud {
         Ok(all.filter_map(|(_, json)| serde_json::from_slice::<serde_json::Value>(json).ok()).collect())
     }
 
-    fn on_resource(&mut self, kind: ResourceKind, id: &DeviceId, now: Now) -> Result<(), AdminError> {
+    pub(super) fn on_resource(
+        &mut self,
+        kind: ResourceKind,
+        id: &DeviceId,
+        now: Now,
+    ) -> Result<(), AdminError> {
         match kind {
             ResourceKind::Twin(_) => self.on_twin_resources(&[resource::key(kind, id)], now),
             ResourceKind::Access => {
@@ -358,13 +368,13 @@ impl Cloud {
     }
 
     /// What the client's configuration is made of.
-    fn invite(&mut self, done: Result<Client, ClientError>) -> AdminResponse {
+    pub(super) fn invite(&mut self, done: Result<Client, ClientError>) -> AdminResponse {
         let client = done.map_err(|error| refused(&error))?;
         self.on_wireguard();
         crate::wireguard::invitation(&client, &self.cluster, &self.keyspace)
     }
 
-    fn remove_wireguard(&mut self, name: &Name, now: Now) -> AdminResponse {
+    pub(super) fn remove_wireguard(&mut self, name: &Name, now: Now) -> AdminResponse {
         let removed = wireguard::remove(name, &mut self.keyspace, now).map_err(|error| refused(&error))?;
         self.on_wireguard();
         Ok(json!({ "name": name, "gateway": removed.gateway.to_string(), "deleted": true }))

@@ -14,6 +14,7 @@ use bus::io::Clock;
 use bus::overlay::{Lease, Route};
 use bus::{Channel, Identity, NodeId};
 use bytes::Bytes;
+use controller::api::index::Moved;
 use device_twin::gate::Refusal;
 use device_twin::io::dmi::{Answered, DmiEvent, DmiHandle};
 use device_twin::io::recorder::{Record as Kept, Recorder};
@@ -24,7 +25,7 @@ use router::Table;
 use router::io::device::Overlay;
 use router::io::shard::{Command, Event, Expect, Lane, LinkReport, ShardHandle};
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
@@ -68,6 +69,8 @@ pub struct Driver {
     pub store: StoreThread,
     pub store_events: mpsc::Receiver<StoreEvent>,
     pub admin: mpsc::Receiver<Asked>,
+    /// Tells watches of the resource API what is durable.
+    pub moved: watch::Sender<Moved>,
     pub overlay: Option<Overlay>,
     /// Where names are answered.
     pub dns: Option<Dns>,
@@ -162,6 +165,7 @@ pub enum RunError {
 impl Driver {
     /// Runs until the signal, or until a part ends that a node cannot do without. `inputs` is what happened before.
     pub async fn run(mut self, inputs: Vec<Input>, mut shutdown: Shutdown) -> Result<(), RunError> {
+        self.wake_watches();
         inputs.into_iter().for_each(|input| self.handle(input));
         if let Some(gateway) = self.wireguard.told() {
             self.handle(Input::Wireguard(gateway));
@@ -402,6 +406,7 @@ impl Driver {
             StoreEvent::Durable(revision) => {
                 self.state.patience.handle_durable(revision, now);
                 self.handle(Input::Persisted(revision));
+                self.wake_watches();
             }
             StoreEvent::Degraded(why) => {
                 self.state.patience.handle_refused(now);
@@ -410,6 +415,11 @@ impl Driver {
             StoreEvent::Fenced(why) => return Err(RunError::Fenced(why)),
         }
         Ok(())
+    }
+
+    fn wake_watches(&self) {
+        let newest = self.node.moved();
+        self.moved.send_if_modified(|moved| std::mem::replace(moved, newest) != newest);
     }
 
     fn on_disk_stuck(&mut self) {
@@ -433,6 +443,7 @@ impl Driver {
         self.handle(match asked.question {
             Question::Document(request) => Input::Admin { id, request },
             Question::Order { who, request } => Input::Order { id, who, request },
+            Question::Api(request) => Input::Api { id, request },
             Question::Backup => Input::Backup { id },
             // Once it is measured.
             Question::Fleet => return self.measure(Some(id)),
@@ -489,6 +500,7 @@ impl Driver {
             Output::Users(users) => drop(self.users.send_replace(Some(users))),
             Output::Wireguard(clients) => self.wireguard.set_clients(clients),
             Output::Admin { id, response } => self.answer(id, response),
+            Output::Api { id, answer } => self.reply(id, Reply::Api(answer)),
             Output::Backup { id, snapshot } => self.reply(id, Reply::Backup(snapshot)),
             Output::Measure => self.measure(None),
             Output::Fleet { id, fleet } => self.reply(id, Reply::Fleet(fleet)),

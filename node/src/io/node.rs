@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use bus::io::Clock;
 use bus::{Identity, Name, NodeId};
 use bytes::Bytes;
+use controller::api::index::Moved;
 use controller::io::ca::{CertificateAuthority, NODE_VALIDITY};
 use controller::token::MAX_LANS;
 use controller::{CloudSubnets, Cluster, Lan, Plan};
@@ -22,7 +23,7 @@ use router::io::device::Overlay;
 use router::io::shard::{self, Credentials, Event, Replica, ShardConfig, ShardHandle};
 use router::queue::LinkRate;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -224,6 +225,7 @@ pub(super) struct Console {
     pub(super) asked: mpsc::Receiver<Asked>,
     desk: Desk,
     users: UsersSender,
+    moved: watch::Sender<Moved>,
     tasks: JoinSet<()>,
     pub(super) recorder: Recorder,
 }
@@ -237,10 +239,11 @@ impl Console {
         let mut tasks = JoinSet::new();
         let recorder = Recorder::start(&data_dir.join(RECORDS), Limits::default()).context("the recorder")?;
         let (doorkeeper, users) = Doorkeeper::new(Clock::start());
+        let (moved, watched) = watch::channel(Moved::default());
         let recording = recorder.handle().clone();
-        let desk = Desk { ask, data_dir: data_dir.into(), recorder: recording, doorkeeper };
+        let desk = Desk { ask, data_dir: data_dir.into(), recorder: recording, doorkeeper, moved: watched };
         tasks.spawn(admin::serve(listener, desk.clone()));
-        Ok(Self { asked, desk, users, tasks, recorder })
+        Ok(Self { asked, desk, users, moved, tasks, recorder })
     }
 }
 
@@ -364,7 +367,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
     let store = StoreThread::start(store, told).context("the store thread")?;
     let Open { shard, shard_events, console } = sockets.open(data_dir)?;
     // Its tasks end with it.
-    let Console { asked, desk, users, mut tasks, recorder } = console;
+    let Console { asked, desk, users, moved, mut tasks, recorder } = console;
     otlp::start(&config.telemetry, &desk, &mut tasks)?;
     let doorkeeper = desk.doorkeeper.clone();
     let listens = https::start(&config.api, &credentials, desk, &mut tasks).await.context("the API")?;
@@ -383,6 +386,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
         store,
         store_events,
         admin: asked,
+        moved,
         overlay,
         dns,
         wireguard,

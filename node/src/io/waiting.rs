@@ -29,6 +29,7 @@ use super::replica::{Asked as Answer, Replica, ReplicaError};
 use super::shutdown::Shutdown;
 use super::upstream::Endpoint;
 use crate::admin::{AdminError, AdminRequest, describe};
+use crate::resources::{ApiAnswer, as_refusal};
 use crate::seam::Input;
 use crate::standby::{Output, Standby};
 
@@ -297,6 +298,12 @@ impl Waiting {
 
     fn on_admin(&mut self, asked: Asked, turns: &Turns) {
         let answer = match asked.question {
+            Question::Api(_) => {
+                let error = AdminError::Standby(turns.waits_for.clone());
+                let refused = ApiAnswer::Written(Err(as_refusal(&error)));
+                let _ = asked.reply.send(Reply::Api(refused));
+                return;
+            }
             Question::Document(AdminRequest::Status) => Ok(json!({
                 "node": self.me.to_string(),
                 "replica": {

@@ -27,6 +27,9 @@ mod harness;
 #[cfg(test)]
 mod joining;
 #[cfg(test)]
+#[path = "../kubectl/mod.rs"]
+mod kubectl;
+#[cfg(test)]
 mod kubeedge;
 #[cfg(test)]
 mod mesh;

@@ -60,6 +60,7 @@ use std::time::Duration;
 
 use bus::NodeId;
 use bytes::Bytes;
+use controller::api::index::Moved;
 use controller::role::{self, Asker};
 #[cfg(doc)]
 use device_twin::command::Order;
@@ -69,7 +70,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 pub(super) use self::access::{forbidden, turned_away};
@@ -81,6 +82,7 @@ use super::{backup, metrics, page, records};
 use crate::admin::TokenOrder;
 use crate::admin::{AdminError, AdminRequest, AdminResponse, Snapshot, describe};
 use crate::health::Fleet;
+use crate::resources::{ApiAnswer, ApiRequest};
 #[cfg(doc)]
 use crate::wireguard::WireguardOrder;
 
@@ -107,6 +109,7 @@ pub enum Question {
         who: NodeId,
         request: AdminRequest,
     },
+    Api(ApiRequest),
     Backup,
     Fleet,
 }
@@ -124,6 +127,7 @@ impl Question {
 #[derive(Debug)]
 pub enum Reply {
     Document(AdminResponse),
+    Api(ApiAnswer),
     Backup(Snapshot),
     Fleet(Box<Fleet>),
 }
@@ -144,6 +148,8 @@ pub struct Desk {
     pub data_dir: Arc<Path>,
     pub recorder: recorder::Handle,
     pub doorkeeper: Doorkeeper,
+    /// The newest durable revision that concerns each kind of resource.
+    pub moved: watch::Receiver<Moved>,
 }
 
 /// Where a request comes from: an extension of it.
@@ -239,7 +245,9 @@ async fn ordered(
         Some(Reply::Fleet(fleet)) if path == METRICS => scraped(fleet, query).await,
         Some(Reply::Fleet(fleet)) => fleet_document(fleet).await,
         Some(Reply::Backup(snapshot)) => backed_up(snapshot, &desk.data_dir),
-        None => refusal(StatusCode::SERVICE_UNAVAILABLE, "the node is busy or stopping; try again"),
+        Some(Reply::Api(_)) | None => {
+            refusal(StatusCode::SERVICE_UNAVAILABLE, "the node is busy or stopping; try again")
+        }
     }
 }
 

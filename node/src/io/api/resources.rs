@@ -1,18 +1,363 @@
 //! The resource API over HTTP, with Kubernetes' conventions.
+//!
+//! The owner loop hands out items and takes writes ([`crate::resources`]); everything else is done here, in the client's
+//! own task, by the pure functions of [`controller::api`]. An answer that has more than one page, and a watch, are written
+//! as fast as the client reads: each holds a page and no more.
 
+mod watching;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bus::UnixMillis;
 use bytes::Bytes;
+use controller::api::call::{Form, Listing, Options, Write};
+use controller::api::list::{Lister, one, shown};
+use controller::api::read::{Found, Page, Read};
+use controller::api::watch::too_old;
+use controller::api::{
+    Call, Kind, Layout, Method, Refusal, Request, Verb, allowed, discovery, object, openapi, protobuf,
+};
 use controller::role::Asker;
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, WARNING};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
-use super::{AnswerBody, Desk, refusal};
+use super::{AnswerBody, Desk, Question, Reply, document};
+use crate::resources::{ApiAnswer, ApiRequest, Order, Outcome, Written};
+
+/// Pieces of one answer that wait for its client.
+const PIECES: usize = 2;
 
 /// Answers under `/api`, `/apis`, `/openapi` and `/version`.
-pub(super) async fn answer(
-    _desk: &Desk,
-    _asker: &Asker,
-    _parts: &Parts,
-    _body: Bytes,
-) -> Response<AnswerBody> {
-    std::future::ready(refusal(StatusCode::NOT_FOUND, "not served yet")).await
+pub(super) async fn answer(desk: &Desk, asker: &Asker, parts: &Parts, body: Bytes) -> Response<AnswerBody> {
+    match reply(desk, asker, parts, &body).await {
+        Ok(response) => response,
+        Err(refusal) => {
+            let status = StatusCode::from_u16(refusal.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            json_answer(status, &refusal.status())
+        }
+    }
+}
+
+async fn reply(
+    desk: &Desk,
+    asker: &Asker,
+    parts: &Parts,
+    body: &[u8],
+) -> Result<Response<AnswerBody>, Refusal> {
+    let header = |name: HeaderName| header(&parts.headers, &name);
+    let request = Request {
+        method: method(&parts.method)?,
+        path: parts.uri.path(),
+        query: parts.uri.query().unwrap_or_default(),
+        accept: header(hyper::header::ACCEPT),
+        content_type: header(CONTENT_TYPE),
+        user_agent: header(hyper::header::USER_AGENT),
+    };
+    let call = Call::parse(&request)?;
+    let layout = desk.layout().await?;
+    if let Some((verb, kind)) = call.needs() {
+        check(layout, asker, verb, kind)?;
+    }
+    let ok = |value: &Value| Ok(json_answer(StatusCode::OK, value));
+    match call {
+        Call::Version => ok(&discovery::version(env!("CARGO_PKG_VERSION"))),
+        Call::Groups { core, aggregated: Some(version) } => {
+            let mut response = json_answer(StatusCode::OK, &discovery::aggregated(layout, core, version));
+            let media =
+                format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
+            if let Ok(media) = HeaderValue::from_str(&media) {
+                response.headers_mut().insert(CONTENT_TYPE, media);
+            }
+            Ok(response)
+        }
+        Call::Groups { core: true, aggregated: None } => ok(&discovery::core()),
+        Call::Groups { core: false, aggregated: None } => ok(&discovery::all()),
+        Call::Group { group } => ok(&discovery::group(&group).ok_or_else(Refusal::no_such_path)?),
+        Call::Resources { group, version } => {
+            ok(&discovery::resources(layout, &group, &version).ok_or_else(Refusal::no_such_path)?)
+        }
+        Call::OpenApi => ok(&openapi::index(layout)),
+        Call::OpenApiOf { group, version } => {
+            ok(&openapi::document(layout, &group, &version).ok_or_else(Refusal::no_such_path)?)
+        }
+        Call::WhoAmI => Ok(json_answer(StatusCode::CREATED, &whoami(asker))),
+        Call::MayI => Ok(json_answer(StatusCode::CREATED, &may(layout, asker, &review(body)?))),
+        Call::Get { kind, id, form } => match desk.find(Read::Get { kind, id: id.clone() }).await? {
+            Found::Item(item) => ok(&one(kind, &id, item, form, now())?),
+            _ => Err(busy()),
+        },
+        Call::List { kind, of, form } => list(desk, kind, of, form).await,
+        Call::Watch { kind, of, form, watch } => Ok(watching::begin(desk, kind, of, form, watch)),
+        Call::Write(write) if write.verb == Verb::DeleteCollection => {
+            delete_all(desk, asker, write.with_options(&read_body(body)?)?).await
+        }
+        Call::Write(write) => {
+            let (form, kind, verb) = (write.form, write.kind, write.verb);
+            let body = read_body(body)?;
+            let written = desk.write(asker, write.with_options(&body)?, body).await?;
+            Ok(written_answer(kind, verb, form, written))
+        }
+    }
+}
+
+/// Who may not see a kind does not hear whether it is there.
+fn check(layout: Layout, asker: &Asker, verb: Verb, kind: Kind) -> Result<(), Refusal> {
+    let info = kind.info();
+    if !kind.is_served(layout) {
+        return Err(Refusal::no_such_path());
+    }
+    if !allowed(asker.role, verb, kind) {
+        return Err(Refusal::forbidden(format!(
+            "{} is forbidden: User \"{}\" with the role {} cannot {verb} resource \"{}\" in API group \"{}\"",
+            info.plural, asker.who, asker.role, info.plural, info.group
+        )));
+    }
+    if kind.offers(verb) {
+        return Ok(());
+    }
+    Err(Refusal::not_allowed(format!(
+        "{} of {} makes no sense: they follow from other records",
+        verb, info.plural
+    )))
+}
+
+fn method(method: &hyper::Method) -> Result<Method, Refusal> {
+    Ok(match *method {
+        hyper::Method::GET => Method::Get,
+        hyper::Method::POST => Method::Post,
+        hyper::Method::PUT => Method::Put,
+        hyper::Method::PATCH => Method::Patch,
+        hyper::Method::DELETE => Method::Delete,
+        _ => {
+            return Err(Refusal::not_allowed(
+                "the server does not allow this method on the requested resource",
+            ));
+        }
+    })
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// JSON, or YAML as `kubectl apply --server-side` may send it. Nothing at all means nothing.
+fn read_body(body: &[u8]) -> Result<Value, Refusal> {
+    if body.is_empty() {
+        return Ok(Value::Null);
+    }
+    let error = match serde_json::from_slice(body) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    let as_yaml = std::str::from_utf8(body).ok().and_then(|text| serde_saphyr::from_str::<Value>(text).ok());
+    let as_yaml = as_yaml.filter(Value::is_object);
+    as_yaml.ok_or_else(|| Refusal::bad_request(format!("the body is neither JSON nor YAML: {error}")))
+}
+
+/// kubectl asks what it may in protobuf.
+fn review(body: &[u8]) -> Result<Value, Refusal> {
+    protobuf::access_review(body).map_or_else(|| read_body(body), Ok)
+}
+
+/// For the ages that a table shows.
+fn now() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn busy() -> Refusal {
+    Refusal::new(503, "ServiceUnavailable", "the node is busy or stopping; try again")
+}
+
+fn json_answer(status: StatusCode, value: &Value) -> Response<AnswerBody> {
+    typed(document(status, value))
+}
+
+fn typed(mut response: Response<AnswerBody>) -> Response<AnswerBody> {
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+impl Desk {
+    async fn layout(&self) -> Result<Layout, Refusal> {
+        match self.api(ApiRequest::Layout).await? {
+            ApiAnswer::Layout(layout) => Ok(layout),
+            ApiAnswer::Written(Err(refusal)) => Err(refusal),
+            ApiAnswer::Found(_) | ApiAnswer::Written(Ok(_)) => Err(busy()),
+        }
+    }
+
+    async fn api(&self, request: ApiRequest) -> Result<ApiAnswer, Refusal> {
+        match self.forward(Question::Api(request)).await {
+            Some(Reply::Api(answer)) => Ok(answer),
+            Some(Reply::Document(_) | Reply::Backup(_) | Reply::Fleet(_)) | None => Err(busy()),
+        }
+    }
+
+    async fn find(&self, read: Read) -> Result<Found, Refusal> {
+        match self.api(ApiRequest::Read(read)).await? {
+            ApiAnswer::Found(found) => Ok(found),
+            ApiAnswer::Written(Err(refusal)) => Err(refusal),
+            ApiAnswer::Layout(_) | ApiAnswer::Written(Ok(_)) => Err(busy()),
+        }
+    }
+
+    async fn page(&self, read: Read) -> Result<Page, Refusal> {
+        match self.find(read).await? {
+            Found::Page(page) => Ok(page),
+            Found::Item(_) | Found::Changes(_) | Found::Expired { .. } => Err(busy()),
+        }
+    }
+
+    async fn write(&self, asker: &Asker, write: Write, body: Value) -> Result<Written, Refusal> {
+        let mut secret = [0; bus::JoinToken::SECRET_LEN];
+        getrandom::fill(&mut secret).map_err(|why| Refusal::new(500, "InternalError", why.to_string()))?;
+        let order = Order { write, body, by: asker.who.to_string(), secret };
+        match self.api(ApiRequest::Write(Box::new(order))).await? {
+            ApiAnswer::Written(done) => done,
+            ApiAnswer::Found(_) | ApiAnswer::Layout(_) => Err(busy()),
+        }
+    }
+}
+
+/// A continue token is good as long as a watch from its revision is.
+async fn list(desk: &Desk, kind: Kind, of: Listing, form: Form) -> Result<Response<AnswerBody>, Refusal> {
+    if let Some(proceed) = &of.proceed {
+        let read = Read::Changes { kind, namespace: Some(String::new()), after: proceed.revision };
+        if let Found::Expired { compacted } = desk.find(read).await? {
+            return Err(too_old(proceed.revision, compacted));
+        }
+    }
+    let mut lister = Lister::new(kind, of, form, now());
+    let (objects, more) = lister.handle_page(desk.page(lister.wants()).await?);
+    let first = format!("{}{}", lister.begin(), lister.piece(&objects));
+    if !more {
+        return Ok(typed(super::plain(format!("{first}{}", lister.end()))));
+    }
+    let (pieces, answer) = mpsc::channel(PIECES);
+    let desk = desk.clone();
+    watching::spawn("list", async move {
+        // A client that hangs up, or a node that stops, leaves the answer unfinished: no client takes that for a list.
+        let mut piece = first;
+        loop {
+            if pieces.send(piece.into()).await.is_err() {
+                return;
+            }
+            let Ok(page) = desk.page(lister.wants()).await else { return };
+            let (objects, more) = lister.handle_page(page);
+            piece = lister.piece(&objects);
+            if !more {
+                piece.push_str(&lister.end());
+                let _ = pieces.send(piece.into()).await;
+                return;
+            }
+        }
+    });
+    Ok(typed(Response::new(AnswerBody::Pieces(answer))))
+}
+
+fn written_answer(kind: Kind, verb: Verb, form: Form, written: Written) -> Response<AnswerBody> {
+    let Written { is_new, outcome, warnings } = written;
+    let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+    let mut response = match outcome {
+        Outcome::Gone(item) if verb == Verb::Delete => {
+            json_answer(StatusCode::OK, &gone(kind, &object::render(kind, &item)))
+        }
+        Outcome::Item(item) | Outcome::Gone(item) => {
+            json_answer(status, &shown(kind, object::render(kind, &item), form, now()))
+        }
+    };
+    for warning in warnings {
+        let text: String = warning.chars().filter(|c| !c.is_control()).collect();
+        let text = text.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+    response
+}
+
+fn gone(kind: Kind, object: &Value) -> Value {
+    json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+        "details": {
+            "name": object["metadata"]["name"], "group": kind.info().group, "kind": kind.info().plural,
+            "uid": object["metadata"]["uid"],
+        },
+    })
+}
+
+/// One by one: what is deleted when it fails halfway stays deleted, as in Kubernetes.
+async fn delete_all(desk: &Desk, asker: &Asker, write: Write) -> Result<Response<AnswerBody>, Refusal> {
+    let of = Listing {
+        namespace: write.namespace.clone(),
+        selectors: write.selectors.clone(),
+        limit: None,
+        proceed: None,
+        version: None,
+    };
+    let mut lister = Lister::new(write.kind, of, Form::Object, now());
+    loop {
+        let (objects, more) = lister.handle_page(desk.page(lister.wants()).await?);
+        for object in objects {
+            let text = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
+            let one = Write {
+                verb: Verb::Delete,
+                name: text("name"),
+                namespace: text("namespace"),
+                options: Options { ..write.options.clone() },
+                ..write.clone()
+            };
+            match desk.write(asker, one, Value::Null).await {
+                Err(refusal) if refusal.code != 404 => return Err(refusal),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        if !more {
+            let done = json!({
+                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+                "details": { "group": write.kind.info().group, "kind": write.kind.info().plural },
+            });
+            return Ok(json_answer(StatusCode::OK, &done));
+        }
+    }
+}
+
+fn whoami(asker: &Asker) -> Value {
+    json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview", "metadata": {},
+        "status": { "userInfo": { "username": asker.who.to_string(), "groups": [asker.role.as_str()] } },
+    })
+}
+
+/// `kubectl auth can-i`.
+fn may(layout: Layout, asker: &Asker, review: &Value) -> Value {
+    let asked = &review["spec"]["resourceAttributes"];
+    let text = |field: &str| asked[field].as_str().unwrap_or_default();
+    let verbs: Vec<Verb> = Verb::ALL
+        .into_iter()
+        .filter(|verb| matches!(text("verb"), "*" | "") || verb.as_str() == text("verb"))
+        .collect();
+    let is_meant = |kind: &Kind| {
+        let info = kind.info();
+        kind.is_served(layout)
+            && matches!(text("group"), group if group == "*" || group == info.group)
+            && matches!(text("resource"), resource if resource == "*" || resource == info.plural)
+    };
+    let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(is_meant).collect();
+    let may = |kind: &Kind| {
+        verbs
+            .iter()
+            .all(|verb| allowed(asker.role, *verb, *kind) && (text("verb") == "*" || kind.offers(*verb)))
+    };
+    let is_path = review["spec"].get("nonResourceAttributes").is_some();
+    let is_allowed = is_path || (!kinds.is_empty() && !verbs.is_empty() && kinds.iter().all(may));
+    let reason = if is_allowed { format!("the role {}", asker.role) } else { String::new() };
+    json!({
+        "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "metadata": {},
+        "spec": review["spec"], "status": { "allowed": is_allowed, "reason": reason },
+    })
 }

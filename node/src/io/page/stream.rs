@@ -133,9 +133,7 @@ impl Client {
     }
 
     async fn ask(&self, request: AdminRequest) -> Option<Value> {
-        match self.desk.forward(Question::Document(request)).await {
-            Some(Reply::Document(Ok(value))) => Some(value),
-            Some(Reply::Document(Err(_)) | Reply::Backup(_) | Reply::Fleet(_)) | None => None,
-        }
+        let reply = self.desk.forward(Question::Document(request)).await;
+        if let Some(Reply::Document(Ok(value))) = reply { Some(value) } else { None }
     }
 }

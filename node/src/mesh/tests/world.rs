@@ -209,6 +209,7 @@ impl World {
                 | Output::Fleet { .. }
                 | Output::Call(_)
                 | Output::Registered(..)
+                | Output::Api { .. }
                 | Output::Record(_) => {}
             }
         }

@@ -1,0 +1,86 @@
+use metadata::Row;
+
+use super::*;
+
+fn put(ks: &mut Keyspace, key: &str, value: &str) {
+    ks.put(own_key(key), Bytes::copy_from_slice(value.as_bytes()));
+}
+
+fn seal(index: &mut Index, ks: &mut Keyspace) {
+    index.before_seal(ks);
+    if ks.seal().is_some() {
+        index.after_seal(ks);
+    }
+}
+
+fn shown(index: &Index, kind: Kind, after: u64) -> Vec<String> {
+    let one = |change: Change| match change {
+        Change::Live { id, seen } => format!("{id} at {} since {}", seen.newest, seen.created),
+        Change::Gone { id, at } => format!("{id} gone at {at}"),
+    };
+    index.changes(kind, Revision(after)).map(one).collect()
+}
+
+const VALVE: &str = "/c/resource/device/plant/valve";
+
+#[test]
+fn an_object_is_as_new_as_any_of_its_rows() {
+    let mut ks = Keyspace::new();
+    let mut index = Index::load(Layout::Cloud, &ks);
+    put(&mut ks, VALVE, "{}");
+    seal(&mut index, &mut ks);
+    put(&mut ks, "/c/reported/plant/valve/flow", "1");
+    put(&mut ks, "/c/reported/plant/unknown/flow", "1");
+    seal(&mut index, &mut ks);
+    assert_eq!(shown(&index, Kind::Device, 0), ["plant/valve at 2 since 1"]);
+    put(&mut ks, "/e/a/desired/plant/valve/flow", "2");
+    put(&mut ks, "/c/meta/devices/plant/valve", "{}");
+    seal(&mut index, &mut ks);
+    assert_eq!(shown(&index, Kind::Device, 2), ["plant/valve at 3 since 1"]);
+    assert_eq!(shown(&index, Kind::Device, 3), [""; 0]);
+    assert_eq!(index.moved(Revision(2))[Kind::Device.index()], 2, "what is durable");
+    assert_eq!(index.moved(Revision(9))[Kind::Rule.index()], 0);
+}
+
+#[test]
+fn what_is_gone_is_known_after_a_restart_and_told_before_what_comes_again() {
+    let mut ks = Keyspace::new();
+    let mut index = Index::load(Layout::Cloud, &ks);
+    put(&mut ks, VALVE, r#"{"spec":{"nodeName":"a"}}"#);
+    seal(&mut index, &mut ks);
+    ks.delete(&own_key(VALVE));
+    seal(&mut index, &mut ks);
+    put(&mut ks, VALVE, "{}");
+    seal(&mut index, &mut ks);
+    let changes = ["plant/valve gone at 2", "plant/valve at 3 since 3"];
+    assert_eq!(shown(&index, Kind::Device, 1), changes);
+    let rows: Vec<Row> = ks.rows().collect();
+    let ks = Keyspace::load(rows);
+    let index = Index::load(Layout::Cloud, &ks);
+    assert_eq!(shown(&index, Kind::Device, 1), ["plant/valve gone at 2", "plant/valve at 3 since 0"]);
+    let last = index.last_words(Kind::Device, &Id::from("plant/valve"), &ks).unwrap();
+    let last: serde_json::Value = serde_json::from_slice(last).unwrap();
+    assert_eq!(last["spec"]["nodeName"], "a");
+}
+
+#[test]
+fn more_deletions_than_are_remembered_make_an_older_watch_begin_anew() {
+    let mut ks = Keyspace::new();
+    let mut index = Index::load(Layout::Cloud, &ks);
+    let keys: Vec<String> = (0..MAX_GONE + 3).map(|n| format!("{VALVE}-{n}")).collect();
+    keys.iter().for_each(|key| put(&mut ks, key, "{}"));
+    seal(&mut index, &mut ks);
+    for key in &keys {
+        ks.delete(&own_key(key));
+        seal(&mut index, &mut ks);
+    }
+    // Dropped with the next write.
+    put(&mut ks, VALVE, "{}");
+    seal(&mut index, &mut ks);
+    for index in [index, Index::load(Layout::Cloud, &Keyspace::load(ks.rows()))] {
+        assert!(!index.is_complete_after(Revision(3)), "gone at 2, 3 and 4 is forgotten");
+        assert!(index.is_complete_after(Revision(4)));
+        assert_eq!(index.changes(Kind::Device, Revision(4)).count(), MAX_GONE + 1);
+    }
+    assert_eq!(ks.range("/c/gone/").count(), MAX_GONE);
+}

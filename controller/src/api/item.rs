@@ -1,0 +1,89 @@
+//! An object as the owner loop hands it out: bytes and revisions, decoded by whoever shows it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bus::Name;
+use bus::twin::DeviceId;
+use bytes::Bytes;
+use device_twin::TwinView;
+use metadata::Revision;
+use serde_json::Value;
+
+/// What an object is called in its kind: `<namespace>/<name>`, or `<name>` where the kind has no namespaces.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Id(Arc<str>);
+
+impl Id {
+    pub fn new(namespace: Option<&str>, name: &str) -> Self {
+        Self(match namespace {
+            Some(namespace) => format!("{namespace}/{name}").into(),
+            None => name.into(),
+        })
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn namespace(&self) -> Option<&str> {
+        self.0.split_once('/').map(|(namespace, _)| namespace)
+    }
+
+    pub fn name(&self) -> &str {
+        self.0.split_once('/').map_or(&*self.0, |(_, name)| name)
+    }
+
+    /// As manifests and devices are called.
+    pub fn device(&self) -> Option<DeviceId> {
+        self.0.parse().ok()
+    }
+
+    /// Where its name is one of ours.
+    pub fn checked_name(&self) -> Option<Name> {
+        Name::new(self.name()).ok()
+    }
+}
+
+impl From<&str> for Id {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl From<&DeviceId> for Id {
+    fn from(id: &DeviceId) -> Self {
+        Self(id.to_string().into())
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Item {
+    pub id: Id,
+    /// What is shown as its resourceVersion.
+    pub revision: Revision,
+    pub content: Content,
+}
+
+/// What it is made of.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    Manifest {
+        json: Bytes,
+        /// What of its metadata stays at the cloud: [`super::object::Meta`].
+        meta: Option<Bytes>,
+        /// Of a device.
+        twins: Vec<TwinView>,
+        /// Where it is in force, or what it waits for.
+        placement: Option<String>,
+    },
+    /// Whole already.
+    Made(Value),
+}

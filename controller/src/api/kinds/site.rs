@@ -1,0 +1,89 @@
+//! `Site`: what nodes have in common. It follows from who joined where, and from labels.
+
+use bus::NodeKind;
+use metadata::Keyspace;
+use serde_json::{Value, json};
+
+use super::super::kind::{Column, Info, Verb};
+use super::super::schema::{list, object, string};
+use super::super::{Id, Layout};
+use super::{NAME, joined};
+use crate::label::{self, Labelled};
+use crate::site;
+
+pub(in crate::api) static INFO: Info = Info {
+    group: "kubebus.io",
+    version: "v1alpha1",
+    kind: "Site",
+    plural: "sites",
+    singular: "site",
+    short: &[],
+    namespaced: false,
+    verbs: &[Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch],
+    at_edges: true,
+    has_status: true,
+    columns: &[
+        NAME,
+        Column { name: "Edges", kind: "string", priority: 0, cell: |o| joined(&o["status"]["edges"]) },
+        Column {
+            name: "Wireguard",
+            kind: "string",
+            priority: 1,
+            cell: |o| joined(&o["status"]["wireguard"]),
+        },
+    ],
+    schema,
+    of_row,
+    made,
+};
+
+fn prefix(layout: Layout) -> &'static str {
+    match layout {
+        Layout::Cloud => site::PREFIX,
+        Layout::Edge => site::TOLD,
+    }
+}
+
+fn of_row(layout: Layout, key: &str, values: &[&[u8]]) -> Vec<Id> {
+    if let Some(name) = key.strip_prefix("/c/label/site/") {
+        return vec![Id::from(name)];
+    }
+    if !key.starts_with(prefix(layout)) {
+        return Vec::new();
+    }
+    values.iter().filter_map(|bytes| site::read(bytes)).map(|site| Id::from(site.as_str())).collect()
+}
+
+fn made(layout: Layout, id: &Id, ks: &Keyspace) -> Option<Value> {
+    let name = id.checked_name()?;
+    let members = site::list(prefix(layout), ks).into_iter().filter(|(_, site)| *site == name);
+    let (mut edges, mut wireguard, mut is_there) = (Vec::new(), Vec::new(), false);
+    for (node, _) in members {
+        is_there = true;
+        match node.kind {
+            NodeKind::Edge => edges.push(node.name.to_string()),
+            NodeKind::Wireguard => wireguard.push(node.name.to_string()),
+            _ => {}
+        }
+    }
+    let labels = label::of(&Labelled::Site(name), ks).unwrap_or_default();
+    if !is_there && labels.is_empty() {
+        return None;
+    }
+    let mut site = json!({ "metadata": {}, "status": { "edges": edges, "wireguard": wireguard } });
+    if !labels.is_empty() {
+        site["metadata"]["labels"] = json!(labels);
+    }
+    Some(site)
+}
+
+fn schema() -> Value {
+    let status = object(
+        "Who is in it.",
+        &[
+            ("edges", list("Its edges.", string("A name."))),
+            ("wireguard", list("Its WireGuard clients.", string("A name."))),
+        ],
+    );
+    object("Nodes that may talk to each other freely. Its labels can be changed.", &[("status", status)])
+}

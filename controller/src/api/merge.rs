@@ -1,0 +1,220 @@
+//! Patches: JSON Patch (RFC 6902), JSON Merge Patch (RFC 7396), and Kubernetes' strategic merge patch as far as it means
+//! something for our kinds: lists with keys are merged by them, with `$patch: delete`.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use super::schema;
+
+/// Operations of one JSON patch. What fits into a request's body is more than anybody writes.
+const MAX_OPERATIONS: usize = 10_000;
+
+/// Why a patch cannot be carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PatchError {
+    #[error("the patch is no list of operations: {0}")]
+    Malformed(String),
+    #[error("the patch has more than {MAX_OPERATIONS} operations")]
+    TooLong,
+    #[error("the patch is no object")]
+    NoObject,
+    #[error("operation {at}, {op} {path}: {why}")]
+    Operation { at: usize, op: &'static str, path: String, why: &'static str },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(tag = "op", rename_all = "lowercase")]
+enum Operation {
+    Add { path: String, value: Value },
+    Remove { path: String },
+    Replace { path: String, value: Value },
+    Move { from: String, path: String },
+    Copy { from: String, path: String },
+    Test { path: String, value: Value },
+}
+
+const NOTHING: &str = "there is nothing at that path";
+
+/// RFC 6902: all operations, or none.
+pub fn json_patch(target: &Value, patch: &Value) -> Result<Value, PatchError> {
+    let operations: Vec<Operation> = Deserialize::deserialize(patch)
+        .map_err(|error: serde_json::Error| PatchError::Malformed(error.to_string()))?;
+    if operations.len() > MAX_OPERATIONS {
+        return Err(PatchError::TooLong);
+    }
+    let mut patched = target.clone();
+    for (at, operation) in operations.into_iter().enumerate() {
+        let (op, path) = operation.name();
+        carry_out(&mut patched, operation).map_err(|why| PatchError::Operation { at, op, path, why })?;
+    }
+    Ok(patched)
+}
+
+impl Operation {
+    fn name(&self) -> (&'static str, String) {
+        let (name, path) = match self {
+            Self::Add { path, .. } => ("add", path),
+            Self::Remove { path } => ("remove", path),
+            Self::Replace { path, .. } => ("replace", path),
+            Self::Move { path, .. } => ("move", path),
+            Self::Copy { path, .. } => ("copy", path),
+            Self::Test { path, .. } => ("test", path),
+        };
+        (name, path.chars().take(200).collect())
+    }
+}
+
+fn carry_out(target: &mut Value, operation: Operation) -> Result<(), &'static str> {
+    match operation {
+        Operation::Add { path, value } => add(target, &path, value),
+        Operation::Remove { path } => remove(target, &path).map(drop),
+        Operation::Replace { path, value } => {
+            *target.pointer_mut(&path).ok_or(NOTHING)? = value;
+            Ok(())
+        }
+        Operation::Move { from, path } => {
+            if path.strip_prefix(&from).is_some_and(|rest| rest.starts_with('/')) {
+                return Err("a value cannot be moved into itself");
+            }
+            let value = remove(target, &from)?;
+            add(target, &path, value)
+        }
+        Operation::Copy { from, path } => {
+            let value = target.pointer(&from).ok_or(NOTHING)?.clone();
+            add(target, &path, value)
+        }
+        Operation::Test { path, value } => match target.pointer(&path) {
+            Some(there) if *there == value => Ok(()),
+            Some(_) => Err("the value there is another one"),
+            None => Err(NOTHING),
+        },
+    }
+}
+
+fn parent<'a>(target: &'a mut Value, path: &str) -> Result<(&'a mut Value, String), &'static str> {
+    let (parent, last) = path.rsplit_once('/').ok_or("a path begins with '/'")?;
+    let last = last.replace("~1", "/").replace("~0", "~");
+    Ok((target.pointer_mut(parent).ok_or("there is nothing above that path")?, last))
+}
+
+fn add(target: &mut Value, path: &str, value: Value) -> Result<(), &'static str> {
+    if path.is_empty() {
+        *target = value;
+        return Ok(());
+    }
+    match parent(target, path)? {
+        (Value::Object(fields), name) => drop(fields.insert(name, value)),
+        (Value::Array(items), at) if at == "-" => items.push(value),
+        (Value::Array(items), at) => {
+            let at: usize = at.parse().map_err(|_| "is no place in a list")?;
+            if at > items.len() {
+                return Err("is behind the end of the list");
+            }
+            items.insert(at, value);
+        }
+        _ => return Err("what is above that path holds nothing"),
+    }
+    Ok(())
+}
+
+fn remove(target: &mut Value, path: &str) -> Result<Value, &'static str> {
+    match parent(target, path)? {
+        (Value::Object(fields), name) => fields.remove(&name).ok_or(NOTHING),
+        (Value::Array(items), at) => match at.parse::<usize>() {
+            Ok(at) if at < items.len() => Ok(items.remove(at)),
+            _ => Err(NOTHING),
+        },
+        _ => Err(NOTHING),
+    }
+}
+
+/// RFC 7396.
+pub fn merge_patch(target: &Value, patch: &Value) -> Result<Value, PatchError> {
+    if !patch.is_object() {
+        return Err(PatchError::NoObject);
+    }
+    Ok(merge(None, Some(target), patch, Lists::Replaced))
+}
+
+/// As [`merge_patch`], but lists with keys are merged.
+pub fn strategic(schema: &Value, target: &Value, patch: &Value) -> Result<Value, PatchError> {
+    if !patch.is_object() {
+        return Err(PatchError::NoObject);
+    }
+    Ok(merge(Some(schema), Some(target), patch, Lists::Merged))
+}
+
+/// What server-side apply makes of both: as [`strategic`], but nothing goes.
+pub(super) fn overlay(schema: &Value, live: &Value, applied: &Value) -> Value {
+    merge(Some(schema), Some(live), applied, Lists::Laid)
+}
+
+/// What becomes of lists with keys, and of nulls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lists {
+    Replaced,
+    Merged,
+    Laid,
+}
+
+fn merge(schema: Option<&Value>, target: Option<&Value>, patch: &Value, lists: Lists) -> Value {
+    match patch {
+        Value::Object(patch) => merge_fields(schema, target, patch, lists),
+        Value::Array(items) if lists != Lists::Replaced => match schema::key_of_list(schema) {
+            Some(key) => merge_items(schema, key, target, items, lists),
+            None => patch.clone(),
+        },
+        _ => patch.clone(),
+    }
+}
+
+fn merge_fields(
+    schema: Option<&Value>,
+    target: Option<&Value>,
+    patch: &Map<String, Value>,
+    lists: Lists,
+) -> Value {
+    let mut fields = target.and_then(Value::as_object).cloned().unwrap_or_default();
+    if lists == Lists::Merged && patch.get("$patch").and_then(Value::as_str) == Some("replace") {
+        fields.clear();
+    }
+    for (name, value) in patch {
+        let is_directive = lists == Lists::Merged && name.starts_with('$');
+        match value {
+            _ if is_directive => {}
+            Value::Null if lists != Lists::Laid => drop(fields.remove(name)),
+            Value::Null => {}
+            value => {
+                let merged = merge(schema::field(schema, name), fields.get(name), value, lists);
+                fields.insert(name.clone(), merged);
+            }
+        }
+    }
+    Value::Object(fields)
+}
+
+fn merge_items(
+    schema: Option<&Value>,
+    key: &str,
+    target: Option<&Value>,
+    patch: &[Value],
+    lists: Lists,
+) -> Value {
+    let mut items = target.and_then(Value::as_array).cloned().unwrap_or_default();
+    let below = schema::items(schema);
+    for item in patch {
+        let is_it = |there: &Value| there.get(key).is_some() && there.get(key) == item.get(key);
+        let goes = lists == Lists::Merged && item.get("$patch").and_then(Value::as_str) == Some("delete");
+        match items.iter().position(is_it) {
+            Some(at) if goes => drop(items.remove(at)),
+            Some(at) => items[at] = merge(below, Some(&items[at]), item, lists),
+            None if goes => {}
+            None => items.push(merge(below, None, item, lists)),
+        }
+    }
+    Value::Array(items)
+}
+
+#[cfg(test)]
+mod tests;

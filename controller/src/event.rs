@@ -1,0 +1,135 @@
+//! Events: what happened to an object, for people. `/c/event/<ns>/<name>` at a cloud, `/local/event/..` at an edge.
+//!
+//! `kubectl describe` shows those of an object, `kubectl get events` all. The same again counts up. What belongs to no
+//! namespace is kept in `default`, as Kubernetes does.
+
+use bus::UnixMillis;
+use bytes::Bytes;
+use metadata::{Key, Keyspace};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::api::object::{timestamp, uid};
+use crate::api::{Id, Kind, Layout};
+use crate::record::own_key;
+
+/// Events that are kept, some 500 KiB: the one that was said the longest ago goes first.
+pub const MAX_EVENTS: usize = 1000;
+
+/// Of a message; the rest is cut off.
+const MAX_MESSAGE: usize = 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Severity {
+    Normal,
+    Warning,
+}
+
+/// Something to say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    pub kind: Kind,
+    pub about: Id,
+    pub severity: Severity,
+    /// One word for machines, in CamelCase: `Connected`.
+    pub reason: &'static str,
+    pub message: String,
+    pub at: UnixMillis,
+}
+
+/// An event as it is stored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    api_version: String,
+    kind: String,
+    about: String,
+    severity: Severity,
+    reason: String,
+    message: String,
+    first: UnixMillis,
+    last: UnixMillis,
+    count: u64,
+}
+
+pub fn prefix(layout: Layout) -> &'static str {
+    match layout {
+        Layout::Cloud => "/c/event/",
+        Layout::Edge => "/local/event/",
+    }
+}
+
+/// Keeps an event; the same again is counted.
+pub fn record(layout: Layout, event: Event, ks: &mut Keyspace) {
+    let Event { kind, about, severity, reason, message, at } = event;
+    let message: String = message.chars().take(MAX_MESSAGE).collect();
+    let unique = uid(&[kind.info().plural, about.as_str(), reason, &message]);
+    let namespace = about.namespace().unwrap_or("default");
+    let name = format!("{}.{}", about.name(), &unique[..8]);
+    let key = own_key(&format!("{}{namespace}/{name}", prefix(layout)));
+    let before: Option<Kept> = ks.get(key.as_str()).and_then(|bytes| serde_json::from_slice(bytes).ok());
+    let kept = Kept {
+        api_version: kind.api_version(),
+        kind: kind.info().kind.to_owned(),
+        about: about.to_string(),
+        severity,
+        reason: reason.to_owned(),
+        message,
+        first: before.as_ref().map_or(at, |before| before.first),
+        last: at,
+        count: before.map_or(0, |before| before.count) + 1,
+    };
+    let Ok(json) = serde_json::to_vec(&kept) else { return };
+    if ks.get(key.as_str()).is_none() {
+        make_room(layout, ks);
+    }
+    ks.put(key, Bytes::from(json));
+}
+
+fn make_room(layout: Layout, ks: &mut Keyspace) {
+    let keys: Vec<Key> = ks.range(prefix(layout)).map(|(key, _)| key.clone()).collect();
+    if keys.len() < MAX_EVENTS {
+        return;
+    }
+    // What this cycle wrote has no revision yet, and is the newest.
+    let oldest =
+        keys.iter().min_by_key(|key| ks.revision_of(key.as_str()).map_or(u64::MAX, |at| at.0)).cloned();
+    if let Some(oldest) = oldest {
+        ks.delete(&oldest);
+    }
+}
+
+/// One that is kept, by `<namespace>/<name>`.
+pub fn get(layout: Layout, id: &str, ks: &Keyspace) -> Option<Kept> {
+    serde_json::from_slice(ks.get(&format!("{}{id}", prefix(layout)))?).ok()
+}
+
+/// All that are kept, the newest last.
+pub fn list(layout: Layout, ks: &Keyspace) -> Vec<Kept> {
+    let read = ks.range(prefix(layout)).filter_map(|(_, bytes)| serde_json::from_slice::<Kept>(bytes).ok());
+    let mut all: Vec<Kept> = read.collect();
+    all.sort_by_key(|event| event.last);
+    all
+}
+
+impl Kept {
+    /// As core/v1 has it.
+    pub fn object(&self) -> Value {
+        let about = Id::from(&*self.about);
+        let plural =
+            Kind::ALL.into_iter().find(|kind| kind.info().kind == self.kind).map(|kind| kind.info().plural);
+        let mut involved = json!({
+            "apiVersion": self.api_version, "kind": self.kind, "name": about.name(),
+            "uid": uid(&[plural.unwrap_or_default(), about.as_str()]),
+        });
+        if let Some(namespace) = about.namespace() {
+            involved["namespace"] = namespace.into();
+        }
+        json!({
+            "metadata": { "creationTimestamp": timestamp(self.first) },
+            "involvedObject": involved, "type": self.severity, "reason": self.reason, "message": self.message,
+            "firstTimestamp": timestamp(self.first), "lastTimestamp": timestamp(self.last), "count": self.count,
+            "source": { "component": "kubebus" }, "reportingComponent": "kubebus", "reportingInstance": "",
+            "eventTime": null,
+        })
+    }
+}

@@ -1,0 +1,136 @@
+//! The resource API at an edge: its own part of the cluster, from its store, with or without the cloud.
+//!
+//! All is read; what is written is what this edge decides: the desired values of devices over which it has the authority,
+//! or that its console may operate. Everything else is the cloud's, and is refused with the way to go.
+
+use bus::Now;
+use controller::api::draft::{self, Current};
+use controller::api::read::{Found, Read, Source};
+use controller::api::refusal::Cause;
+use controller::api::{Id, Item, Kind, Layout, Refusal, Verb, object};
+use device_twin::PropertyId;
+use serde_json::Value;
+
+use super::Edge;
+use crate::resources::{ApiAnswer, ApiRequest, Order, Outcome, Written, degraded, unkept};
+use crate::seam::Output;
+
+impl Edge {
+    pub(super) fn handle_api(&mut self, id: u64, request: ApiRequest, now: Now) {
+        let writes = request.writes();
+        if let (true, Some(why)) = (writes, self.journal.degraded()) {
+            let answer = ApiAnswer::Written(Err(degraded(why)));
+            return self.said.push_back(Output::Api { id, answer });
+        }
+        let answer = match request {
+            ApiRequest::Layout => ApiAnswer::Layout(Layout::Edge),
+            ApiRequest::Read(read) => ApiAnswer::Found(self.read(&read, now)),
+            ApiRequest::Write(order) => ApiAnswer::Written(self.write(&order, now)),
+        };
+        let answer = Output::Api { id, answer };
+        match writes {
+            true => self.said.promise(answer, Some(Output::Api { id, answer: unkept() })),
+            false => self.said.push_back(answer),
+        }
+    }
+
+    fn read(&self, read: &Read, now: Now) -> Found {
+        self.with_source(now, |source| source.read(read))
+    }
+
+    fn with_source<T>(&self, now: Now, use_it: impl FnOnce(&Source<'_>) -> T) -> T {
+        let twins = |id: &Id| id.device().map(|device| self.twins.view(&device, now)).unwrap_or_default();
+        let alive = |kind: Kind, id: &Id, made: &mut Value| {
+            if kind == Kind::EdgeNode && id.name() == self.identity.node.name.as_str() {
+                // Of its own link; it does not know how others are.
+                made["status"]["connected"] = self.bus.link_of(&self.cloud).is_some().into();
+            }
+        };
+        use_it(&Source {
+            index: &self.index,
+            ks: &self.keyspace,
+            durable: self.journal.durable(),
+            twins: &twins,
+            placement: &|_, _| None,
+            alive: &alive,
+        })
+    }
+
+    fn item(&self, kind: Kind, id: &Id, now: Now) -> Option<Item> {
+        let seen = self.index.seen(kind, id)?;
+        self.with_source(now, |source| source.item(kind, id, seen))
+    }
+
+    fn write(&mut self, order: &Order, now: Now) -> Result<Written, Refusal> {
+        let (write, info) = (&order.write, order.write.kind.info());
+        if write.kind != Kind::Device || !matches!(write.verb, Verb::Patch | Verb::Update) {
+            return Err(self.not_here(info.plural));
+        }
+        let id = draft::id_of(write, &order.body, crate::resources::moment(&self.keyspace, now))?;
+        let not_found = || Refusal::not_found(info.group, info.plural, id.name());
+        let before = self.item(write.kind, &id, now).ok_or_else(not_found)?;
+        let current = Current { object: object::render(write.kind, &before), written: before.revision };
+        let after = draft::patched(write, &id, &order.body, &current)?;
+        let wishes = wishes(&current.object, &after).ok_or_else(|| self.not_here(info.plural))?;
+        let device = id.device().ok_or_else(not_found)?;
+        let wrong = |property: &str, why: String| {
+            let field = format!("spec.properties[name=\"{property}\"].desired.value");
+            Refusal::invalid(info.group, info.kind, id.name(), vec![Cause::invalid(field, why)])
+        };
+        let mut checked = Vec::new();
+        for (property, text) in wishes {
+            let found = self
+                .twins
+                .catalog()
+                .property(&device, &property)
+                .map_err(|why| wrong(&property, why.to_string()))?;
+            let value = found.parse(&text).and_then(|value| found.check_desired(value));
+            let value = value.map_err(|why| wrong(&property, bus::with_causes(&why)))?;
+            checked.push((PropertyId::new(&device, &property), value));
+        }
+        if !write.options.dry_run {
+            for (property, value) in checked {
+                let taken = self.twins.set(&property, value, &order.by, &mut self.keyspace, now);
+                taken.map_err(|why| Refusal::forbidden(format!("{property}: {why}")))?;
+            }
+        }
+        let item = self.item(write.kind, &id, now).ok_or_else(not_found)?;
+        Ok(Written { is_new: false, outcome: Outcome::Item(Box::new(item)), warnings: Vec::new() })
+    }
+
+    fn not_here(&self, plural: &str) -> Refusal {
+        Refusal::forbidden(format!(
+            "{} only keeps copies of {plural}, and writes none but desired values: write this at {}, which has the authority \
+             over them",
+            self.identity.node, self.cloud
+        ))
+    }
+}
+
+/// The desired values in which two versions of a device differ. `None`: they differ in something else.
+fn wishes(before: &Value, after: &Value) -> Option<Vec<(String, String)>> {
+    let without = |object: &Value| {
+        let mut object = object.clone();
+        for field in ["status", "metadata"] {
+            object[field] = Value::Null;
+        }
+        for property in object["spec"]["properties"].as_array_mut().into_iter().flatten() {
+            if let Some(fields) = property.as_object_mut() {
+                fields.remove("desired");
+            }
+        }
+        object
+    };
+    if without(before) != without(after) || before["metadata"]["labels"] != after["metadata"]["labels"] {
+        return None;
+    }
+    let properties = |object: &Value| object["spec"]["properties"].as_array().cloned().unwrap_or_default();
+    let each = properties(before).into_iter().zip(properties(after));
+    let changed = each.filter(|(before, after)| before["desired"]["value"] != after["desired"]["value"]);
+    changed
+        .map(|(_, after)| {
+            let text = after["desired"]["value"].as_str()?;
+            Some((after["name"].as_str()?.to_owned(), text.to_owned()))
+        })
+        .collect()
+}
