@@ -93,7 +93,7 @@ const FEATURES: &str = "node/etcd,node/virtual-clock";
 
 /// Programs that the tests meet as peers, and the Debian packages that hold them.
 /// The feature `etcd` is built with the last of them.
-const PEERS: [(&str, &str); 10] = [
+const PEERS: [(&str, &str); 11] = [
     ("dig", "bind9-dnsutils"),
     ("mosquitto_sub", "mosquitto-clients"),
     ("mosquitto", "mosquitto"),
@@ -104,6 +104,7 @@ const PEERS: [(&str, &str); 10] = [
     ("protoc", "protobuf-compiler"),
     ("socat", "socat"),
     ("snmpd", "snmpd"),
+    ("chromium-headless-shell", "chromium-headless-shell"),
 ];
 
 fn install_packages() -> Result<()> {

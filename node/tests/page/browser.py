@@ -114,6 +114,10 @@ class Page:
     def go(self, place):
         self.js(f"location.hash = {json.dumps(place)}; null")
 
+    def cookie(self):
+        """What it sends with each request, also what scripts may not see."""
+        return "; ".join(f"{c['name']}={c['value']}" for c in self.call("Network.getCookies")["cookies"])
+
     def key(self, *keys):
         for key in keys:
             text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}

@@ -4,6 +4,7 @@ was seen go to the artefacts' directory.
 One run of the demo is enough: while one of its sites is cut off, which takes as long as a link may be silent, all else is
 looked at."""
 
+import http.client
 import json
 import os
 import re
@@ -243,6 +244,35 @@ def turns_green(page):
     page.until("document.getElementById('banner').hidden")
 
 
+def streams_are_bounded(page):
+    """Pages that nobody closes keep no others out for good, and harm nothing else."""
+    host, cookie = page.js("location.host"), page.cookie()
+    open_ones = []
+    while True:
+        connection = http.client.HTTPConnection(host, timeout=PATIENCE)
+        connection.request("GET", "/page/stream?q=", headers={"Cookie": cookie})
+        answer = connection.getresponse()
+        if answer.status != 200:
+            break
+        assert answer.readline() == b"id: 1\n"
+        open_ones.append((connection, answer))
+        assert len(open_ones) < 20, "no end of streams"
+    assert answer.status == 503 and b"the most it serves" in answer.read(), answer.status
+    page.until("document.getElementById('link').textContent.includes('live')")
+    for connection, answer in open_ones:
+        answer.close()
+        connection.close()
+    end = time.monotonic() + PATIENCE
+    while True:
+        connection.request("GET", "/page/stream?q=", headers={"Cookie": cookie})
+        answer = connection.getresponse()
+        connection.close()
+        if answer.status == 200:
+            return
+        assert time.monotonic() < end, "a slot that was left is free"
+        time.sleep(0.2)
+
+
 def may_only_look(demo, browser):
     link = demo.kubebus("page", "--role", "viewer").split()[-1]
     page = browser.open(link)
@@ -280,6 +310,8 @@ def main():
         step("keys, sizes, dark mode")
         may_only_look(demo, browser)
         step("a viewer may only look")
+        streams_are_bounded(page)
+        step("the number of pages is bounded")
         assert page.said() == [], page.said()
         turns_red(page, cut)
         demo.thaw()

@@ -137,3 +137,81 @@ impl Client {
         if let Some(Reply::Document(Ok(value))) = reply { Some(value) } else { None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use bus::io::Clock;
+    use controller::api::index::Moved;
+    use device_twin::io::recorder::{Limits, Recorder};
+    use tokio::sync::watch;
+
+    use super::super::super::api::Asked;
+    use super::super::super::session::Doorkeeper;
+    use super::*;
+
+    /// Answers that something is new each time it is asked, and counts how often that is.
+    async fn busy_owner(mut asked: mpsc::Receiver<Asked>, count: Arc<AtomicU64>) {
+        while let Some(Asked { question, reply }) = asked.recv().await {
+            let answer = match question {
+                Question::Document(AdminRequest::Page(_)) => {
+                    let number = count.fetch_add(1, Ordering::Relaxed) + 1;
+                    let device =
+                        json!({ "device": "a/b", "properties": [{ "property": "p", "number": number }] });
+                    Reply::Document(Ok(json!({ "time": number, "devices": [device], "rules": [] })))
+                }
+                // As from a replica that waits for its turn.
+                _ => Reply::Document(Ok(Value::Null)),
+            };
+            let _ = reply.send(answer);
+        }
+    }
+
+    fn number(piece: &Bytes) -> u64 {
+        let text = String::from_utf8_lossy(piece);
+        let (_, after) = text.rsplit_once("\"number\":").unwrap();
+        after.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+    }
+
+    fn desk(ask: mpsc::Sender<Asked>, records: &Path) -> (Desk, Recorder) {
+        let recorder = Recorder::start(records, Limits::default()).unwrap();
+        let (doorkeeper, _) = Doorkeeper::new(Clock::start());
+        let (_, moved) = watch::channel(Moved::default());
+        let recording = recorder.handle().clone();
+        (Desk { ask, data_dir: records.into(), recorder: recording, doorkeeper, moved }, recorder)
+    }
+
+    #[test]
+    fn a_slow_client_gets_what_is_true_and_no_queue_of_what_was() {
+        static SLOT: Semaphore = Semaphore::const_new(1);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let room = tempfile::tempdir().unwrap();
+            let (ask, asked) = mpsc::channel(1);
+            let (desk, _recorder) = desk(ask, room.path());
+            let count = Arc::new(AtomicU64::new(0));
+            let (pieces, mut taken) = mpsc::channel(WAITING);
+            let query = Query::parse("q=").unwrap();
+            let client = Client { desk, query, sent: Sent::default(), said: Instant::now() };
+            let sleeps = async {
+                tokio::time::sleep(LOOK_EVERY * 5 / 2).await;
+                assert_eq!(count.load(Ordering::Relaxed), 1, "nothing is asked for while an answer waits");
+                let first = taken.recv().await.unwrap();
+                assert!(first.starts_with(b"id: 1\nevent: hello\n"), "{first:?}");
+                assert_eq!(number(&first), 1);
+                let second = taken.recv().await.unwrap();
+                assert_eq!(number(&second), count.load(Ordering::Relaxed), "what is true by now");
+                // A client that hangs up ends its task.
+                drop(taken);
+            };
+            let served = client.serve(json!({}), pieces, SLOT.try_acquire().unwrap());
+            tokio::select! {
+                ((), ()) = async { tokio::join!(sleeps, served) } => {}
+                () = busy_owner(asked, Arc::clone(&count)) => panic!("the owner is asked no more"),
+            }
+        });
+    }
+}

@@ -27,10 +27,22 @@ export function view(_, __, redraw) {
 async function look(redraw) {
   if (Date.now() - known.asked < AGAIN_MS) return;
   known.asked = Date.now();
-  const [events, audit] = await Promise.all([told("/api/v1/events?limit=200", "events", fromEvents), told("/kubebus/v1/audit?limit=200", "decisions", fromAudit)]);
-  const rows = [...events.rows, ...audit.rows].sort((a, b) => b.time - a.time).slice(0, MOST);
+  const [events, audit] = await Promise.all([told("/api/v1/events?limit=200", "events", fromEvents), told("/kubebus/v1/audit?limit=1000", "decisions", fromAudit)]);
+  const rows = folded([...events.rows, ...audit.rows].sort((a, b) => b.time - a.time)).slice(0, MOST);
   known = { asked: Date.now(), rows, missing: [events, audit].map(({ missing }) => missing).filter(Boolean) };
   redraw();
+}
+
+// A rule that decides twice a second would leave room for nothing else: as long as it goes on alike it is one row.
+function folded(rows) {
+  const shown = [];
+  for (const row of rows) {
+    const last = shown[shown.length - 1];
+    if (last && row.kind === "rule" && last.alike === row.alike) Object.assign(last, { more: (last.more ?? 0) + 1, first: row.time });
+    else shown.push(row);
+  }
+  for (const row of shown) if (row.more) row.text += ` (and ${row.more} like it since ${clock(row.first)})`;
+  return shown;
 }
 
 async function told(path, what, read) {
@@ -52,10 +64,10 @@ function fromEvents({ items = [] }) {
 }
 
 function fromAudit(answer) {
-  const entries = Array.isArray(answer) ? answer : answer.decisions ?? answer.entries ?? [];
-  return entries.map((entry, i) => ({
-    key: `audit ${entry.at} ${i}`, time: entry.at, level: entry.outcome && entry.outcome !== "succeeded" ? "warn" : "ok", kind: entry.event ?? "decision",
+  return answer.decisions.map((entry, i) => ({
+    key: `decision ${entry.at} ${entry.id ?? i}`, time: entry.at, level: !entry.end && entry.id ? "wait" : entry.end && entry.end.outcome !== "succeeded" ? "warn" : "ok", kind: entry.event,
+    alike: `${entry.device}/${entry.property} ${entry.by} ${entry.end?.outcome}`,
     about: [entry.device, entry.property].filter(Boolean).join("/"),
-    text: [entry.value === undefined || entry.value === null ? null : value(entry.value), entry.by ? `by ${entry.by}` : null, entry.outcome, entry.detail].filter(Boolean).join(", "),
+    text: [entry.value === undefined || entry.value === null ? null : value(entry.value), entry.by ? `by ${entry.by}` : null, entry.detail, entry.end?.outcome, entry.end?.detail].filter(Boolean).join(", "),
   }));
 }

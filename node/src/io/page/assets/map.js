@@ -110,9 +110,9 @@ function drawLink({ a, b, from, to, cut, rtt, loss, rate: bytesPerS, path }) {
 }
 
 function drawNode(node, { x, y }, box) {
-  const { level, text } = nodeStatus(node);
-  const [left, top, room] = [x - box.w / 2, y - box.h / 2, box.w / 7];
-  const short = text.length > room ? `${text.slice(0, room - 1)}…` : text;
+  const { level, text, brief = text } = nodeStatus(node);
+  const [left, top, room] = [x - box.w / 2, y - box.h / 2, Math.floor((box.w - 30) / 6.8)];
+  const short = brief.length > room ? `${brief.slice(0, room - 1)}…` : brief;
   return h("svg:a", { href: `#/node/${node.node}`, "data-key": node.node, "aria-label": `${node.node}, ${text}`, class: "svg" },
     h("g", { class: `node ${level}`, "data-node": node.node, "data-level": level }, h("title", {}, `${node.node}: ${text}`),
       h("rect", { x: left, y: top, width: box.w, height: box.h, rx: 8 }),

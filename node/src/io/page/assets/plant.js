@@ -24,7 +24,7 @@ export function view([namespace]) {
     return { key, row, v: typeof row?.reported?.value === "number" ? row.reported.value : null, why: row ? doubts(row, key) : "not known" };
   };
   const moved = [...state.rules.values()].filter((rule) => rule.output === `${ns}/valve/position`);
-  return h("section", {}, h("h1", {}, `Plant ${ns}`), picture(twin), moved.length ? [h("h2", {}, "What moves the valve"), h("div", { class: "cards" }, moved.map(rules.card))] : null);
+  return h("section", {}, h("h1", {}, `Plant ${ns}`), h("div", { class: "scroll" }, picture(twin)), moved.length ? [h("h2", {}, "What moves the valve"), h("div", { class: "cards" }, moved.map(rules.card))] : null);
 }
 
 function picture(twin) {
@@ -35,8 +35,8 @@ function picture(twin) {
   return h("svg", { class: "plant", viewBox: "0 0 900 400", role: "img", "aria-label": `Drawing: ${said}` },
     pipe("M40 120H270", inflow, "in-a"), pipe("M350 120H660V150", inflow, "in-b"), pipe("M660 290V330H860", outflow, "out"),
     pump(100, 120, inflow), gauge(200, 70, pressure), valve(310, 120, position), tank(level, setpoint, mixer, full),
-    label(310, 190, "valve", position), label(310, 236, "inflow", inflow), label(200, 24, "pressure", pressure),
-    label(830, 120, "level", level), label(830, 166, "set point", setpoint), label(830, 212, "mixer", mixer), label(800, 362, "to the town", outflow),
+    label(310, 186, "valve", position), label(310, 240, "inflow", inflow), label(110, 28, "pressure", pressure),
+    label(830, 110, "level", level), label(830, 164, "set point", setpoint), label(830, 218, "mixer", mixer), label(800, 362, "to the town", outflow),
     h("text", { class: "caption", x: 100, y: 178, "text-anchor": "middle" }, "pump"));
 }
 
@@ -45,7 +45,7 @@ function tank({ v, why }, setpoint, mixer, full) {
   const height = part * TANK.h;
   const at = (m) => TANK.y + TANK.h * (1 - Math.min(1, Math.max(0, m / full)));
   return h("g", { class: `tank${why ? " stale" : ""}`, "data-level": v },
-    h("rect", { class: "water", x: TANK.x, y: TANK.y + TANK.h - height, width: TANK.w, height, "data-part": "water" }),
+    v === null ? null : h("rect", { class: "water", "data-key": "water", x: TANK.x, y: TANK.y + TANK.h - height, width: TANK.w, height }),
     h("rect", { class: "wall", x: TANK.x, y: TANK.y, width: TANK.w, height: TANK.h, rx: 4 }),
     [1, 2, 3, 4, 5].map((m) => m < full ? h("line", { class: "scale", x1: TANK.x, x2: TANK.x + 10, y1: at(m), y2: at(m) }) : null),
     setpoint.v === null ? null : h("path", { class: "set", d: `M${TANK.x - 12} ${at(setpoint.v) - 6}l12 6l-12 6zM${TANK.x} ${at(setpoint.v)}H${TANK.x + TANK.w}` }),

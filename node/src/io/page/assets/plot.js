@@ -4,12 +4,15 @@
 import { h } from "./dom.js";
 import { ask, nodeTime, state } from "./stream.js";
 import { clock, exact, number, value } from "./words.js";
+import { doubts } from "./status.js";
 
 const [W, H, LEFT, BOTTOM, TOP, RIGHT] = [640, 170, 54, 22, 8, 8];
 const RANGES = [[300000, "5 min"], [3600000, "1 h"], [21600000, "6 h"], [86400000, "1 d"], [604800000, "7 d"]];
 // Rows of one answer, and answers for one plot: 20,000 readings are more than its pixels tell apart.
 const ROWS = 1000;
 const PAGES = 20;
+// Of readings that come as they change: longer apart they are steps.
+const HOLDS_MS = 3000;
 // Between two looks at what was recorded.
 const AGAIN_MS = 15000;
 
@@ -104,7 +107,8 @@ function draw(key, twin, plot, points, from, until) {
   [low, high] = [low - room, high + room];
   const x = (t) => LEFT + ((t - from) / (until - from)) * (W - LEFT - RIGHT);
   const y = (v) => H - BOTTOM - ((v - low) / (high - low)) * (H - BOTTOM - TOP);
-  const { line, band } = trace(points, x, y, plot.gaps, twin.type !== "float");
+  const held = plot.zoom || doubts(twin, key) ? null : x(until);
+  const { line, band } = trace(points, { x, y, gaps: plot.gaps, isStep: twin.type !== "float", recorded: plot.recorded, held });
   const [first, last] = [points[0], points[points.length - 1]];
   const said = `${twin.property}, ${points.length} readings from ${clock(first.t)} to ${clock(last.t)}, between ${number(low + room)} and ${number(high - room)}${twin.unit ? ` ${twin.unit}` : ""}, last ${value(last.v)}`;
   return h("svg", { class: "chart", viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": said, "data-plot": key, "data-from": from, "data-until": until },
@@ -118,8 +122,9 @@ function draw(key, twin, plot, points, from, until) {
 }
 
 // By pixel column. A column without readings joins its neighbours unless something is missing between them: a gap that
-// the recorder names, a reading of bad quality, or five times as long as between two readings usually.
-function trace(points, x, y, gaps, isStep) {
+// the recorder names, a reading of bad quality, or five times as long as between two readings usually. What comes as it
+// changes holds until it does, and the last reading until now if nothing speaks against it.
+function trace(points, { x, y, gaps, isStep, recorded, held }) {
   const columns = [];
   for (const { t, v, bad } of points) {
     const at = Math.round(x(t));
@@ -132,16 +137,18 @@ function trace(points, x, y, gaps, isStep) {
   let [line, band, pen] = ["", "", false];
   columns.forEach((column, i) => {
     const before = columns[i - 1];
-    const missing = before && (column.since - before.until > 5 * usual || gaps.some((gap) => gap.since < column.since && gap.until > before.until));
+    const silent = before ? column.since - before.until : 0;
+    const missing = before && ((recorded && silent > 5 * usual) || gaps.some((gap) => gap.since < column.since && gap.until > before.until));
     if (column.bad) pen = false;
     else {
-      if (pen && !missing) line += isStep ? `H${column.at}V${y(column.first).toFixed(1)}` : `L${column.at} ${y(column.first).toFixed(1)}`;
+      if (pen && !missing) line += isStep || (!recorded && silent > HOLDS_MS) ? `H${column.at}V${y(column.first).toFixed(1)}` : `L${column.at} ${y(column.first).toFixed(1)}`;
       else line += `M${column.at} ${y(column.first).toFixed(1)}h0.5`;
       if (column.last !== column.first) line += `L${column.at} ${y(column.last).toFixed(1)}`;
       if (column.high > column.low) band += `M${column.at} ${y(column.low).toFixed(1)}V${y(column.high).toFixed(1)}`;
       pen = true;
     }
   });
+  if (pen && held !== null && held > columns[columns.length - 1].at) line += `H${held.toFixed(1)}`;
   return { line, band };
 }
 

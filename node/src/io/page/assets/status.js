@@ -22,7 +22,7 @@ export function nodeStatus(node) {
   }
   if (node.state === "lost") {
     return {
-      level: "bad", text: `cut off${lasting}`,
+      level: "bad", text: `cut off${lasting}`, brief: `cut off ${node.since ? age(nodeTime() - node.since) : ""}`,
       advice: "Its rules go on without the cloud. Look after the site's power and uplink; there 'kubebus status' says what fails.",
     };
   }

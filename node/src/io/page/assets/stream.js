@@ -52,7 +52,10 @@ function open() {
     source.addEventListener(name, (event) => {
       if (mine === source) heard(call, JSON.parse(event.data));
     });
-  on("hello", (data) => (state.hello = data));
+  on("hello", (data) => {
+    state.hello = data;
+    interrupt();
+  });
   on("tick", (data) => time(data));
   for (const name of TABLES) on(name, (data) => table(name, data));
   source.onerror = () => {
@@ -117,6 +120,14 @@ function keep(key, { reported }) {
   if (known.length > TRAIL) known.shift();
   state.trail.set(key, known);
   if (state.trail.size > TRAILS) state.trail.delete(state.trail.keys().next().value);
+}
+
+// What happened while nobody listened is not known: the plots have a gap there.
+function interrupt() {
+  for (const known of state.trail.values()) {
+    const last = known[known.length - 1];
+    if (!last.bad) known.push({ t: last.t + 1, v: last.v, bad: true });
+  }
 }
 
 // Two clocks: the steady one may stand still while a computer sleeps, the other may be set back.
