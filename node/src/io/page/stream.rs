@@ -193,7 +193,7 @@ mod tests {
             let (ask, asked) = mpsc::channel(1);
             let (desk, _recorder) = desk(ask, room.path());
             let count = Arc::new(AtomicU64::new(0));
-            let (pieces, mut taken) = mpsc::channel(WAITING);
+            let (pieces, mut taken) = mpsc::channel::<Bytes>(WAITING);
             let query = Query::parse("q=").unwrap();
             let client = Client { desk, query, sent: Sent::default(), said: Instant::now() };
             let sleeps = async {
