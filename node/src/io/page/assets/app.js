@@ -77,10 +77,16 @@ function banner(cut) {
   const lost = state.link === "lost";
   const text = lost
     ? `This page has lost its node${state.why ? `: ${state.why}` : ""}. What stands here is as of ${state.heard ? clock(state.heard.wall) : "never"}. It tries again by itself.`
-    : cut.map((each) => `${each.site ?? ""} ${each.node} is ${nodeStatus(each).text}`.trim()).slice(0, 3).join("; ");
+    : `${cut.map(broken).slice(0, 3).join("; ")}${cut.length > 3 ? ` and ${cut.length - 3} more` : ""}`;
   place.hidden = !text;
   place.className = lost ? "lost" : "cut";
   set(place, text ? `✖ ${text}` : "");
+}
+
+// Without how long it has been so, which would be read out again each second.
+function broken(each) {
+  const what = each.state === "lost" ? `cut off since ${clock(each.since)}` : nodeStatus(each).text;
+  return `${each.site ?? ""} ${each.node} is ${what}`.trim();
 }
 
 function menu(name) {

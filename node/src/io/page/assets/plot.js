@@ -11,8 +11,8 @@ const RANGES = [[300000, "5 min"], [3600000, "1 h"], [21600000, "6 h"], [8640000
 // Rows of one answer, and answers for one plot: 20,000 readings are more than its pixels tell apart.
 const ROWS = 1000;
 const PAGES = 20;
-// Of readings that come as they change: longer apart they are steps.
-const HOLDS_MS = 3000;
+// What does not change is reported seldom: longer apart than this, two readings have a dashed line between them.
+const QUIET_MS = 10000;
 // Between two looks at what was recorded.
 const AGAIN_MS = 15000;
 
@@ -107,24 +107,25 @@ function draw(key, twin, plot, points, from, until) {
   [low, high] = [low - room, high + room];
   const x = (t) => LEFT + ((t - from) / (until - from)) * (W - LEFT - RIGHT);
   const y = (v) => H - BOTTOM - ((v - low) / (high - low)) * (H - BOTTOM - TOP);
-  const held = plot.zoom || doubts(twin, key) ? null : x(until);
-  const { line, band } = trace(points, { x, y, gaps: plot.gaps, isStep: twin.type !== "float", recorded: plot.recorded, held });
+  const held = plot.zoom || doubts(twin, key) ? null : { x: x(until), t: until };
+  const { line, band, quiet } = trace(points, { x, y, gaps: plot.gaps, isStep: twin.type !== "float", held });
   const [first, last] = [points[0], points[points.length - 1]];
   const said = `${twin.property}, ${points.length} readings from ${clock(first.t)} to ${clock(last.t)}, between ${number(low + room)} and ${number(high - room)}${twin.unit ? ` ${twin.unit}` : ""}, last ${value(last.v)}`;
   return h("svg", { class: "chart", viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": said, "data-plot": key, "data-from": from, "data-until": until },
     ticks(low, high, 4).map((v) => [h("line", { class: "gridline", x1: LEFT, x2: W - RIGHT, y1: y(v), y2: y(v) }), h("text", { x: LEFT - 6, y: y(v) + 4, "text-anchor": "end" }, exact(v))]),
-    times(from, until).map((t) => [h("line", { class: "gridline", x1: x(t), x2: x(t), y1: TOP, y2: H - BOTTOM }), h("text", { x: x(t), y: H - 6, "text-anchor": "middle" }, moment(t, until - from))]),
+    times(from, until).map((t) => [h("line", { class: "gridline", x1: x(t), x2: x(t), y1: TOP, y2: H - BOTTOM }), h("text", { x: x(t), y: H - 6, "text-anchor": x(t) > W - RIGHT - 26 ? "end" : "middle" }, moment(t, until - from))]),
     plot.gaps.map(({ since, until: end }) => h("rect", { class: "gap", x: Math.max(LEFT, x(since)), y: TOP, width: Math.max(1, Math.min(W - RIGHT, x(end)) - Math.max(LEFT, x(since))), height: H - BOTTOM - TOP })),
     h("defs", {}, h("clipPath", { id: plot.id }, h("rect", { x: LEFT, y: 0, width: W - LEFT - RIGHT, height: H }))),
     band ? h("path", { class: "band", d: band, "clip-path": `url(#${plot.id})` }) : null,
+    quiet ? h("path", { class: "quiet", d: quiet, "clip-path": `url(#${plot.id})` }) : null,
     h("path", { class: "line", d: line, "clip-path": `url(#${plot.id})` }),
     typeof twin.desired === "number" && !plot.zoom ? h("line", { class: "desired", x1: LEFT, x2: W - RIGHT, y1: y(twin.desired), y2: y(twin.desired) }) : null);
 }
 
-// By pixel column. A column without readings joins its neighbours unless something is missing between them: a gap that
-// the recorder names, a reading of bad quality, or five times as long as between two readings usually. What comes as it
-// changes holds until it does, and the last reading until now if nothing speaks against it.
-function trace(points, { x, y, gaps, isStep, recorded, held }) {
+// By pixel column. Between two readings is a line, unless something is missing there: a gap that the recorder names, or a
+// reading of bad quality. Where it was quiet for long nothing changed, or nothing was read: a dashed step says just that.
+// The last reading holds until now if nothing speaks against it.
+function trace(points, { x, y, gaps, isStep, held }) {
   const columns = [];
   for (const { t, v, bad } of points) {
     const at = Math.round(x(t));
@@ -132,24 +133,26 @@ function trace(points, { x, y, gaps, isStep, recorded, held }) {
     if (column && column.at === at && column.bad === bad) Object.assign(column, { low: Math.min(column.low, v), high: Math.max(column.high, v), last: v, until: t });
     else columns.push({ at, low: v, high: v, first: v, last: v, since: t, until: t, bad });
   }
-  const steps = columns.slice(1).map((column, i) => column.since - columns[i].until).sort((a, b) => a - b);
-  const usual = Math.max(2000, steps[Math.floor(steps.length / 2)] ?? 0);
-  let [line, band, pen] = ["", "", false];
+  let [line, band, quiet, pen] = ["", "", "", false];
+  const h = (v) => y(v).toFixed(1);
   columns.forEach((column, i) => {
     const before = columns[i - 1];
-    const silent = before ? column.since - before.until : 0;
-    const missing = before && ((recorded && silent > 5 * usual) || gaps.some((gap) => gap.since < column.since && gap.until > before.until));
-    if (column.bad) pen = false;
-    else {
-      if (pen && !missing) line += isStep || (!recorded && silent > HOLDS_MS) ? `H${column.at}V${y(column.first).toFixed(1)}` : `L${column.at} ${y(column.first).toFixed(1)}`;
-      else line += `M${column.at} ${y(column.first).toFixed(1)}h0.5`;
-      if (column.last !== column.first) line += `L${column.at} ${y(column.last).toFixed(1)}`;
-      if (column.high > column.low) band += `M${column.at} ${y(column.low).toFixed(1)}V${y(column.high).toFixed(1)}`;
-      pen = true;
-    }
+    if (column.bad) return void (pen = false);
+    const missing = before && gaps.some((gap) => gap.since < column.since && gap.until > before.until);
+    const isQuiet = before && column.since - before.until > QUIET_MS;
+    if (pen && !missing && isQuiet) quiet += `M${before.at} ${h(before.last)}H${column.at}`;
+    if (pen && !missing && !isQuiet) line += isStep ? `H${column.at}V${h(column.first)}` : `L${column.at} ${h(column.first)}`;
+    else line += `M${column.at} ${h(column.first)}h0.5`;
+    if (column.last !== column.first) line += `L${column.at} ${h(column.last)}`;
+    if (column.high > column.low) band += `M${column.at} ${h(column.low)}V${h(column.high)}`;
+    pen = true;
   });
-  if (pen && held !== null && held > columns[columns.length - 1].at) line += `H${held.toFixed(1)}`;
-  return { line, band };
+  const last = columns[columns.length - 1];
+  if (pen && held && held.x > last.at) {
+    if (held.t - last.until > QUIET_MS) quiet += `M${last.at} ${h(last.last)}H${held.x.toFixed(1)}`;
+    else line += `H${held.x.toFixed(1)}`;
+  }
+  return { line, band, quiet };
 }
 
 function ticks(low, high, wanted) {

@@ -115,8 +115,18 @@ function became(mine, twin) {
     if (twin.ack.outcome === "succeeded") return end("acknowledged", `${what} was acknowledged ${took()}`);
     return end(twin.ack.outcome, `${what} came to nothing, ${twin.ack.outcome}${detail}`);
   }
+  if (mine.version === null) return held(mine, twin, what, took());
   if (mine.version && twin.version && isNewer(twin.version, mine.version)) {
     return end("superseded", `${what} was superseded by ${value(twin.desired)}${twin.by ? ` of ${twin.by}` : ""}`);
   }
   return ["pending", `${what} is on its way to its edge: ${age(performance.now() - mine.at)}`];
+}
+
+// At a site whose devices are the cloud's to wish for, what is set is the local operator's: it stands above wishes and
+// most rules for a while, and no version says what becomes of it. The device does.
+function held(mine, twin, what, took) {
+  const words = `${what} is held here, above wishes and most rules, for 10 min`;
+  const reported = twin.reported?.value;
+  const is = typeof mine.wanted === "number" ? Math.abs(reported - mine.wanted) < 1e-6 * Math.max(1, Math.abs(mine.wanted)) : JSON.stringify(reported) === JSON.stringify(mine.wanted);
+  return is ? ["acknowledged", `${words}; the device reports it`] : ["pending", `${words}; the device does not report it yet, ${took}`];
 }
