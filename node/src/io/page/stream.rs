@@ -55,6 +55,12 @@ pub(super) async fn open(desk: &Desk, asker: &Asker, query: &str) -> Response<An
         let why = format!("{MAX_CLIENTS} pages are open at this node, the most it serves: close one");
         return refusal(StatusCode::SERVICE_UNAVAILABLE, &why);
     };
+    // A replica that waits for its turn says so here: in a stream it could only be silent.
+    match desk.forward(Question::Document(AdminRequest::Page(query.clone()))).await {
+        Some(Reply::Document(Err(error))) => return failure(&error),
+        None => return refusal(StatusCode::SERVICE_UNAVAILABLE, "the node is busy or stopping; try again"),
+        Some(_) => {}
+    }
     let (pieces, taken) = mpsc::channel(WAITING);
     let client = Client { desk: desk.clone(), query, sent: Sent::default(), said: Instant::now() };
     start(client.serve(hello(asker), pieces, slot));
