@@ -17,6 +17,7 @@ usage: cargo xtask <chore>
   test --slow   the same and the slow ones: 10,000 power cuts, ten minutes of hostile bytes and of a cut under load, 100 kills over a live demo, ...
   sim [SEEDS]   the deterministic world alone (200 seeds; nightly: 1000)
   sim --broken  a build with one mistake in it, which the deterministic world must find
+  packages      installs the Debian packages of what tests meet, as root; `test` does it too
   python        installs what tests meet in Python (EPANET, paho-mqtt, pytest) under the target directory; `test` does it too
   dmi           installs gRPC for Python there, for the tests of KubeEdge's mappers; `test` does it too
   bench [NAME]  KubeBus against its aims and against others; see docs/benchmarks.md
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         ["sim"] => simulations("200"),
         ["sim", "--broken"] => broken_build(),
         ["sim", seeds] => simulations(seeds),
+        ["packages"] => install_packages(),
         ["python"] => python::install(),
         ["dmi"] => dmi::install(),
         ["bench", names @ ..] => bench(names),
