@@ -49,3 +49,26 @@ pub(super) enum Packet {
         sent: UnixMillis,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As it was before peers said what else they take.
+    #[derive(Debug, PartialEq, Eq, Encode, Decode)]
+    enum Before {
+        #[n(0)]
+        Hello {
+            #[n(0)]
+            version: u16,
+        },
+    }
+
+    #[test]
+    fn hellos_of_both_versions_are_understood_by_both() {
+        let before = minicbor::to_vec(Before::Hello { version: 1 }).unwrap();
+        assert!(matches!(minicbor::decode(&before), Ok(Packet::Hello { version: 1, takes: 0 })));
+        let now = minicbor::to_vec(Packet::Hello { version: 1, takes: TAKES_HEALTH }).unwrap();
+        assert_eq!(minicbor::decode::<Before>(&now).unwrap(), Before::Hello { version: 1 });
+    }
+}

@@ -106,6 +106,8 @@ fn a_change_goes_to_the_edge_it_concerns_and_to_no_other() {
     assert_eq!(sent(&mut feed, &b), [ToEdge::Part(part)]);
     let in_step: Vec<bool> = feed.edges(&ks).map(|(_, in_step)| in_step).collect();
     assert_eq!(in_step, [true, false]);
+    let behind = [&a, &b, &name("stranger")].map(|edge| feed.behind(edge, 10, &ks));
+    assert_eq!(behind, [Some(0), Some(1), None]);
 }
 
 #[test]

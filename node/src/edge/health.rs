@@ -125,13 +125,36 @@ impl Edge {
             is_me: false,
             node: self.cloud.clone(),
             site: None,
+            state,
+            since: self.cloud_since,
             heard_ms_ago: None,
             clock_offset_ms: clock,
-            ..me.clone()
+            behind: None,
         };
         let own = Some(Arc::clone(self.monitor.condition()));
         let nodes = vec![Facts { known: me, condition: own }, Facts { known: cloud, condition: None }];
         let fleet = Box::new(Fleet::new(&self.identity, now.wall, nodes));
         self.said.push_back(Output::Fleet { id, fleet });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_as_old_as_the_oldest_of_it_is_known_to_be() {
+        let mut age = OutboxAge::default();
+        let mut look = |seconds, first, next| {
+            let now = Mono::ZERO + Duration::from_secs(seconds);
+            age.handle_ends([(1, 1), (first, next), (1, 1)], now).as_secs()
+        };
+        assert_eq!(look(0, 1, 1), 0);
+        assert_eq!(look(10, 1, 3), 0, "the mark is from before: both are newer");
+        assert_eq!(look(20, 1, 5), 10);
+        assert_eq!(look(300, 2, 9), 290);
+        // All that waited then is gone; what waits now is newer.
+        assert_eq!(look(310, 3, 9), 0);
+        assert_eq!(look(320, 9, 9), 0);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bus::{Identity, Name, NodeId, UnixMillis};
+use bus::{Identity, Name, NodeId, NodeKind, UnixMillis};
 use serde::{Serialize, Serializer};
 
 use super::links::{LinkState, Path};
@@ -150,7 +150,11 @@ impl Fleet {
 impl Facts {
     /// What is wrong now, worst first.
     pub fn problems(&self) -> Vec<Problem> {
-        let Known { is_me, state, clock_offset_ms, .. } = self.known;
+        let Known { is_me, state, clock_offset_ms, ref node, .. } = self.known;
+        // What an edge knows of its cloud is whether it is there, and that it says of itself.
+        if node.kind == NodeKind::Cloud && !is_me {
+            return Vec::new();
+        }
         let around = Around {
             is_me,
             is_connected: state == Presence::Connected,

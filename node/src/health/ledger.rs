@@ -7,7 +7,7 @@ use bus::{Mono, Name, NodeId, Now, UnixMillis};
 use bytes::Bytes;
 
 use super::fleet::{Facts, Known, Presence};
-use super::report::{Ack, Condition, Report};
+use super::report::{Ack, Condition, MAX_REPORT, Report};
 use super::teller::Malformed;
 
 /// One entry a member that was seen since the cloud's start: under 2 KiB each.
@@ -57,6 +57,10 @@ impl Ledger {
 
     /// A report; the answer to it.
     pub fn handle_frame(&mut self, edge: &Name, payload: &[u8], now: Now) -> Result<Bytes, Malformed> {
+        // A later version may have more rows.
+        if payload.len() > 2 * MAX_REPORT {
+            return Err(Malformed);
+        }
         let report: Report = minicbor::decode(payload).map_err(|_| Malformed)?;
         let nothing = Condition::default();
         let Some(entry) = self.edges.get_mut(edge) else { return Ok(ack(0)) };
@@ -98,4 +102,39 @@ impl Ledger {
 
 fn ack(seq: u64) -> Bytes {
     minicbor::to_vec(Ack { seq }).unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::links::{LinkHead, LinkState, MAX_LINKS, Path};
+    use crate::health::series::LinkSeries;
+    use crate::health::{Trouble, TroubleKind};
+
+    /// What 100,000 edges cost follows from it: 200 MB at the very most, and 100 MB as most of them are.
+    #[test]
+    fn an_edge_takes_less_than_two_kilobytes() {
+        let name = Name::new("pump-house-north").unwrap();
+        let head = LinkHead {
+            path: Path::Direct,
+            peer: NodeId::edge(name),
+            is_packets: true,
+            in_reserve: false,
+            remote: Some("[2001:db8::1]:10001".parse().unwrap()),
+        };
+        let links = vec![LinkState { head, numbers: [0; LinkSeries::ALL.len()] }; MAX_LINKS];
+        let kind = TroubleKind::Disk;
+        let trouble = Trouble { kind, detail: "x".repeat(160), at: UnixMillis(0) };
+        let mut condition = Condition { links, ..Condition::default() };
+        condition.about.trouble = Some(trouble);
+        condition.about.version = "0.1.0".to_owned();
+        let bytes = size_of::<Entry>()
+            + size_of::<Condition>()
+            + condition.links.len() * (size_of::<LinkState>() + 32)
+            + 160
+            + condition.about.version.len();
+        assert!(bytes < 2048, "{bytes}");
+        let usual = size_of::<Entry>() + size_of::<Condition>() + 2 * (size_of::<LinkState>() + 32);
+        assert!(usual < 1024, "{usual}");
+    }
 }

@@ -15,7 +15,7 @@ use crate::seam::DialLane;
 
 /// Links that a node tells of, at most: those to its cloud and, of the others, those with the most traffic. The cloud's
 /// own view of a fleet has all of the cloud's.
-pub const MAX_LINKS: usize = 8;
+pub const MAX_LINKS: usize = 7;
 
 /// Below this, a share of lost packets says nothing.
 const ENOUGH_PACKETS: u64 = 100;
@@ -230,4 +230,81 @@ pub fn cut(mut links: Vec<LinkState>) -> Vec<LinkState> {
     links.truncate(MAX_LINKS);
     links.sort_by(|one, other| one.head.cmp(&other.head));
     links
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bus::Name;
+
+    fn edge(name: &str) -> NodeId {
+        NodeId::edge(Name::new(name).unwrap())
+    }
+
+    fn link(number: u64, peer: NodeId, (packets, lost): (u64, u64), bytes: u64) -> MeasuredLink {
+        MeasuredLink {
+            link: LinkId(number),
+            peer,
+            lane: DialLane::Packets,
+            in_reserve: false,
+            remote: "192.0.2.1:1".parse().unwrap(),
+            rtt: Duration::from_millis(20),
+            mtu: 1452,
+            segments: 44,
+            queued: 0,
+            sent: packets,
+            lost,
+            sent_bytes: bytes,
+            received_bytes: 0,
+        }
+    }
+
+    fn at(seconds: u64) -> Mono {
+        Mono::ZERO + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn rates_are_those_of_the_last_look_and_losses_of_the_last_minute() {
+        let mut meter = Meter::new(NodeKind::Edge);
+        let mut look = |seconds, packets, bytes| {
+            let links = [link(1, edge("b"), packets, bytes)];
+            let states = meter.handle_measured(&links, at(seconds));
+            (states[0].get(LinkSeries::SentRate), states[0].get(LinkSeries::Loss))
+        };
+        assert_eq!(look(0, (1000, 100), 5_000), (None, Some(100_000)));
+        assert_eq!(look(10, (1050, 100), 15_000), (Some(1_000), Some(100_000)));
+        assert_eq!(look(20, (1200, 102), 15_000), (Some(0), Some(10_000)));
+        assert_eq!(look(70, (2000, 110), 65_000), (Some(1_000), Some(10_000)));
+        // Another minute, with no loss.
+        assert_eq!(look(80, (2200, 110), 66_000), (Some(100), Some(0)));
+    }
+
+    #[test]
+    fn a_link_that_is_gone_is_forgotten_and_two_looks_at_once_are_one() {
+        let mut meter = Meter::new(NodeKind::Cloud);
+        let first = [link(1, edge("b"), (0, 0), 0)];
+        meter.handle_measured(&first, at(0));
+        let again = [link(1, edge("b"), (0, 0), 900)];
+        meter.handle_measured(&again, at(1));
+        let states = meter.handle_measured(&again, Mono(at(1).0 + 1000));
+        assert_eq!((states[0].get(LinkSeries::SentRate), states[0].head.path), (Some(900), Path::Quic));
+        meter.handle_measured(&[], at(2));
+        let states = meter.handle_measured(&again, at(3));
+        assert_eq!(states[0].get(LinkSeries::SentRate), None);
+    }
+
+    #[test]
+    fn of_many_links_the_busiest_are_told_and_the_clouds_always() {
+        let mut meter = Meter::new(NodeKind::Edge);
+        let cloud = NodeId::cloud(Name::new("hq").unwrap());
+        let links = |bytes: u64| -> Vec<MeasuredLink> {
+            let others = (0..20).map(|n| link(n + 2, edge(&format!("e{n}")), (0, 0), bytes * n));
+            std::iter::once(link(1, cloud.clone(), (0, 0), 0)).chain(others).collect()
+        };
+        meter.handle_measured(&links(0), at(0));
+        let states = meter.handle_measured(&links(1000), at(1));
+        let told: Vec<String> = cut(states).iter().map(|link| link.head.peer.to_string()).collect();
+        assert_eq!(told.len(), MAX_LINKS);
+        assert_eq!((told[0].as_str(), told[1].as_str()), ("cloud/hq", "edge/e14"));
+    }
 }

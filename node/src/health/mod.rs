@@ -9,7 +9,7 @@
 //! the cloud, thinly ([`report`]); [`ledger`] is what the cloud has heard; [`fleet`] is what people and programs see,
 //! with what is wrong and what to do about it ([`trouble`]). [`series`] is the one table of metrics.
 //!
-//! What it costs: a quiet edge tells its cloud some 100 bytes every half minute, a busy one or one that changes every
+//! What it costs: a quiet edge tells its cloud some 45 bytes every half minute, a busy one or one that changes every
 //! ten seconds, at most [`report::MAX_REPORT`] each time. Nothing is queued: what happens between two reports is only
 //! seen in the totals of the next, and of more than [`links::MAX_LINKS`] links those with the least traffic are left out.
 //! The cloud keeps under 2 KiB an edge, in memory alone: after its restart it waits for the next report.

@@ -6,8 +6,9 @@ use bus::Mono;
 use bytes::Bytes;
 use thiserror::Error;
 
+use super::links::{LinkHead, LinkState};
 use super::report::{Ack, Condition, Report};
-use super::series::Series;
+use super::series::{LinkSeries, Series};
 
 /// A quiet edge is heard this often: a little less than every third look at itself, so that one which comes early is
 /// not left out.
@@ -91,11 +92,14 @@ impl Teller {
 fn is_news(before: &Condition, after: &Condition) -> bool {
     const WATCHED: [Series; 5] =
         [Series::DiskDegraded, Series::Devices, Series::DevicesOffline, Series::Rules, Series::RulesTripped];
-    let heads =
-        |condition: &Condition| condition.links.iter().map(|link| link.head.clone()).collect::<Vec<_>>();
+    // Of a new link its rates are not known at the first look.
+    let links = |condition: &Condition| -> Vec<(LinkHead, bool)> {
+        let known = |link: &LinkState| link.get(LinkSeries::SentRate).is_some();
+        condition.links.iter().map(|link| (link.head.clone(), known(link))).collect()
+    };
     before.about != after.about
         || WATCHED.iter().any(|series| before.values.get(*series) != after.values.get(*series))
-        || heads(before) != heads(after)
+        || links(before) != links(after)
         || has_moved(traffic(before), traffic(after))
         || has_moved(waiting(before), waiting(after))
 }

@@ -197,3 +197,65 @@ fn of_link(link: &LinkState) -> Vec<Problem> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::links::LinkHead;
+
+    const WELL: Around =
+        Around { is_me: false, is_connected: true, is_heard: true, clock_offset_ms: Some(3) };
+
+    fn texts(condition: &Condition, around: Around) -> Vec<String> {
+        problems(condition, around).into_iter().map(|problem| problem.text).collect()
+    }
+
+    #[test]
+    fn nothing_is_wrong_with_a_node_that_says_nothing_bad() {
+        assert!(texts(&Condition::default(), WELL).is_empty());
+    }
+
+    #[test]
+    fn each_ill_has_its_words_and_the_worst_comes_first() {
+        let mut condition = Condition::default();
+        for (series, value) in [
+            (Series::RulesTripped, 1),
+            (Series::Devices, 4),
+            (Series::DevicesOffline, 2),
+            (Series::OutboxEntries, 40),
+            (Series::OutboxOldest, 90_000),
+        ] {
+            condition.values.set(series, value);
+        }
+        condition.about.disk = Some("no space".to_owned());
+        condition.about.offload = Some((false, false));
+        let mut numbers = [0; LinkSeries::ALL.len()];
+        numbers[LinkSeries::Loss as usize] = 31_000;
+        numbers[LinkSeries::Mtu as usize] = 1200;
+        let peer: bus::NodeId = "cloud/hq".parse().unwrap();
+        let head = LinkHead { path: Path::Quic, peer, is_packets: true, in_reserve: false, remote: None };
+        condition.links = vec![LinkState { head, numbers }];
+        let expected = [
+            "the disk refuses writes: no space",
+            "1 of the rules have tripped",
+            "2 of 4 devices are offline",
+            "40 entries wait for the cloud, for 90 s",
+            "its clock is -5000 ms from the cloud's",
+            "3.1 % of the packets between it and cloud/hq are lost",
+            "the path to cloud/hq carries 1200 bytes at most",
+            "the overlay interface has no offload",
+        ];
+        assert_eq!(texts(&condition, Around { clock_offset_ms: Some(-5000), ..WELL }), expected);
+    }
+
+    #[test]
+    fn a_node_that_is_cut_off_says_what_its_last_dial_said_to_do() {
+        let mut condition = Condition::default();
+        let kind = TroubleKind::Name;
+        condition.about.trouble = Some(Trouble { kind, detail: String::new(), at: UnixMillis(0) });
+        let around = Around { is_me: true, is_connected: false, ..WELL };
+        assert_eq!(problems(&condition, around)[0].advice, kind.advice());
+        let around = Around { is_connected: false, is_heard: false, ..WELL };
+        assert_eq!(texts(&condition, around), ["it has never been connected"]);
+    }
+}

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
+use super::admin::AskError;
 use super::cli::{Format, Place};
 use super::commands::{fetch, say, show, text};
 use super::table::{self, cell, rows, table};
@@ -30,10 +31,12 @@ pub enum StatusFormat {
 
 pub(super) const FLEET: &str = "/kubebus/v1/fleet";
 
-/// A replica that waits for its turn knows of no fleet, and says so in its status.
 pub(super) async fn status(args: &StatusArgs) -> Result<()> {
     let own = fetch(&args.place, "/kubebus/v1/status").await?;
-    let fleet = fetch(&args.place, FLEET).await.unwrap_or_default();
+    let fleet = match fetch(&args.place, FLEET).await {
+        Err(error) if is_of_standby(&error) => Value::Null,
+        fleet => fleet?,
+    };
     match args.output {
         StatusFormat::Table if fleet.is_null() => say(&table::status(&own)),
         StatusFormat::Table => say(&overview(&fleet)),
@@ -42,6 +45,11 @@ pub(super) async fn status(args: &StatusArgs) -> Result<()> {
         StatusFormat::Json => show(&with_fleet(own, fleet), Format::Json, table::any),
         StatusFormat::Yaml => show(&with_fleet(own, fleet), Format::Yaml, table::any),
     }
+}
+
+/// A replica that waits for its turn knows of no fleet, and says so in its status.
+fn is_of_standby(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(AskError::Refused { status: 421, .. }))
 }
 
 fn with_fleet(mut own: Value, fleet: Value) -> Value {
@@ -207,6 +215,9 @@ pub(super) fn bytes(count: Option<u64>) -> String {
 }
 
 #[cfg(test)]
+pub(super) use tests::fleet as example;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
@@ -261,6 +272,3 @@ edge/b: it is not connected
         assert_eq!(shown, ["0 B", "999 B", "1.0 kB", "12.3 kB", "999 kB", "1.0 MB", "5.0 GB"]);
     }
 }
-
-#[cfg(test)]
-pub(super) use tests::fleet as example;

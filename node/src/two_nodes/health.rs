@@ -47,22 +47,22 @@ impl Talk {
         let mut moved = false;
         while let Some(output) = from.node.poll_output() {
             moved = true;
-            match output {
-                Output::Persist(commit) => from.persist(commit),
-                Output::Send { link: LINK, class, frame } => {
-                    if frame.channel == Channel::Health {
-                        assert_eq!(class, Class::Telemetry);
-                        let len = frame.payload.len() + FRAME_HEAD;
-                        self.largest = self.largest.max(len);
-                        *(if up { &mut self.up } else { &mut self.down }) += len;
-                        self.frames += 1;
-                        if !up && self.loses_acks {
-                            continue;
-                        }
-                    }
+            if let Output::Persist(commit) = output {
+                from.persist(commit);
+            } else if let Output::Send { link: LINK, class, frame } = output {
+                let is_health = frame.channel == Channel::Health;
+                if is_health {
+                    assert_eq!(class, Class::Telemetry);
+                    let len = frame.payload.len() + FRAME_HEAD;
+                    self.largest = self.largest.max(len);
+                    *(if up { &mut self.up } else { &mut self.down }) += len;
+                    self.frames += 1;
+                }
+                if up || !is_health || !self.loses_acks {
                     to.node.handle(Input::Frame { link: LINK, frame }, self.now);
                 }
-                other => from.said.push(other),
+            } else {
+                from.said.push(output);
             }
         }
         moved
@@ -132,9 +132,10 @@ fn an_idle_edge_sends_less_than_a_kilobyte_a_minute() {
     let minutes = 60;
     let on_the_wire = talk.up + talk.down + talk.frames * AROUND;
     assert!(talk.frames >= 2 * 110, "{} frames in an hour", talk.frames);
-    eprintln!("{} bytes up, {} down, {} frames in an hour", talk.up, talk.down, talk.frames);
     assert!(on_the_wire / minutes <= 1000, "{} bytes a minute", on_the_wire / minutes);
-    assert_eq!(talk.known(Series::UdpSent), Some(1_000 + 2 * 360));
+    // Every third look is told.
+    let told = talk.known(Series::UdpSent).unwrap();
+    assert!((1_000 + 2 * 358..=1_000 + 2 * 360).contains(&told), "{told}");
 }
 
 #[test]
@@ -200,9 +201,15 @@ fn a_lost_edge_keeps_its_last_word_and_is_not_connected() {
 
 #[test]
 fn what_is_no_report_ends_the_link() {
+    for payload in [vec![0xff], vec![0; 1 << 16]] {
+        is_refused(payload);
+    }
+}
+
+fn is_refused(payload: Vec<u8>) {
     let mut talk = Talk::new();
     talk.pair.cloud.said.clear();
-    let frame = Frame::new(Channel::Health, b"\xff".as_slice());
+    let frame = Frame::new(Channel::Health, payload);
     talk.pair.cloud.node.handle(Input::Frame { link: LINK, frame }, talk.now);
     let said: Vec<Output> = std::iter::from_fn(|| talk.pair.cloud.node.poll_output()).collect();
     assert!(said.iter().any(|output| matches!(output, Output::Close { link: LINK, .. })), "{said:?}");

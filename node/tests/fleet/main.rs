@@ -9,7 +9,7 @@ mod harness;
 mod screen;
 
 #[cfg(test)]
-use harness::{mqtt, process};
+use harness::process;
 
 #[cfg(test)]
 mod tests {
