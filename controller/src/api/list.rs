@@ -158,7 +158,14 @@ pub fn one(kind: Kind, id: &Id, item: Option<Item>, form: Form, now: UnixMillis)
 pub(super) fn beside(object: &Value, include: Include) -> Value {
     match include {
         Include::None => Value::Null,
-        Include::Metadata => partial(object),
+        // Who owns which field is half of it, and no table shows that.
+        Include::Metadata => {
+            let mut partial = partial(object);
+            if let Some(metadata) = partial["metadata"].as_object_mut() {
+                metadata.remove("managedFields");
+            }
+            partial
+        }
         Include::Object => object.clone(),
     }
 }
