@@ -11,6 +11,7 @@ use device_twin::command::CommandId;
 use device_twin::condition::Condition;
 use ipnet::IpNet;
 
+use super::audit::show::AuditArgs;
 use super::kubeconfig::KubeconfigArgs;
 use super::label::LabelArgs;
 use super::mapper::MapperCommand;
@@ -89,6 +90,7 @@ pub enum Command {
     #[command(subcommand)]
     User(UserCommand),
     Kubeconfig(KubeconfigArgs),
+    Audit(AuditArgs),
     Page(PageArgs),
     /// Links, sync and queues of the running node
     Status(AskArgs),
@@ -447,7 +449,7 @@ pub struct HistoryArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment(pub u64);
 
-fn parse_moment(text: &str) -> Result<Moment, String> {
+pub(super) fn parse_moment(text: &str) -> Result<Moment, String> {
     let time = match (humantime::parse_duration(text), humantime::parse_rfc3339_weak(text)) {
         (Ok(ago), _) => SystemTime::now().checked_sub(ago).unwrap_or(UNIX_EPOCH),
         (_, Ok(time)) => time,

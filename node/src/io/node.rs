@@ -36,7 +36,7 @@ use super::shutdown::Shutdown;
 use super::store::StoreThread;
 use super::upstream::{Upstream, parse_endpoints};
 use super::wireguard::Wireguard;
-use super::{dns, https, identity, join, mqtt};
+use super::{audit, dns, https, identity, join, mqtt};
 use crate::cloud::{Cloud, CloudSettings};
 use crate::config::{self, CloudStore, Config, DmiSocket, EtcdPlace};
 use crate::edge::{Edge, EdgeSettings};
@@ -236,9 +236,11 @@ impl Console {
             admin::bind(&socket).with_context(|| format!("the admin socket {}", socket.display()))?;
         let mut tasks = JoinSet::new();
         let recorder = Recorder::start(&data_dir.join(RECORDS), Limits::default()).context("the recorder")?;
-        let (doorkeeper, users) = Doorkeeper::new(Clock::start());
+        let clock = Clock::start();
+        let (doorkeeper, users) = Doorkeeper::new(clock);
+        let audit = audit::start(&data_dir.join(AUDIT), clock).context("the audit log")?;
         let recording = recorder.handle().clone();
-        let desk = Desk { ask, data_dir: data_dir.into(), recorder: recording, doorkeeper };
+        let desk = Desk { ask, data_dir: data_dir.into(), recorder: recording, doorkeeper, audit };
         tasks.spawn(admin::serve(listener, desk.clone()));
         Ok(Self { asked, desk, users, tasks, recorder })
     }
@@ -313,6 +315,9 @@ fn named_lans(nets: &[IpNet]) -> Result<Vec<Lan>> {
 
 /// Where history, audit and the rules' log are, in the data directory.
 const RECORDS: &str = "records";
+
+/// Where it is written down who changed what, in the data directory.
+const AUDIT: &str = "audit";
 
 /// What the last process's broker had kept.
 fn kept_for_broker(keyspace: &Keyspace) -> Vec<(Key, Bytes)> {
