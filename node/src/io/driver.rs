@@ -17,14 +17,14 @@ use bytes::Bytes;
 use device_twin::gate::Refusal;
 use device_twin::io::dmi::{Answered, DmiEvent, DmiHandle};
 use device_twin::io::recorder::{Record as Kept, Recorder};
-use device_twin::io::{BrokerEvent, BrokerHandle, Ticket as BrokerTicket};
+use device_twin::io::{BrokerEvent, BrokerHandle, Ticket as BrokerTicket, UserKeys};
 use device_twin::{Expiry, Ticket};
 use metadata::{Commit, StoreError};
 use router::Table;
 use router::io::device::Overlay;
 use router::io::shard::{Command, Event, Expect, Lane, LinkReport, ShardHandle};
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
@@ -73,6 +73,8 @@ pub struct Driver {
     pub recorder: Recorder,
     /// Who is let in over HTTPS.
     pub users: UsersSender,
+    /// Whose certificates the broker believes.
+    pub user_keys: watch::Sender<Arc<UserKeys>>,
     pub clock: Clock,
     pub state: State,
 }
@@ -471,7 +473,10 @@ impl Driver {
                 self.wireguard.set_policy(&policy);
                 self.command(Command::SetPolicy(policy));
             }
-            Output::Users(users) => drop(self.users.send_replace(Some(users))),
+            Output::Users(users) => {
+                self.user_keys.send_replace(Arc::new(users.keys()));
+                self.users.send_replace(Some(users));
+            }
             Output::Wireguard(clients) => self.wireguard.set_clients(clients),
             Output::Admin { id, response } => self.answer(id, response),
             Output::Backup { id, snapshot } => self.reply(id, Reply::Backup(snapshot)),

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -22,7 +23,7 @@ use router::io::device::Overlay;
 use router::io::shard::{self, Credentials, Event, Replica, ShardConfig, ShardHandle};
 use router::queue::LinkRate;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -356,12 +357,13 @@ fn serve_dmi(config: &Config, edge: &mut Edge, clock: Clock) -> Result<Option<Dm
 async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown) -> Result<()> {
     let Parts { me, node, upstream, credentials, sockets, store, overlay, clock, kept, dmi, state, inputs } =
         parts;
+    let (user_keys, register) = watch::channel(Arc::default());
     let external = mqtt::external(&config.mqtt, &me.name, seed()?).context("the site's MQTT broker")?;
     let (broker, broker_events) = match external {
         Some(external) => external::start(external),
         None => {
             let broker = mqtt::broker(&config.mqtt, &credentials).context("the MQTT broker")?;
-            let broker = BrokerConfig { kept, ..broker };
+            let broker = BrokerConfig { kept, ..broker }.with_register(&register);
             start_broker(broker).await.context("the MQTT broker (mqtt.listen)")?
         }
     };
@@ -392,6 +394,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
         wireguard,
         recorder,
         users,
+        user_keys,
         clock,
         state,
     };

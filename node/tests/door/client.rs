@@ -41,7 +41,9 @@ pub(crate) struct Place {
 }
 
 /// One connection.
-pub(crate) struct Client(BufReader<StreamOwned<ClientConnection, TcpStream>>);
+pub(crate) struct Client(BufReader<Tls>);
+
+pub(crate) type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 /// A status, and the body if it is JSON.
 #[derive(Debug, PartialEq)]
@@ -52,8 +54,12 @@ pub(crate) struct Answer {
 }
 
 impl Place {
-    /// Shakes hands; whether the server believed the card shows at the first answer (TLS 1.3).
     pub(crate) fn client(&self, card: Option<&Card>) -> Client {
+        Client(BufReader::new(self.connect(card)))
+    }
+
+    /// Shakes hands; whether the server believed the card shows at the first answer (TLS 1.3).
+    pub(crate) fn connect(&self, card: Option<&Card>) -> Tls {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -71,7 +77,7 @@ impl Place {
         let connection = ClientConnection::new(Arc::new(config), name).unwrap();
         let socket = TcpStream::connect(self.address).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Client(BufReader::new(StreamOwned::new(connection, socket)))
+        StreamOwned::new(connection, socket)
     }
 }
 

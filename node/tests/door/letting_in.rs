@@ -1,5 +1,6 @@
 //! Certificates that let nobody in, and those that do so no more.
 
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use bus::{Identity, UnixMillis};
@@ -7,9 +8,9 @@ use controller::io::{CertificateAuthority, new_key_and_csr};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 
-use crate::client::{Answer, Card};
+use crate::client::{Answer, Card, Place, Tls};
 use crate::harness::process::{eventually, run};
-use crate::{DEVICE, House};
+use crate::{DEVICE, House, mqtts};
 
 const WISH: &str = "PUT /kubebus/v1/twins/water/valve/desired/position";
 
@@ -122,6 +123,34 @@ fn an_edge_without_its_cloud_lets_in_whom_it_was_told_of_and_who_is_revoked_is_o
     assert_eq!((&line["what"], &line["detail"], &line["status"]), (&json!(WISH), &json!("40"), &json!(200)));
     assert!(edge.ask(&["user", "list"]).as_array().unwrap().iter().any(|user| user["name"] == "alice"));
     edge.run(&["user", "revoke", "alice"]).refused(1, &["only the cloud can do this"]);
+}
+
+/// CONNECT of MQTT 3.1.1: a clean session of client `x` (§3.1).
+const CONNECT: [u8; 15] = *b"\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x01x";
+
+/// Whether a broker lets somebody in.
+fn greets(connection: &mut Tls) -> bool {
+    let mut answer = [0; 4];
+    let asked = connection.write_all(&CONNECT).and_then(|()| connection.flush());
+    asked.and_then(|()| connection.read_exact(&mut answer)).is_ok() && answer == [0x20, 2, 0, 0]
+}
+
+#[test]
+fn who_is_revoked_is_out_of_the_brokers_too() {
+    let house = House::open("broker");
+    let cloud = &house.cluster.cloud;
+    let broker = Place { address: mqtts(cloud), ..house.cloud() };
+    let (alice, bob) = (house.add("alice", "app"), house.add("bob", "app"));
+    let (mut alices, mut bobs) = (broker.connect(Some(&alice)), broker.connect(Some(&bob)));
+    assert!(greets(&mut alices) && greets(&mut bobs));
+    cloud.say(&["user", "revoke", "bob"]);
+    assert!(matches!(bobs.read(&mut [0]), Ok(0)), "bob is still there");
+    assert!(!greets(&mut broker.connect(Some(&bob))));
+    // PINGREQ and PINGRESP (§3.12): it was not her who went.
+    alices.write_all(&[0xc0, 0]).unwrap();
+    let mut answer = [0; 2];
+    alices.read_exact(&mut answer).unwrap();
+    assert_eq!(answer, [0xd0, 0]);
 }
 
 #[test]

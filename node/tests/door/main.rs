@@ -16,8 +16,6 @@ mod page;
 
 #[cfg(test)]
 mod house {
-    use std::fs::OpenOptions;
-    use std::io::Write;
     use std::net::SocketAddr;
 
     use rustls::pki_types::CertificateDer;
@@ -33,6 +31,7 @@ mod house {
     pub(crate) const DEVICE: &str = "water/valve";
 
     const API: u16 = 21443;
+    const MQTTS: u16 = 21884;
 
     const MANIFESTS: &str = "\
 apiVersion: devices.kubeedge.io/v1beta1
@@ -123,11 +122,21 @@ spec:
         SocketAddr::new(node.mqtt().ip(), API)
     }
 
+    /// MQTT with certificates.
+    pub(crate) fn mqtts(node: &Node) -> SocketAddr {
+        SocketAddr::new(node.mqtt().ip(), MQTTS)
+    }
+
     fn serve(node: &Node) {
-        let mut config = OpenOptions::new().append(true).open(node.config()).unwrap();
-        writeln!(config, "api: {{listen: ['{}']}}", api(node)).unwrap();
+        let text = std::fs::read_to_string(node.config()).unwrap();
+        let (plain, tls) = (format!("mqtt: {{listen: '{}'", node.mqtt()), mqtts(node));
+        assert!(text.contains(&plain), "{text}");
+        let both =
+            format!("{plain}, listeners: [{{address: '{tls}', tls: {{client-certificate: required}}}}]");
+        let text = format!("{}api: {{listen: ['{}']}}\n", text.replace(&plain, &both), api(node));
+        std::fs::write(node.config(), text).unwrap();
     }
 }
 
 #[cfg(test)]
-use house::{DEVICE, House, ROLES, api};
+use house::{DEVICE, House, ROLES, api, mqtts};
