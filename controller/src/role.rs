@@ -4,6 +4,7 @@
 //! resource as Kubernetes' RBAC has it, and [`paths`] for all else, by method and path. What neither names is for
 //! administrators. [`request`] says which of the two a request is for, so that one question, [`may`], is enough.
 
+mod document;
 pub mod paths;
 pub mod request;
 pub mod resources;
@@ -14,6 +15,7 @@ use std::str::FromStr;
 use bus::{Name, NodeId, NodeKind};
 use thiserror::Error;
 
+pub use self::document::render;
 pub use self::request::{Request, Wanted, may};
 pub use self::resources::allowed;
 

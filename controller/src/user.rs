@@ -172,6 +172,12 @@ impl Users {
         }
     }
 
+    /// The key that each user shows; none: he is let in no more.
+    pub fn keys(&self) -> BTreeMap<Name, Option<KeyHash>> {
+        let key = |user: &User| user.revoked.is_none().then_some(user.key);
+        self.0.iter().map(|(name, user)| (name.clone(), key(user))).collect()
+    }
+
     /// The role of a user, and the key that he shows.
     pub fn role_now(&self, name: &Name, now: UnixMillis) -> Result<(Role, KeyHash), NotLetIn> {
         let id = NodeId { kind: NodeKind::User, name: name.clone() };

@@ -8,6 +8,7 @@
 //! sites), then `io/driver.rs`.
 
 pub mod admin;
+pub mod audit;
 pub mod cloud;
 pub mod config;
 pub mod edge;

@@ -62,7 +62,7 @@ pub const ROWS: &[Row] = &[
 
 /// What strangers may have: whether the node lives, what the page is made of, which says nothing of the cluster, and the
 /// log-in.
-const OPEN: &[(&str, &str)] = &[
+pub const OPEN: &[(&str, &str)] = &[
     ("GET", "/healthz"),
     ("GET", "/"),
     ("GET", "/page/login"),

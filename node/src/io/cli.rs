@@ -11,6 +11,7 @@ use device_twin::command::CommandId;
 use device_twin::condition::Condition;
 use ipnet::IpNet;
 
+use super::audit::show::AuditArgs;
 use super::fleet::StatusArgs;
 use super::kubeconfig::KubeconfigArgs;
 use super::label::LabelArgs;
@@ -91,6 +92,7 @@ pub enum Command {
     #[command(subcommand)]
     User(UserCommand),
     Kubeconfig(KubeconfigArgs),
+    Audit(AuditArgs),
     Page(PageArgs),
     /// How all nodes are that the running one knows of, what is wrong and what to do; with -o wide its own queues too
     Status(StatusArgs),
@@ -457,7 +459,7 @@ pub struct HistoryArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment(pub u64);
 
-fn parse_moment(text: &str) -> Result<Moment, String> {
+pub(super) fn parse_moment(text: &str) -> Result<Moment, String> {
     let time = match (humantime::parse_duration(text), humantime::parse_rfc3339_weak(text)) {
         (Ok(ago), _) => SystemTime::now().checked_sub(ago).unwrap_or(UNIX_EPOCH),
         (_, Ok(time)) => time,

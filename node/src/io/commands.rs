@@ -22,8 +22,8 @@ use super::manifests::{self, Refused};
 use super::ping::EchoError;
 use super::restore::{RestoreError, Restored, restore};
 use super::{
-    backup, demo, fleet, join, kubeconfig, label, mapper, mqtt, names, node, ping, policy, route, rule,
-    table, top, trace, twin, user, visit, wireguard,
+    audit, backup, demo, fleet, join, kubeconfig, label, mapper, mqtt, names, node, ping, policy, route,
+    rule, table, top, trace, twin, user, visit, wireguard,
 };
 use crate::config::{CloudConfig, Config};
 
@@ -155,6 +155,7 @@ async fn carry_out(command: Command) -> Result<()> {
         }
         Command::User(command) => user::carry_out(command).await,
         Command::Kubeconfig(args) => kubeconfig::run(args).await,
+        Command::Audit(args) => audit::show::run(args).await,
         Command::Page(args) => visit::run(args).await,
         Command::Wireguard(command) => wireguard::carry_out(command).await,
         Command::Status(args) => fleet::status(&args).await,

@@ -18,7 +18,7 @@ use controller::api::index::Moved;
 use device_twin::gate::Refusal;
 use device_twin::io::dmi::{Answered, DmiEvent, DmiHandle};
 use device_twin::io::recorder::{Record as Kept, Recorder};
-use device_twin::io::{BrokerEvent, BrokerHandle, Ticket as BrokerTicket};
+use device_twin::io::{BrokerEvent, BrokerHandle, Ticket as BrokerTicket, UserKeys};
 use device_twin::{Expiry, Ticket};
 use metadata::{Commit, StoreError};
 use router::Table;
@@ -78,6 +78,8 @@ pub struct Driver {
     pub recorder: Recorder,
     /// Who is let in over HTTPS.
     pub users: UsersSender,
+    /// Whose certificates the broker believes.
+    pub user_keys: watch::Sender<Arc<UserKeys>>,
     pub clock: Clock,
     pub state: State,
 }
@@ -497,7 +499,10 @@ impl Driver {
                 self.wireguard.set_policy(&policy);
                 self.command(Command::SetPolicy(policy));
             }
-            Output::Users(users) => drop(self.users.send_replace(Some(users))),
+            Output::Users(users) => {
+                self.user_keys.send_replace(Arc::new(users.keys()));
+                self.users.send_replace(Some(users));
+            }
             Output::Wireguard(clients) => self.wireguard.set_clients(clients),
             Output::Admin { id, response } => self.answer(id, response),
             Output::Api { id, answer } => self.reply(id, Reply::Api(answer)),

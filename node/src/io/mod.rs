@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod api;
+mod audit;
 pub mod backup;
 pub mod cli;
 mod cloud_store;

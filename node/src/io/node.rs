@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -37,7 +38,7 @@ use super::shutdown::Shutdown;
 use super::store::StoreThread;
 use super::upstream::{Upstream, parse_endpoints};
 use super::wireguard::Wireguard;
-use super::{dns, https, identity, join, mqtt, otlp};
+use super::{audit, dns, https, identity, join, mqtt, otlp};
 use crate::cloud::{Cloud, CloudSettings};
 use crate::config::{self, CloudStore, Config, DmiSocket, EtcdPlace};
 use crate::edge::{Edge, EdgeSettings};
@@ -238,10 +239,13 @@ impl Console {
             admin::bind(&socket).with_context(|| format!("the admin socket {}", socket.display()))?;
         let mut tasks = JoinSet::new();
         let recorder = Recorder::start(&data_dir.join(RECORDS), Limits::default()).context("the recorder")?;
-        let (doorkeeper, users) = Doorkeeper::new(Clock::start());
+        let clock = Clock::start();
+        let (doorkeeper, users) = Doorkeeper::new(clock);
+        let audit = audit::start(&data_dir.join(AUDIT), clock).context("the audit log")?;
         let (moved, watched) = watch::channel(Moved::default());
         let recording = recorder.handle().clone();
-        let desk = Desk { ask, data_dir: data_dir.into(), recorder: recording, doorkeeper, moved: watched };
+        let desk =
+            Desk { ask, data_dir: data_dir.into(), recorder: recording, doorkeeper, moved: watched, audit };
         tasks.spawn(admin::serve(listener, desk.clone()));
         Ok(Self { asked, desk, users, moved, tasks, recorder })
     }
@@ -317,6 +321,9 @@ fn named_lans(nets: &[IpNet]) -> Result<Vec<Lan>> {
 /// Where history, audit and the rules' log are, in the data directory.
 const RECORDS: &str = "records";
 
+/// Where it is written down who changed what, in the data directory.
+const AUDIT: &str = "audit";
+
 /// What the last process's broker had kept.
 fn kept_for_broker(keyspace: &Keyspace) -> Vec<(Key, Bytes)> {
     keyspace.range(ROOT).map(|(key, value)| (key.clone(), value.clone())).collect()
@@ -354,12 +361,13 @@ fn serve_dmi(config: &Config, edge: &mut Edge, clock: Clock) -> Result<Option<Dm
 async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown) -> Result<()> {
     let Parts { me, node, upstream, credentials, sockets, store, overlay, clock, kept, dmi, state, inputs } =
         parts;
+    let (user_keys, register) = watch::channel(Arc::default());
     let external = mqtt::external(&config.mqtt, &me.name, seed()?).context("the site's MQTT broker")?;
     let (broker, broker_events) = match external {
         Some(external) => external::start(external),
         None => {
             let broker = mqtt::broker(&config.mqtt, &credentials).context("the MQTT broker")?;
-            let broker = BrokerConfig { kept, ..broker };
+            let broker = BrokerConfig { kept, ..broker }.with_register(&register);
             start_broker(broker).await.context("the MQTT broker (mqtt.listen)")?
         }
     };
@@ -392,6 +400,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
         wireguard,
         recorder,
         users,
+        user_keys,
         clock,
         state,
     };

@@ -77,7 +77,7 @@ pub(super) use self::access::{forbidden, turned_away};
 pub(super) use self::body::{AnswerBody, document, failure, plain, refusal};
 pub use self::orders::{AuthorityOrder, ChangeOrder, LabelOrder, WishOrder};
 use super::session::Doorkeeper;
-use super::{backup, metrics, page, records};
+use super::{audit, backup, metrics, page, records};
 #[cfg(doc)]
 use crate::admin::TokenOrder;
 use crate::admin::{AdminError, AdminRequest, AdminResponse, Snapshot, describe};
@@ -150,6 +150,7 @@ pub struct Desk {
     pub doorkeeper: Doorkeeper,
     /// The newest durable revision that concerns each kind of resource.
     pub moved: watch::Receiver<Moved>,
+    pub audit: audit::Handle,
 }
 
 /// Where a request comes from: an extension of it.
@@ -172,12 +173,22 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Infallible> {
     let (parts, body) = request.into_parts();
-    if !access::may(asker, head(&parts)) {
-        return Ok(forbidden(asker, head(&parts)));
-    }
-    Ok(match read(body).await {
-        Ok(body) => dispatch(desk, asker, &parts, body).await,
-        Err(refused) => refused,
+    let now = desk.doorkeeper.clock.now().wall;
+    let mut audited = audit::begin(asker, parts.extensions.get(), head(&parts), now);
+    let response = if !access::may(asker, head(&parts)) {
+        forbidden(asker, head(&parts))
+    } else {
+        match read(body).await {
+            Ok(body) => {
+                audited.iter_mut().for_each(|audited| audited.note(parts.uri.path(), &body));
+                dispatch(desk, asker, &parts, body).await
+            }
+            Err(refused) => refused,
+        }
+    };
+    Ok(match audited {
+        Some(audited) => audited.end(&desk.audit, response).await,
+        None => response,
     })
 }
 
@@ -212,7 +223,7 @@ async fn dispatch(desk: &Desk, asker: &Asker, parts: &Parts, body: Bytes) -> Res
         _ => {
             let query = parts.uri.query().unwrap_or_default();
             match records::parse(path, query).filter(|_| parts.method == Method::GET) {
-                Some(wanted) => recorded(wanted, &desk.recorder).await,
+                Some(wanted) => recorded(wanted, desk).await,
                 None => match access::answer(desk, asker, parts, &body) {
                     Some(answer) => answer,
                     None => ordered(desk, asker, (&parts.method, path, query), &body).await,
@@ -282,12 +293,9 @@ impl Desk {
     }
 }
 
-async fn recorded(
-    wanted: Result<records::Wanted, AdminError>,
-    recorder: &recorder::Handle,
-) -> Response<AnswerBody> {
+async fn recorded(wanted: Result<records::Wanted, AdminError>, desk: &Desk) -> Response<AnswerBody> {
     let answer = match wanted {
-        Ok(wanted) => records::answer(wanted, recorder).await,
+        Ok(wanted) => records::answer(wanted, &desk.recorder, &desk.audit).await,
         Err(error) => Err(error),
     };
     match answer {

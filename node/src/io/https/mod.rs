@@ -163,7 +163,10 @@ impl Visit {
         let from = self.from;
         let stream = match timeout(HANDSHAKE_PATIENCE, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(why)) => return debug!(%from, %why, "no TLS"),
+            Ok(Err(why)) => {
+                self.house.desk.audit.count_stranger(&from);
+                return debug!(%from, %why, "no TLS");
+            }
             Err(_) => return debug!(%from, "no TLS in time"),
         };
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());

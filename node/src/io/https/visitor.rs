@@ -202,6 +202,7 @@ impl Visitor {
     }
 
     fn turn_away(&self, path: &str, why: &Unknown) -> Response<AnswerBody> {
+        self.desk.audit.count_stranger(&self.from);
         let status = match why {
             Unknown::NoProof | Unknown::NoSession => StatusCode::UNAUTHORIZED,
             Unknown::NotLetIn(_) | Unknown::OtherCluster(_) => StatusCode::FORBIDDEN,

@@ -156,6 +156,7 @@ mod tests {
     use tokio::sync::watch;
 
     use super::super::super::api::Asked;
+    use super::super::super::audit;
     use super::super::super::session::Doorkeeper;
     use super::*;
 
@@ -184,10 +185,12 @@ mod tests {
 
     fn desk(ask: mpsc::Sender<Asked>, records: &Path) -> (Desk, Recorder) {
         let recorder = Recorder::start(records, Limits::default()).unwrap();
-        let (doorkeeper, _) = Doorkeeper::new(Clock::start());
+        let clock = Clock::start();
+        let (doorkeeper, _) = Doorkeeper::new(clock);
+        let audit = audit::start(&records.join("access"), clock).unwrap();
         let (_, moved) = watch::channel(Moved::default());
         let recording = recorder.handle().clone();
-        (Desk { ask, data_dir: records.into(), recorder: recording, doorkeeper, moved }, recorder)
+        (Desk { ask, data_dir: records.into(), recorder: recording, doorkeeper, moved, audit }, recorder)
     }
 
     #[test]
