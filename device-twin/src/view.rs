@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bus::twin::DesiredVersion;
-use bus::{Sample, Value};
+use bus::{Sample, Value, ValueType};
 use serde::Serialize;
 
 use crate::authority::Authority;
@@ -17,7 +17,22 @@ pub struct TwinView {
     pub device: String,
     pub property: String,
     pub unit: Option<String>,
+    #[serde(rename = "type")]
+    pub value_type: ValueType,
     pub writable: bool,
+    /// Whether a wish moves something.
+    pub actuator: bool,
+    /// In its unit, as the model bounds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minimum: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub maximum: Option<f64>,
+    /// The only values that it takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub values: Option<Vec<Value>>,
+    /// Older than this its value is not to be relied on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_age_ms: Option<u64>,
     pub desired: Option<Value>,
     pub version: Option<DesiredVersion>,
     /// Who desires it.
@@ -48,7 +63,13 @@ impl TwinView {
             device: id.device.to_string(),
             property: id.property.to_string(),
             unit: property.unit.clone(),
+            value_type: property.value_type,
             writable: property.writable,
+            actuator: property.policy.actuator,
+            minimum: property.minimum,
+            maximum: property.maximum,
+            values: property.values.clone(),
+            max_age_ms: property.policy.max_age.map(crate::twin::millis),
             desired: desired.map(|d| d.value.clone()),
             version: desired.map(|d| d.version),
             by: desired.map(|d| d.by.clone()),

@@ -16,8 +16,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use thiserror::Error;
 
+use crate::page;
 use crate::policy_test::PolicyTest;
 use crate::route_query::RouteQuery;
+use crate::users::UserRequest;
 use crate::wireguard::{WireguardKeys, WireguardOrder};
 
 /// One request. The shell fills in what a core cannot know: the secret of a new token.
@@ -106,6 +108,9 @@ pub enum AdminRequest {
         name: Name,
     },
     ListWireguard,
+    /// What the page for people shows.
+    Page(page::Query),
+    Users(UserRequest),
     Status,
 }
 
@@ -129,6 +134,7 @@ impl AdminRequest {
             | Self::AddWireguard(_)
             | Self::RotateWireguard { .. }
             | Self::RemoveWireguard { .. } => true,
+            Self::Users(asked) => asked.writes(),
             Self::ListTokens
             | Self::ListNodes
             | Self::List { .. }
@@ -140,6 +146,7 @@ impl AdminRequest {
             | Self::Labels { .. }
             | Self::Route(_)
             | Self::ListWireguard
+            | Self::Page(_)
             | Self::Status => false,
         }
     }

@@ -3,6 +3,7 @@
 mod answers;
 mod health;
 mod resources;
+mod shown;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,6 +24,7 @@ use controller::binding::Binder;
 use controller::cluster::EstablishError;
 use controller::event::{self, Event, Severity};
 use controller::join::{CsrError, JoinReply, RefusalCode, Signed};
+use controller::user::{self, Users};
 use controller::{CloudSubnets, Cluster, access, advert, host, lease, nodes, route, site, wireguard};
 use device_twin::cloud::Output as FromTwins;
 use device_twin::reply::ReplyTo;
@@ -95,6 +97,8 @@ pub struct Cloud {
     started: bool,
     monitor: Monitor,
     ledger: Ledger,
+    /// Who asks in the present cycle, if it is not this node's own console.
+    asker: Option<NodeId>,
 }
 
 impl fmt::Debug for Cloud {
@@ -137,6 +141,7 @@ impl Cloud {
             started: false,
             monitor: Monitor::new(NodeKind::Cloud, now),
             ledger: Ledger::default(),
+            asker: None,
             feed: Feed::load(&mut keyspace, seed),
             mesh: Hub::load(me.clone(), seed.rotate_left(16), &mut keyspace),
             cluster,
@@ -156,6 +161,7 @@ impl Cloud {
             self.say_overlay();
             self.say_names();
             self.say_wireguard();
+            self.say_users();
         }
         match input {
             Input::LinkUp { link, peer, key, .. } => self.handle_link_up(link, peer, key, now),
@@ -227,6 +233,11 @@ impl Cloud {
             Input::Admin { id, request } => self.handle_admin(id, request, now),
             Input::Measured(measured) => self.handle_measured(*measured, now),
             Input::Fleet { id } => self.say_fleet(id, now),
+            Input::Order { id, who, request } => {
+                self.asker = Some(who);
+                self.handle_admin(id, request, now);
+                self.asker = None;
+            }
             Input::Api { id, request } => self.handle_api(id, request, now),
             Input::Timeout => {
                 self.monitor.handle_timeout(now.mono);
@@ -379,6 +390,16 @@ impl Cloud {
             Channel::Path => self.handle_path(link, &frame.payload, now),
             Channel::Health => self.handle_health(link, &frame.payload, now),
         }
+    }
+
+    /// Who asks, for whoever reads it later; at the console it is `command`.
+    fn by(&self, command: &str) -> String {
+        self.asker.as_ref().map_or_else(|| command.to_owned(), ToString::to_string)
+    }
+
+    fn say_users(&mut self) {
+        let users = Users::load(user::PREFIX, &self.keyspace);
+        self.said.push_back(Output::Users(Arc::new(users)));
     }
 
     fn handle_admin(&mut self, id: u64, request: AdminRequest, now: Now) {

@@ -130,6 +130,7 @@ impl Standby {
             | Input::Persisted(_)
             | Input::Degraded { .. }
             | Input::Admin { .. }
+            | Input::Order { .. }
             | Input::Api { .. }
             | Input::Backup { .. }
             | Input::Measured(_)

@@ -37,17 +37,18 @@ pub(crate) fn test(features: &str) -> Result<()> {
     let beside = thread::spawn(move || run_all(&second, Some(&out)));
     let first = run_all(&first, None);
     let second = beside.join().map_err(|_| anyhow::anyhow!("the second lane ended with a panic"))?;
-    step("the tests of the SDK, the mappers and the water works, which ran beside these");
+    step("the tests of the SDK, the mappers, the water works and the page, which ran beside these");
     told.rewind().and_then(|()| copy(&mut told)).context("show what the second lane printed")?;
     let failed = [first?, second?].concat();
     ensure!(failed.is_empty(), "tests failed in {}", failed.join(", "));
     cargo(&[&build[..], &["--doc"]].concat())
 }
 
-/// The SDK's, the mappers' and the water works', which take as long as all others together.
+/// The SDK's, the mappers', the water works' and the page's, which take as long as all others together.
 fn is_of_second_lane(program: &Program) -> bool {
     let is_of = |name: &str| program.crate_dir.components().any(|part| part.as_os_str() == name);
-    is_of("sdk") || is_of("mappers") || program.name().starts_with("water-")
+    let waits = ["water-", "page-"].iter().any(|name| program.name().starts_with(name));
+    is_of("sdk") || is_of("mappers") || waits
 }
 
 /// What `cargo test` would run, in its order.

@@ -110,6 +110,7 @@ const PEERS: [(&str, &str); 11] = [
     ("protoc", "protobuf-compiler"),
     ("socat", "socat"),
     ("snmpd", "snmpd"),
+    ("chromium-headless-shell", "chromium-headless-shell"),
 ];
 
 fn install_packages() -> Result<()> {

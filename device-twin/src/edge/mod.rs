@@ -361,7 +361,8 @@ impl EdgeTwins {
 
     /// The twins of one device, for people.
     pub fn view(&self, device: &DeviceId, now: Now) -> Vec<TwinView> {
-        let of_device = self.twins.keys().filter(|id| id.device == *device);
+        let first = PropertyId::new(device, "");
+        let of_device = self.twins.range(first..).map(|(id, _)| id).take_while(|id| id.device == *device);
         of_device.filter_map(|id| self.view_of(id, now)).collect()
     }
 

@@ -25,8 +25,9 @@ use tokio::task::{Id, JoinError, JoinSet};
 use super::client::{Client, Shared, Visitor};
 use super::clock::Clock;
 use super::counters::{Counters, Stats, count};
-use super::door::{HANDSHAKE_PATIENCE, Listener};
+use super::door::{HANDSHAKE_PATIENCE, Known, Listener};
 use super::external::Health;
+use super::pass::Register;
 use super::passwords::Doorkeeper;
 use super::port::{Port, Shelf};
 use super::stream::Stream;
@@ -67,6 +68,16 @@ pub struct BrokerConfig {
     pub max_keep_alive: u16,
     /// What the node kept of the rows that the broker gave it ([`crate::gate::row::ROOT`]), in the order of their keys.
     pub kept: Vec<(Key, Bytes)>,
+}
+
+impl BrokerConfig {
+    /// Users' certificates of the cluster count as the node says, at all listeners.
+    pub fn with_register(mut self, register: &Register) -> Self {
+        for listener in &mut self.listeners {
+            listener.tls = listener.tls.take().map(|tls| tls.with_register(register.clone()));
+        }
+        self
+    }
 }
 
 impl Default for BrokerConfig {
@@ -430,7 +441,7 @@ async fn shake_hands(
     socket: TcpStream,
     port: &Port,
     shared: &Shared,
-) -> Option<(Stream, Option<Who>)> {
+) -> Option<(Stream, Option<Known>)> {
     let entered = tokio::select! {
         entered = tokio::time::timeout(HANDSHAKE_PATIENCE, door.enter(socket, shared.terms.max_packet)) => entered,
         () = port.woken() => return None,

@@ -13,11 +13,13 @@ use tokio::sync::{Semaphore, mpsc};
 use super::broker::{BrokerEvent, Ticket};
 use super::clock::Clock;
 use super::counters::{Counters, count};
+use super::door::Known;
+use super::pass::Pass;
 use super::passwords::Doorkeeper;
 use super::port::{Port, Seat, Shelf};
 use super::stream::{Stream, unless_blocked};
 use super::switchboard::{Asked, Request, Speaker, room_for};
-use crate::gate::access::{Guard, NotAdmitted, Rights, Who};
+use crate::gate::access::{Guard, NotAdmitted, Rights};
 use crate::gate::session::{Answer, Output, Stats, Terms};
 use crate::gate::{CloseReason, ConnId, Message, Qos, Route, Row, Session, SessionId, row};
 
@@ -66,9 +68,17 @@ pub(super) struct Visitor {
     pub(super) stream: Stream,
     pub(super) peer: IpAddr,
     /// By its certificate.
-    pub(super) known: Option<Who>,
+    pub(super) known: Option<Known>,
     /// It came by a door where nobody needs to say who he is.
     pub(super) anonymous: bool,
+}
+
+/// Returns when a client with a certificate is to go.
+async fn barred(pass: &mut Option<Pass>) {
+    match pass {
+        Some(pass) => pass.ended().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The task's state.
@@ -87,11 +97,14 @@ pub(super) struct Client {
     unwritten: Vec<u8>,
     counted: Stats,
     closing: Option<CloseReason>,
+    /// How long its certificate lets it stay.
+    pass: Option<Pass>,
 }
 
 impl Client {
     pub(super) fn new(id: ConnId, visitor: Visitor, port: Arc<Port>, shared: Shared) -> Self {
         let Visitor { stream: socket, peer, known, anonymous } = visitor;
+        let (known, pass) = known.map(|Known { who, pass }| (who, pass)).unzip();
         let passwords = shared.doorkeeper.is_some();
         let guard = Guard { known, anonymous, passwords, rights: Arc::clone(&shared.rights) };
         let session = Session::guarded(id, guard, shared.terms, shared.now().mono);
@@ -108,6 +121,7 @@ impl Client {
             unwritten: Vec::new(),
             counted: Stats::default(),
             closing: None,
+            pass: pass.flatten(),
         }
     }
 
@@ -345,6 +359,7 @@ impl Client {
                 }
             }
             () = self.port.woken() => {}
+            () = barred(&mut self.pass) => return Err(io::Error::other("its user is let in no more")),
             () = clock.sleep_until(deadline) => self.session.handle_timeout(clock.now().mono),
         }
         Ok(())

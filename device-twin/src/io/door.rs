@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use super::pass::Pass;
 use super::stream::{Carrier, Stream, Web};
-use super::tls::Tls;
+use super::tls::{NoClient, Tls};
 use crate::gate::access::Who;
 
 /// How long handshakes of TLS and WebSocket may take together; a mobile link needs a few seconds. A client that is
@@ -40,13 +41,13 @@ impl Listener {
         &self,
         socket: TcpStream,
         max_packet: u32,
-    ) -> io::Result<(Stream, Option<Who>)> {
+    ) -> io::Result<(Stream, Option<Known>)> {
         let carrier = match &self.tls {
             Some(tls) => Carrier::accept(socket, tls.config.clone()).await?,
             None => Carrier::plain(socket),
         };
         let known = match (&self.tls, carrier.certificate()) {
-            (Some(tls), Some(certificate)) => Some(tls.identify(certificate).map_err(io::Error::other)?),
+            (Some(tls), Some(certificate)) => Some(known(tls, certificate).map_err(io::Error::other)?),
             _ => None,
         };
         let stream = match self.websocket {
@@ -54,6 +55,22 @@ impl Listener {
             false => Stream::tls(carrier),
         };
         Ok((stream, known))
+    }
+}
+
+/// Somebody with a certificate, and for how long.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) who: Who,
+    pub(super) pass: Option<Pass>,
+}
+
+fn known(tls: &Tls, certificate: &[u8]) -> Result<Known, NoClient> {
+    let who = tls.identify(certificate)?;
+    let pass = tls.pass(certificate, &who);
+    match pass.as_ref().is_none_or(Pass::holds) {
+        true => Ok(Known { who, pass }),
+        false => Err(NoClient::Barred),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bus::{Identity, Name};
+use bus::{Identity, KeyHash, Name};
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
@@ -10,6 +10,7 @@ use rustls::{RootCertStore, ServerConfig};
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use super::pass::{Pass, Register};
 use crate::gate::access::Who;
 use crate::gate::access::passwords::check_name;
 
@@ -27,6 +28,7 @@ pub enum ClientCa {
 pub struct Tls {
     pub(super) config: Arc<ServerConfig>,
     cluster: Option<Name>,
+    register: Option<Register>,
 }
 
 /// Why TLS cannot be set up.
@@ -49,6 +51,8 @@ pub(super) enum NoClient {
     NoSpiffe,
     #[error("no common name that can be a user's")]
     NoName,
+    #[error("its user was revoked, or has another certificate")]
+    Barred,
 }
 
 impl Tls {
@@ -77,7 +81,22 @@ impl Tls {
         // A resumed session would outlive the check of its certificate.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Self { config: Arc::new(config), cluster })
+        Ok(Self { config: Arc::new(config), cluster, register: None })
+    }
+
+    /// Users' certificates of the cluster count as the node says.
+    pub fn with_register(self, register: Register) -> Self {
+        Self { register: Some(register), ..self }
+    }
+
+    /// What a user's certificate lets him do; `None`: it is nobody's of whom the node could say something.
+    pub(super) fn pass(&self, certificate: &[u8], who: &Who) -> Option<Pass> {
+        let (Some(_), Some(register), Who::User(user)) = (&self.cluster, &self.register, who) else {
+            return None;
+        };
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        let key = KeyHash::of_spki(certificate.public_key().raw);
+        Some(Pass { user: Name::new(user).ok()?, key, register: register.clone() })
     }
 
     /// Whom a certificate names that the handshake has verified.

@@ -11,9 +11,11 @@ use device_twin::command::CommandId;
 use device_twin::condition::Condition;
 use ipnet::IpNet;
 
+use super::audit::show::AuditArgs;
 use super::completions::{CompletionsArgs, ManArgs};
 use super::debug::DebugCommand;
 use super::fleet::StatusArgs;
+use super::kubeconfig::KubeconfigArgs;
 use super::label::LabelArgs;
 use super::mapper::MapperCommand;
 use super::names::DnsCommand;
@@ -22,6 +24,8 @@ use super::ping::PingArgs;
 use super::route::RouteCommand;
 use super::top::TopArgs;
 use super::trace::TraceArgs;
+use super::user::UserCommand;
+use super::visit::PageArgs;
 use super::wireguard::WireguardCommand;
 
 /// Cloud and edges behind NAT as one system: overlay network, device twins, message bus.
@@ -91,6 +95,12 @@ pub enum Command {
     /// Who may use the MQTT broker: passwords, certificates
     #[command(subcommand)]
     Mqtt(MqttCommand),
+    /// Who may come in over HTTPS, and what each may do
+    #[command(subcommand)]
+    User(UserCommand),
+    Kubeconfig(KubeconfigArgs),
+    Audit(AuditArgs),
+    Page(PageArgs),
     /// How all nodes are that the running one knows of, what is wrong and what to do; with -o wide its own queues too
     Status(StatusArgs),
     /// The same live, what is wrong first: q quits, s sorts, arrows scroll
@@ -207,6 +217,12 @@ pub struct DemoArgs {
     /// Run on loopback without packets, as where user namespaces are forbidden
     #[arg(long)]
     pub no_packets: bool,
+    /// Leave out the packets' tour and the cut: what there is to see is on the page
+    #[arg(long)]
+    pub calm: bool,
+    /// Serve the page at this port of 127.0.0.1; 0 is any that is free
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub page: u16,
 }
 
 #[derive(Debug, Args)]
@@ -469,7 +485,7 @@ pub struct HistoryArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment(pub u64);
 
-fn parse_moment(text: &str) -> Result<Moment, String> {
+pub(super) fn parse_moment(text: &str) -> Result<Moment, String> {
     let time = match (humantime::parse_duration(text), humantime::parse_rfc3339_weak(text)) {
         (Ok(ago), _) => SystemTime::now().checked_sub(ago).unwrap_or(UNIX_EPOCH),
         (_, Ok(time)) => time,

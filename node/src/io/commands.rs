@@ -23,8 +23,8 @@ use super::objects::GetKind;
 use super::ping::EchoError;
 use super::restore::{RestoreError, Restored, restore};
 use super::{
-    backup, completions, debug, demo, fleet, format, join, label, mapper, mqtt, names, node, objects, ping,
-    policy, route, rule, table, top, trace, twin, version, wireguard,
+    audit, backup, completions, debug, demo, fleet, format, join, kubeconfig, label, mapper, mqtt, names,
+    node, objects, ping, policy, route, rule, table, top, trace, twin, user, version, visit, wireguard,
 };
 use crate::config::{CloudConfig, Config};
 
@@ -177,6 +177,10 @@ async fn carry_out(command: Command) -> Result<()> {
             let config = read_config(&args.place)?;
             say(&mqtt::certificate::run(&args, args.place.data_dir(&config))?)
         }
+        Command::User(command) => user::carry_out(command).await,
+        Command::Kubeconfig(args) => kubeconfig::run(args).await,
+        Command::Audit(args) => audit::show::run(args).await,
+        Command::Page(args) => visit::run(args).await,
         Command::Wireguard(command) => wireguard::carry_out(command).await,
         Command::Status(args) => fleet::status(&args).await,
         Command::Top(args) => top::run(args).await,

@@ -18,7 +18,7 @@ use controller::api::index::Moved;
 use device_twin::gate::Refusal;
 use device_twin::io::dmi::{Answered, DmiEvent, DmiHandle};
 use device_twin::io::recorder::{Record as Kept, Recorder};
-use device_twin::io::{BrokerEvent, BrokerHandle, Ticket as BrokerTicket};
+use device_twin::io::{BrokerEvent, BrokerHandle, Ticket as BrokerTicket, UserKeys};
 use device_twin::{Expiry, Ticket};
 use metadata::{Commit, StoreError};
 use router::Table;
@@ -35,6 +35,7 @@ use super::dns::Dns;
 use super::join::resolve;
 use super::metrics;
 use super::patience::{PATIENCE, Patience};
+use super::session::UsersSender;
 use super::shutdown::Shutdown;
 use super::status;
 use super::store::{StoreEvent, StoreThread};
@@ -77,6 +78,10 @@ pub struct Driver {
     pub dns: Option<Dns>,
     pub wireguard: Wireguard,
     pub recorder: Recorder,
+    /// Who is let in over HTTPS.
+    pub users: UsersSender,
+    /// Whose certificates the broker believes.
+    pub user_keys: watch::Sender<Arc<UserKeys>>,
     pub clock: Clock,
     pub state: State,
 }
@@ -457,6 +462,7 @@ impl Driver {
         let id = self.state.next_question;
         self.handle(match asked.question {
             Question::Document(request) => Input::Admin { id, request },
+            Question::Order { who, request } => Input::Order { id, who, request },
             Question::Api(request) => Input::Api { id, request },
             Question::Backup => Input::Backup { id },
             // Once it is measured.
@@ -510,6 +516,10 @@ impl Driver {
             Output::Policy(policy) => {
                 self.wireguard.set_policy(&policy);
                 self.command(Command::SetPolicy(policy));
+            }
+            Output::Users(users) => {
+                self.user_keys.send_replace(Arc::new(users.keys()));
+                self.users.send_replace(Some(users));
             }
             Output::Wireguard(clients) => self.wireguard.set_clients(clients),
             Output::Admin { id, response } => self.answer(id, response),

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod api;
+mod audit;
 pub mod backup;
 pub mod cli;
 mod cloud_store;
@@ -16,8 +17,11 @@ pub mod exit;
 mod fleet;
 mod format;
 pub mod heap;
+mod https;
 pub mod identity;
+mod issue;
 pub mod join;
+mod kubeconfig;
 mod label;
 mod lines;
 mod manifests;
@@ -40,6 +44,7 @@ pub mod replica;
 pub mod restore;
 mod route;
 mod rule;
+pub mod session;
 pub mod shutdown;
 mod status;
 pub mod store;
@@ -48,7 +53,9 @@ mod top;
 mod trace;
 mod twin;
 pub mod upstream;
+mod user;
 mod version;
+mod visit;
 #[cfg(feature = "etcd")]
 mod waiting;
 mod wireguard;

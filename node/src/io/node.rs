@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -32,11 +33,12 @@ use super::api::{Asked, Desk};
 use super::cloud_store::{Begun, Granted};
 use super::damage::{self, DamageError};
 use super::driver::{Driver, State};
+use super::session::{Doorkeeper, UsersSender};
 use super::shutdown::Shutdown;
 use super::store::StoreThread;
 use super::upstream::{Upstream, parse_endpoints};
 use super::wireguard::Wireguard;
-use super::{dns, identity, join, mqtt, otlp};
+use super::{audit, dns, https, identity, join, mqtt, otlp};
 use crate::cloud::{Cloud, CloudSettings};
 use crate::config::{self, CloudStore, Config, DmiSocket, EtcdPlace};
 use crate::edge::{Edge, EdgeSettings};
@@ -142,7 +144,9 @@ pub(super) fn prove(start: &CloudStart<'_>) -> Result<Proof> {
         .context("the cluster's certificate authority")?;
     // The key stays the same from start to start: edges know by it that a cloud which lost their links is theirs.
     let (key, csr) = join::key_and_csr(data_dir).context("the cloud's key")?;
-    let signed = authority.issue(&csr, me, now, NODE_VALIDITY).context("the cloud's certificate")?;
+    let hosts = api_hosts(start.config);
+    let signed =
+        authority.issue_named(&csr, me, &hosts, now, NODE_VALIDITY).context("the cloud's certificate")?;
     let credentials = Credentials {
         chain: vec![CertificateDer::from(signed.certificate_der)],
         key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key)),
@@ -150,6 +154,15 @@ pub(super) fn prove(start: &CloudStart<'_>) -> Result<Proof> {
         identity: (*me).clone(),
     };
     Ok(Proof { authority, credentials })
+}
+
+/// By what hosts the cloud's API is asked, as far as the configuration tells.
+fn api_hosts(config: &Config) -> Vec<String> {
+    let dialled = parse_endpoints(&config.cloud.endpoints).unwrap_or_default();
+    let listened = config.api.listen.iter().map(|address| address.ip());
+    let listened = listened.filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
+    let here = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    dialled.into_iter().map(|(host, _)| host).chain(listened).chain(here).collect()
 }
 
 /// What a cloud has besides its store.
@@ -211,9 +224,10 @@ fn replica_of(store: &CloudStore) -> Result<Option<Replica>> {
 /// Where people ask, and what is written down for them.
 pub(super) struct Console {
     pub(super) asked: mpsc::Receiver<Asked>,
+    desk: Desk,
+    users: UsersSender,
     moved: watch::Sender<Moved>,
     tasks: JoinSet<()>,
-    desk: Desk,
     pub(super) recorder: Recorder,
 }
 
@@ -225,11 +239,15 @@ impl Console {
             admin::bind(&socket).with_context(|| format!("the admin socket {}", socket.display()))?;
         let mut tasks = JoinSet::new();
         let recorder = Recorder::start(&data_dir.join(RECORDS), Limits::default()).context("the recorder")?;
+        let clock = Clock::start();
+        let (doorkeeper, users) = Doorkeeper::new(clock);
+        let audit = audit::start(&data_dir.join(AUDIT), clock).context("the audit log")?;
         let (moved, watched) = watch::channel(Moved::default());
-        let recorded = recorder.handle().clone();
-        let desk = Desk { ask, data_dir: data_dir.into(), recorder: recorded, moved: watched };
+        let recording = recorder.handle().clone();
+        let desk =
+            Desk { ask, data_dir: data_dir.into(), recorder: recording, doorkeeper, moved: watched, audit };
         tasks.spawn(admin::serve(listener, desk.clone()));
-        Ok(Self { asked, moved, tasks, desk, recorder })
+        Ok(Self { asked, desk, users, moved, tasks, recorder })
     }
 }
 
@@ -303,6 +321,9 @@ fn named_lans(nets: &[IpNet]) -> Result<Vec<Lan>> {
 /// Where history, audit and the rules' log are, in the data directory.
 const RECORDS: &str = "records";
 
+/// Where it is written down who changed what, in the data directory.
+const AUDIT: &str = "audit";
+
 /// What the last process's broker had kept.
 fn kept_for_broker(keyspace: &Keyspace) -> Vec<(Key, Bytes)> {
     keyspace.range(ROOT).map(|(key, value)| (key.clone(), value.clone())).collect()
@@ -340,12 +361,13 @@ fn serve_dmi(config: &Config, edge: &mut Edge, clock: Clock) -> Result<Option<Dm
 async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown) -> Result<()> {
     let Parts { me, node, upstream, credentials, sockets, store, overlay, clock, kept, dmi, state, inputs } =
         parts;
+    let (user_keys, register) = watch::channel(Arc::default());
     let external = mqtt::external(&config.mqtt, &me.name, seed()?).context("the site's MQTT broker")?;
     let (broker, broker_events) = match external {
         Some(external) => external::start(external),
         None => {
             let broker = mqtt::broker(&config.mqtt, &credentials).context("the MQTT broker")?;
-            let broker = BrokerConfig { kept, ..broker };
+            let broker = BrokerConfig { kept, ..broker }.with_register(&register);
             start_broker(broker).await.context("the MQTT broker (mqtt.listen)")?
         }
     };
@@ -353,8 +375,11 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
     let store = StoreThread::start(store, told).context("the store thread")?;
     let Open { shard, shard_events, console } = sockets.open(data_dir)?;
     // Its tasks end with it.
-    let Console { asked, moved, mut tasks, desk, recorder } = console;
+    let Console { asked, desk, users, moved, mut tasks, recorder } = console;
     otlp::start(&config.telemetry, &desk, &mut tasks)?;
+    let doorkeeper = desk.doorkeeper.clone();
+    let listens = https::start(&config.api, &credentials, desk, &mut tasks).await.context("the API")?;
+    doorkeeper.set_listens(listens);
     let dns = dns::start(&config.dns, &mut tasks);
     let wireguard = Wireguard::start(&config.wireguard, data_dir, overlay.as_ref().map(Overlay::name))?;
     let driver = Driver {
@@ -374,6 +399,8 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
         dns,
         wireguard,
         recorder,
+        users,
+        user_keys,
         clock,
         state,
     };

@@ -313,7 +313,7 @@ impl Waiting {
                     "edges_standing_by": self.core.edges(),
                 },
             })),
-            Question::Document(_) | Question::Backup | Question::Fleet => {
+            Question::Document(_) | Question::Order { .. } | Question::Backup | Question::Fleet => {
                 Err(AdminError::Standby(turns.waits_for.clone()))
             }
         };

@@ -9,6 +9,7 @@ use lab::io::Namespace;
 use serde_json::Value;
 
 use super::cast::{Actor, kubebus, output_of};
+use super::page::Doorstep;
 use super::report::Narrator;
 
 /// How long a process may take to answer on its admin socket.
@@ -22,6 +23,8 @@ pub(super) struct Member {
     dir: PathBuf,
     pub(super) namespace: Option<Namespace>,
     pub(super) mqtt: SocketAddr,
+    /// Where it serves the page.
+    pub(super) doorstep: Option<Doorstep>,
     process: Option<Actor>,
 }
 
@@ -36,7 +39,7 @@ impl Member {
     ) -> Result<Self> {
         let dir = room.join(name);
         std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
-        Ok(Self { name: name.to_owned(), role, dir, namespace, mqtt, process: None })
+        Ok(Self { name: name.to_owned(), role, dir, namespace, mqtt, doorstep: None, process: None })
     }
 
     /// Writes the node's configuration file.
@@ -69,9 +72,14 @@ impl Member {
     pub(super) fn launch(&mut self) -> Result<()> {
         let mut args = vec![self.role.to_owned()];
         args.extend(self.place());
-        let mut command = kubebus(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let mut command =
+            self.doorstep.as_ref().map_or_else(|| kubebus(&args), |_| Ok(Doorstep::kubebus(&args)))?;
         if let Some(namespace) = &self.namespace {
             namespace.command(&mut command);
+        }
+        if let Some(doorstep) = &self.doorstep {
+            doorstep.pass_on(&mut command);
         }
         self.process = Some(Actor::start(&self.name, command, &self.dir)?);
         Ok(())

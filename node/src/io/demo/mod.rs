@@ -2,13 +2,14 @@
 //!
 //! The nodes are processes of this same binary, started and asked with the same commands that the narration prints.
 //! `stage` builds machines and networks, `cluster` and `cast` hold the processes, `plant` is the physical world,
-//! `app` two MQTT clients, `matrix` probes the overlay, `story` is what happens, `report` what is said.
+//! `app` two MQTT clients, `page` the socket that the web page is served at, `matrix` probes the overlay, `story` is what happens, `report` what is said.
 
 mod app;
 mod cast;
 mod cluster;
 mod kills;
 mod matrix;
+mod page;
 mod plant;
 mod report;
 mod stage;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use self::page::Doorstep;
 use self::report::Narrator;
 use self::stage::Stage;
 use self::story::Story;
@@ -29,7 +31,7 @@ use super::exit::Exit;
 
 /// What the demo is without flags.
 pub fn default_args() -> DemoArgs {
-    DemoArgs { duration: None, check: false, keep: None, kills: 0, no_packets: false }
+    DemoArgs { duration: None, check: false, keep: None, kills: 0, no_packets: false, calm: false, page: 0 }
 }
 
 /// Set by the first signal; looked at between two steps of the story.
@@ -44,11 +46,12 @@ fn stopped() -> bool {
 pub fn run(args: &DemoArgs) -> Result<Exit> {
     let narrator = Narrator::start();
     narrator.print("KubeBus demo: one cloud, two sites behind NAT, a water utility. Ctrl-C ends it.");
+    let doorstep = Doorstep::open(args.page)?;
     let stage = build_stage(args, &narrator)?;
     catch_signals()?;
     let room = Room::open(args.keep.as_deref())?;
     narrator.say(format_args!("files of the nodes, with their logs: {}", room.path.display()));
-    let mut story = Story::open(stage, &room.path, narrator)?;
+    let mut story = Story::open(stage, &room.path, narrator, doorstep)?;
     let report = story.tell(args)?;
     if args.duration.is_none() && args.kills == 0 && !stopped() {
         story.stay()?;

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::app::{Meter, Watcher};
 use super::cast::Actor;
 use super::cluster::Member;
+use super::page::Doorstep;
 use super::plant::{Plant, TIME_FACTOR};
 use super::report::{Narrator, Report};
 use super::stage::Stage;
@@ -45,14 +46,21 @@ pub(super) struct Story {
 
 impl Story {
     /// Prepares; nothing runs yet.
-    pub(super) fn open(stage: Option<Stage>, room: &Path, narrator: Narrator) -> Result<Self> {
+    pub(super) fn open(
+        stage: Option<Stage>,
+        room: &Path,
+        narrator: Narrator,
+        doorstep: Doorstep,
+    ) -> Result<Self> {
         let plant = Plant::start(room, 7).context("start the plant")?;
         let mqtt = |offset: u16| match &stage {
             Some(_) => SocketAddr::from(([127, 0, 0, 1], 1883)),
             None => SocketAddr::from(([127, 0, 0, 1], 21883 + offset)),
         };
         let inside = |index: usize| stage.as_ref().map(|s| s.sites[index].edge.clone());
-        let cloud = Member::new("cloud", "cloud", room, stage.as_ref().map(|s| s.cloud.clone()), mqtt(0))?;
+        let mut cloud =
+            Member::new("cloud", "cloud", room, stage.as_ref().map(|s| s.cloud.clone()), mqtt(0))?;
+        cloud.doorstep = Some(doorstep);
         let edges = [
             Member::new("edge", "a", room, inside(0), mqtt(1))?,
             Member::new("edge", "b", room, inside(1), mqtt(2))?,
@@ -89,6 +97,9 @@ impl Story {
             Self::survive_a_cut,
             Self::weigh,
         ];
+        let calm: [fn(&mut Self) -> Result<()>; 3] =
+            [Self::form_cluster, Self::give_devices, Self::follow_the_set_point];
+        let acts: &[fn(&mut Self) -> Result<()>] = if args.calm { &calm } else { &acts };
         for act in acts {
             if stopped() {
                 return Ok(std::mem::take(&mut self.report));
@@ -199,6 +210,7 @@ impl Story {
             "it stays up until Ctrl-C; an hour of the utility takes {:.0} s",
             3600.0 / TIME_FACTOR
         ));
+        self.show_page()?;
         self.watch_until(Instant::now() + Duration::from_secs(u64::from(u32::MAX)))
     }
 

@@ -17,6 +17,7 @@ impl Story {
         self.cloud.configure(&self.cloud_config())?;
         self.narrator.typed("cloud");
         self.cloud.start()?;
+        self.show_page()?;
         let address = self.stage.as_ref().map_or("127.0.0.1:21001".to_owned(), |_| CLOUD.to_string());
         for index in 0..self.edges.len() {
             self.join(index, &address)?;

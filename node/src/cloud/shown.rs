@@ -1,0 +1,32 @@
+//! The cloud, as a page sees it.
+
+use bus::twin::DeviceId;
+use bus::{NodeId, Now};
+use controller::Placement;
+use device_twin::TwinView;
+use device_twin::rule::RuleView;
+
+use super::Cloud;
+use crate::page::{Fleet, Place};
+
+impl Fleet for Cloud {
+    fn devices(&self) -> impl Iterator<Item = &DeviceId> {
+        self.twins.catalog().devices().map(|(id, _)| id)
+    }
+
+    fn views(&self, device: &DeviceId, now: Now) -> Vec<TwinView> {
+        self.twins.view(device, now)
+    }
+
+    fn place(&self, device: &DeviceId) -> Place {
+        match self.binder.device(device) {
+            Some(Placement::At(edge)) => Place::At(NodeId::edge(edge)),
+            Some(waits) => Place::Waits(waits.to_string()),
+            None => Place::Waits("there is no such device".to_owned()),
+        }
+    }
+
+    fn rules(&self, _: Now) -> Vec<RuleView> {
+        self.twins.rule_views()
+    }
+}
