@@ -16,6 +16,7 @@
 //! | [`label`] | what access policies select sites and edges by | `/c/label/..` |
 //! | [`wireguard`] | stock WireGuard clients and their gateways | `/c/wireguard/..`, `/e/<edge>/wireguard/..` |
 //! | [`role`] | what somebody may do | - |
+//! | [`user`] | who is known, and which role he has | `/all/user/<name>` |
 //! | [`access`] | who may begin to talk to whom over the overlay | `/e/<edge>/access/..` |
 //! | [`host`] | names of machines on LANs | `/all/host/<site>/<name>` |
 //! | [`cluster`] | the cloud's own part at its start | its lease and routes |
@@ -56,6 +57,7 @@ pub mod role;
 pub mod route;
 pub mod site;
 pub mod token;
+pub mod user;
 pub mod wireguard;
 
 #[cfg(feature = "io")]

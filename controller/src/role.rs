@@ -1,10 +1,23 @@
-//! What somebody may do. Certificates decide who he is.
+//! What somebody may do. Certificates decide who he is, [`crate::user`] which role he has.
+//!
+//! There are two tables, one for each half of what a node answers: [`resources`] for the resource API, by verb and
+//! resource as Kubernetes' RBAC has it, and [`paths`] for all else, by method and path. What neither names is for
+//! administrators. [`request`] says which of the two a request is for, so that one question, [`may`], is enough.
+
+mod document;
+pub mod paths;
+pub mod request;
+pub mod resources;
 
 use std::fmt;
 use std::str::FromStr;
 
 use bus::{Name, NodeId, NodeKind};
 use thiserror::Error;
+
+pub use self::document::render;
+pub use self::request::{Request, Wanted, may};
+pub use self::resources::allowed;
 
 /// From most to least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,5 +80,17 @@ impl Asker {
     pub fn console() -> Self {
         let name = Name::new("console").expect("a name");
         Self { who: NodeId { kind: NodeKind::User, name }, role: Role::Admin }
+    }
+
+    /// Somebody of whom nothing is known. He gets what [`paths::is_open`] names, and nothing by his role.
+    #[expect(clippy::expect_used, reason = "a constant that is a name")]
+    pub fn stranger() -> Self {
+        let name = Name::new("stranger").expect("a name");
+        Self { who: NodeId { kind: NodeKind::User, name }, role: Role::App }
+    }
+
+    /// Whether that is [`Self::console`]: nobody else is called so, since no user can be.
+    pub fn is_console(&self) -> bool {
+        self.who == Self::console().who
     }
 }

@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use crate::policy_test::PolicyTest;
 use crate::route_query::RouteQuery;
+use crate::users::UserRequest;
 use crate::wireguard::{WireguardKeys, WireguardOrder};
 
 /// One request. The shell fills in what a core cannot know: the secret of a new token.
@@ -106,6 +107,7 @@ pub enum AdminRequest {
         name: Name,
     },
     ListWireguard,
+    Users(UserRequest),
     Status,
 }
 
@@ -129,6 +131,7 @@ impl AdminRequest {
             | Self::AddWireguard(_)
             | Self::RotateWireguard { .. }
             | Self::RemoveWireguard { .. } => true,
+            Self::Users(asked) => asked.writes(),
             Self::ListTokens
             | Self::ListNodes
             | Self::List { .. }

@@ -22,6 +22,7 @@ use controller::binding::Binder;
 use controller::cluster::EstablishError;
 use controller::event::{self, Event, Severity};
 use controller::join::{CsrError, JoinReply, RefusalCode, Signed};
+use controller::user::{self, Users};
 use controller::{CloudSubnets, Cluster, access, advert, host, lease, nodes, route, site, wireguard};
 use device_twin::cloud::Output as FromTwins;
 use device_twin::reply::ReplyTo;
@@ -91,6 +92,8 @@ pub struct Cloud {
     /// Said in the present cycle.
     said: Speech<Output>,
     started: bool,
+    /// Who asks in the present cycle, if it is not this node's own console.
+    asker: Option<NodeId>,
 }
 
 impl fmt::Debug for Cloud {
@@ -131,6 +134,7 @@ impl Cloud {
             introducer: Introducer::default(),
             said: Speech::default(),
             started: false,
+            asker: None,
             feed: Feed::load(&mut keyspace, seed),
             mesh: Hub::load(me.clone(), seed.rotate_left(16), &mut keyspace),
             cluster,
@@ -150,6 +154,7 @@ impl Cloud {
             self.say_overlay();
             self.say_names();
             self.say_wireguard();
+            self.say_users();
         }
         match input {
             Input::LinkUp { link, peer, key, .. } => self.handle_link_up(link, peer, key, now),
@@ -215,6 +220,11 @@ impl Cloud {
             }
             Input::Admin { id, request } => self.handle_admin(id, request, now),
             Input::Api { id, request } => self.handle_api(id, request, now),
+            Input::Order { id, who, request } => {
+                self.asker = Some(who);
+                self.handle_admin(id, request, now);
+                self.asker = None;
+            }
             Input::Timeout => {
                 self.bus.handle_timeout(now);
                 self.feed.handle_timeout(&self.keyspace, now);
@@ -361,6 +371,16 @@ impl Cloud {
             Channel::Join => self.close(link, "a join frame on the bus lane"),
             Channel::Path => self.handle_path(link, &frame.payload, now),
         }
+    }
+
+    /// Who asks, for whoever reads it later; at the console it is `command`.
+    fn by(&self, command: &str) -> String {
+        self.asker.as_ref().map_or_else(|| command.to_owned(), ToString::to_string)
+    }
+
+    fn say_users(&mut self) {
+        let users = Users::load(user::PREFIX, &self.keyspace);
+        self.said.push_back(Output::Users(Arc::new(users)));
     }
 
     fn handle_admin(&mut self, id: u64, request: AdminRequest, now: Now) {

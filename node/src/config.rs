@@ -26,6 +26,7 @@ pub struct Config {
     pub wireguard: WireguardConfig,
     pub mqtt: MqttConfig,
     pub kubeedge: KubeEdgeConfig,
+    pub api: ApiConfig,
 }
 
 /// Read by `kubebus cloud` only.
@@ -328,6 +329,20 @@ pub struct KubeEdgeConfig {
     pub dmi_socket: DmiSocket,
 }
 
+/// The API over HTTPS, for kubectl, scripts and the page: see `docs/access.md`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct ApiConfig {
+    /// TCP addresses. Off: a node opens no port that nobody asked for, and two nodes of one machine do not get into each
+    /// other's way. 10443 is the port that the documentation uses.
+    pub listen: Vec<SocketAddr>,
+    /// Files in PEM. Without them the node shows its own certificate, which `kubebus kubeconfig` knows how to check.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+}
+
 /// Where DMI is served.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -370,6 +385,7 @@ impl Default for Config {
             wireguard: WireguardConfig::default(),
             mqtt: MqttConfig::default(),
             kubeedge: KubeEdgeConfig::default(),
+            api: ApiConfig::default(),
         }
     }
 }

@@ -18,6 +18,7 @@ use bus::{
 use bytes::Bytes;
 use controller::api::index::Moved;
 use controller::api::{Index, Layout};
+use controller::user::{self, Users};
 use controller::{Lan, access, advert, endpoints, host, site, wireguard};
 use device_twin::command::Order;
 use device_twin::dmi::{self, Dmi};
@@ -45,6 +46,7 @@ use crate::names::{Facts, Names};
 use crate::policy_test::PolicyTest;
 use crate::route_query::Overlay;
 use crate::seam::{DialLane, Input, Output, Record};
+use crate::users;
 
 /// One edge node.
 #[derive(Debug)]
@@ -80,6 +82,8 @@ pub struct Edge {
     said: Speech<Output>,
     started: bool,
     damaged_stores: Vec<String>,
+    /// Who asks in the present cycle, if it is not this node's own console.
+    asker: Option<NodeId>,
 }
 
 /// What the outbox had no room for.
@@ -136,6 +140,7 @@ impl Edge {
             said: Speech::default(),
             lans,
             started: false,
+            asker: None,
             damaged_stores,
             identity,
             cloud,
@@ -161,6 +166,7 @@ impl Edge {
             self.say_names();
             self.say_endpoints();
             self.say_wireguard();
+            self.say_users();
             self.mesh.handle_start(&mut self.keyspace, now.wall, now.wall);
             self.tell_lans(false, now);
         }
@@ -267,6 +273,12 @@ impl Edge {
                 self.said.push_back(Output::Admin { id, response });
             }
             Input::Api { id, request } => self.handle_api(id, request, now),
+            Input::Order { id, who, request } => {
+                self.asker = Some(who);
+                let response = self.answer(request, now);
+                self.asker = None;
+                self.said.push_back(Output::Admin { id, response });
+            }
             Input::Backup { id } => {
                 self.said.push_back(Output::Admin { id, response: Err(AdminError::CloudOnly) });
             }
@@ -632,6 +644,9 @@ impl Edge {
         if [LEASE, ROUTES, site::TOLD, host::TOLD].into_iter().any(changed) {
             self.say_names();
         }
+        if changed(user::TOLD) {
+            self.say_users();
+        }
         if changed(wireguard::TOLD) {
             self.say_wireguard();
         }
@@ -798,6 +813,7 @@ impl Edge {
                 self.overlay().find(&asked, |node| by_cloud || self.neighbours.is_direct(node))
             }
             AdminRequest::Authority { device, change } => self.change_authority(&device, change, now),
+            AdminRequest::Users(asked) => users::at_edge(&asked, &self.keyspace),
             AdminRequest::ListWireguard => Ok(crate::wireguard::at_edge(&self.identity.node, &self.keyspace)),
             AdminRequest::CreateToken { .. }
             | AdminRequest::AddWireguard(_)
@@ -843,9 +859,15 @@ impl Edge {
     /// Somebody at the edge's own console: an operator.
     fn set_twin(&mut self, id: &PropertyId, value: Value, now: Now) -> AdminResponse {
         self.known(&id.device)?;
-        let taken = self.twins.set(id, value, admin::OPERATOR, &mut self.keyspace, now);
+        let by = self.by();
+        let taken = self.twins.set(id, value, &by, &mut self.keyspace, now);
         let version = taken.map_err(AdminError::Invalid)?;
         Ok(json!({ "device": id.device.to_string(), "property": &*id.property, "version": version }))
+    }
+
+    /// Who asks, for whoever reads it later.
+    fn by(&self) -> String {
+        self.asker.as_ref().map_or_else(|| admin::OPERATOR.to_owned(), ToString::to_string)
     }
 
     fn known(&self, device: &DeviceId) -> Result<(), AdminError> {
@@ -855,19 +877,21 @@ impl Edge {
 
     fn order(&mut self, device: &DeviceId, name: &str, order: Order, now: Now) -> AdminResponse {
         self.known(device)?;
-        let id = self.twins.order(device, name, order, admin::OPERATOR, &mut self.keyspace, now);
+        let by = self.by();
+        let id = self.twins.order(device, name, order, &by, &mut self.keyspace, now);
         let id = id.map_err(AdminError::Invalid)?;
         admin::commands(self.twins.commands(Some(device), now), Some(&id))
     }
 
     fn change_authority(&mut self, device: &DeviceId, change: AuthorityChange, now: Now) -> AdminResponse {
+        let by = self.by();
         let done = match change {
             AuthorityChange::Take { reason, lasting } => {
-                let who = (admin::OPERATOR, reason.as_str());
+                let who = (by.as_str(), reason.as_str());
                 self.twins.take_authority(device, who, lasting, &mut self.keyspace, now)
             }
             AuthorityChange::HandBack { reason } => {
-                self.twins.hand_back(device, (admin::OPERATOR, &reason), &mut self.keyspace, now)
+                self.twins.hand_back(device, (&by, &reason), &mut self.keyspace, now)
             }
         };
         let authority = done.map_err(|error| AdminError::Conflict(admin::describe(&error)))?;
@@ -959,6 +983,11 @@ impl Edge {
     fn say_overlay(&mut self) {
         let Some(lease) = self.lease() else { return };
         self.said.push_back(Output::Overlay { lease, routes: self.routes() });
+    }
+
+    fn say_users(&mut self) {
+        let users = Users::load(user::TOLD, &self.keyspace);
+        self.said.push_back(Output::Users(Arc::new(users)));
     }
 
     fn say_names(&mut self) {

@@ -8,6 +8,7 @@
 //! sites), then `io/driver.rs`.
 
 pub mod admin;
+pub mod audit;
 pub mod cloud;
 pub mod config;
 pub mod edge;
@@ -17,6 +18,7 @@ pub mod journal;
 pub mod names;
 pub mod resources;
 pub mod seam;
+pub mod sessions;
 pub mod standby;
 
 mod broker_rows;
@@ -26,6 +28,7 @@ pub mod policy_test;
 pub mod route_query;
 #[cfg(test)]
 mod two_nodes;
+pub mod users;
 pub mod wireguard;
 
 pub use cloud::Cloud;

@@ -12,6 +12,7 @@ use bus::{
 };
 use bytes::Bytes;
 use controller::api::index::Moved;
+use controller::user::Users;
 use device_twin::dmi::{Answer, Call, Request};
 use device_twin::gate::Row;
 use device_twin::gate::access::Who;
@@ -137,6 +138,12 @@ pub enum Input {
         id: u64,
         request: ApiRequest,
     },
+    /// The same, asked by somebody who is not at this node's own console.
+    Order {
+        id: u64,
+        who: NodeId,
+        request: AdminRequest,
+    },
     /// An administrator wants a copy of all that a cloud knows; an edge refuses.
     Backup {
         id: u64,
@@ -252,6 +259,8 @@ pub enum Output {
     Policy(Arc<Policy>),
     /// What all is called from now on, whole.
     Names(Arc<Names>),
+    /// Who is let in, and as what, from now on, whole.
+    Users(Arc<Users>),
     /// Which WireGuard clients come in by this node from now on, whole.
     Wireguard(Vec<WireguardPeer>),
     Admin {

@@ -131,6 +131,7 @@ impl Standby {
             | Input::Degraded { .. }
             | Input::Admin { .. }
             | Input::Api { .. }
+            | Input::Order { .. }
             | Input::Backup { .. }
             | Input::Wireguard(_)
             | Input::RuleLog => {}

@@ -142,7 +142,11 @@ impl World {
             Output::Full(ticket) => self.rejected(ticket.0, "there is no room"),
             Output::Overlay { lease, routes } => self.check_overlay(machine, &lease, &routes),
             // Packets do not travel here, so nobody gets to be a neighbour, and nobody asks for names.
-            Output::Policy(_) | Output::Names(_) | Output::Wireguard(_) | Output::Admit { .. } => {}
+            Output::Policy(_)
+            | Output::Names(_)
+            | Output::Users(_)
+            | Output::Wireguard(_)
+            | Output::Admit { .. } => {}
             Output::DialNeighbour { .. } | Output::Knock { .. } => {}
             Output::Admin { id, response } => self.answered(id, response),
             Output::Backup { snapshot, .. } => {

@@ -106,14 +106,28 @@ impl CertificateAuthority {
         now: UnixMillis,
         validity: Duration,
     ) -> Result<Signed, CsrError> {
+        self.issue_named(csr_der, identity, &[], now, validity)
+    }
+
+    /// The same, for a node that is also asked by these names and addresses, over HTTPS. What cannot be a name in a
+    /// certificate is left out.
+    pub fn issue_named(
+        &self,
+        csr_der: &[u8],
+        identity: &Identity,
+        hosts: &[String],
+        now: UnixMillis,
+        validity: Duration,
+    ) -> Result<Signed, CsrError> {
         let key = proven_key(csr_der)?;
-        self.sign(&key, identity, now, validity).map_err(|e| CsrError::Authority(e.into()))
+        self.sign(&key, identity, hosts, now, validity).map_err(|e| CsrError::Authority(e.into()))
     }
 
     fn sign(
         &self,
         key: &impl PublicKeyData,
         identity: &Identity,
+        hosts: &[String],
         now: UnixMillis,
         validity: Duration,
     ) -> Result<Signed, IssueError> {
@@ -122,7 +136,7 @@ impl CertificateAuthority {
         }
         let not_after = after(now, validity).min(self.not_after);
         let serial = random_serial()?;
-        let params = node_params(identity, now, not_after, &serial)?;
+        let params = node_params(identity, hosts, now, not_after, &serial)?;
         Ok(Signed {
             certificate_der: params.signed_by(key, &self.issuer)?.der().to_vec(),
             public_key: KeyHash::of_spki(&key.subject_public_key_info()),
@@ -181,9 +195,31 @@ fn ca_params(cluster: &Name, now: UnixMillis) -> Result<CertificateParams, rcgen
     Ok(params)
 }
 
+/// Under what name a node's certificate can be checked by those who know no SPIFFE, such as kubectl; `None`: it serves
+/// nobody. An edge's kind is part of it, so that no edge can be called like the cloud.
+pub fn server_name(identity: &Identity) -> Option<String> {
+    let Identity { cluster, node } = identity;
+    match node.kind {
+        NodeKind::Cloud => Some(format!("{}.{cluster}.kb.internal", node.name)),
+        NodeKind::Edge => Some(format!("{}.edge.{cluster}.kb.internal", node.name)),
+        NodeKind::Mapper | NodeKind::User | NodeKind::Wireguard => None,
+    }
+}
+
+/// As RFC 5280 §4.2.1.6 has names of hosts.
+fn host_names(identity: &Identity, hosts: &[String]) -> Vec<SanType> {
+    let name = |text: &str| match text.parse() {
+        Ok(address) => Some(SanType::IpAddress(address)),
+        Err(_) => text.try_into().ok().map(SanType::DnsName),
+    };
+    let own = server_name(identity);
+    own.iter().chain(hosts).filter_map(|text| name(text)).collect()
+}
+
 /// X.509-SVID §3 and §4: exactly one URI SAN, no authority, signatures only.
 fn node_params(
     identity: &Identity,
+    hosts: &[String],
     now: UnixMillis,
     not_after: UnixMillis,
     serial: &[u8],
@@ -192,6 +228,7 @@ fn node_params(
     params.distinguished_name = common_name(identity.node.name.as_str());
     params.serial_number = Some(SerialNumber::from_slice(serial));
     params.subject_alt_names = vec![SanType::URI(identity.to_string().try_into()?)];
+    params.subject_alt_names.extend(host_names(identity, hosts));
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     // Nobody takes a mapper or a user for a broker.

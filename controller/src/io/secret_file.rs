@@ -46,7 +46,9 @@ pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // The draft goes in every case; what counts is whether the link was made.
     let removed = std::fs::remove_file(&draft);
     done.and(removed)?;
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    // Of a bare name it is empty, and means here.
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir)?.sync_all()
 }
 
 fn draft_path(path: &Path) -> io::Result<PathBuf> {

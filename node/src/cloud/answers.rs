@@ -28,6 +28,7 @@ use crate::admin::{
 use crate::policy_test::PolicyTest;
 use crate::resources::as_admin;
 use crate::route_query::Overlay;
+use crate::users;
 use crate::wireguard::{WireguardOrder, refused};
 
 impl Cloud {
@@ -45,9 +46,10 @@ impl Cloud {
             AdminRequest::SetTwin { device, property, value } => {
                 self.set_twin(&device, &property, value, now)
             }
-            AdminRequest::Change { wishes } => self.change(&wishes, now),
+            AdminRequest::Change { wishes } => self.change(wishes, now),
             AdminRequest::PatchTwin { device, patch } => {
-                let done = self.twins.patch(&device, &patch, "kubebus twin patch", &mut self.keyspace, now);
+                let by = self.by("kubebus twin patch");
+                let done = self.twins.patch(&device, &patch, &by, &mut self.keyspace, now);
                 changed(done)
             }
             AdminRequest::Command { device, name, order } => self.order(&device, &name, order, now),
@@ -81,16 +83,23 @@ impl Cloud {
             }
             AdminRequest::RemoveWireguard { name } => self.remove_wireguard(&name, now),
             AdminRequest::ListWireguard => crate::wireguard::at_cloud(&self.keyspace),
+            AdminRequest::Users(asked) => {
+                let done = users::at_cloud(asked, &mut self.keyspace, now.wall);
+                self.say_users();
+                done
+            }
             AdminRequest::Status => Ok(self.status()),
         }
     }
 
-    fn change(&mut self, wishes: &Wishes, now: Now) -> AdminResponse {
-        changed(self.twins.change(wishes, &mut self.keyspace, now))
+    fn change(&mut self, wishes: Wishes, now: Now) -> AdminResponse {
+        let wishes = Wishes { by: self.by(&wishes.by), ..wishes };
+        changed(self.twins.change(&wishes, &mut self.keyspace, now))
     }
 
     fn order(&mut self, device: &DeviceId, name: &str, order: Order, now: Now) -> AdminResponse {
-        let taken = self.twins.order(device, name, order, "kubebus twin command", &mut self.keyspace, now);
+        let by = self.by("kubebus twin command");
+        let taken = self.twins.order(device, name, order, &by, &mut self.keyspace, now);
         let view = taken.map_err(|error| match &error {
             OrderError::Lookup(_) => AdminError::NotFound(admin::describe(&error)),
             OrderError::Known(_) | OrderError::Busy(_) | OrderError::Full(_) => {
@@ -109,7 +118,8 @@ impl Cloud {
                 "the cloud holds the authority until an edge takes it".to_owned(),
             ));
         };
-        let who = ("kubebus twin take", reason.as_str());
+        let by = self.by("kubebus twin take");
+        let who = (by.as_str(), reason.as_str());
         let taken = self.twins.take_authority(device, who, &mut self.keyspace, now).map_err(set_error)?;
         Ok(admin::authority(device, &taken))
     }
@@ -405,9 +415,10 @@ impl Cloud {
     }
 
     fn set_twin(&mut self, device: &DeviceId, property: &str, value: Value, now: Now) -> AdminResponse {
+        let by = self.by("kubebus twin set");
         let version = self
             .twins
-            .set_desired(device, property, value, "kubebus twin set", &mut self.keyspace, now)
+            .set_desired(device, property, value, &by, &mut self.keyspace, now)
             .map_err(set_error)?;
         Ok(json!({ "device": device.to_string(), "property": property, "version": version }))
     }

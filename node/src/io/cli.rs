@@ -11,12 +11,16 @@ use device_twin::command::CommandId;
 use device_twin::condition::Condition;
 use ipnet::IpNet;
 
+use super::audit::show::AuditArgs;
+use super::kubeconfig::KubeconfigArgs;
 use super::label::LabelArgs;
 use super::mapper::MapperCommand;
 use super::names::DnsCommand;
 use super::ping::PingArgs;
 use super::route::RouteCommand;
 use super::trace::TraceArgs;
+use super::user::UserCommand;
+use super::visit::PageArgs;
 use super::wireguard::WireguardCommand;
 
 /// Cloud and edges behind NAT as one system: overlay network, device twins, message bus.
@@ -82,6 +86,12 @@ pub enum Command {
     /// Who may use the MQTT broker: passwords, certificates
     #[command(subcommand)]
     Mqtt(MqttCommand),
+    /// Who may come in over HTTPS, and what each may do
+    #[command(subcommand)]
+    User(UserCommand),
+    Kubeconfig(KubeconfigArgs),
+    Audit(AuditArgs),
+    Page(PageArgs),
     /// Links, sync and queues of the running node
     Status(AskArgs),
 }
@@ -439,7 +449,7 @@ pub struct HistoryArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment(pub u64);
 
-fn parse_moment(text: &str) -> Result<Moment, String> {
+pub(super) fn parse_moment(text: &str) -> Result<Moment, String> {
     let time = match (humantime::parse_duration(text), humantime::parse_rfc3339_weak(text)) {
         (Ok(ago), _) => SystemTime::now().checked_sub(ago).unwrap_or(UNIX_EPOCH),
         (_, Ok(time)) => time,

@@ -22,8 +22,8 @@ use super::manifests::{self, Refused};
 use super::ping::EchoError;
 use super::restore::{RestoreError, Restored, restore};
 use super::{
-    backup, demo, join, label, mapper, mqtt, names, node, ping, policy, route, rule, table, trace, twin,
-    wireguard,
+    audit, backup, demo, join, kubeconfig, label, mapper, mqtt, names, node, ping, policy, route, rule,
+    table, trace, twin, user, visit, wireguard,
 };
 use crate::config::{CloudConfig, Config};
 
@@ -153,6 +153,10 @@ async fn carry_out(command: Command) -> Result<()> {
             let config = read_config(&args.place)?;
             say(&mqtt::certificate::run(&args, args.place.data_dir(&config))?)
         }
+        Command::User(command) => user::carry_out(command).await,
+        Command::Kubeconfig(args) => kubeconfig::run(args).await,
+        Command::Audit(args) => audit::show::run(args).await,
+        Command::Page(args) => visit::run(args).await,
         Command::Wireguard(command) => wireguard::carry_out(command).await,
         Command::Status(args) => {
             show(&fetch(&args.place, "/kubebus/v1/status").await?, args.output, table::status)
@@ -177,7 +181,7 @@ fn log_to_stderr(levels: &str) -> Result<()> {
     Ok(())
 }
 
-fn read_config(place: &Place) -> Result<Config> {
+pub(super) fn read_config(place: &Place) -> Result<Config> {
     let Some(path) = &place.config else { return Ok(Config::default()) };
     let read = || serde_saphyr::from_str(&std::fs::read_to_string(path)?).map_err(anyhow::Error::from);
     read().map_err(|error| Usage(error.context(path.display().to_string())).into())

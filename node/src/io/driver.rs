@@ -33,6 +33,7 @@ use super::api::{Asked, Question, Reply};
 use super::dns::Dns;
 use super::join::resolve;
 use super::patience::{PATIENCE, Patience};
+use super::session::UsersSender;
 use super::shutdown::Shutdown;
 use super::status;
 use super::store::{StoreEvent, StoreThread};
@@ -73,6 +74,8 @@ pub struct Driver {
     pub dns: Option<Dns>,
     pub wireguard: Wireguard,
     pub recorder: Recorder,
+    /// Who is let in over HTTPS.
+    pub users: UsersSender,
     pub clock: Clock,
     pub state: State,
 }
@@ -427,6 +430,7 @@ impl Driver {
         self.handle(match asked.question {
             Question::Document(request) => Input::Admin { id, request },
             Question::Api(request) => Input::Api { id, request },
+            Question::Order { who, request } => Input::Order { id, who, request },
             Question::Backup => Input::Backup { id },
         });
     }
@@ -478,6 +482,7 @@ impl Driver {
                 self.wireguard.set_policy(&policy);
                 self.command(Command::SetPolicy(policy));
             }
+            Output::Users(users) => drop(self.users.send_replace(Some(users))),
             Output::Wireguard(clients) => self.wireguard.set_clients(clients),
             Output::Admin { id, response } => self.answer(id, response),
             Output::Api { id, answer } => self.reply(id, Reply::Api(answer)),

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod api;
+mod audit;
 pub mod backup;
 pub mod cli;
 mod cloud_store;
@@ -12,8 +13,11 @@ mod dns;
 pub mod driver;
 pub mod exit;
 pub mod heap;
+mod https;
 pub mod identity;
+mod issue;
 pub mod join;
+mod kubeconfig;
 mod label;
 mod lines;
 mod manifests;
@@ -32,6 +36,7 @@ pub mod replica;
 pub mod restore;
 mod route;
 mod rule;
+pub mod session;
 pub mod shutdown;
 mod status;
 pub mod store;
@@ -39,6 +44,8 @@ mod table;
 mod trace;
 mod twin;
 pub mod upstream;
+mod user;
+mod visit;
 #[cfg(feature = "etcd")]
 mod waiting;
 mod wireguard;

@@ -32,11 +32,12 @@ use super::api::{Asked, Desk};
 use super::cloud_store::{Begun, Granted};
 use super::damage::{self, DamageError};
 use super::driver::{Driver, State};
+use super::session::{Doorkeeper, UsersSender};
 use super::shutdown::Shutdown;
 use super::store::StoreThread;
 use super::upstream::{Upstream, parse_endpoints};
 use super::wireguard::Wireguard;
-use super::{dns, identity, join, mqtt};
+use super::{audit, dns, https, identity, join, mqtt};
 use crate::cloud::{Cloud, CloudSettings};
 use crate::config::{self, CloudStore, Config, DmiSocket, EtcdPlace};
 use crate::edge::{Edge, EdgeSettings};
@@ -142,7 +143,9 @@ pub(super) fn prove(start: &CloudStart<'_>) -> Result<Proof> {
         .context("the cluster's certificate authority")?;
     // The key stays the same from start to start: edges know by it that a cloud which lost their links is theirs.
     let (key, csr) = join::key_and_csr(data_dir).context("the cloud's key")?;
-    let signed = authority.issue(&csr, me, now, NODE_VALIDITY).context("the cloud's certificate")?;
+    let hosts = api_hosts(start.config);
+    let signed =
+        authority.issue_named(&csr, me, &hosts, now, NODE_VALIDITY).context("the cloud's certificate")?;
     let credentials = Credentials {
         chain: vec![CertificateDer::from(signed.certificate_der)],
         key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key)),
@@ -150,6 +153,15 @@ pub(super) fn prove(start: &CloudStart<'_>) -> Result<Proof> {
         identity: (*me).clone(),
     };
     Ok(Proof { authority, credentials })
+}
+
+/// By what hosts the cloud's API is asked, as far as the configuration tells.
+fn api_hosts(config: &Config) -> Vec<String> {
+    let dialled = parse_endpoints(&config.cloud.endpoints).unwrap_or_default();
+    let listened = config.api.listen.iter().map(|address| address.ip());
+    let listened = listened.filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
+    let here = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    dialled.into_iter().map(|(host, _)| host).chain(listened).chain(here).collect()
 }
 
 /// What a cloud has besides its store.
@@ -212,6 +224,8 @@ fn replica_of(store: &CloudStore) -> Result<Option<Replica>> {
 pub(super) struct Console {
     pub(super) asked: mpsc::Receiver<Asked>,
     moved: watch::Sender<Moved>,
+    desk: Desk,
+    users: UsersSender,
     tasks: JoinSet<()>,
     pub(super) recorder: Recorder,
 }
@@ -225,10 +239,14 @@ impl Console {
         let mut tasks = JoinSet::new();
         let recorder = Recorder::start(&data_dir.join(RECORDS), Limits::default()).context("the recorder")?;
         let (moved, watched) = watch::channel(Moved::default());
-        let recorded = recorder.handle().clone();
-        let desk = Desk { ask, data_dir: data_dir.into(), recorder: recorded, moved: watched };
-        tasks.spawn(admin::serve(listener, desk));
-        Ok(Self { asked, moved, tasks, recorder })
+        let clock = Clock::start();
+        let (doorkeeper, users) = Doorkeeper::new(clock);
+        let audit = audit::start(&data_dir.join(AUDIT), clock).context("the audit log")?;
+        let recording = recorder.handle().clone();
+        let desk =
+            Desk { ask, data_dir: data_dir.into(), recorder: recording, moved: watched, doorkeeper, audit };
+        tasks.spawn(admin::serve(listener, desk.clone()));
+        Ok(Self { asked, moved, desk, users, tasks, recorder })
     }
 }
 
@@ -302,6 +320,9 @@ fn named_lans(nets: &[IpNet]) -> Result<Vec<Lan>> {
 /// Where history, audit and the rules' log are, in the data directory.
 const RECORDS: &str = "records";
 
+/// Where it is written down who changed what, in the data directory.
+const AUDIT: &str = "audit";
+
 /// What the last process's broker had kept.
 fn kept_for_broker(keyspace: &Keyspace) -> Vec<(Key, Bytes)> {
     keyspace.range(ROOT).map(|(key, value)| (key.clone(), value.clone())).collect()
@@ -352,7 +373,10 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
     let store = StoreThread::start(store, told).context("the store thread")?;
     let Open { shard, shard_events, console } = sockets.open(data_dir)?;
     // Its tasks end with it.
-    let Console { asked, moved, mut tasks, recorder } = console;
+    let Console { asked, moved, desk, users, mut tasks, recorder } = console;
+    let doorkeeper = desk.doorkeeper.clone();
+    let listens = https::start(&config.api, &credentials, desk, &mut tasks).await.context("the API")?;
+    doorkeeper.set_listens(listens);
     let dns = dns::start(&config.dns, &mut tasks);
     let wireguard = Wireguard::start(&config.wireguard, data_dir, overlay.as_ref().map(Overlay::name))?;
     let driver = Driver {
@@ -372,6 +396,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
         dns,
         wireguard,
         recorder,
+        users,
         clock,
         state,
     };

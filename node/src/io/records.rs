@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `GET /kubebus/v1/history[/<namespace>/<device>[/<property>]]` | samples, a page at a time |
 //! | `GET /kubebus/v1/audit[/<namespace>/<device>]` | decisions with what became of them |
+//! | `GET /kubebus/v1/audit-log` | who changed what at this node, by `since`, `who` and `limit` |
 //! | `GET /kubebus/v1/rule-log` | the rules' log, as `kubebus rule replay` reads it |
 //!
 //! Samples and decisions take `?since=..&until=..` (milliseconds since 1970), `limit`, and for samples `order=oldest` and
@@ -18,6 +19,7 @@ use device_twin::history::{Answer, Cursor, Gap, Order, Query, Row, Which};
 use device_twin::io::recorder::{AskError, Handle, RulePosition};
 use serde_json::{Value, json};
 
+use super::audit;
 use crate::admin::{self, AdminError};
 
 /// What is asked of the recorder.
@@ -25,6 +27,8 @@ use crate::admin::{self, AdminError};
 pub(super) enum Wanted {
     History(Query),
     Audit(AuditQuery),
+    /// The node's own, of who changed what.
+    AuditLog(crate::audit::Query),
     RuleLog,
 }
 
@@ -34,7 +38,8 @@ pub(super) fn parse(path: &str, query: &str) -> Option<Result<Wanted, AdminError
     let levels: Vec<&str> = rest.split('/').collect();
     Some(match levels.as_slice() {
         ["history", place @ ..] => history(place, &Words(query)),
-        ["audit", place @ ..] => audit(place, &Words(query)),
+        ["audit", place @ ..] => decisions(place, &Words(query)),
+        ["audit-log"] => audit_log(&Words(query)),
         ["rule-log"] => Ok(Wanted::RuleLog),
         _ => return None,
     })
@@ -94,7 +99,7 @@ fn cursor(text: &str) -> Result<Cursor, AdminError> {
     parsed().ok_or_else(|| AdminError::Invalid(format!("next: '{text}' is no place in the history")))
 }
 
-fn audit(place: &[&str], words: &Words<'_>) -> Result<Wanted, AdminError> {
+fn decisions(place: &[&str], words: &Words<'_>) -> Result<Wanted, AdminError> {
     let device = match place {
         [] => None,
         [namespace, name] => Some(device(namespace, name)?),
@@ -108,9 +113,28 @@ fn audit(place: &[&str], words: &Words<'_>) -> Result<Wanted, AdminError> {
     }))
 }
 
+/// Most lines of the audit log in one answer.
+const MAX_LINES: usize = 1000;
+
+fn audit_log(words: &Words<'_>) -> Result<Wanted, AdminError> {
+    Ok(Wanted::AuditLog(crate::audit::Query {
+        since: UnixMillis(words.number("since", 0)?),
+        who: words.get("who").map(str::to_owned),
+        limit: words.number("limit", MAX_LINES)?.min(MAX_LINES),
+    }))
+}
+
 /// The answer as a document; the rules' log is an array of its lines.
-pub(super) async fn answer(wanted: Wanted, recorder: &Handle) -> Result<Value, AdminError> {
+pub(super) async fn answer(
+    wanted: Wanted,
+    recorder: &Handle,
+    log: &audit::Handle,
+) -> Result<Value, AdminError> {
     match wanted {
+        Wanted::AuditLog(query) => {
+            let lines = log.read(query).await.map_err(|error| AdminError::Conflict(error.to_string()))?;
+            admin::document(&lines)
+        }
         Wanted::History(query) => recorder.history(query).await.map(page).map_err(refused),
         Wanted::Audit(query) => {
             let listing = recorder.audit(query).await.map_err(refused)?;

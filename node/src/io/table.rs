@@ -139,7 +139,7 @@ pub(super) fn rules(list: &Value) -> String {
 }
 
 /// Milliseconds since 1970 as people write them, in UTC.
-fn time(value: &Value) -> String {
+pub(super) fn time(value: &Value) -> String {
     value.as_u64().map_or("-".to_owned(), |ms| device_twin::history::csv::rfc3339(bus::UnixMillis(ms)))
 }
 

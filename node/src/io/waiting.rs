@@ -313,7 +313,9 @@ impl Waiting {
                     "edges_standing_by": self.core.edges(),
                 },
             })),
-            Question::Document(_) | Question::Backup => Err(AdminError::Standby(turns.waits_for.clone())),
+            Question::Document(_) | Question::Order { .. } | Question::Backup => {
+                Err(AdminError::Standby(turns.waits_for.clone()))
+            }
         };
         // Who asked may have hung up.
         let _ = asked.reply.send(Reply::Document(answer));

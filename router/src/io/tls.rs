@@ -134,7 +134,7 @@ pub fn identity_of(certificate: &[u8]) -> Result<Identity, NoIdentity> {
 }
 
 /// Which key a certificate is for; `None` if it is no certificate.
-pub(super) fn key_of(certificate: &[u8]) -> Option<KeyHash> {
+pub fn key_of(certificate: &[u8]) -> Option<KeyHash> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     Some(KeyHash::of_spki(certificate.public_key().raw))
 }

@@ -12,6 +12,7 @@ pub(super) mod route;
 pub(super) mod rule;
 pub(super) mod site;
 pub(super) mod token;
+pub(super) mod user;
 pub(super) mod wireguard;
 
 use device_twin::TwinView;

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 pub use self::client::{AskError, ask, ask_for_backup, terminate};
-use super::api::{self, Desk};
+use super::api::{self, Desk, Origin};
 
 /// Connections served at once; further ones wait in the socket's backlog.
 const MAX_CONNECTIONS: usize = 16;
@@ -52,7 +52,11 @@ pub async fn serve(listener: UnixListener, desk: Desk) {
         let desk = desk.clone();
         connections.spawn(async move {
             let asker = Asker::console();
-            let service = hyper::service::service_fn(|request| api::answer(&desk, &asker, request));
+            let origin = Origin::Console { uid: stream.peer_cred().ok().map(|peer| peer.uid()) };
+            let service = hyper::service::service_fn(|mut request| {
+                request.extensions_mut().insert(origin);
+                api::answer(&desk, &asker, request)
+            });
             // A client that hangs up in mid-request is its own affair.
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)

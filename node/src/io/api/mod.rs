@@ -33,34 +33,49 @@
 //! | `DELETE /kubebus/v1/wireguard/<name>` | let one in no more |
 //! | `PUT /kubebus/v1/twins/<namespace>/<device>/authority` | take it: [`AuthorityOrder`] |
 //! | `DELETE /kubebus/v1/twins/<namespace>/<device>/authority` | hand it back |
+//! | `GET /kubebus/v1/users` | who is known, and as what |
+//! | `PUT /kubebus/v1/users/<name>` | let one in: [`UserOrder`](crate::users::UserOrder) |
+//! | `PUT /kubebus/v1/users/<name>/role` | give one another role: `{"role": ..}` |
+//! | `POST /kubebus/v1/users/<name>/revoke` | let one in no more |
+//! | `DELETE /kubebus/v1/users/<name>` | forget one |
+//! | `GET /kubebus/v1/whoami` | who asks, and as what |
+//! | `POST /kubebus/v1/page/links` | a one-time link to the page: `{"role": ..}` |
 //!
 //! | `/api`, `/apis`, `/openapi`, `/version` | the resource API: `resources` |
 //! | `/`, `/page/..` | the page for people to look at: `super::page` |
 //!
 //! and what `super::records` answers.
 
+mod access;
 mod body;
 mod orders;
 mod resources;
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bus::NodeId;
+use bytes::Bytes;
 use controller::api::index::Moved;
-use controller::role::Asker;
+use controller::role::{self, Asker};
 #[cfg(doc)]
 use device_twin::command::Order;
 use device_twin::io::recorder;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
+pub(super) use self::access::{forbidden, turned_away};
 pub(super) use self::body::{AnswerBody, document, failure, plain, refusal};
 pub use self::orders::{AuthorityOrder, ChangeOrder, LabelOrder, WishOrder};
-use super::{backup, metrics, page, records};
+use super::session::Doorkeeper;
+use super::{audit, backup, metrics, page, records};
 #[cfg(doc)]
 use crate::admin::TokenOrder;
 use crate::admin::{AdminError, AdminRequest, AdminResponse, Snapshot, describe};
@@ -87,7 +102,21 @@ pub struct Asked {
 pub enum Question {
     Document(AdminRequest),
     Api(ApiRequest),
+    /// By somebody who is not at the node's own console.
+    Order {
+        who: NodeId,
+        request: AdminRequest,
+    },
     Backup,
+}
+
+impl Question {
+    pub(super) fn of(asker: &Asker, request: AdminRequest) -> Self {
+        match asker.is_console() {
+            true => Self::Document(request),
+            false => Self::Order { who: asker.who.clone(), request },
+        }
+    }
 }
 
 /// What it answers.
@@ -111,39 +140,100 @@ pub struct Desk {
     pub recorder: recorder::Handle,
     /// The newest durable revision that concerns each kind of resource.
     pub moved: watch::Receiver<Moved>,
+    pub doorkeeper: Doorkeeper,
+    pub audit: audit::Handle,
 }
 
-/// Answers one request of somebody who is known.
+/// Where a request comes from: an extension of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The admin socket, opened by this user of the machine.
+    Console {
+        uid: Option<u32>,
+    },
+    Address(SocketAddr),
+}
+
+/// How long a request's body may take: a manifest of 1 MiB takes 3 s at 3 Mbit/s.
+const BODY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Answers one request of somebody who is known, if his role may have that. Nothing is answered to him elsewhere.
 pub(super) async fn answer(
     desk: &Desk,
     asker: &Asker,
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Infallible> {
     let (parts, body) = request.into_parts();
-    let body = match Limited::new(body, MAX_BODY).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(_) => return Ok(refusal(StatusCode::PAYLOAD_TOO_LARGE, "body over 1 MiB")),
-    };
-    let path = parts.uri.path();
-    let first = path.split('/').nth(1).unwrap_or_default();
-    Ok(match first {
-        "api" | "apis" | "openapi" | "version" => resources::answer(desk, asker, &parts, body).await,
-        "" | "page" => page::answer(desk, asker, &parts).await,
-        _ => {
-            let query = parts.uri.query().unwrap_or_default();
-            match records::parse(path, query).filter(|_| parts.method == Method::GET) {
-                Some(wanted) => recorded(wanted, &desk.recorder).await,
-                None => ordered(desk, &parts.method, path, &body).await,
+    let now = desk.doorkeeper.clock.now().wall;
+    let mut audited = audit::begin(asker, parts.extensions.get(), head(&parts), now);
+    let response = if !access::may(asker, head(&parts)) {
+        forbidden(asker, head(&parts))
+    } else {
+        match read(body).await {
+            Ok(body) => {
+                audited.iter_mut().for_each(|audited| audited.note(parts.uri.path(), &body));
+                dispatch(desk, asker, &parts, body).await
             }
+            Err(refused) => refused,
         }
+    };
+    Ok(match audited {
+        Some(audited) => audited.end(&desk.audit, response).await,
+        None => response,
     })
 }
 
-async fn ordered(desk: &Desk, method: &Method, path: &str, body: &[u8]) -> Response<AnswerBody> {
+/// Answers what strangers may have: [`role::paths::is_open`] was asked before.
+pub(super) async fn answer_stranger(
+    desk: &Desk,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Infallible> {
+    let (parts, _) = request.into_parts();
+    Ok(dispatch(desk, &Asker::stranger(), &parts, Bytes::new()).await)
+}
+
+fn head(parts: &Parts) -> role::Request<'_> {
+    let query = parts.uri.query().unwrap_or_default();
+    role::Request { method: parts.method.as_str(), path: parts.uri.path(), query }
+}
+
+async fn read(body: Incoming) -> Result<Bytes, Response<AnswerBody>> {
+    match timeout(BODY_PATIENCE, Limited::new(body, MAX_BODY).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(_)) => Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, "body over 1 MiB")),
+        Err(_) => Err(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not come within 30 s")),
+    }
+}
+
+async fn dispatch(desk: &Desk, asker: &Asker, parts: &Parts, body: Bytes) -> Response<AnswerBody> {
+    let path = parts.uri.path();
+    let first = path.split('/').nth(1).unwrap_or_default();
+    match first {
+        "api" | "apis" | "openapi" | "version" => resources::answer(desk, asker, parts, body).await,
+        "" | "page" => page::answer(desk, asker, parts).await,
+        _ => {
+            let query = parts.uri.query().unwrap_or_default();
+            match records::parse(path, query).filter(|_| parts.method == Method::GET) {
+                Some(wanted) => recorded(wanted, desk).await,
+                None => match access::answer(desk, asker, parts, &body) {
+                    Some(answer) => answer,
+                    None => ordered(desk, asker, (&parts.method, path), &body).await,
+                },
+            }
+        }
+    }
+}
+
+async fn ordered(
+    desk: &Desk,
+    asker: &Asker,
+    (method, path): (&Method, &str),
+    body: &[u8],
+) -> Response<AnswerBody> {
     let (question, text) = match (method, path) {
         (_, "/healthz" | "/metrics") => (Ok(Question::Document(AdminRequest::Status)), true),
         (&Method::GET, BACKUP) => (Ok(Question::Backup), false),
-        _ => (orders::parse(method, path, body).map(Question::Document), false),
+        _ => (orders::parse(method, path, body).map(|request| Question::of(asker, request)), false),
     };
     let question = match question {
         Ok(question) => question,
@@ -169,16 +259,13 @@ impl Desk {
             self.ask.send(Asked { question, reply }).await.ok()?;
             answer.await.ok()
         };
-        tokio::time::timeout(ANSWER_TIMEOUT, asked).await.ok().flatten()
+        timeout(ANSWER_TIMEOUT, asked).await.ok().flatten()
     }
 }
 
-async fn recorded(
-    wanted: Result<records::Wanted, AdminError>,
-    recorder: &recorder::Handle,
-) -> Response<AnswerBody> {
+async fn recorded(wanted: Result<records::Wanted, AdminError>, desk: &Desk) -> Response<AnswerBody> {
     let answer = match wanted {
-        Ok(wanted) => records::answer(wanted, recorder).await,
+        Ok(wanted) => records::answer(wanted, &desk.recorder, &desk.audit).await,
         Err(error) => Err(error),
     };
     match answer {

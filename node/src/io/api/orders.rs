@@ -14,6 +14,7 @@ use hyper::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::{AdminError, AdminRequest, AuthorityChange, TokenOrder};
+use crate::users::{UserRequest, read_role};
 use crate::wireguard::WireguardOrder;
 
 pub(super) fn parse(method: &Method, path: &str, body: &[u8]) -> Result<AdminRequest, AdminError> {
@@ -67,6 +68,16 @@ pub(super) fn parse(method: &Method, path: &str, body: &[u8]) -> Result<AdminReq
             AdminRequest::RotateWireguard { name: name(client)?, keys: json_body(body)? }
         }
         ("DELETE", ["wireguard", client]) => AdminRequest::RemoveWireguard { name: name(client)? },
+        ("GET", ["users"]) => AdminRequest::Users(UserRequest::List),
+        ("PUT", ["users", user]) => {
+            AdminRequest::Users(UserRequest::Put { name: name(user)?, order: json_body(body)? })
+        }
+        ("PUT", ["users", user, "role"]) => {
+            let role = read_role(&json_body::<RoleOrder>(body)?.role)?;
+            AdminRequest::Users(UserRequest::SetRole { name: name(user)?, role })
+        }
+        ("POST", ["users", user, "revoke"]) => AdminRequest::Users(UserRequest::Revoke { name: name(user)? }),
+        ("DELETE", ["users", user]) => AdminRequest::Users(UserRequest::Remove { name: name(user)? }),
         ("GET", ["commands"]) => AdminRequest::Commands { device: None, id: None },
         ("GET", ["commands", namespace, name]) => {
             AdminRequest::Commands { device: Some(device(namespace, name)?), id: None }
@@ -84,6 +95,13 @@ pub(super) fn parse(method: &Method, path: &str, body: &[u8]) -> Result<AdminReq
         },
         _ => return Err(unknown()),
     })
+}
+
+/// A role by its name.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::io) struct RoleOrder {
+    pub(in crate::io) role: String,
 }
 
 /// Several wishes as one.

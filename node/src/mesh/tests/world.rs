@@ -201,6 +201,7 @@ impl World {
                 | Output::Overlay { .. }
                 | Output::Policy(_)
                 | Output::Names(_)
+                | Output::Users(_)
                 | Output::Wireguard(_)
                 | Output::Admin { .. }
                 | Output::Backup { .. }

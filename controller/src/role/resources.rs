@@ -1,0 +1,92 @@
+//! Who may what of the resource API.
+
+use super::Role;
+
+const ADMIN: &[Role] = &[Role::Admin];
+const OPERATOR: &[Role] = &[Role::Operator];
+const READERS: &[Role] = &[Role::Operator, Role::Viewer];
+const ALL: &[Role] = &Role::ALL;
+const APP: &[Role] = &[Role::App];
+const MAPPER: &[Role] = &[Role::Mapper];
+const WISHERS: &[Role] = &[Role::Operator, Role::App];
+
+const READ: &[&str] = &["get", "list", "watch"];
+const CHANGE: &[&str] = &["update", "patch"];
+const CREATE: &[&str] = &["create"];
+
+/// Stands for every verb, group or resource.
+pub const ANY: &str = "*";
+
+/// `roles` may do `verbs` to `resources` of `group`. A subresource is one of its own, `devices/desired`.
+#[derive(Debug, Clone, Copy)]
+pub struct Grant {
+    pub roles: &'static [Role],
+    pub verbs: &'static [&'static str],
+    pub group: &'static str,
+    pub resources: &'static [&'static str],
+}
+
+const fn grant(
+    roles: &'static [Role],
+    verbs: &'static [&'static str],
+    group: &'static str,
+    resources: &'static [&'static str],
+) -> Grant {
+    Grant { roles, verbs, group, resources }
+}
+
+const DEVICES: &str = "devices.kubeedge.io";
+const OURS: &str = "kubebus.io";
+
+/// What lets somebody in, `jointokens`, `wireguardpeers` and `users`, is for administrators alone.
+pub const GRANTS: &[Grant] = &[
+    grant(ADMIN, &[ANY], ANY, &[ANY]),
+    grant(READERS, READ, DEVICES, &["devices", "devices/status", "devices/desired", "devicemodels"]),
+    grant(
+        READERS,
+        READ,
+        OURS,
+        &[
+            "sites",
+            "sites/status",
+            "edgenodes",
+            "edgenodes/status",
+            "routes",
+            "routes/status",
+            "accesspolicies",
+            "accesspolicies/status",
+            "twinpolicies",
+            "rules",
+            "rules/status",
+            "hosts",
+        ],
+    ),
+    grant(READERS, READ, "", &["events", "namespaces"]),
+    grant(READERS, READ, "events.k8s.io", &["events"]),
+    grant(OPERATOR, CHANGE, DEVICES, &["devices/authority"]),
+    grant(OPERATOR, CREATE, OURS, &["rules/reset"]),
+    grant(WISHERS, CHANGE, DEVICES, &["devices/desired"]),
+    grant(WISHERS, CREATE, DEVICES, &["devices/commands"]),
+    grant(APP, READ, DEVICES, &["devices", "devices/status", "devices/desired", "devicemodels"]),
+    grant(MAPPER, READ, DEVICES, &["devices", "devices/status", "devicemodels"]),
+    grant(MAPPER, READ, OURS, &["twinpolicies"]),
+    grant(ALL, READ, "", &["namespaces"]),
+    grant(ALL, CREATE, "authorization.k8s.io", &["selfsubjectaccessreviews", "selfsubjectrulesreviews"]),
+    grant(ALL, CREATE, "authentication.k8s.io", &["selfsubjectreviews"]),
+];
+
+/// Whether `role` may do `verb` (`get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`) to
+/// a resource, or to a part of it; `subresource` is empty for the whole.
+pub fn allowed(role: Role, verb: &str, group: &str, resource: &str, subresource: &str) -> bool {
+    let is = |known: &str, asked: &str| known == ANY || known == asked;
+    let is_resource = |known: &str| match known.split_once('/') {
+        Some((whole, part)) => whole == resource && part == subresource,
+        None => known == ANY || (known == resource && subresource.is_empty()),
+    };
+    GRANTS.iter().any(|grant| {
+        grant.roles.contains(&role)
+            && grant.verbs.iter().any(|known| is(known, verb))
+            && is(grant.group, group)
+            && grant.resources.iter().any(|known| is_resource(known))
+    })
+}

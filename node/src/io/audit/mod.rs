@@ -1,0 +1,214 @@
+//! The audit log on the disk: `<data-dir>/audit/<number>.jsonl`, appended to by one thread.
+//!
+//! A line is on the disk (`fdatasync`) before whoever asked hears that it was done; what comes at once is written at once.
+//! A disk that takes no line stops no mutation: whether a valve closes must not hang on whether that can be noted down. The
+//! answer then carries a warning, the gap is counted, and its size is the first line once the disk is back. A cloud whose
+//! store is on the same disk takes no mutation then anyway.
+
+mod files;
+pub(super) mod show;
+mod watch;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bus::io::Clock;
+use bus::{Mono, NodeId};
+use thiserror::Error;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tracing::warn;
+
+use self::files::Files;
+pub(super) use self::watch::begin;
+use crate::audit::{Count, Entry, Line, Query, Refusals};
+
+/// Lines and questions on their way to the disk. When full, a line is lost and counted: the disk is stuck.
+const QUEUE: usize = 256;
+
+/// Lines that are written at once.
+const BATCH: usize = 64;
+
+/// How long an answer waits for its line.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often what has no line of its own is summed up in one, if there is any.
+const COUNT_EVERY: Duration = Duration::from_secs(10 * 60);
+
+/// Why a line is not on the disk, or not known to be.
+#[derive(Debug, Error)]
+pub(super) enum NotWritten {
+    #[error("the audit log does not keep up: the disk is slow or stuck")]
+    Slow,
+    #[error("the audit log cannot be written: {0}")]
+    Disk(String),
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+type Done = oneshot::Sender<Result<(), NotWritten>>;
+
+enum Job {
+    Write(Box<Entry>, Done),
+    Read(Query, oneshot::Sender<std::io::Result<Vec<Line>>>),
+}
+
+/// What has no line of its own, since the last line about it.
+#[derive(Debug, Default)]
+struct Counters {
+    strangers: AtomicU64,
+    refused: AtomicU64,
+    lost: AtomicU64,
+    last_from: Mutex<String>,
+}
+
+/// The way to the log.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    jobs: SyncSender<Job>,
+    counters: Arc<Counters>,
+    refusals: Arc<Mutex<Refusals>>,
+    clock: Clock,
+}
+
+/// Starts the thread, which ends with the last handle.
+pub(super) fn start(dir: &Path, clock: Clock) -> std::io::Result<Handle> {
+    let (jobs, waiting) = sync_channel(QUEUE);
+    let counters = Arc::new(Counters::default());
+    let writer = Writer {
+        files: Files::new(dir),
+        counters: Arc::clone(&counters),
+        clock,
+        counted: clock.now().mono,
+        stops: false,
+    };
+    std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&waiting))?;
+    Ok(Handle { jobs, counters, refusals: Arc::default(), clock })
+}
+
+impl Handle {
+    async fn write(&self, entry: Entry) -> Result<(), NotWritten> {
+        let (done, written) = oneshot::channel();
+        if self.jobs.try_send(Job::Write(Box::new(entry), done)).is_err() {
+            self.counters.lost.fetch_add(1, Ordering::Relaxed);
+            return Err(NotWritten::Slow);
+        }
+        match timeout(PATIENCE, written).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(NotWritten::Stopping),
+            Err(_) => Err(NotWritten::Slow),
+        }
+    }
+
+    /// The newest lines that are wanted, oldest first.
+    pub(super) async fn read(&self, query: Query) -> Result<Vec<Line>, NotWritten> {
+        let (told, lines) = oneshot::channel();
+        self.jobs.try_send(Job::Read(query, told)).map_err(|_| NotWritten::Slow)?;
+        let lines = lines.await.map_err(|_| NotWritten::Stopping)?;
+        lines.map_err(|error| NotWritten::Disk(error.to_string()))
+    }
+
+    /// Somebody who is not known was turned away.
+    pub(super) fn count_stranger(&self, from: &dyn std::fmt::Display) {
+        self.counters.strangers.fetch_add(1, Ordering::Relaxed);
+        *self.counters.last_from.lock().unwrap_or_else(PoisonError::into_inner) = from.to_string();
+    }
+
+    /// Whether a refusal has a line of its own; it is counted if not.
+    fn has_line(&self, who: &NodeId) -> bool {
+        let now = self.clock.now().mono;
+        let has = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).take(who, now);
+        if !has {
+            self.counters.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        has
+    }
+}
+
+/// The thread.
+struct Writer {
+    files: Files,
+    counters: Arc<Counters>,
+    clock: Clock,
+    /// When a count was written last.
+    counted: Mono,
+    /// What was counted is not to be forgotten.
+    stops: bool,
+}
+
+impl Writer {
+    fn run(mut self, jobs: &Receiver<Job>) {
+        loop {
+            match jobs.recv_timeout(COUNT_EVERY) {
+                Ok(Job::Read(query, told)) => drop(told.send(self.files.read(&query))),
+                Ok(Job::Write(entry, done)) => self.write_all(*entry, done, jobs),
+                Err(RecvTimeoutError::Timeout) => drop(self.append(Vec::new())),
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.stops = true;
+                    return drop(self.append(Vec::new()));
+                }
+            }
+        }
+    }
+
+    /// Takes what else is there already: one sync carries it all.
+    fn write_all(&mut self, first: Entry, done: Done, jobs: &Receiver<Job>) {
+        let (mut lines, mut waiting) = (vec![Line::Entry(first)], vec![done]);
+        let mut question = None;
+        while lines.len() < BATCH && question.is_none() {
+            match jobs.try_recv() {
+                Ok(Job::Write(entry, done)) => {
+                    lines.push(Line::Entry(*entry));
+                    waiting.push(done);
+                }
+                Ok(Job::Read(query, told)) => question = Some((query, told)),
+                Err(_) => break,
+            }
+        }
+        let lost = waiting.len() as u64;
+        let written = self.append(lines).map_err(|error| error.to_string());
+        if let Err(error) = &written {
+            warn!(error, "the audit log cannot be written");
+            self.counters.lost.fetch_add(lost, Ordering::Relaxed);
+        }
+        for done in waiting {
+            // Who asked may have hung up.
+            let _ = done.send(written.clone().map_err(NotWritten::Disk));
+        }
+        question.into_iter().for_each(|(query, told)| drop(told.send(self.files.read(&query))));
+    }
+
+    /// With a count before them, if one is due: at once where lines were lost.
+    fn append(&mut self, mut lines: Vec<Line>) -> std::io::Result<()> {
+        let now = self.clock.now();
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Counters { strangers, refused, lost, last_from } = &*self.counters;
+        let last_from = last_from.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let count = Count {
+            time: now.wall,
+            strangers: load(strangers),
+            last_from,
+            refused: load(refused),
+            lost: load(lost),
+        };
+        let is_due = self.stops || count.lost > 0 || now.mono.since(self.counted) >= COUNT_EVERY;
+        let counts = is_due && !count.is_empty();
+        if counts {
+            lines.insert(0, Line::Count(count.clone()));
+        }
+        if lines.is_empty() {
+            return Ok(());
+        }
+        self.files.append(&lines)?;
+        if counts {
+            strangers.fetch_sub(count.strangers, Ordering::Relaxed);
+            refused.fetch_sub(count.refused, Ordering::Relaxed);
+            lost.fetch_sub(count.lost, Ordering::Relaxed);
+            self.counted = now.mono;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,147 @@
+//! What of a request is written down.
+
+use bus::UnixMillis;
+use bytes::Bytes;
+use controller::role::{Asker, Request, request};
+use http_body_util::BodyExt;
+use hyper::Response;
+use hyper::header::{HeaderValue, WARNING};
+use serde::Deserialize;
+use tracing::error;
+
+use super::super::api::{AnswerBody, BACKUP, Origin};
+use super::Handle;
+use crate::audit::{Entry, brief};
+
+/// A request that leaves a line, before it is answered.
+#[derive(Debug)]
+pub(in crate::io) struct Audited {
+    entry: Entry,
+    asker: Asker,
+}
+
+/// `None`: it changes nothing. A backup is all of the cluster's keys, so it counts.
+pub(in crate::io) fn begin(
+    asker: &Asker,
+    origin: Option<&Origin>,
+    asked: Request<'_>,
+    now: UnixMillis,
+) -> Option<Audited> {
+    if request::only_reads(asked) && asked.path != BACKUP {
+        return None;
+    }
+    let from = match origin {
+        Some(Origin::Address(address)) => address.to_string(),
+        Some(Origin::Console { uid: Some(uid) }) => format!("console, uid {uid}"),
+        Some(Origin::Console { uid: None }) | None => "console".to_owned(),
+    };
+    let entry = Entry {
+        time: now,
+        who: asker.who.to_string(),
+        role: asker.role.to_string(),
+        from,
+        what: brief(&format!("{} {}", asked.method, asked.path)),
+        detail: String::new(),
+        status: 0,
+        why: String::new(),
+    };
+    Some(Audited { entry, asker: asker.clone() })
+}
+
+impl Audited {
+    /// What the body says, where it holds no secrets.
+    pub(in crate::io) fn note(&mut self, path: &str, body: &[u8]) {
+        self.entry.detail = brief(&detail(path, body));
+    }
+
+    /// Writes the line, with what came of it; the answer, with a warning if that failed.
+    pub(in crate::io) async fn end(
+        mut self,
+        log: &Handle,
+        mut response: Response<AnswerBody>,
+    ) -> Response<AnswerBody> {
+        self.entry.status = response.status().as_u16();
+        if response.status().is_client_error() || response.status().is_server_error() {
+            if !log.has_line(&self.asker.who) {
+                return response;
+            }
+            self.entry.why = brief(&why(&response).await);
+        }
+        if let Err(failed) = log.write(self.entry).await {
+            error!(why = %failed, "a request was answered and is not in the audit log");
+            let warning = HeaderValue::from_str(&format!("299 kubebus \"{}\"", brief(&failed.to_string())));
+            warning.into_iter().for_each(|warning| drop(response.headers_mut().insert(WARNING, warning)));
+        }
+        response
+    }
+}
+
+/// Under these paths of `/kubebus/v1/` bodies are values, labels, prefixes and roles.
+const PLAIN: [&str; 6] = ["twins", "changes", "labels", "routes", "users", "page"];
+
+fn detail(path: &str, body: &[u8]) -> String {
+    let ours = path.strip_prefix("/kubebus/v1/");
+    if ours.is_some_and(|rest| rest.split('/').next().is_some_and(|first| PLAIN.contains(&first))) {
+        // What is longer is cut anyway.
+        return String::from_utf8_lossy(&body[..body.len().min(1024)]).into_owned();
+    }
+    serde_json::from_slice::<Manifest>(body).map(|manifest| manifest.to_string()).unwrap_or_default()
+}
+
+/// Whose a manifest is; the rest is skipped unread.
+#[derive(Deserialize)]
+struct Manifest {
+    kind: String,
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    #[serde(default)]
+    namespace: String,
+    #[serde(default)]
+    name: String,
+}
+
+impl std::fmt::Display for Manifest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kind, metadata: Metadata { namespace, name } } = self;
+        match namespace.as_str() {
+            "" => write!(f, "{kind} {name}"),
+            _ => write!(f, "{kind} {namespace}/{name}"),
+        }
+    }
+}
+
+/// What a refusal says.
+async fn why(response: &Response<AnswerBody>) -> String {
+    let AnswerBody::Whole(whole) = response.body() else { return String::new() };
+    let Ok(body) = whole.clone().collect().await;
+    let body: Bytes = body.to_bytes();
+    let told = serde_json::from_slice::<serde_json::Value>(&body).unwrap_or_default();
+    let text = told.get("error").or_else(|| told.get("message")).and_then(|text| text.as_str());
+    text.unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_stay_out_and_objects_have_their_names() {
+        for (path, body, expected) in [
+            ("/kubebus/v1/twins/water/valve/desired/position", "40", "40"),
+            ("/kubebus/v1/wireguard", r#"{"name":"phone","keys":{"preshared":"x"}}"#, ""),
+            ("/kubebus/v1/tokens", r#"{"site":"a"}"#, ""),
+            (
+                "/kubebus/v1/resources",
+                r#"{"kind":"Device","metadata":{"name":"valve","namespace":"water"},"spec":{"password":"x"}}"#,
+                "Device water/valve",
+            ),
+            ("/apis/kubebus.io/v1alpha1/rules", r#"{"kind":"Rule","metadata":{"name":"r"}}"#, "Rule r"),
+            ("/apis/kubebus.io/v1alpha1/rules/r", r#"[{"op":"add"}]"#, ""),
+        ] {
+            assert_eq!(detail(path, body.as_bytes()), expected, "{path}");
+        }
+    }
+}
