@@ -165,7 +165,7 @@ fn merge(schema: Option<&Value>, target: Option<&Value>, patch: &Value, lists: L
             Some(key) => merge_items(schema, key, target, items, lists),
             None => patch.clone(),
         },
-        _ => patch.clone(),
+        Value::Array(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => patch.clone(),
     }
 }
 
@@ -180,12 +180,13 @@ fn merge_fields(
         fields.clear();
     }
     for (name, value) in patch {
-        let is_directive = lists == Lists::Merged && name.starts_with('$');
-        match value {
-            _ if is_directive => {}
-            Value::Null if lists != Lists::Laid => drop(fields.remove(name)),
-            Value::Null => {}
-            value => {
+        if lists == Lists::Merged && name.starts_with('$') {
+            continue;
+        }
+        match (value.is_null(), lists) {
+            (true, Lists::Laid) => {}
+            (true, Lists::Merged | Lists::Replaced) => drop(fields.remove(name)),
+            (false, _) => {
                 let merged = merge(schema::field(schema, name), fields.get(name), value, lists);
                 fields.insert(name.clone(), merged);
             }

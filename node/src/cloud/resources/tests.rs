@@ -31,14 +31,12 @@ impl Desk {
         self.0.handle(Input::Api { id: 7, request }, NOW);
         let (mut answer, mut commits) = (None, Vec::new());
         while let Some(output) = self.0.poll_output() {
-            match output {
-                Output::Persist(commit) => {
-                    assert_eq!(answer, None, "nothing is answered before it is durable");
-                    self.0.handle(Input::Persisted(commit.revision), NOW);
-                    commits.push(commit);
-                }
-                Output::Api { id: 7, answer: said } => answer = Some(said),
-                _ => {}
+            if let Output::Persist(commit) = output {
+                assert_eq!(answer, None, "nothing is answered before it is durable");
+                self.0.handle(Input::Persisted(commit.revision), NOW);
+                commits.push(commit);
+            } else if let Output::Api { id: 7, answer: said } = output {
+                answer = Some(said);
             }
         }
         (answer.unwrap(), commits)
@@ -145,7 +143,7 @@ fn wireguard_peers_come_and_go_and_their_preshared_key_is_never_shown() {
     let made = desk.write(Method::Post, peers, peer.clone()).unwrap();
     assert_eq!(made["spec"], json!({"publicKey": public, "site": "phone", "gateway": "cloud/hub"}));
     assert!(!made.to_string().contains(&secret));
-    assert_eq!(desk.write(Method::Post, peers, peer.clone()).unwrap_err().reason, "AlreadyExists");
+    assert_eq!(desk.write(Method::Post, peers, peer).unwrap_err().reason, "AlreadyExists");
     let other = json!({"metadata": {"name": "other"}, "spec": {"publicKey": "no key"}});
     assert_eq!(desk.write(Method::Post, peers, other).unwrap_err().causes[0].field, "spec.publicKey");
     let gone = desk.write(Method::Delete, &format!("{peers}/phone"), Value::Null).unwrap();
