@@ -153,7 +153,7 @@ pub fn to_json(set: &Set) -> Value {
     Value::Object(root)
 }
 
-/// Reads `fieldsV1`; deeper than [`MAX_DEPTH`] nothing is owned.
+/// Reads `fieldsV1`; what is deeper than any schema of ours is cut off.
 pub fn from_json(fields: &Value) -> Set {
     let mut set = Set::new();
     read(fields, &mut Vec::new(), &mut set);
