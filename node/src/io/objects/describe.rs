@@ -29,6 +29,7 @@ pub(super) async fn run(args: &DescribeArgs) -> Result<()> {
         | Kind::Route
         | Kind::WireGuardPeer
         | Kind::JoinToken
+        | Kind::User
         | Kind::Event
         | Kind::Namespace => Vec::new(),
     };
