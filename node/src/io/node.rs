@@ -188,13 +188,13 @@ pub(super) fn equip(start: &CloudStart<'_>, proof: Proof) -> Result<Equipment> {
 pub(super) enum Sockets {
     Closed(Box<ShardConfig>),
     #[cfg_attr(not(feature = "etcd"), expect(dead_code, reason = "nobody else waits"))]
-    Open(Open),
+    Open(Box<Open>),
 }
 
 impl Sockets {
     pub(super) fn open(self, data_dir: &Path) -> Result<Open> {
         match self {
-            Self::Open(open) => Ok(open),
+            Self::Open(open) => Ok(*open),
             Self::Closed(shard) => {
                 let (shard, shard_events) = shard::spawn(*shard).context("the QUIC endpoint")?;
                 Ok(Open { shard, shard_events, console: Console::open(data_dir)? })

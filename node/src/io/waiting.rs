@@ -368,7 +368,7 @@ impl Waiting {
             // That the shard has ended shows at its events.
             let _ = open.shard.send(Command::Close { link, reason });
         }
-        let equipment = Equipment { proof, overlay, sockets: Sockets::Open(open) };
+        let equipment = Equipment { proof, overlay, sockets: Sockets::Open(Box::new(open)) };
         Begun { equipment, lanes, inputs }
     }
 

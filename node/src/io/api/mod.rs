@@ -101,7 +101,6 @@ pub struct Asked {
 
 /// What is asked of the owner loop.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "one at a time, and moved once")]
 pub enum Question {
     Document(AdminRequest),
     /// By somebody who is not at the node's own console.
