@@ -39,11 +39,19 @@ pub(super) async fn status(args: &StatusArgs) -> Result<()> {
     };
     match args.output {
         StatusFormat::Table if fleet.is_null() => say(&table::status(&own)),
-        StatusFormat::Table => say(&overview(&fleet)),
+        StatusFormat::Table => say(&with_paths(&overview(&fleet), &own)),
         StatusFormat::Wide => say(&format!("{}\n\n{}", overview(&fleet), table::status(&own))),
         StatusFormat::Name => say(&names(&fleet)),
         StatusFormat::Json => show(&with_fleet(own, fleet), Format::Json, table::any),
         StatusFormat::Yaml => show(&with_fleet(own, fleet), Format::Yaml, table::any),
+    }
+}
+
+/// An edge knows why its packets to another one go by the cloud.
+fn with_paths(overview: &str, own: &Value) -> String {
+    match table::paths(&own["paths"]) {
+        Some(paths) => format!("{overview}\n\n{paths}"),
+        None => overview.to_owned(),
     }
 }
 
@@ -264,6 +272,14 @@ edge/a: the disk refuses writes: no space
 edge/b: it is not connected
     see that it has power";
         assert_eq!(overview(&fleet()), expected);
+    }
+
+    #[test]
+    fn ways_to_other_edges_stand_last() {
+        let path = json!({ "peer": "edge/b", "path": "relayed", "remote": null, "because": "symmetric NAT" });
+        let shown = with_paths("all", &json!({ "paths": [path] }));
+        assert_eq!(shown, "all\n\nEDGE     PATH      AT   BECAUSE\nedge/b   relayed   -    symmetric NAT");
+        assert_eq!(with_paths("all", &json!({ "paths": [] })), "all");
     }
 
     #[test]

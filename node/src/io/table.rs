@@ -203,7 +203,7 @@ pub(super) fn status(document: &Value) -> String {
 }
 
 /// The ways to other edges, where there are any that talk.
-fn paths(list: &Value) -> Option<String> {
+pub(super) fn paths(list: &Value) -> Option<String> {
     let row = |path: &Value| ["peer", "path", "remote", "because"].map(|field| cell(&path[field])).into();
     let rows = rows(list, row);
     (!rows.is_empty()).then(|| table(&["EDGE", "PATH", "AT", "BECAUSE"], &rows))
