@@ -89,11 +89,10 @@ pub fn resources(layout: Layout, group: &str, version: &str) -> Option<Value> {
 
 /// `kubectl get all` shows what works in a plant.
 fn categories(kind: Kind) -> &'static [&'static str] {
-    match kind {
-        Kind::Device | Kind::Rule => &["all", "kubebus"],
-        Kind::Event | Kind::Namespace => &[],
-        _ => &["kubebus"],
+    if matches!(kind, Kind::Device | Kind::Rule) {
+        return &["all", "kubebus"];
     }
+    if kind.info().group.is_empty() { &[] } else { &["kubebus"] }
 }
 
 /// `/api` and `/apis` with all of it in one answer (KEP-3352); `version` is v2 or v2beta1.

@@ -8,7 +8,7 @@ use super::apply::{self, Applied};
 use super::call::{PatchType, Validation, Write};
 use super::merge;
 use super::object::{timestamp, uid};
-use super::refusal::Cause;
+use super::refusal::{About, Cause};
 use super::schema;
 use super::{Id, Kind, Refusal, Verb};
 use crate::label;
@@ -156,10 +156,12 @@ pub fn patched(write: &Write, id: &Id, body: &Value, current: &Current) -> Resul
     };
     let patched = patched.map_err(|error| match error {
         merge::PatchError::Operation { .. } => Refusal {
-            about: Some((info.group, info.plural.to_owned(), id.name().to_owned())),
+            about: About::new(info.group, info.plural, id.name()),
             ..Refusal::new(422, "Invalid", error.to_string())
         },
-        other => Refusal::bad_request(other.to_string()),
+        merge::PatchError::Malformed(_) | merge::PatchError::TooLong | merge::PatchError::NoObject => {
+            Refusal::bad_request(error.to_string())
+        }
     })?;
     check_metadata(kind, id, &patched, Some(current))?;
     Ok(patched)

@@ -69,7 +69,9 @@ fn collect(schema: Option<&Value>, value: &Value, path: &mut Path, set: &mut Set
         Value::Null => {}
         // Nothing is said by these.
         Value::Object(_) if path.len() < 2 => {}
-        _ => drop(set.insert(path.clone())),
+        Value::Object(_) | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            set.insert(path.clone());
+        }
     }
 }
 
@@ -126,11 +128,8 @@ pub fn remove(value: &mut Value, path: &[String]) {
             };
             if let Some(below) = fields.get_mut(name) {
                 remove(below, rest);
-                let is_empty = match below {
-                    Value::Object(fields) => fields.is_empty(),
-                    Value::Array(items) => items.is_empty(),
-                    _ => false,
-                };
+                let is_empty = below.as_object().is_some_and(Map::is_empty)
+                    || below.as_array().is_some_and(Vec::is_empty);
                 if is_empty && !matches!(name, "spec" | "metadata") {
                     fields.remove(name);
                 }
@@ -154,7 +153,7 @@ pub fn to_json(set: &Set) -> Value {
     Value::Object(root)
 }
 
-/// Reads `fieldsV1`; deeper than [`MAX_DEPTH`] nothing is owned.
+/// Reads `fieldsV1`; what is deeper than any schema of ours is cut off.
 pub fn from_json(fields: &Value) -> Set {
     let mut set = Set::new();
     read(fields, &mut Vec::new(), &mut set);

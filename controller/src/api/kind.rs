@@ -73,6 +73,7 @@ pub enum Kind {
     Route,
     WireGuardPeer,
     JoinToken,
+    User,
     Event,
     Namespace,
 }
@@ -120,7 +121,7 @@ pub(super) const MANIFEST_VERBS: &[Verb] = &Verb::ALL;
 pub(super) const READ_VERBS: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch];
 
 impl Kind {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Device,
         Self::DeviceModel,
         Self::TwinPolicy,
@@ -132,6 +133,7 @@ impl Kind {
         Self::Route,
         Self::WireGuardPeer,
         Self::JoinToken,
+        Self::User,
         Self::Event,
         Self::Namespace,
     ];
@@ -149,6 +151,7 @@ impl Kind {
             Self::Route => &kinds::route::INFO,
             Self::WireGuardPeer => &kinds::wireguard::INFO,
             Self::JoinToken => &kinds::token::INFO,
+            Self::User => &kinds::user::INFO,
             Self::Event => &kinds::event::INFO,
             Self::Namespace => &kinds::namespace::INFO,
         }
@@ -180,6 +183,7 @@ impl Kind {
             | Self::Route
             | Self::WireGuardPeer
             | Self::JoinToken
+            | Self::User
             | Self::Event
             | Self::Namespace => return None,
         })

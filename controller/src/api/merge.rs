@@ -7,8 +7,11 @@ use thiserror::Error;
 
 use super::schema;
 
-/// Operations of one JSON patch. What fits into a request's body is more than anybody writes.
-const MAX_OPERATIONS: usize = 10_000;
+/// Operations of one JSON patch: more than anybody writes, and none of them can nest a document deeper than the stack.
+const MAX_OPERATIONS: usize = 1000;
+
+/// Bytes that all `copy` operations of one patch may copy: a few of them double a document until no memory is left.
+const MAX_COPIED: usize = 2 * crate::resource::MAX_MANIFEST_LEN;
 
 /// Why a patch cannot be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -43,10 +46,11 @@ pub fn json_patch(target: &Value, patch: &Value) -> Result<Value, PatchError> {
     if operations.len() > MAX_OPERATIONS {
         return Err(PatchError::TooLong);
     }
-    let mut patched = target.clone();
+    let (mut patched, mut copied) = (target.clone(), 0);
     for (at, operation) in operations.into_iter().enumerate() {
         let (op, path) = operation.name();
-        carry_out(&mut patched, operation).map_err(|why| PatchError::Operation { at, op, path, why })?;
+        let done = carry_out(&mut patched, operation, &mut copied);
+        done.map_err(|why| PatchError::Operation { at, op, path, why })?;
     }
     Ok(patched)
 }
@@ -65,7 +69,7 @@ impl Operation {
     }
 }
 
-fn carry_out(target: &mut Value, operation: Operation) -> Result<(), &'static str> {
+fn carry_out(target: &mut Value, operation: Operation, copied: &mut usize) -> Result<(), &'static str> {
     match operation {
         Operation::Add { path, value } => add(target, &path, value),
         Operation::Remove { path } => remove(target, &path).map(drop),
@@ -82,6 +86,10 @@ fn carry_out(target: &mut Value, operation: Operation) -> Result<(), &'static st
         }
         Operation::Copy { from, path } => {
             let value = target.pointer(&from).ok_or(NOTHING)?.clone();
+            *copied += value.to_string().len();
+            if *copied > MAX_COPIED {
+                return Err("the patch copies more than a manifest can hold");
+            }
             add(target, &path, value)
         }
         Operation::Test { path, value } => match target.pointer(&path) {
@@ -165,7 +173,7 @@ fn merge(schema: Option<&Value>, target: Option<&Value>, patch: &Value, lists: L
             Some(key) => merge_items(schema, key, target, items, lists),
             None => patch.clone(),
         },
-        _ => patch.clone(),
+        Value::Array(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => patch.clone(),
     }
 }
 
@@ -180,12 +188,13 @@ fn merge_fields(
         fields.clear();
     }
     for (name, value) in patch {
-        let is_directive = lists == Lists::Merged && name.starts_with('$');
-        match value {
-            _ if is_directive => {}
-            Value::Null if lists != Lists::Laid => drop(fields.remove(name)),
-            Value::Null => {}
-            value => {
+        if lists == Lists::Merged && name.starts_with('$') {
+            continue;
+        }
+        match (value.is_null(), lists) {
+            (true, Lists::Laid) => {}
+            (true, Lists::Merged | Lists::Replaced) => drop(fields.remove(name)),
+            (false, _) => {
                 let merged = merge(schema::field(schema, name), fields.get(name), value, lists);
                 fields.insert(name.clone(), merged);
             }

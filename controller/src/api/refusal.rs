@@ -13,8 +13,22 @@ pub struct Refusal {
     pub reason: &'static str,
     pub message: String,
     pub causes: Vec<Cause>,
-    /// What it is about: group, plural or kind, name.
-    pub about: Option<(&'static str, String, String)>,
+    pub about: Option<Box<About>>,
+}
+
+/// What a refusal is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
+    pub group: &'static str,
+    /// Plural, or kind.
+    pub kind: String,
+    pub name: String,
+}
+
+impl About {
+    pub fn new(group: &'static str, kind: &str, name: &str) -> Option<Box<Self>> {
+        Some(Box::new(Self { group, kind: kind.to_owned(), name: name.to_owned() }))
+    }
 }
 
 /// One field that is wrong.
@@ -38,7 +52,7 @@ impl Refusal {
     pub fn not_found(group: &'static str, plural: &str, name: &str) -> Self {
         let of = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
         Self {
-            about: Some((group, plural.to_owned(), name.to_owned())),
+            about: About::new(group, plural, name),
             ..Self::new(404, "NotFound", format!("{of} \"{name}\" not found"))
         }
     }
@@ -63,7 +77,7 @@ impl Refusal {
     pub fn conflict(group: &'static str, plural: &str, name: &str, why: &str) -> Self {
         let of = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
         Self {
-            about: Some((group, plural.to_owned(), name.to_owned())),
+            about: About::new(group, plural, name),
             ..Self::new(409, "Conflict", format!("Operation cannot be fulfilled on {of} \"{name}\": {why}"))
         }
     }
@@ -71,7 +85,7 @@ impl Refusal {
     pub fn exists(group: &'static str, plural: &str, name: &str) -> Self {
         let of = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
         Self {
-            about: Some((group, plural.to_owned(), name.to_owned())),
+            about: About::new(group, plural, name),
             ..Self::new(409, "AlreadyExists", format!("{of} \"{name}\" already exists"))
         }
     }
@@ -92,7 +106,7 @@ impl Refusal {
             many => format!("[{}]", many.join(", ")),
         };
         Self {
-            about: Some((group, kind.to_owned(), name.to_owned())),
+            about: About::new(group, kind, name),
             causes,
             ..Self::new(422, "Invalid", format!("{of} \"{name}\" is invalid: {what}"))
         }
@@ -105,7 +119,7 @@ impl Refusal {
             "message": self.message, "reason": self.reason, "code": self.code,
         });
         let mut details = json!({});
-        if let Some((group, kind, name)) = &self.about {
+        if let Some(About { group, kind, name }) = self.about.as_deref() {
             details = json!({ "name": name, "group": group, "kind": kind });
         }
         if !self.causes.is_empty() {

@@ -80,11 +80,9 @@ impl Selectors {
 
     /// The one name that is selected, if it is one.
     pub fn name(&self) -> Option<&str> {
-        self.fields.iter().find_map(|term| match &term.operator {
-            Operator::In(values) if term.key == "metadata.name" && values.len() == 1 => {
-                values.first().map(String::as_str)
-            }
-            _ => None,
+        self.fields.iter().filter(|term| term.key == "metadata.name").find_map(|term| {
+            let Operator::In(values) = &term.operator else { return None };
+            values.first().filter(|_| values.len() == 1).map(String::as_str)
         })
     }
 

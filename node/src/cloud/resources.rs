@@ -84,15 +84,18 @@ impl Cloud {
         if order.write.kind.manifest().is_some() {
             return Ok(self.write_manifest(&order.write, &order.body, now)?.written);
         }
-        match order.write.kind {
-            Kind::EdgeNode | Kind::Site => self.write_node(order, now),
-            Kind::WireGuardPeer => self.write_wireguard(order, now),
-            Kind::JoinToken => self.write_token(order, now),
-            kind => Err(Refusal::not_allowed(format!(
-                "{} follow from other records: they are read, not written",
-                kind.info().plural
-            ))),
+        let kind = order.write.kind;
+        if matches!(kind, Kind::EdgeNode | Kind::Site) {
+            return self.write_node(order, now);
         }
+        if kind == Kind::WireGuardPeer {
+            return self.write_wireguard(order, now);
+        }
+        if kind == Kind::JoinToken {
+            return self.write_token(order, now);
+        }
+        let plural = kind.info().plural;
+        Err(Refusal::not_allowed(format!("{plural} follow from other records: they are read, not written")))
     }
 
     fn current(&self, kind: Kind, id: &Id) -> Option<Current> {

@@ -12,6 +12,7 @@ pub(super) mod route;
 pub(super) mod rule;
 pub(super) mod site;
 pub(super) mod token;
+pub(super) mod user;
 pub(super) mod wireguard;
 
 use device_twin::TwinView;
@@ -51,19 +52,18 @@ pub(super) fn status(
     twins: &[TwinView],
     placement: Option<&str>,
 ) -> Option<Value> {
-    match kind {
-        Kind::Device => Some(device::status(object, twins, placement)),
-        _ => placement.map(|text| json!({ "placement": text })),
+    if kind == Kind::Device {
+        return Some(device::status(object, twins, placement));
     }
+    placement.map(|text| json!({ "placement": text }))
 }
 
 /// A member as text, for a cell.
 fn text(value: &Value) -> Value {
-    match value {
-        Value::String(_) => value.clone(),
-        Value::Null => "<none>".into(),
-        other => other.to_string().into(),
+    if value.is_null() {
+        return "<none>".into();
     }
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned).into()
 }
 
 /// Texts of a list, joined.

@@ -63,7 +63,7 @@ fn made(layout: Layout, id: &Id, ks: &Keyspace) -> Option<Value> {
         match node.kind {
             NodeKind::Edge => edges.push(node.name.to_string()),
             NodeKind::Wireguard => wireguard.push(node.name.to_string()),
-            _ => {}
+            NodeKind::Cloud | NodeKind::Mapper | NodeKind::User => {}
         }
     }
     let labels = label::of(&Labelled::Site(name), ks).unwrap_or_default();

@@ -72,3 +72,11 @@ fn strategic_patches_merge_lists_by_their_keys() {
     ]}});
     assert_eq!(strategic(schema::of(Kind::Device), &device, &patch), Ok(expected));
 }
+
+#[test]
+fn a_patch_that_doubles_a_document_again_and_again_is_refused() {
+    let double = |n: u32| json!({"op": "copy", "from": "", "path": format!("/again-{n}")});
+    let patch: Vec<Value> = (0..64).map(double).collect();
+    let refused = json_patch(&json!({"a": 1, "b": "some text"}), &Value::Array(patch)).unwrap_err();
+    assert!(refused.to_string().ends_with("the patch copies more than a manifest can hold"), "{refused}");
+}

@@ -149,7 +149,7 @@ impl World {
                 self.fold(events);
             }
             Found::Expired { .. } => self.list(),
-            other => panic!("{other:?}"),
+            other @ (Found::Item(_) | Found::Page(_)) => panic!("{other:?}"),
         }
     }
 

@@ -1,1 +1,163 @@
+use bus::token::CaHash;
+use bus::{Mono, Name, UnixMillis};
+use controller::api::Method;
+use controller::api::call::{Call, Request};
+use controller::join::CsrError;
+use controller::{CloudSubnets, Cluster, Plan};
+use metadata::{Commit, Keyspace};
 
+use super::*;
+use crate::cloud::CloudSettings;
+use crate::seam::Input;
+
+const NOW: Now = Now { mono: Mono(0), wall: UnixMillis(1_000_000) };
+
+/// A cloud whose disk takes everything at once.
+struct Desk(Cloud);
+
+impl Desk {
+    fn new() -> Self {
+        let (name, ca) = (Name::new("water").unwrap(), CaHash::of_der(b"ca"));
+        let plan = Plan::new(Plan::DEFAULT_POOL, &name, &ca).unwrap();
+        let endpoints = vec!["cloud.example:10001".to_owned()];
+        let cluster = Cluster { name, cloud: Name::new("hub").unwrap(), ca_der: Vec::new(), endpoints, plan };
+        let settings = CloudSettings { cluster, subnets: CloudSubnets::default(), ca, seed: 1, term: None };
+        let signer = Box::new(|_: &[u8], _: &bus::Identity| Err(CsrError::Malformed));
+        Self(Cloud::new(settings, signer, Keyspace::new(), NOW).unwrap())
+    }
+
+    /// The answer, and what was written for it.
+    fn ask(&mut self, request: ApiRequest) -> (ApiAnswer, Vec<Commit>) {
+        self.0.handle(Input::Api { id: 7, request }, NOW);
+        let (mut answer, mut commits) = (None, Vec::new());
+        while let Some(output) = self.0.poll_output() {
+            if let Output::Persist(commit) = output {
+                assert_eq!(answer, None, "nothing is answered before it is durable");
+                self.0.handle(Input::Persisted(commit.revision), NOW);
+                commits.push(commit);
+            } else if let Output::Api { id: 7, answer: said } = output {
+                answer = Some(said);
+            }
+        }
+        (answer.unwrap(), commits)
+    }
+
+    fn write(&mut self, method: Method, path: &str, body: Value) -> Result<Value, Refusal> {
+        let request = Request {
+            method,
+            path,
+            query: "",
+            accept: "application/json",
+            content_type: "application/merge-patch+json",
+            user_agent: "test",
+        };
+        let Call::Write(write) = Call::parse(&request)? else { panic!("{path} is no write") };
+        let kind = write.kind;
+        let order = Order { write, body, by: "user/test".to_owned(), secret: [3; JoinToken::SECRET_LEN] };
+        let (ApiAnswer::Written(done), _) = self.ask(ApiRequest::Write(Box::new(order))) else { panic!() };
+        let (Outcome::Item(item) | Outcome::Gone(item)) = done?.outcome;
+        Ok(object::render(kind, &item))
+    }
+}
+
+const DEVICES: &str = "/apis/devices.kubeedge.io/v1beta1/namespaces/default/devices";
+
+fn device() -> Value {
+    json!({
+        "apiVersion": "devices.kubeedge.io/v1beta1", "kind": "Device", "metadata": {"name": "valve"},
+        "spec": {"nodeName": "a"},
+    })
+}
+
+#[test]
+fn a_change_of_metadata_alone_goes_to_no_edge_and_is_a_new_version() {
+    let mut desk = Desk::new();
+    let made = desk.write(Method::Post, DEVICES, device()).unwrap();
+    let note = json!({"metadata": {"annotations": {"note": "x"}}});
+    let noted = desk.write(Method::Patch, &format!("{DEVICES}/valve"), note).unwrap();
+    assert_eq!(noted["metadata"]["uid"], made["metadata"]["uid"]);
+    let version =
+        |object: &Value| object["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
+    assert_eq!(version(&noted), version(&made) + 1);
+    let manifest = desk.0.keyspace.get("/c/resource/device/default/valve").unwrap();
+    let lean: Value = serde_json::from_slice(manifest).unwrap();
+    assert_eq!(lean["metadata"], json!({"name": "valve", "namespace": "default"}));
+}
+
+#[test]
+fn what_kubebus_apply_brings_keeps_what_others_said_of_the_object() {
+    let mut desk = Desk::new();
+    let made = desk.write(Method::Post, DEVICES, device()).unwrap();
+    let hold = json!({"metadata": {"finalizers": ["example.org/hold"], "annotations": {"note": "x"}}});
+    desk.write(Method::Patch, &format!("{DEVICES}/valve"), hold).unwrap();
+    let mut again = device();
+    again["spec"]["nodeName"] = "b".into();
+    let request = crate::admin::AdminRequest::Apply { manifest: again };
+    desk.0.handle(Input::Admin { id: 1, request }, NOW);
+    let after = desk.write(Method::Patch, &format!("{DEVICES}/valve"), json!({})).unwrap();
+    assert_eq!(after["spec"]["nodeName"], "b");
+    assert_eq!(after["metadata"]["generation"], 2);
+    assert_eq!(after["metadata"]["uid"], made["metadata"]["uid"]);
+    assert_eq!(after["metadata"]["finalizers"], json!(["example.org/hold"]));
+    assert_eq!(after["metadata"]["annotations"], json!({"note": "x"}));
+}
+
+#[test]
+fn tokens_are_named_by_the_server_and_shown_once() {
+    let mut desk = Desk::new();
+    let tokens = "/apis/kubebus.io/v1alpha1/jointokens";
+    let order =
+        json!({"metadata": {"generateName": "t-"}, "spec": {"site": "plant", "uses": 2, "ttl": "1h"}});
+    let made = desk.write(Method::Post, tokens, order.clone()).unwrap();
+    assert!(made["status"]["token"].as_str().unwrap().starts_with("kb1."));
+    let name = made["metadata"]["name"].as_str().unwrap();
+    let read = Read::Get { kind: Kind::JoinToken, id: Id::from(name) };
+    let (ApiAnswer::Found(Found::Item(Some(item))), _) = desk.ask(ApiRequest::Read(read)) else { panic!() };
+    let shown = object::render(Kind::JoinToken, &item);
+    assert_eq!((&shown["status"]["token"], &shown["spec"]["uses"]), (&Value::Null, &json!(2)));
+    for (field, value, expected) in [
+        ("site", json!("Not A Name"), "spec.site"),
+        ("site", Value::Null, "spec.site"),
+        ("ttl", json!("soon"), "spec.ttl"),
+        ("uses", json!(-1), "spec.uses"),
+        ("lans", json!(["10.0.0.0"]), "spec.lans"),
+    ] {
+        let mut wrong = order.clone();
+        wrong["spec"][field] = value;
+        let refused = desk.write(Method::Post, tokens, wrong).unwrap_err();
+        assert_eq!((refused.code, refused.causes[0].field.as_str()), (422, expected));
+    }
+    desk.write(Method::Delete, &format!("{tokens}/{name}"), Value::Null).unwrap();
+    assert_eq!(desk.write(Method::Delete, &format!("{tokens}/{name}"), Value::Null).unwrap_err().code, 404);
+}
+
+#[test]
+fn wireguard_peers_come_and_go_and_their_preshared_key_is_never_shown() {
+    let mut desk = Desk::new();
+    let gateway =
+        bus::WireguardGateway { endpoint: "vpn.example:51820".to_owned(), public_key: WireguardKey([9; 32]) };
+    desk.0.handle(Input::Wireguard(gateway), NOW);
+    let peers = "/apis/kubebus.io/v1alpha1/wireguardpeers";
+    let (public, secret) = (WireguardKey([1; 32]).to_string(), WireguardKey([2; 32]).to_string());
+    let peer = json!({"metadata": {"name": "phone"}, "spec": {"publicKey": public, "presharedKey": secret}});
+    let made = desk.write(Method::Post, peers, peer.clone()).unwrap();
+    assert_eq!(made["spec"], json!({"publicKey": public, "site": "phone", "gateway": "cloud/hub"}));
+    assert!(!made.to_string().contains(&secret));
+    assert_eq!(desk.write(Method::Post, peers, peer).unwrap_err().reason, "AlreadyExists");
+    let other = json!({"metadata": {"name": "other"}, "spec": {"publicKey": "no key"}});
+    assert_eq!(desk.write(Method::Post, peers, other).unwrap_err().causes[0].field, "spec.publicKey");
+    let gone = desk.write(Method::Delete, &format!("{peers}/phone"), Value::Null).unwrap();
+    assert_eq!(gone["metadata"]["name"], "phone");
+}
+
+#[test]
+fn a_disk_that_refuses_writes_takes_none_and_serves_reads() {
+    let mut desk = Desk::new();
+    desk.write(Method::Post, DEVICES, device()).unwrap();
+    desk.0.handle(Input::Degraded { why: "no space".to_owned() }, NOW);
+    let refused = desk.write(Method::Delete, &format!("{DEVICES}/valve"), Value::Null).unwrap_err();
+    assert_eq!(refused.code, 507);
+    let read = Read::Get { kind: Kind::Device, id: Id::from("default/valve") };
+    let (answer, commits) = desk.ask(ApiRequest::Read(read));
+    assert!(matches!(answer, ApiAnswer::Found(Found::Item(Some(_)))) && commits.is_empty(), "{answer:?}");
+}

@@ -87,7 +87,7 @@ async fn reply(
         Call::MayI => Ok(json_answer(StatusCode::CREATED, &may(layout, asker, &review(body)?))),
         Call::Get { kind, id, form } => match desk.find(Read::Get { kind, id: id.clone() }).await? {
             Found::Item(item) => ok(&one(kind, &id, item, form, now())?),
-            _ => Err(busy()),
+            Found::Page(_) | Found::Changes(_) | Found::Expired { .. } => Err(busy()),
         },
         Call::List { kind, of, form } => list(desk, kind, of, form).await,
         Call::Watch { kind, of, form, watch } => Ok(watching::begin(desk, kind, of, form, watch)),
