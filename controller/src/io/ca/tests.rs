@@ -99,7 +99,10 @@ fn names_and_rights_in_a_request_are_not_given() {
 
     let signed = ca.issue(csr.der(), &edge("a"), NOW, NODE_VALIDITY).unwrap();
 
-    assert_eq!(names_in(&signed.certificate_der), ["URI(spiffe://water/edge/a)"]);
+    assert_eq!(
+        names_in(&signed.certificate_der),
+        ["URI(spiffe://water/edge/a)", "DNSName(a.edge.water.kb.internal)"]
+    );
     let (_, certificate) = x509_parser::parse_x509_certificate(&signed.certificate_der).unwrap();
     assert_eq!(certificate.subject().to_string(), "CN=a");
     assert!(!certificate.is_ca());
@@ -137,7 +140,12 @@ fn the_clouds_certificate_fits_its_key_and_verifies() {
     let (key, csr) = new_key_and_csr().unwrap();
     let certificate = ca.issue(&csr, &cloud, NOW, NODE_VALIDITY).unwrap().certificate_der;
     assert_eq!(webpki(&ca, &certificate, at(1, DAY)), Ok(()));
-    assert_eq!(names_in(&certificate), ["URI(spiffe://water/cloud/hub)"]);
+    assert_eq!(names_in(&certificate), ["URI(spiffe://water/cloud/hub)", "DNSName(hub.water.kb.internal)"]);
+    let hosts = ["cloud.example", "203.0.113.10", "no\u{e9}"].map(str::to_owned);
+    let named = ca.issue_named(&csr, &cloud, &hosts, NOW, NODE_VALIDITY).unwrap().certificate_der;
+    let names = names_in(&named);
+    assert_eq!(names.len(), 4, "the host that is no name is left out: {names:?}");
+    assert_eq!(names[2], "DNSName(cloud.example)");
     let key = KeyPair::from_pkcs8_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).unwrap();
     let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).unwrap();
     assert_eq!(parsed.public_key().raw, key.subject_public_key_info());
@@ -233,7 +241,10 @@ fn a_node_joins_with_its_key_and_gets_a_certificate_that_verifies() {
     let JoinReply::Welcome(welcome) = join(1, csr) else { panic!("refused") };
     assert_eq!(welcome.ca_der, ca.ca_der().to_vec());
     assert_eq!(webpki(&ca, &welcome.certificate_der, at(1, DAY)), Ok(()));
-    assert_eq!(names_in(&welcome.certificate_der), ["URI(spiffe://water/edge/pump-house)"]);
+    assert_eq!(
+        names_in(&welcome.certificate_der),
+        ["URI(spiffe://water/edge/pump-house)", "DNSName(pump-house.edge.water.kb.internal)"]
+    );
 
     assert!(matches!(join(2, csr_for(&key).unwrap()), JoinReply::Welcome(_)));
     let stranger = join(3, new_key_and_csr().unwrap().1);

@@ -18,7 +18,6 @@ use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tracing::{Instrument, info_span};
 
 use super::super::api::{AnswerBody, Desk, Question, Reply, failure, refusal};
 use super::assets::guard;
@@ -79,7 +78,7 @@ pub(super) async fn open(desk: &Desk, asker: &Asker, query: &str) -> Response<An
     reason = "in the table of ARCHITECTURE.md; ends with its client or the owner loop"
 )]
 fn start(task: impl Future<Output = ()> + Send + 'static) {
-    tokio::spawn(task.instrument(info_span!("task", name = "page")));
+    tokio::spawn(tracing::Instrument::instrument(task, tracing::info_span!("task", name = "page")));
 }
 
 /// Who looks, and what he may do. The node refuses all else whatever the page shows.
