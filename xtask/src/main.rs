@@ -98,7 +98,7 @@ const FEATURES: &str = "node/etcd,node/virtual-clock";
 
 /// Programs that the tests meet as peers, and the Debian packages that hold them.
 /// The feature `etcd` is built with the last of them.
-const PEERS: [(&str, &str); 11] = [
+const PEERS: [(&str, &str); 13] = [
     ("dig", "bind9-dnsutils"),
     ("ip", "iproute2"),
     ("mosquitto_sub", "mosquitto-clients"),
@@ -110,6 +110,7 @@ const PEERS: [(&str, &str); 11] = [
     ("protoc", "protobuf-compiler"),
     ("socat", "socat"),
     ("snmpd", "snmpd"),
+    ("kubectl", "kubernetes-client"),
     ("chromium-headless-shell", "chromium-headless-shell"),
 ];
 
