@@ -141,16 +141,12 @@ fn is_of_its_time(page: &str) -> bool {
     page == "CHANGELOG.md" || page.starts_with("docs/decisions/") || page.starts_with("sdk/template/")
 }
 
-/// Pages that wait for another change to name a file where it is now.
-const MOVED: [(&str, &str); 1] = [("ARCHITECTURE.md", "node/src/io/admin.rs")];
-
 #[test]
 fn every_file_that_a_page_names_is_there() {
     let files = files();
     let mut missing = Vec::new();
     for (path, page) in pages(&files).iter().filter(|(path, _)| !is_of_its_time(path)) {
         let named = page.named().into_iter().filter(|span| !ends_a_path(span, &files));
-        let named = named.filter(|span| !MOVED.contains(&(path, span)));
         missing.extend(named.map(|span| format!("{path}: {span}")));
     }
     assert!(missing.is_empty(), "{}", missing.join("\n"));

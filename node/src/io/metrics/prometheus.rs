@@ -166,7 +166,7 @@ impl Writer {
 /// `docs/metrics.md`, whole: what the page is tested to be.
 #[cfg(test)]
 fn page() -> String {
-    let mut text = include_str!("prometheus/page.md").to_owned();
+    let mut text = include_str!("prometheus/page.md.in").to_owned();
     let mut rows: Vec<(&Row, &str)> = Vec::new();
     rows.extend(NodeSeries::ALL.iter().map(|series| (series.row(), "all")));
     rows.extend(Series::ALL.iter().map(|s| (s.row(), if s.is_federated() { "all" } else { "chosen" })));
