@@ -87,7 +87,7 @@ impl Cluster {
     }
 
     /// What a command of the CLI prints.
-    fn run(&self, node: &Node, args: &[&str]) -> Result<String> {
+    pub(crate) fn run(&self, node: &Node, args: &[&str]) -> Result<String> {
         let ran = self.command(node, args).output().with_context(|| format!("kubebus {args:?}"))?;
         let words = String::from_utf8_lossy(&ran.stderr);
         ensure!(ran.status.success(), "kubebus {args:?}: {}: {words}", ran.status);
@@ -100,6 +100,11 @@ impl Cluster {
         std::fs::write(&file, manifests).context("write the manifests")?;
         self.run(&self.cloud, &["apply", "-f", &file.to_string_lossy()])?;
         Ok(())
+    }
+
+    /// Where their files are.
+    pub(crate) fn room(&self) -> &Path {
+        self.room.path()
     }
 
     /// Whether the edge has all that concerns it.
@@ -127,9 +132,11 @@ impl Node {
             Self { dir: room.join(name), address: Ipv4Addr::new(127, high, low, number), process: None };
         std::fs::create_dir(&node.dir).context("a node's directory")?;
         let config = format!(
-            "overlay: {{enabled: false}}\nmqtt: {{listen: '{}'}}\ncloud: {{cluster: bench, listen: '{}'}}\n",
+            "overlay: {{enabled: false}}\nmqtt: {{listen: '{}'}}\ncloud: {{cluster: bench, listen: '{}'}}\n\
+             api: {{listen: ['{}']}}\n",
             node.mqtt(),
             node.quic(),
+            node.api(),
         );
         std::fs::write(node.dir.join("kubebus.yaml"), config).context("a node's configuration")?;
         Ok(node)
@@ -166,11 +173,21 @@ impl Node {
         Ok(())
     }
 
+    /// The admin socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.join("data/admin.sock")
+    }
+
     /// A document of the admin socket.
     pub(crate) fn ask(&self, what: &str) -> Result<Value> {
-        let mut socket = UnixStream::connect(self.dir.join("data/admin.sock")).context("the admin socket")?;
+        self.get(&format!("/kubebus/v1/{what}"))
+    }
+
+    /// What it answers at a path, in JSON.
+    pub(crate) fn get(&self, path: &str) -> Result<Value> {
+        let mut socket = UnixStream::connect(self.socket()).context("the admin socket")?;
         socket.set_read_timeout(Some(PATIENCE)).context("the admin socket")?;
-        write!(socket, "GET /kubebus/v1/{what} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n")
+        write!(socket, "GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n")
             .context("ask a node")?;
         let mut answer = String::new();
         socket.read_to_string(&mut answer).context("a node's answer")?;

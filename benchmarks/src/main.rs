@@ -6,6 +6,7 @@ mod broker;
 mod cluster;
 mod cores;
 mod fleet;
+mod kubectl;
 mod load;
 mod manifests;
 mod memory;
@@ -41,6 +42,8 @@ usage: cargo xtask bench [NAME..] [--rounds N] [--seconds N] [--peers NAME,..]
   memory   what an edge with 1,000 devices holds in memory
   twins    reports a second through the twin core, without and with a disk, against SQLite
   broker   the embedded broker alone, against mosquitto
+  kubectl  kubectl with 10,000 devices, against the same bytes replayed; 100 watches
+           --rounds N (5)
   fleet    10,000 idle edges at one router: memory of each, and handshakes a second
   sites    from a client of one site to a client of another, against bridged mosquittos
   reports  reports a second over MQTT until they are durable and forwarded, against mosquitto relaying them
@@ -58,8 +61,10 @@ need from Debian's packages and crates.io:
            --rounds N (5), --seconds N of the transfer (4)
 ";
 
-const ALL: [&str; 11] =
-    ["store", "sync", "wire", "resync", "memory", "twins", "broker", "sites", "reports", "fleet", "modbus"];
+const ALL: [&str; 12] = [
+    "store", "sync", "wire", "resync", "memory", "twins", "broker", "sites", "reports", "fleet", "modbus",
+    "kubectl",
+];
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -143,6 +148,7 @@ fn run(name: &str, program: &Path, room: &Path, options: &Options) -> Result<Vec
         "broker" => broker::run(program, room),
         "sites" => sites::run(program, room),
         "reports" => broker::reports(program, room),
+        "kubectl" => kubectl::run(program, room, options),
         "modbus" => modbus::run(program, room, options),
         _ => bail!("{USAGE}"),
     }?;

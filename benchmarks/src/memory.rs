@@ -143,14 +143,14 @@ fn watchers(cluster: &Cluster) -> Result<Vec<Mqtt>> {
 
 /// From `/proc/<pid>/status`, in MiB.
 #[derive(Debug)]
-struct Memory {
-    resident: f64,
+pub(crate) struct Memory {
+    pub(crate) resident: f64,
     anonymous: f64,
     peak: f64,
 }
 
 impl Memory {
-    fn of(node: &Node) -> Result<Self> {
+    pub(crate) fn of(node: &Node) -> Result<Self> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid()?)).context("memory")?;
         let field = |name: &str| -> Result<f64> {
             let line = status.lines().find(|line| line.starts_with(name)).context("a field of /proc")?;
