@@ -22,6 +22,9 @@ const DEVICES: usize = 10_000;
 const PROPERTIES: usize = 4;
 const WATCHES: usize = 100;
 
+/// A file is read up to a number of documents.
+const DOCUMENTS_A_FILE: usize = 1000;
+
 /// Devices that change under the watches.
 const CHANGES: usize = 100;
 
@@ -34,7 +37,11 @@ const API: u16 = 21443;
 pub(crate) fn run(program: &Path, room: &Path, options: &Options) -> Result<Table> {
     let cluster = Cluster::start(program, room, Ok)?;
     let bare = Memory::of(&cluster.cloud)?;
-    cluster.apply(&plant(DEVICES, PROPERTIES))?;
+    for part in
+        plant(DEVICES, PROPERTIES).split_inclusive("---\n").collect::<Vec<_>>().chunks(DOCUMENTS_A_FILE)
+    {
+        cluster.apply(&part.concat())?;
+    }
     cluster.in_step()?;
     let user = User::invite(&cluster)?;
     let replay = Replay::start(cluster.cloud.socket())?;
