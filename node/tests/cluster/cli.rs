@@ -332,7 +332,7 @@ fn health_and_metrics_are_on_the_admin_socket() {
             metrics.lines().find(|line| line.starts_with(&own)).and_then(|line| line.rsplit_once(' '));
         assert!(count.unwrap().1.parse::<u64>().unwrap() > 0, "{metrics}");
         assert_eq!(http(node, "/kubebus/v1/nothing").0, "HTTP/1.1 404 Not Found");
-        assert_eq!(http(node, "/").0, "HTTP/1.1 404 Not Found");
+        assert_eq!(http(node, "/nothing").0, "HTTP/1.1 404 Not Found");
     }
 }
 
