@@ -402,9 +402,11 @@ pub struct ApiConfig {
     /// TCP addresses. Off: a node opens no port that nobody asked for, and two nodes of one machine do not get into each
     /// other's way. 10443 is the port that the documentation uses.
     pub listen: Vec<SocketAddr>,
-    /// Files in PEM. Without them the node shows its own certificate, which `kubebus kubeconfig` knows how to check.
+    /// A file in PEM. Without it and its key the node shows its own certificate, which `kubebus kubeconfig` knows how to
+    /// check.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<PathBuf>,
+    /// The certificate's key, a file in PEM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
 }
