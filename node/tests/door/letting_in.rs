@@ -134,10 +134,12 @@ fn a_change_whose_client_hangs_up_is_in_the_audit_log() {
     let body = "{\"site\":\"x\",\"ttl_seconds\":60,\"uses\":1}";
     let head =
         format!("POST /kubebus/v1/tokens HTTP/1.1\r\nHost: here\r\nContent-Length: {}\r\n\r\n", body.len());
-    for _ in 0..20 {
+    // From before the request is read to after it is answered.
+    for step in 0..20 {
         let mut connection = house.cloud().connect(Some(&alice));
         connection.write_all(format!("{head}{body}").as_bytes()).unwrap();
         connection.flush().unwrap();
+        std::thread::sleep(Duration::from_millis(step * 2));
         connection.sock.shutdown(std::net::Shutdown::Both).unwrap();
     }
     let mut client = house.cloud().client(Some(&alice));

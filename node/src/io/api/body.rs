@@ -21,7 +21,10 @@ pub(in crate::io) enum AnswerBody {
     /// As its task has something to say; it ends when the sender is dropped, and the sender sees when the client is gone.
     Pieces(mpsc::Receiver<Bytes>),
     /// The same, which takes somebody's share as long as it lasts.
-    Shared(mpsc::Receiver<Bytes>, Share),
+    Shared {
+        pieces: mpsc::Receiver<Bytes>,
+        _share: Share,
+    },
     Backup(Box<backup::format::Encoder>),
 }
 
@@ -29,7 +32,7 @@ impl AnswerBody {
     /// What is whole is over at once, and needs no share.
     pub(super) fn with(self, share: Share) -> Self {
         match self {
-            Self::Pieces(pieces) => Self::Shared(pieces, share),
+            Self::Pieces(pieces) => Self::Shared { pieces, _share: share },
             other => other,
         }
     }
@@ -45,7 +48,7 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Self::Whole(whole) => Pin::new(whole).poll_frame(context),
-            Self::Pieces(pieces) | Self::Shared(pieces, _) => {
+            Self::Pieces(pieces) | Self::Shared { pieces, _share: _ } => {
                 pieces.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
             }
             Self::Backup(pieces) => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))),
@@ -55,7 +58,7 @@ impl Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(whole) => whole.size_hint(),
-            Self::Pieces(_) | Self::Shared(..) | Self::Backup(_) => SizeHint::default(),
+            Self::Pieces(_) | Self::Shared { .. } | Self::Backup(_) => SizeHint::default(),
         }
     }
 }

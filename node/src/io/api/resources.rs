@@ -254,7 +254,7 @@ async fn list(
     }
     let (pieces, answer) = mpsc::channel(PIECES);
     let (desk, asker) = (desk.clone(), asker.clone());
-    watching::spawn("list", async move {
+    spawn("list", async move {
         // A client that hangs up, or a node that stops, leaves the answer unfinished: no client takes that for a list.
         let mut piece = first;
         loop {
