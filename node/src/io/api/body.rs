@@ -33,7 +33,7 @@ impl AnswerBody {
     pub(super) fn with(self, share: Share) -> Self {
         match self {
             Self::Pieces(pieces) => Self::Shared { pieces, _share: share },
-            other => other,
+            other @ (Self::Whole(_) | Self::Shared { .. } | Self::Backup(_)) => other,
         }
     }
 }
