@@ -139,7 +139,7 @@ fn a_change_whose_client_hangs_up_is_in_the_audit_log() {
         let mut connection = house.cloud().connect(Some(&alice));
         connection.write_all(format!("{head}{body}").as_bytes()).unwrap();
         connection.flush().unwrap();
-        std::thread::sleep(Duration::from_millis(step * 2));
+        std::thread::sleep(Duration::from_millis(step * 10));
         connection.sock.shutdown(std::net::Shutdown::Both).unwrap();
     }
     let mut client = house.cloud().client(Some(&alice));
