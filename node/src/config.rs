@@ -405,6 +405,7 @@ pub struct ApiConfig {
     /// Files in PEM. Without them the node shows its own certificate, which `kubebus kubeconfig` knows how to check.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<PathBuf>,
+    /// The private key of `certificate`, in PEM: a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
 }
