@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bus::{Mono, NodeId, UnixMillis};
+use controller::role::Role;
 use serde::{Deserialize, Serialize};
 
 /// Refused requests of one client that are written one by one: more than a person makes, and at 300 bytes a line too few
@@ -59,6 +60,35 @@ impl Count {
     pub fn is_empty(&self) -> bool {
         self.strangers == 0 && self.refused == 0 && self.lost == 0
     }
+}
+
+/// Where a line is kept. Each ring has its own room: what an app wishes all day pushes nothing out of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ring {
+    /// What administrators did to the cluster, and who came by a link.
+    Cluster,
+    /// What was wished of devices, and what was refused to those who are no administrators.
+    Devices,
+}
+
+impl Ring {
+    pub const ALL: [Self; 2] = [Self::Cluster, Self::Devices];
+
+    pub fn of(line: &Line) -> Self {
+        let Line::Entry(entry) = line else { return Self::Cluster };
+        let path = entry.what.split_once(' ').map_or("", |(_, path)| path);
+        let is_wish =
+            ["/kubebus/v1/twins/", "/kubebus/v1/changes"].iter().any(|start| path.starts_with(start));
+        let is_refused_to_others = entry.status >= 400 && entry.role != Role::Admin.as_str();
+        if is_wish || is_refused_to_others { Self::Devices } else { Self::Cluster }
+    }
+}
+
+/// The newest of both rings, in order of their times.
+pub fn merged(rings: Vec<Vec<Line>>, limit: usize) -> Vec<Line> {
+    let mut lines: Vec<Line> = rings.into_iter().flatten().collect();
+    lines.sort_by_key(Line::time);
+    lines.split_off(lines.len().saturating_sub(limit))
 }
 
 /// Any line.
@@ -169,6 +199,26 @@ mod tests {
         let count = Count { time: UnixMillis(9), strangers: 3, last_from: "x".into(), refused: 0, lost: 0 };
         let text = serde_json::to_vec(&Line::Count(count.clone())).unwrap();
         assert_eq!(Line::parse(&text), Some(Line::Count(count)));
+    }
+
+    #[test]
+    fn what_others_wish_and_try_is_kept_apart_from_administration() {
+        let line = |what: &str, role: &str, status| {
+            let Line::Entry(entry) = entry("user/x", 1) else { unreachable!("an entry") };
+            Line::Entry(Entry { what: what.into(), role: role.into(), status, ..entry })
+        };
+        for (what, role, status, expected) in [
+            ("PUT /kubebus/v1/twins/water/valve/desired/position", "app", 200, Ring::Devices),
+            ("POST /kubebus/v1/changes", "admin", 200, Ring::Devices),
+            ("POST /kubebus/v1/tokens", "app", 403, Ring::Devices),
+            ("POST /kubebus/v1/tokens", "admin", 403, Ring::Cluster),
+            ("POST /kubebus/v1/tokens", "admin", 200, Ring::Cluster),
+            ("POST /page/session", "viewer", 200, Ring::Cluster),
+        ] {
+            assert_eq!(Ring::of(&line(what, role, status)), expected, "{what} {role} {status}");
+        }
+        let found = merged(vec![vec![entry("a", 1), entry("b", 4)], vec![entry("c", 2), entry("d", 3)]], 3);
+        assert_eq!(found, [entry("c", 2), entry("d", 3), entry("b", 4)]);
     }
 
     #[test]

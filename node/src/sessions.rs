@@ -10,9 +10,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bus::{Mono, Name, NodeId, NodeKind};
+use bus::{KeyHash, Mono, Name, NodeId, NodeKind, UnixMillis};
 use controller::role::{Asker, Role};
+use controller::user::{NotLetIn, Users};
 use sha2::{Digest, Sha256};
+use thiserror::Error;
 
 /// Long enough to carry a link from a terminal to a browser.
 pub const LINK_LIFE: Duration = Duration::from_secs(5 * 60);
@@ -39,18 +41,54 @@ impl SecretHash {
     }
 }
 
+/// Who asked for a link. With him, his guests go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    pub who: NodeId,
+    /// Of the certificate that he had then; `None`: he has none, at the console. With another one he is another host.
+    pub key: Option<KeyHash>,
+}
+
+/// Why somebody's guest is let in no more.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NoHost {
+    #[error(transparent)]
+    NotLetIn(#[from] NotLetIn),
+    #[error(
+        "{0}, who let this page in, has another certificate or role now: get another link with 'kubebus page'"
+    )]
+    Changed(NodeId),
+}
+
+impl Host {
+    pub fn console() -> Self {
+        Self { who: Asker::console().who, key: None }
+    }
+
+    /// Whether he may still have a guest of that role. Nobody lets in one who may more than he.
+    pub fn check(&self, guest: Role, users: &Users, now: UnixMillis) -> Result<(), NoHost> {
+        if *self == Self::console() {
+            return Ok(());
+        }
+        let (role, key) = users.role_now(&self.who.name, now)?;
+        match Some(key) == self.key && role <= guest {
+            true => Ok(()),
+            false => Err(NoHost::Changed(self.who.clone())),
+        }
+    }
+}
+
 /// Who may look, and who let him.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guest {
     pub asker: Asker,
-    /// Who asked for the link. With him, his guests go.
-    pub host: NodeId,
+    pub host: Host,
 }
 
 #[derive(Debug)]
 struct Kept {
     role: Role,
-    host: NodeId,
+    host: Host,
     until: Mono,
 }
 
@@ -63,7 +101,7 @@ pub struct Sessions {
 
 impl Sessions {
     /// Whoever comes with this secret in time may look.
-    pub fn offer(&mut self, secret: &Secret, role: Role, host: NodeId, now: Mono) {
+    pub fn offer(&mut self, secret: &Secret, role: Role, host: Host, now: Mono) {
         self.forget(now);
         if self.links.len() >= MAX_LINKS {
             let oldest = self.links.iter().min_by_key(|(_, kept)| kept.until).map(|(hash, _)| *hash);
@@ -81,7 +119,7 @@ impl Sessions {
             oldest.map(|hash| self.sessions.remove(&hash));
         }
         let hash = SecretHash::of(token);
-        let guest = Guest { asker: Asker { who: guest_of(&host, hash), role }, host };
+        let guest = Guest { asker: Asker { who: guest_of(&host.who, hash), role }, host };
         self.sessions.insert(hash, (guest.clone(), now + SESSION_LIFE));
         Some(guest)
     }
@@ -90,9 +128,15 @@ impl Sessions {
         self.sessions.get(&token).filter(|(_, until)| now < *until).map(|(guest, _)| guest)
     }
 
-    /// Logs out.
-    pub fn leave(&mut self, token: SecretHash) {
-        self.sessions.remove(&token);
+    /// Logs out, if he is here.
+    pub fn leave(&mut self, token: SecretHash) -> Option<Guest> {
+        self.sessions.remove(&token).map(|(guest, _)| guest)
+    }
+
+    /// Drops links and guests of those who are let in no more, as they were. That they come back lets no guest in again.
+    pub fn handle_users(&mut self, users: &Users, now: UnixMillis) {
+        self.links.retain(|_, kept| kept.host.check(kept.role, users, now).is_ok());
+        self.sessions.retain(|_, (guest, _)| guest.host.check(guest.asker.role, users, now).is_ok());
     }
 
     fn forget(&mut self, now: Mono) {
@@ -114,6 +158,8 @@ fn guest_of(host: &NodeId, token: SecretHash) -> NodeId {
 
 #[cfg(test)]
 mod tests {
+    use controller::user;
+
     use super::*;
 
     fn at(seconds: u64) -> Mono {
@@ -123,7 +169,7 @@ mod tests {
     #[test]
     fn a_link_works_once_and_in_time_and_its_session_ends_by_itself() {
         let mut sessions = Sessions::default();
-        let console = Asker::console().who;
+        let console = Host::console();
         sessions.offer(&[1; 32], Role::Viewer, console.clone(), at(0));
         assert_eq!(sessions.redeem(&[2; 32], &[9; 32], at(1)), None);
         let guest = sessions.redeem(&[1; 32], &[9; 32], at(299)).unwrap();
@@ -139,12 +185,13 @@ mod tests {
     #[test]
     fn a_guest_who_leaves_is_gone_and_the_oldest_gives_way() {
         let mut sessions = Sessions::default();
-        let alice: NodeId = "user/alice".parse().unwrap();
+        let who: NodeId = "user/alice".parse().unwrap();
+        let alice = Host { who, key: Some(KeyHash([1; 32])) };
         for number in 0..=MAX_SESSIONS as u8 {
             let (secret, token) = ([number; 32], [number + 100; 32]);
             sessions.offer(&secret, Role::Operator, alice.clone(), at(u64::from(number)));
             let guest = sessions.redeem(&secret, &token, at(u64::from(number))).unwrap();
-            assert_eq!(guest.asker.who, alice);
+            assert_eq!(guest.asker.who, alice.who);
         }
         assert_eq!(sessions.find(SecretHash::of(&[100; 32]), at(70)), None);
         let second = SecretHash::of(&[101; 32]);
@@ -156,5 +203,43 @@ mod tests {
         }
         assert_eq!(sessions.redeem(&[0; 32], &[1; 32], at(120)), None);
         assert!(sessions.redeem(&[1; 32], &[1; 32], at(120)).is_some());
+    }
+    #[test]
+    fn with_a_host_who_changed_his_guests_go_for_good() {
+        let mut ks = metadata::Keyspace::new();
+        let name = Name::new("alice").unwrap();
+        let user = |key, role| user::User {
+            name: name.clone(),
+            role,
+            key: KeyHash([key; 32]),
+            not_after: UnixMillis(1000),
+            revoked: None,
+        };
+        let alice = |key| Host { who: user(key, Role::Admin).id(), key: Some(KeyHash([key; 32])) };
+        let mut put = |key, role| {
+            user::put(&user(key, role), true, &mut ks).unwrap();
+            Users::load(user::PREFIX, &ks)
+        };
+        let (admin, operator, other) = (put(1, Role::Admin), put(1, Role::Operator), put(2, Role::Admin));
+        let ends = UnixMillis(1000);
+        for (role, users, now, stays) in [
+            (Role::Admin, &admin, UnixMillis(0), true),
+            (Role::Admin, &operator, UnixMillis(0), false),
+            (Role::Viewer, &operator, UnixMillis(0), true),
+            (Role::Viewer, &other, UnixMillis(0), false),
+            (Role::Viewer, &admin, ends, false),
+            (Role::Viewer, &Users::default(), UnixMillis(0), false),
+        ] {
+            let mut sessions = Sessions::default();
+            sessions.offer(&[1; 32], role, alice(1), at(0));
+            sessions.offer(&[2; 32], role, alice(1), at(0));
+            sessions.offer(&[3; 32], role, Host::console(), at(0));
+            sessions.redeem(&[1; 32], &[9; 32], at(0)).unwrap();
+            sessions.redeem(&[3; 32], &[8; 32], at(0)).unwrap();
+            sessions.handle_users(users, now);
+            let found = |token| sessions.find(SecretHash::of(&[token; 32]), at(1)).is_some();
+            assert_eq!((found(9), found(8)), (stays, true), "{role} {now:?}");
+            assert_eq!(sessions.redeem(&[2; 32], &[7; 32], at(1)).is_some(), stays, "its link");
+        }
     }
 }

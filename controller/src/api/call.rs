@@ -258,6 +258,7 @@ fn below(group: &str, version: &str, rest: &[&str], request: &Request<'_>) -> Re
         }
         [plural] => (kind(plural)?, None, None, None),
         [plural, name] => (kind(plural)?, None, Some(*name), None),
+        [plural, name, sub] => (kind(plural)?, None, Some(*name), Some(*sub)),
         _ => return Err(Refusal::no_such_path()),
     };
     if namespace.is_some() && !kind.info().namespaced {

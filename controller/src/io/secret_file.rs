@@ -51,6 +51,39 @@ pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// A secret file that was made before its secret is: what cannot be kept need not be asked for. Goes again when it is
+/// dropped before it was filled.
+#[derive(Debug)]
+pub struct Reserved {
+    path: PathBuf,
+    file: File,
+    is_filled: bool,
+}
+
+/// Makes an empty file of mode 0600. One that is there stays as it is: [`io::ErrorKind::AlreadyExists`].
+pub fn reserve(path: &Path) -> io::Result<Reserved> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    Ok(Reserved { path: path.to_owned(), file, is_filled: false })
+}
+
+impl Reserved {
+    pub fn fill(mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.file.sync_all()?;
+        self.is_filled = true;
+        Ok(())
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if !self.is_filled {
+            // An empty file that stays is in the way, and no more.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
 fn draft_path(path: &Path) -> io::Result<PathBuf> {
     let mut random = [0; 8];
     getrandom::fill(&mut random).map_err(io::Error::from)?;
@@ -87,6 +120,21 @@ mod tests {
         assert_eq!(create(&path, b"second").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(read(&path).unwrap(), b"first");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_reserved_goes_again_unless_it_is_filled() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        drop(reserve(&path).unwrap());
+        assert!(!path.exists());
+        let reserved = reserve(&path).unwrap();
+        assert_eq!(reserve(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        reserved.fill(b"secret").unwrap();
+        assert_eq!(
+            (read(&path).unwrap(), std::fs::metadata(&path).unwrap().mode() & 0o7777),
+            (b"secret".to_vec(), 0o600)
+        );
     }
 
     #[test]

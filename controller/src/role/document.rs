@@ -19,11 +19,12 @@ opens a node's admin socket is `admin`.
 | mapper | a mapper's process: devices, models and policies. `mapper/NAME` certificates have this role |
 | app | an app: twins, wishes and commands |
 
-Secrets are join tokens, WireGuard keys, users and the backup.
+Secrets are join tokens, WireGuard keys, users and the backup; and in `configData`, fields whose names say that they hold one
+(`password`, `authPass`, `privateKey`, ..): of these, all but admin and mapper read `(removed)`.
 
 ## Resource API
 
-`read` is get, list and watch; `change` is update and patch. Discovery and OpenAPI are for everybody who is known.
+`read` is get, list and watch. Discovery and OpenAPI are for everybody who is known.
 
 | group | resource | verbs | roles |
 |---|---|---|---|
@@ -82,7 +83,6 @@ fn verbs(verbs: &[&str]) -> String {
     match verbs {
         [resources::ANY] => "all".to_owned(),
         ["get", "list", "watch"] => "read".to_owned(),
-        ["update", "patch"] => "change".to_owned(),
         others => others.join(", "),
     }
 }

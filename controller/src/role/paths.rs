@@ -33,7 +33,6 @@ pub const ROWS: &[Row] = &[
     row("GET", "/kubebus/v1/whoami", EACH),
     row("GET", "/kubebus/v1/status", READERS),
     row("GET", "/kubebus/v1/fleet", READERS),
-    row("GET", "/kubebus/v1/events", READERS),
     row("GET", "/kubebus/v1/nodes", READERS),
     row("GET", "/kubebus/v1/resources/device", EACH),
     row("GET", "/kubebus/v1/resources/devicemodel", EACH),

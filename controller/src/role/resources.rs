@@ -3,21 +3,18 @@
 use super::Role;
 
 const ADMIN: &[Role] = &[Role::Admin];
-const OPERATOR: &[Role] = &[Role::Operator];
 const READERS: &[Role] = &[Role::Operator, Role::Viewer];
 const ALL: &[Role] = &Role::ALL;
 const APP: &[Role] = &[Role::App];
 const MAPPER: &[Role] = &[Role::Mapper];
-const WISHERS: &[Role] = &[Role::Operator, Role::App];
 
 const READ: &[&str] = &["get", "list", "watch"];
-const CHANGE: &[&str] = &["update", "patch"];
 const CREATE: &[&str] = &["create"];
 
 /// Stands for every verb, group or resource.
 pub const ANY: &str = "*";
 
-/// `roles` may do `verbs` to `resources` of `group`. A subresource is one of its own, `devices/desired`.
+/// `roles` may do `verbs` to `resources` of `group`. A subresource is one of its own, `devices/status`.
 #[derive(Debug, Clone, Copy)]
 pub struct Grant {
     pub roles: &'static [Role],
@@ -38,10 +35,11 @@ const fn grant(
 const DEVICES: &str = "devices.kubeedge.io";
 const OURS: &str = "kubebus.io";
 
-/// What lets somebody in, `jointokens`, `wireguardpeers` and `users`, is for administrators alone.
+/// Nobody but administrators changes an object: wishes, commands and authority are no part of one, and have paths of
+/// their own ([`super::paths`]). What lets somebody in, `jointokens`, `wireguardpeers` and `users`, is for administrators alone.
 pub const GRANTS: &[Grant] = &[
     grant(ADMIN, &[ANY], ANY, &[ANY]),
-    grant(READERS, READ, DEVICES, &["devices", "devices/status", "devices/desired", "devicemodels"]),
+    grant(READERS, READ, DEVICES, &["devices", "devices/status", "devicemodels"]),
     grant(
         READERS,
         READ,
@@ -52,26 +50,21 @@ pub const GRANTS: &[Grant] = &[
             "edgenodes",
             "edgenodes/status",
             "routes",
-            "routes/status",
             "accesspolicies",
             "accesspolicies/status",
             "twinpolicies",
             "rules",
             "rules/status",
             "hosts",
+            "hosts/status",
         ],
     ),
     grant(READERS, READ, "", &["events", "namespaces"]),
-    grant(READERS, READ, "events.k8s.io", &["events"]),
-    grant(OPERATOR, CHANGE, DEVICES, &["devices/authority"]),
-    grant(OPERATOR, CREATE, OURS, &["rules/reset"]),
-    grant(WISHERS, CHANGE, DEVICES, &["devices/desired"]),
-    grant(WISHERS, CREATE, DEVICES, &["devices/commands"]),
-    grant(APP, READ, DEVICES, &["devices", "devices/status", "devices/desired", "devicemodels"]),
+    grant(APP, READ, DEVICES, &["devices", "devices/status", "devicemodels"]),
     grant(MAPPER, READ, DEVICES, &["devices", "devices/status", "devicemodels"]),
     grant(MAPPER, READ, OURS, &["twinpolicies"]),
     grant(ALL, READ, "", &["namespaces"]),
-    grant(ALL, CREATE, "authorization.k8s.io", &["selfsubjectaccessreviews", "selfsubjectrulesreviews"]),
+    grant(ALL, CREATE, "authorization.k8s.io", &["selfsubjectaccessreviews"]),
     grant(ALL, CREATE, "authentication.k8s.io", &["selfsubjectreviews"]),
 ];
 

@@ -3,7 +3,7 @@
 //! What is not known to be harmless goes: fields by their names, and in text whatever looks like a key, wherever it
 //! stands. That a hash or an id goes with it is no harm; a key that stays is.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// What stands in the place of a secret.
 pub const REMOVED: &str = "(removed)";
@@ -27,30 +27,60 @@ const SECRET_NAMES: [&str; 15] = [
     "pin",
 ];
 
-/// Of these the whole name counts: `key` is secret, `keyspace` is not.
-const SECRET_WHOLE: [&str; 5] = ["key", "keys", "pass", "auth", "hash"];
+/// Of these the whole name counts: `hash` is secret, `hashrate` is not.
+const SECRET_WHOLE: [&str; 1] = ["hash"];
 
-/// Ends of names that only say where something is, or how much of it there is.
-const HARMLESS_ENDS: [&str; 8] = ["file", "path", "socket", "count", "total", "len", "age", "ms"];
+/// Of these the last word counts: `authPass` and `basicAuth` are secret, `authMode` and `keyspace` are not.
+const SECRET_LAST: [&str; 4] = ["key", "keys", "pass", "auth"];
 
-fn is_secret_name(name: &str) -> bool {
-    let plain: String =
-        name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase();
-    let is_pin = |part: &&&str| {
-        **part != "pin" || plain == "pin" || plain.ends_with("pin") || plain.ends_with("pincode")
-    };
+/// Last words of names that only say where something is, or how much of it there is: `tokenFile`, `key_count`.
+const HARMLESS_LAST: [&str; 8] = ["file", "path", "socket", "count", "total", "len", "age", "ms"];
+
+/// `privPass`, `priv_pass` and `PRIV-PASS` are of two words.
+fn words_of(name: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut was_small = false;
+    for c in name.chars() {
+        if !c.is_ascii_alphanumeric() || (c.is_ascii_uppercase() && was_small) {
+            words.push(String::new());
+        }
+        was_small = c.is_ascii_lowercase() || c.is_ascii_digit();
+        if let Some(word) = words.last_mut().filter(|_| c.is_ascii_alphanumeric()) {
+            word.push(c.to_ascii_lowercase());
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+pub(crate) fn is_secret_name(name: &str) -> bool {
+    let words = words_of(name);
+    let Some(last) = words.last().map(String::as_str) else { return false };
+    let plain = words.concat();
+    let is_pin = |part: &&&str| **part != "pin" || plain.ends_with("pin") || plain.ends_with("pincode");
     let is_named = SECRET_NAMES.iter().filter(is_pin).any(|part| plain.contains(part))
         || SECRET_WHOLE.contains(&plain.as_str())
+        || SECRET_LAST.contains(&last)
         || plain.ends_with("key");
-    is_named && !HARMLESS_ENDS.iter().any(|end| plain.ends_with(end) && plain != *end)
+    is_named && !(words.len() > 1 && HARMLESS_LAST.contains(&last))
+}
+
+/// Fields that say what the others of their object are about: `{"name": "password", "value": ..}`.
+const NAMING: [&str; 3] = ["name", "key", "property"];
+
+fn is_about_a_secret(fields: &Map<String, Value>) -> bool {
+    let names = NAMING.iter().filter_map(|naming| fields.get(*naming)?.as_str());
+    names.into_iter().any(is_secret_name)
 }
 
 /// Removes secrets from a document, in fields and in texts.
 pub fn document(value: &mut Value) {
     match value {
         Value::Object(fields) => {
+            let is_about = is_about_a_secret(fields);
             for (name, field) in fields.iter_mut() {
-                if is_secret_name(name) && !field.is_null() && !field.is_boolean() {
+                let is_secret = is_secret_name(name) || (is_about && !NAMING.contains(&name.as_str()));
+                if is_secret && !field.is_null() && !field.is_boolean() {
                     *field = REMOVED.into();
                 } else {
                     document(field);
@@ -65,7 +95,7 @@ pub fn document(value: &mut Value) {
 
 /// Removes secrets from lines of text: logs, configuration that could not be read as such.
 pub fn text(input: &str) -> String {
-    let mut is_in_pem = false;
+    let (mut is_in_pem, mut block) = (false, None);
     let lines = input.split('\n').map(|one| {
         if one.contains("-----BEGIN ") {
             is_in_pem = true;
@@ -74,9 +104,30 @@ pub fn text(input: &str) -> String {
         if one.contains("-----END ") {
             is_in_pem = false;
         }
+        if block.is_some_and(|indent| is_in_block(one, indent)) {
+            return REMOVED.to_owned();
+        }
+        block = block_of(one);
         if was_in_pem { REMOVED.to_owned() } else { line(&without_hashes(one)) }
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+fn indent_of(line: &str) -> usize {
+    line.len() - line.trim_start_matches([' ', '\t']).len()
+}
+
+/// How deep a line is indented whose secret is in the lines below it: `password: |`, or nothing behind the colon.
+fn block_of(line: &str) -> Option<usize> {
+    let (before, after) = line.rsplit_once(':')?;
+    let is_below = after.trim().is_empty() || after.trim_start().starts_with(['|', '>']);
+    (is_below && is_secret_name(last_word(before))).then(|| indent_of(line))
+}
+
+/// What is indented more, and the items of a list that YAML lets stand as deep as its name.
+fn is_in_block(line: &str, indent: usize) -> bool {
+    let depth = indent_of(line);
+    line.trim().is_empty() || depth > indent || (depth == indent && line[depth..].starts_with("- "))
 }
 
 /// How password hashes begin, as crypt(5) and mosquitto write them: `$7$101$salt$hash`.
@@ -102,16 +153,14 @@ fn line(input: &str) -> String {
         out.push_str(&words(before));
         out.push_str(&after[..1]);
         let after = &after[1..];
+        rest = after;
         if is_secret_name(name) || is_login(before, after) {
-            let value = value_len(after, name);
-            let lead = after.len() - after.trim_start_matches([' ', '"', '\'']).len();
-            if value > lead {
-                out.push_str(&after[..lead]);
+            let (start, end) = secret_in(after, name);
+            out.push_str(&after[..start]);
+            if end > start {
                 out.push_str(REMOVED);
             }
-            rest = &after[value.max(lead)..];
-        } else {
-            rest = after;
+            rest = &after[end..];
         }
     }
     out.push_str(&words(rest));
@@ -119,31 +168,42 @@ fn line(input: &str) -> String {
 }
 
 fn last_word(before: &str) -> &str {
-    let trimmed = before.trim_end_matches([' ', '"', '\'']);
+    let trimmed = before.trim_end_matches([' ', '"', '\'', '\\']);
     trimmed.rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_')).next().unwrap_or_default()
 }
 
-/// `//user:password@host`: what stands between the colon and the at sign.
+/// `//user:password@host`, `//:password@host`: what stands between the colon and the at sign.
 fn is_login(before: &str, after: &str) -> bool {
-    let is_after_scheme =
-        before.rfind("//").is_some_and(|at| !before[at + 2..].contains(['/', ' ']) && at + 2 < before.len());
-    let end = after.find(['/', ' ', '"']).unwrap_or(after.len());
+    let is_after_scheme = before.rfind("//").is_some_and(|at| !before[at + 2..].contains(['/', ' ']));
+    let end = after.find([' ', '"']).unwrap_or(after.len());
     is_after_scheme && after[..end].contains('@')
 }
 
-/// How long the secret is that begins here, with what stands before it: to the closing quote, or to a space or comma;
-/// behind a header's name, and where YAML goes to the end of the line, to that.
-fn value_len(after: &str, name: &str) -> usize {
+/// From where to where a secret goes: between its quotes, which may be escaped as in JSON within JSON; else to the end of
+/// the line where a space is before it, as in YAML and behind a header's name, and up to a space or quote where none is.
+fn secret_in(after: &str, name: &str) -> (usize, usize) {
     let lead = after.len() - after.trim_start_matches(' ').len();
     let value = &after[lead..];
-    if let Some(quote) = value.chars().next().filter(|first| matches!(first, '"' | '\'')) {
-        return value[1..].find(quote).map_or(after.len(), |end| lead + 1 + end);
+    if let Some(quote) = quote_of(value) {
+        let start = lead + quote.len();
+        return (start, start + quoted_len(&value[quote.len()..], quote));
     }
     if lead > 0 || name.eq_ignore_ascii_case("authorization") {
-        // `password: two words`, `Authorization: Bearer x`.
-        return value.find([',', '}', '"']).map_or(after.len(), |end| lead + end);
+        return (lead, after.len());
     }
-    value.find([' ', ',', '}', '"', '&', ';']).map_or(after.len(), |end| lead + end)
+    (0, value.find([' ', '\t', '"', '\'']).unwrap_or(value.len()))
+}
+
+/// `"`, `'`, `\"`, `\\\"`.
+fn quote_of(value: &str) -> Option<&str> {
+    let len = value.len() - value.trim_start_matches('\\').len();
+    value[len..].starts_with(['"', '\'']).then(|| &value[..=len])
+}
+
+/// Up to the quote that closes: one with more backslashes before it is of the secret itself.
+fn quoted_len(value: &str, quote: &str) -> usize {
+    let closes = |at: &usize| *at == 0 || value.as_bytes()[at - 1] != b'\\';
+    value.match_indices(quote).map(|(at, _)| at).find(closes).unwrap_or(value.len())
 }
 
 /// Shorter runs are names, addresses and numbers.
@@ -202,6 +262,16 @@ mod tests {
             ("  password: two words", "  password: (removed)"),
             ("Authorization: Bearer abc.def", "Authorization: (removed)"),
             ("mqtt://alice:hunter2@broker:1883/x", "mqtt://alice:(removed)"),
+            ("redis://:hunter2@broker:6379 is away", "redis://:(removed) is away"),
+            ("redis://u:hun/ter2@broker", "redis://u:(removed)"),
+            (r#"sent {\"password\":\"x\",\"a\":1}"#, r#"sent {\"password\":\"(removed)\",\"a\":1}"#),
+            (r#"{"a":"{\\\"pwd\\\": \\\"x\\\"}"}"#, r#"{"a":"{\\\"pwd\\\": \\\"(removed)\\\"}"}"#),
+            (r#"{"password":"a\"b","x":1}"#, r#"{"password":"(removed)","x":1}"#),
+            ("  password: a,b}c", "  password: (removed)"),
+            ("password=a,b;c next", "password=(removed) next"),
+            ("password: |\n  hunter2\n  more\nuser: x", "password: (removed)\n(removed)\n(removed)\nuser: x"),
+            ("snmp:\n  privPass:\n    hunter2\n  port: 1", "snmp:\n  privPass:\n(removed)\n  port: 1"),
+            ("tokens:\n- a\n- b\nport: 1", "tokens:\n(removed)\n(removed)\nport: 1"),
             ("PrivateKey = yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=", "PrivateKey = (removed)"),
             ("peer xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg= is away", "peer (removed)= is away"),
             ("alice:$7$101$c2FsdA==$aGFzaA==", "alice:(removed)"),
@@ -219,6 +289,67 @@ mod tests {
         for (input, expected) in cases {
             assert_eq!(text(input), expected, "{input}");
         }
+    }
+
+    #[test]
+    fn names_are_read_word_by_word() {
+        let secret = [
+            "authPass",
+            "privPass",
+            "priv_pass",
+            "basicAuth",
+            "auth",
+            "pass",
+            "secretMessage",
+            "passwordMessage",
+            "apiKey",
+            "API_KEY",
+            "TLSKey",
+            "keys",
+            "tokenStorage",
+            "dbPasswd",
+            "pin",
+            "pinCode",
+            "hash",
+            "profilekey",
+            "clientSecretProfile",
+        ];
+        for name in secret {
+            assert!(is_secret_name(name), "{name}");
+        }
+        let harmless = [
+            "passwordFile",
+            "password-file",
+            "key_path",
+            "tokenCount",
+            "token_total",
+            "keyAge",
+            "authMode",
+            "keyspace",
+            "message",
+            "pinned",
+            "position",
+            "",
+        ];
+        for name in harmless {
+            assert!(!is_secret_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn objects_that_are_about_a_secret_lose_what_they_say_of_it() {
+        let mut value = json!([
+            { "name": "password", "value": "x", "secret": true },
+            { "property": "authPass", "desired": 7, "reported": [1, 2] },
+            { "name": "speed", "value": 3 },
+        ]);
+        document(&mut value);
+        let expected = json!([
+            { "name": "password", "value": REMOVED, "secret": true },
+            { "property": "authPass", "desired": REMOVED, "reported": REMOVED },
+            { "name": "speed", "value": 3 },
+        ]);
+        assert_eq!(value, expected);
     }
 
     #[test]
@@ -245,8 +376,20 @@ mod tests {
 
     #[test]
     fn no_input_is_too_strange() {
-        for input in ["", ":", "=", "password:", "password=\"", "//:@", "ä:ö=ü", "key=ä\"", "-----BEGIN "]
-        {
+        for input in [
+            "",
+            ":",
+            "=",
+            "password:",
+            "password=\"",
+            "password:\\",
+            "pwd=\\\"",
+            "key:\té",
+            "//:@",
+            "ä:ö=ü",
+            "key=ä\"",
+            "-----BEGIN ",
+        ] {
             let _ = text(input);
         }
     }

@@ -265,7 +265,7 @@ pub enum TokenCommand {
     },
     /// Revoke a token that was not used up
     Revoke {
-        /// The id that 'kubebus token list' shows, or its beginning
+        /// The id that 'kubebus token list' shows, or its beginning; or the token itself
         id: String,
         #[command(flatten)]
         place: Place,

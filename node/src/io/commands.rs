@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
+use bus::JoinToken;
 use hyper::Method;
 use serde_json::{Value, json};
 use tracing_subscriber::EnvFilter;
@@ -154,6 +155,8 @@ async fn carry_out(command: Command) -> Result<()> {
             show(&fetch(&args.place, "/kubebus/v1/tokens").await?, args.output, table::tokens)
         }
         Command::Token(TokenCommand::Revoke { id, place }) => {
+            // Whoever has the token need not look its id up, and the token itself goes no further.
+            let id = id.parse::<JoinToken>().map_or(id, |token| token.id().to_string());
             let answer = call(&place, Method::DELETE, &format!("/kubebus/v1/tokens/{id}"), None).await?;
             say(&format!("token {} revoked", text(&answer["id"])))
         }

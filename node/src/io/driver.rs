@@ -457,6 +457,10 @@ impl Driver {
         if asked.reply.is_closed() {
             return;
         }
+        if matches!(asked.question, Question::Alive) {
+            // Who asked may have hung up.
+            return drop(asked.reply.send(Reply::Alive));
+        }
         self.state.next_question += 1;
         self.state.questions.insert(self.state.next_question, asked.reply);
         let id = self.state.next_question;
@@ -467,6 +471,8 @@ impl Driver {
             Question::Backup => Input::Backup { id },
             // Once it is measured.
             Question::Fleet => return self.measure(Some(id)),
+            // It was answered.
+            Question::Alive => return,
         });
     }
 
@@ -519,7 +525,7 @@ impl Driver {
             }
             Output::Users(users) => {
                 self.user_keys.send_replace(Arc::new(users.keys()));
-                self.users.send_replace(Some(users));
+                self.users.say(users, self.clock.now().wall);
             }
             Output::Wireguard(clients) => self.wireguard.set_clients(clients),
             Output::Admin { id, response } => self.answer(id, response),

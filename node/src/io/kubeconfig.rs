@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use bus::{Identity, Name, NodeId, NodeKind};
 use clap::Args;
 use controller::io::ca::server_name;
-use controller::io::secret_file;
+use controller::io::secret_file::{self, Reserved};
 use controller::role::Role;
 use data_encoding::BASE64;
 use serde_json::{Value, json};
@@ -59,10 +59,9 @@ pub(super) async fn run(args: KubeconfigArgs) -> Result<()> {
         Some(server) => checked(server)?,
         None => default_server(&config)?,
     };
-    if let Some(out) = args.out.as_deref().filter(|out| out.exists()) {
-        bail!("{} is there: move it away, or name another file with --out", out.display());
-    }
     let own = args.ca.as_deref().map(std::fs::read_to_string).transpose().context("--ca")?;
+    // Before anybody is let in, or has his certificate replaced, by a file that then cannot be written.
+    let file = args.out.as_deref().map(reserve).transpose()?;
     let who = NodeId { kind: NodeKind::User, name: args.user.clone() };
     let issued = register(&who, args.role, args.lasting, args.replace, &args.place).await?;
     let trust = match (own, &config.api.certificate, &args.edge) {
@@ -71,9 +70,12 @@ pub(super) async fn run(args: KubeconfigArgs) -> Result<()> {
         (None, ..) => Trust::cluster(&issued, args.edge),
     };
     let text = render(&issued, &server, &trust)?;
-    match &args.out {
+    match args.out.as_deref().zip(file) {
         None => say(text.trim_end()),
-        Some(out) => write(out, &text, &issued, args.role),
+        Some((out, file)) => {
+            file.fill(text.as_bytes()).with_context(|| out.display().to_string())?;
+            tell(out, &issued, args.role)
+        }
     }
 }
 
@@ -145,13 +147,16 @@ fn data(pem: &str) -> Value {
     Value::from(BASE64.encode(pem.as_bytes()))
 }
 
-fn write(out: &Path, text: &str, issued: &Issued, role: Role) -> Result<()> {
-    match secret_file::create(out, text.as_bytes()) {
+fn reserve(out: &Path) -> Result<Reserved> {
+    match secret_file::reserve(out) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             bail!("{} is there: move it away, or name another file with --out", out.display())
         }
-        done => done.with_context(|| out.display().to_string())?,
+        reserved => reserved.with_context(|| out.display().to_string()),
     }
+}
+
+fn tell(out: &Path, issued: &Issued, role: Role) -> Result<()> {
     say(&format!(
         "{}: {} as {role}, valid until {}\ntry: kubectl --kubeconfig {} get devices -A",
         out.display(),

@@ -45,6 +45,7 @@ pub mod restore;
 mod route;
 mod rule;
 pub mod session;
+mod shares;
 pub mod shutdown;
 mod status;
 pub mod store;

@@ -2,10 +2,13 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use bus::UnixMillis;
 use bus::io::Clock;
 use controller::user::Users;
 use tokio::sync::watch;
 
+use super::api::{Intake, PAGES_OF_ONE};
+use super::shares::Shares;
 use crate::sessions::Sessions;
 
 /// What tells known from unknown. Shared by all ways in.
@@ -17,15 +20,33 @@ pub struct Doorkeeper {
     /// Where a browser finds the page, for those who are given a link to it.
     listens: Arc<OnceLock<Vec<String>>>,
     pub clock: Clock,
+    pub(super) intake: Intake,
+    pub(super) pages: Shares,
 }
 
 /// Where the node says who is let in.
-pub type UsersSender = watch::Sender<Option<Arc<Users>>>;
+#[derive(Debug)]
+pub struct UsersSender {
+    users: watch::Sender<Option<Arc<Users>>>,
+    sessions: Arc<Mutex<Sessions>>,
+}
+
+impl UsersSender {
+    /// The guests of those who changed go, for good.
+    pub fn say(&self, users: Arc<Users>, now: UnixMillis) {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).handle_users(&users, now);
+        self.users.send_replace(Some(users));
+    }
+}
 
 impl Doorkeeper {
     pub fn new(clock: Clock) -> (Self, UsersSender) {
         let (sender, users) = watch::channel(None);
-        (Self { users, sessions: Arc::default(), listens: Arc::default(), clock }, sender)
+        let sessions = Arc::default();
+        let sender = UsersSender { users: sender, sessions: Arc::clone(&sessions) };
+        let pages = Shares::new(PAGES_OF_ONE);
+        let listens = Arc::default();
+        (Self { users, sessions, listens, clock, intake: Intake::default(), pages }, sender)
     }
 
     pub fn users(&self) -> Option<Arc<Users>> {

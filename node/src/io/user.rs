@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use bus::{Name, NodeId, NodeKind};
 use clap::{Args, Subcommand};
 use controller::role::Role;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::cli::{AskArgs, Place};
 use super::commands::{call, fetch, read_config, say, show, text};
 use super::issue::{Issued, issue};
-use super::mqtt::certificate::{self, Files};
+use super::mqtt::certificate;
 use super::table::{rows, table, time};
 use crate::users::{UserOrder, shown_key};
 
@@ -94,12 +94,9 @@ pub(super) async fn carry_out(command: UserCommand) -> Result<()> {
 async fn add(args: AddArgs) -> Result<()> {
     let AddArgs { name, role, lasting, out, replace, place } = args;
     let who = NodeId { kind: NodeKind::User, name };
-    let key = Files::of(&who, &out).key;
-    if key.exists() {
-        bail!("{} is there: move it away, or name another directory with --out", key.display());
-    }
+    let key = certificate::reserve(&who, &out)?;
     let issued = register(&who, role, lasting, replace, &place).await?;
-    certificate::write(&issued, &out)?;
+    certificate::write(&issued, key, &out)?;
     say(&format!("{}\nrole         {role}", certificate::describe(&issued, &out)))
 }
 

@@ -304,6 +304,7 @@ impl Waiting {
                 let _ = asked.reply.send(Reply::Api(refused));
                 return;
             }
+            Question::Alive => return drop(asked.reply.send(Reply::Alive)),
             Question::Document(AdminRequest::Status) => Ok(json!({
                 "node": self.me.to_string(),
                 "replica": {

@@ -104,6 +104,16 @@ impl Client {
         self.try_ask(what, "", body).unwrap_or_else(|error| panic!("{what}: {error}"))
     }
 
+    /// A body that is no JSON document, or several.
+    #[track_caller]
+    pub(crate) fn text(&mut self, what: &str) -> String {
+        let text = format!("{what} HTTP/1.1\r\nHost: here\r\n\r\n");
+        self.0.get_mut().write_all(text.as_bytes()).unwrap();
+        self.0.get_mut().flush().unwrap();
+        let (_, body) = read_whole(&mut self.0).unwrap();
+        String::from_utf8(body).unwrap()
+    }
+
     /// With further lines of the head, each with its end.
     pub(crate) fn try_ask(&mut self, what: &str, head: &str, body: &str) -> io::Result<Answer> {
         let length = body.len();
@@ -125,20 +135,25 @@ impl Client {
 }
 
 pub(crate) fn read(stream: &mut impl BufRead) -> io::Result<Answer> {
+    let (head, body) = read_whole(stream)?;
+    let status =
+        head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Answer { status, head, body: serde_json::from_slice(&body).unwrap_or_default() })
+}
+
+fn read_whole(stream: &mut impl BufRead) -> io::Result<(String, Vec<u8>)> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         if stream.read_line(&mut head)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
-    let status =
-        head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
     let body = match field(&head, "content-length") {
         Some(length) => exactly(stream, length.parse().map_err(io::Error::other)?)?,
-        None if status == 204 => Vec::new(),
+        None if head.split(' ').nth(1) == Some("204") => Vec::new(),
         None => chunks(stream)?,
     };
-    Ok(Answer { status, head, body: serde_json::from_slice(&body).unwrap_or_default() })
+    Ok((head, body))
 }
 
 fn exactly(stream: &mut impl BufRead, length: usize) -> io::Result<Vec<u8>> {

@@ -125,6 +125,104 @@ fn an_edge_without_its_cloud_lets_in_whom_it_was_told_of_and_who_is_revoked_is_o
     edge.run(&["user", "revoke", "alice"]).refused(1, &["only the cloud can do this"]);
 }
 
+#[test]
+fn a_change_whose_client_hangs_up_is_in_the_audit_log() {
+    let house = House::open("hang-up");
+    let cloud = &house.cluster.cloud;
+    let alice = house.add("alice", "admin");
+    let before = cloud.ask(&["token", "list"]).as_array().unwrap().len();
+    let body = "{\"site\":\"x\",\"ttl_seconds\":60,\"uses\":1}";
+    let head =
+        format!("POST /kubebus/v1/tokens HTTP/1.1\r\nHost: here\r\nContent-Length: {}\r\n\r\n", body.len());
+    // From before the request is read to after it is answered.
+    for step in 0..20 {
+        let mut connection = house.cloud().connect(Some(&alice));
+        connection.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        connection.flush().unwrap();
+        std::thread::sleep(Duration::from_millis(step * 10));
+        connection.sock.shutdown(std::net::Shutdown::Both).unwrap();
+    }
+    let mut client = house.cloud().client(Some(&alice));
+    assert_eq!(client.ask("POST /kubebus/v1/tokens", body).status, 200);
+    let counted = || {
+        let made = cloud.ask(&["token", "list"]).as_array().unwrap().len() - before;
+        let lines = cloud.ask(&["audit", "--who", "alice"]);
+        let done = |line: &&Value| line["what"] == "POST /kubebus/v1/tokens" && line["status"] == 200;
+        (made, lines.as_array().unwrap().iter().filter(done).count())
+    };
+    // What was read of the connections is carried out; how many that are is the network's affair.
+    let (made, written) = eventually("all of it is written down", || match counted() {
+        (made, written) if made == written && made == counted().0 => Ok((made, written)),
+        other => Err(format!("{other:?}")),
+    });
+    assert!(made > 1 && written == made, "{made} tokens, {written} lines");
+}
+
+#[test]
+fn who_takes_his_own_role_away_hears_that_it_was_done() {
+    let house = House::open("demotes-himself");
+    let alice = house.add("alice", "admin");
+    let mut client = house.cloud().client(Some(&alice));
+    let answer = client.ask("PUT /kubebus/v1/users/alice/role", "{\"role\":\"viewer\"}");
+    assert_eq!((answer.status, &answer.body["role"]), (200, &json!("viewer")));
+    client.ends().unwrap();
+    let lines = house.cluster.cloud.ask(&["audit", "--who", "alice"]);
+    assert_eq!(lines.as_array().unwrap().len(), 1, "{lines}");
+}
+
+#[test]
+fn a_mapper_is_out_when_its_certificate_ends_though_its_connection_lasts() {
+    let house = House::open("short-lived");
+    let dir = house.cluster.path("clients");
+    let out = dir.to_str().unwrap();
+    house.cluster.cloud.say(&["mqtt", "certificate", "mapper/pump", "--for", "6s", "--out", out]);
+    let mut client = house.cloud().client(Some(&Card::read(&dir, "mapper-pump")));
+    assert_eq!(client.ask("GET /kubebus/v1/whoami", "").status, 200);
+    eventually("the certificate ends", || match client.try_ask("GET /kubebus/v1/whoami", "", "") {
+        Ok(Answer { status: 403, body, .. }) if body.to_string().contains("has expired") => Ok(()),
+        // The connection was looked at between two requests.
+        Err(_) => Ok(()),
+        Ok(other) => Err(format!("{other:?}")),
+    });
+}
+
+#[test]
+fn a_device_password_is_not_for_those_who_look() {
+    let house = House::open("passwords");
+    let (alice, bob) = (house.add("alice", "admin"), house.add("bob", "viewer"));
+    let device = "/apis/devices.kubeedge.io/v1beta1/namespaces/water/devices";
+    let mut admin = house.cloud().client(Some(&alice));
+    let patch = json!({ "spec": { "protocol": { "configData": { "authPass": "hunter2" } } } }).to_string();
+    let head = "Content-Type: application/merge-patch+json\r\n";
+    let answer = admin.try_ask(&format!("PATCH {device}/valve"), head, &patch).unwrap();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let mut viewer = house.cloud().client(Some(&bob));
+    for path in [device, &format!("{device}/valve"), "/kubebus/v1/resources/device"] {
+        let told =
+            |client: &mut crate::client::Client| client.ask(&format!("GET {path}"), "").body.to_string();
+        let (all, veiled) = (told(&mut admin), told(&mut viewer));
+        assert!(all.contains("hunter2"), "{all}");
+        assert!(!veiled.contains("hunter2") && veiled.contains("(removed)"), "{veiled}");
+    }
+    let watch = format!("GET {device}?watch=true&timeoutSeconds=1");
+    let text = viewer.text(&watch);
+    assert!(text.contains("\"ADDED\"") && !text.contains("hunter2"), "{text}");
+}
+
+#[test]
+fn a_token_that_is_revoked_by_itself_is_written_down_nowhere() {
+    let house = House::open("tokens");
+    let cloud = &house.cluster.cloud;
+    let token = cloud.say(&["token", "create", "--site", "x"]);
+    let alice = house.add("alice", "admin");
+    let mut client = house.cloud().client(Some(&alice));
+    let refused = client.ask(&format!("DELETE /kubebus/v1/tokens/{token}"), "");
+    assert_eq!(refused.status, 400, "{refused:?}");
+    assert!(cloud.say(&["token", "revoke", &token]).ends_with(" revoked"));
+    let told = format!("{refused:?}{}", cloud.ask(&["audit"]));
+    assert!(told.contains("tokens/(removed)") && !told.contains(token.rsplit('.').next().unwrap()), "{told}");
+}
+
 /// CONNECT of MQTT 3.1.1: a clean session of client `x` (§3.1).
 const CONNECT: [u8; 15] = *b"\x10\x0d\0\x04MQTT\x04\x02\0\x3c\0\x01x";
 

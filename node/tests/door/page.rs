@@ -56,6 +56,68 @@ fn a_guest_is_who_his_cookie_says_until_he_leaves() {
     assert_eq!(ask("GET /kubebus/v1/tokens", "", ""), 403);
     assert_eq!(ask("DELETE /page/session", SAME, ""), 200);
     assert_eq!(ask("GET /kubebus/v1/twins", "", ""), 401);
+    let lines = cloud.ask(&["audit"]);
+    let lines: Vec<_> = lines.as_array().unwrap().iter().filter(|line| line["role"] == "operator").collect();
+    let told =
+        |what: &str| lines.iter().find(|line| line["what"] == what).map(|line| line["from"].to_string());
+    for what in ["POST /page/session", "DELETE /page/session"] {
+        assert!(told(what).is_some_and(|from| from.contains(", page")), "{what}: {lines:?}");
+    }
+}
+
+#[test]
+fn a_guest_goes_with_his_host_and_does_not_come_back_with_him() {
+    let house = House::open("hosts");
+    let cloud = &house.cluster.cloud;
+    let alice = house.add("alice", "admin");
+    let link = house.cloud().client(Some(&alice)).ask("POST /kubebus/v1/page/links", "{\"role\":\"admin\"}");
+    let secret = link.body["path"].as_str().unwrap().rsplit('#').next().unwrap();
+    let mut client = house.cloud().client(None);
+    let answer = log_in(&mut client, secret, SAME);
+    assert_eq!((answer.status, &answer.body["role"]), (200, &json!("admin")));
+    let cookie = format!("Cookie: {}\r\n", answer.cookie());
+    let whoami = |client: &mut Client| client.try_ask("GET /kubebus/v1/whoami", &cookie, "").unwrap().status;
+    assert_eq!(whoami(&mut client), 200);
+    let links = "POST /kubebus/v1/page/links";
+    let refused = client.try_ask(links, &format!("{cookie}{SAME}"), "{\"role\":\"viewer\"}").unwrap();
+    assert!(refused.status == 403 && refused.body.to_string().contains("by a link"), "{refused:?}");
+    cloud.say(&["user", "role", "alice", "operator"]);
+    client.ends().unwrap();
+    cloud.say(&["user", "role", "alice", "admin"]);
+    assert_eq!(whoami(&mut house.cloud().client(None)), 401, "the session is gone for good");
+}
+
+#[test]
+fn strangers_in_the_hall_keep_nobody_out_who_has_a_certificate() {
+    let house = House::open("hall");
+    let alice = house.add("alice", "viewer");
+    let strangers: Vec<Client> = (0..16)
+        .map(|_| {
+            let mut stranger = house.cloud().client(None);
+            assert_eq!(stranger.ask("GET /healthz", "").status, 200);
+            stranger
+        })
+        .collect();
+    let one_more = house.cloud().client(None).try_ask("GET /healthz", "", "");
+    assert!(one_more.is_err(), "{one_more:?}");
+    assert_eq!(house.cloud().client(Some(&alice)).ask("GET /kubebus/v1/twins", "").status, 200);
+    drop(strangers);
+}
+
+#[test]
+fn one_user_does_not_fill_the_house() {
+    let house = House::open("crowded");
+    let (alice, bob) = (house.add("alice", "viewer"), house.add("bob", "viewer"));
+    let whoami = "GET /kubebus/v1/whoami";
+    let enter = |_| {
+        let mut client = house.cloud().client(Some(&alice));
+        assert_eq!(client.ask(whoami, "").status, 200);
+        client
+    };
+    let mut hers: Vec<Client> = (0..32).map(enter).collect();
+    assert_eq!(house.cloud().client(Some(&alice)).ask(whoami, "").status, 503);
+    assert_eq!(house.cloud().client(Some(&bob)).ask(whoami, "").status, 200);
+    assert_eq!(hers[0].ask("POST /kubebus/v1/policy/test", &" ".repeat(17 << 10)).status, 413);
 }
 
 #[test]

@@ -136,6 +136,7 @@ fn nodes_sites_routes_tokens_and_events_are_resources_too() {
     assert!(described.contains("Normal  Connected"), "{described}");
     assert!(door.say(&["get", "events"]).contains("edgenode/a"));
     assert_eq!(door.say(&["auth", "can-i", "delete", "devices"]), "yes");
+    assert_eq!(door.say(&["auth", "can-i", "get", "/metrics"]), "yes");
     assert!(door.say(&["auth", "whoami"]).contains("user/console"));
     assert_eq!(door.say(&["delete", "edgenode/a"]), "edgenode.kubebus.io \"a\" deleted");
     assert!(door.complaint(&["get", "edgenode/a"], "").contains("NotFound"));

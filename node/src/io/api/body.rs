@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::super::backup;
+use super::super::shares::Share;
 use crate::admin::{AdminError, Fault};
 
 /// What an answer consists of.
@@ -19,7 +20,22 @@ pub(in crate::io) enum AnswerBody {
     Whole(Full<Bytes>),
     /// As its task has something to say; it ends when the sender is dropped, and the sender sees when the client is gone.
     Pieces(mpsc::Receiver<Bytes>),
+    /// The same, which takes somebody's share as long as it lasts.
+    Shared {
+        pieces: mpsc::Receiver<Bytes>,
+        _share: Share,
+    },
     Backup(Box<backup::format::Encoder>),
+}
+
+impl AnswerBody {
+    /// What is whole is over at once, and needs no share.
+    pub(super) fn with(self, share: Share) -> Self {
+        match self {
+            Self::Pieces(pieces) => Self::Shared { pieces, _share: share },
+            other @ (Self::Whole(_) | Self::Shared { .. } | Self::Backup(_)) => other,
+        }
+    }
 }
 
 impl Body for AnswerBody {
@@ -32,7 +48,7 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Self::Whole(whole) => Pin::new(whole).poll_frame(context),
-            Self::Pieces(pieces) => {
+            Self::Pieces(pieces) | Self::Shared { pieces, _share: _ } => {
                 pieces.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
             }
             Self::Backup(pieces) => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))),
@@ -42,7 +58,7 @@ impl Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(whole) => whole.size_hint(),
-            Self::Pieces(_) | Self::Backup(_) => SizeHint::default(),
+            Self::Pieces(_) | Self::Shared { .. } | Self::Backup(_) => SizeHint::default(),
         }
     }
 }

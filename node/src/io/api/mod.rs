@@ -49,8 +49,10 @@
 
 mod access;
 mod body;
+mod intake;
 mod orders;
 mod resources;
+mod veil;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -65,7 +67,6 @@ use controller::role::{self, Asker};
 #[cfg(doc)]
 use device_twin::command::Order;
 use device_twin::io::recorder;
-use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::http::request::Parts;
@@ -75,6 +76,7 @@ use tokio::time::timeout;
 
 pub(super) use self::access::{forbidden, turned_away};
 pub(super) use self::body::{AnswerBody, document, failure, plain, refusal};
+pub(super) use self::intake::Intake;
 pub use self::orders::{AuthorityOrder, ChangeOrder, LabelOrder, WishOrder};
 use super::session::Doorkeeper;
 use super::{audit, backup, metrics, page, records};
@@ -85,9 +87,6 @@ use crate::health::Fleet;
 use crate::resources::{ApiAnswer, ApiRequest};
 #[cfg(doc)]
 use crate::wireguard::WireguardOrder;
-
-/// Largest request body: a manifest of Kubernetes' own limit fits.
-const MAX_BODY: usize = 1 << 20;
 
 /// How long the owner loop may take to answer before the client hears 503.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -111,6 +110,8 @@ pub enum Question {
     Api(ApiRequest),
     Backup,
     Fleet,
+    /// Whether the owner loop goes round.
+    Alive,
 }
 
 impl Question {
@@ -129,6 +130,7 @@ pub enum Reply {
     Api(ApiAnswer),
     Backup(Snapshot),
     Fleet(Box<Fleet>),
+    Alive,
 }
 
 /// Where a backup is had.
@@ -137,6 +139,12 @@ pub(super) const BACKUP: &str = "/kubebus/v1/backup";
 /// How all nodes are, as a document and as metrics.
 const FLEET: &str = "/kubebus/v1/fleet";
 const METRICS: &str = "/metrics";
+
+/// What a page shows, live.
+const STREAM: &str = "/page/stream";
+
+/// Live pages of one client, of the 16 that a node serves.
+pub(super) const PAGES_OF_ONE: usize = 4;
 
 /// What answers are made of.
 #[derive(Debug, Clone)]
@@ -160,10 +168,9 @@ pub(super) enum Origin {
         uid: Option<u32>,
     },
     Address(SocketAddr),
+    /// The page at this address, which one was let into by a link.
+    Page(SocketAddr),
 }
-
-/// How long a request's body may take: a manifest of 1 MiB takes 3 s at 3 Mbit/s.
-const BODY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Answers one request of somebody who is known, if his role may have that. Nothing is answered to him elsewhere.
 pub(super) async fn answer(
@@ -173,22 +180,39 @@ pub(super) async fn answer(
 ) -> Result<Response<AnswerBody>, Infallible> {
     let (parts, body) = request.into_parts();
     let now = desk.doorkeeper.clock.now().wall;
-    let mut audited = audit::begin(asker, parts.extensions.get(), head(&parts), now);
-    let response = if !access::may(asker, head(&parts)) {
-        forbidden(asker, head(&parts))
-    } else {
-        match read(body).await {
-            Ok(body) => {
-                audited.iter_mut().for_each(|audited| audited.note(parts.uri.path(), &body));
-                dispatch(desk, asker, &parts, body).await
-            }
-            Err(refused) => refused,
-        }
+    let audited = audit::begin(asker, parts.extensions.get(), head(&parts), now);
+    let read = match access::may(asker, &parts) {
+        true => desk.doorkeeper.intake.read(asker, head(&parts), body).await,
+        false => Err(forbidden(asker, head(&parts))),
     };
-    Ok(match audited {
-        Some(audited) => audited.end(&desk.audit, response).await,
-        None => response,
+    let (desk, asker) = (desk.clone(), asker.clone());
+    Ok(match (audited, read) {
+        (None, Ok((body, _room))) => dispatch(&desk, &asker, &parts, body).await,
+        (None, Err(refused)) => refused,
+        (Some(audited), Err(refused)) => audited.end(&desk.audit, refused).await,
+        (Some(mut audited), Ok((body, room))) => {
+            audited.note(parts.uri.path(), &body);
+            carried_out(async move {
+                let response = dispatch(&desk, &asker, &parts, body).await;
+                drop(room);
+                audited.end(&desk.audit, response).await
+            })
+            .await
+        }
     })
+}
+
+/// A change is made, and written down, though its client hangs up meanwhile: the request's own future ends with the
+/// connection. Such tasks are bounded by the room that their bodies have, and by [`ANSWER_TIMEOUT`].
+pub(super) async fn carried_out(
+    change: impl Future<Output = Response<AnswerBody>> + Send + 'static,
+) -> Response<AnswerBody> {
+    let (tell, told) = oneshot::channel();
+    resources::spawn("change", async move {
+        // The client may be gone; what came of it is in the audit log.
+        let _ = tell.send(change.await);
+    });
+    told.await.unwrap_or_else(|_| refusal(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping"))
 }
 
 /// Answers what strangers may have: [`role::paths::is_open`] was asked before.
@@ -205,20 +229,12 @@ fn head(parts: &Parts) -> role::Request<'_> {
     role::Request { method: parts.method.as_str(), path: parts.uri.path(), query }
 }
 
-async fn read(body: Incoming) -> Result<Bytes, Response<AnswerBody>> {
-    match timeout(BODY_PATIENCE, Limited::new(body, MAX_BODY).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(_)) => Err(refusal(StatusCode::PAYLOAD_TOO_LARGE, "body over 1 MiB")),
-        Err(_) => Err(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not come within 30 s")),
-    }
-}
-
 async fn dispatch(desk: &Desk, asker: &Asker, parts: &Parts, body: Bytes) -> Response<AnswerBody> {
     let path = parts.uri.path();
     let first = path.split('/').nth(1).unwrap_or_default();
     match first {
         "api" | "apis" | "openapi" | "version" => resources::answer(desk, asker, parts, body).await,
-        "" | "page" => page::answer(desk, asker, parts).await,
+        "" | "page" => paged(desk, asker, parts).await,
         _ => {
             let query = parts.uri.query().unwrap_or_default();
             match records::parse(path, query).filter(|_| parts.method == Method::GET) {
@@ -232,6 +248,18 @@ async fn dispatch(desk: &Desk, asker: &Asker, parts: &Parts, body: Bytes) -> Res
     }
 }
 
+/// One who looks has so many streams, however many browsers he has: the others are for others.
+async fn paged(desk: &Desk, asker: &Asker, parts: &Parts) -> Response<AnswerBody> {
+    if parts.uri.path() != STREAM || asker.is_console() {
+        return page::answer(desk, asker, parts).await;
+    }
+    let Some(share) = desk.doorkeeper.pages.take(&asker.who) else {
+        let why = format!("{} has {PAGES_OF_ONE} pages open, the most for one: close one", asker.who);
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, &why);
+    };
+    page::answer(desk, asker, parts).await.map(|body| body.with(share))
+}
+
 async fn ordered(
     desk: &Desk,
     asker: &Asker,
@@ -239,7 +267,7 @@ async fn ordered(
     body: &[u8],
 ) -> Response<AnswerBody> {
     let question = match (method, path) {
-        (_, "/healthz") => Ok(Question::Document(AdminRequest::Status)),
+        (_, "/healthz") => Ok(Question::Alive),
         (&Method::GET, METRICS | FLEET) => Ok(Question::Fleet),
         (&Method::GET, BACKUP) => Ok(Question::Backup),
         _ => orders::parse(method, path, body).map(|request| Question::of(asker, request)),
@@ -249,8 +277,11 @@ async fn ordered(
         Err(error) => return failure(&error),
     };
     match desk.forward(question).await {
-        Some(Reply::Document(Ok(_))) if path == "/healthz" => plain("ok\n".to_owned()),
-        Some(Reply::Document(Ok(value))) => document(StatusCode::OK, &value),
+        Some(Reply::Alive) => plain("ok\n".to_owned()),
+        Some(Reply::Document(Ok(mut value))) => {
+            veil::over(asker, &mut value);
+            document(StatusCode::OK, &value)
+        }
         Some(Reply::Document(Err(error))) => failure(&error),
         Some(Reply::Fleet(fleet)) if path == METRICS => scraped(fleet, query).await,
         Some(Reply::Fleet(fleet)) => fleet_document(fleet).await,

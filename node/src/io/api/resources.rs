@@ -6,6 +6,8 @@
 
 mod watching;
 
+pub(super) use self::watching::spawn;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bus::UnixMillis;
@@ -17,14 +19,14 @@ use controller::api::watch::too_old;
 use controller::api::{
     Call, Kind, Layout, Method, Refusal, Request, Verb, allowed, discovery, object, openapi, protobuf,
 };
-use controller::role::Asker;
+use controller::role::{self, Asker};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, WARNING};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{AnswerBody, Desk, Question, Reply, document};
+use super::{AnswerBody, Desk, Question, Reply, document, veil};
 use crate::resources::{ApiAnswer, ApiRequest, Order, Outcome, Written};
 
 /// Pieces of one answer that wait for its client.
@@ -86,11 +88,15 @@ async fn reply(
         Call::WhoAmI => Ok(json_answer(StatusCode::CREATED, &whoami(asker))),
         Call::MayI => Ok(json_answer(StatusCode::CREATED, &may(layout, asker, &review(body)?))),
         Call::Get { kind, id, form } => match desk.find(Read::Get { kind, id: id.clone() }).await? {
-            Found::Item(item) => ok(&one(kind, &id, item, form, now())?),
+            Found::Item(item) => {
+                let mut shown = one(kind, &id, item, form, now())?;
+                veil::over(asker, &mut shown);
+                ok(&shown)
+            }
             Found::Page(_) | Found::Changes(_) | Found::Expired { .. } => Err(busy()),
         },
-        Call::List { kind, of, form } => list(desk, kind, of, form).await,
-        Call::Watch { kind, of, form, watch } => Ok(watching::begin(desk, kind, of, form, watch)),
+        Call::List { kind, of, form } => list(desk, asker, kind, of, form).await,
+        Call::Watch { kind, of, form, watch } => Ok(watching::begin(desk, asker, kind, of, form, watch)),
         Call::Write(write) if write.verb == Verb::DeleteCollection => {
             delete_all(desk, asker, write.with_options(&read_body(body)?)?).await
         }
@@ -193,7 +199,9 @@ impl Desk {
     async fn api(&self, request: ApiRequest) -> Result<ApiAnswer, Refusal> {
         match self.forward(Question::Api(request)).await {
             Some(Reply::Api(answer)) => Ok(answer),
-            Some(Reply::Document(_) | Reply::Backup(_) | Reply::Fleet(_)) | None => Err(busy()),
+            Some(Reply::Document(_) | Reply::Backup(_) | Reply::Fleet(_) | Reply::Alive) | None => {
+                Err(busy())
+            }
         }
     }
 
@@ -224,7 +232,13 @@ impl Desk {
 }
 
 /// A continue token is good as long as a watch from its revision is.
-async fn list(desk: &Desk, kind: Kind, of: Listing, form: Form) -> Result<Response<AnswerBody>, Refusal> {
+async fn list(
+    desk: &Desk,
+    asker: &Asker,
+    kind: Kind,
+    of: Listing,
+    form: Form,
+) -> Result<Response<AnswerBody>, Refusal> {
     if let Some(proceed) = &of.proceed {
         let read = Read::Changes { kind, namespace: Some(String::new()), after: proceed.revision };
         if let Found::Expired { compacted } = desk.find(read).await? {
@@ -232,14 +246,15 @@ async fn list(desk: &Desk, kind: Kind, of: Listing, form: Form) -> Result<Respon
         }
     }
     let mut lister = Lister::new(kind, of, form, now());
-    let (objects, more) = lister.handle_page(desk.page(lister.wants()).await?);
+    let (mut objects, more) = lister.handle_page(desk.page(lister.wants()).await?);
+    objects.iter_mut().for_each(|object| veil::over(asker, object));
     let first = format!("{}{}", lister.begin(), lister.piece(&objects));
     if !more {
         return Ok(typed(super::plain(format!("{first}{}", lister.end()))));
     }
     let (pieces, answer) = mpsc::channel(PIECES);
-    let desk = desk.clone();
-    watching::spawn("list", async move {
+    let (desk, asker) = (desk.clone(), asker.clone());
+    spawn("list", async move {
         // A client that hangs up, or a node that stops, leaves the answer unfinished: no client takes that for a list.
         let mut piece = first;
         loop {
@@ -247,7 +262,8 @@ async fn list(desk: &Desk, kind: Kind, of: Listing, form: Form) -> Result<Respon
                 return;
             }
             let Ok(page) = desk.page(lister.wants()).await else { return };
-            let (objects, more) = lister.handle_page(page);
+            let (mut objects, more) = lister.handle_page(page);
+            objects.iter_mut().for_each(|object| veil::over(&asker, object));
             piece = lister.piece(&objects);
             if !more {
                 piece.push_str(&lister.end());
@@ -346,6 +362,10 @@ fn may(layout: Layout, asker: &Asker, review: &Value) -> Value {
         kind.is_served(layout)
             && matches!(text("group"), group if group == "*" || group == info.group)
             && matches!(text("resource"), resource if resource == "*" || resource == info.plural)
+            && match text("subresource") {
+                "" => true,
+                part => part == "status" && info.has_status && text("verb") == "get",
+            }
     };
     let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(is_meant).collect();
     let may = |kind: &Kind| {
@@ -353,8 +373,14 @@ fn may(layout: Layout, asker: &Asker, review: &Value) -> Value {
             .iter()
             .all(|verb| allowed(asker.role, *verb, *kind) && (text("verb") == "*" || kind.offers(*verb)))
     };
-    let is_path = review["spec"].get("nonResourceAttributes").is_some();
-    let is_allowed = is_path || (!kinds.is_empty() && !verbs.is_empty() && kinds.iter().all(may));
+    let path = review["spec"].get("nonResourceAttributes").filter(|path| !path.is_null());
+    let may_path = path.is_some_and(|asked| {
+        let text = |field: &str| asked[field].as_str().unwrap_or_default();
+        let method = text("verb").to_ascii_uppercase();
+        role::may(asker.role, role::Request { method: &method, path: text("path"), query: "" })
+    });
+    let is_allowed =
+        may_path || (path.is_none() && !kinds.is_empty() && !verbs.is_empty() && kinds.iter().all(may));
     let reason = if is_allowed { format!("the role {}", asker.role) } else { String::new() };
     json!({
         "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "metadata": {},

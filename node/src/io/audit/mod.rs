@@ -1,4 +1,5 @@
-//! The audit log on the disk: `<data-dir>/audit/<number>.jsonl`, appended to by one thread.
+//! The audit log on the disk: `<data-dir>/audit/[devices-]<number>.jsonl`, appended to by one thread. It is read beside
+//! that thread, by one reader at a time: whoever asks for all of it delays others who read, and no mutation.
 //!
 //! A line is on the disk (`fdatasync`) before whoever asked hears that it was done; what comes at once is written at once.
 //! A disk that takes no line stops no mutation: whether a valve closes must not hang on whether that can be noted down. The
@@ -18,15 +19,15 @@ use std::time::Duration;
 use bus::io::Clock;
 use bus::{Mono, NodeId};
 use thiserror::Error;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 use tracing::warn;
 
 use self::files::Files;
 pub(super) use self::watch::begin;
-use crate::audit::{Count, Entry, Line, Query, Refusals};
+use crate::audit::{Count, Entry, Line, Query, Refusals, Ring, merged};
 
-/// Lines and questions on their way to the disk. When full, a line is lost and counted: the disk is stuck.
+/// Lines on their way to the disk. When full, a line is lost and counted: the disk is stuck.
 const QUEUE: usize = 256;
 
 /// Lines that are written at once.
@@ -34,6 +35,9 @@ const BATCH: usize = 64;
 
 /// How long an answer waits for its line.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long whoever wants to read waits for others who do.
+const READ_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often what has no line of its own is summed up in one, if there is any.
 const COUNT_EVERY: Duration = Duration::from_secs(10 * 60);
@@ -45,16 +49,21 @@ pub(super) enum NotWritten {
     Slow,
     #[error("the audit log cannot be written: {0}")]
     Disk(String),
+    #[error("the audit log is being read by others; try again")]
+    Busy,
     #[error("the node is stopping")]
     Stopping,
 }
 
 type Done = oneshot::Sender<Result<(), NotWritten>>;
 
-enum Job {
-    Write(Box<Entry>, Done),
-    Read(Query, oneshot::Sender<std::io::Result<Vec<Line>>>),
+struct Job {
+    entry: Box<Entry>,
+    done: Done,
 }
+
+/// In the order of [`Ring::ALL`].
+type Rings = [Files; 2];
 
 /// What has no line of its own, since the last line about it.
 #[derive(Debug, Default)]
@@ -72,27 +81,38 @@ pub struct Handle {
     counters: Arc<Counters>,
     refusals: Arc<Mutex<Refusals>>,
     clock: Clock,
+    rings: Arc<Rings>,
+    /// For whoever reads: it parses megabytes.
+    reading: Arc<Semaphore>,
 }
 
 /// Starts the thread, which ends with the last handle.
 pub(super) fn start(dir: &Path, clock: Clock) -> std::io::Result<Handle> {
     let (jobs, waiting) = sync_channel(QUEUE);
     let counters = Arc::new(Counters::default());
+    let rings = Arc::new(Ring::ALL.map(|ring| Files::new(dir, ring)));
     let writer = Writer {
-        files: Files::new(dir),
+        rings: Arc::clone(&rings),
         counters: Arc::clone(&counters),
         clock,
         counted: clock.now().mono,
         stops: false,
     };
     std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&waiting))?;
-    Ok(Handle { jobs, counters, refusals: Arc::default(), clock })
+    Ok(Handle {
+        jobs,
+        counters,
+        refusals: Arc::default(),
+        clock,
+        rings,
+        reading: Arc::new(Semaphore::new(1)),
+    })
 }
 
 impl Handle {
     async fn write(&self, entry: Entry) -> Result<(), NotWritten> {
         let (done, written) = oneshot::channel();
-        if self.jobs.try_send(Job::Write(Box::new(entry), done)).is_err() {
+        if self.jobs.try_send(Job { entry: Box::new(entry), done }).is_err() {
             self.counters.lost.fetch_add(1, Ordering::Relaxed);
             return Err(NotWritten::Slow);
         }
@@ -103,11 +123,18 @@ impl Handle {
         }
     }
 
-    /// The newest lines that are wanted, oldest first.
+    /// The newest lines that are wanted, oldest first. Nothing is read for one who hung up while he waited.
     pub(super) async fn read(&self, query: Query) -> Result<Vec<Line>, NotWritten> {
-        let (told, lines) = oneshot::channel();
-        self.jobs.try_send(Job::Read(query, told)).map_err(|_| NotWritten::Slow)?;
-        let lines = lines.await.map_err(|_| NotWritten::Stopping)?;
+        let turn = Arc::clone(&self.reading).acquire_owned();
+        let turn = timeout(READ_PATIENCE, turn).await.ok().and_then(Result::ok).ok_or(NotWritten::Busy)?;
+        let rings = Arc::clone(&self.rings);
+        let (waits, _waited_for) = oneshot::channel::<()>();
+        let read = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            let lines = rings.iter().map(|ring| ring.read(&query, || waits.is_closed()));
+            lines.collect::<std::io::Result<Vec<_>>>().map(|lines| merged(lines, query.limit))
+        });
+        let lines = read.await.map_err(|_| NotWritten::Stopping)?;
         lines.map_err(|error| NotWritten::Disk(error.to_string()))
     }
 
@@ -130,7 +157,7 @@ impl Handle {
 
 /// The thread.
 struct Writer {
-    files: Files,
+    rings: Arc<Rings>,
     counters: Arc<Counters>,
     clock: Clock,
     /// When a count was written last.
@@ -143,33 +170,36 @@ impl Writer {
     fn run(mut self, jobs: &Receiver<Job>) {
         loop {
             match jobs.recv_timeout(COUNT_EVERY) {
-                Ok(Job::Read(query, told)) => drop(told.send(self.files.read(&query))),
-                Ok(Job::Write(entry, done)) => self.write_all(*entry, done, jobs),
-                Err(RecvTimeoutError::Timeout) => drop(self.append(Vec::new())),
+                Ok(first) => self.write_all(first, jobs),
+                Err(RecvTimeoutError::Timeout) => drop(self.append(Ring::Cluster, Vec::new())),
                 Err(RecvTimeoutError::Disconnected) => {
                     self.stops = true;
-                    return drop(self.append(Vec::new()));
+                    return drop(self.append(Ring::Cluster, Vec::new()));
                 }
             }
         }
     }
 
     /// Takes what else is there already: one sync carries it all.
-    fn write_all(&mut self, first: Entry, done: Done, jobs: &Receiver<Job>) {
-        let (mut lines, mut waiting) = (vec![Line::Entry(first)], vec![done]);
-        let mut question = None;
-        while lines.len() < BATCH && question.is_none() {
-            match jobs.try_recv() {
-                Ok(Job::Write(entry, done)) => {
-                    lines.push(Line::Entry(*entry));
-                    waiting.push(done);
-                }
-                Ok(Job::Read(query, told)) => question = Some((query, told)),
-                Err(_) => break,
+    fn write_all(&mut self, first: Job, jobs: &Receiver<Job>) {
+        let all: Vec<Job> = std::iter::once(first).chain(jobs.try_iter().take(BATCH - 1)).collect();
+        let (mut lines, mut waiting) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+        for Job { entry, done } in all {
+            let line = Line::Entry(*entry);
+            let ring = Ring::of(&line) as usize;
+            lines[ring].push(line);
+            waiting[ring].push(done);
+        }
+        for ((ring, lines), waiting) in Ring::ALL.into_iter().zip(lines).zip(waiting) {
+            if !lines.is_empty() {
+                self.write_ring(ring, lines, waiting);
             }
         }
+    }
+
+    fn write_ring(&mut self, ring: Ring, lines: Vec<Line>, waiting: Vec<Done>) {
         let lost = waiting.len() as u64;
-        let written = self.append(lines).map_err(|error| error.to_string());
+        let written = self.append(ring, lines).map_err(|error| error.to_string());
         if let Err(error) = &written {
             warn!(error, "the audit log cannot be written");
             self.counters.lost.fetch_add(lost, Ordering::Relaxed);
@@ -178,11 +208,10 @@ impl Writer {
             // Who asked may have hung up.
             let _ = done.send(written.clone().map_err(NotWritten::Disk));
         }
-        question.into_iter().for_each(|(query, told)| drop(told.send(self.files.read(&query))));
     }
 
-    /// With a count before them, if one is due: at once where lines were lost.
-    fn append(&mut self, mut lines: Vec<Line>) -> std::io::Result<()> {
+    /// With a count before them, if one is due: at once where lines were lost. It is in the ring that is written to.
+    fn append(&mut self, ring: Ring, mut lines: Vec<Line>) -> std::io::Result<()> {
         let now = self.clock.now();
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let Counters { strangers, refused, lost, last_from } = &*self.counters;
@@ -202,7 +231,7 @@ impl Writer {
         if lines.is_empty() {
             return Ok(());
         }
-        self.files.append(&lines)?;
+        self.rings[ring as usize].append(&lines)?;
         if counts {
             strangers.fetch_sub(count.strangers, Ordering::Relaxed);
             refused.fetch_sub(count.refused, Ordering::Relaxed);

@@ -12,6 +12,7 @@ use tracing::error;
 use super::super::api::{AnswerBody, BACKUP, Origin};
 use super::Handle;
 use crate::audit::{Entry, brief};
+use crate::diagnose::redact;
 
 /// A request that leaves a line, before it is answered.
 #[derive(Debug)]
@@ -32,6 +33,7 @@ pub(in crate::io) fn begin(
     }
     let from = match origin {
         Some(Origin::Address(address)) => address.to_string(),
+        Some(Origin::Page(address)) => format!("{address}, page"),
         Some(Origin::Console { uid: Some(uid) }) => format!("console, uid {uid}"),
         Some(Origin::Console { uid: None }) | None => "console".to_owned(),
     };
@@ -40,7 +42,7 @@ pub(in crate::io) fn begin(
         who: asker.who.to_string(),
         role: asker.role.to_string(),
         from,
-        what: brief(&format!("{} {}", asked.method, asked.path)),
+        what: brief(&format!("{} {}", asked.method, without_tokens(asked.path))),
         detail: String::new(),
         status: 0,
         why: String::new(),
@@ -48,10 +50,19 @@ pub(in crate::io) fn begin(
     Some(Audited { entry, asker: asker.clone() })
 }
 
+/// A path without what somebody gave whole where an id was meant.
+fn without_tokens(path: &str) -> String {
+    let level = |level: &str| match level.to_ascii_lowercase().contains("kb1.") {
+        true => redact::REMOVED.to_owned(),
+        false => level.to_owned(),
+    };
+    path.split('/').map(level).collect::<Vec<_>>().join("/")
+}
+
 impl Audited {
     /// What the body says, where it holds no secrets.
     pub(in crate::io) fn note(&mut self, path: &str, body: &[u8]) {
-        self.entry.detail = brief(&detail(path, body));
+        self.entry.detail = brief(&redact::text(&detail(path, body)));
     }
 
     /// Writes the line, with what came of it; the answer, with a warning if that failed.
@@ -65,7 +76,7 @@ impl Audited {
             if !log.has_line(&self.asker.who) {
                 return response;
             }
-            self.entry.why = brief(&why(&response).await);
+            self.entry.why = brief(&redact::text(&why(&response).await));
         }
         if let Err(failed) = log.write(self.entry).await {
             error!(why = %failed, "a request was answered and is not in the audit log");
@@ -126,6 +137,12 @@ async fn why(response: &Response<AnswerBody>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_token_where_an_id_was_meant_is_not_written_down() {
+        assert_eq!(without_tokens("/kubebus/v1/tokens/kb1.abc.def"), "/kubebus/v1/tokens/(removed)");
+        assert_eq!(without_tokens("/kubebus/v1/tokens/mfrggzdf"), "/kubebus/v1/tokens/mfrggzdf");
+    }
 
     #[test]
     fn secrets_stay_out_and_objects_have_their_names() {

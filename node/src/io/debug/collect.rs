@@ -86,16 +86,17 @@ pub(super) async fn run(args: &CollectArgs) -> Result<Exit> {
         return Ok(Exit::Ok);
     }
     let path = args.output.clone().unwrap_or_else(|| PathBuf::from(parts.default_name()));
-    write_for_owner(&path, &archive).with_context(|| path.display().to_string())?;
+    write_for_owner(&path, &archive)
+        .with_context(|| format!("{}: name a file that is not there with --output", path.display()))?;
     say(&parts.listed())?;
     say(&format!("{}: {} bytes; look at it before you send it", path.display(), archive.len()))?;
     Ok(Exit::Ok)
 }
 
-/// Nobody else on this machine needs to read it.
+/// Nobody else on this machine needs to read it. What is there stays: it may be a link that somebody else laid.
 fn write_for_owner(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(bytes)
 }
 
@@ -271,4 +272,24 @@ async fn log_of(dir: &Path) -> Option<String> {
     };
     let output = timeout(JOURNAL, tokio::task::spawn_blocking(read)).await.ok()?.ok()??;
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_is_its_owners_alone_and_follows_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, link) = (dir.path().join("a.tar.gz"), dir.path().join("link"));
+        write_for_owner(&path, b"first").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), &link).unwrap();
+        for there in [&path, &link] {
+            let error = write_for_owner(there, b"second").unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists);
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert!(!dir.path().join("elsewhere").exists());
+    }
 }

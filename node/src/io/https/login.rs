@@ -6,9 +6,11 @@
 //! | `POST /page/session` | `{"secret": ..}` uses the link up; the answer sets the cookie |
 //! | `DELETE /page/session` | logs out |
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use controller::role;
 use data_encoding::BASE64URL_NOPAD;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -22,9 +24,9 @@ use serde_json::json;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::super::api::{AnswerBody, document, refusal};
-use super::super::session::Doorkeeper;
-use crate::sessions::{SESSION_LIFE, Secret, SecretHash};
+use super::super::api::{AnswerBody, Desk, Origin, carried_out, document, refusal};
+use super::super::audit;
+use crate::sessions::{Guest, SESSION_LIFE, Secret, SecretHash};
 
 /// Where links lead.
 pub(in crate::io) const LOGIN: &str = "/page/login";
@@ -64,29 +66,60 @@ struct Order {
     secret: String,
 }
 
+/// How somebody came in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Way {
+    pub(super) from: SocketAddr,
+    pub(super) is_secure: bool,
+    pub(super) port: u16,
+}
+
 pub(super) async fn answer(
-    doorkeeper: &Doorkeeper,
+    desk: &Desk,
     request: Request<Incoming>,
     token: Option<SecretHash>,
-    way: (bool, u16),
+    way: Way,
 ) -> Response<AnswerBody> {
     match (request.method(), request.uri().path()) {
         (&Method::GET, LOGIN) => file("text/html; charset=utf-8", include_str!("login.html")),
         (&Method::GET, SCRIPT) => file("text/javascript; charset=utf-8", include_str!("login.js")),
-        (&Method::POST, SESSION) => begin(doorkeeper, request, way).await,
+        (&Method::POST, SESSION) => begin(desk, request, way).await,
         (&Method::DELETE, SESSION) => {
-            token.into_iter().for_each(|token| doorkeeper.sessions().leave(token));
-            with_cookie(&json!({}), "", Duration::ZERO, way)
+            let guest = token.and_then(|token| desk.doorkeeper.sessions().leave(token));
+            let answer = with_cookie(&json!({}), "", Duration::ZERO, way);
+            match guest {
+                Some(guest) => noted(desk, &guest, "DELETE", way, answer).await,
+                None => answer,
+            }
         }
         _ => refusal(StatusCode::METHOD_NOT_ALLOWED, "POST logs in, DELETE logs out"),
     }
 }
 
-async fn begin(
-    doorkeeper: &Doorkeeper,
-    request: Request<Incoming>,
-    way: (bool, u16),
+/// Who comes by a link, and when he goes, is in the audit log.
+async fn noted(
+    desk: &Desk,
+    guest: &Guest,
+    method: &str,
+    way: Way,
+    answer: Response<AnswerBody>,
 ) -> Response<AnswerBody> {
+    let asked = role::Request { method, path: SESSION, query: "" };
+    let now = desk.doorkeeper.clock.now().wall;
+    match audit::begin(&guest.asker, Some(&Origin::Page(way.from)), asked, now) {
+        Some(audited) => {
+            carried_out({
+                let log = desk.audit.clone();
+                async move { audited.end(&log, answer).await }
+            })
+            .await
+        }
+        None => answer,
+    }
+}
+
+async fn begin(desk: &Desk, request: Request<Incoming>, way: Way) -> Response<AnswerBody> {
+    let doorkeeper = &desk.doorkeeper;
     let body = Limited::new(request.into_body(), MAX_BODY).collect();
     let Ok(Ok(body)) = timeout(PATIENCE, body).await else {
         return refusal(StatusCode::BAD_REQUEST, "send {\"secret\": ..} as JSON, at once");
@@ -100,20 +133,23 @@ async fn begin(
         return refusal(StatusCode::INTERNAL_SERVER_ERROR, &format!("no randomness: {error}"));
     }
     let now = doorkeeper.clock.now().mono;
-    let Some(guest) = doorkeeper.sessions().redeem(&secret, &token, now) else {
+    let guest = doorkeeper.sessions().redeem(&secret, &token, now);
+    let Some(guest) = guest else {
+        desk.audit.count_stranger(&way.from);
         let why = "this link was used, or is older than five minutes; get another with 'kubebus page'";
         return refusal(StatusCode::FORBIDDEN, why);
     };
     info!(who = %guest.asker.who, role = %guest.asker.role, "logged in at the page");
     let told = json!({ "who": guest.asker.who.to_string(), "role": guest.asker.role.as_str() });
-    with_cookie(&told, &show_secret(&token), SESSION_LIFE, way)
+    let answer = with_cookie(&told, &show_secret(&token), SESSION_LIFE, way);
+    noted(desk, &guest, "POST", way, answer).await
 }
 
 fn with_cookie(
     told: &serde_json::Value,
     value: &str,
     life: Duration,
-    (is_secure, port): (bool, u16),
+    Way { is_secure, port, .. }: Way,
 ) -> Response<AnswerBody> {
     let secure = if is_secure { "; Secure" } else { "" };
     let cookie = format!(

@@ -1,15 +1,17 @@
 //! The API for everybody who is known: HTTP/1.1 over TLS 1.3 at `api.listen`, and at a socket that is passed on.
 //!
 //! ```text
-//! accept --> hall --handshake--> request --known--> house: as long as he likes, and is let in
-//!              |                    |
-//!              '--- 60 s at most ---'  strangers: the page's files, the log-in, /healthz
+//! accept --> handshake --certificate of somebody who is let in--> house: as long as he likes, and is let in
+//!              10 s    \--all others--> hall --log-in's cookie--> house
+//!                                       60 s: the page's files, the log-in, /healthz
 //! ```
 //! Who is known has a certificate of the cluster and a role, or a session of the page. Whether he is let in is asked
 //! anew at each request, and in between whenever users change: then what he still waits for ends too.
 //!
-//! What strangers can take is bounded here: room in the hall, time, sizes. Nothing of it is shared with the admin socket,
-//! MQTT or the links to other nodes.
+//! What strangers can take is bounded here: handshakes, room in the hall, time, sizes. A `/healthz` asks the owner loop
+//! one thing, to which it says yes. The admin socket, MQTT and the links to other nodes share nothing else of it. A
+//! handshake is all that those who are known have in common with strangers: who floods a node with them keeps others out
+//! for the seconds that one takes, and has 16 at a time from one address.
 
 mod hall;
 mod listen;
@@ -31,7 +33,6 @@ use rustls::ServerConfig;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -40,8 +41,8 @@ use tracing::{debug, info};
 use self::hall::{Hall, Slot};
 use self::listen::{Door, ListenError};
 pub(super) use self::login::{LOGIN, show_secret};
-use self::tls::TlsError;
-use self::visitor::{Place, Visitor};
+use self::tls::{Shown, TlsError};
+use self::visitor::{Place, Rooms, Visitor};
 use super::api::Desk;
 use crate::config::ApiConfig;
 
@@ -49,11 +50,17 @@ use crate::config::ApiConfig;
 /// One takes about 40 KB.
 const HOUSE: usize = 256;
 
-/// Connections of which nobody knows yet whose they are, and of those who stay unknown. A further one is closed at once:
-/// strangers wait for strangers alone.
+/// Of these, connections of one who is known: kubectl and a dashboard with their watches. Nobody fills the house alone.
+const HOUSE_OF_ONE: usize = 32;
+
+/// Handshakes at a time. A further connection is closed at once, and counted.
+const HANDSHAKES: usize = 64;
+
+/// Connections of those who stay unknown after it. A further one is closed at once, and counted: strangers wait for
+/// strangers alone.
 const HALL: usize = 64;
 
-/// Of these, connections from one address: a browser opens six. One machine alone cannot fill the hall.
+/// Of handshakes and of the hall, what one address may have: a browser opens six. One machine alone fills neither.
 const HALL_OF_ONE: usize = 16;
 
 /// A handshake takes two round trips and a signature.
@@ -74,6 +81,13 @@ const RECHECK: Duration = Duration::from_secs(15);
 /// A client that vanished is found out within a minute or two.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// How long a client may take nothing of what was sent to it, in milliseconds (tcp(7), TCP_USER_TIMEOUT).
+const UNTAKEN_MS: u32 = 60_000;
+
+/// How long whoever is let in no more may wait for what he did before: an admin who takes his own role away hears that it
+/// was done.
+const LAST_ANSWER: Duration = Duration::from_secs(11);
+
 /// The first byte of a TLS record that begins a handshake (RFC 8446 §5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
@@ -92,7 +106,8 @@ struct House {
     desk: Desk,
     cluster: Name,
     tls: Arc<ServerConfig>,
-    rooms: Arc<Semaphore>,
+    rooms: Rooms,
+    handshakes: Hall,
     hall: Hall,
 }
 
@@ -111,7 +126,8 @@ pub(super) async fn start(
         desk,
         cluster: node.identity.cluster.clone(),
         tls: tls::server(config, node)?,
-        rooms: Arc::new(Semaphore::new(HOUSE)),
+        rooms: Rooms::new(HOUSE, HOUSE_OF_ONE),
+        handshakes: Hall::new(HANDSHAKES, HALL_OF_ONE),
         hall: Hall::new(HALL, HALL_OF_ONE),
     });
     let urls = doors.iter().map(Door::url).collect();
@@ -135,11 +151,12 @@ async fn accept(door: Door, house: Arc<House>) {
             sleep(Duration::from_millis(100)).await;
             continue;
         };
-        let Some(place) = house.hall.enter(from.ip()) else {
-            debug!(%from, "the hall is full");
+        let Some(handshake) = house.handshakes.enter(from.ip()) else {
+            house.desk.audit.count_stranger(&from);
+            debug!(%from, "there are handshakes enough");
             continue;
         };
-        let visit = Visit { house: Arc::clone(&house), from, port: address.port(), place };
+        let visit = Visit { house: Arc::clone(&house), from, port: address.port(), handshake };
         connections.spawn(visit.receive(stream, plain_too));
     }
 }
@@ -149,15 +166,14 @@ struct Visit {
     house: Arc<House>,
     from: SocketAddr,
     port: u16,
-    place: Slot,
+    handshake: Slot,
 }
 
 impl Visit {
     async fn receive(self, stream: TcpStream, plain_too: bool) {
         prepare(&stream);
         if plain_too && !begins_with_tls(&stream).await {
-            let visitor = self.visitor(None, false);
-            return serve(stream, visitor).await;
+            return self.settle(stream, None, false).await;
         }
         let acceptor = TlsAcceptor::from(Arc::clone(&self.house.tls));
         let from = self.from;
@@ -167,29 +183,43 @@ impl Visit {
                 self.house.desk.audit.count_stranger(&from);
                 return debug!(%from, %why, "no TLS");
             }
-            Err(_) => return debug!(%from, "no TLS in time"),
+            Err(_) => {
+                self.house.desk.audit.count_stranger(&from);
+                return debug!(%from, "no TLS in time");
+            }
         };
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let visitor = match certificate.map(tls::shown) {
-            None => self.visitor(None, true),
-            Some(Some(shown)) => self.visitor(Some(shown), true),
-            Some(None) => return debug!(%from, "a certificate of this cluster that names nobody"),
-        };
-        serve(stream, visitor).await;
+        match certificate.map(Shown::read) {
+            None => self.settle(stream, None, true).await,
+            Some(Some(shown)) => self.settle(stream, Some(shown), true).await,
+            Some(None) => debug!(%from, "a certificate of this cluster that names nobody"),
+        }
     }
 
-    fn visitor(self, shown: Option<(bus::Identity, bus::KeyHash)>, is_secure: bool) -> Visitor {
-        let Self { house, from, port, place } = self;
-        Visitor {
+    async fn settle(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+        shown: Option<Shown>,
+        is_secure: bool,
+    ) {
+        let Self { house, from, port, handshake } = self;
+        let visitor = Visitor {
             desk: house.desk.clone(),
             cluster: house.cluster.clone(),
             from,
             shown,
             is_secure,
             port,
-            place: Mutex::new(Place::new(place, Arc::clone(&house.rooms))),
+            place: Mutex::new(Place::new(house.rooms.clone())),
             last: Mutex::new(None),
+        };
+        let has_room = visitor.settle(&house.hall);
+        drop(handshake);
+        if !has_room {
+            house.desk.audit.count_stranger(&from);
+            return debug!(%from, "the hall is full");
         }
+        serve(stream, visitor).await;
     }
 }
 
@@ -200,6 +230,8 @@ fn prepare(stream: &TcpStream) {
     let _ = sockopt::set_tcp_keepidle(stream, KEEPALIVE);
     let _ = sockopt::set_tcp_keepintvl(stream, KEEPALIVE);
     let _ = sockopt::set_tcp_keepcnt(stream, 3);
+    // Also one that is there and takes nothing: a watch that ended for that must not keep its connection.
+    let _ = sockopt::set_tcp_user_timeout(stream, UNTAKEN_MS);
 }
 
 async fn begins_with_tls(stream: &TcpStream) -> bool {
@@ -215,12 +247,17 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send, visitor: Visi
         .header_read_timeout(HEAD_PATIENCE)
         .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
     tokio::select! {
         // A client that hangs up in mid-request is its own affair.
-        _ = connection => {}
+        _ = &mut connection => {}
         () = outstayed(&visitor) => {}
         () = turned_out(&visitor) => {
             info!(from = %visitor.from, who = ?visitor.name(), "no longer let in: the connection ends");
+            if visitor.is_changing() {
+                connection.as_mut().graceful_shutdown();
+                let _ = timeout(LAST_ANSWER, connection).await;
+            }
         }
     }
 }

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bus::{Identity, KeyHash};
+use bus::{Identity, KeyHash, UnixMillis};
 use router::io::shard::Credentials;
-use router::io::tls::{identity_of, key_of};
+use router::io::tls::{identity_of, key_of, validity_of};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -76,7 +76,20 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
-/// Whom a verified certificate names, and its key; `None`: it names nobody.
-pub(super) fn shown(certificate: &CertificateDer<'_>) -> Option<(Identity, KeyHash)> {
-    Some((identity_of(certificate).ok()?, key_of(certificate)?))
+/// What a verified certificate says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Shown {
+    pub(super) identity: Identity,
+    pub(super) key: KeyHash,
+    /// Connections may last longer than what let them in.
+    pub(super) not_after: UnixMillis,
+}
+
+impl Shown {
+    /// `None`: it names nobody.
+    pub(super) fn read(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, not_after) = validity_of(certificate)?;
+        let (identity, key) = (identity_of(certificate).ok()?, key_of(certificate)?);
+        Some(Self { identity, key, not_after: UnixMillis(not_after) })
+    }
 }

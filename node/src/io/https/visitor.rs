@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bus::{Identity, KeyHash, Name, NodeId};
-use controller::role::{Asker, paths};
+use bus::{Name, NodeId};
+use controller::role::{self, Asker, paths};
 use controller::user::NotLetIn;
 use hyper::body::Incoming;
 use hyper::header::{COOKIE, HOST, HeaderMap, HeaderValue, ORIGIN, RETRY_AFTER};
@@ -14,9 +14,11 @@ use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::api::{self, AnswerBody, Desk, Origin};
-use super::hall::Slot;
-use super::login;
-use crate::sessions::SecretHash;
+use super::super::shares::{Share, Shares};
+use super::hall::{Hall, Slot};
+use super::login::{self, Way};
+use super::tls::Shown;
+use crate::sessions::{NoHost, SecretHash};
 
 /// Requests of one stranger's connection: the page's files and a log-in. Then it has to come again.
 const STRANGERS_REQUESTS: u32 = 64;
@@ -32,6 +34,10 @@ pub(super) enum Unknown {
     OtherCluster(Name),
     #[error(transparent)]
     NotLetIn(#[from] NotLetIn),
+    #[error("the certificate of {0} has expired: get another")]
+    Expired(NodeId),
+    #[error(transparent)]
+    NoHost(#[from] NoHost),
     #[error("this log-in has ended; get another link with 'kubebus page'")]
     NoSession,
     #[error("the node is starting; try again")]
@@ -45,24 +51,50 @@ enum Proof {
     Session(SecretHash),
 }
 
+/// The rooms of those who are known.
+#[derive(Debug, Clone)]
+pub(super) struct Rooms {
+    all: Arc<Semaphore>,
+    of_one: Shares,
+}
+
+impl Rooms {
+    pub(super) fn new(all: usize, of_one: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(all)), of_one: Shares::new(of_one) }
+    }
+
+    fn take(&self, who: &NodeId) -> Option<Room> {
+        let share = self.of_one.take(who)?;
+        Some(Room { _share: share, _room: Arc::clone(&self.all).try_acquire_owned().ok()? })
+    }
+}
+
+#[derive(Debug)]
+struct Room {
+    _share: Share,
+    _room: OwnedSemaphorePermit,
+}
+
 /// Room for one connection: in the hall, and from when its client is known, in the house.
 #[derive(Debug)]
 pub(super) struct Place {
     hall: Option<Slot>,
-    house: Arc<Semaphore>,
-    inside: Option<OwnedSemaphorePermit>,
+    rooms: Rooms,
+    inside: Option<Room>,
     requests: u32,
+    /// A change of his is being made.
+    changes: bool,
 }
 
 impl Place {
-    pub(super) fn new(hall: Slot, house: Arc<Semaphore>) -> Self {
-        Self { hall: Some(hall), house, inside: None, requests: 0 }
+    pub(super) fn new(rooms: Rooms) -> Self {
+        Self { hall: None, rooms, inside: None, requests: 0, changes: false }
     }
 
-    /// False: the house is full.
-    fn enter(&mut self) -> bool {
+    /// False: the house is full, or he has his share of it.
+    fn enter(&mut self, who: &NodeId) -> bool {
         if self.inside.is_none() {
-            self.inside = Arc::clone(&self.house).try_acquire_owned().ok();
+            self.inside = self.rooms.take(who);
         }
         if self.inside.is_some() {
             self.hall = None;
@@ -78,7 +110,7 @@ pub(super) struct Visitor {
     pub(super) cluster: Name,
     pub(super) from: SocketAddr,
     /// What the handshake verified.
-    pub(super) shown: Option<(Identity, KeyHash)>,
+    pub(super) shown: Option<Shown>,
     /// `false`: without TLS, on loopback.
     pub(super) is_secure: bool,
     pub(super) port: u16,
@@ -95,6 +127,19 @@ pub(super) struct Known {
 }
 
 impl Visitor {
+    /// After the handshake: whose certificate lets him in has a room at once, all others wait in the hall. False: it is
+    /// full.
+    pub(super) fn settle(&self, hall: &Hall) -> bool {
+        let known = self.known(&HeaderMap::new());
+        if known.is_ok_and(|known| self.lock_place().enter(&known.asker.who)) {
+            return true;
+        }
+        let slot = hall.enter(self.from.ip());
+        let has_slot = slot.is_some();
+        self.lock_place().hall = slot;
+        has_slot
+    }
+
     pub(super) async fn answer(
         &self,
         mut request: Request<Incoming>,
@@ -108,7 +153,7 @@ impl Visitor {
             Err(_) if paths::is_open(method.as_str(), &path) => return self.answer_stranger(request).await,
             Err(why) => return Ok(self.turn_away(&path, &why)),
         };
-        if !self.lock_place().enter() {
+        if !self.lock_place().enter(&known.asker.who) {
             return Ok(busy(&path));
         }
         let is_session = known.proof != Proof::Certificate;
@@ -117,8 +162,21 @@ impl Visitor {
             return Ok(api::turned_away(&path, StatusCode::FORBIDDEN, why));
         }
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(known.clone());
-        request.extensions_mut().insert(Origin::Address(self.from));
-        api::answer(&self.desk, &known.asker, request).await
+        request.extensions_mut().insert(match is_session {
+            true => Origin::Page(self.from),
+            false => Origin::Address(self.from),
+        });
+        let query = request.uri().query().unwrap_or_default();
+        let asked = role::Request { method: method.as_str(), path: &path, query };
+        self.lock_place().changes = !role::request::only_reads(asked);
+        let answer = api::answer(&self.desk, &known.asker, request).await;
+        self.lock_place().changes = false;
+        answer
+    }
+
+    /// Whether his last request is a change that is still being made: nothing else is answered to him meanwhile.
+    pub(super) fn is_changing(&self) -> bool {
+        self.lock_place().changes
     }
 
     /// Whether the last request would still be answered as it was; so is one that is being answered.
@@ -151,18 +209,20 @@ impl Visitor {
         let users = doorkeeper.users().ok_or(Unknown::Starting)?;
         match proof {
             Proof::Certificate => {
-                let (identity, key) = self.shown.as_ref().ok_or(Unknown::NoProof)?;
+                let Shown { identity, key, not_after } = self.shown.as_ref().ok_or(Unknown::NoProof)?;
                 if identity.cluster != self.cluster {
                     return Err(Unknown::OtherCluster(identity.cluster.clone()));
                 }
                 let role = users.role_of(&identity.node, *key, now.wall)?;
+                // Of a user the row says it too, of a mapper nothing else.
+                if *not_after <= now.wall {
+                    return Err(Unknown::Expired(identity.node.clone()));
+                }
                 Ok(Asker { who: identity.node.clone(), role })
             }
             Proof::Session(token) => {
                 let guest = doorkeeper.sessions().find(token, now.mono).cloned().ok_or(Unknown::NoSession)?;
-                if guest.host != Asker::console().who {
-                    users.role_now(&guest.host.name, now.wall)?;
-                }
+                guest.host.check(guest.asker.role, &users, now.wall)?;
                 Ok(guest.asker)
             }
         }
@@ -182,7 +242,8 @@ impl Visitor {
             return api::turned_away("", StatusCode::FORBIDDEN, why);
         }
         let token = self.token(request.headers());
-        login::answer(&self.desk.doorkeeper, request, token, (self.is_secure, self.port)).await
+        let way = Way { from: self.from, is_secure: self.is_secure, port: self.port };
+        login::answer(&self.desk, request, token, way).await
     }
 
     async fn answer_stranger(
@@ -205,7 +266,9 @@ impl Visitor {
         self.desk.audit.count_stranger(&self.from);
         let status = match why {
             Unknown::NoProof | Unknown::NoSession => StatusCode::UNAUTHORIZED,
-            Unknown::NotLetIn(_) | Unknown::OtherCluster(_) => StatusCode::FORBIDDEN,
+            Unknown::NotLetIn(_) | Unknown::NoHost(_) | Unknown::Expired(_) | Unknown::OtherCluster(_) => {
+                StatusCode::FORBIDDEN
+            }
             Unknown::Starting => StatusCode::SERVICE_UNAVAILABLE,
         };
         api::turned_away(path, status, &why.to_string())
@@ -213,7 +276,7 @@ impl Visitor {
 
     /// Whom the certificate names.
     pub(super) fn name(&self) -> Option<&NodeId> {
-        self.shown.as_ref().map(|(identity, _)| &identity.node)
+        self.shown.as_ref().map(|shown| &shown.identity.node)
     }
 }
 

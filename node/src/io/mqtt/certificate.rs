@@ -1,10 +1,11 @@
 //! `kubebus mqtt certificate`, and the files that a client's certificate is written to.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bus::NodeId;
-use controller::io::secret_file;
+use controller::io::secret_file::{self, Reserved};
 
 use crate::io::cli::CertificateArgs;
 use crate::io::issue::{Issued, issue};
@@ -12,17 +13,28 @@ use crate::io::issue::{Issued, issue};
 /// Issues a certificate; what to say of it.
 pub(in crate::io) fn run(args: &CertificateArgs, data_dir: &Path) -> Result<String> {
     let CertificateArgs { who, out, lasting, place: _ } = args;
+    let key = reserve(who, out)?;
     let issued = issue(who, *lasting, data_dir)?;
-    write(&issued, out)?;
+    write(&issued, key, out)?;
     Ok(describe(&issued, out))
 }
 
-/// Writes key, certificate and the authority's certificate.
-pub(in crate::io) fn write(issued: &Issued, out: &Path) -> Result<()> {
-    let files = Files::of(&issued.identity.node, out);
+/// The file for a key, before there is one: for what could not be written, nobody is let in.
+pub(in crate::io) fn reserve(who: &NodeId, out: &Path) -> Result<Reserved> {
+    let key = Files::of(who, out).key;
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-    secret_file::create(&files.key, issued.key.as_bytes())
-        .with_context(|| files.key.display().to_string())?;
+    match secret_file::reserve(&key) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            bail!("{} is there: move it away, or name another directory with --out", key.display())
+        }
+        reserved => reserved.with_context(|| key.display().to_string()),
+    }
+}
+
+/// Writes key, certificate and the authority's certificate.
+pub(in crate::io) fn write(issued: &Issued, key: Reserved, out: &Path) -> Result<()> {
+    let files = Files::of(&issued.identity.node, out);
+    key.fill(issued.key.as_bytes()).with_context(|| files.key.display().to_string())?;
     let plain =
         |path: &Path, text: &str| std::fs::write(path, text).with_context(|| path.display().to_string());
     plain(&files.certificate, &issued.certificate)?;
@@ -45,14 +57,14 @@ pub(in crate::io) fn describe(issued: &Issued, out: &Path) -> String {
 
 /// Where they are.
 #[derive(Debug)]
-pub(in crate::io) struct Files {
-    pub(in crate::io) key: PathBuf,
+struct Files {
+    key: PathBuf,
     certificate: PathBuf,
     authority: PathBuf,
 }
 
 impl Files {
-    pub(in crate::io) fn of(who: &NodeId, out: &Path) -> Self {
+    fn of(who: &NodeId, out: &Path) -> Self {
         let name = format!("{}-{}", who.kind.as_str(), who.name);
         Self {
             key: out.join(format!("{name}.key")),

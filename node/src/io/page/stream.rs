@@ -174,6 +174,7 @@ mod tests {
                 | Question::Order { .. }
                 | Question::Backup
                 | Question::Api(_)
+                | Question::Alive
                 | Question::Fleet => Reply::Document(Ok(Value::Null)),
             };
             let _ = reply.send(answer);

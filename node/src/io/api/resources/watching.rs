@@ -7,12 +7,13 @@ use controller::api::Kind;
 use controller::api::call::{Form, Listing, Watch};
 use controller::api::read::{Found, Read};
 use controller::api::watch::{Watcher, error, too_old};
+use controller::role::Asker;
 use hyper::Response;
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::super::{AnswerBody, Desk};
+use super::super::{AnswerBody, Desk, veil};
 use super::{PIECES, now, typed};
 
 /// A watch asks the owner loop no more often: a hundred of them take some percent of it while everything moves.
@@ -21,20 +22,31 @@ const PACE: Duration = Duration::from_millis(100);
 /// Between two bookmarks, as in Kubernetes.
 const BOOKMARKS: Duration = Duration::from_secs(60);
 
+/// A client that takes nothing for so long is gone, though its connection may not know it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A task of one answer.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the tasks of long answers: each ends with its client, its time, or the node"
+    reason = "the tasks of changes and of long answers: each ends with its client, its time, or the node"
 )]
-pub(super) fn spawn(name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+pub(in super::super) fn spawn(name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
     drop(tokio::spawn(tracing::Instrument::instrument(task, tracing::info_span!("task", name))));
 }
 
 /// The answer to a watch: it goes on until its time is over or the client is gone.
-pub(super) fn begin(desk: &Desk, kind: Kind, of: Listing, form: Form, watch: Watch) -> Response<AnswerBody> {
+pub(super) fn begin(
+    desk: &Desk,
+    asker: &Asker,
+    kind: Kind,
+    of: Listing,
+    form: Form,
+    watch: Watch,
+) -> Response<AnswerBody> {
     let (pieces, answer) = mpsc::channel(PIECES);
     let task = Task {
         desk: desk.clone(),
+        asker: asker.clone(),
         kind,
         namespace: of.namespace.clone(),
         watcher: Watcher::new(kind, of, form),
@@ -46,11 +58,12 @@ pub(super) fn begin(desk: &Desk, kind: Kind, of: Listing, form: Form, watch: Wat
     typed(Response::new(AnswerBody::Pieces(answer)))
 }
 
-/// The client is gone, or the node stops.
+/// The client is gone, or takes nothing, or the node stops.
 struct Over;
 
 struct Task {
     desk: Desk,
+    asker: Asker,
     kind: Kind,
     namespace: Option<String>,
     watcher: Watcher,
@@ -108,8 +121,8 @@ impl Task {
                 let more = page.more;
                 after = page.items.last().map(|item| item.id.clone());
                 if tells {
-                    let events = self.watcher.handle_first(page, now());
-                    self.say(&events).await?;
+                    let mut events = self.watcher.handle_first(page, now());
+                    self.say(&mut events).await?;
                 } else {
                     self.watcher.handle_known(page);
                 }
@@ -132,14 +145,14 @@ impl Task {
                 Found::Changes(changes) => changes,
                 Found::Expired { compacted } => {
                     let refusal = too_old(self.watcher.cursor(), compacted);
-                    self.say(&[error(&refusal)]).await?;
+                    self.say(&mut [error(&refusal)]).await?;
                     return Err(Over);
                 }
                 Found::Item(_) | Found::Page(_) => return Err(Over),
             };
             let more = changes.more;
-            let events = self.watcher.handle_changes(changes, now());
-            self.say(&events).await?;
+            let mut events = self.watcher.handle_changes(changes, now());
+            self.say(&mut events).await?;
             if !more {
                 return Ok(());
             }
@@ -148,14 +161,18 @@ impl Task {
 
     async fn say_bookmark(&mut self, ends_initial: bool) -> Result<(), Over> {
         let bookmark = self.watcher.bookmark(ends_initial);
-        self.say(&[bookmark]).await
+        self.say(&mut [bookmark]).await
     }
 
-    async fn say(&self, events: &[Value]) -> Result<(), Over> {
+    async fn say(&self, events: &mut [Value]) -> Result<(), Over> {
         if events.is_empty() {
             return Ok(());
         }
+        events.iter_mut().for_each(|event| veil::over(&self.asker, event));
         let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
-        self.pieces.send(lines.into()).await.map_err(|_| Over)
+        match timeout(PATIENCE, self.pieces.send(lines.into())).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Over),
+        }
     }
 }

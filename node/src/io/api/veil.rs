@@ -1,0 +1,65 @@
+//! What of a device's settings is shown to whom: passwords of its protocol are for those who set them, administrators, and
+//! for mappers, who log in with them.
+
+use controller::role::{Asker, Role};
+use serde_json::Value;
+
+use crate::diagnose::redact;
+
+/// Settings of protocols, of which nothing is known here but the names.
+const SETTINGS: &str = "configData";
+
+/// Where `kubectl apply` keeps a whole manifest.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// Takes secrets out of objects that `asker` is shown.
+pub(super) fn over(asker: &Asker, shown: &mut Value) {
+    if !matches!(asker.role, Role::Admin | Role::Mapper) {
+        veil(shown);
+    }
+}
+
+fn veil(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields.iter_mut() {
+                match name.as_str() {
+                    SETTINGS => redact::document(field),
+                    LAST_APPLIED => *field = redact::REMOVED.into(),
+                    _ => veil(field),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(veil),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_device_password_is_for_administrators_and_mappers() {
+        let device = |password: &str, applied: &str| {
+            json!({
+                "metadata": { "annotations": { LAST_APPLIED: applied, "note": "password: x" } },
+                "spec": {
+                    "protocol": { "configData": { "url": "opc.tcp://10.0.0.7:4840", "password": password } },
+                    "properties": [{ "visitors": { "configData": { "authPass": password, "register": 3 } } }],
+                },
+            })
+        };
+        for role in Role::ALL {
+            let mut shown = json!([device("hunter2", "{}")]);
+            over(&Asker { who: "user/alice".parse().unwrap(), role }, &mut shown);
+            let expected = match role {
+                Role::Admin | Role::Mapper => device("hunter2", "{}"),
+                Role::Operator | Role::Viewer | Role::App => device(redact::REMOVED, redact::REMOVED),
+            };
+            assert_eq!(shown, json!([expected]), "{role}");
+        }
+    }
+}
