@@ -295,6 +295,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_terminal_would_obey_is_not_printed() {
+        let said = serde_json::json!("a\nb\u{1b}[2J\u{9b}c \u{e4}");
+        assert_eq!(cell(&said), "a b\u{fffd}[2J\u{fffd}c \u{e4}");
+    }
+
+    #[test]
     fn links_stand_below_the_rest_of_a_status() {
         let status = serde_json::json!({
             "node": "edge/a",

@@ -104,9 +104,12 @@ pub(super) async fn gather(args: &DiagnoseArgs, config: &Config, progress: &Prog
     if facts.node == Node::Answers {
         progress.at("what the node knows");
         let (role, to) = (facts.identity.role, args.to.as_deref());
-        let reached = async { Some(reach(&questions.console, args, to?).await) };
-        ((facts.peers, facts.devices), facts.clash, facts.reach) =
-            tokio::join!(known(&questions, role), clash(&questions, config, &status), reached);
+        let reached = Box::pin(async { Some(reach(&questions.console, args, to?).await) });
+        ((facts.peers, facts.devices), facts.clash, facts.reach) = tokio::join!(
+            Box::pin(known(&questions, role)),
+            Box::pin(clash(&questions, config, &status)),
+            reached
+        );
         facts.unanswered = questions.unanswered.take();
     }
     progress.at("the MQTT broker");
