@@ -219,13 +219,10 @@ impl CloudTwins {
         Ok(Checked { id: id.clone(), edge, value: value.clone().map(check).transpose()? })
     }
 
-    /// How old a reading is cannot be told here, only that it is no younger than its way and its time tell: what an edge
-    /// says after an outage is heard just now. The edge's clock may be wrong; if it is behind, the reading is too old.
     fn look(&self, condition: &Condition, device: &DeviceId, now: Now) -> (Truth, Option<Value>) {
         let twin = self.twins.get(&condition.source(device));
         let sample = twin.and_then(|twin| twin.reported.as_ref()?.sample.as_ref());
-        let heard = twin.and_then(|twin| twin.heard).map(|at| now.mono.since(at));
-        let age = heard.zip(sample).map(|(heard, sample)| heard.max(now.wall.since(sample.time)));
+        let age = twin.and_then(|twin| twin.age(now));
         (condition.holds(sample.map(|sample| (sample, age))), sample.map(|sample| sample.value.clone()))
     }
 

@@ -16,6 +16,7 @@ pub use desired::{MAX_GROUP, SetError, Wish, Wishes};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bus::twin::{DesiredVersion, DeviceId, Incarnation, Outcome, ResultBody, TwinTopic};
 use bus::{Filter, Mono, Name, Now, Topic};
@@ -89,6 +90,14 @@ impl Twin {
         let newest = own.into_iter().chain(told).max_by_key(|(_, desired)| desired.version);
         let withdrawn = self.withdrawn.as_ref().map(|(_, version)| *version);
         newest.filter(|(_, desired)| Some(desired.version) > withdrawn)
+    }
+
+    /// How old a reading is cannot be told here, only that it is no younger than its way and its time tell: what an edge
+    /// says after an outage is heard just now. The edge's clock may be wrong; if it is behind, the reading is too old.
+    fn age(&self, now: Now) -> Option<Duration> {
+        let heard = now.mono.since(self.heard?);
+        let sample = self.reported.as_ref().and_then(|reported| reported.sample.as_ref());
+        Some(sample.map_or(heard, |sample| heard.max(now.wall.since(sample.time))))
     }
 
     fn desired(&self) -> Option<&Desired> {
@@ -340,7 +349,7 @@ impl CloudTwins {
         let view = |(name, property): (&Arc<str>, &Arc<Property>)| {
             let id = PropertyId::new(device, name);
             let twin = self.twins.get(&id).unwrap_or(&nothing);
-            let age = twin.heard.map(|at| now.mono.since(at));
+            let age = twin.age(now);
             let view = TwinView::new(&id, property, twin.reported.as_ref(), twin.desired(), age);
             TwinView { state: state.clone(), authority: authority.clone(), ..view }
         };

@@ -25,7 +25,12 @@ impl CloudTwins {
 
     /// Every rule that an edge told of, as it does now or did last.
     pub fn rule_views(&self) -> Vec<RuleView> {
-        self.rules.values().cloned().collect()
+        self.rules_told().cloned().collect()
+    }
+
+    /// The same, to choose from.
+    pub fn rules_told(&self) -> impl Iterator<Item = &RuleView> {
+        self.rules.values()
     }
 
     /// `None` if it is malformed.

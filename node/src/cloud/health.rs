@@ -28,12 +28,9 @@ impl Cloud {
     pub(super) fn handle_health(&mut self, link: LinkId, payload: &[u8], now: Now) {
         // A frame that crossed with a close finds no peer.
         let Some(edge) = self.bus.peer_of(link).map(|peer| peer.name.clone()) else { return };
-        match self.ledger.handle_frame(&edge, payload, now) {
-            Ok(ack) => {
-                let frame = Frame::new(Channel::Health, ack);
-                self.said.push_back(Output::Send { link, class: Class::Telemetry, frame });
-            }
-            Err(why) => self.close(link, &why.to_string()),
+        if let Some(ack) = self.ledger.handle_frame(&edge, payload, now) {
+            let frame = Frame::new(Channel::Health, ack);
+            self.said.push_back(Output::Send { link, class: Class::Telemetry, frame });
         }
     }
 
@@ -52,6 +49,7 @@ impl Cloud {
             node: self.me.clone(),
             site: None,
             state: Presence::Connected,
+            is_cut_off: false,
             since: Some(self.monitor.started()),
             heard_ms_ago: self.monitor.age(now.mono).map(|age| age.as_millis() as u64),
             clock_offset_ms: None,

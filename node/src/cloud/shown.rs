@@ -7,7 +7,7 @@ use device_twin::TwinView;
 use device_twin::rule::RuleView;
 
 use super::Cloud;
-use crate::page::{Fleet, Place};
+use crate::page::{Fleet, Place, rank};
 
 impl Fleet for Cloud {
     fn devices(&self) -> impl Iterator<Item = &DeviceId> {
@@ -26,7 +26,9 @@ impl Fleet for Cloud {
         }
     }
 
-    fn rules(&self, _: Now) -> Vec<RuleView> {
-        self.twins.rule_views()
+    fn rules(&self, most: usize, _: Now) -> (Vec<RuleView>, usize) {
+        let mut rules: Vec<&RuleView> = self.twins.rules_told().collect();
+        rules.sort_by_key(|rule| rank(rule));
+        (rules.iter().take(most).map(|rule| (*rule).clone()).collect(), rules.len())
     }
 }

@@ -31,6 +31,10 @@ pub struct Facts {
     /// UDP and TCP addresses that the node is to listen on and somebody else has.
     pub taken: Vec<Taken>,
     pub reach: Option<Reach>,
+    /// Questions that the node did not answer, and why.
+    pub unanswered: Vec<String>,
+    /// Knocking at the cloud's door was not done when time was over.
+    pub is_cut_short: bool,
 }
 
 /// What the data directory says the node is.
@@ -125,8 +129,10 @@ pub enum Udp {
     #[default]
     NotTried,
     Answers,
-    /// ICMP says that nobody listens at the port.
+    /// ICMP says that nobody listens at the port; a firewall may say the same.
     Refused,
+    /// Our own kernel does not let it out: a rule of this machine's firewall.
+    Forbidden,
     Silent,
     /// ICMP, or our own kernel, says that there is no way.
     NoWay,

@@ -139,7 +139,12 @@ fn process(facts: &Facts) -> Vec<Finding> {
         Role::Edge => "kubebus edge",
     };
     match &facts.node {
-        Node::Answers => Vec::new(),
+        Node::Answers if facts.unanswered.is_empty() => Vec::new(),
+        Node::Answers => {
+            let advice = "ask again; if that repeats, look at its log and at the disk: 'kubebus debug collect' keeps what is known";
+            let finding = Finding::new(Cause::NodeHangs, dir, advice).certain(Certainty::Likely);
+            vec![facts.unanswered.iter().cloned().fold(finding, Finding::since)]
+        }
         Node::NotRunning => {
             let advice = format!("start it with '{command}', and read what it says if it ends");
             let told = format!("nobody answers at {dir}/admin.sock");
@@ -210,7 +215,7 @@ fn hardly_connected(upstream: &Upstream) -> Vec<Finding> {
         return Vec::new();
     }
     let told = "the link counts as up until its idle time is over";
-    let find = |endpoint: &Endpoint| nothing_listens(&endpoint.name).certain(Certainty::Likely).since(told);
+    let find = |endpoint: &Endpoint| nothing_listens(&endpoint.name).since(told);
     upstream.endpoints.iter().map(find).collect()
 }
 
@@ -228,6 +233,7 @@ fn knocked(endpoint: &Endpoint, facts: &Facts) -> Option<Finding> {
     match endpoint.udp {
         Udp::NotTried => None,
         Udp::Refused => Some(nothing_listens(name)),
+        Udp::Forbidden => Some(forbidden(name)),
         Udp::TooLarge => Some(
             black_hole(name, Certainty::Certain)
                 .since("this machine's kernel knows that a packet of 1,228 bytes does not fit the way"),
@@ -272,10 +278,17 @@ fn dns(name: &str, certainty: Certainty) -> Finding {
 }
 
 fn nothing_listens(name: &str) -> Finding {
-    let advice =
-        "start 'kubebus cloud' there, or check its 'cloud.listen' and the port that is forwarded to it";
+    let advice = "start 'kubebus cloud' there, or check its 'cloud.listen' and the port that is forwarded to it; if it runs, a \
+                  firewall before it rejects UDP (REJECT, not DROP): let the port in";
     Finding::new(Cause::NothingListens, name, advice)
-        .since("the host refuses UDP at this port: no program has it")
+        .certain(Certainty::Likely)
+        .since("UDP to this port is refused by ICMP: no program has the port, or a firewall rejects it")
+}
+
+fn forbidden(name: &str) -> Finding {
+    let advice = "let UDP to the cloud's port out at the firewall of this machine ('nft list ruleset', 'iptables -L OUTPUT')";
+    Finding::new(Cause::UdpBlocked, name, advice)
+        .since("this machine's own kernel does not let the packet out")
 }
 
 fn black_hole(name: &str, certainty: Certainty) -> Finding {
@@ -339,10 +352,16 @@ fn own_failures(facts: &Facts) -> Vec<Finding> {
     if !endpoints(facts).is_empty() || !same_identity(facts).is_empty() {
         return Vec::new();
     }
-    newest(upstream, facts)
-        .map(|failure| failed(failure.fault, &failure.why, &failure.at, facts))
-        .into_iter()
-        .collect()
+    match newest(upstream, facts) {
+        Some(failure) => vec![failed(failure.fault, &failure.why, &failure.at, facts)],
+        None if facts.is_cut_short => {
+            let advice = "look at the logs of both ends ('--log debug')";
+            let finding =
+                Finding::new(Cause::LinkFails, &upstream.cloud, advice).certain(Certainty::Possible);
+            vec![finding.since("there is no link, and why was not found out in time")]
+        }
+        None => Vec::new(),
+    }
 }
 
 /// One that names its cause comes before one that only says that there is no link.

@@ -88,9 +88,7 @@ impl Edge {
         if self.bus.link_of(&self.cloud) != Some(link) {
             return;
         }
-        if let Err(why) = self.teller.handle_frame(payload) {
-            self.close(link, &why.to_string());
-        }
+        self.teller.handle_frame(payload);
     }
 
     pub(super) fn handle_cloud_change(&mut self, now: Now) {
@@ -102,7 +100,7 @@ impl Edge {
     /// Itself, and the cloud as far as it knows it.
     pub(super) fn say_fleet(&mut self, id: u64, now: Now) {
         let is_connected = self.bus.link_of(&self.cloud).is_some();
-        let state = match (is_connected, self.cloud_since) {
+        let cloud_state = match (is_connected, self.cloud_since) {
             (true, _) => Presence::Connected,
             (false, Some(_)) => Presence::Lost,
             (false, None) => Presence::Never,
@@ -114,8 +112,9 @@ impl Edge {
             is_me: true,
             node: self.identity.node.clone(),
             site,
-            state,
-            since: self.cloud_since,
+            state: Presence::Connected,
+            is_cut_off: !is_connected,
+            since: Some(self.monitor.started()),
             heard_ms_ago: age,
             // As the cloud has it: how far ahead of its clock this one is.
             clock_offset_ms: clock.map(|offset| offset.saturating_neg()),
@@ -125,7 +124,8 @@ impl Edge {
             is_me: false,
             node: self.cloud.clone(),
             site: None,
-            state,
+            state: cloud_state,
+            is_cut_off: false,
             since: self.cloud_since,
             heard_ms_ago: None,
             clock_offset_ms: clock,

@@ -6,7 +6,7 @@ use device_twin::TwinView;
 use device_twin::rule::RuleView;
 
 use super::Edge;
-use crate::page::{Fleet, Place};
+use crate::page::{Fleet, Place, rank};
 
 impl Fleet for Edge {
     fn devices(&self) -> impl Iterator<Item = &DeviceId> {
@@ -21,7 +21,11 @@ impl Fleet for Edge {
         Place::At(self.identity.node.clone())
     }
 
-    fn rules(&self, now: Now) -> Vec<RuleView> {
-        self.twins.rule_views(now)
+    fn rules(&self, most: usize, now: Now) -> (Vec<RuleView>, usize) {
+        let mut rules = self.twins.rule_views(now);
+        rules.sort_by_key(rank);
+        let total = rules.len();
+        rules.truncate(most);
+        (rules, total)
     }
 }

@@ -125,7 +125,10 @@ pub struct Known {
     pub is_me: bool,
     pub node: NodeId,
     pub site: Option<Name>,
+    /// The node that says all this is there, whoever is not.
     pub state: Presence,
+    /// Its cloud does not hear it.
+    pub is_cut_off: bool,
     pub since: Option<UnixMillis>,
     pub heard_ms_ago: Option<u64>,
     pub clock_offset_ms: Option<i64>,
@@ -150,14 +153,14 @@ impl Fleet {
 impl Facts {
     /// What is wrong now, worst first.
     pub fn problems(&self) -> Vec<Problem> {
-        let Known { is_me, state, clock_offset_ms, ref node, .. } = self.known;
+        let Known { is_me, state, is_cut_off, clock_offset_ms, ref node, .. } = self.known;
         // What an edge knows of its cloud is whether it is there, and that it says of itself.
         if node.kind == NodeKind::Cloud && !is_me {
             return Vec::new();
         }
         let around = Around {
             is_me,
-            is_connected: state == Presence::Connected,
+            is_connected: state == Presence::Connected && !is_cut_off,
             is_heard: state != Presence::Never,
             clock_offset_ms,
         };
@@ -165,8 +168,17 @@ impl Facts {
     }
 
     fn view(&self) -> NodeView {
-        let Known { is_me: _, node, site, state, since, heard_ms_ago, clock_offset_ms, behind } =
-            self.known.clone();
+        let Known {
+            is_me: _,
+            is_cut_off: _,
+            node,
+            site,
+            state,
+            since,
+            heard_ms_ago,
+            clock_offset_ms,
+            behind,
+        } = self.known.clone();
         let nothing = Condition::default();
         let told = self.condition.is_some();
         let Condition { values, links, about } = self.condition.as_deref().unwrap_or(&nothing);

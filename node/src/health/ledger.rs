@@ -8,7 +8,6 @@ use bytes::Bytes;
 
 use super::fleet::{Facts, Known, Presence};
 use super::report::{Ack, Condition, MAX_REPORT, Report};
-use super::teller::Malformed;
 
 /// One entry a member that was seen since the cloud's start: under 2 KiB each.
 #[derive(Debug, Default)]
@@ -55,24 +54,25 @@ impl Ledger {
         self.edges.retain(|edge, _| is_member(edge));
     }
 
-    /// A report; the answer to it.
-    pub fn handle_frame(&mut self, edge: &Name, payload: &[u8], now: Now) -> Result<Bytes, Malformed> {
+    /// A report; the answer to it. One that cannot be read is left alone: a link that carries twins is not ended for it,
+    /// and that the edge was not heard for long shows by itself. Unanswered, the edge's next one says all.
+    pub fn handle_frame(&mut self, edge: &Name, payload: &[u8], now: Now) -> Option<Bytes> {
         // A later version may have more rows.
         if payload.len() > 2 * MAX_REPORT {
-            return Err(Malformed);
+            return None;
         }
-        let report: Report = minicbor::decode(payload).map_err(|_| Malformed)?;
+        let report: Report = minicbor::decode(payload).ok()?;
         let nothing = Condition::default();
-        let Some(entry) = self.edges.get_mut(edge) else { return Ok(ack(0)) };
+        let Some(entry) = self.edges.get_mut(edge) else { return Some(ack(0)) };
         let base = match (report.base, &entry.heard) {
             (0, _) => &nothing,
             (base, Some((_, heard))) if base == entry.seq => heard,
-            (_, _) => return Ok(ack(0)),
+            (_, _) => return Some(ack(0)),
         };
         let seq = report.seq;
-        let condition = report.apply(base).ok_or(Malformed)?;
+        let condition = report.apply(base)?;
         (entry.seq, entry.heard) = (seq, Some((now.mono, Arc::new(condition))));
-        Ok(ack(seq))
+        Some(ack(seq))
     }
 
     /// How a member is, as far as was heard.
@@ -91,6 +91,7 @@ impl Ledger {
             node: NodeId::edge(name),
             site: Some(site),
             state,
+            is_cut_off: false,
             since: entry.map(|entry| entry.since),
             heard_ms_ago: heard.map(|(at, _)| now.since(*at).as_millis() as u64),
             clock_offset_ms,

@@ -51,7 +51,7 @@ pub struct MeasuredLink {
 }
 
 /// Which way the link goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode)]
 #[cbor(index_only)]
 pub enum Path {
     /// QUIC over UDP between an edge and its cloud.
@@ -63,6 +63,20 @@ pub enum Path {
     /// Two edges whose packets go by the cloud: no link of their own.
     #[n(2)]
     Relayed,
+    /// A way that only a later version knows.
+    #[n(3)]
+    Other,
+}
+
+impl<'b, C> Decode<'b, C> for Path {
+    fn decode(from: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        Ok(match from.u32()? {
+            0 => Self::Quic,
+            1 => Self::Direct,
+            2 => Self::Relayed,
+            _ => Self::Other,
+        })
+    }
 }
 
 impl Path {
@@ -71,6 +85,7 @@ impl Path {
             Self::Quic => "quic",
             Self::Direct => "direct",
             Self::Relayed => "relayed",
+            Self::Other => "other",
         }
     }
 }

@@ -18,6 +18,9 @@ use super::links::{LinkHead, LinkState, MAX_LINKS};
 use super::series::{LinkSeries, Series, Values};
 use super::trouble::Trouble;
 
+/// Numbers of one link.
+const STRIDE: usize = LinkSeries::ALL.len();
+
 /// Stands for a number that nobody knows.
 pub(super) const UNKNOWN: u64 = u64::MAX;
 
@@ -81,6 +84,9 @@ pub(super) struct Report {
     links: Vec<u64>,
     #[n(5)]
     about: Option<About>,
+    /// How many numbers a link has, where some are told: more of a later version, fewer of an earlier one.
+    #[n(6)]
+    stride: Option<u64>,
 }
 
 /// A cloud to an edge: it has the report of this number; 0: it has none, and wants all.
@@ -99,21 +105,23 @@ impl Report {
         };
         let is_same = heads(condition) == heads(before);
         let numbers_before = if is_same { numbers(&before.links) } else { Vec::new() };
+        let links = differences(&numbers(&condition.links), &numbers_before);
         Self {
             seq,
             base,
             values: differences(&condition.values.0, &before.values.0),
             heads: (!is_same).then(|| heads(condition)),
-            links: differences(&numbers(&condition.links), &numbers_before),
+            stride: (!links.is_empty()).then_some(STRIDE as u64),
+            links,
             about: (condition.about != before.about).then(|| condition.about.clone()),
         }
     }
 
     /// What the edge is like now; `None` if the report makes no sense on this base.
     pub(super) fn apply(self, before: &Condition) -> Option<Condition> {
-        let Self { seq: _, base: _, values, heads, links, about } = self;
+        let Self { seq: _, base: _, values, heads, links, about, stride } = self;
         let mut condition = before.clone();
-        applied(&mut condition.values.0, &values)?;
+        applied(&mut condition.values.0, &values, Some)?;
         if let Some(heads) = heads {
             if heads.len() > MAX_LINKS {
                 return None;
@@ -122,8 +130,11 @@ impl Report {
             condition.links = heads.into_iter().map(fresh).collect();
         }
         let mut all = numbers(&condition.links);
-        applied(&mut all, &links)?;
-        for (link, numbers) in condition.links.iter_mut().zip(all.chunks_exact(LinkSeries::ALL.len())) {
+        let stride = usize::try_from(stride.unwrap_or(STRIDE as u64)).ok().filter(|stride| *stride > 0)?;
+        let known =
+            |place: usize| (place % stride < STRIDE).then_some(place / stride * STRIDE + place % stride);
+        applied(&mut all, &links, known)?;
+        for (link, numbers) in condition.links.iter_mut().zip(all.chunks_exact(STRIDE)) {
             link.numbers.copy_from_slice(numbers);
         }
         if let Some(About { version, started, disk, trouble, offload }) = about {
@@ -152,13 +163,13 @@ fn differences(after: &[u64], before: &[u64]) -> Vec<u64> {
     pairs
 }
 
-/// A place beyond the end is of a later version and left out.
-fn applied(numbers: &mut [u64], pairs: &[u64]) -> Option<()> {
+/// `known` says which of our places one of the teller's is. One beyond the end is of a later version and left out.
+fn applied(numbers: &mut [u64], pairs: &[u64], known: impl Fn(usize) -> Option<usize>) -> Option<()> {
     let mut next = 0_usize;
     for pair in pairs.chunks(2) {
         let [gap, difference] = *pair else { return None };
         let place = next.checked_add(usize::try_from(gap).ok()?)?;
-        if let Some(number) = numbers.get_mut(place) {
+        if let Some(number) = known(place).and_then(|place| numbers.get_mut(place)) {
             *number = number.wrapping_add(unzigzag(difference));
         }
         next = place.checked_add(1)?;
@@ -261,9 +272,25 @@ mod tests {
     #[test]
     fn rows_of_a_later_version_are_left_out() {
         let mut numbers = [1_u64, 2];
-        assert_eq!(applied(&mut numbers, &[1, 2, 5, 4]), Some(()));
+        assert_eq!(applied(&mut numbers, &[1, 2, 5, 4], Some), Some(()));
         assert_eq!(numbers, [1, 3]);
-        assert_eq!(applied(&mut numbers, &[1]), None);
-        assert_eq!(applied(&mut numbers, &[u64::MAX, 1]), None);
+        assert_eq!(applied(&mut numbers, &[1], Some), None);
+        assert_eq!(applied(&mut numbers, &[u64::MAX, 1], Some), None);
+    }
+
+    #[test]
+    fn links_of_another_version_have_their_numbers_where_they_belong() {
+        let mut edge = Condition { links: vec![link("a", 1), link("b", 2)], ..Condition::default() };
+        for stride in [STRIDE + 2, STRIDE - 1] {
+            let mut report = Report::new(1, &edge, None);
+            let longer: Vec<u64> = [1, 2].into_iter().flat_map(|n| vec![n; stride]).collect();
+            (report.links, report.stride) = (differences(&longer, &[]), Some(stride as u64));
+            if stride < STRIDE {
+                edge.links.iter_mut().for_each(|link| link.numbers[stride..].fill(UNKNOWN));
+            }
+            assert_eq!(through(report, &Condition::default()).links, edge.links);
+        }
+        let report = Report { stride: Some(0), ..Report::new(1, &edge, None) };
+        assert_eq!(report.apply(&Condition::default()), None);
     }
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bus::Mono;
 use bytes::Bytes;
-use thiserror::Error;
 
 use super::links::{LinkHead, LinkState};
 use super::report::{Ack, Condition, Report};
@@ -19,11 +18,6 @@ pub const NEWS: Duration = Duration::from_secs(8);
 
 /// Below this many bytes a second, what a link carries is no news.
 const LITTLE: u64 = 4_096;
-
-/// What came on the channel was none of its messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the peer sent a message about health that makes no sense here")]
-pub struct Malformed;
 
 /// The edge's half.
 #[derive(Debug, Default)]
@@ -76,15 +70,15 @@ impl Teller {
         since >= QUIET || since >= NEWS && last.is_none_or(|(_, last)| is_news(last, condition))
     }
 
-    pub fn handle_frame(&mut self, payload: &[u8]) -> Result<(), Malformed> {
-        let Ack { seq } = minicbor::decode(payload).map_err(|_| Malformed)?;
+    /// An answer that cannot be read is none: the next report says all.
+    pub fn handle_frame(&mut self, payload: &[u8]) {
+        let Ok(Ack { seq }) = minicbor::decode(payload) else { return };
         match self.pending.take() {
             Some(pending) if pending.0 == seq => self.acked = Some(pending),
             _ if seq == 0 => self.handle_link(),
             // Late: of a report that another one has followed.
             pending => self.pending = pending,
         }
-        Ok(())
     }
 }
 

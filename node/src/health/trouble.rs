@@ -9,7 +9,7 @@ use super::report::{About, Condition, brief};
 use super::series::{LinkSeries, Series};
 
 /// Of what kind a trouble is: what to do follows from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode)]
 #[cbor(index_only)]
 pub enum TroubleKind {
     /// A dial of the cloud had no answer.
@@ -36,6 +36,22 @@ pub enum TroubleKind {
     /// Of a kind that this version does not tell apart.
     #[n(7)]
     Other,
+}
+
+impl<'b, C> Decode<'b, C> for TroubleKind {
+    /// A kind that a later version tells apart is [`Other`](Self::Other).
+    fn decode(from: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+        Ok(match from.u32()? {
+            0 => Self::Unreachable,
+            1 => Self::Refused,
+            2 => Self::Stranger,
+            3 => Self::Name,
+            4 => Self::Busy,
+            5 => Self::LinkLost,
+            6 => Self::Disk,
+            _ => Self::Other,
+        })
+    }
 }
 
 impl TroubleKind {
@@ -127,8 +143,12 @@ pub(super) struct Around {
 pub(super) fn problems(condition: &Condition, around: Around) -> Vec<Problem> {
     let Around { is_me, is_connected, is_heard, clock_offset_ms } = around;
     let mut found = Vec::new();
+    if !is_connected && !is_me {
+        // What it said last need not be so any more.
+        return vec![not_connected(is_heard)];
+    }
     if !is_connected {
-        found.push(if is_me { cut_off(condition) } else { not_connected(is_heard) });
+        found.push(cut_off(condition));
     }
     let About { disk, offload, .. } = &condition.about;
     if let Some(why) = disk {
@@ -257,5 +277,24 @@ mod tests {
         assert_eq!(problems(&condition, around)[0].advice, kind.advice());
         let around = Around { is_connected: false, is_heard: false, ..WELL };
         assert_eq!(texts(&condition, around), ["it has never been connected"]);
+    }
+
+    #[test]
+    fn of_a_node_that_is_away_nothing_is_said_to_be_wrong_now_but_that() {
+        let mut condition = Condition::default();
+        condition.values.set(Series::RulesTripped, 1);
+        condition.about.disk = Some("no space".to_owned());
+        assert_eq!(texts(&condition, Around { is_connected: false, ..WELL }), ["it is not connected"]);
+        let own = Around { is_me: true, is_connected: false, ..WELL };
+        assert_eq!(texts(&condition, own).len(), 3, "its own word is of now");
+    }
+
+    #[test]
+    fn a_kind_of_a_later_version_is_another_one() {
+        for (index, kind) in [(0, TroubleKind::Unreachable), (6, TroubleKind::Disk), (99, TroubleKind::Other)]
+        {
+            assert_eq!(minicbor::decode::<TroubleKind>(&minicbor::to_vec(index).unwrap()).unwrap(), kind);
+            assert!(index == 99 || minicbor::to_vec(kind).unwrap() == minicbor::to_vec(index).unwrap());
+        }
     }
 }

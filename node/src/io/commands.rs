@@ -23,6 +23,7 @@ use super::manifests::{self, Refused};
 use super::objects::GetKind;
 use super::ping::EchoError;
 use super::restore::{RestoreError, Restored, restore};
+use super::table::printable;
 use super::{
     audit, backup, completions, debug, demo, fleet, format, join, kubeconfig, label, mapper, mqtt, names,
     node, objects, ping, policy, route, rule, table, top, trace, twin, user, version, visit, wireguard,
@@ -369,7 +370,7 @@ pub(super) fn show(document: &Value, format: Format, as_table: fn(&Value) -> Str
 }
 
 pub(super) fn text(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value.as_str().map_or_else(|| value.to_string(), printable)
 }
 
 /// Data goes to stdout; a reader that has seen enough (`head`) is no error.

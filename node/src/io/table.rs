@@ -20,10 +20,20 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     std::iter::once(head).chain(body).collect::<Vec<_>>().join("\n")
 }
 
+/// A node's or a device's own words, without what a terminal would obey.
+pub(super) fn printable(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' | '\r' | '\t' => ' ',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    };
+    text.chars().map(shown).collect()
+}
+
 pub(super) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => printable(text),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
         Value::Number(number) if number.is_f64() => {
             let rounded = format!("{:.3}", number.as_f64().unwrap_or_default());
@@ -283,6 +293,12 @@ fn flatten(prefix: &str, value: &Value, lines: &mut Vec<Vec<String>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_would_obey_is_not_printed() {
+        let said = serde_json::json!("a\nb\u{1b}[2J\u{9b}c \u{e4}");
+        assert_eq!(cell(&said), "a b\u{fffd}[2J\u{fffd}c \u{e4}");
+    }
 
     #[test]
     fn links_stand_below_the_rest_of_a_status() {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use bus::UnixMillis;
 use serde_json::{Map, Value, json};
@@ -18,7 +19,7 @@ const AGES: [&str; 2] = ["age_ms", "heard_ms_ago"];
 /// What one page was told.
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
-    tables: BTreeMap<&'static str, BTreeMap<String, Mark>>,
+    tables: BTreeMap<&'static str, BTreeMap<Arc<str>, Mark>>,
     /// Of the fields beside the rows.
     beside: BTreeMap<&'static str, u64>,
     events: u64,
@@ -32,11 +33,27 @@ struct Mark {
     born: Option<u64>,
 }
 
+/// A row as it is now. What many pages show is made and digested once.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Row {
+    pub(crate) key: Arc<str>,
+    value: Arc<Value>,
+    mark: Mark,
+}
+
+impl Row {
+    /// `time` is the node's, when the row was so.
+    pub(crate) fn new(key: &str, value: Value, time: UnixMillis) -> Self {
+        let mark = Mark::of(&value, time);
+        Self { key: key.into(), value: Arc::new(value), mark }
+    }
+}
+
 /// One table as it is now.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Changes {
     pub(crate) table: &'static str,
-    pub(crate) rows: Vec<(String, Value)>,
+    pub(crate) rows: Vec<Row>,
     /// What is told beside the rows.
     pub(crate) beside: Map<String, Value>,
 }
@@ -57,13 +74,12 @@ impl Sent {
         let table = self.tables.entry(name).or_default();
         let mut gone = std::mem::take(table);
         let mut told = Map::new();
-        for (key, row) in rows {
-            let mark = Mark::of(&row, time);
+        for Row { key, value, mark } in rows {
             match gone.remove(&key) {
                 Some(known) if known.is_as_good_as(mark) => drop(table.insert(key, known)),
                 Some(_) | None => {
-                    table.insert(key.clone(), mark);
-                    told.insert(key, row);
+                    told.insert(key.to_string(), Arc::unwrap_or_clone(value));
+                    table.insert(key, mark);
                 }
             }
         }
@@ -76,7 +92,7 @@ impl Sent {
         data.insert("time".to_owned(), time.0.into());
         data.insert("whole".to_owned(), is_first.into());
         data.insert("rows".to_owned(), told.into());
-        data.insert("gone".to_owned(), gone.into_keys().collect::<Value>());
+        data.insert("gone".to_owned(), gone.keys().map(|key| &**key).collect::<Value>());
         Some(self.event(name, data.into()))
     }
 
@@ -145,7 +161,7 @@ mod tests {
     use super::*;
 
     fn told(sent: &mut Sent, rows: &[(&str, Value)], time: u64) -> Option<Value> {
-        let rows = rows.iter().map(|(key, row)| ((*key).to_owned(), row.clone())).collect();
+        let rows = rows.iter().map(|(key, row)| Row::new(key, row.clone(), UnixMillis(time))).collect();
         let now = Changes { table: "twins", rows, beside: Map::new() };
         sent.news(now, UnixMillis(time)).map(|event| event.data)
     }

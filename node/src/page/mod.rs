@@ -1,6 +1,7 @@
 //! What the page for people is told of twins and rules: as much as it shows, whatever the size of the fleet.
 
 mod changes;
+mod look;
 mod tables;
 
 use bus::twin::DeviceId;
@@ -11,7 +12,8 @@ use device_twin::{PropertyId, TwinView};
 use serde_json::{Value, json};
 
 pub(crate) use self::changes::Sent;
-pub(crate) use self::tables::{nodes, tables};
+pub(crate) use self::look::Look;
+pub(crate) use self::tables::{Nodes, tables};
 use crate::admin::{AdminError, AdminResponse, document};
 
 /// Devices that one page shows: more fit no screen, and nobody reads them. The rest is a search or the next page away.
@@ -19,6 +21,9 @@ pub(crate) const MAX_DEVICES: usize = 100;
 
 /// Rules that a page shows, those with something to say first; a site has tens.
 pub(crate) const MAX_RULES: usize = 500;
+
+/// Devices that one search for `is:..` looks into, as the owner loop serves others meanwhile. Where it ended is said.
+const MAX_LOOKED_INTO: usize = 5_000;
 
 /// Words of a search, each of which must be found.
 const MAX_WORDS: usize = 8;
@@ -61,7 +66,14 @@ pub(crate) trait Fleet {
     fn views(&self, device: &DeviceId, now: Now) -> Vec<TwinView>;
     /// Where a device runs, or what it waits for.
     fn place(&self, device: &DeviceId) -> Place;
-    fn rules(&self, now: Now) -> Vec<RuleView>;
+    /// The first `most` of them, those that tripped before those that miss an input, those before the rest; and how many
+    /// there are.
+    fn rules(&self, most: usize, now: Now) -> (Vec<RuleView>, usize);
+}
+
+/// Which of a page's rules come first.
+pub(crate) fn rank(rule: &RuleView) -> (bool, bool) {
+    (rule.tripped.is_none(), rule.unknown.is_empty())
 }
 
 /// Where a device is.
@@ -151,36 +163,52 @@ impl Place {
     }
 }
 
-/// The answer: `{"time", "devices": [..], "found", "total", "rules": [..], "rules_total", "plants": [..]}`.
+/// The answer: `{"time", "devices": [..], "found", "looked_into", "total", "rules": [..], "rules_total", "plants": [..]}`.
 pub(crate) fn answer(query: &Query, fleet: &impl Fleet, now: Now) -> AdminResponse {
-    let (shown, found) = match query {
-        Query::Named(devices) => (devices.iter().collect(), devices.len()),
+    let Found { shown, found, looked_into } = match query {
+        Query::Named(devices) => {
+            Found { shown: devices.iter().collect(), found: devices.len(), looked_into: None }
+        }
         Query::Search(search) => found(search, fleet, now),
     };
-    let mut rules = fleet.rules(now);
-    rules.sort_by_key(|rule| (rule.tripped.is_none(), rule.unknown.is_empty()));
-    let rules_total = rules.len();
+    let (rules, rules_total) = fleet.rules(MAX_RULES, now);
     Ok(json!({
         "time": now.wall,
         "devices": shown.iter().map(|id| device(id, fleet, now)).collect::<Result<Vec<_>, _>>()?,
         "found": found,
+        "looked_into": looked_into,
         "total": fleet.devices().count(),
-        "rules": rules.iter().take(MAX_RULES).map(|view| rule(view, fleet)).collect::<Result<Vec<_>, _>>()?,
+        "rules": rules.iter().map(|view| rule(view, fleet)).collect::<Result<Vec<_>, _>>()?,
         "rules_total": rules_total,
         "plants": plants(fleet, now),
     }))
 }
 
-fn found<'a>(search: &Search, fleet: &'a impl Fleet, now: Now) -> (Vec<&'a DeviceId>, usize) {
-    let fitting = fleet.devices().filter(|id| search.names(id, fleet) && search.fits(id, fleet, now));
-    let (mut shown, mut count) = (Vec::new(), 0);
-    for device in fitting {
-        if count >= search.from && shown.len() < MAX_DEVICES {
-            shown.push(device);
+/// What a search came to.
+struct Found<'a> {
+    shown: Vec<&'a DeviceId>,
+    found: usize,
+    /// After how many devices the search ended, if not with the last one.
+    looked_into: Option<usize>,
+}
+
+fn found<'a>(search: &Search, fleet: &'a impl Fleet, now: Now) -> Found<'a> {
+    let mut all = Found { shown: Vec::new(), found: 0, looked_into: None };
+    let named = fleet.devices().filter(|id| search.names(id, fleet));
+    for (looked_into, device) in named.enumerate() {
+        if search.state.is_some() && looked_into == MAX_LOOKED_INTO {
+            all.looked_into = Some(looked_into);
+            break;
         }
-        count += 1;
+        if !search.fits(device, fleet, now) {
+            continue;
+        }
+        if all.found >= search.from && all.shown.len() < MAX_DEVICES {
+            all.shown.push(device);
+        }
+        all.found += 1;
     }
-    (shown, count)
+    all
 }
 
 /// What all properties share stands once.

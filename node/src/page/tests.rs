@@ -50,8 +50,8 @@ impl Fleet for Names {
         self.devices.get(device).cloned().unwrap_or(Place::Waits("nobody knows it".to_owned()))
     }
 
-    fn rules(&self, _: Now) -> Vec<RuleView> {
-        Vec::new()
+    fn rules(&self, _: usize, _: Now) -> (Vec<RuleView>, usize) {
+        (Vec::new(), 0)
     }
 }
 
@@ -63,6 +63,19 @@ fn a_page_of_a_large_fleet_looks_into_no_more_devices_than_it_shows() {
     assert_eq!(answer["devices"].as_array().unwrap().len(), MAX_DEVICES);
     assert_eq!(answer["devices"][0]["device"], "plant/pump-00200");
     assert_eq!(fleet.views.get(), MAX_DEVICES);
+}
+
+#[test]
+fn a_search_by_state_looks_into_a_bounded_number_of_devices_and_says_so() {
+    let fleet = Names::of(MAX_LOOKED_INTO + 10);
+    let answer = fleet.ask("q=is:offline");
+    assert_eq!(
+        (&answer["found"], &answer["looked_into"]),
+        (&json!(MAX_LOOKED_INTO), &json!(MAX_LOOKED_INTO))
+    );
+    assert_eq!(fleet.views.get(), MAX_LOOKED_INTO + MAX_DEVICES);
+    let narrower = fleet.ask("q=is:offline+edge-1");
+    assert_eq!((&narrower["looked_into"], &narrower["found"]), (&Value::Null, &json!(1_670)));
 }
 
 #[test]

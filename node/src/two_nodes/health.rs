@@ -200,17 +200,42 @@ fn a_lost_edge_keeps_its_last_word_and_is_not_connected() {
 }
 
 #[test]
-fn what_is_no_report_ends_the_link() {
+fn what_cannot_be_read_is_left_alone_at_both_ends() {
+    let mut talk = Talk::new();
+    talk.measure(idle(0));
     for payload in [vec![0xff], vec![0; 1 << 16]] {
-        is_refused(payload);
+        for node in [&mut talk.pair.cloud, &mut talk.pair.edge] {
+            let frame = Frame::new(Channel::Health, payload.clone());
+            node.node.handle(Input::Frame { link: LINK, frame }, talk.now);
+            let said: Vec<Output> = std::iter::from_fn(|| node.node.poll_output()).collect();
+            assert!(!said.iter().any(|output| matches!(output, Output::Close { .. })), "{said:?}");
+        }
     }
+    (1..8).for_each(|round| talk.measure(idle(round)));
+    assert!(talk.known(Series::UdpSent) > Some(1_006), "the next reports are heard");
 }
 
-fn is_refused(payload: Vec<u8>) {
+/// What an edge says of itself and of its cloud.
+fn at_the_edge(talk: &mut Talk) -> Fleet {
+    talk.pair.edge.node.handle(Input::Fleet { id: 8 }, talk.now);
+    let said = std::iter::from_fn(|| talk.pair.edge.node.poll_output());
+    *said
+        .filter_map(|o| if let Output::Fleet { id: 8, fleet } = o { Some(fleet) } else { None })
+        .last()
+        .unwrap()
+}
+
+#[test]
+fn an_edge_without_its_cloud_is_there_itself() {
     let mut talk = Talk::new();
-    talk.pair.cloud.said.clear();
-    let frame = Frame::new(Channel::Health, payload);
-    talk.pair.cloud.node.handle(Input::Frame { link: LINK, frame }, talk.now);
-    let said: Vec<Output> = std::iter::from_fn(|| talk.pair.cloud.node.poll_output()).collect();
-    assert!(said.iter().any(|output| matches!(output, Output::Close { link: LINK, .. })), "{said:?}");
+    talk.measure(idle(0));
+    let states = |fleet: &Fleet| fleet.nodes.iter().map(|facts| facts.known.state).collect::<Vec<_>>();
+    let fleet = at_the_edge(&mut talk);
+    assert_eq!(states(&fleet), [Presence::Connected, Presence::Connected]);
+    let cut_off = "the cloud is not connected; the site goes on";
+    assert!(fleet.nodes[0].problems().iter().all(|problem| problem.text != cut_off));
+    talk.pair.edge.node.handle(Input::LinkDown { link: LINK }, talk.now);
+    let fleet = at_the_edge(&mut talk);
+    assert_eq!(states(&fleet), [Presence::Connected, Presence::Lost]);
+    assert_eq!(fleet.nodes[0].problems()[0].text, cut_off);
 }

@@ -16,6 +16,7 @@ mod tests {
     use std::io::{BufRead, BufReader, Read, Write};
     use std::net::TcpListener;
     use std::os::unix::net::UnixStream;
+    use std::time::Instant;
 
     use serde_json::Value;
 
@@ -61,6 +62,7 @@ mod tests {
     #[test]
     fn a_cloud_knows_how_its_edge_is_and_that_it_went_and_came_back() {
         let cluster = Cluster::start();
+        let began = Instant::now();
         let mut edge = cluster.edge("a");
         let node = heard(&cluster, "edge/a");
         assert_eq!((&node["site"], &node["disk"]), (&"plant".into(), &"ok".into()));
@@ -79,7 +81,9 @@ mod tests {
         assert!(metric(&text, &format!("kubebus_store_commits_total{labels}")).is_some(), "{text}");
         let text = http(&edge, "/metrics");
         let sent = metric(&text, &format!("kubebus_health_sent_bytes_total{labels}")).unwrap();
-        assert!(sent > 0.0 && sent < 1_000.0, "{sent}");
+        // One report a look of ten seconds at most, be the machine as slow as it likes.
+        let reports = 1.0 + began.elapsed().as_secs_f64() / 8.0;
+        assert!(sent > 0.0 && sent < 1_000.0 * reports, "{sent} in {reports}");
 
         edge.kill();
         eventually("the edge is lost", || {
@@ -107,7 +111,7 @@ mod tests {
         let error = eventually("the edge says why", || {
             let node = node_of(&edge, "edge/a");
             let text = node["last_error"]["text"].as_str().unwrap_or_default();
-            let is_told = node["state"] == "lost" && text.starts_with("cannot reach the cloud");
+            let is_told = node["state"] == "connected" && text.starts_with("cannot reach the cloud");
             if is_told { Ok(node) } else { Err(node.to_string()) }
         });
         assert!(error["problems"][0]["advice"].as_str().unwrap().contains("UDP"), "{error}");

@@ -93,8 +93,11 @@ fn top_draws_hears_keys_and_puts_the_terminal_back() {
 #[test]
 fn a_signal_puts_the_terminal_back_too() {
     let cluster = Cluster::start();
-    let terminal = Terminal::run(&cluster.cloud, "timeout --foreground --preserve-status 2");
+    let terminal = Terminal::run(&cluster.cloud, "sh -c 'echo P$$P; exec \"$@\"' sh");
     terminal.shows("cloud/cloud of water");
+    let text = terminal.text();
+    let process = text.split('P').nth(1).unwrap();
+    assert!(Command::new("kill").args(["-TERM", process]).status().unwrap().success(), "{text}");
     assert_eq!(terminal.ended(), "0");
     assert!(terminal.text().contains("\x1b[?1049l"));
 }

@@ -168,6 +168,9 @@ fn a_change_is_made_only_if_its_conditions_hold() {
     assert_eq!(try_it(&mut world, late.clone()), untold("position<50"), "too old by now");
     world.report(9, 2, 41.0, None);
     assert_eq!(try_it(&mut world, late), untold("position<50"), "heard just now, and read before");
+    let views = world.twins.view(&"water/valve".parse().unwrap(), world.now);
+    let ages = views.iter().filter(|view| view.property == "position").map(|view| view.age_ms);
+    assert!(ages.eq([Some(31_007)]), "people are told the same: {views:?}");
 }
 
 #[test]

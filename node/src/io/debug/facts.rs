@@ -1,6 +1,8 @@
 //! Gathering what [`diagnose`](crate::diagnose::diagnose) decides on: from the node's console, its files, the machine and
 //! the way to its cloud.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +12,7 @@ use hyper::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::probe::{self, Knock};
 use super::progress::Progress;
@@ -55,11 +57,35 @@ fn slow() -> AskError {
     AskError::Refused { status: 503, message: format!("no answer within {ANSWER:?}"), faults: Vec::new() }
 }
 
+/// All of it is done by then; what is not, is told so.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// A console that remembers what it was not told.
+struct Questions<'a> {
+    console: Console<'a>,
+    unanswered: RefCell<Vec<String>>,
+}
+
+impl Questions<'_> {
+    /// Null where there is no answer. A refusal is one: of a replica that waits for its turn, say.
+    async fn get(&self, path: &str) -> Value {
+        match self.console.text(path).await {
+            Ok(text) => serde_json::from_str(&text).unwrap_or_default(),
+            Err(AskError::Refused { status: ..500, .. }) => Value::Null,
+            Err(why) => {
+                self.unanswered.borrow_mut().push(format!("{path}: {}", bus::with_causes(&why)));
+                Value::Null
+            }
+        }
+    }
+}
+
 pub(super) async fn gather(args: &DiagnoseArgs, config: &Config, progress: &Progress) -> Result<Facts> {
+    let end = Instant::now() + LIMIT;
     let dir = args.ask.place.data_dir(config);
-    let console = Console(dir);
+    let questions = Questions { console: Console(dir), unanswered: RefCell::default() };
     let (identity, stored) = who(dir);
-    let asked = console.text("/kubebus/v1/status").await;
+    let asked = questions.console.text("/kubebus/v1/status").await;
     let status: Value =
         asked.as_ref().ok().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let node = process(asked.as_ref().err());
@@ -77,17 +103,21 @@ pub(super) async fn gather(args: &DiagnoseArgs, config: &Config, progress: &Prog
     };
     if facts.node == Node::Answers {
         progress.at("what the node knows");
-        (facts.peers, facts.devices) = known(&console, facts.identity.role).await;
-        facts.clash = clash(&console, config, &status).await;
-        if let Some(to) = &args.to {
-            facts.reach = Some(reach(&console, args, to).await);
-        }
+        let (role, to) = (facts.identity.role, args.to.as_deref());
+        let reached = Box::pin(async { Some(reach(&questions.console, args, to?).await) });
+        ((facts.peers, facts.devices), facts.clash, facts.reach) = tokio::join!(
+            Box::pin(known(&questions, role)),
+            Box::pin(clash(&questions, config, &status)),
+            reached
+        );
+        facts.unanswered = questions.unanswered.take();
     }
     progress.at("the MQTT broker");
     facts.broker = broker(config, &status, &facts.node).await;
     if let Some(stored) = &stored {
         progress.at("the way to the cloud");
-        facts.upstream = Some(way(stored, &status, &facts.node).await);
+        let (upstream, is_whole) = way(stored, &status, &facts.node, end).await;
+        (facts.upstream, facts.is_cut_short) = (Some(upstream), !is_whole);
     }
     narrowed(facts, args.about.as_deref())
 }
@@ -143,33 +173,42 @@ fn link(link: &Value) -> Link {
 }
 
 /// Nodes and devices; a cloud's copy of a device says nothing while the device's edge is away.
-async fn known(console: &Console<'_>, role: Option<Role>) -> (Vec<Peer>, Vec<Device>) {
-    let twins = console.get("/kubebus/v1/twins").await;
-    let mut devices = devices(&twins);
+async fn known(questions: &Questions<'_>, role: Option<Role>) -> (Vec<Peer>, Vec<Device>) {
     if role != Some(Role::Cloud) {
-        return (Vec::new(), devices);
+        return (Vec::new(), devices(&questions.get("/kubebus/v1/twins").await));
     }
-    let nodes = console.get("/kubebus/v1/nodes").await;
-    let fleet = console.get("/kubebus/v1/fleet").await;
-    let peers = list(&nodes, |node| peer(node, &fleet));
-    let placed = console.get("/kubebus/v1/resources/device").await;
-    let is_away = |device: &Device| {
-        let of_device = |resource: &&Value| {
-            let meta = &resource["metadata"];
-            device.id.split_once('/') == meta["namespace"].as_str().zip(meta["name"].as_str())
-        };
-        let placed = placed.as_array().into_iter().flatten().find(of_device);
-        let node = placed.map(|resource| format!("edge/{}", words(&resource["spec"]["nodeName"])));
-        !peers.iter().any(|peer| peer.connected && Some(&peer.node) == node.as_ref())
-    };
-    devices.retain(|device| !is_away(device));
+    let (twins, nodes, fleet, placed) = tokio::join!(
+        questions.get("/kubebus/v1/twins"),
+        questions.get("/kubebus/v1/nodes"),
+        questions.get("/kubebus/v1/fleet"),
+        questions.get("/kubebus/v1/resources/device"),
+    );
+    let mut devices = devices(&twins);
+    let told: BTreeMap<&str, &Value> = by_name(&fleet["nodes"], |node| node["node"].as_str());
+    let peers = list(&nodes, |node| peer(node, &told));
+    let present: BTreeSet<&str> = peers
+        .iter()
+        .filter(|peer| peer.connected)
+        .filter_map(|peer| peer.node.strip_prefix("edge/"))
+        .collect();
+    let places: BTreeMap<(&str, &str), &Value> = by_name(&placed, |resource| {
+        let meta = &resource["metadata"];
+        meta["namespace"].as_str().zip(meta["name"].as_str())
+    });
+    devices.retain(|device| {
+        let place = device.id.split_once('/').and_then(|id| places.get(&id)?["spec"]["nodeName"].as_str());
+        place.is_some_and(|node| present.contains(node))
+    });
     (peers, devices)
 }
 
-fn peer(node: &Value, fleet: &Value) -> Peer {
+fn by_name<'a, K: Ord>(list: &'a Value, name: impl Fn(&'a Value) -> Option<K>) -> BTreeMap<K, &'a Value> {
+    list.as_array().into_iter().flatten().filter_map(|item| Some((name(item)?, item))).collect()
+}
+
+fn peer(node: &Value, fleet: &BTreeMap<&str, &Value>) -> Peer {
     let name = format!("edge/{}", words(&node["name"]));
-    let told = fleet["nodes"].as_array().into_iter().flatten().find(|told| told["node"] == name.as_str());
-    let told = told.unwrap_or(&Value::Null);
+    let told = fleet.get(name.as_str()).copied().unwrap_or(&Value::Null);
     Peer {
         connected: node["connected"] == true,
         last_error: told.pointer("/last_error/text").and_then(Value::as_str).map(str::to_owned),
@@ -207,8 +246,8 @@ fn refusal(twin: &Value) -> Option<String> {
 }
 
 /// A network at one of our own interfaces that others' prefixes are parts of, or that is part of one.
-async fn clash(console: &Console<'_>, config: &Config, status: &Value) -> Option<Clash> {
-    let routes = console.get("/kubebus/v1/routes").await;
+async fn clash(questions: &Questions<'_>, config: &Config, status: &Value) -> Option<Clash> {
+    let routes = questions.get("/kubebus/v1/routes").await;
     let own = words(&status["node"]);
     let others = routes.as_array()?.iter().filter(|route| {
         let owner = route["owner"].as_str().unwrap_or_default();
@@ -265,7 +304,8 @@ async fn broker(config: &Config, status: &Value, node: &Node) -> Option<Broker> 
     Some(Broker { address, is_external: false, problem })
 }
 
-async fn way(stored: &EdgeIdentity, status: &Value, node: &Node) -> Upstream {
+/// And whether all of it was found out by `end`.
+async fn way(stored: &EdgeIdentity, status: &Value, node: &Node, end: Instant) -> (Upstream, bool) {
     let told = &status["upstream"];
     let names: Vec<String> = Vec::deserialize(&told["endpoints"]).unwrap_or_default();
     let names = if names.is_empty() { stored.membership.endpoints.clone() } else { names };
@@ -276,25 +316,34 @@ async fn way(stored: &EdgeIdentity, status: &Value, node: &Node) -> Upstream {
     let is_connected = connected == Some(true);
     let knock =
         Knock { stored: Arc::new(stored.clone()), cloud, is_connected, is_down: *node == Node::NotRunning };
-    Upstream {
+    let (endpoints, is_whole) = knock_at(&endpoints, &knock, end).await;
+    let upstream = Upstream {
         cloud: cloud_name,
         connected,
         clock_offset_ms: status.pointer("/cloud/clock_offset_ms").and_then(Value::as_i64),
         failures: Vec::<Failure>::deserialize(&told["failures"]).unwrap_or_default(),
-        endpoints: knock_at(&endpoints, &knock).await,
-    }
+        endpoints,
+    };
+    (upstream, is_whole)
 }
 
 /// At all of them at once: each takes its time where nobody answers.
-async fn knock_at(endpoints: &[upstream::Endpoint], knock: &Knock) -> Vec<Endpoint> {
+async fn knock_at(endpoints: &[upstream::Endpoint], knock: &Knock, end: Instant) -> (Vec<Endpoint>, bool) {
     let mut at_work = JoinSet::new();
     for (number, endpoint) in endpoints.iter().take(MOST_ENDPOINTS).enumerate() {
         let (endpoint, knock) = (endpoint.clone(), knock.clone());
         at_work.spawn(async move { (number, probe::endpoint(&endpoint, &knock).await) });
     }
-    let mut found = at_work.join_all().await;
+    let (mut found, mut is_whole) = (Vec::new(), true);
+    while !at_work.is_empty() {
+        let Ok(one) = timeout_at(end, at_work.join_next()).await else {
+            is_whole = false;
+            break;
+        };
+        found.extend(one.and_then(Result::ok));
+    }
     found.sort_by_key(|(number, _)| *number);
-    found.into_iter().map(|(_, endpoint)| endpoint).collect()
+    (found.into_iter().map(|(_, endpoint)| endpoint).collect(), is_whole)
 }
 
 /// What was asked about alone: an edge and its devices are told apart by the slash.

@@ -65,7 +65,7 @@ pub(super) async fn endpoint((host, port): &upstream::Endpoint, knock: &Knock) -
     match found.udp {
         Udp::Answers => found.large_passes = Some(udp(address, LARGE).await == Udp::Answers),
         Udp::Silent => found.host = host_signs(address).await,
-        Udp::NotTried | Udp::Refused | Udp::NoWay | Udp::TooLarge => {}
+        Udp::NotTried | Udp::Refused | Udp::Forbidden | Udp::NoWay | Udp::TooLarge => {}
     }
     if found.udp == Udp::Answers && !knock.is_connected {
         found.handshake = Some(handshake(address, knock).await);
@@ -155,6 +155,7 @@ fn verdict(why: &std::io::Error) -> Udp {
     match (why.kind() == ErrorKind::ConnectionRefused, why.raw_os_error()) {
         (true, _) => Udp::Refused,
         (false, Some(libc::EMSGSIZE)) => Udp::TooLarge,
+        (false, Some(libc::EPERM | libc::EACCES)) => Udp::Forbidden,
         (false, _) => Udp::NoWay,
     }
 }
@@ -255,6 +256,20 @@ pub(super) fn cloud_of(stored: &EdgeIdentity) -> Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_refusal_has_its_meaning() {
+        let told = [
+            (libc::ECONNREFUSED, Udp::Refused),
+            (libc::EPERM, Udp::Forbidden),
+            (libc::EACCES, Udp::Forbidden),
+            (libc::EMSGSIZE, Udp::TooLarge),
+            (libc::ENETUNREACH, Udp::NoWay),
+        ];
+        for (number, meaning) in told {
+            assert_eq!(verdict(&std::io::Error::from_raw_os_error(number)), meaning, "{number}");
+        }
+    }
 
     #[test]
     fn only_an_answer_to_our_own_packet_counts() {

@@ -48,7 +48,7 @@ type Parts = Vec<(&'static str, String)>;
 
 fn of_device(name: &str) -> Parts {
     let (namespace, name) = split(name);
-    let device = format!("{namespace}/{name}");
+    let device = format!("{namespace}/{name}/");
     vec![
         ("twins", format!("/kubebus/v1/twins/{device}")),
         ("rules", "/kubebus/v1/rules".to_owned()),
@@ -77,7 +77,7 @@ fn chosen(part: &str, name: &str, answer: Value) -> Value {
         "devices" => keep(&answer, &|device| device["spec"]["nodeName"] == name),
         "rules" => {
             let (namespace, name) = split(name);
-            let device = format!("{namespace}/{name}");
+            let device = format!("{namespace}/{name}/");
             keep(&answer, &|rule| rule["output"].as_str().is_some_and(|output| output.starts_with(&device)))
         }
         _ => answer,
@@ -223,6 +223,8 @@ LAST   TYPE   REASON   COUNT   MESSAGE
 
     #[test]
     fn of_what_is_about_all_only_its_own_is_shown() {
+        let rules = json!([{ "output": "water/valve/position" }, { "output": "water/valve-2/position" }]);
+        assert_eq!(chosen("rules", "water/valve", rules.clone()), json!([rules[0]]));
         let fleet = json!({ "nodes": [{ "node": "edge/b" }, { "node": "edge/a", "disk": "ok" }] });
         assert_eq!(chosen("node", "a", fleet), json!({ "node": "edge/a", "disk": "ok" }));
         let devices = json!([{ "spec": { "nodeName": "a" } }, { "spec": { "nodeName": "b" } }]);

@@ -33,6 +33,7 @@ fn fleet(nodes: usize) -> Fleet {
             node: format!("edge/e{at}").parse().unwrap(),
             site: Some(Name::new("plant").unwrap()),
             state: Presence::Connected,
+            is_cut_off: false,
             since: None,
             heard_ms_ago: Some(250),
             clock_offset_ms: None,

@@ -3,27 +3,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::super::api::{Desk, Question, Reply};
+use crate::page::Nodes;
 
 /// An answer serves every page for this long: it takes a measurement of all links, and a large one some milliseconds.
 const GOOD_FOR: Duration = Duration::from_millis(1500);
 
 /// The newest answer, and when it came. Nobody asks while nobody looks.
-static NEWEST: Mutex<Option<(Instant, Arc<Value>)>> = Mutex::const_new(None);
+static NEWEST: Mutex<Option<(Instant, Arc<Nodes>)>> = Mutex::const_new(None);
 
-/// The document that `/kubebus/v1/fleet` answers; `None` if the node does not.
-pub(super) async fn newest(desk: &Desk) -> Option<Arc<Value>> {
+/// The nodes of what `/kubebus/v1/fleet` answers; `None` if the node does not.
+pub(super) async fn newest(desk: &Desk) -> Option<Arc<Nodes>> {
     let mut newest = NEWEST.lock().await;
     if let Some((_, known)) = newest.as_ref().filter(|(at, _)| at.elapsed() < GOOD_FOR) {
         return Some(Arc::clone(known));
     }
     let Some(Reply::Fleet(fleet)) = desk.forward(Question::Fleet).await else { return None };
-    let made = tokio::task::spawn_blocking(move || serde_json::to_value(fleet.view())).await;
-    let made = Arc::new(made.ok()?.ok()?);
+    let make = move || Nodes::new(serde_json::to_value(fleet.view()).ok()?);
+    let made = Arc::new(tokio::task::spawn_blocking(make).await.ok()??);
     *newest = Some((Instant::now(), Arc::clone(&made)));
     Some(made)
 }

@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use bus::UnixMillis;
+use bus::io::Clock;
 use bytes::Bytes;
 use controller::role::{Asker, Role};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -23,10 +24,10 @@ use super::super::api::{AnswerBody, Desk, Question, Reply, failure, refusal};
 use super::assets::guard;
 use super::fleet;
 use crate::admin::AdminRequest;
-use crate::page::{Query, Sent, nodes, tables};
+use crate::page::{Look, Query, Sent, tables};
 
 /// Pages that are served at a time: screens of a control room and some phones. One more hears 503, and its browser tries
-/// again. Each asks the owner loop once a second, for a hundred devices at most.
+/// again. Each asks the owner loop once a second, for a hundred devices at most, and searches all of them every five.
 const MAX_CLIENTS: usize = 16;
 
 /// Answers on their way to one client. There is one: while it waits, nothing else is asked for, and a slow client then
@@ -61,7 +62,7 @@ pub(super) async fn open(desk: &Desk, asker: &Asker, query: &str) -> Response<An
         Some(_) => {}
     }
     let (pieces, taken) = mpsc::channel(WAITING);
-    let client = Client { desk: desk.clone(), query, sent: Sent::default(), said: Instant::now() };
+    let client = Client::new(desk.clone(), query);
     start(client.serve(hello(asker), pieces, slot));
     let mut response = Response::new(AnswerBody::Pieces(taken));
     let headers = response.headers_mut();
@@ -94,12 +95,18 @@ fn hello(asker: &Asker) -> Value {
 /// One page that is open.
 struct Client {
     desk: Desk,
-    query: Query,
+    look: Look,
+    clock: Clock,
     sent: Sent,
     said: Instant,
 }
 
 impl Client {
+    fn new(desk: Desk, query: Query) -> Self {
+        let (look, clock) = (Look::new(query), Clock::start());
+        Self { desk, look, clock, sent: Sent::default(), said: Instant::now() }
+    }
+
     async fn serve(mut self, hello: Value, pieces: mpsc::Sender<Bytes>, _slot: SemaphorePermit<'static>) {
         let mut text = self.sent.event("hello", hello).to_string();
         let mut looks = interval(LOOK_EVERY);
@@ -122,10 +129,13 @@ impl Client {
 
     /// Adds what is new. Nothing is where the node does not answer, so that the page sees it silent.
     async fn look(&mut self, text: &mut String) {
-        let Some(shown) = self.ask(AdminRequest::Page(self.query.clone())).await else { return };
+        let query = self.look.poll_query(self.clock.now().mono);
+        let Some(mut shown) = self.ask(AdminRequest::Page(query)).await else { return };
+        self.look.handle_answer(&mut shown, self.clock.now().mono);
         let time = UnixMillis(shown["time"].as_u64().unwrap_or_default());
         let before = text.len();
-        let fleet = fleet::newest(&self.desk).await.as_deref().and_then(nodes);
+        let wanted = self.look.nodes(&shown);
+        let fleet = fleet::newest(&self.desk).await.map(|nodes| nodes.table(&wanted));
         let tables = tables(shown).into_iter().chain(fleet);
         let events = tables.filter_map(|table| self.sent.news(table, time));
         events.for_each(|event| text.push_str(&event.to_string()));
@@ -149,7 +159,6 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use bus::io::Clock;
     use controller::api::index::Moved;
     use device_twin::io::recorder::{Limits, Recorder};
     use tokio::sync::watch;
@@ -208,7 +217,7 @@ mod tests {
             let count = Arc::new(AtomicU64::new(0));
             let (pieces, mut taken) = mpsc::channel::<Bytes>(WAITING);
             let query = Query::parse("q=").unwrap();
-            let client = Client { desk, query, sent: Sent::default(), said: Instant::now() };
+            let client = Client::new(desk, query);
             let sleeps = async {
                 tokio::time::sleep(LOOK_EVERY * 5 / 2).await;
                 assert_eq!(count.load(Ordering::Relaxed), 1, "nothing is asked for while an answer waits");

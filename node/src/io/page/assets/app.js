@@ -17,6 +17,8 @@ import * as plant from "./plant.js";
 
 const VIEWS = { map, node, devices, device, rules, events, plant };
 const MENU = [["map", "Map"], ["devices", "Devices"], ["rules", "Rules"], ["events", "Events"], ["plant", "Plant"]];
+// A line that holds words back for longer is told of.
+const LATE_MS = 3000;
 const THEMES = ["auto", "light", "dark"];
 
 const byId = (id) => document.getElementById(id);
@@ -75,17 +77,19 @@ function frame(name) {
 function banner(cut) {
   const place = byId("banner");
   const lost = state.link === "lost";
+  const late = stream.late() > LATE_MS;
+  const slow = late ? "What stands here comes late: the line to this node is slow, or its clock was set back. Ages count that in. " : "";
   const text = lost
     ? `This page has lost its node${state.why ? `: ${state.why}` : ""}. What stands here is as of ${state.heard ? clock(state.heard.wall) : "never"}. It tries again by itself.`
-    : `${cut.map(broken).slice(0, 3).join("; ")}${cut.length > 3 ? ` and ${cut.length - 3} more` : ""}`;
+    : `${slow}${cut.map(broken).slice(0, 3).join("; ")}${cut.length > 3 ? ` and ${cut.length - 3} more` : ""}`;
   place.hidden = !text;
-  place.className = lost ? "lost" : "cut";
+  place.className = lost || late ? "lost" : "cut";
   set(place, text ? `✖ ${text}` : "");
 }
 
 // Without how long it has been so, which would be read out again each second.
 function broken(each) {
-  const what = each.state === "lost" ? `cut off since ${clock(each.since)}` : nodeStatus(each).text;
+  const what = each.state === "lost" ? `${each.node.startsWith("edge/") ? "cut off" : "not connected"} since ${clock(each.since)}` : nodeStatus(each).text;
   return `${each.site ?? ""} ${each.node} is ${what}`.trim();
 }
 

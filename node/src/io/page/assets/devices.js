@@ -51,10 +51,10 @@ function go(words) {
 }
 
 function pager(words) {
-  const { found = 0, total = 0 } = state.beside;
+  const { found = 0, total = 0, looked_into: looked } = state.beside;
   const start = from(words);
   const at = (to) => link({ q: words.get("q"), is: words.get("is"), from: to });
-  const shown = `${found ? start + 1 : 0}–${Math.min(found, start + PAGE)} of ${found.toLocaleString()}${found === total ? "" : ` found among ${total.toLocaleString()}`}`;
+  const shown = `${found ? start + 1 : 0}–${Math.min(found, start + PAGE)} of ${found.toLocaleString()}${found === total ? "" : ` found among ${looked ? `the first ${looked.toLocaleString()} whose names fit: narrow the search by name` : total.toLocaleString()}`}`;
   return h("div", { class: "bar" }, h("span", { class: "muted", role: "status" }, shown),
     start > 0 ? h("a", { class: "chip", href: at(Math.max(0, start - PAGE)) }, "← before") : null,
     start + PAGE < found ? h("a", { class: "chip", href: at(start + PAGE) }, "after →") : null);

@@ -27,8 +27,9 @@ export function view() {
 
 function summary(nodes, cut) {
   const edges = nodes.filter((node) => node.node.startsWith("edge/"));
-  const { total } = state.beside;
-  return `${count(edges.length, "site node", "site nodes")}, ${count(cut.length, "cut off", "cut off")}, ${count(total ?? 0, "device", "devices")}`;
+  const { total, nodes_total: all } = state.beside;
+  const rest = all > nodes.length ? ` of ${all.toLocaleString()} nodes, those that are not well first` : "";
+  return `${count(edges.length, "site node", "site nodes")}${rest}, ${count(cut.length, "cut off", "cut off")}, ${count(total ?? 0, "device", "devices")}`;
 }
 
 function drawing(nodes) {
@@ -148,12 +149,14 @@ function table(nodes) {
 function row(node) {
   const { level, text, advice } = nodeStatus(node);
   const link = (node.links ?? []).find((l) => l.peer?.startsWith("cloud/")) ?? node.links?.[0] ?? {};
-  const cell = (text) => h("td", { class: "num" }, text);
+  // Of a node that is away this is as it was heard last.
+  const isOld = node.state !== "connected";
+  const cell = (text) => h("td", { class: isOld ? "num stale" : "num" }, text);
   return h("tr", { "data-key": node.node, "data-node": node.node, class: level === "bad" ? "bad" : null },
     h("th", { scope: "row" }, h("a", { href: `#/node/${node.node}` }, node.node)), h("td", {}, node.site ?? ""),
-    h("td", {}, mark(level, text)), cell(node.heard_ms_ago === null || node.heard_ms_ago === undefined ? "–" : age(ageOf(node))), h("td", {}, link.path ?? "–"),
+    h("td", {}, mark(level, text)), cell(node.heard_ms_ago === null || node.heard_ms_ago === undefined ? "–" : age(ageOf(node))), h("td", { class: isOld ? "stale" : null }, link.path ?? "–"),
     cell(link.rtt_ms === null || link.rtt_ms === undefined ? "–" : `${link.rtt_ms.toFixed(1)} ms`),
     cell(link.loss_percent === null || link.loss_percent === undefined ? "–" : `${link.loss_percent.toFixed(1)} %`),
     cell(rate(link.sent_bytes_per_s)), cell(rate(link.received_bytes_per_s)), cell(node.twins?.devices ?? "–"),
-    h("td", { class: "advice" }, node.last_error?.advice ?? advice));
+    h("td", { class: "advice" }, advice));
 }

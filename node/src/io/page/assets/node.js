@@ -20,9 +20,9 @@ export function view([kind, name]) {
     h("h1", {}, id, " ", mark(level, text)),
     advice ? h("p", { class: `note ${level}` }, advice) : null,
     node.state === "connected" ? (node.problems ?? []).slice(1).map((problem) => h("p", { class: "note warn" }, h("b", {}, problem.text), ` ${problem.advice}`)) : null,
-    node.last_error ? h("p", { class: "note warn" }, h("b", {}, "Last error "), `${clock(node.last_error.time)}: ${node.last_error.text}. `, node.last_error.advice ?? "") : null,
+    node.last_error && node.problems?.length ? h("p", { class: "note warn" }, h("b", {}, "Last error "), `${clock(node.last_error.time)}: ${node.last_error.text}. `, node.last_error.advice ?? "") : null,
     h("dl", { class: "facts" }, facts(node).map(([term, text]) => h("div", {}, h("dt", {}, term), h("dd", {}, text)))),
-    h("h2", {}, "Links"), links(node.links ?? []),
+    h("h2", {}, "Links"), links(node.links ?? [], node.state !== "connected"),
     kind === "edge" ? [h("h2", {}, "Devices"), devices.table()] : null);
 }
 
@@ -40,11 +40,12 @@ function facts(node) {
   ];
 }
 
-function links(all) {
+// Those of a node that is away are as they were heard last.
+function links(all, isOld) {
   if (!all.length) return h("p", { class: "muted" }, "None is up.");
   const head = ["Peer", "Lane", "Way", "Remote", ">RTT", ">Lost", ">MTU", "Offload", ">Queue", ">Sent", ">Received"];
   const num = (v, say) => h("td", { class: "num" }, v === null || v === undefined ? "–" : say(v));
-  return h("div", { class: "scroll" }, h("table", { class: "grid" },
+  return h("div", { class: "scroll" }, h("table", { class: isOld ? "grid stale" : "grid" },
     heads(head),
     h("tbody", {}, all.map((link) => h("tr", {},
       h("td", {}, link.peer ? h("a", { href: `#/node/${link.peer}` }, link.peer) : "–"), h("td", {}, link.lane ?? "–"), h("td", {}, link.path ?? "–"),

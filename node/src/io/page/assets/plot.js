@@ -16,12 +16,17 @@ const QUIET_MS = 10000;
 // Between two looks at what was recorded.
 const AGAIN_MS = 15000;
 
+// Plots that are remembered though no page shows them any more.
+const PLOTS = 64;
+const UNSEEN_MS = 60000;
+
 const plots = new Map();
+let made = 0;
 
 export function panel(key, twin, redraw) {
   if (twin.type !== "float" && twin.type !== "int" && twin.type !== "bool") return null;
-  const plot = plots.get(key) ?? { range: RANGES[0][0], zoom: null, rows: [], gaps: [], asked: 0, recorded: null, id: `clip${plots.size}` };
-  plots.set(key, plot);
+  const plot = plots.get(key) ?? { range: RANGES[0][0], zoom: null, rows: [], gaps: [], asked: 0, recorded: null, id: `clip${made++}` };
+  remember(key, plot);
   const until = plot.zoom ? plot.zoom[1] : nodeTime();
   const from = plot.zoom ? plot.zoom[0] : until - plot.range;
   look(key, plot, from, until, redraw);
@@ -35,9 +40,23 @@ export function panel(key, twin, redraw) {
     points.length ? draw(key, twin, plot, points, from, until) : h("p", { class: "muted small" }, "No reading in this time."));
 }
 
+function remember(key, plot) {
+  plot.drawn = Date.now();
+  plots.delete(key);
+  plots.set(key, plot);
+  const [oldest, { drawn }] = plots.entries().next().value;
+  if (plots.size > PLOTS && plot.drawn - drawn > UNSEEN_MS) plots.delete(oldest);
+}
+
+// A cloud keeps no history.
+function keeps() {
+  return state.beside.me?.startsWith("edge/");
+}
+
 function source(plot) {
+  if (!keeps()) return "as this page saw it: the history is at the device's edge";
   if (plot.recorded === null) return "";
-  return plot.recorded ? "recorded here; drag to zoom" : "as this page saw it: the history is at the device's edge";
+  return plot.recorded ? "recorded here; drag to zoom" : "as this page saw it: nothing was recorded here in this time";
 }
 
 // Buttons and drags are heard here once, for plots come and go.
@@ -71,7 +90,8 @@ export function listen(root, redraw) {
 
 async function look(key, plot, from, until, redraw) {
   const now = Date.now();
-  if (now - plot.asked < (plot.zoom || plot.recorded === false ? AGAIN_MS * 20 : AGAIN_MS)) return;
+  if (!keeps()) return;
+  if (now - plot.asked < (plot.zoom ? AGAIN_MS * 20 : AGAIN_MS)) return;
   plot.asked = now;
   const [rows, gaps] = [[], []];
   let next = null;

@@ -3,7 +3,7 @@
 import { h } from "./dom.js";
 import { state } from "./stream.js";
 import { age, clock, value } from "./words.js";
-import { mark } from "./status.js";
+import { isCut, mark } from "./status.js";
 
 export function query() {
   return "";
@@ -19,7 +19,7 @@ export function view() {
 }
 
 function judged(rule) {
-  if (rule.node && state.fleet.get(rule.node)?.state === "lost") return { level: "off", text: "as of before the cut" };
+  if (rule.node && isCut(state.fleet.get(rule.node))) return { level: "off", text: "as of before the cut" };
   if (rule.tripped) return { level: "bad", text: "tripped" };
   if (rule.unknown.length) return { level: "warn", text: "input unknown" };
   if (!rule.decision) return { level: "off", text: "not evaluated yet" };

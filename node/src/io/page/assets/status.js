@@ -14,13 +14,25 @@ export function shape(level) {
   return SHAPES[level];
 }
 
+// The node that serves this page is there, whatever it is cut off from.
+export function isCut(node) {
+  return node?.state === "lost" && node.node !== state.beside.me;
+}
+
 // Of a node: what is wrong with it first, and what to do about it.
 export function nodeStatus(node) {
   const lasting = node.since ? ` since ${clock(node.since)} (${age(nodeTime() - node.since)})` : "";
+  const isHub = !node.node.startsWith("edge/");
+  if (isHub && (node.state === "never" || isCut(node))) {
+    return {
+      level: "bad", text: `not connected${lasting}`, brief: "not connected",
+      advice: "This site goes on without it. 'kubebus debug diagnose' here says what stands in the way.",
+    };
+  }
   if (node.state === "never") {
     return { level: "off", text: "never connected", advice: "Run 'kubebus edge' there; 'kubebus status' at the site says what it waits for." };
   }
-  if (node.state === "lost") {
+  if (isCut(node)) {
     return {
       level: "bad", text: `cut off${lasting}`, brief: `cut off ${node.since ? age(nodeTime() - node.since) : ""}`,
       advice: "Its rules go on without the cloud. Look after the site's power and uplink; there 'kubebus status' says what fails.",
@@ -46,7 +58,7 @@ export function doubts(twin, key) {
   const quality = twin.reported?.quality;
   if (!twin.reported) return "nothing was reported yet";
   if (state.link !== "live") return "this page has lost its node";
-  if (node?.state === "lost") return `${device.node} is cut off`;
+  if (isCut(node)) return `${device.node} is cut off`;
   if (device?.state?.state === "unknown") return device.state.reason || "its node is not heard of";
   if (device?.state?.state === "offline") return `the device is offline${device.state.reason ? `: ${device.state.reason}` : ""}`;
   if (quality && quality !== "good") return `its quality is ${quality}`;
@@ -94,7 +106,7 @@ export function deviceStatus(device) {
   if (device.waits) return { level: "off", text: "waits", why: device.waits };
   const { state: is, reason } = device.state ?? { state: "unknown", reason: "nothing was heard of it yet" };
   const node = device.node ? state.fleet.get(device.node) : null;
-  if (node?.state === "lost") return { level: "bad", text: "site cut off", why: `${device.node} is cut off` };
+  if (isCut(node)) return { level: "bad", text: "site cut off", why: `${device.node} is cut off` };
   const level = { online: "ok", degraded: "warn", offline: "bad", unknown: "off" }[is] ?? "off";
   return { level, text: is, why: reason ?? "" };
 }

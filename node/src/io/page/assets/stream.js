@@ -27,6 +27,9 @@ const TRAILS = 64;
 const TABLES = ["devices", "twins", "rules", "fleet"];
 
 let source = null;
+// Of one connection: the most that the node's clock was ever ahead of our steady one, when something came. What comes with
+// less was on its way for longer, and is that much older than it says.
+let line = { lead: -Infinity, late: 0 };
 let asked = null;
 let again = null;
 let hidden = null;
@@ -46,6 +49,7 @@ export function show(query) {
 
 function open() {
   close();
+  line = { lead: -Infinity, late: 0 };
   source = new EventSource(`/page/stream${asked ? `?${asked}` : ""}`);
   const mine = source;
   const on = (name, call) =>
@@ -93,7 +97,16 @@ async function refused() {
 }
 
 function time(data) {
-  if (data.time) state.offset = data.time - Date.now();
+  if (!data.time) return;
+  const lead = data.time - performance.now();
+  line.lead = Math.max(line.lead, lead);
+  line.late = line.lead - lead;
+  state.offset = data.time + line.late - Date.now();
+}
+
+// How long the last word of the node was on its way, above the least that the connection needs.
+export function late() {
+  return line.late;
 }
 
 function table(name, data) {
@@ -101,7 +114,7 @@ function table(name, data) {
   const rows = data.whole ? new Map() : state[name];
   for (const key of data.gone) rows.delete(key);
   for (const [key, row] of Object.entries(data.rows)) {
-    rows.set(key, { ...row, at: stamp() });
+    rows.set(key, { ...row, at: stamp(), line, lead: data.time - performance.now() });
     if (name === "twins") keep(key, row);
   }
   state[name] = new Map([...rows].sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0)));
@@ -142,7 +155,8 @@ export function since(at) {
 // How old a row's value is by now; null if its node never knew.
 export function ageOf(row) {
   const known = row.age_ms ?? row.heard_ms_ago;
-  return known === null || known === undefined ? null : known + since(row.at);
+  const late = row.line ? row.line.lead - row.lead : 0;
+  return known === null || known === undefined ? null : known + late + since(row.at);
 }
 
 // The node's time by now, in ms since 1970.
