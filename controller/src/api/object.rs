@@ -75,11 +75,23 @@ pub fn meta_row(kind: Kind, id: &Id) -> Key {
 }
 
 /// The revision that decides whether an update comes too late: of the manifest and its metadata, and of nothing that a
-/// mapper says.
-pub fn written_at(kind: Kind, id: &Id, ks: &Keyspace) -> Revision {
-    let of = |key: Option<String>| key.and_then(|key| ks.revision_of(&key)).unwrap_or_default();
-    of(manifest_key(Layout::Cloud, kind, id)).max(of(Some(meta_key(kind, id))))
+/// mapper says. At an edge also of its devices' wishes, which it shows as their manifests'.
+pub fn written_at(layout: Layout, kind: Kind, id: &Id, ks: &Keyspace) -> Revision {
+    let of = |key: &str| ks.revision_of(key).unwrap_or_default();
+    let manifest = manifest_key(layout, kind, id).map(|key| of(&key)).unwrap_or_default();
+    match (layout, kind) {
+        (Layout::Edge, Kind::Device) => {
+            let prefixes = WISHED.iter().map(|prefix| format!("{prefix}{id}/"));
+            let wishes = prefixes.flat_map(|prefix| ks.range(&prefix)).map(|(key, _)| of(key.as_str()));
+            wishes.fold(manifest, Revision::max)
+        }
+        (Layout::Edge, _) => manifest,
+        (Layout::Cloud, _) => manifest.max(of(&meta_key(kind, id))),
+    }
 }
+
+/// What is desired of an edge's devices: by the cloud, and by itself.
+const WISHED: [&str; 2] = ["/m/desired/", "/t/own/"];
 
 /// An object of which nothing but the name is known.
 pub(super) fn bare(kind: Kind, id: &Id) -> Value {
@@ -132,8 +144,13 @@ pub fn render(kind: Kind, item: &Item) -> Value {
             }
             object
         }
-        Content::Manifest { json, meta, twins, placement } => {
+        Content::Manifest { json, meta, twins, placement, layout } => {
             let mut object = stored(kind, id, json, meta.as_deref());
+            if *layout == Layout::Edge {
+                for twin in twins {
+                    show_desired(&mut object, &twin.property, twin.desired.as_ref());
+                }
+            }
             if let Some(status) = kinds::status(kind, &object, twins, placement.as_deref()) {
                 object["status"] = status;
             }
@@ -142,6 +159,21 @@ pub fn render(kind: Kind, item: &Item) -> Value {
     };
     object["metadata"]["resourceVersion"] = revision.0.to_string().into();
     object
+}
+
+/// Shows a value as what the manifest of a device desires, or that it desires none.
+pub fn show_desired(object: &mut Value, property: &str, desired: Option<&bus::Value>) {
+    let properties = object["spec"]["properties"].as_array_mut().into_iter().flatten();
+    for fields in properties.filter(|fields| fields["name"] == property).filter_map(Value::as_object_mut) {
+        let Some(text) = desired.map(ToString::to_string) else {
+            fields.remove("desired");
+            continue;
+        };
+        let is_it = fields.get("desired").is_some_and(|desired| desired["value"] == text.as_str());
+        if !is_it {
+            fields.insert("desired".to_owned(), json!({ "value": text }));
+        }
+    }
 }
 
 /// Splits an object into what edges are told, and the rest.

@@ -112,6 +112,7 @@ impl Source<'_> {
                 meta: self.ks.get(&object::meta_key(kind, id)).cloned(),
                 twins: if kind == Kind::Device { (self.twins)(id) } else { Vec::new() },
                 placement: (self.placement)(kind, id),
+                layout: self.index.layout(),
             },
             None => {
                 let mut made = (kind.info().made)(self.index.layout(), id, self.ks)?;
@@ -120,7 +121,7 @@ impl Source<'_> {
             }
         };
         // What is not durable yet is shown, but not as a revision that a crash could give to something else.
-        let written = object::written_at(kind, id, self.ks);
+        let written = object::written_at(self.index.layout(), kind, id, self.ks);
         Some(Item { id: id.clone(), revision: seen.newest.min(self.durable).max(written), content })
     }
 
@@ -184,9 +185,4 @@ impl Source<'_> {
 #[cfg(test)]
 pub(super) fn plain<'a>(index: &'a Index, ks: &'a Keyspace, durable: Revision) -> Source<'a> {
     Source { index, ks, durable, twins: &|_| Vec::new(), placement: &|_, _| None, alive: &|_, _, _| {} }
-}
-
-/// Whether a node that has this layout reads objects of the kind at all.
-pub fn is_read(layout: Layout, kind: Kind) -> bool {
-    kind.is_served(layout)
 }

@@ -103,7 +103,7 @@ impl Cloud {
         let json = self.keyspace.get(&key)?;
         let meta = self.keyspace.get(object::meta_row(kind, id).as_str());
         let object = object::stored(kind, id, json, meta.map(AsRef::as_ref));
-        Some(Current { object, written: object::written_at(kind, id, &self.keyspace) })
+        Some(Current { object, written: object::written_at(Layout::Cloud, kind, id, &self.keyspace) })
     }
 
     /// The only way by which manifests come, change and go.
@@ -161,6 +161,7 @@ impl Cloud {
                 meta: Some(meta.clone().into()),
                 twins: Vec::new(),
                 placement: None,
+                layout: Layout::Cloud,
             },
         };
         let mut applied = if created { Applied::Created } else { Applied::Changed };
