@@ -138,7 +138,10 @@ impl Index {
             touched.extend(objects(self.layout, key.as_str(), &values));
         }
         for (kind, id) in &touched {
-            let is_watched = kind.offers(Verb::Watch) && self.courses[kind.index()].live.contains_key(id);
+            // Events only go to make room for newer ones: to remember which would push out what matters, and a watch of
+            // events needs no word of it.
+            let is_remembered = *kind != Kind::Event && kind.offers(Verb::Watch);
+            let is_watched = is_remembered && self.courses[kind.index()].live.contains_key(id);
             if is_watched && !exists(self.layout, *kind, id, ks) {
                 let last = last_words(self.layout, *kind, id, ks);
                 self.went.push((*kind, id.clone(), last.len()));

@@ -75,7 +75,7 @@ pub fn meta_row(kind: Kind, id: &Id) -> Key {
 }
 
 /// The revision that decides whether an update comes too late: of the manifest and its metadata, and of nothing that a
-/// mapper says. At an edge also of its devices' wishes, which it shows as their manifests'.
+/// mapper says, nor of what is told of an edge. At an edge also of its devices' wishes, which it shows as their manifests'.
 pub fn written_at(layout: Layout, kind: Kind, id: &Id, ks: &Keyspace) -> Revision {
     let of = |key: &str| ks.revision_of(key).unwrap_or_default();
     let manifest = manifest_key(layout, kind, id).map(|key| of(&key)).unwrap_or_default();
@@ -86,6 +86,10 @@ pub fn written_at(layout: Layout, kind: Kind, id: &Id, ks: &Keyspace) -> Revisio
             wishes.fold(manifest, Revision::max)
         }
         (Layout::Edge, _) => manifest,
+        (Layout::Cloud, Kind::EdgeNode) => {
+            of(&format!("{}{id}", crate::nodes::PREFIX)).max(of(&format!("/c/label/edge/{id}")))
+        }
+        (Layout::Cloud, Kind::Site) => of(&format!("/c/label/site/{id}")),
         (Layout::Cloud, _) => manifest.max(of(&meta_key(kind, id))),
     }
 }

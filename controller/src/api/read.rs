@@ -6,7 +6,7 @@ use metadata::{Keyspace, Revision};
 use super::index::{Change, Index, Seen};
 use super::item::{Content, Item};
 use super::object;
-use super::{Id, Kind, Layout};
+use super::{Id, Kind};
 
 /// Objects handed out in one turn of the owner loop: about 3 ms of it. Who lists more asks again.
 pub const PAGE: usize = 500;

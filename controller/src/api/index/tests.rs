@@ -84,3 +84,15 @@ fn more_deletions_than_are_remembered_make_an_older_watch_begin_anew() {
     }
     assert_eq!(ks.range("/c/gone/").count(), MAX_GONE);
 }
+
+#[test]
+fn an_event_that_went_to_make_room_is_remembered_by_nobody() {
+    let mut ks = Keyspace::new();
+    let mut index = Index::load(Layout::Cloud, &ks);
+    put(&mut ks, "/c/event/default/a.1", r#"{"about":"a"}"#);
+    seal(&mut index, &mut ks);
+    ks.delete(&own_key("/c/event/default/a.1"));
+    seal(&mut index, &mut ks);
+    assert_eq!(ks.range("/c/gone/").count(), 0);
+    assert_eq!(shown(&index, Kind::Event, 0), [""; 0]);
+}

@@ -83,7 +83,10 @@ fn a_patch_that_doubles_a_document_again_and_again_is_refused() {
 
 #[test]
 fn a_patch_that_nests_a_document_deeper_and_deeper_is_refused() {
-    let wrap = [json!({"op": "add", "path": "/b", "value": {}}), json!({"op": "move", "from": "/a", "path": "/b/a"})];
+    let wrap = [
+        json!({"op": "add", "path": "/b", "value": {}}),
+        json!({"op": "move", "from": "/a", "path": "/b/a"}),
+    ];
     let back = json!({"op": "move", "from": "/b", "path": "/a"});
     let deeper = |times: usize| {
         let each = wrap.iter().chain([&back]);

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::super::index::Index;
 use super::super::list::Lister;
 use super::super::read::{Found, PAGE, plain};
+use super::super::selector::Selectors;
 use super::super::{Layout, read::Source};
 use super::*;
 use crate::record::own_key;
