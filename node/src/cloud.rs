@@ -467,7 +467,7 @@ impl Cloud {
 
     /// What is durable of each kind of resource.
     pub fn moved(&self) -> Moved {
-        self.index.moved(self.journal.durable())
+        self.index.moved(self.journal.durable(), &self.keyspace)
     }
 
     fn drain(&mut self, now: Now) {

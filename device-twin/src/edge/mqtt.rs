@@ -196,6 +196,9 @@ impl EdgeTwins {
         now: Now,
     ) -> Result<(), String> {
         let property = self.catalog.property(&id.device, &id.property).map_err(|why| explain(&why))?;
+        if !self.twins.contains_key(id) {
+            return Err(not_here(id));
+        }
         let value = body.check(property).map_err(|why| explain(&why))?;
         self.may_set(id, now.mono)?;
         let twin = self.twins.get_mut(id).ok_or_else(|| not_here(id))?;

@@ -189,7 +189,7 @@ impl Cloud {
         }
         let mut item = Item {
             id: id.clone(),
-            revision: self.journal.durable(),
+            revision: object::version(Layout::Cloud, self.journal.durable(), &self.keyspace),
             content: Content::Manifest {
                 json: manifest.json().clone(),
                 meta: Some(meta.clone().into()),
@@ -220,7 +220,8 @@ impl Cloud {
 
     /// That of the cycle's commit.
     fn next_revision(&self) -> Revision {
-        Revision(self.keyspace.revision().0 + 1)
+        let next = Revision(self.keyspace.revision().0 + 1);
+        object::version(Layout::Cloud, next, &self.keyspace)
     }
 
     fn remove(&mut self, write: &Write, id: &Id, last: Option<Value>, now: Now) -> Result<Stored, Refusal> {

@@ -38,8 +38,8 @@ fn an_object_is_as_new_as_any_of_its_rows() {
     seal(&mut index, &mut ks);
     assert_eq!(shown(&index, Kind::Device, 2), ["plant/valve at 3 since 1"]);
     assert_eq!(shown(&index, Kind::Device, 3), [""; 0]);
-    assert_eq!(index.moved(Revision(2))[Kind::Device.index()], 2, "what is durable");
-    assert_eq!(index.moved(Revision(9))[Kind::Rule.index()], 0);
+    assert_eq!(index.moved(Revision(2), &ks)[Kind::Device.index()], 2, "what is durable");
+    assert_eq!(index.moved(Revision(9), &ks)[Kind::Rule.index()], 0);
 }
 
 #[test]
