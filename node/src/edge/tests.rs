@@ -191,10 +191,10 @@ impl Valve {
         self.0.handle(Input::Api { id: 7, request }, NOW);
         let mut answer = None;
         while let Some(output) = self.0.poll_output() {
-            match output {
-                Output::Persist(commit) => self.0.handle(Input::Persisted(commit.revision), NOW),
-                Output::Api { id: 7, answer: said } => answer = Some(said),
-                _ => {}
+            if let Output::Persist(commit) = output {
+                self.0.handle(Input::Persisted(commit.revision), NOW);
+            } else if let Output::Api { id: 7, answer: said } = output {
+                answer = Some(said);
             }
         }
         let Some(crate::resources::ApiAnswer::Written(done)) = answer else { panic!("{answer:?}") };
