@@ -3,7 +3,9 @@
 //! `kubectl describe` shows those of an object, `kubectl get events` all. The same again counts up. What belongs to no
 //! namespace is kept in `default`, as Kubernetes does.
 
-use bus::UnixMillis;
+use std::collections::BTreeMap;
+
+use bus::{Name, UnixMillis};
 use bytes::Bytes;
 use metadata::{Key, Keyspace};
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,10 @@ use crate::record::own_key;
 
 /// Events that are kept, some 500 KiB: the one that was said the longest ago goes first.
 pub const MAX_EVENTS: usize = 1000;
+
+/// The reasons of what is said of an edge's link.
+pub const CONNECTED: &str = "Connected";
+pub const DISCONNECTED: &str = "Disconnected";
 
 /// Of a message; the rest is cut off.
 const MAX_MESSAGE: usize = 1024;
@@ -86,13 +92,12 @@ pub fn record(layout: Layout, event: Event, ks: &mut Keyspace) {
 }
 
 fn make_room(layout: Layout, ks: &mut Keyspace) {
-    let keys: Vec<Key> = ks.range(prefix(layout)).map(|(key, _)| key.clone()).collect();
-    if keys.len() < MAX_EVENTS {
+    if ks.range(prefix(layout)).count() < MAX_EVENTS {
         return;
     }
     // What this cycle wrote has no revision yet, and is the newest.
-    let oldest =
-        keys.iter().min_by_key(|key| ks.revision_of(key.as_str()).map_or(u64::MAX, |at| at.0)).cloned();
+    let said = |key: &Key| ks.revision_of(key.as_str()).map_or(u64::MAX, |at| at.0);
+    let oldest = ks.range(prefix(layout)).map(|(key, _)| key).min_by_key(|key| said(key)).cloned();
     if let Some(oldest) = oldest {
         ks.delete(&oldest);
     }
@@ -109,6 +114,17 @@ pub fn list(layout: Layout, ks: &Keyspace) -> Vec<Kept> {
     let mut all: Vec<Kept> = read.collect();
     all.sort_by_key(|event| event.last);
     all
+}
+
+/// The edges of which the last word is that their link stands.
+pub fn connected(layout: Layout, ks: &Keyspace) -> Vec<Name> {
+    let mut last = BTreeMap::new();
+    for event in list(layout, ks) {
+        if event.kind == Kind::EdgeNode.info().kind && [CONNECTED, DISCONNECTED].contains(&&*event.reason) {
+            last.insert(event.about, event.reason == CONNECTED);
+        }
+    }
+    last.into_iter().filter(|(_, stands)| *stands).filter_map(|(about, _)| Name::new(&about).ok()).collect()
 }
 
 impl Kept {

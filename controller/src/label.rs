@@ -144,7 +144,8 @@ pub fn change(
     if is_new && matches!(labelled, Labelled::Site(_)) && ks.range(SITES).count() >= MAX_SITES {
         return Err(LabelError::TooManySites);
     }
-    match labels.is_empty() {
+    // An edge's row stays: its revision says when it was written last.
+    match labels.is_empty() && matches!(labelled, Labelled::Site(_)) {
         true => record::delete(ks, &key(labelled)),
         false => record::put(ks, &key(labelled), &Record { labels: labels.clone() }),
     }

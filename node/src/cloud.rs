@@ -162,6 +162,7 @@ impl Cloud {
             self.say_names();
             self.say_wireguard();
             self.say_users();
+            self.tell_of_restart(now);
         }
         match input {
             Input::LinkUp { link, peer, key, .. } => self.handle_link_up(link, peer, key, now),
@@ -466,7 +467,7 @@ impl Cloud {
 
     /// What is durable of each kind of resource.
     pub fn moved(&self) -> Moved {
-        self.index.moved(self.journal.durable())
+        self.index.moved(self.journal.durable(), &self.keyspace)
     }
 
     fn drain(&mut self, now: Now) {
@@ -496,7 +497,7 @@ impl Cloud {
                 self.note(format!("{peer} is connected"));
                 self.ledger.handle_up(&peer.name, now);
                 self.monitor.handle_change(now.mono);
-                self.tell_of_node(&peer.name, Severity::Normal, "Connected", "its link stands", now);
+                self.tell_of_node(&peer.name, Severity::Normal, event::CONNECTED, "its link stands", now);
                 // Before it is sent anything: what is too old by now is not handed out.
                 self.twins.handle_edge_up(&peer.name, &mut self.keyspace, now);
                 self.feed.handle_edge_up(&peer.name, now);
@@ -505,7 +506,13 @@ impl Cloud {
                 self.note(format!("{peer} is gone"));
                 self.ledger.handle_down(&peer.name, now);
                 self.monitor.handle_change(now.mono);
-                self.tell_of_node(&peer.name, Severity::Warning, "Disconnected", "its link is gone", now);
+                self.tell_of_node(
+                    &peer.name,
+                    Severity::Warning,
+                    event::DISCONNECTED,
+                    "its link is gone",
+                    now,
+                );
                 self.introducer.handle_gone(&peer);
                 self.feed.handle_edge_down(&peer.name, now);
                 self.twins.handle_edge_down(&peer.name);
@@ -821,6 +828,13 @@ impl Cloud {
 
     fn close(&mut self, link: LinkId, why: &str) {
         self.said.push_back(Output::Close { link, why: why.to_owned() });
+    }
+
+    /// Nobody is connected yet. Who watches an edge would else see it as the last process left it, until it comes back.
+    fn tell_of_restart(&mut self, now: Now) {
+        for edge in event::connected(Layout::Cloud, &self.keyspace) {
+            self.tell_of_node(&edge, Severity::Warning, event::DISCONNECTED, "the cloud was restarted", now);
+        }
     }
 
     /// An event about an edge, for `kubectl describe`.

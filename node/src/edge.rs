@@ -555,7 +555,7 @@ impl Edge {
 
     /// What is durable of each kind of resource.
     pub fn moved(&self) -> Moved {
-        self.index.moved(self.journal.durable())
+        self.index.moved(self.journal.durable(), &self.keyspace)
     }
 
     fn on_bus(&mut self, output: bus::bus::Output, now: Now) {

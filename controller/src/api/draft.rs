@@ -333,7 +333,8 @@ fn check_version(
     }
 }
 
-fn check_fields(write: &Write, object: &Value) -> Result<Vec<String>, Refusal> {
+/// The fields that no kind has: warnings, or a refusal where the writer asked for one.
+pub fn check_fields(write: &Write, object: &Value) -> Result<Vec<String>, Refusal> {
     if write.options.validation == Validation::Ignore {
         return Ok(Vec::new());
     }

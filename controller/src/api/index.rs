@@ -31,7 +31,7 @@ pub const MAX_GONE_BYTES: usize = 2 << 20;
 /// An object that is remembered as gone without what it was, if that is longer.
 const MAX_GONE_LEN: usize = 64 * 1024;
 
-/// The newest durable revision that concerns each kind, by [`Kind::index`]: what wakes watches.
+/// The newest durable change of each kind as [`object::version`] shows it, by [`Kind::index`]: what wakes watches.
 pub type Moved = [u64; Kind::ALL.len()];
 
 /// One object as the index knows it.
@@ -138,7 +138,10 @@ impl Index {
             touched.extend(objects(self.layout, key.as_str(), &values));
         }
         for (kind, id) in &touched {
-            let is_watched = kind.offers(Verb::Watch) && self.courses[kind.index()].live.contains_key(id);
+            // Events only go to make room for newer ones: to remember which would push out what matters, and a watch of
+            // events needs no word of it.
+            let is_remembered = *kind != Kind::Event && kind.offers(Verb::Watch);
+            let is_watched = is_remembered && self.courses[kind.index()].live.contains_key(id);
             if is_watched && !exists(self.layout, *kind, id, ks) {
                 let last = last_words(self.layout, *kind, id, ks);
                 self.went.push((*kind, id.clone(), last.len()));
@@ -257,10 +260,10 @@ impl Index {
     }
 
     /// The newest revision of each kind that is durable.
-    pub fn moved(&self, durable: Revision) -> Moved {
+    pub fn moved(&self, durable: Revision, ks: &Keyspace) -> Moved {
         let mut moved = [0; Kind::ALL.len()];
         for (at, course) in moved.iter_mut().zip(&self.courses) {
-            *at = course.newest.min(durable).0;
+            *at = object::version(self.layout, course.newest.min(durable), ks).0;
         }
         moved
     }

@@ -10,6 +10,8 @@ use device_twin::TwinView;
 use metadata::Revision;
 use serde_json::Value;
 
+use super::Layout;
+
 /// What an object is called in its kind: `<namespace>/<name>`, or `<name>` where the kind has no namespaces.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Id(Arc<str>);
@@ -83,6 +85,9 @@ pub enum Content {
         twins: Vec<TwinView>,
         /// Where it is in force, or what it waits for.
         placement: Option<String>,
+        /// Of which kind of node. An edge shows as `desired` of a device what is in force: it may have wished otherwise
+        /// since the manifest was written, and never writes that.
+        layout: Layout,
     },
     /// Whole already.
     Made(Value),

@@ -7,11 +7,14 @@ use thiserror::Error;
 
 use super::schema;
 
-/// Operations of one JSON patch: more than anybody writes, and none of them can nest a document deeper than the stack.
+/// Operations of one JSON patch: more than anybody writes.
 const MAX_OPERATIONS: usize = 1000;
 
 /// Bytes that all `copy` operations of one patch may copy: a few of them double a document until no memory is left.
 const MAX_COPIED: usize = 2 * crate::resource::MAX_MANIFEST_LEN;
+
+/// How deep a patch may nest a document: a few operations that wrap and move it make one that no stack walks through.
+const MAX_DEPTH: usize = 64;
 
 /// Why a patch cannot be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -37,6 +40,8 @@ enum Operation {
     Test { path: String, value: Value },
 }
 
+const TOO_DEEP: &str = "the object would be nested too deep";
+
 const NOTHING: &str = "there is nothing at that path";
 
 /// RFC 6902: all operations, or none.
@@ -49,7 +54,11 @@ pub fn json_patch(target: &Value, patch: &Value) -> Result<Value, PatchError> {
     let (mut patched, mut copied) = (target.clone(), 0);
     for (at, operation) in operations.into_iter().enumerate() {
         let (op, path) = operation.name();
-        let done = carry_out(&mut patched, operation, &mut copied);
+        let grows = matches!(op, "add" | "replace" | "move" | "copy");
+        let done = carry_out(&mut patched, operation, &mut copied).and_then(|()| match grows {
+            true if is_too_deep(&patched) => Err(TOO_DEEP),
+            true | false => Ok(()),
+        });
         done.map_err(|why| PatchError::Operation { at, op, path, why })?;
     }
     Ok(patched)
@@ -98,6 +107,23 @@ fn carry_out(target: &mut Value, operation: Operation, copied: &mut usize) -> Re
             None => Err(NOTHING),
         },
     }
+}
+
+/// Level by level, not by recursion. What is too deep by one operation alone is still shallow enough to be dropped.
+fn is_too_deep(value: &Value) -> bool {
+    let mut level = vec![value];
+    for _ in 0..MAX_DEPTH {
+        let below = level.into_iter().flat_map(|value| match value {
+            Value::Array(items) => items.iter().collect(),
+            Value::Object(fields) => fields.values().collect(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Vec::new(),
+        });
+        level = below.collect();
+        if level.is_empty() {
+            return false;
+        }
+    }
+    true
 }
 
 fn parent<'a>(target: &'a mut Value, path: &str) -> Result<(&'a mut Value, String), &'static str> {

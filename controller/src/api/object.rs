@@ -8,7 +8,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use bus::UnixMillis;
-use metadata::{Key, Keyspace, Revision};
+use metadata::{Key, Keyspace, Revision, epoch};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -74,12 +74,54 @@ pub fn meta_row(kind: Kind, id: &Id) -> Key {
     own_key(&meta_key(kind, id))
 }
 
-/// The revision that decides whether an update comes too late: of the manifest and its metadata, and of nothing that a
-/// mapper says.
-pub fn written_at(kind: Kind, id: &Id, ks: &Keyspace) -> Revision {
-    let of = |key: Option<String>| key.and_then(|key| ks.revision_of(&key)).unwrap_or_default();
-    of(manifest_key(Layout::Cloud, kind, id)).max(of(Some(meta_key(kind, id))))
+/// What a revision of this store is shown as. A cloud that was restored from a backup gives out revisions again that the lost
+/// one gave to other changes: with the epoch above them, every version from before is older than all of this store's.
+pub fn version(layout: Layout, revision: Revision, ks: &Keyspace) -> Revision {
+    Revision(base(layout, ks).saturating_add(revision.0))
 }
+
+/// The revision of this store that a version stands for; none, if it is of an epoch before.
+pub(super) fn revision(layout: Layout, version: Revision, ks: &Keyspace) -> Option<Revision> {
+    version.0.checked_sub(base(layout, ks)).map(Revision)
+}
+
+/// Versions of one epoch: at a thousand changes a second enough for 34 years.
+const EPOCH_BITS: u32 = 40;
+
+/// Above it epochs are not told apart: nobody restores a cloud so many times.
+const MAX_EPOCH: u64 = 1 << 22;
+
+fn base(layout: Layout, ks: &Keyspace) -> u64 {
+    match layout {
+        // It remembers the epochs that it followed; its own store goes on.
+        Layout::Edge => 0,
+        Layout::Cloud => (epoch::get(ks).min(MAX_EPOCH) - epoch::FIRST) << EPOCH_BITS,
+    }
+}
+
+/// The version that decides whether an update comes too late: of the manifest and its metadata, and of nothing that a
+/// mapper says, nor of what is told of an edge. At an edge also of its devices' wishes, which it shows as their manifests'.
+pub fn written_at(layout: Layout, kind: Kind, id: &Id, ks: &Keyspace) -> Revision {
+    let of = |key: &str| ks.revision_of(key).unwrap_or_default();
+    let manifest = manifest_key(layout, kind, id).map(|key| of(&key)).unwrap_or_default();
+    let written = match (layout, kind) {
+        (Layout::Edge, Kind::Device) => {
+            let prefixes = WISHED.iter().map(|prefix| format!("{prefix}{id}/"));
+            let wishes = prefixes.flat_map(|prefix| ks.range(&prefix)).map(|(key, _)| of(key.as_str()));
+            wishes.fold(manifest, Revision::max)
+        }
+        (Layout::Edge, _) => manifest,
+        (Layout::Cloud, Kind::EdgeNode) => {
+            of(&format!("{}{id}", crate::nodes::PREFIX)).max(of(&format!("/c/label/edge/{id}")))
+        }
+        (Layout::Cloud, Kind::Site) => of(&format!("/c/label/site/{id}")),
+        (Layout::Cloud, _) => manifest.max(of(&meta_key(kind, id))),
+    };
+    version(layout, written, ks)
+}
+
+/// What is desired of an edge's devices: by the cloud, and by itself.
+const WISHED: [&str; 2] = ["/m/desired/", "/t/own/"];
 
 /// An object of which nothing but the name is known.
 pub(super) fn bare(kind: Kind, id: &Id) -> Value {
@@ -132,8 +174,13 @@ pub fn render(kind: Kind, item: &Item) -> Value {
             }
             object
         }
-        Content::Manifest { json, meta, twins, placement } => {
+        Content::Manifest { json, meta, twins, placement, layout } => {
             let mut object = stored(kind, id, json, meta.as_deref());
+            if *layout == Layout::Edge {
+                for twin in twins {
+                    show_desired(&mut object, &twin.property, twin.desired.as_ref());
+                }
+            }
             if let Some(status) = kinds::status(kind, &object, twins, placement.as_deref()) {
                 object["status"] = status;
             }
@@ -142,6 +189,21 @@ pub fn render(kind: Kind, item: &Item) -> Value {
     };
     object["metadata"]["resourceVersion"] = revision.0.to_string().into();
     object
+}
+
+/// Shows a value as what the manifest of a device desires, or that it desires none.
+pub fn show_desired(object: &mut Value, property: &str, desired: Option<&bus::Value>) {
+    let properties = object["spec"]["properties"].as_array_mut().into_iter().flatten();
+    for fields in properties.filter(|fields| fields["name"] == property).filter_map(Value::as_object_mut) {
+        let Some(text) = desired.map(ToString::to_string) else {
+            fields.remove("desired");
+            continue;
+        };
+        let is_it = fields.get("desired").is_some_and(|desired| desired["value"] == text.as_str());
+        if !is_it {
+            fields.insert("desired".to_owned(), json!({ "value": text }));
+        }
+    }
 }
 
 /// Splits an object into what edges are told, and the rest.

@@ -6,7 +6,7 @@ use metadata::{Keyspace, Revision};
 use super::index::{Change, Index, Seen};
 use super::item::{Content, Item};
 use super::object;
-use super::{Id, Kind, Layout};
+use super::{Id, Kind};
 
 /// Objects handed out in one turn of the owner loop: about 3 ms of it. Who lists more asks again.
 pub const PAGE: usize = 500;
@@ -112,6 +112,7 @@ impl Source<'_> {
                 meta: self.ks.get(&object::meta_key(kind, id)).cloned(),
                 twins: if kind == Kind::Device { (self.twins)(id) } else { Vec::new() },
                 placement: (self.placement)(kind, id),
+                layout: self.index.layout(),
             },
             None => {
                 let mut made = (kind.info().made)(self.index.layout(), id, self.ks)?;
@@ -120,8 +121,12 @@ impl Source<'_> {
             }
         };
         // What is not durable yet is shown, but not as a revision that a crash could give to something else.
-        let written = object::written_at(kind, id, self.ks);
-        Some(Item { id: id.clone(), revision: seen.newest.min(self.durable).max(written), content })
+        let written = object::written_at(self.index.layout(), kind, id, self.ks);
+        Some(Item {
+            id: id.clone(),
+            revision: self.version(seen.newest.min(self.durable)).max(written),
+            content,
+        })
     }
 
     fn page(&self, kind: Kind, namespace: Option<&str>, after: Option<&Id>, limit: usize) -> Page {
@@ -141,10 +146,17 @@ impl Source<'_> {
         }
         let more = all.next().is_some();
         let remaining = if more { 1 + all.count() } else { 0 };
-        Page { revision: self.durable, items, more, remaining }
+        Page { revision: self.version(self.durable), items, more, remaining }
+    }
+
+    fn version(&self, revision: Revision) -> Revision {
+        object::version(self.index.layout(), revision, self.ks)
     }
 
     fn changes(&self, kind: Kind, namespace: Option<&str>, after: Revision) -> Found {
+        let Some(after) = object::revision(self.index.layout(), after, self.ks) else {
+            return Found::Expired { compacted: false };
+        };
         if !self.index.is_complete_after(after) {
             return Found::Expired { compacted: true };
         }
@@ -165,16 +177,26 @@ impl Source<'_> {
             }
         }
         let revision = if more { last } else { self.durable.max(after) };
-        Found::Changes(Changes { revision: revision.min(self.durable).max(after), changes, more })
+        Found::Changes(Changes {
+            revision: self.version(revision.min(self.durable).max(after)),
+            changes,
+            more,
+        })
     }
 
     fn changed(&self, kind: Kind, change: Change) -> Option<Changed> {
         match change {
-            Change::Live { id, seen } => Some(Changed::Live { item: self.item(kind, &id, seen)?, seen }),
+            Change::Live { id, seen } => {
+                let item = self.item(kind, &id, seen)?;
+                let seen = Seen { newest: self.version(seen.newest), created: self.version(seen.created) };
+                Some(Changed::Live { item, seen })
+            }
             Change::Gone { id, at } => {
                 let words = self.index.last_words(kind, &id, self.ks)?;
                 let value = serde_json::from_slice(words).unwrap_or_else(|_| object::bare(kind, &id));
-                Some(Changed::Gone { item: Item { id, revision: at, content: Content::Made(value) } })
+                Some(Changed::Gone {
+                    item: Item { id, revision: self.version(at), content: Content::Made(value) },
+                })
             }
         }
     }
@@ -184,9 +206,4 @@ impl Source<'_> {
 #[cfg(test)]
 pub(super) fn plain<'a>(index: &'a Index, ks: &'a Keyspace, durable: Revision) -> Source<'a> {
     Source { index, ks, durable, twins: &|_| Vec::new(), placement: &|_, _| None, alive: &|_, _, _| {} }
-}
-
-/// Whether a node that has this layout reads objects of the kind at all.
-pub fn is_read(layout: Layout, kind: Kind) -> bool {
-    kind.is_served(layout)
 }

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::call::{Form, Include, Listing};
 use super::list::partial;
 use super::read::{Changed, Changes, Page, Read};
-use super::selector::Selectors;
 use super::{Id, Kind, Refusal, object, table};
 
 /// One client's watch. It holds no event: what it has not asked for yet is folded into what it will be told.
@@ -176,11 +175,6 @@ pub fn too_old(asked: Revision, compacted: bool) -> Refusal {
             "resource version {revision} is not known here: the store is another one, or was put back; list again"
         )
     })
-}
-
-/// For tests and for whoever shows a watch: which objects are selected.
-pub fn selects(selectors: &Selectors, object: &Value) -> bool {
-    selectors.select(object)
 }
 
 #[cfg(test)]

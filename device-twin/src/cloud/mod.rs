@@ -245,7 +245,9 @@ impl CloudTwins {
         for id in self.ids_of(device) {
             self.take_back(&id, ks);
             self.twins.remove(&id);
-            for prefix in ["/c/reported/", "/c/result/", "/c/manifest-desired/"] {
+            // What its manifest wished stays: a device that is made again of the same file is not moved by what the file
+            // wished long ago.
+            for prefix in ["/c/reported/", "/c/result/"] {
                 ks.delete(&twin::key(prefix, &id));
             }
             self.clear(&id.reported_topic());

@@ -4,14 +4,14 @@ use bus::twin::{
     DesiredVersion, DeviceId, MapperTopic, Outcome, ReportBody, ReportMany, ResultBody, TwinTopic,
     WriteResult,
 };
-use bus::{Name, Now, Topic};
+use bus::{Mono, Name, Now, Topic, Value};
 use metadata::Keyspace;
 use serde::de::DeserializeOwned;
 
 use super::property::{Owner, Who};
 use super::write::Decision;
 use super::{EdgeTwins, OPERATOR_HOLD};
-use crate::arbiter::{Entry, Slot};
+use crate::arbiter::{Effective, Entry, Slot};
 use crate::authority::Holder;
 use crate::command::Order;
 use crate::gate::access;
@@ -167,6 +167,26 @@ impl EdgeTwins {
         self.operate(id, value.into(), by, ks, now).map(|()| None)
     }
 
+    /// Whether [`Self::set`] would take a value of the right type, and else why not: what belongs together is set only
+    /// if all of it can be.
+    pub fn may_set(&self, id: &PropertyId, now: Mono) -> Result<(), String> {
+        let twin = self.twins.get(id).ok_or_else(|| not_here(id))?;
+        let holder = self.devices.get(&id.device).map(|bound| bound.authority.holder());
+        match twin.masked_by(Slot::LOCAL_OPERATOR, now).filter(|_| holder != Some(Holder::Edge)) {
+            Some((slot, owner)) => Err(format!("{slot} ({owner}) holds it")),
+            None => Ok(()),
+        }
+    }
+
+    /// What a wish of [`Self::set`] would take the place of: what the device is held to now, else what is desired.
+    pub fn in_force(&self, id: &PropertyId, now: Mono) -> Option<&Value> {
+        let twin = self.twins.get(id)?;
+        match twin.slots.effective(None, now) {
+            Some(Effective::Slot(_, entry)) => Some(&entry.value),
+            Some(Effective::FailSafe(_)) | None => twin.desired.as_deref().map(|desired| &desired.value),
+        }
+    }
+
     fn operate(
         &mut self,
         id: &PropertyId,
@@ -176,12 +196,12 @@ impl EdgeTwins {
         now: Now,
     ) -> Result<(), String> {
         let property = self.catalog.property(&id.device, &id.property).map_err(|why| explain(&why))?;
-        let twin =
-            self.twins.get_mut(id).ok_or_else(|| format!("device {} is not of this edge", id.device))?;
-        let value = body.check(property).map_err(|why| explain(&why))?;
-        if let Some((slot, owner)) = twin.masked_by(Slot::LOCAL_OPERATOR, now.mono) {
-            return Err(format!("{slot} ({owner}) holds it"));
+        if !self.twins.contains_key(id) {
+            return Err(not_here(id));
         }
+        let value = body.check(property).map_err(|why| explain(&why))?;
+        self.may_set(id, now.mono)?;
+        let twin = self.twins.get_mut(id).ok_or_else(|| not_here(id))?;
         let owner = Owner { who: Who::Operator, cause: by.to_owned(), since: Some(now.wall) };
         twin.slots.set(Slot::LOCAL_OPERATOR, Entry { value, owner, expires: Some(now.mono + OPERATOR_HOLD) });
         self.arbitrate(id, Decision::Fresh, ks, now);
@@ -240,6 +260,10 @@ impl EdgeTwins {
         self.mapper_state(mapper, online, ks, now);
         Ok(())
     }
+}
+
+fn not_here(id: &PropertyId) -> String {
+    format!("device {} is not of this edge", id.device)
 }
 
 fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<T, String> {

@@ -14,6 +14,7 @@ use controller::label::{Change, Labelled, Labels};
 use controller::resource::{self, Applied, Manifest};
 use controller::wireguard;
 use controller::wireguard::Keys;
+use device_twin::TwinView;
 use ipnet::IpNet;
 use metadata::Revision;
 use serde_json::{Value, json};
@@ -103,7 +104,7 @@ impl Cloud {
         let json = self.keyspace.get(&key)?;
         let meta = self.keyspace.get(object::meta_row(kind, id).as_str());
         let object = object::stored(kind, id, json, meta.map(AsRef::as_ref));
-        Some(Current { object, written: object::written_at(kind, id, &self.keyspace) })
+        Some(Current { object, written: object::written_at(Layout::Cloud, kind, id, &self.keyspace) })
     }
 
     /// The only way by which manifests come, change and go.
@@ -116,18 +117,51 @@ impl Cloud {
         let at = moment(&self.keyspace, now);
         let id = draft::id_of(write, body, at)?;
         let current = self.current(write.kind, &id);
-        match draft::draft(write, &id, body, current.as_ref(), at)? {
+        let passed_over = self.passed_over(write, &id, body, current.as_ref(), now);
+        let mut stored = match draft::draft(write, &id, body, current.as_ref(), at)? {
             Draft::Store { object, created, warnings } => {
-                self.store(write, &id, (&object, created, warnings), now)
+                self.store(write, &id, (&object, created, warnings), now)?
             }
             Draft::Unchanged { warnings } => {
                 let item = self.item(write.kind, &id, now).ok_or_else(Refusal::no_such_path)?;
                 let outcome = Outcome::Item(Box::new(item));
                 let written = Written { is_new: false, outcome, warnings };
-                Ok(Stored { applied: Applied::Unchanged, written })
+                Stored { applied: Applied::Unchanged, written }
             }
-            Draft::Remove { last } => self.remove(write, &id, last, now),
-        }
+            Draft::Remove { last } => self.remove(write, &id, last, now)?,
+        };
+        stored.written.warnings.extend(passed_over);
+        Ok(stored)
+    }
+
+    /// A manifest's `desired` is a wish when its text changes. Who names the text that is there already, while something
+    /// else was wished since, hears that it moves nothing.
+    fn passed_over(
+        &self,
+        write: &Write,
+        id: &Id,
+        body: &Value,
+        before: Option<&Current>,
+        now: Now,
+    ) -> Vec<String> {
+        let (Kind::Device, Some(device), Some(before)) = (write.kind, id.device(), before) else {
+            return Vec::new();
+        };
+        let warning = |view: TwinView| {
+            let (text, in_force) = (desired_text(body, &view.property)?, view.desired?);
+            let property = self.twins.catalog().property(&device, &view.property).ok()?;
+            let is_old = desired_text(&before.object, &view.property) == Some(text);
+            let differs = property.parse(text).ok()? != in_force;
+            (is_old && differs).then(|| {
+                format!(
+                    "{}: the manifest said {text} before, so that is no new wish: {in_force} is in force (by {}); use 'kubebus \
+                     twin set', or change the text",
+                    view.property,
+                    view.by.unwrap_or_default(),
+                )
+            })
+        };
+        self.twins.view(&device, now).into_iter().filter_map(warning).collect()
     }
 
     fn store(
@@ -155,12 +189,13 @@ impl Cloud {
         }
         let mut item = Item {
             id: id.clone(),
-            revision: self.journal.durable(),
+            revision: object::version(Layout::Cloud, self.journal.durable(), &self.keyspace),
             content: Content::Manifest {
                 json: manifest.json().clone(),
                 meta: Some(meta.clone().into()),
                 twins: Vec::new(),
                 placement: None,
+                layout: Layout::Cloud,
             },
         };
         let mut applied = if created { Applied::Created } else { Applied::Changed };
@@ -185,7 +220,8 @@ impl Cloud {
 
     /// That of the cycle's commit.
     fn next_revision(&self) -> Revision {
-        Revision(self.keyspace.revision().0 + 1)
+        let next = Revision(self.keyspace.revision().0 + 1);
+        object::version(Layout::Cloud, next, &self.keyspace)
     }
 
     fn remove(&mut self, write: &Write, id: &Id, last: Option<Value>, now: Now) -> Result<Stored, Refusal> {
@@ -219,7 +255,8 @@ impl Cloud {
             }
             return answer(Outcome::Gone(Box::new(before)));
         }
-        let current = Current { object: object::render(write.kind, &before), written: before.revision };
+        let written = object::written_at(Layout::Cloud, write.kind, &id, &self.keyspace);
+        let current = Current { object: object::render(write.kind, &before), written };
         let after = draft::patched(write, &id, &order.body, &current)?;
         let change = label_change(write.kind, &id, &current.object, &after)?;
         let of = if write.kind == Kind::Site { Labelled::Site(name) } else { Labelled::Edge(name) };
@@ -335,6 +372,12 @@ impl Cloud {
         let verb = if current.is_some() { Verb::Update } else { Verb::Create };
         (own_write(kind, &id, verb), body)
     }
+}
+
+/// What a device's manifest, or a patch of it, desires of one property.
+fn desired_text<'a>(object: &'a Value, property: &str) -> Option<&'a str> {
+    let mut all = object["spec"]["properties"].as_array()?.iter();
+    all.find(|fields| fields["name"] == property)?["desired"]["value"].as_str()
 }
 
 /// A write of the command line's own.

@@ -4,6 +4,8 @@
 //! or that its console may operate. Everything else is the cloud's, and is refused with the way to go.
 
 use bus::Now;
+use bus::twin::DeviceId;
+use controller::api::call::PatchType;
 use controller::api::draft::{self, Current};
 use controller::api::read::{Found, Read, Source};
 use controller::api::refusal::Cause;
@@ -69,10 +71,15 @@ impl Edge {
         let id = draft::id_of(write, &order.body, crate::resources::moment(&self.keyspace, now))?;
         let not_found = || Refusal::not_found(info.group, info.plural, id.name());
         let before = self.item(write.kind, &id, now).ok_or_else(not_found)?;
-        let current = Current { object: object::render(write.kind, &before), written: before.revision };
-        let after = draft::patched(write, &id, &order.body, &current)?;
-        let wishes = wishes(&current.object, &after).ok_or_else(|| self.not_here(info.plural))?;
         let device = id.device().ok_or_else(not_found)?;
+        let written = object::written_at(Layout::Edge, write.kind, &id, &self.keyspace);
+        let mut current = Current { object: object::render(write.kind, &before), written };
+        if matches!(write.patch, Some(PatchType::Json | PatchType::Strategic | PatchType::Apply)) {
+            self.show_in_force(&device, &mut current.object, now);
+        }
+        let after = draft::patched(write, &id, &order.body, &current)?;
+        let warnings = draft::check_fields(write, &after)?;
+        let wishes = wishes(&current.object, &after).ok_or_else(|| self.not_here(info.plural))?;
         let wrong = |property: &str, why: String| {
             let field = format!("spec.properties[name=\"{property}\"].desired.value");
             Refusal::invalid(info.group, info.kind, id.name(), vec![Cause::invalid(field, why)])
@@ -86,16 +93,32 @@ impl Edge {
                 .map_err(|why| wrong(&property, why.to_string()))?;
             let value = found.parse(&text).and_then(|value| found.check_desired(value));
             let value = value.map_err(|why| wrong(&property, bus::with_causes(&why)))?;
-            checked.push((PropertyId::new(&device, &property), value));
+            let property = PropertyId::new(&device, &property);
+            // Another way to write the same value is no other wish.
+            if self.twins.in_force(&property, now.mono) != Some(&value) {
+                self.twins.may_set(&property, now.mono).map_err(|why| held(&property, &why))?;
+                checked.push((property, value));
+            }
         }
         if !write.options.dry_run {
             for (property, value) in checked {
                 let taken = self.twins.set(&property, value, &order.by, &mut self.keyspace, now);
-                taken.map_err(|why| Refusal::forbidden(format!("{property}: {why}")))?;
+                taken.map_err(|why| held(&property, &why))?;
             }
         }
         let item = self.item(write.kind, &id, now).ok_or_else(not_found)?;
-        Ok(Written { is_new: false, outcome: Outcome::Item(Box::new(item)), warnings: Vec::new() })
+        Ok(Written { is_new: false, outcome: Outcome::Item(Box::new(item)), warnings })
+    }
+
+    /// These patches name what they mean, so that what they name is wished also where it is no more than what the cloud
+    /// desires while the console holds the device to something else. Other writes bring the whole list as it was read.
+    fn show_in_force(&self, device: &DeviceId, object: &mut Value, now: Now) {
+        for view in self.twins.view(device, now) {
+            let id = PropertyId::new(device, &view.property);
+            if let Some(value) = self.twins.in_force(&id, now.mono) {
+                object::show_desired(object, &view.property, Some(value));
+            }
+        }
     }
 
     fn not_here(&self, plural: &str) -> Refusal {
@@ -105,6 +128,10 @@ impl Edge {
             self.identity.node, self.cloud
         ))
     }
+}
+
+fn held(property: &PropertyId, why: &str) -> Refusal {
+    Refusal::forbidden(format!("{property}: {why}"))
 }
 
 /// The desired values in which two versions of a device differ. `None`: they differ in something else.

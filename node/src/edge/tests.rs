@@ -150,3 +150,101 @@ fn networks_that_the_configuration_names_are_told_once_and_when_they_change() {
     }
     assert_eq!(edge.lans()["192.168.30.0/24"]["state"], "pending");
 }
+
+/// An edge to which the cloud has bound a valve, of which its manifest wishes this position.
+struct Valve(Edge);
+
+impl Valve {
+    fn new() -> Self {
+        let property = |name: &str| json!({ "name": name, "type": "FLOAT", "accessMode": "ReadWrite", "minimum": "0", "maximum": "100" });
+        let model = json!({ "apiVersion": "devices.kubeedge.io/v1beta1", "kind": "DeviceModel",
+            "metadata": { "name": "valve", "namespace": "water" },
+            "spec": { "properties": [property("position"), property("speed")] } });
+        let wish = |name: &str| json!({ "name": name, "desired": { "value": "40" } });
+        let device = json!({ "apiVersion": "devices.kubeedge.io/v1beta1", "kind": "Device",
+            "metadata": { "name": "v", "namespace": "water" },
+            "spec": { "deviceModelRef": { "name": "valve" }, "nodeName": "pump-house",
+                      "protocol": { "protocolName": "virtual" },
+                      "properties": [wish("position"), wish("speed")] } });
+        let mut keyspace = Keyspace::new();
+        for (name, manifest) in [("model/water/valve", model), ("device/water/v", device)] {
+            keyspace.put(Key::new(&format!("/m/{name}")).unwrap(), manifest.to_string().into());
+        }
+        keyspace.seal();
+        Self(edge(keyspace))
+    }
+
+    fn patch(&mut self, body: serde_json::Value) -> Result<serde_json::Value, controller::api::Refusal> {
+        use controller::api::call::{Call, Request};
+        let request = Request {
+            method: controller::api::Method::Patch,
+            path: "/apis/devices.kubeedge.io/v1beta1/namespaces/water/devices/v",
+            query: "",
+            accept: "application/json",
+            content_type: "application/strategic-merge-patch+json",
+            user_agent: "test",
+        };
+        let Call::Write(write) = Call::parse(&request)? else { panic!("no write") };
+        let order =
+            crate::resources::Order { write, body, by: "user/test".to_owned(), secret: Default::default() };
+        let request = crate::resources::ApiRequest::Write(Box::new(order));
+        self.0.handle(Input::Api { id: 7, request }, NOW);
+        let mut answer = None;
+        while let Some(output) = self.0.poll_output() {
+            if let Output::Persist(commit) = output {
+                self.0.handle(Input::Persisted(commit.revision), NOW);
+            } else if let Output::Api { id: 7, answer: said } = output {
+                answer = Some(said);
+            }
+        }
+        let Some(crate::resources::ApiAnswer::Written(done)) = answer else { panic!("{answer:?}") };
+        let (crate::resources::Outcome::Item(item) | crate::resources::Outcome::Gone(item)) = done?.outcome;
+        Ok(controller::api::object::render(controller::api::Kind::Device, &item))
+    }
+
+    fn wish(&mut self, wishes: &[(&str, &str)]) -> Result<serde_json::Value, controller::api::Refusal> {
+        let wish = |(name, value): &(&str, &str)| json!({ "name": name, "desired": { "value": value } });
+        self.patch(json!({ "spec": { "properties": wishes.iter().map(wish).collect::<Vec<_>>() } }))
+    }
+
+    fn holds(&self, property: &str) -> Option<String> {
+        let id = PropertyId::new(&"water/v".parse().unwrap(), property);
+        self.0.twins.in_force(&id, NOW.mono).map(ToString::to_string)
+    }
+}
+
+#[test]
+fn a_patch_at_an_edge_back_to_what_the_manifest_says_is_carried_out() {
+    let mut valve = Valve::new();
+    for position in ["50", "40", "60"] {
+        valve.wish(&[("position", position)]).unwrap();
+        assert_eq!(valve.holds("position").as_deref(), Some(position));
+    }
+    assert_eq!(valve.holds("speed"), None, "nobody named it");
+}
+
+#[test]
+fn a_patch_of_several_properties_at_an_edge_is_carried_out_whole_or_not_at_all() {
+    let mut valve = Valve::new();
+    let refused = valve.wish(&[("position", "50"), ("speed", "101")]).unwrap_err();
+    assert_eq!(refused.code, 422, "{refused:?}");
+    assert_eq!(valve.holds("position"), None);
+    valve.wish(&[("position", "50"), ("speed", "10")]).unwrap();
+    assert_eq!(
+        (valve.holds("position").as_deref(), valve.holds("speed").as_deref()),
+        (Some("50"), Some("10"))
+    );
+}
+
+#[test]
+fn telemetry_makes_no_writer_at_an_edge_conflict() {
+    let mut valve = Valve::new();
+    let read = valve.patch(json!({})).unwrap();
+    let topic = Topic::new("twin/water/v/report/speed").unwrap();
+    valve.0.handle(Input::mqtt(None, topic, "7".into(), false), NOW);
+    let mut patch =
+        json!({ "spec": { "properties": [{ "name": "position", "desired": { "value": "50" } }] } });
+    patch["metadata"]["resourceVersion"] = read["metadata"]["resourceVersion"].clone();
+    valve.patch(patch).unwrap();
+    assert_eq!(valve.holds("position").as_deref(), Some("50"));
+}

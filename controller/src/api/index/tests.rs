@@ -38,8 +38,8 @@ fn an_object_is_as_new_as_any_of_its_rows() {
     seal(&mut index, &mut ks);
     assert_eq!(shown(&index, Kind::Device, 2), ["plant/valve at 3 since 1"]);
     assert_eq!(shown(&index, Kind::Device, 3), [""; 0]);
-    assert_eq!(index.moved(Revision(2))[Kind::Device.index()], 2, "what is durable");
-    assert_eq!(index.moved(Revision(9))[Kind::Rule.index()], 0);
+    assert_eq!(index.moved(Revision(2), &ks)[Kind::Device.index()], 2, "what is durable");
+    assert_eq!(index.moved(Revision(9), &ks)[Kind::Rule.index()], 0);
 }
 
 #[test]
@@ -83,4 +83,16 @@ fn more_deletions_than_are_remembered_make_an_older_watch_begin_anew() {
         assert_eq!(index.changes(Kind::Device, Revision(4)).count(), MAX_GONE + 1);
     }
     assert_eq!(ks.range("/c/gone/").count(), MAX_GONE);
+}
+
+#[test]
+fn an_event_that_went_to_make_room_is_remembered_by_nobody() {
+    let mut ks = Keyspace::new();
+    let mut index = Index::load(Layout::Cloud, &ks);
+    put(&mut ks, "/c/event/default/a.1", r#"{"about":"a"}"#);
+    seal(&mut index, &mut ks);
+    ks.delete(&own_key("/c/event/default/a.1"));
+    seal(&mut index, &mut ks);
+    assert_eq!(ks.range("/c/gone/").count(), 0);
+    assert_eq!(shown(&index, Kind::Event, 0), [""; 0]);
 }

@@ -80,3 +80,20 @@ fn a_patch_that_doubles_a_document_again_and_again_is_refused() {
     let refused = json_patch(&json!({"a": 1, "b": "some text"}), &Value::Array(patch)).unwrap_err();
     assert!(refused.to_string().ends_with("the patch copies more than a manifest can hold"), "{refused}");
 }
+
+#[test]
+fn a_patch_that_nests_a_document_deeper_and_deeper_is_refused() {
+    let wrap = [
+        json!({"op": "add", "path": "/b", "value": {}}),
+        json!({"op": "move", "from": "/a", "path": "/b/a"}),
+    ];
+    let back = json!({"op": "move", "from": "/b", "path": "/a"});
+    let deeper = |times: usize| {
+        let each = wrap.iter().chain([&back]);
+        Value::Array(each.cycle().take(3 * times).cloned().collect())
+    };
+    let target = json!({"a": 1});
+    let refused = json_patch(&target, &deeper(300)).unwrap_err().to_string();
+    assert!(refused.ends_with("the object would be nested too deep"), "{refused}");
+    assert!(json_patch(&target, &deeper(60)).is_ok());
+}

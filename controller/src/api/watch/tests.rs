@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::super::index::Index;
 use super::super::list::Lister;
 use super::super::read::{Found, PAGE, plain};
+use super::super::selector::Selectors;
 use super::super::{Layout, read::Source};
 use super::*;
 use crate::record::own_key;
@@ -218,4 +219,37 @@ fn a_watch_of_another_store_is_told_to_list_again() {
     let world = World::new("");
     let read = Read::Changes { kind: Kind::Device, namespace: None, after: Revision(99) };
     assert_eq!(world.source().read(&read), Found::Expired { compacted: false });
+}
+
+#[test]
+fn a_version_from_before_a_restore_is_too_old_however_far_the_lost_cloud_had_come() {
+    let mut world = World::new("");
+    let rows = world.ks.rows().collect();
+    let changes = |after| Read::Changes { kind: Kind::Device, namespace: None, after };
+    for change in 0..5 {
+        world.put(change, None);
+        world.seal();
+    }
+    world.durable = world.ks.revision();
+    let (lost, _) = (world.ks.revision(), world.list());
+    assert_eq!(world.version, lost);
+    world.ks = Keyspace::load(metadata::epoch::restored(rows, 2));
+    world.index = Index::load(Layout::Cloud, &world.ks);
+    for change in 0..10 {
+        world.put(change, None);
+        world.seal();
+    }
+    world.durable = world.ks.revision();
+    assert!(world.durable > lost);
+    assert_eq!(world.source().read(&changes(lost)), Found::Expired { compacted: false });
+    let written = object::written_at(Layout::Cloud, Kind::Device, &Id::from("plant/d5"), &world.ks);
+    assert!(written > lost, "an update with the old version conflicts");
+    world.watch();
+    assert_eq!(world.known, world.selected().0);
+    world.put(3, Some(1));
+    world.seal();
+    world.durable = world.ks.revision();
+    let known = world.known.clone();
+    world.watch();
+    assert_ne!(world.known, known, "the new list's version is one to watch from");
 }

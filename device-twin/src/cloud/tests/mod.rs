@@ -394,6 +394,25 @@ fn the_manifests_own_wish_is_taken_when_it_changes() {
 }
 
 #[test]
+fn a_device_that_is_made_again_of_the_same_file_is_not_moved_by_it() {
+    let mut world = World::new();
+    let with = |text: &str, edge: &str| {
+        let wish = format!("properties: [{{name: position, desired: {{value: '{text}'}}}}], nodeName");
+        MANIFESTS[1].1.replace("nodeName", &wish).replace("pump-house", edge)
+    };
+    world.apply(VALVE, &with("30", "pump-house"));
+    assert_eq!(world.view().desired, Some(Value::Float(30.0)));
+    for edge in ["pump-house", "hill"] {
+        world.delete(VALVE);
+        world.restart();
+        world.apply(VALVE, &with("30", edge));
+        assert_eq!(world.view().desired, None, "at {edge}");
+    }
+    world.apply(VALVE, &with("35", "hill"));
+    assert_eq!(world.view().desired, Some(Value::Float(35.0)), "another text is another wish");
+}
+
+#[test]
 fn an_app_sets_over_mqtt_and_is_answered() {
     let mut world = World::new();
     let mut say = |topic: &str, payload: &str| {

@@ -43,6 +43,12 @@ impl Desk {
     }
 
     fn write(&mut self, method: Method, path: &str, body: Value) -> Result<Value, Refusal> {
+        let (kind, written) = self.written(method, path, body)?;
+        let (Outcome::Item(item) | Outcome::Gone(item)) = written.outcome;
+        Ok(object::render(kind, &item))
+    }
+
+    fn written(&mut self, method: Method, path: &str, body: Value) -> Result<(Kind, Written), Refusal> {
         let request = Request {
             method,
             path,
@@ -55,8 +61,7 @@ impl Desk {
         let kind = write.kind;
         let order = Order { write, body, by: "user/test".to_owned(), secret: [3; JoinToken::SECRET_LEN] };
         let (ApiAnswer::Written(done), _) = self.ask(ApiRequest::Write(Box::new(order))) else { panic!() };
-        let (Outcome::Item(item) | Outcome::Gone(item)) = done?.outcome;
-        Ok(object::render(kind, &item))
+        Ok((kind, done?))
     }
 }
 
@@ -160,4 +165,41 @@ fn a_disk_that_refuses_writes_takes_none_and_serves_reads() {
     let read = Read::Get { kind: Kind::Device, id: Id::from("default/valve") };
     let (answer, commits) = desk.ask(ApiRequest::Read(read));
     assert!(matches!(answer, ApiAnswer::Found(Found::Item(Some(_)))) && commits.is_empty(), "{answer:?}");
+}
+
+#[test]
+fn an_edge_that_was_connected_is_told_as_disconnected_by_the_next_process() {
+    let mut desk = Desk::new();
+    let edge = Name::new("a").unwrap();
+    desk.0.tell_of_node(&edge, controller::event::Severity::Normal, "Connected", "its link stands", NOW);
+    assert_eq!(controller::event::connected(Layout::Cloud, &desk.0.keyspace), [edge]);
+    desk.0.tell_of_restart(Now { wall: UnixMillis(NOW.wall.0 + 1), ..NOW });
+    assert_eq!(controller::event::connected(Layout::Cloud, &desk.0.keyspace), []);
+}
+
+#[test]
+fn who_names_what_the_manifest_wished_before_hears_what_is_in_force() {
+    let mut desk = Desk::new();
+    let model = json!({
+        "apiVersion": "devices.kubeedge.io/v1beta1", "kind": "DeviceModel", "metadata": {"name": "m"},
+        "spec": {"properties": [{"name": "position", "type": "FLOAT", "accessMode": "ReadWrite"}]},
+    });
+    let models = "/apis/devices.kubeedge.io/v1beta1/namespaces/default/devicemodels";
+    desk.write(Method::Post, models, model).unwrap();
+    let mut valve = device();
+    let wish = |text: &str| json!([{"name": "position", "desired": {"value": text}}]);
+    valve["spec"]["deviceModelRef"] = json!({"name": "m"});
+    valve["spec"]["properties"] = wish("40");
+    desk.write(Method::Post, DEVICES, valve).unwrap();
+    let patch = |desk: &mut Desk, text: &str| {
+        let patch = json!({"spec": {"properties": wish(text)}});
+        desk.written(Method::Patch, &format!("{DEVICES}/valve"), patch).unwrap().1.warnings
+    };
+    assert_eq!(patch(&mut desk, "40"), [""; 0]);
+    let id = "default/valve".parse().unwrap();
+    let Cloud { twins, keyspace, .. } = &mut desk.0;
+    twins.set_desired(&id, "position", bus::Value::Float(50.0), "ann", keyspace, NOW).unwrap();
+    let warned = patch(&mut desk, "40");
+    assert!(warned[0].contains("50 is in force (by ann)"), "{warned:?}");
+    assert_eq!(patch(&mut desk, "45"), [""; 0]);
 }
