@@ -112,7 +112,7 @@ fn a_command_whose_edge_was_away_all_the_time_ends_here() {
     );
     assert_eq!(world.results(), ["c1 Expired: its edge was away until its time was over"]);
     world.command("c2");
-    world.now.mono = world.now.mono + std::time::Duration::from_secs(10);
+    world.now.mono = world.now.mono + Duration::from_secs(10);
     world.now.wall = UnixMillis(world.now.wall.0 + 10_000);
     world.edge_up("pump-house");
     assert!(!world.has_row("c2"), "looked at before it is handed out");
@@ -236,7 +236,7 @@ fn an_app_orders_over_mqtt_and_its_messages_expiry_will_do() {
     let mut world = World::new();
     let mut say = |payload: &str, expiry: Option<u64>| {
         let topic = Topic::new("twin/water/valve/command/set").unwrap();
-        let expiry = expiry.map(|s| Expiry(std::time::Duration::from_secs(s)));
+        let expiry = expiry.map(|s| Expiry(Duration::from_secs(s)));
         world.twins.handle_mqtt(
             Some(Ticket(3)),
             &Who::Anonymous,

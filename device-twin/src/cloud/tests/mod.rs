@@ -141,7 +141,7 @@ impl World {
     }
 
     fn pass(&mut self, seconds: u64) {
-        self.now.mono = self.now.mono + std::time::Duration::from_secs(seconds);
+        self.now.mono = self.now.mono + Duration::from_secs(seconds);
         self.now.wall = UnixMillis(self.now.wall.0 + seconds * 1000);
         self.twins.handle_timeout(&mut self.ks, self.now);
         self.drain();
