@@ -215,9 +215,6 @@ fn a_cloud_with_a_full_disk_takes_no_wishes_and_goes_on_serving() {
     let token = plant.cluster.token();
     plant.cluster.cloud.disk().fill();
     let cloud = &plant.cluster.cloud;
-    // A wish is small, and takes the place of the one before for as long as the store has pages to spare.
-    let text = json!("x".repeat(LONG)).to_string();
-    mqtt::publish(&plant.a, V5, "twin/water/meter/report/remarks", &text);
     let mut wished = 0;
     let refused = eventually("a wish is refused", || {
         wished += 1;
