@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Cluster, Node};
 use crate::mqtt::{self, Subscriber, V5};
-use crate::process::{Ran, becomes, eventually};
+use crate::process::{Ran, becomes, eventually, run_with};
 use crate::twins::Plant;
 
 const COUNT: (&str, &str) = ("water/meter", "count");
@@ -132,6 +132,15 @@ fn report_until_refused(edge: &Node, from: i64) -> i64 {
     })
 }
 
+/// A model for which the store must grow: what only changes may fit for ever into pages that it has.
+fn long_model(number: u32) -> String {
+    format!(
+        "apiVersion: devices.kubeedge.io/v1beta1\nkind: DeviceModel\nmetadata: {{name: long-{number}, namespace: water}}\n\
+         spec: {{properties: [{{name: text, type: STRING, accessMode: ReadOnly, description: {}}}]}}\n",
+        "x".repeat(LONG)
+    )
+}
+
 #[track_caller]
 fn is_refused(ran: &Ran) {
     assert!(ran.stderr.contains(REFUSED), "{ran:?}");
@@ -215,12 +224,11 @@ fn a_cloud_with_a_full_disk_takes_no_wishes_and_goes_on_serving() {
     let token = plant.cluster.token();
     plant.cluster.cloud.disk().fill();
     let cloud = &plant.cluster.cloud;
-    let mut wished = 0;
-    let refused = eventually("a wish is refused", || {
-        wished += 1;
-        let value = format!("{:.3}", 1.0 + f64::from(wished % 4000) / 1000.0);
-        let ran = cloud.run(&["twin", "set", "water/valve", "setpoint", &value]);
-        if ran.code == Some(0) { Err(format!("{wished} were taken")) } else { Ok(ran) }
+    let mut applied = 0;
+    let refused = eventually("a manifest is refused", || {
+        applied += 1;
+        let ran = run_with(cloud.command(&["apply", "-f", "-"]), &long_model(applied));
+        if ran.code == Some(0) { Err(format!("{applied} were taken")) } else { Ok(ran) }
     });
     refused.refused(FAILURE, &["the disk refuses writes"]);
     cloud.disk_becomes("degraded");

@@ -144,10 +144,8 @@ fn a_change_is_made_only_if_the_version_is_the_one_that_was_seen() {
 #[test]
 fn a_change_is_made_only_if_its_conditions_hold() {
     let mut world = World::pair();
-    let late = Condition {
-        max_age: Some(crate::model::Span(Duration::from_secs(30))),
-        ..condition("position<50")
-    };
+    let late =
+        Condition { max_age: Some(crate::model::Span(Duration::from_secs(30))), ..condition("position<50") };
     let try_it =
         |world: &mut World, when: Condition| world.change(vec![wish("valve/mode", None)], vec![when]);
     let untold = |text: &str| {
