@@ -70,6 +70,9 @@ pub(crate) fn has_what_helps_and_no_secret() {
         let said = node.say(&args);
         assert!(said.contains("help.tar.gz: ") && said.contains("look at it before you send it"), "{said}");
         let text = unpacked(&file);
+        // A file that is there is never overwritten.
+        node.run(&args).refused(1, &["name a file that is not there with --output"]);
+        std::fs::remove_file(&file).unwrap();
         let secrets = CANARIES.iter().copied().chain([token.as_str()]);
         let found: Vec<&str> = secrets.filter(|secret| text.contains(secret)).collect();
         assert!(found.is_empty(), "{found:?} in the archive of {}", node.name);

@@ -48,7 +48,7 @@ type Parts = Vec<(&'static str, String)>;
 
 fn of_device(name: &str) -> Parts {
     let (namespace, name) = split(name);
-    let device = format!("{namespace}/{name}/");
+    let device = format!("{namespace}/{name}");
     vec![
         ("twins", format!("/kubebus/v1/twins/{device}")),
         ("rules", "/kubebus/v1/rules".to_owned()),
