@@ -82,7 +82,7 @@ fn a_certificate_of_the_cloud_opens_every_edges_broker_to_what_its_holder_may() 
     let counters = edge.ask(&["status"])["counters"].clone();
     assert_eq!((&counters["mqtt_refused"], &counters["mqtt_handshakes_failed"]), (&2.into(), &1.into()));
     let again = cluster.cloud.run(&["mqtt", "certificate", "user/alice", "--out", text(&papers)]);
-    again.refused(FAILURE, &["user-alice.key", "exists"]);
+    again.refused(FAILURE, &["user-alice.key is there", "--out"]);
     cluster.cloud.run(&["mqtt", "certificate", "edge/a"]).refused(USAGE, &["'edge/a' is no client"]);
     edge.run(&["mqtt", "certificate", "user/alice"]).refused(FAILURE, &["issue certificates at the cloud"]);
 }

@@ -139,6 +139,10 @@ pub(crate) fn of_the_cloud() {
     next.start();
     b.start();
     is_healthy(&b);
+    eventually("b follows the next cloud", || {
+        let connected = next.ask(&["status"])["connected"].clone();
+        if connected[0]["in_step"] == true { Ok(()) } else { Err(connected.to_string()) }
+    });
     b.kill();
     std::fs::write(&identity, right).unwrap();
     b.start();
