@@ -1,7 +1,7 @@
 //! The documentation: what is made from the code, and tests that the rest is true to it.
 //!
-//! - [`links`]: every link, anchor and file that a page names is there;
-//! - [`texts`]: every text that the troubleshooting page explains is said somewhere, and the errors that people meet are
+//! - `links`: every link, anchor and file that a page names is there;
+//! - `texts`: every text that the troubleshooting page explains is said somewhere, and the errors that people meet are
 //!   explained.
 
 #[cfg(test)]
