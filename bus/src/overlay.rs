@@ -26,6 +26,29 @@ pub enum SubnetKind {
     Wireguard,
 }
 
+impl SubnetKind {
+    pub const ALL: [Self; 6] = [
+        Self::CloudVm,
+        Self::CloudContainer,
+        Self::EdgeNode,
+        Self::EdgeContainer,
+        Self::Lan,
+        Self::Wireguard,
+    ];
+
+    /// As policies call it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CloudVm => "cloud-vm",
+            Self::CloudContainer => "cloud-container",
+            Self::EdgeNode => "edge-node",
+            Self::EdgeContainer => "edge-container",
+            Self::Lan => "lan",
+            Self::Wireguard => "wireguard",
+        }
+    }
+}
+
 /// One prefix of the overlay and the node that it lies behind.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct Route {

@@ -68,7 +68,7 @@ impl Overlay<'_> {
     fn describe(&self, described: &Route) -> Value {
         let Route { prefix, owner, kind, real, peer } = described;
         let mut route = json!({
-            "prefix": prefix.to_string(), "kind": kind_name(*kind), "owner": owner.to_string(),
+            "prefix": prefix.to_string(), "kind": kind.as_str(), "owner": owner.to_string(),
             "site": self.sites.get(&described.holder()),
         });
         if let Some(peer) = peer {
@@ -159,18 +159,6 @@ impl Overlay<'_> {
             Some(_) => format!("no packets link to {next}: see 'kubebus status' and the log of this node"),
             None => format!("{next} is not connected: see 'kubebus status' and the log there"),
         }
-    }
-}
-
-/// As policies call it.
-fn kind_name(kind: SubnetKind) -> &'static str {
-    match kind {
-        SubnetKind::CloudVm => "cloud-vm",
-        SubnetKind::CloudContainer => "cloud-container",
-        SubnetKind::EdgeNode => "edge-node",
-        SubnetKind::EdgeContainer => "edge-container",
-        SubnetKind::Lan => "lan",
-        SubnetKind::Wireguard => "wireguard",
     }
 }
 

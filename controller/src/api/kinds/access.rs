@@ -4,11 +4,11 @@ use bus::{AccessRule, PortRange, Protocol, Selector, SubnetKind};
 use metadata::Keyspace;
 use serde_json::{Value, json};
 
-use super::super::index::below;
 use super::super::kind::{Column, Info, MANIFEST_VERBS};
 use super::super::schema::{choice, free, integer, list, map, object, string, with};
 use super::super::{Id, Layout};
-use super::{AGE, NAME, PLACEMENT};
+use super::{AGE, NAME, PLACEMENT, of_manifest};
+use crate::access;
 
 pub(in crate::api) static INFO: Info = Info {
     group: "kubebus.io",
@@ -30,11 +30,7 @@ pub(in crate::api) static INFO: Info = Info {
     ],
     schema,
     of_row: |layout, key, _| {
-        let found = match layout {
-            Layout::Cloud => below(key, &[crate::access::PREFIX, "/c/meta/accesspolicies/"]),
-            Layout::Edge => below(key, &[crate::access::TOLD]),
-        };
-        found.into_iter().collect()
+        of_manifest(layout, key, [access::PREFIX, "/c/meta/accesspolicies/"], access::TOLD)
     },
     made,
 };
@@ -58,7 +54,7 @@ fn made(layout: Layout, id: &Id, ks: &Keyspace) -> Option<Value> {
     if layout == Layout::Cloud {
         return None;
     }
-    let bytes = ks.get(&format!("{}{id}", crate::access::TOLD))?;
+    let bytes = ks.get(&format!("{}{id}", access::TOLD))?;
     let rule: AccessRule = minicbor::decode(bytes).ok()?;
     let AccessRule { name: _, from, to, ports } = rule;
     let selectors = |all: Vec<Selector>| all.into_iter().map(selector).collect::<Vec<_>>();
@@ -75,7 +71,7 @@ fn selector(Selector { site, node, cidr, kind }: Selector) -> Value {
         ("site", site.map(|site| site.to_string())),
         ("node", node.map(|node| node.to_string())),
         ("cidr", cidr.map(|cidr| cidr.to_string())),
-        ("kind", kind.map(|kind| kind_text(kind).to_owned())),
+        ("kind", kind.map(|kind| kind.as_str().to_owned())),
     ];
     for (name, value) in fields {
         if let Some(value) = value {
@@ -83,17 +79,6 @@ fn selector(Selector { site, node, cidr, kind }: Selector) -> Value {
         }
     }
     selector
-}
-
-pub(super) fn kind_text(kind: SubnetKind) -> &'static str {
-    match kind {
-        SubnetKind::CloudVm => "cloud-vm",
-        SubnetKind::CloudContainer => "cloud-container",
-        SubnetKind::EdgeNode => "edge-node",
-        SubnetKind::EdgeContainer => "edge-container",
-        SubnetKind::Lan => "lan",
-        SubnetKind::Wireguard => "wireguard",
-    }
 }
 
 fn range(PortRange { protocol, ports }: PortRange) -> Value {
@@ -112,7 +97,7 @@ fn range(PortRange { protocol, ports }: PortRange) -> Value {
 }
 
 fn schema() -> Value {
-    let kinds = ["cloud-vm", "cloud-container", "edge-node", "edge-container", "lan", "wireguard"];
+    let kinds = SubnetKind::ALL.map(SubnetKind::as_str);
     let selector = || {
         object(
             "Those for which all that is given is true.",

@@ -3,11 +3,11 @@
 use metadata::Keyspace;
 use serde_json::{Value, json};
 
-use super::super::index::below;
 use super::super::kind::{Column, Info, MANIFEST_VERBS};
 use super::super::schema::{list, object, string, with};
 use super::super::{Id, Layout};
-use super::{AGE, NAME, PLACEMENT, joined};
+use super::{AGE, NAME, PLACEMENT, joined, of_manifest};
+use crate::host;
 
 pub(in crate::api) static INFO: Info = Info {
     group: "kubebus.io",
@@ -27,13 +27,7 @@ pub(in crate::api) static INFO: Info = Info {
         PLACEMENT,
     ],
     schema,
-    of_row: |layout, key, _| {
-        let found = match layout {
-            Layout::Cloud => below(key, &[crate::host::MANIFESTS, "/c/meta/hosts/"]),
-            Layout::Edge => below(key, &[crate::host::TOLD]),
-        };
-        found.into_iter().collect()
-    },
+    of_row: |layout, key, _| of_manifest(layout, key, [host::MANIFESTS, "/c/meta/hosts/"], host::TOLD),
     made,
 };
 
@@ -42,7 +36,7 @@ fn made(layout: Layout, id: &Id, ks: &Keyspace) -> Option<Value> {
     if layout == Layout::Cloud {
         return None;
     }
-    let addresses = crate::host::told(&id.device()?, ks)?;
+    let addresses = host::told(&id.device()?, ks)?;
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     Some(json!({ "metadata": {}, "spec": { "addresses": addresses } }))
 }

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use super::super::kind::{Column, Info, READ_VERBS};
 use super::super::schema::{object, string};
 use super::super::{Id, Layout};
-use super::access::kind_text;
 use super::{NAME, text};
 
 pub(in crate::api) static INFO: Info = Info {
@@ -49,8 +48,7 @@ fn made(layout: Layout, id: &Id, ks: &Keyspace) -> Option<Value> {
     let bytes = ks.get(&format!("{}{net}_{bits}", prefix(layout)))?;
     let route: Route = minicbor::decode(bytes).ok()?;
     let Route { prefix, owner, kind, real, peer } = route;
-    let mut spec =
-        json!({ "prefix": prefix.to_string(), "owner": owner.to_string(), "kind": kind_text(kind) });
+    let mut spec = json!({ "prefix": prefix.to_string(), "owner": owner.to_string(), "kind": kind.as_str() });
     if let Some(real) = real {
         spec["real"] = real.to_string().into();
     }
