@@ -13,6 +13,8 @@ use metadata::Keyspace;
 use serde_json::Value;
 
 use crate::admin::{AdminError, Fault, describe};
+use crate::journal::Speech;
+use crate::seam::Output;
 
 /// One question.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,6 +60,36 @@ pub enum Outcome {
     Gone(Box<Item>),
 }
 
+/// How a request is answered: a write once it is durable; while the disk refuses, not at all but with a refusal.
+pub(crate) struct Answering {
+    id: u64,
+    writes: bool,
+}
+
+impl Answering {
+    /// `None`: it is refused, and that is said.
+    pub(crate) fn begin(
+        id: u64,
+        request: &ApiRequest,
+        degraded_by: Option<&str>,
+        said: &mut Speech<Output>,
+    ) -> Option<Self> {
+        let writes = request.writes();
+        let Some(why) = degraded_by.filter(|_| writes) else { return Some(Self { id, writes }) };
+        said.push_back(Output::Api { id, answer: ApiAnswer::Written(Err(degraded(why))) });
+        None
+    }
+
+    pub(crate) fn end(self, answer: ApiAnswer, said: &mut Speech<Output>) {
+        let Self { id, writes } = self;
+        let answer = Output::Api { id, answer };
+        match writes {
+            true => said.promise(answer, Some(Output::Api { id, answer: unkept() })),
+            false => said.push_back(answer),
+        }
+    }
+}
+
 impl ApiRequest {
     pub(crate) fn writes(&self) -> bool {
         match self {
@@ -72,12 +104,12 @@ pub(crate) fn moment(keyspace: &Keyspace, now: bus::Now) -> Moment {
 }
 
 /// While the disk refuses writes.
-pub(crate) fn degraded(why: &str) -> Refusal {
+fn degraded(why: &str) -> Refusal {
     Refusal::new(507, "ServiceUnavailable", AdminError::Degraded(why.to_owned()).to_string())
 }
 
 /// Written in memory when the disk began to refuse.
-pub(crate) fn unkept() -> ApiAnswer {
+fn unkept() -> ApiAnswer {
     ApiAnswer::Written(Err(Refusal::new(507, "ServiceUnavailable", AdminError::Unkept.to_string())))
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bus::{JoinToken, NodeId, Now, WireguardKey};
 use controller::api::call::{Options, Validation, Write};
 use controller::api::draft::{self, Current, Draft};
-use controller::api::read::{Found, Read, Source};
+use controller::api::read::Source;
 use controller::api::refusal::Cause;
 use controller::api::selector::Selectors;
 use controller::api::{Content, Id, Item, Kind, Layout, Refusal, Verb, object};
@@ -22,9 +22,8 @@ use serde_json::{Value, json};
 use super::Cloud;
 use crate::admin::{AdminResponse, TokenOrder};
 use crate::resources::{
-    ApiAnswer, ApiRequest, Order, Outcome, Written, as_refusal, causes, degraded, moment, unkept,
+    Answering, ApiAnswer, ApiRequest, Order, Outcome, Written, as_refusal, causes, moment,
 };
-use crate::seam::Output;
 
 /// How long a token is good that does not say so.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -37,25 +36,14 @@ pub(super) struct Stored {
 
 impl Cloud {
     pub(super) fn handle_api(&mut self, id: u64, request: ApiRequest, now: Now) {
-        let writes = request.writes();
-        if let (true, Some(why)) = (writes, self.journal.degraded()) {
-            let answer = ApiAnswer::Written(Err(degraded(why)));
-            return self.said.push_back(Output::Api { id, answer });
-        }
+        let begun = Answering::begin(id, &request, self.journal.degraded(), &mut self.said);
+        let Some(answering) = begun else { return };
         let answer = match request {
             ApiRequest::Layout => ApiAnswer::Layout(Layout::Cloud),
-            ApiRequest::Read(read) => ApiAnswer::Found(self.read(&read, now)),
+            ApiRequest::Read(read) => ApiAnswer::Found(self.with_source(now, |source| source.read(&read))),
             ApiRequest::Write(order) => ApiAnswer::Written(self.write(&order, now)),
         };
-        let answer = Output::Api { id, answer };
-        match writes {
-            true => self.said.promise(answer, Some(Output::Api { id, answer: unkept() })),
-            false => self.said.push_back(answer),
-        }
-    }
-
-    fn read(&self, read: &Read, now: Now) -> Found {
-        self.with_source(now, |source| source.read(read))
+        answering.end(answer, &mut self.said);
     }
 
     fn with_source<T>(&self, now: Now, use_it: impl FnOnce(&Source<'_>) -> T) -> T {

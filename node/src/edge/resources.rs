@@ -7,37 +7,25 @@ use bus::Now;
 use bus::twin::DeviceId;
 use controller::api::call::PatchType;
 use controller::api::draft::{self, Current};
-use controller::api::read::{Found, Read, Source};
+use controller::api::read::Source;
 use controller::api::refusal::Cause;
 use controller::api::{Id, Item, Kind, Layout, Refusal, Verb, object};
 use device_twin::PropertyId;
 use serde_json::Value;
 
 use super::Edge;
-use crate::resources::{ApiAnswer, ApiRequest, Order, Outcome, Written, degraded, unkept};
-use crate::seam::Output;
+use crate::resources::{Answering, ApiAnswer, ApiRequest, Order, Outcome, Written};
 
 impl Edge {
     pub(super) fn handle_api(&mut self, id: u64, request: ApiRequest, now: Now) {
-        let writes = request.writes();
-        if let (true, Some(why)) = (writes, self.journal.degraded()) {
-            let answer = ApiAnswer::Written(Err(degraded(why)));
-            return self.said.push_back(Output::Api { id, answer });
-        }
+        let begun = Answering::begin(id, &request, self.journal.degraded(), &mut self.said);
+        let Some(answering) = begun else { return };
         let answer = match request {
             ApiRequest::Layout => ApiAnswer::Layout(Layout::Edge),
-            ApiRequest::Read(read) => ApiAnswer::Found(self.read(&read, now)),
+            ApiRequest::Read(read) => ApiAnswer::Found(self.with_source(now, |source| source.read(&read))),
             ApiRequest::Write(order) => ApiAnswer::Written(self.write(&order, now)),
         };
-        let answer = Output::Api { id, answer };
-        match writes {
-            true => self.said.promise(answer, Some(Output::Api { id, answer: unkept() })),
-            false => self.said.push_back(answer),
-        }
-    }
-
-    fn read(&self, read: &Read, now: Now) -> Found {
-        self.with_source(now, |source| source.read(read))
+        answering.end(answer, &mut self.said);
     }
 
     fn with_source<T>(&self, now: Now, use_it: impl FnOnce(&Source<'_>) -> T) -> T {

@@ -2,13 +2,14 @@ use bus::token::CaHash;
 use bus::{Mono, Name, UnixMillis};
 use controller::api::Method;
 use controller::api::call::{Call, Request};
+use controller::api::read::{Found, Read};
 use controller::join::CsrError;
 use controller::{CloudSubnets, Cluster, Plan};
 use metadata::{Commit, Keyspace};
 
 use super::*;
 use crate::cloud::CloudSettings;
-use crate::seam::Input;
+use crate::seam::{Input, Output};
 
 const NOW: Now = Now { mono: Mono(0), wall: UnixMillis(1_000_000) };
 
