@@ -1,11 +1,12 @@
 //! Certificates of clients, at the cloud: who they are is signed by the cluster's authority.
 
 use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bus::io::Clock;
 use bus::{Identity, KeyHash, NodeId, NodeKind, UnixMillis};
+use controller::api::object::timestamp;
 use controller::io::{CertificateAuthority, new_key_and_csr};
 use data_encoding::BASE64;
 
@@ -33,7 +34,7 @@ pub(super) struct Issued {
 impl Issued {
     /// When it ends, as people read it.
     pub(super) fn until(&self) -> String {
-        humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(self.not_after.0)).to_string()
+        timestamp(self.not_after)
     }
 }
 

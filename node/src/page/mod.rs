@@ -266,7 +266,7 @@ fn plants(fleet: &impl Fleet, now: Now) -> Vec<Value> {
 }
 
 /// What a browser wrote as `%20` and `+`. A word that is none is left as it stands: nothing will be found.
-fn decoded(text: &str) -> String {
+pub(crate) fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {

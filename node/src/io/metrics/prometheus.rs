@@ -16,6 +16,7 @@ use crate::health::fleet::{Facts, Fleet, Known};
 use crate::health::links::LinkHead;
 use crate::health::series::{LinkSeries, NodeSeries, Row, Series};
 use crate::health::{Condition, Presence};
+use crate::page::decoded;
 
 /// The content type by which a scraper knows the format.
 pub(in crate::io) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -30,7 +31,7 @@ pub(in crate::io) struct Choice {
 impl Choice {
     /// From the query of its address.
     pub(in crate::io) fn parse(query: &str) -> Self {
-        let all = |name| Words(query).all(name).map(|value| value.replace("%2F", "/").replace("%2f", "/"));
+        let all = |name| Words(query).all(name).map(decoded);
         Self { nodes: all("node").collect(), sites: all("site").collect() }
     }
 
