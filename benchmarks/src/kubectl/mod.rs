@@ -109,11 +109,11 @@ impl User {
     }
 
     fn certificate(&self) -> Result<PathBuf> {
-        self.file("cert.pem")
+        self.file(&format!("user-{}.pem", Self::NAME))
     }
 
     fn key(&self) -> Result<PathBuf> {
-        self.file("key.pem")
+        self.file(&format!("user-{}.key", Self::NAME))
     }
 }
 
