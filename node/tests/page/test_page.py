@@ -244,28 +244,35 @@ def turns_green(page):
     page.until("document.getElementById('banner').hidden")
 
 
-def streams_are_bounded(page):
-    """Pages that nobody closes keep no others out for good, and harm nothing else."""
+def stream(host, cookie):
+    connection = http.client.HTTPConnection(host, timeout=PATIENCE)
+    connection.request("GET", "/page/stream?q=", headers={"Cookie": cookie})
+    return connection, connection.getresponse()
+
+
+def streams_are_bounded(page, viewer):
+    """Pages that one leaves open keep out nobody else, and himself not for good."""
     host, cookie = page.js("location.host"), page.cookie()
     open_ones = []
     while True:
-        connection = http.client.HTTPConnection(host, timeout=PATIENCE)
-        connection.request("GET", "/page/stream?q=", headers={"Cookie": cookie})
-        answer = connection.getresponse()
+        connection, answer = stream(host, cookie)
         if answer.status != 200:
             break
         assert answer.readline() == b"id: 1\n"
         open_ones.append((connection, answer))
         assert len(open_ones) < 20, "no end of streams"
-    assert answer.status == 503 and b"the most it serves" in answer.read(), answer.status
+    why = answer.read()
+    connection.close()
+    assert answer.status == 503 and b"the most for one" in why, (answer.status, why)
     page.until("document.getElementById('link').textContent.includes('live')")
-    for connection, answer in open_ones:
+    connection, answer = stream(host, viewer.cookie())
+    assert answer.status == 200 and answer.readline() == b"id: 1\n", "another's page is served"
+    for connection, answer in [*open_ones, (connection, answer)]:
         answer.close()
         connection.close()
     end = time.monotonic() + PATIENCE
     while True:
-        connection.request("GET", "/page/stream?q=", headers={"Cookie": cookie})
-        answer = connection.getresponse()
+        connection, answer = stream(host, cookie)
         connection.close()
         if answer.status == 200:
             return
@@ -285,6 +292,7 @@ def may_only_look(demo, browser):
     page.picture("viewer")
     again = browser.open(link)
     again.until("/used|expired|no longer|new link/i.test(document.body?.textContent)", what="the link is good once")
+    return page
 
 
 def main():
@@ -308,9 +316,9 @@ def main():
         is_used_by_keys_alone(page)
         is_dark_where_the_system_is(page)
         step("keys, sizes, dark mode")
-        may_only_look(demo, browser)
+        viewer = may_only_look(demo, browser)
         step("a viewer may only look")
-        streams_are_bounded(page)
+        streams_are_bounded(page, viewer)
         step("the number of pages is bounded")
         assert page.said() == [], page.said()
         turns_red(page, cut)
