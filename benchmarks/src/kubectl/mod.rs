@@ -22,6 +22,9 @@ const DEVICES: usize = 10_000;
 const PROPERTIES: usize = 4;
 const WATCHES: usize = 100;
 
+/// Who watch, each as many: a node keeps 32 connections of one user.
+const USERS: usize = 5;
+
 /// A file is read up to a number of documents.
 const DOCUMENTS_A_FILE: usize = 1000;
 
@@ -43,7 +46,10 @@ pub(crate) fn run(program: &Path, room: &Path, options: &Options) -> Result<Tabl
         cluster.apply(&part.concat())?;
     }
     cluster.in_step()?;
-    let user = User::invite(&cluster)?;
+    let users = (0..USERS).map(|number| User::invite(&cluster, number)).collect::<Result<Vec<_>>>()?;
+    let planted = Memory::of(&cluster.cloud)?;
+    let seen = watches::run(&cluster, &users)?;
+    let watched = Memory::of(&cluster.cloud)?;
     let replay = Replay::start(cluster.cloud.socket())?;
     let (live, still) = (Kubectl::at_cloud(&cluster, room)?, Kubectl::at(replay.address(), &cluster, room)?);
     let mut table = Table::new(
@@ -64,14 +70,12 @@ pub(crate) fn run(program: &Path, room: &Path, options: &Options) -> Result<Tabl
         ]);
     }
     let listed = Memory::of(&cluster.cloud)?;
-    let seen = watches::run(&cluster, &user)?;
-    let watched = Memory::of(&cluster.cloud)?;
     table.note(format!(
         "aim: {AIM} of the replaying server's time, and under 1 s; it is read over TLS, the other plainly"
     ));
     table.note(format!(
-        "the cloud's memory: {:.1} MiB without devices, {:.1} after these lists, {:.1} with {WATCHES} watches",
-        bare.resident, listed.resident, watched.resident
+        "the cloud's memory: {:.1} MiB without devices, {:.1} with them, {:.1} with {WATCHES} watches, {:.1} after these lists",
+        bare.resident, planted.resident, watched.resident, listed.resident
     ));
     table.note(seen);
     Ok(table)
@@ -80,19 +84,17 @@ pub(crate) fn run(program: &Path, room: &Path, options: &Options) -> Result<Tabl
 /// A viewer with a certificate in files.
 #[derive(Debug)]
 pub(crate) struct User {
+    name: String,
     dir: PathBuf,
 }
 
 impl User {
-    const NAME: &'static str = "bench";
-
-    fn invite(cluster: &Cluster) -> Result<Self> {
-        let dir = cluster.room().join("user");
-        cluster.run(
-            &cluster.cloud,
-            &["user", "add", Self::NAME, "--role", "viewer", "--out", &dir.to_string_lossy()],
-        )?;
-        Ok(Self { dir })
+    fn invite(cluster: &Cluster, number: usize) -> Result<Self> {
+        let name = format!("bench-{number}");
+        let dir = cluster.room().join(&name);
+        let out = dir.to_string_lossy();
+        cluster.run(&cluster.cloud, &["user", "add", &name, "--role", "viewer", "--out", &out])?;
+        Ok(Self { name, dir })
     }
 
     /// A file whose name ends so.
@@ -109,11 +111,11 @@ impl User {
     }
 
     fn certificate(&self) -> Result<PathBuf> {
-        self.file(&format!("user-{}.pem", Self::NAME))
+        self.file(&format!("user-{}.pem", self.name))
     }
 
     fn key(&self) -> Result<PathBuf> {
-        self.file(&format!("user-{}.key", Self::NAME))
+        self.file(&format!("user-{}.key", self.name))
     }
 }
 

@@ -89,12 +89,15 @@ fn fetch((path, accept): &Asked, node: &Path) -> Result<Vec<u8>> {
     let mut answer = Vec::new();
     socket.read_to_end(&mut answer)?;
     let at = answer.windows(4).position(|part| part == b"\r\n\r\n").context("a node's answer")?;
-    let head = String::from_utf8_lossy(&answer[..at]).to_ascii_lowercase();
+    let head = String::from_utf8_lossy(&answer[..at]);
+    let field = |name: &str| {
+        let mut fields = head.lines().filter_map(|line| line.split_once(": "));
+        fields.find_map(|(known, value)| known.eq_ignore_ascii_case(name).then_some(value))
+    };
     let body = &answer[at + 4..];
-    let body = if head.contains("transfer-encoding: chunked") { dechunk(body)? } else { body.to_vec() };
-    let status = String::from_utf8_lossy(&answer[..at]).lines().next().context("a status")?.to_owned();
-    let kind =
-        head.lines().find_map(|line| line.strip_prefix("content-type: ")).unwrap_or("application/json");
+    let body = if field("transfer-encoding") == Some("chunked") { dechunk(body)? } else { body.to_vec() };
+    let status = head.lines().next().context("a status")?;
+    let kind = field("content-type").unwrap_or("application/json");
     let mut whole =
         format!("{status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", body.len()).into_bytes();
     whole.extend_from_slice(&body);

@@ -26,25 +26,38 @@ struct Seen {
     failed: Mutex<Vec<String>>,
 }
 
+impl Seen {
+    fn has_failed(&self) -> bool {
+        self.failed.lock().is_ok_and(|failed| !failed.is_empty())
+    }
+
+    fn check(&self) -> Result<()> {
+        let failed = self.failed.lock().map_err(|_| anyhow::anyhow!("a watcher panicked"))?;
+        ensure!(failed.is_empty(), "watches failed: {}", failed.join("; "));
+        Ok(())
+    }
+}
+
 /// Opens them, changes some devices, and says how it went. They stay open until the process ends.
-pub(super) fn run(cluster: &Cluster, user: &User) -> Result<String> {
-    let config = Arc::new(config(user)?);
+pub(super) fn run(cluster: &Cluster, users: &[User]) -> Result<String> {
+    let configs = users.iter().map(|user| Ok(Arc::new(config(user)?))).collect::<Result<Vec<_>>>()?;
     let version = cluster.cloud.get("/apis/devices.kubeedge.io/v1beta1/devices?limit=1")?["metadata"]["resourceVersion"]
         .as_str()
         .context("the list's version")?
         .to_owned();
     let seen = Arc::new(Seen::default());
     let before = Memory::of(&cluster.cloud)?;
-    for _ in 0..WATCHES {
-        let (config, seen, version, address) =
-            (Arc::clone(&config), Arc::clone(&seen), version.clone(), cluster.cloud.api());
+    for number in 0..WATCHES {
+        let (config, one) = (Arc::clone(&configs[number % configs.len()]), Arc::clone(&seen));
+        let (version, address) = (version.clone(), cluster.cloud.api());
         thread::spawn(move || {
-            if let Err(why) = watch(config, &seen, &version, address) {
-                seen.failed.lock().map(|mut failed| failed.push(format!("{why:#}"))).unwrap_or_default();
+            if let Err(why) = watch(config, &one, &version, address) {
+                one.failed.lock().map(|mut failed| failed.push(format!("{why:#}"))).unwrap_or_default();
             }
         });
+        wait("a watch to stand", || seen.open.load(Ordering::Relaxed) > number || seen.has_failed())?;
     }
-    wait("all watches to stand", || seen.open.load(Ordering::Relaxed) == WATCHES)?;
+    seen.check()?;
     let open = Memory::of(&cluster.cloud)?;
     let start = Instant::now();
     let mut app = Mqtt::connect(cluster.cloud.mqtt(), "bench-app");
@@ -53,11 +66,12 @@ pub(super) fn run(cluster: &Cluster, user: &User) -> Result<String> {
     }
     app.settle()?;
     let all = WATCHES * CHANGES;
-    wait("all watches to have seen all changes", || seen.events.load(Ordering::Relaxed) >= all)?;
+    wait("all watches to have seen all changes", || {
+        seen.events.load(Ordering::Relaxed) >= all || seen.has_failed()
+    })?;
     let took = start.elapsed();
     thread::sleep(Duration::from_secs(1));
-    let failed = seen.failed.lock().map_err(|_| anyhow::anyhow!("a watcher panicked"))?;
-    ensure!(failed.is_empty(), "watches failed: {}", failed.join("; "));
+    seen.check()?;
     Ok(format!(
         "{WATCHES} watches take {:.1} kB each; {CHANGES} changed devices were seen by all of them after {:.2} s",
         (open.resident - before.resident) * 1024.0 / WATCHES as f64,
