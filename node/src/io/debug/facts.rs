@@ -16,7 +16,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::probe::{self, Knock};
 use super::progress::Progress;
-use super::{DiagnoseArgs, certificate, machine, mqtt};
+use super::{DiagnoseArgs, certificate, far, machine, mqtt};
+use crate::checkup::{Examined, Looked};
 use crate::config::Config;
 use crate::diagnose::{
     Broker, Clash, Device, Disk, Endpoint, Facts, Failure, Identity, Link, Node, Peer, Reach, Role, Upstream,
@@ -81,7 +82,16 @@ impl Questions<'_> {
 }
 
 pub(super) async fn gather(args: &DiagnoseArgs, config: &Config, progress: &Progress) -> Result<Facts> {
-    let end = Instant::now() + LIMIT;
+    gather_until(Instant::now() + LIMIT, args, config, progress).await
+}
+
+/// Knocking at the cloud's door ends by then.
+pub(super) async fn gather_until(
+    end: Instant,
+    args: &DiagnoseArgs,
+    config: &Config,
+    progress: &Progress,
+) -> Result<Facts> {
     let dir = args.ask.place.data_dir(config);
     let questions = Questions { console: Console(dir), unanswered: RefCell::default() };
     let (identity, stored) = who(dir);
@@ -105,10 +115,12 @@ pub(super) async fn gather(args: &DiagnoseArgs, config: &Config, progress: &Prog
         progress.at("what the node knows");
         let (role, to) = (facts.identity.role, args.to.as_deref());
         let reached = Box::pin(async { Some(reach(&questions.console, args, to?).await) });
-        ((facts.peers, facts.devices), facts.clash, facts.reach) = tokio::join!(
+        let other_end = Box::pin(other_end(&questions, role, args.about.as_deref()));
+        ((facts.peers, facts.devices), facts.clash, facts.reach, (facts.far, facts.looked)) = tokio::join!(
             Box::pin(known(&questions, role)),
             Box::pin(clash(&questions, config, &status)),
-            reached
+            reached,
+            other_end
         );
         facts.unanswered = questions.unanswered.take();
     }
@@ -120,6 +132,30 @@ pub(super) async fn gather(args: &DiagnoseArgs, config: &Config, progress: &Prog
         (facts.upstream, facts.is_cut_short) = (Some(upstream), !is_whole);
     }
     narrowed(facts, args.about.as_deref())
+}
+
+/// What the other end of a link says: an edge that is asked about at its cloud, or an edge's cloud.
+async fn other_end(
+    questions: &Questions<'_>,
+    role: Option<Role>,
+    about: Option<&str>,
+) -> (Option<Box<Examined>>, Option<Box<Looked>>) {
+    let data_dir = questions.console.0;
+    match (role, about) {
+        (Some(Role::Edge), _) => {
+            let looked = Looked::deserialize(questions.get("/kubebus/v1/upstream").await);
+            (None, looked.ok().map(Box::new))
+        }
+        (Some(Role::Cloud), Some(about)) => {
+            let edge = about.strip_prefix("edge/").unwrap_or(about);
+            // A device, whose name has a slash too.
+            let is_node = !edge.contains('/');
+            // That there is no such node is said with all else that is known.
+            let examined = if is_node { far::examine(data_dir, edge).await.ok() } else { None };
+            (examined.map(Box::new), None)
+        }
+        (Some(Role::Cloud) | None, _) => (None, None),
+    }
 }
 
 /// What the data directory holds.

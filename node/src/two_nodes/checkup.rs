@@ -1,0 +1,103 @@
+//! Who makes whom look at itself, with real nodes at both ends.
+
+use bus::{Channel, Class, Frame};
+
+use super::*;
+use crate::checkup::wire::Message;
+use crate::checkup::{Examined, Looked, Outcome, Report};
+
+const NEIGHBOUR: LinkId = LinkId(7);
+
+/// Both sides talk until they are silent. The edge's checks find nothing.
+fn talk(pair: &mut Pair) {
+    loop {
+        let mut moved = false;
+        for up in [true, false] {
+            let (from, to) =
+                if up { (&mut pair.edge, &mut pair.cloud) } else { (&mut pair.cloud, &mut pair.edge) };
+            while let Some(output) = from.node.poll_output() {
+                moved = true;
+                match output {
+                    Output::Persist(commit) => from.persist(commit),
+                    Output::Send { link: LINK, frame, .. } => to.handle(Input::Frame { link: LINK, frame }),
+                    Output::Examine { id } => {
+                        assert!(up, "a cloud checks for nobody");
+                        from.handle(Input::Examined { id, report: Some(Box::new(Report::default())) });
+                    }
+                    other => from.said.push(other),
+                }
+            }
+        }
+        if !moved {
+            return;
+        }
+    }
+}
+
+fn asks(pair: &mut Pair, node: &str) -> AdminResponse {
+    pair.cloud.said.clear();
+    pair.cloud.handle(Input::Admin { id: 5, request: AdminRequest::Examine { node: name(node) } });
+    talk(pair);
+    answer(&pair.cloud.said)
+}
+
+fn answer(said: &[Output]) -> AdminResponse {
+    let found = said.iter().find_map(|output| match output {
+        Output::Admin { id: 5, response } => Some(response.clone()),
+        _ => None,
+    });
+    found.expect("an answer")
+}
+
+fn outcome(response: AdminResponse) -> Outcome {
+    serde_json::from_value::<Examined>(response.unwrap()).unwrap().outcome
+}
+
+#[test]
+fn a_cloud_asks_its_edge_and_an_edge_its_cloud() {
+    let mut pair = Pair::new();
+    let answered = Outcome::Answered(Box::default());
+    assert_eq!(outcome(asks(&mut pair, "pump-house")), answered);
+    assert!(matches!(asks(&mut pair, "nobody"), Err(AdminError::NotFound(_))));
+    pair.edge.said.clear();
+    pair.edge.handle(Input::Admin { id: 5, request: AdminRequest::Upstream });
+    talk(&mut pair);
+    let looked: Looked = serde_json::from_value(answer(&pair.edge.said).unwrap()).unwrap();
+    assert_eq!(looked.seen.unwrap().certificate_ends, Some(UnixMillis(u64::MAX)));
+    // Neither does the other's part.
+    pair.edge.said.clear();
+    pair.edge.handle(Input::Admin { id: 5, request: AdminRequest::Examine { node: name("pump-house") } });
+    talk(&mut pair);
+    assert_eq!(answer(&pair.edge.said), Err(AdminError::CloudOnly));
+    // Without a link.
+    for side in [&mut pair.cloud, &mut pair.edge] {
+        side.handle(Input::LinkDown { link: LINK });
+    }
+    assert_eq!(outcome(asks(&mut pair, "pump-house")), Outcome::NotConnected);
+}
+
+#[test]
+fn nobody_but_the_cloud_makes_an_edge_check_and_nobody_a_cloud() {
+    let mut pair = Pair::new();
+    let ask = Frame::new(Channel::Checkup, Message::Ask { id: 1 }.to_bytes());
+    pair.edge.said.clear();
+    // A link that is not the cloud's, and the cloud's other end.
+    pair.edge.handle(Input::Frame { link: NEIGHBOUR, frame: ask.clone() });
+    pair.cloud.handle(Input::Frame { link: LINK, frame: ask.clone() });
+    pair.cloud.handle(Input::Frame { link: STRANGER, frame: ask });
+    let said = |side: &mut Side| {
+        let mut said = Vec::new();
+        while let Some(output) = side.node.poll_output() {
+            said.push(output);
+        }
+        said
+    };
+    for side in [&mut pair.edge, &mut pair.cloud] {
+        for output in said(side) {
+            let is_harm = matches!(&output, Output::Examine { .. } | Output::Close { .. })
+                || matches!(&output, Output::Send { frame, class, .. }
+                    if frame.channel == Channel::Checkup || *class == Class::Event);
+            assert!(!is_harm, "{output:?}");
+        }
+    }
+}
