@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::Diagnosis;
 use crate::faults::{ORPHAN, diagnose, first_becomes, is_healthy};
 use crate::harness::process::run;
-use crate::harness::{Cluster, Node, SHIPPED_LINK};
+use crate::harness::{Cluster, Node, SHIPPED_LINK, kubebus};
 
 /// A device whose host nobody knows.
 const NOWHERE: &str = "\
@@ -48,7 +48,7 @@ pub(crate) fn faults_of_an_edge_at_the_cloud() {
     cloud.say(&["delete", "device", "water/meter"]);
     cluster.apply(NOWHERE);
     let broker = a.mqtt().to_string();
-    let mut mapper = a.command(&["mapper", "run", "modbus", "--broker", &broker]).spawn().unwrap();
+    let mut mapper = kubebus(&["mapper", "run", "modbus", "--broker", &broker]).spawn().unwrap();
     let found = is_named(cloud, "a", "device-name");
     assert_eq!(found.document["findings"][0]["about"], "water/nowhere", "{:#}", found.document);
     mapper.kill().unwrap();
