@@ -199,7 +199,8 @@ impl Asking {
 
     fn end(&mut self, edge: &Name, outcome: Outcome, now: Mono) {
         let Some(exam) = self.exams.remove(edge) else { return };
-        let examined = Examined { node: NodeId::edge(edge.clone()).to_string(), outcome, down: exam.echoes.way() };
+        let examined =
+            Examined { node: NodeId::edge(edge.clone()).to_string(), outcome, down: exam.echoes.way() };
         self.recent.insert(edge.clone(), (now, examined.clone()));
         let tell = |id| Output::Tell { id, examined: examined.clone() };
         self.outputs.extend(exam.waiting.into_iter().map(tell));

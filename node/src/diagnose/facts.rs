@@ -197,6 +197,10 @@ pub struct Device {
     /// online, degraded, offline or unknown.
     pub state: String,
     pub reason: String,
+    /// Whether a value of it was ever reported.
+    pub is_heard: bool,
+    /// Its manifest's host, if that cannot be looked up from here, and why.
+    pub unresolved: Option<String>,
     /// Wishes that were not taken, and how: `position: expired`.
     pub refused: Vec<String>,
 }

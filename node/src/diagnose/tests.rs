@@ -99,7 +99,13 @@ fn asked(outcome: Outcome) -> Facts {
 
 fn told(cause: &str, about: &str) -> Told {
     let evidence = vec!["seen there".into()];
-    Told { cause: cause.into(), certainty: "certain".into(), about: about.into(), evidence, advice: "do".into() }
+    Told {
+        cause: cause.into(),
+        certainty: "certain".into(),
+        about: about.into(),
+        evidence,
+        advice: "do".into(),
+    }
 }
 
 fn answered(findings: Vec<Told>) -> Facts {
@@ -180,8 +186,11 @@ fn cases() -> Vec<(Cause, Certainty, Facts)> {
         (Cause::DeviceTrouble, Certain, device("degraded", "not heard of: level")),
         (
             Cause::DeviceName,
-            Certain,
-            device("offline", "plc.example:502: failed to lookup address information: Name or service not known"),
+            Likely,
+            with(|f| {
+                f.devices[0].state = "unknown".into();
+                f.devices[0].unresolved = Some("plc.example: no such name".into());
+            }),
         ),
         (Cause::EdgeSilent, Likely, asked(Outcome::Silent)),
         (Cause::EdgeSilent, Likely, asked(Outcome::LinkEnded)),
@@ -248,11 +257,8 @@ fn what_the_edge_found_comes_first_and_what_both_saw_is_one_finding() {
     let findings = diagnose(&facts);
     let brief: Vec<_> =
         findings.iter().map(|one| (one.cause, one.node.as_deref().unwrap(), one.evidence.len())).collect();
-    let expected = [
-        (Cause::DiskFull, "edge/b", 2),
-        (Cause::ClockSkew, "edge/b", 2),
-        (Cause::LossyLink, "cloud/hq", 1),
-    ];
+    let expected =
+        [(Cause::DiskFull, "edge/b", 2), (Cause::ClockSkew, "edge/b", 2), (Cause::LossyLink, "cloud/hq", 1)];
     assert_eq!(brief, expected, "{findings:#?}");
     assert!(findings[0].evidence[1].starts_with("cloud/hq: "), "{findings:#?}");
     // What the cloud itself stands on is nearer to the root of things.

@@ -95,34 +95,23 @@ pub(super) fn devices(facts: &Facts) -> Vec<Finding> {
                       MQTT broker; 'kubebus mapper list' names the bundled ones";
         Finding::new(Cause::MapperAway, &device.id, advice).since(&device.reason)
     });
-    let is_bad =
-        |device: &&Device| matches!(device.state.as_str(), "offline" | "degraded") && !is_away(device);
-    let unnamed =
-        facts.devices.iter().filter(is_bad).filter(|device| is_lookup(&device.reason)).map(|device| {
-            let advice = "check the name in the device's manifest (configData), and this node's name server \
-                      (/etc/resolv.conf); an address works without one";
-            Finding::new(Cause::DeviceName, &device.id, advice).since(&device.reason)
-        });
-    let is_troubled = |device: &&Device| is_bad(device) && !is_lookup(&device.reason);
+    let named = facts.devices.iter().filter_map(nameless);
+    let is_bad = |device: &&Device| matches!(device.state.as_str(), "offline" | "degraded");
+    let is_troubled = |device: &&Device| is_bad(device) && !is_away(device) && device.unresolved.is_none();
     let troubled = facts.devices.iter().filter(is_troubled).map(|device| {
         let advice = "check the device, its line and its address in the manifest; the mapper's log says more";
         Finding::new(Cause::DeviceTrouble, &device.id, advice)
             .since(format!("{}: {}", device.state, device.reason))
     });
-    away.chain(unnamed).chain(troubled).collect()
+    away.chain(named).chain(troubled).collect()
 }
 
-/// Whether a mapper says that it did not find where a device is, in the words of glibc, musl, Go and Python.
-fn is_lookup(reason: &str) -> bool {
-    const WORDS: [&str; 6] = [
-        "failed to lookup address",
-        "Name or service not known",
-        "name resolution",
-        "Name does not resolve",
-        "no such host",
-        "No address associated with hostname",
-    ];
-    WORDS.iter().any(|words| reason.contains(words))
+/// Its mapper may run on another machine, with another name server.
+fn nameless(device: &Device) -> Option<Finding> {
+    let why = device.unresolved.as_ref()?;
+    let advice = "check the name in the device's manifest (protocol.configData), and this machine's name server \
+                  (/etc/resolv.conf); an address works without one";
+    Some(Finding::new(Cause::DeviceName, &device.id, advice).certain(Certainty::Likely).since(why))
 }
 
 pub(super) fn wishes(facts: &Facts) -> Vec<Finding> {

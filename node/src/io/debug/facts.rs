@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::probe::{self, Knock};
 use super::progress::Progress;
-use super::{DiagnoseArgs, certificate, far, machine, mqtt};
+use super::{DiagnoseArgs, certificate, far, hosts, machine, mqtt};
 use crate::checkup::{Examined, Looked};
 use crate::config::Config;
 use crate::diagnose::{
@@ -211,7 +211,11 @@ fn link(link: &Value) -> Link {
 /// Nodes and devices; a cloud's copy of a device says nothing while the device's edge is away.
 async fn known(questions: &Questions<'_>, role: Option<Role>) -> (Vec<Peer>, Vec<Device>) {
     if role != Some(Role::Cloud) {
-        return (Vec::new(), devices(&questions.get("/kubebus/v1/twins").await));
+        let mut devices = devices(&questions.get("/kubebus/v1/twins").await);
+        if devices.iter().any(hosts::is_silent) {
+            hosts::look_up(&questions.get(hosts::MANIFESTS).await, &mut devices).await;
+        }
+        return (Vec::new(), devices);
     }
     let (twins, nodes, fleet, placed) = tokio::join!(
         questions.get("/kubebus/v1/twins"),
@@ -261,10 +265,11 @@ fn devices(twins: &Value) -> Vec<Device> {
         let id = words(&twin["device"]);
         if devices.last().is_none_or(|last| last.id != id) {
             let [state, reason] = ["state", "reason"].map(|field| words(&twin["state"][field]));
-            devices.push(Device { id, state, reason, refused: Vec::new() });
+            devices.push(Device { id, state, reason, ..Device::default() });
         }
-        if let (Some(refused), Some(device)) = (refusal(twin), devices.last_mut()) {
-            device.refused.push(refused);
+        if let Some(device) = devices.last_mut() {
+            device.is_heard |= !twin["reported"].is_null();
+            device.refused.extend(refusal(twin));
         }
     }
     devices

@@ -7,6 +7,7 @@ pub(super) mod dials;
 pub(super) mod examiner;
 mod facts;
 mod far;
+mod hosts;
 mod machine;
 mod mqtt;
 mod probe;
