@@ -206,17 +206,22 @@ impl Message {
         if bytes.len() > MAX_MESSAGE {
             return None;
         }
-        let message: Self = minicbor::decode(bytes).ok()?;
-        Some(match message {
-            Self::Answer { id, report } => Self::Answer { id, report: report.clean() },
-            Self::Seen { id, seen } => Self::Seen { id, seen: seen.clean() },
-            other => other,
-        })
+        let mut message: Self = minicbor::decode(bytes).ok()?;
+        match &mut message {
+            Self::Answer { report, .. } => report.clean(),
+            Self::Seen { seen, .. } => seen.clean(),
+            Self::Ask { .. }
+            | Self::Refused { .. }
+            | Self::Look { .. }
+            | Self::Echo { .. }
+            | Self::Echoed { .. } => {}
+        }
+        Some(message)
     }
 
     /// A report, cut to what a message carries.
-    pub(crate) fn answer(id: u64, report: Report) -> Self {
-        let mut report = report.clean();
+    pub(crate) fn answer(id: u64, mut report: Report) -> Self {
+        report.clean();
         loop {
             let message = Self::Answer { id, report };
             if message.to_bytes().len() <= MAX_MESSAGE {
@@ -242,7 +247,7 @@ impl Report {
     }
 
     /// As it may be shown: whoever sent it is a member of the cluster, and may be broken into.
-    fn clean(mut self) -> Self {
+    fn clean(&mut self) {
         let more = self.findings.len().saturating_sub(MAX_FINDINGS);
         self.left_out = self.left_out.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
         self.findings.truncate(MAX_FINDINGS);
@@ -257,7 +262,6 @@ impl Report {
         }
         self.links.iter_mut().for_each(LinkView::clean);
         clean(&mut self.version);
-        self
     }
 }
 
@@ -269,12 +273,11 @@ impl LinkView {
 }
 
 impl Seen {
-    fn clean(mut self) -> Self {
+    fn clean(&mut self) {
         self.links.truncate(MAX_LINKS);
         self.links.iter_mut().for_each(LinkView::clean);
         self.last_error.iter_mut().for_each(clean);
         clean(&mut self.version);
-        self
     }
 }
 

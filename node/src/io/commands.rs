@@ -138,7 +138,7 @@ async fn carry_out(command: Command) -> Result<()> {
         Command::Edge(args) => {
             let (config, data_dir) = start(&args.run)?;
             let examiner = Examiner::new(args.run.place.config.as_deref(), &data_dir);
-            node::run_edge(&config, &data_dir, args.renew_store, examiner).await
+            Box::pin(node::run_edge(&config, &data_dir, args.renew_store, examiner)).await
         }
         Command::Join(args) => join_cluster(args).await,
         Command::Token(TokenCommand::Create { site, lan, ttl, uses, ask: args }) => {

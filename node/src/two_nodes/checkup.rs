@@ -4,7 +4,7 @@ use bus::{Channel, Class, Frame};
 
 use super::*;
 use crate::checkup::wire::Message;
-use crate::checkup::{Examined, Looked, Outcome, Report};
+use crate::checkup::{Examined, Looked, Outcome};
 
 const NEIGHBOUR: LinkId = LinkId(7);
 
@@ -17,14 +17,15 @@ fn talk(pair: &mut Pair) {
                 if up { (&mut pair.edge, &mut pair.cloud) } else { (&mut pair.cloud, &mut pair.edge) };
             while let Some(output) = from.node.poll_output() {
                 moved = true;
-                match output {
-                    Output::Persist(commit) => from.persist(commit),
-                    Output::Send { link: LINK, frame, .. } => to.handle(Input::Frame { link: LINK, frame }),
-                    Output::Examine { id } => {
-                        assert!(up, "a cloud checks for nobody");
-                        from.handle(Input::Examined { id, report: Some(Box::new(Report::default())) });
-                    }
-                    other => from.said.push(other),
+                if let Output::Persist(commit) = output {
+                    from.persist(commit);
+                } else if let Output::Send { link: LINK, frame, .. } = output {
+                    to.handle(Input::Frame { link: LINK, frame });
+                } else if let Output::Examine { id } = output {
+                    assert!(up, "a cloud checks for nobody");
+                    from.handle(Input::Examined { id, report: Some(Box::default()) });
+                } else {
+                    from.said.push(output);
                 }
             }
         }
@@ -42,9 +43,8 @@ fn asks(pair: &mut Pair, node: &str) -> AdminResponse {
 }
 
 fn answer(said: &[Output]) -> AdminResponse {
-    let found = said.iter().find_map(|output| match output {
-        Output::Admin { id: 5, response } => Some(response.clone()),
-        _ => None,
+    let found = said.iter().find_map(|output| {
+        if let Output::Admin { id: 5, response } = output { Some(response.clone()) } else { None }
     });
     found.expect("an answer")
 }

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::super::facts::{Facts, Link};
 use super::super::finding::{Cause, Certainty, Finding};
 use super::links::lossy;
-use crate::checkup::{Examined, LinkView, Outcome, Report, Told, Way};
+use crate::checkup::{Examined, LinkView, Outcome, Told, Way};
 
 /// A cloud asked an edge in vain. One that is away has a finding already.
 pub(super) fn not_asked(facts: &Facts) -> Vec<Finding> {
@@ -59,12 +59,12 @@ pub(super) fn merged(near: Vec<Finding>, facts: &Facts) -> Vec<Finding> {
 
 /// Of a link there are two ends, and of two clocks one difference; a disk that its edge names is named.
 fn is_same(far: &Finding, near: &Finding) -> bool {
-    match near.cause {
-        _ if far.node == near.node => false,
-        Cause::ClockSkew | Cause::LossyLink | Cause::NarrowPath => far.cause == near.cause,
-        Cause::EdgeTrouble => far.cause == Cause::DiskFull,
-        cause => far.cause == cause && far.about == near.about,
+    if far.node == near.node {
+        return false;
     }
+    let is_shared = [Cause::ClockSkew, Cause::LossyLink, Cause::NarrowPath].contains(&near.cause);
+    let names_the_disk = near.cause == Cause::EdgeTrouble && far.cause == Cause::DiskFull;
+    names_the_disk || (far.cause == near.cause && (is_shared || far.about == near.about))
 }
 
 fn far(facts: &Facts) -> Vec<Finding> {
@@ -125,22 +125,25 @@ pub struct End {
 /// The link between a cloud and an edge from both ends, where the other one was heard.
 pub fn ends(facts: &Facts) -> Vec<End> {
     let Some(me) = facts.identity.short_name() else { return Vec::new() };
-    let (peer, views, near, far) = match (&facts.far, &facts.looked, &facts.upstream) {
+    let heard = match (&facts.far, &facts.looked, &facts.upstream) {
         (Some(examined), ..) => match &examined.outcome {
             Outcome::Answered(report) => {
-                let Report { links, up, .. } = &**report;
-                (examined.node.clone(), links, examined.down, *up)
+                Some((examined.node.clone(), &report.links, examined.down, report.up))
             }
-            _ => return Vec::new(),
+            Outcome::NotConnected
+            | Outcome::Cannot
+            | Outcome::Silent
+            | Outcome::LinkEnded
+            | Outcome::Refused(_)
+            | Outcome::Full => None,
         },
-        (None, Some(looked), Some(upstream)) => match &looked.seen {
-            Some(seen) if upstream.connected == Some(true) => {
-                (upstream.cloud.clone(), &seen.links, looked.up, None)
-            }
-            _ => return Vec::new(),
-        },
-        (None, ..) => return Vec::new(),
+        (None, Some(looked), Some(upstream)) if upstream.connected == Some(true) => {
+            let seen = looked.seen.as_ref();
+            seen.map(|seen| (upstream.cloud.clone(), &seen.links, looked.up, None))
+        }
+        (None, ..) => None,
     };
+    let Some((peer, views, near, far)) = heard else { return Vec::new() };
     let ours = facts.links.iter().filter(|link| link.peer == peer).map(|link| end(&me, link, near));
     let theirs = views.iter().map(|view| end(&peer, &link(&me, view), far));
     ours.chain(theirs).collect()
