@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::asked::{GAP, LOOK_GAP};
 use super::echo::{Allowance, Echoes, Way};
 use super::wire::{Message, Refusal, Report, Seen};
+use crate::diagnose::Cause;
 
 /// An edge is waited for so long: longer than its checks may take, shorter than people wait.
 pub const DEADLINE: Duration = Duration::from_secs(11);
@@ -28,6 +29,15 @@ pub struct Examined {
     pub outcome: Outcome,
     /// Measured from the cloud to there.
     pub down: Option<Way>,
+}
+
+impl Examined {
+    /// Leaves out what was found of other devices.
+    pub fn retain_device(&mut self, device: &str) {
+        let Outcome::Answered(report) = &mut self.outcome else { return };
+        let is_of_devices = |cause: &str| Cause::of(cause).is_some_and(Cause::is_of_devices);
+        report.findings.retain(|told| told.about == device || !is_of_devices(&told.cause));
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

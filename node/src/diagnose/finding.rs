@@ -128,6 +128,11 @@ impl Cause {
         }
     }
 
+    /// Whether what it is about is a device.
+    pub fn is_of_devices(self) -> bool {
+        [Self::MapperAway, Self::DeviceName, Self::DeviceTrouble, Self::WishRefused].contains(&self)
+    }
+
     /// By its name; `None`: a cause of another version.
     pub fn of(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|cause| cause.as_str() == name)

@@ -64,6 +64,10 @@ pub(crate) fn faults_of_an_edge_at_the_cloud() {
     cluster.apply(ORPHAN);
     let found = is_named(cloud, "a", "mapper-away");
     assert_eq!(found.document["findings"][0]["about"], "water/meter");
+    // By the device's name too, and both ends say it once.
+    let found = first_becomes(cloud, &["water/meter"], "mapper-away");
+    let first = &found.document["findings"][0];
+    assert_eq!((&first["node"], found.causes.len()), (&"edge/a".into(), 1), "{first:#}");
     cloud.say(&["delete", "device", "water/meter"]);
     cluster.apply(NOWHERE);
     let broker = a.mqtt().to_string();
@@ -136,6 +140,8 @@ fn both_ends_are_healthy(cloud: &Node, a: &Node) {
     let told = cloud.say(&["debug", "diagnose", "a"]);
     assert!(told.contains("nothing wrong that can be seen at either end"), "{told}");
     assert!(told.contains("MEASURED AT") && told.contains("edge/a"), "{told}");
+    let told = a.say(&["debug", "diagnose"]);
+    assert!(told.contains("cloud/cloud sees of this edge:\n   certificate ends 20"), "{told}");
     // What an edge is not asked for by its cloud it does not do.
     a.run(&["debug", "check", "--node", "a"]).refused(1, &["only the cloud can do this"]);
 }

@@ -99,6 +99,7 @@ pub(super) async fn gather_until(
     let status: Value =
         asked.as_ref().ok().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let node = process(asked.as_ref().err());
+    let mut edge = None;
     let mut facts = Facts {
         now_ms: machine::now_ms(),
         clock_synchronised: machine::clock_synchronised(),
@@ -115,7 +116,8 @@ pub(super) async fn gather_until(
         progress.at("what the node knows");
         let (role, to) = (facts.identity.role, args.to.as_deref());
         let reached = Box::pin(async { Some(reach(&questions.console, args, to?).await) });
-        let other_end = Box::pin(other_end(&questions, role, args.about.as_deref()));
+        edge = edge_of(&questions, role, args.about.as_deref()).await;
+        let other_end = Box::pin(other_end(&questions, role, edge.as_deref()));
         ((facts.peers, facts.devices), facts.clash, facts.reach, (facts.far, facts.looked)) = tokio::join!(
             Box::pin(known(&questions, role)),
             Box::pin(clash(&questions, config, &status)),
@@ -131,31 +133,37 @@ pub(super) async fn gather_until(
         let (upstream, is_whole) = way(stored, &status, &facts.node, end).await;
         (facts.upstream, facts.is_cut_short) = (Some(upstream), !is_whole);
     }
-    narrowed(facts, args.about.as_deref())
+    narrowed(facts, args.about.as_deref(), edge.as_deref())
 }
 
 /// What the other end of a link says: an edge that is asked about at its cloud, or an edge's cloud.
 async fn other_end(
     questions: &Questions<'_>,
     role: Option<Role>,
-    about: Option<&str>,
+    edge: Option<&str>,
 ) -> (Option<Box<Examined>>, Option<Box<Looked>>) {
-    let data_dir = questions.console.0;
-    match (role, about) {
+    match (role, edge) {
         (Some(Role::Edge), _) => {
             let looked = Looked::deserialize(questions.get("/kubebus/v1/upstream").await);
             (None, looked.ok().map(Box::new))
         }
-        (Some(Role::Cloud), Some(about)) => {
-            let edge = about.strip_prefix("edge/").unwrap_or(about);
-            // A device, whose name has a slash too.
-            let is_node = !edge.contains('/');
-            // That there is no such node is said with all else that is known.
-            let examined = if is_node { far::examine(data_dir, edge).await.ok() } else { None };
-            (examined.map(Box::new), None)
+        // That there is no such node is said with all else that is known.
+        (Some(Role::Cloud), Some(edge)) => {
+            (far::examine(questions.console.0, edge).await.ok().map(Box::new), None)
         }
         (Some(Role::Cloud) | None, _) => (None, None),
     }
+}
+
+/// At a cloud: the edge that is asked about, or that has the device.
+async fn edge_of(questions: &Questions<'_>, role: Option<Role>, about: Option<&str>) -> Option<String> {
+    let about = about.filter(|_| role == Some(Role::Cloud))?;
+    let edge = about.strip_prefix("edge/").unwrap_or(about);
+    if !edge.contains('/') {
+        return Some(edge.to_owned());
+    }
+    let devices = questions.get("/kubebus/v1/resources/device").await;
+    places(&devices).get(&about.split_once('/')?).map(|edge| (*edge).to_owned())
 }
 
 /// What the data directory holds.
@@ -231,15 +239,21 @@ async fn known(questions: &Questions<'_>, role: Option<Role>) -> (Vec<Peer>, Vec
         .filter(|peer| peer.connected)
         .filter_map(|peer| peer.node.strip_prefix("edge/"))
         .collect();
-    let places: BTreeMap<(&str, &str), &Value> = by_name(&placed, |resource| {
-        let meta = &resource["metadata"];
-        meta["namespace"].as_str().zip(meta["name"].as_str())
-    });
+    let places = places(&placed);
     devices.retain(|device| {
-        let place = device.id.split_once('/').and_then(|id| places.get(&id)?["spec"]["nodeName"].as_str());
+        let place = device.id.split_once('/').and_then(|id| places.get(&id));
         place.is_some_and(|node| present.contains(node))
     });
     (peers, devices)
+}
+
+/// Which edge each device is at, by namespace and name.
+fn places(devices: &Value) -> BTreeMap<(&str, &str), &str> {
+    let by_name = by_name(devices, |resource| {
+        let meta = &resource["metadata"];
+        meta["namespace"].as_str().zip(meta["name"].as_str())
+    });
+    by_name.into_iter().filter_map(|(id, device)| Some((id, device["spec"]["nodeName"].as_str()?))).collect()
 }
 
 fn by_name<'a, K: Ord>(list: &'a Value, name: impl Fn(&'a Value) -> Option<K>) -> BTreeMap<K, &'a Value> {
@@ -388,7 +402,7 @@ async fn knock_at(endpoints: &[upstream::Endpoint], knock: &Knock, end: Instant)
 }
 
 /// What was asked about alone: an edge and its devices are told apart by the slash.
-fn narrowed(mut facts: Facts, about: Option<&str>) -> Result<Facts> {
+fn narrowed(mut facts: Facts, about: Option<&str>, edge: Option<&str>) -> Result<Facts> {
     let Some(about) = about else { return Ok(facts) };
     let unknown = |what: &str| AskError::Refused {
         status: 404,
@@ -397,13 +411,15 @@ fn narrowed(mut facts: Facts, about: Option<&str>) -> Result<Facts> {
     };
     let own = facts.identity.name.as_deref().unwrap_or_default();
     let is_device = facts.devices.iter().any(|device| device.id == about);
-    let node = about.strip_prefix("edge/").unwrap_or(about);
+    let edge = edge.map(|edge| format!("edge/{edge}")).unwrap_or_default();
     if is_device {
         facts.devices.retain(|device| device.id == about);
         facts.peers.clear();
-    } else if facts.peers.iter().any(|peer| peer.node == format!("edge/{node}")) {
-        facts.peers.retain(|peer| peer.node == format!("edge/{node}"));
-        facts.links.retain(|link| link.peer == format!("edge/{node}"));
+        facts.far.iter_mut().for_each(|far| far.retain_device(about));
+    } else if facts.peers.iter().any(|peer| peer.node == edge) {
+        // One that is asked about, or that has the device and is away.
+        facts.peers.retain(|peer| peer.node == edge);
+        facts.links.retain(|link| link.peer == edge);
         facts.devices.clear();
     } else if !own.ends_with(&format!("/{about}")) && facts.node == Node::Answers {
         return Err(unknown(if about.contains('/') { "device" } else { "node" }).into());

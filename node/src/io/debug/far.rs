@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use controller::api::object::timestamp;
 use hyper::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,12 +12,12 @@ use tokio::time::timeout;
 use super::checks;
 use super::progress::Progress;
 use crate::checkup::asking::DEADLINE;
-use crate::checkup::{Examined, Outcome};
+use crate::checkup::{Examined, Outcome, Seen};
 use crate::io::admin::{AskError, ask};
 use crate::io::cli::AskArgs;
 use crate::io::commands::{read_config, show};
 use crate::io::exit::Exit;
-use crate::io::table::{cell, rows, table};
+use crate::io::table::{cell, printable, rows, table};
 
 /// The cloud waits for the edge, and then says so.
 const PATIENCE: Duration = DEADLINE.saturating_add(Duration::from_secs(2));
@@ -71,6 +72,27 @@ fn report(document: &Value) -> &Value {
 /// Whether both ends were heard.
 pub(super) fn has_answered(document: &Value) -> bool {
     !report(document).is_null() || document["facts"]["looked"]["answer"] == "heard"
+}
+
+/// At an edge: what its cloud sees of it, or saw last.
+pub(super) fn seen(document: &Value) -> String {
+    let looked = &document["facts"]["looked"];
+    let Ok(seen) = Seen::deserialize(&looked["seen"]) else { return String::new() };
+    let cloud = cell(&document["facts"]["upstream"]["cloud"]);
+    let head = match (looked["answer"] == "heard", looked["heard_ms_ago"].as_u64()) {
+        (true, _) | (_, None) => format!("{cloud} sees of this edge:"),
+        (false, Some(ms)) => {
+            let ago = humantime::format_duration(Duration::from_secs(ms / 1000));
+            format!("{cloud} said last of this edge, {ago} ago:")
+        }
+    };
+    let clock = seen.clock_offset_ms.map(|offset| format!("this clock is {offset} ms ahead of its own"));
+    let ends = seen.certificate_ends.map(|ends| format!("certificate ends {}", timestamp(ends)));
+    let behind = seen.behind.map(|keys| format!("{keys} keys of metadata on their way"));
+    let error = seen.last_error.map(|error| format!("heard last of trouble: {error}"));
+    let lines = [ends, clock, behind, error].into_iter().flatten();
+    let lines: String = lines.map(|line| format!("\n   {}", printable(&line))).collect();
+    format!("{head}{lines}")
 }
 
 /// Lines of the other node's checks that are not well: what they say need not be what is wrong.

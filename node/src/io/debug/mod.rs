@@ -164,9 +164,10 @@ async fn find(mut args: DiagnoseArgs) -> Result<Exit> {
     Ok(if findings.is_empty() { Exit::Ok } else { Exit::Faulty })
 }
 
-/// For people: findings, the culprit first, then the link from both ends.
+/// For people: findings, the culprit first, then the link from both ends, and what the other end says besides.
 fn told(document: &Value) -> String {
-    let parts = [findings(document), far::checks_that_fail(document), both_ends(document)];
+    let parts =
+        [findings(document), far::checks_that_fail(document), both_ends(document), far::seen(document)];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n\n")
 }
 
