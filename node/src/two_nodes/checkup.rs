@@ -3,6 +3,7 @@
 use bus::{Channel, Class, Frame};
 
 use super::*;
+use crate::checkup::asked::Answer;
 use crate::checkup::wire::Message;
 use crate::checkup::{Examined, Looked, Outcome};
 
@@ -100,4 +101,22 @@ fn nobody_but_the_cloud_makes_an_edge_check_and_nobody_a_cloud() {
             assert!(!is_harm, "{output:?}");
         }
     }
+}
+
+/// A hello of version 1, as it was before peers said what else they take.
+const OLD_HELLO: [u8; 4] = [0x82, 0, 0x81, 1];
+
+#[test]
+fn a_version_from_before_is_sent_nothing_that_it_would_end_the_link_over() {
+    let mut pair = Pair::new();
+    for side in [&mut pair.cloud, &mut pair.edge] {
+        let frame = Frame::new(Channel::Bus, OLD_HELLO.to_vec());
+        side.handle(Input::Frame { link: LINK, frame });
+    }
+    assert_eq!(outcome(asks(&mut pair, "pump-house")), Outcome::Cannot);
+    pair.edge.said.clear();
+    pair.edge.handle(Input::Admin { id: 5, request: AdminRequest::Upstream });
+    talk(&mut pair);
+    let looked: Looked = serde_json::from_value(answer(&pair.edge.said).unwrap()).unwrap();
+    assert_eq!((looked.answer, looked.seen), (Answer::Cannot, None));
 }

@@ -2,7 +2,6 @@
 //! the way to its cloud.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +13,14 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::known::{edge_of, known, list, words};
 use super::probe::{self, Knock};
 use super::progress::Progress;
-use super::{DiagnoseArgs, certificate, far, hosts, machine, mqtt};
+use super::{DiagnoseArgs, certificate, far, machine, mqtt};
 use crate::checkup::{Examined, Looked};
 use crate::config::Config;
 use crate::diagnose::{
-    Broker, Clash, Device, Disk, Endpoint, Facts, Failure, Identity, Link, Node, Peer, Reach, Role, Upstream,
+    Broker, Clash, Disk, Endpoint, Facts, Failure, Identity, Link, Node, Reach, Role, Upstream,
 };
 use crate::io::admin::{AskError, ask};
 use crate::io::identity::{self, EdgeIdentity, IdentityError};
@@ -62,14 +62,14 @@ fn slow() -> AskError {
 const LIMIT: Duration = Duration::from_secs(15);
 
 /// A console that remembers what it was not told.
-struct Questions<'a> {
+pub(super) struct Questions<'a> {
     console: Console<'a>,
     unanswered: RefCell<Vec<String>>,
 }
 
 impl Questions<'_> {
     /// Null where there is no answer. A refusal is one: of a replica that waits for its turn, say.
-    async fn get(&self, path: &str) -> Value {
+    pub(super) async fn get(&self, path: &str) -> Value {
         match self.console.text(path).await {
             Ok(text) => serde_json::from_str(&text).unwrap_or_default(),
             Err(AskError::Refused { status: ..500, .. }) => Value::Null,
@@ -155,17 +155,6 @@ async fn other_end(
     }
 }
 
-/// At a cloud: the edge that is asked about, or that has the device.
-async fn edge_of(questions: &Questions<'_>, role: Option<Role>, about: Option<&str>) -> Option<String> {
-    let about = about.filter(|_| role == Some(Role::Cloud))?;
-    let edge = about.strip_prefix("edge/").unwrap_or(about);
-    if !edge.contains('/') {
-        return Some(edge.to_owned());
-    }
-    let devices = questions.get("/kubebus/v1/resources/device").await;
-    places(&devices).get(&about.split_once('/')?).map(|edge| (*edge).to_owned())
-}
-
 /// What the data directory holds.
 fn who(dir: &Path) -> (Identity, Option<EdgeIdentity>) {
     let data_dir = dir.display().to_string();
@@ -214,90 +203,6 @@ fn link(link: &Value) -> Link {
         mtu: link["mtu"].as_u64().unwrap_or_default(),
         black_holes: link["black_holes"].as_u64().unwrap_or_default(),
     }
-}
-
-/// Nodes and devices; a cloud's copy of a device says nothing while the device's edge is away.
-async fn known(questions: &Questions<'_>, role: Option<Role>) -> (Vec<Peer>, Vec<Device>) {
-    if role != Some(Role::Cloud) {
-        let mut devices = devices(&questions.get("/kubebus/v1/twins").await);
-        if devices.iter().any(hosts::is_silent) {
-            hosts::look_up(&questions.get(hosts::MANIFESTS).await, &mut devices).await;
-        }
-        return (Vec::new(), devices);
-    }
-    let (twins, nodes, fleet, placed) = tokio::join!(
-        questions.get("/kubebus/v1/twins"),
-        questions.get("/kubebus/v1/nodes"),
-        questions.get("/kubebus/v1/fleet"),
-        questions.get("/kubebus/v1/resources/device"),
-    );
-    let mut devices = devices(&twins);
-    let told: BTreeMap<&str, &Value> = by_name(&fleet["nodes"], |node| node["node"].as_str());
-    let peers = list(&nodes, |node| peer(node, &told));
-    let present: BTreeSet<&str> = peers
-        .iter()
-        .filter(|peer| peer.connected)
-        .filter_map(|peer| peer.node.strip_prefix("edge/"))
-        .collect();
-    let places = places(&placed);
-    devices.retain(|device| {
-        let place = device.id.split_once('/').and_then(|id| places.get(&id));
-        place.is_some_and(|node| present.contains(node))
-    });
-    (peers, devices)
-}
-
-/// Which edge each device is at, by namespace and name.
-fn places(devices: &Value) -> BTreeMap<(&str, &str), &str> {
-    let by_name = by_name(devices, |resource| {
-        let meta = &resource["metadata"];
-        meta["namespace"].as_str().zip(meta["name"].as_str())
-    });
-    by_name.into_iter().filter_map(|(id, device)| Some((id, device["spec"]["nodeName"].as_str()?))).collect()
-}
-
-fn by_name<'a, K: Ord>(list: &'a Value, name: impl Fn(&'a Value) -> Option<K>) -> BTreeMap<K, &'a Value> {
-    list.as_array().into_iter().flatten().filter_map(|item| Some((name(item)?, item))).collect()
-}
-
-fn peer(node: &Value, fleet: &BTreeMap<&str, &Value>) -> Peer {
-    let name = format!("edge/{}", words(&node["name"]));
-    let told = fleet.get(name.as_str()).copied().unwrap_or(&Value::Null);
-    Peer {
-        connected: node["connected"] == true,
-        last_error: told.pointer("/last_error/text").and_then(Value::as_str).map(str::to_owned),
-        disk: told["disk"].as_str().and_then(|disk| disk.strip_prefix("degraded")).map(str::to_owned),
-        clock_offset_ms: told["clock_offset_ms"].as_i64(),
-        node: name,
-    }
-}
-
-/// One row a device, out of one a property.
-fn devices(twins: &Value) -> Vec<Device> {
-    let mut devices: Vec<Device> = Vec::new();
-    for twin in twins.as_array().into_iter().flatten() {
-        let id = words(&twin["device"]);
-        if devices.last().is_none_or(|last| last.id != id) {
-            let [state, reason] = ["state", "reason"].map(|field| words(&twin["state"][field]));
-            devices.push(Device { id, state, reason, ..Device::default() });
-        }
-        if let Some(device) = devices.last_mut() {
-            device.is_heard |= !twin["reported"].is_null();
-            device.refused.extend(refusal(twin));
-        }
-    }
-    devices
-}
-
-/// Of the wish that stands, as it was answered.
-fn refusal(twin: &Value) -> Option<String> {
-    let (ack, outcome) = (&twin["ack"], twin["ack"]["outcome"].as_str()?);
-    let is_bad = matches!(outcome, "failed" | "rejected" | "expired" | "unknown");
-    let is_present = !twin["desired"].is_null() && ack["version"] == twin["version"];
-    (is_bad && is_present).then(|| {
-        let detail = ack["detail"].as_str().map(|detail| format!(": {detail}")).unwrap_or_default();
-        format!("{} was {outcome}{detail}", words(&twin["property"]))
-    })
 }
 
 /// A network at one of our own interfaces that others' prefixes are parts of, or that is part of one.
@@ -425,12 +330,4 @@ fn narrowed(mut facts: Facts, about: Option<&str>, edge: Option<&str>) -> Result
         return Err(unknown(if about.contains('/') { "device" } else { "node" }).into());
     }
     Ok(facts)
-}
-
-fn list<T>(value: &Value, read: impl Fn(&Value) -> T) -> Vec<T> {
-    value.as_array().map(Vec::as_slice).unwrap_or_default().iter().map(read).collect()
-}
-
-fn words(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
 }

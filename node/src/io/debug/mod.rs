@@ -8,6 +8,7 @@ pub(super) mod examiner;
 mod facts;
 mod far;
 mod hosts;
+mod known;
 mod machine;
 mod mqtt;
 mod probe;
