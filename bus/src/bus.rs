@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use thiserror::Error;
 
 use self::clock::PeerClock;
-use self::packet::{Packet, TAKES_HEALTH};
+use self::packet::{Packet, TAKES_CHECKUPS, TAKES_HEALTH};
 use crate::{Channel, Class, Filter, Frame, Message, Mono, NodeId, NodeKind, Now, UnixMillis};
 
 /// The bus protocol spoken here. A peer with another major version is refused with a clear reason.
@@ -96,6 +96,7 @@ struct Peer {
     in_reserve: bool,
     /// It said so.
     takes_health: bool,
+    takes_checkups: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -158,6 +159,11 @@ impl Bus {
         self.peers.get(peer).is_some_and(|peer| peer.takes_health)
     }
 
+    /// The same of frames of [`Channel::Checkup`].
+    pub fn takes_checkups(&self, peer: &NodeId) -> bool {
+        self.peers.get(peer).is_some_and(|peer| peer.takes_checkups)
+    }
+
     /// The peer at the other end of a link.
     pub fn peer_of(&self, link: LinkId) -> Option<&NodeId> {
         self.links.get(&link)
@@ -183,7 +189,15 @@ impl Bus {
         let in_reserve = self.is_neighbour(&peer);
         self.peers.insert(
             peer.clone(),
-            Peer { link, wants: BTreeSet::new(), clock: None, next_clock, in_reserve, takes_health: false },
+            Peer {
+                link,
+                wants: BTreeSet::new(),
+                clock: None,
+                next_clock,
+                in_reserve,
+                takes_health: false,
+                takes_checkups: false,
+            },
         );
         self.greet(link, peer, now);
     }
@@ -242,6 +256,7 @@ impl Bus {
             Packet::Hello { takes, .. } => {
                 if let Some(peer) = self.peers.get_mut(peer) {
                     peer.takes_health = takes & TAKES_HEALTH != 0;
+                    peer.takes_checkups = takes & TAKES_CHECKUPS != 0;
                 }
             }
             Packet::Goodbye => return Err(CloseReason::Goodbye),
@@ -257,7 +272,8 @@ impl Bus {
 
     /// All at once: the classes of a link travel apart, so that nothing can wait for a hello to be there first.
     fn greet(&mut self, link: LinkId, peer: NodeId, now: Now) {
-        self.send(link, Class::Control, &Packet::Hello { version: PROTOCOL_VERSION, takes: TAKES_HEALTH });
+        let takes = TAKES_HEALTH | TAKES_CHECKUPS;
+        self.send(link, Class::Control, &Packet::Hello { version: PROTOCOL_VERSION, takes });
         self.send(link, Class::Control, &Packet::ClockAsk { asked_at: now.mono.0 });
         let wanted: Vec<Filter> = self
             .holders

@@ -28,6 +28,9 @@ pub enum Channel {
     /// How an edge is, for its cloud. A version that does not know this channel ends the link over it, so it is used
     /// only towards a peer that said so in its hello ([`crate::Bus::takes_health`]).
     Health = 4,
+    /// Checks that one end of a link asks of the other. As with [`Self::Health`], only towards a peer that takes it
+    /// ([`crate::Bus::takes_checkups`]).
+    Checkup = 7,
 }
 
 /// One frame.
@@ -96,6 +99,7 @@ impl FrameDecoder {
             2 => Channel::Join,
             3 => Channel::Path,
             4 => Channel::Health,
+            7 => Channel::Checkup,
             other => return Err(FrameError::UnknownChannel(other)),
         };
         Ok(Some(Frame { channel, payload: body }))

@@ -4,13 +4,15 @@
 //! A user has one certificate: a new one takes the place of the old. Who is revoked keeps the row, so that the name says
 //! why he is not let in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bus::{KeyHash, Name, NodeId, NodeKind, UnixMillis};
+use device_twin::gate::access::{ClientKeys, Keys};
 use metadata::Keyspace;
 use minicbor::{Decode, Encode};
 use thiserror::Error;
 
+use crate::client::{self, Clients};
 use crate::record::{self, DamagedRecord};
 use crate::role::{Asker, Role};
 
@@ -133,7 +135,7 @@ fn key(name: &Name) -> String {
 
 /// All users at one moment, for whoever has to know them at once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Users(BTreeMap<Name, User>);
+pub struct Users(BTreeMap<Name, User>, Clients);
 
 /// Why somebody whose certificate the cluster signed is not let in.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -144,6 +146,10 @@ pub enum NotLetIn {
     Replaced(NodeId),
     #[error("{0} was revoked; an administrator can let it in again with 'kubebus user add {name} --replace --role ROLE'", name = .0.name)]
     Revoked(NodeId),
+    #[error(
+        "this certificate of {0} was revoked; an administrator can issue another with 'kubebus mqtt certificate {0}'"
+    )]
+    RevokedClient(NodeId),
     #[error("the certificate of {0} has expired: get another with 'kubebus user add {name} --replace --role ROLE'", name = .0.name)]
     Expired(NodeId),
     #[error("{0} is no user: use a certificate of 'kubebus user add'")]
@@ -154,15 +160,18 @@ impl Users {
     /// As the cloud keeps them ([`PREFIX`]) or as an edge was told ([`TOLD`]). One that cannot be read is let in by nobody.
     pub fn load(prefix: &str, ks: &Keyspace) -> Self {
         let read = |bytes: &[u8]| minicbor::decode::<User>(bytes).ok();
-        Self(ks.range(prefix).filter_map(|(_, b)| read(b)).map(|user| (user.name.clone(), user)).collect())
+        let users =
+            ks.range(prefix).filter_map(|(_, b)| read(b)).map(|user| (user.name.clone(), user)).collect();
+        Self(users, Clients::load(if prefix == PREFIX { client::PREFIX } else { client::TOLD }, ks))
     }
 
     /// What somebody may do who shows a certificate that the cluster's authority signed, by these rules:
-    /// 1. a mapper is one;
+    /// 1. a mapper is one, if its certificate was not revoked;
     /// 2. a user has the role of his row, if it is for this key, is not revoked and has not expired;
     /// 3. nobody else is anybody here.
     pub fn role_of(&self, who: &NodeId, key: KeyHash, now: UnixMillis) -> Result<Role, NotLetIn> {
         match who.kind {
+            NodeKind::Mapper if !self.1.has(who, &key) => Err(NotLetIn::RevokedClient(who.clone())),
             NodeKind::Mapper => Ok(Role::Mapper),
             NodeKind::User => match self.role_now(&who.name, now)? {
                 (_, known) if known != key => Err(NotLetIn::Replaced(who.clone())),
@@ -172,10 +181,13 @@ impl Users {
         }
     }
 
-    /// The key that each user shows; none: he is let in no more.
-    pub fn keys(&self) -> BTreeMap<Name, Option<KeyHash>> {
-        let key = |user: &User| user.revoked.is_none().then_some(user.key);
-        self.0.iter().map(|(name, user)| (name.clone(), key(user))).collect()
+    /// By which certificates brokers know clients: a user by that of his row, if he has one.
+    pub fn keys(&self) -> ClientKeys {
+        let key = |user: &User| {
+            Keys::Only(user.revoked.is_none().then_some(user.key).into_iter().collect::<BTreeSet<_>>())
+        };
+        let users = self.0.values().map(|user| (user.id(), key(user)));
+        self.1.keys().chain(users).collect()
     }
 
     /// The role of a user, and the key that he shows.
@@ -222,6 +234,8 @@ mod tests {
         assert_eq!(role(&ks, "user/bob", 1, 0), Err(NotLetIn::NoRole(id("user/bob"))));
         assert_eq!(role(&ks, "edge/a", 1, 0), Err(NotLetIn::NoUser(id("edge/a"))));
         assert_eq!(role(&ks, "mapper/m", 1, 0), Ok(Role::Mapper));
+        client::revoke(&id("mapper/m"), None, &mut ks, UnixMillis(5)).unwrap();
+        assert_eq!(role(&ks, "mapper/m", 1, 0), Err(NotLetIn::RevokedClient(id("mapper/m"))));
         let alice = Name::new("alice").unwrap();
         set_role(&alice, Role::Viewer, &mut ks).unwrap();
         assert_eq!(role(&ks, "user/alice", 1, 0), Ok(Role::Viewer));

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use thiserror::Error;
 
+use crate::clients::ClientRequest;
 use crate::page;
 use crate::policy_test::PolicyTest;
 use crate::route_query::RouteQuery;
@@ -111,6 +112,13 @@ pub enum AdminRequest {
     /// What the page for people shows.
     Page(page::Query),
     Users(UserRequest),
+    Clients(ClientRequest),
+    /// What an edge finds when it looks at itself.
+    Examine {
+        node: Name,
+    },
+    /// What an edge's cloud sees of it.
+    Upstream,
     Status,
 }
 
@@ -135,6 +143,7 @@ impl AdminRequest {
             | Self::RotateWireguard { .. }
             | Self::RemoveWireguard { .. } => true,
             Self::Users(asked) => asked.writes(),
+            Self::Clients(asked) => asked.writes(),
             Self::ListTokens
             | Self::ListNodes
             | Self::List { .. }
@@ -147,6 +156,8 @@ impl AdminRequest {
             | Self::Route(_)
             | Self::ListWireguard
             | Self::Page(_)
+            | Self::Examine { .. }
+            | Self::Upstream
             | Self::Status => false,
         }
     }

@@ -1,6 +1,7 @@
 //! The cloud: bus, feed, twins and controllers in one cycle.
 
 mod answers;
+mod checkup;
 mod health;
 mod resources;
 mod shown;
@@ -37,6 +38,7 @@ use router::direct::Introducer;
 
 use crate::admin::{AdminError, AdminRequest, describe};
 use crate::broker_rows;
+use crate::checkup::Asking;
 use crate::health::{Ledger, Monitor, TroubleKind};
 use crate::interest::{Interest, announced};
 use crate::journal::{Journal, Speech};
@@ -97,6 +99,8 @@ pub struct Cloud {
     started: bool,
     monitor: Monitor,
     ledger: Ledger,
+    /// Edges that are asked to look at themselves.
+    asking: Asking,
     /// Who asks in the present cycle, if it is not this node's own console.
     asker: Option<NodeId>,
 }
@@ -141,6 +145,7 @@ impl Cloud {
             started: false,
             monitor: Monitor::new(NodeKind::Cloud, now),
             ledger: Ledger::default(),
+            asking: Asking::default(),
             asker: None,
             feed: Feed::load(&mut keyspace, seed),
             mesh: Hub::load(me.clone(), seed.rotate_left(16), &mut keyspace),
@@ -234,6 +239,8 @@ impl Cloud {
             Input::Admin { id, request } => self.handle_admin(id, request, now),
             Input::Measured(measured) => self.handle_measured(*measured, now),
             Input::Fleet { id } => self.say_fleet(id, now),
+            // Nobody makes a cloud check.
+            Input::Examined { .. } => {}
             Input::Order { id, who, request } => {
                 self.asker = Some(who);
                 self.handle_admin(id, request, now);
@@ -248,6 +255,7 @@ impl Cloud {
                 self.bus.handle_timeout(now);
                 self.feed.handle_timeout(&self.keyspace, now);
                 self.twins.handle_timeout(&mut self.keyspace, now);
+                self.asking.handle_timeout(now.mono);
             }
             Input::Wireguard(gateway) => {
                 let me = self.me.clone();
@@ -390,6 +398,7 @@ impl Cloud {
             Channel::Join => self.close(link, "a join frame on the bus lane"),
             Channel::Path => self.handle_path(link, &frame.payload, now),
             Channel::Health => self.handle_health(link, &frame.payload, now),
+            Channel::Checkup => self.handle_checkup(link, &frame.payload, now),
         }
     }
 
@@ -404,7 +413,10 @@ impl Cloud {
     }
 
     fn handle_admin(&mut self, id: u64, request: AdminRequest, now: Now) {
-        if !request.writes() {
+        if let AdminRequest::Examine { node } = &request {
+            // The edge's word is waited for.
+            self.examine(id, node, now);
+        } else if !request.writes() {
             let response = self.answer(request, now);
             self.said.push_back(Output::Admin { id, response });
         } else if let Some(why) = self.journal.degraded() {
@@ -480,6 +492,8 @@ impl Cloud {
                 self.on_twins(output, now);
             } else if let Some(output) = self.mesh.poll_output() {
                 self.on_mesh(output);
+            } else if let Some(output) = self.asking.poll_output() {
+                self.on_asking(output);
             } else {
                 return;
             }
@@ -505,6 +519,7 @@ impl Cloud {
             FromBus::PeerDown { peer, .. } => {
                 self.note(format!("{peer} is gone"));
                 self.ledger.handle_down(&peer.name, now);
+                self.asking.handle_down(&peer.name, now.mono);
                 self.monitor.handle_change(now.mono);
                 self.tell_of_node(
                     &peer.name,
@@ -821,6 +836,7 @@ impl Cloud {
             self.bus.poll_timeout(),
             self.feed.poll_timeout(),
             self.twins.poll_timeout(),
+            self.asking.poll_timeout(),
             Some(self.monitor.poll_timeout()),
         ];
         timeouts.into_iter().flatten().min()

@@ -1,5 +1,6 @@
 //! An edge: bus, replica, twins, dialling and neighbours in one cycle.
 
+mod checkup;
 mod firsthand;
 mod health;
 mod lines;
@@ -21,7 +22,7 @@ use bytes::Bytes;
 use controller::api::index::Moved;
 use controller::api::{Index, Layout};
 use controller::user::{self, Users};
-use controller::{Lan, access, advert, endpoints, host, site, wireguard};
+use controller::{Lan, access, advert, client, endpoints, host, site, wireguard};
 use device_twin::command::Order;
 use device_twin::dmi::{self, Dmi};
 use device_twin::edge::Output as FromTwins;
@@ -41,6 +42,8 @@ use self::lines::{Lines, Output as FromLines};
 
 use crate::admin::{self, AdminError, AdminRequest, AdminResponse, AuthorityChange};
 use crate::broker_rows;
+use crate::checkup::Asked;
+use crate::clients;
 use crate::health::{Monitor, Teller, TroubleKind};
 use crate::interest::{Interest, announced, is_for_other_sites};
 use crate::journal::{Journal, Speech};
@@ -88,6 +91,8 @@ pub struct Edge {
     damaged_stores: Vec<String>,
     monitor: Monitor,
     teller: Teller,
+    /// What the cloud asks of this edge, and sees of it.
+    asked: Asked,
     outbox_age: OutboxAge,
     /// When the cloud came or went last.
     cloud_since: Option<UnixMillis>,
@@ -153,6 +158,7 @@ impl Edge {
             damaged_stores,
             monitor: Monitor::new(NodeKind::Edge, now),
             teller: Teller::default(),
+            asked: Asked::default(),
             outbox_age: OutboxAge::default(),
             cloud_since: None,
             identity,
@@ -281,6 +287,8 @@ impl Edge {
                 return;
             }
             Input::Degraded { why } => self.handle_degraded(why, now),
+            Input::Admin { id, request: AdminRequest::Upstream }
+            | Input::Order { id, request: AdminRequest::Upstream, .. } => self.look(id, now),
             Input::Admin { id, request } => {
                 let response = self.answer(request, now);
                 self.said.push_back(Output::Admin { id, response });
@@ -302,6 +310,7 @@ impl Edge {
             Input::RuleLog => self.twins.begin_rule_log(now),
             Input::Measured(measured) => self.handle_measured(*measured, now),
             Input::Fleet { id } => self.say_fleet(id, now),
+            Input::Examined { id, report } => self.asked.handle_report(id, report.map(|report| *report)),
             Input::Timeout => self.handle_timeout(now),
         }
         self.settle(now);
@@ -365,6 +374,7 @@ impl Edge {
             Channel::Join => self.close(link, "a join frame on the bus lane"),
             Channel::Path => self.handle_path(link, &frame.payload, now),
             Channel::Health => self.handle_health(link, &frame.payload),
+            Channel::Checkup => self.handle_checkup(link, &frame.payload, now),
         }
     }
 
@@ -518,6 +528,7 @@ impl Edge {
         self.replica.handle_timeout(&self.keyspace, now);
         self.twins.handle_timeout(&mut self.keyspace, now);
         self.neighbours.handle_timeout(now.mono);
+        self.asked.handle_timeout(now.mono);
         self.monitor.handle_timeout(now.mono);
         if self.monitor.poll_measure() {
             self.said.push_back(Output::Measure);
@@ -541,6 +552,8 @@ impl Edge {
                 self.on_neighbours(output, now);
             } else if let Some(output) = self.lines.poll_output() {
                 self.on_lines(output, now);
+            } else if let Some(output) = self.asked.poll_output() {
+                self.on_asked(output);
             } else if !self.tell_untold(now) {
                 break;
             }
@@ -572,6 +585,7 @@ impl Edge {
             }
             FromBus::PeerDown { peer, .. } if peer == self.cloud => {
                 self.handle_cloud_change(now);
+                self.asked.handle_down(now.mono);
                 self.neighbours.handle_hub(false, now.mono);
                 self.replica.handle_link_down();
                 self.twins.handle_clock(None, &mut self.keyspace, now);
@@ -668,7 +682,7 @@ impl Edge {
         if [LEASE, ROUTES, site::TOLD, host::TOLD].into_iter().any(changed) {
             self.say_names();
         }
-        if changed(user::TOLD) {
+        if [user::TOLD, client::TOLD].into_iter().any(changed) {
             self.say_users();
         }
         if changed(wireguard::TOLD) {
@@ -839,8 +853,12 @@ impl Edge {
             }
             AdminRequest::Authority { device, change } => self.change_authority(&device, change, now),
             AdminRequest::Users(asked) => users::at_edge(&asked, &self.keyspace),
+            AdminRequest::Clients(asked) => clients::at_edge(&asked, &self.keyspace),
             AdminRequest::ListWireguard => Ok(crate::wireguard::at_edge(&self.identity.node, &self.keyspace)),
-            AdminRequest::CreateToken { .. }
+            // It is answered when the cloud was heard.
+            AdminRequest::Upstream
+            | AdminRequest::Examine { .. }
+            | AdminRequest::CreateToken { .. }
             | AdminRequest::AddWireguard(_)
             | AdminRequest::RotateWireguard { .. }
             | AdminRequest::RemoveWireguard { .. }
@@ -993,6 +1011,7 @@ impl Edge {
             self.replica.poll_timeout(),
             self.twins.poll_timeout(),
             self.neighbours.poll_timeout(),
+            self.asked.poll_timeout(),
             Some(self.monitor.poll_timeout()),
         ];
         timeouts.into_iter().flatten().min()

@@ -9,6 +9,8 @@
 
 pub mod admin;
 pub mod audit;
+pub mod checkup;
+pub mod clients;
 pub mod cloud;
 pub mod config;
 pub mod diagnose;

@@ -22,6 +22,7 @@ use metadata::{Commit, Revision};
 use router::Policy;
 
 use crate::admin::{AdminRequest, AdminResponse, Snapshot};
+use crate::checkup::Report;
 use crate::health::{Fleet, Measured};
 use crate::journal::Ready;
 use crate::names::Names;
@@ -151,6 +152,11 @@ pub enum Input {
     },
     /// What the shell has measured: the answer to [`Output::Measure`], or unasked before somebody is shown it.
     Measured(Box<Measured>),
+    /// The answer to [`Output::Examine`]; no report: the checks could not run.
+    Examined {
+        id: u64,
+        report: Option<Box<Report>>,
+    },
     /// Somebody wants to see how all nodes are.
     Fleet {
         id: u64,
@@ -286,6 +292,10 @@ pub enum Output {
     },
     /// Measure, and say [`Input::Measured`].
     Measure,
+    /// The cloud wants this node to run its checks: do so, and say [`Input::Examined`].
+    Examine {
+        id: u64,
+    },
     /// The answer to [`Input::Fleet`].
     Fleet {
         id: u64,

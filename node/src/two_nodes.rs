@@ -1,6 +1,7 @@
 //! A cloud and an edge whose disks can refuse, in virtual time: what each may say then, and what is left after a crash.
 
 mod access;
+mod checkup;
 mod health;
 mod wireguard;
 

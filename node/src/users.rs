@@ -54,7 +54,7 @@ pub(crate) fn read_role(text: &str) -> Result<Role, AdminError> {
     text.parse().map_err(|error| AdminError::Invalid(format!("role: {error}")))
 }
 
-fn read_key(text: &str) -> Option<KeyHash> {
+pub(crate) fn read_key(text: &str) -> Option<KeyHash> {
     let mut key = [0; 32];
     if text.len() != 64 || !text.is_ascii() {
         return None;

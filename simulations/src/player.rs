@@ -156,7 +156,8 @@ impl World {
             }
             // Nobody counts here: what a node tells is what its parts know.
             Output::Measure => self.tell(machine, Input::Measured(Box::default())),
-            Output::Fleet { .. } => {}
+            // Nor does anybody ask a node to look at itself.
+            Output::Fleet { .. } | Output::Examine { .. } => {}
             // Nobody of this world has kubectl.
             Output::Api { .. } => {}
             // No edge of this world serves DMI.

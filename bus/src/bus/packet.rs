@@ -7,6 +7,9 @@ use crate::{Filter, Message, UnixMillis};
 /// Bit of [`Packet::Hello`]: frames of [`crate::Channel::Health`].
 pub(super) const TAKES_HEALTH: u8 = 1;
 
+/// The same for [`crate::Channel::Checkup`].
+pub(super) const TAKES_CHECKUPS: u8 = 8;
+
 #[derive(Debug, Encode, Decode)]
 pub(super) enum Packet {
     #[n(0)]

@@ -20,5 +20,5 @@ mod tls;
 pub use broker::{BrokerConfig, BrokerEvent, BrokerGone, BrokerHandle, StartError, Ticket, start};
 pub use counters::Stats;
 pub use door::Listener;
-pub use pass::{Register, UserKeys};
+pub use pass::Register;
 pub use tls::{ClientCa, Tls, TlsError};

@@ -1,29 +1,26 @@
-//! How long a certificate lets its user stay: the node may say that he is let in no more, or has another one.
+//! How long a certificate lets its client stay: the node may say that it is let in no more, or has another one.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bus::{KeyHash, Name};
+use bus::{KeyHash, NodeId};
 use tokio::sync::watch;
 
-/// The key of each user that the node knows; none: he is let in by no certificate. Who is not in it is let in by any of
-/// the cluster's.
-pub type UserKeys = BTreeMap<Name, Option<KeyHash>>;
+use crate::gate::access::ClientKeys;
 
 /// The node's last word.
-pub type Register = watch::Receiver<Arc<UserKeys>>;
+pub type Register = watch::Receiver<Arc<ClientKeys>>;
 
-/// A user at the door, by his certificate.
+/// A client at the door, by its certificate.
 #[derive(Debug, Clone)]
 pub(super) struct Pass {
-    pub(super) user: Name,
+    pub(super) client: NodeId,
     pub(super) key: KeyHash,
     pub(super) register: Register,
 }
 
 impl Pass {
     pub(super) fn holds(&self) -> bool {
-        self.register.borrow().get(&self.user).is_none_or(|known| *known == Some(self.key))
+        self.register.borrow().get(&self.client).is_none_or(|keys| keys.has(&self.key))
     }
 
     /// Returns when it holds no more. Cancel-safe.
@@ -40,16 +37,23 @@ impl Pass {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::access::Keys;
 
     #[test]
     fn a_pass_holds_for_the_present_key_and_for_those_of_whom_nobody_says_anything() {
         let (say, register) = watch::channel(Arc::default());
-        let user = Name::new("alice").unwrap();
-        let pass = Pass { user: user.clone(), key: KeyHash([1; 32]), register };
+        let client: NodeId = "mapper/modbus".parse().unwrap();
+        let pass = Pass { client: client.clone(), key: KeyHash([1; 32]), register };
         assert!(pass.holds());
-        for (known, holds) in [(Some(KeyHash([1; 32])), true), (Some(KeyHash([2; 32])), false), (None, false)]
-        {
-            say.send_replace(Arc::new(UserKeys::from([(user.clone(), known)])));
+        let keys = |number: u8| [KeyHash([number; 32])].into();
+        for (known, holds) in [
+            (Keys::Only(keys(1)), true),
+            (Keys::Only(keys(2)), false),
+            (Keys::Only([].into()), false),
+            (Keys::AllBut(keys(1)), false),
+            (Keys::AllBut(keys(2)), true),
+        ] {
+            say.send_replace(Arc::new(ClientKeys::from([(client.clone(), known.clone())])));
             assert_eq!(pass.holds(), holds, "{known:?}");
         }
     }

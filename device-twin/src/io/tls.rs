@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bus::{Identity, KeyHash, Name};
+use bus::{Identity, KeyHash, Name, NodeId, NodeKind};
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
@@ -51,7 +51,7 @@ pub(super) enum NoClient {
     NoSpiffe,
     #[error("no common name that can be a user's")]
     NoName,
-    #[error("its user was revoked, or has another certificate")]
+    #[error("it was revoked, or another took its place")]
     Barred,
 }
 
@@ -84,19 +84,22 @@ impl Tls {
         Ok(Self { config: Arc::new(config), cluster, register: None })
     }
 
-    /// Users' certificates of the cluster count as the node says.
+    /// Certificates of the cluster count as the node says.
     pub fn with_register(self, register: Register) -> Self {
         Self { register: Some(register), ..self }
     }
 
-    /// What a user's certificate lets him do; `None`: it is nobody's of whom the node could say something.
+    /// How long a certificate lets its client stay; `None`: it is nobody's of whom the node could say something.
     pub(super) fn pass(&self, certificate: &[u8], who: &Who) -> Option<Pass> {
-        let (Some(_), Some(register), Who::User(user)) = (&self.cluster, &self.register, who) else {
-            return None;
+        let (Some(_), Some(register)) = (&self.cluster, &self.register) else { return None };
+        let client = match who {
+            Who::User(user) => NodeId { kind: NodeKind::User, name: Name::new(user).ok()? },
+            Who::Mapper(mapper) => NodeId { kind: NodeKind::Mapper, name: mapper.clone() },
+            Who::Anonymous => return None,
         };
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
         let key = KeyHash::of_spki(certificate.public_key().raw);
-        Some(Pass { user: Name::new(user).ok()?, key, register: register.clone() })
+        Some(Pass { client, key, register: register.clone() })
     }
 
     /// Whom a certificate names that the handshake has verified.

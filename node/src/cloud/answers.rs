@@ -25,6 +25,7 @@ use super::{Cloud, nodes_of};
 use crate::admin::{
     self, AdminError, AdminRequest, AdminResponse, AuthorityChange, Fault, LanOrder, Snapshot, TokenOrder,
 };
+use crate::clients;
 use crate::page;
 use crate::policy_test::PolicyTest;
 use crate::resources::as_admin;
@@ -85,8 +86,17 @@ impl Cloud {
             AdminRequest::RemoveWireguard { name } => self.remove_wireguard(&name, now),
             AdminRequest::ListWireguard => crate::wireguard::at_cloud(&self.keyspace),
             AdminRequest::Page(query) => page::answer(&query, self, now),
+            // That an edge looks at itself is answered when it was heard: `Cloud::examine`.
+            AdminRequest::Upstream | AdminRequest::Examine { .. } => {
+                Err(AdminError::Invalid("a cloud has no cloud: ask an edge".to_owned()))
+            }
             AdminRequest::Users(asked) => {
                 let done = users::at_cloud(asked, &mut self.keyspace, now.wall);
+                self.say_users();
+                done
+            }
+            AdminRequest::Clients(asked) => {
+                let done = clients::at_cloud(asked, &mut self.keyspace, now.wall);
                 self.say_users();
                 done
             }

@@ -20,6 +20,7 @@ impl Cloud {
         own.set(Series::SyncSnapshots, stats.snapshots);
         own.set(Series::SyncRepairs, stats.repairs);
         own.set(Series::SyncNacks, stats.nacks);
+        own.set(Series::CheckupsDropped, self.asking.dropped());
         let disk = self.journal.degraded().map(str::to_owned);
         self.monitor.handle_measured(measured, &own, disk.as_deref(), now.mono);
     }

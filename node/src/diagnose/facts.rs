@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::{Failure, LinkFault};
+use crate::checkup::{Examined, Looked};
 
 /// All of it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -31,6 +32,10 @@ pub struct Facts {
     /// UDP and TCP addresses that the node is to listen on and somebody else has.
     pub taken: Vec<Taken>,
     pub reach: Option<Reach>,
+    /// Of a cloud: what an edge found that was asked to look at itself.
+    pub far: Option<Box<Examined>>,
+    /// Of an edge: what its cloud sees of it.
+    pub looked: Option<Box<Looked>>,
     /// Questions that the node did not answer, and why.
     pub unanswered: Vec<String>,
     /// Knocking at the cloud's door was not done when time was over.
@@ -46,6 +51,14 @@ pub struct Identity {
     pub data_dir: String,
     /// Why it cannot be read.
     pub problem: Option<String>,
+}
+
+impl Identity {
+    /// `edge/pump-house`.
+    pub fn short_name(&self) -> Option<String> {
+        let identity: bus::Identity = self.name.as_deref()?.parse().ok()?;
+        Some(identity.node.to_string())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -184,6 +197,10 @@ pub struct Device {
     /// online, degraded, offline or unknown.
     pub state: String,
     pub reason: String,
+    /// Whether a value of it was ever reported.
+    pub is_heard: bool,
+    /// Its manifest's host, if that cannot be looked up from here, and why.
+    pub unresolved: Option<String>,
     /// Wishes that were not taken, and how: `position: expired`.
     pub refused: Vec<String>,
 }

@@ -33,7 +33,10 @@ pub enum Cause {
     Broker,
     EdgeAway,
     EdgeTrouble,
+    EdgeSilent,
+    EdgeNotAsked,
     MapperAway,
+    DeviceName,
     DeviceTrouble,
     WishRefused,
     PolicyDenies,
@@ -43,7 +46,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 37] = [
         Self::NotJoined,
         Self::DataDir,
         Self::DiskFull,
@@ -71,7 +74,10 @@ impl Cause {
         Self::Broker,
         Self::EdgeAway,
         Self::EdgeTrouble,
+        Self::EdgeSilent,
+        Self::EdgeNotAsked,
         Self::MapperAway,
+        Self::DeviceName,
         Self::DeviceTrouble,
         Self::WishRefused,
         Self::PolicyDenies,
@@ -109,7 +115,10 @@ impl Cause {
             Self::Broker => "broker",
             Self::EdgeAway => "edge-away",
             Self::EdgeTrouble => "edge-trouble",
+            Self::EdgeSilent => "edge-silent",
+            Self::EdgeNotAsked => "edge-not-asked",
             Self::MapperAway => "mapper-away",
+            Self::DeviceName => "device-name",
             Self::DeviceTrouble => "device-trouble",
             Self::WishRefused => "wish-refused",
             Self::PolicyDenies => "policy-denies",
@@ -117,6 +126,16 @@ impl Cause {
             Self::NarrowPath => "narrow-path",
             Self::LossyLink => "lossy-link",
         }
+    }
+
+    /// Whether what it is about is a device.
+    pub fn is_of_devices(self) -> bool {
+        [Self::MapperAway, Self::DeviceName, Self::DeviceTrouble, Self::WishRefused].contains(&self)
+    }
+
+    /// By its name; `None`: a cause of another version.
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cause| cause.as_str() == name)
     }
 
     /// In a word or two, for people.
@@ -149,7 +168,10 @@ impl Cause {
             Self::Broker => "the MQTT broker does not work",
             Self::EdgeAway => "the edge is not connected",
             Self::EdgeTrouble => "the edge tells of trouble",
+            Self::EdgeSilent => "the edge is connected and does not answer",
+            Self::EdgeNotAsked => "the edge could not be asked to look at itself",
             Self::MapperAway => "a device's mapper is not connected",
+            Self::DeviceName => "a device's host name cannot be looked up",
             Self::DeviceTrouble => "a device does not work as it should",
             Self::WishRefused => "a desired value was not taken",
             Self::PolicyDenies => "an access policy denies it",
@@ -177,16 +199,43 @@ pub struct Finding {
     /// The cause in words.
     pub says: &'static str,
     pub certainty: Certainty,
+    /// Which node found it at itself: `edge/pump-house`. `None`: one that has not joined.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// A node, an endpoint, a device, a file.
     pub about: String,
     pub evidence: Vec<String>,
     pub advice: String,
 }
 
+impl Certainty {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Certain => "certain",
+            Self::Likely => "likely",
+            Self::Possible => "possible",
+        }
+    }
+
+    /// By its name; what another version calls otherwise is possible at least.
+    pub(super) fn of(name: &str) -> Self {
+        let all = [Self::Certain, Self::Likely, Self::Possible];
+        all.into_iter().find(|certainty| certainty.as_str() == name).unwrap_or(Self::Possible)
+    }
+}
+
 impl Finding {
     pub(super) fn new(cause: Cause, about: impl Into<String>, advice: impl Into<String>) -> Self {
         let (about, advice) = (about.into(), advice.into());
-        Self { cause, says: cause.says(), certainty: Certainty::Certain, about, evidence: Vec::new(), advice }
+        Self {
+            cause,
+            says: cause.says(),
+            certainty: Certainty::Certain,
+            node: None,
+            about,
+            evidence: Vec::new(),
+            advice,
+        }
     }
 
     pub(super) fn certain(self, certainty: Certainty) -> Self {

@@ -1,7 +1,7 @@
 //! What is wrong with a node, a link or a device, and what to do: facts in, findings out.
 //!
 //! Gathering is the shell's (`node/src/io/debug`): it asks the node's own console, looks at the machine, and knocks at the
-//! cloud's door. Here it is only decided. [`diagnose`] is one ordered list of rules: whoever is nearer to the root of
+//! cloud's door; the other end of a link is asked too ([`crate::checkup`]). Here it is only decided. [`diagnose`] is one ordered list of rules: whoever is nearer to the root of
 //! things comes first, so the first finding is the culprit and what follows may be its consequence.
 
 pub mod check;
@@ -20,4 +20,4 @@ pub use self::facts::{
 };
 pub use self::fault::{Failure, Failures, LinkFault};
 pub use self::finding::{Cause, Certainty, Finding};
-pub use self::rules::diagnose;
+pub use self::rules::{End, diagnose, ends};

@@ -1,6 +1,8 @@
 //! Each cause by the facts that show it, alone and first.
 
 use super::*;
+use crate::checkup::asked::Answer;
+use crate::checkup::{Examined, LinkView, Looked, Outcome, Refusal, Report, Seen, Told, Way};
 
 const NOW: u64 = 1_764_000_000_000;
 const AT: &str = "cloud.example:10001";
@@ -82,6 +84,35 @@ fn device(state: &str, reason: &str) -> Facts {
     })
 }
 
+/// A cloud that asked an edge.
+fn asked(outcome: Outcome) -> Facts {
+    let mut facts = edge();
+    facts.identity.role = Some(Role::Cloud);
+    facts.identity.name = Some("spiffe://water/cloud/hq".into());
+    facts.upstream = None;
+    facts.links = vec![Link { peer: "edge/b".into(), lane: "bus".into(), mtu: 1452, ..Link::default() }];
+    facts.peers.push(Peer { node: "edge/b".into(), connected: true, ..Peer::default() });
+    let down = Some(Way { rtt_us: 20_000, bytes_per_s: Some(1000) });
+    facts.far = Some(Box::new(Examined { node: "edge/b".into(), outcome, down }));
+    facts
+}
+
+fn told(cause: &str, about: &str) -> Told {
+    let evidence = vec!["seen there".into()];
+    Told {
+        cause: cause.into(),
+        certainty: "certain".into(),
+        about: about.into(),
+        evidence,
+        advice: "do".into(),
+    }
+}
+
+fn answered(findings: Vec<Told>) -> Facts {
+    let links = vec![LinkView { lane: "bus".into(), rtt_us: 19_000, mtu: 1400, ..LinkView::default() }];
+    asked(Outcome::Answered(Box::new(Report { findings, links, ..Report::default() })))
+}
+
 fn cases() -> Vec<(Cause, Certainty, Facts)> {
     use Certainty::{Certain, Likely, Possible};
     vec![
@@ -153,6 +184,19 @@ fn cases() -> Vec<(Cause, Certainty, Facts)> {
         (Cause::MapperAway, Certain, device("offline", "mapper modbus is not connected")),
         (Cause::DeviceTrouble, Certain, device("offline", "spec.protocol.protocolName names no mapper")),
         (Cause::DeviceTrouble, Certain, device("degraded", "not heard of: level")),
+        (
+            Cause::DeviceName,
+            Likely,
+            with(|f| {
+                f.devices[0].state = "unknown".into();
+                f.devices[0].unresolved = Some("plc.example: no such name".into());
+            }),
+        ),
+        (Cause::EdgeSilent, Likely, asked(Outcome::Silent)),
+        (Cause::EdgeSilent, Likely, asked(Outcome::LinkEnded)),
+        (Cause::EdgeNotAsked, Certain, asked(Outcome::Cannot)),
+        (Cause::EdgeNotAsked, Certain, asked(Outcome::Refused(Refusal::Busy))),
+        (Cause::EdgeNotAsked, Certain, asked(Outcome::Full)),
         (Cause::WishRefused, Certain, with(|f| f.devices[0].refused.push("position: expired".into()))),
         (
             Cause::PolicyDenies,
@@ -202,6 +246,56 @@ fn each_cause_has_a_case_a_name_and_a_row_in_the_documentation() {
         );
         assert!(!cause.says().is_empty());
     }
+}
+
+#[test]
+fn what_the_edge_found_comes_first_and_what_both_saw_is_one_finding() {
+    let mut facts = answered(vec![told("disk-full", "/data"), told("clock-skew", "edge/b")]);
+    facts.peers[0].disk = Some(": full".into());
+    facts.peers[0].clock_offset_ms = Some(3_600_000);
+    facts.links[0].loss_percent = 9.0;
+    let findings = diagnose(&facts);
+    let brief: Vec<_> =
+        findings.iter().map(|one| (one.cause, one.node.as_deref().unwrap(), one.evidence.len())).collect();
+    let expected =
+        [(Cause::DiskFull, "edge/b", 2), (Cause::ClockSkew, "edge/b", 2), (Cause::LossyLink, "cloud/hq", 1)];
+    assert_eq!(brief, expected, "{findings:#?}");
+    assert!(findings[0].evidence[1].starts_with("cloud/hq: "), "{findings:#?}");
+    // What the cloud itself stands on is nearer to the root of things.
+    facts.disk.refuses = Some("full".into());
+    let first = diagnose(&facts).remove(0);
+    assert_eq!((first.cause, first.node.as_deref()), (Cause::DiskFull, Some("cloud/hq")));
+}
+
+#[test]
+fn a_cause_of_a_later_version_is_trouble_with_its_name() {
+    let findings = diagnose(&answered(vec![told("gremlins", "x")]));
+    assert_eq!((findings.len(), findings[0].cause), (1, Cause::EdgeTrouble));
+    assert!(findings[0].evidence[1].contains("'gremlins'"), "{findings:#?}");
+}
+
+#[test]
+fn a_link_is_shown_from_both_ends() {
+    let ends = ends(&answered(Vec::new()));
+    let brief: Vec<_> = ends.iter().map(|end| (end.from.as_str(), end.mtu, end.kbit_per_s)).collect();
+    assert_eq!(brief, [("cloud/hq", 1452, Some(8)), ("edge/b", 1400, None)]);
+    assert_eq!(super::ends(&asked(Outcome::Silent)), []);
+    assert_eq!(super::ends(&edge()), []);
+}
+
+#[test]
+fn an_edge_hears_from_its_cloud_what_is_lost_on_the_way_down() {
+    let mut facts = edge();
+    let lossy = LinkView { lane: "packets".into(), lost_ppm: 120_000, mtu: 1452, ..LinkView::default() };
+    let seen = Some(Seen { links: vec![lossy], ..Seen::default() });
+    let looked = Looked { answer: Answer::Heard, seen, heard_ms_ago: Some(0), up: None };
+    facts.looked = Some(Box::new(looked));
+    let findings = diagnose(&facts);
+    assert_eq!((findings.len(), findings[0].cause), (1, Cause::LossyLink));
+    assert_eq!(findings[0].node.as_deref(), Some("cloud/hq"));
+    // What was heard before the link went is old.
+    facts.upstream.as_mut().unwrap().connected = Some(false);
+    assert_eq!(diagnose(&facts), []);
 }
 
 #[test]

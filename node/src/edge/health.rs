@@ -66,6 +66,7 @@ impl Edge {
             (Series::SyncSnapshots, sync.snapshots),
             (Series::SyncRepairs, sync.repairs),
             (Series::SyncNacks, sync.nacks),
+            (Series::CheckupsDropped, self.asked.dropped()),
         ] {
             values.set(series, value);
         }

@@ -146,6 +146,7 @@ table! {
     SyncSnapshots Counter One "kubebus_sync_snapshots_total" "Copies of all metadata: at an edge received, at the cloud sent.";
     SyncRepairs Counter One "kubebus_sync_repairs_total" "Times that metadata was not what had been sent, and was sent again.";
     SyncNacks Counter One "kubebus_sync_nacks_total" "Batches of metadata that did not follow on the one before.";
+    CheckupsDropped Counter One "kubebus_checkups_dropped_total" "Messages about checks from the other end of a link that were dropped: who sent them may not, too often, too long or not to be read.";
 }
 
 table! {

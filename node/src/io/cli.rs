@@ -559,6 +559,30 @@ pub enum MqttCommand {
     /// kubebus mqtt certificate user/alice --out alice writes key, certificate and the authority's certificate into
     /// the directory. The cloud keeps no copy of the key.
     Certificate(CertificateArgs),
+    /// List the certificates of mappers and apps that were issued, when they end, and which were revoked
+    ///
+    /// Those that were issued while the cloud did not run are not among them. Users with a role are in 'kubebus user list'.
+    List {
+        #[command(flatten)]
+        ask: AskArgs,
+    },
+    /// Let a mapper or app in no more, here and at all edges; connections that it has end. At the cloud
+    ///
+    /// It counts for the embedded brokers and for HTTPS; an edge that is cut off hears of it when its link is back. A site's
+    /// own broker (mqtt.external) knows nothing of it. What is issued afterwards counts.
+    Revoke(RevokeClientArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct RevokeClientArgs {
+    /// mapper/NAME or user/NAME
+    #[arg(value_name = "WHO")]
+    pub who: NodeId,
+    /// Only this one of its certificates, as 'kubebus mqtt list' has it; the beginning will do. All if not given
+    #[arg(long, value_name = "ID")]
+    pub certificate: Option<String>,
+    #[command(flatten)]
+    pub place: Place,
 }
 
 #[derive(Debug, Args)]

@@ -17,6 +17,7 @@ use super::cli::{
     ApplyArgs, BackupArgs, Cli, CloudArgs, CloudCommand, Command, DeleteArgs, Format, GetArgs, JoinArgs,
     Kind, MqttCommand, Place, RestoreArgs, RunArgs, TokenCommand, host_and_port,
 };
+use super::debug::examiner::Examiner;
 use super::exit::Exit;
 use super::identity::IdentityError;
 use super::manifests::{self, Refused};
@@ -136,7 +137,8 @@ async fn carry_out(command: Command) -> Result<()> {
         Command::Cloud(CloudArgs { command: Some(CloudCommand::Restore(args)), .. }) => restore_cloud(&args),
         Command::Edge(args) => {
             let (config, data_dir) = start(&args.run)?;
-            node::run_edge(&config, &data_dir, args.renew_store).await
+            let examiner = Examiner::new(args.run.place.config.as_deref(), &data_dir);
+            Box::pin(node::run_edge(&config, &data_dir, args.renew_store, examiner)).await
         }
         Command::Join(args) => join_cluster(args).await,
         Command::Token(TokenCommand::Create { site, lan, ttl, uses, ask: args }) => {
@@ -177,10 +179,9 @@ async fn carry_out(command: Command) -> Result<()> {
                 .map_or_else(|| read_config(&args.place).map(|c| c.mqtt.passwords), |file| Ok(Some(file)));
             say(&mqtt::passwd::run(&args.name, file?.as_deref(), args.remove)?)
         }
-        Command::Mqtt(MqttCommand::Certificate(args)) => {
-            let config = read_config(&args.place)?;
-            say(&mqtt::certificate::run(&args, args.place.data_dir(&config))?)
-        }
+        Command::Mqtt(MqttCommand::Certificate(args)) => mqtt::certificate::run(&args).await,
+        Command::Mqtt(MqttCommand::List { ask }) => mqtt::clients::list(&ask).await,
+        Command::Mqtt(MqttCommand::Revoke(args)) => mqtt::clients::revoke(&args).await,
         Command::User(command) => user::carry_out(command).await,
         Command::Kubeconfig(args) => kubeconfig::run(args).await,
         Command::Audit(args) => audit::show::run(args).await,

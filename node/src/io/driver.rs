@@ -16,9 +16,10 @@ use bus::{Channel, Identity, NodeId};
 use bytes::Bytes;
 use controller::api::index::Moved;
 use device_twin::gate::Refusal;
+use device_twin::gate::access::ClientKeys;
 use device_twin::io::dmi::{Answered, DmiEvent, DmiHandle};
 use device_twin::io::recorder::{Record as Kept, Recorder};
-use device_twin::io::{BrokerEvent, BrokerHandle, Ticket as BrokerTicket, UserKeys};
+use device_twin::io::{BrokerEvent, BrokerHandle, Ticket as BrokerTicket};
 use device_twin::{Expiry, Ticket};
 use metadata::{Commit, StoreError};
 use router::Table;
@@ -31,6 +32,7 @@ use tracing::{debug, error, info, warn};
 
 use super::api::{Asked, Question, Reply};
 use super::debug::dials;
+use super::debug::examiner::Examiner;
 use super::dns::Dns;
 use super::join::resolve;
 use super::metrics;
@@ -42,6 +44,7 @@ use super::store::{StoreEvent, StoreThread};
 use super::upstream::{Target, Upstream};
 use super::wireguard::Wireguard;
 use crate::admin::{AdminResponse, describe};
+use crate::checkup::Report;
 use crate::diagnose::{Failures, LinkFault};
 use crate::health::{Trouble, TroubleKind};
 use crate::seam::{DialLane, Input, Line, Node, Output, Record};
@@ -77,11 +80,13 @@ pub struct Driver {
     /// Where names are answered.
     pub dns: Option<Dns>,
     pub wireguard: Wireguard,
+    /// Looks at this machine when the cloud asks.
+    pub(super) examiner: Examiner,
     pub recorder: Recorder,
     /// Who is let in over HTTPS.
     pub users: UsersSender,
     /// Whose certificates the broker believes.
-    pub user_keys: watch::Sender<Arc<UserKeys>>,
+    pub client_keys: watch::Sender<Arc<ClientKeys>>,
     pub clock: Clock,
     pub state: State,
 }
@@ -102,6 +107,8 @@ pub struct State {
     lanes: BTreeMap<LinkId, Lane>,
     /// At most one a lane of each line.
     lookups: JoinSet<Lookup>,
+    /// Checks that the cloud asked for; the core lets one run at a time.
+    exams: JoinSet<Exam>,
     /// Dials of the cloud that are on their way.
     dials: BTreeMap<u64, (Line, SocketAddr)>,
     /// Of links to the cloud, for people.
@@ -127,6 +134,9 @@ enum Asker {
     Client(BrokerTicket),
     Mapper(Answered),
 }
+
+/// What checks found, by the number that they were asked for with.
+type Exam = (u64, Option<Report>);
 
 /// Where an endpoint is, for a dial.
 type Lookup = (Line, DialLane, u64, Result<SocketAddr, NotFound>);
@@ -156,6 +166,7 @@ enum Wake {
     Store(Option<StoreEvent>),
     Admin(Option<Asked>),
     Lookup(Lookup),
+    Exam(Exam),
     Timeout,
     DiskStuck,
     Stop,
@@ -193,6 +204,9 @@ impl Driver {
                 }
                 Wake::Admin(asked) => self.on_admin(asked.ok_or(RunError::PartEnded("admin socket"))?),
                 Wake::Lookup(found) => self.on_lookup(found),
+                Wake::Exam((id, report)) => {
+                    self.handle(Input::Examined { id, report: report.map(Box::new) });
+                }
                 Wake::Timeout => self.handle(Input::Timeout),
                 Wake::DiskStuck => self.on_disk_stuck(),
                 Wake::Stop => break,
@@ -236,6 +250,7 @@ impl Driver {
             event = dmi, if open => Wake::Dmi(event),
             asked = self.admin.recv(), if open => Wake::Admin(asked),
             Some(Ok(found)) = self.state.lookups.join_next(), if open => Wake::Lookup(found),
+            Some(Ok(exam)) = self.state.exams.join_next(), if open => Wake::Exam(exam),
             () = timer, if open => Wake::Timeout,
             () = patience => Wake::DiskStuck,
             () = shutdown.requested() => Wake::Stop,
@@ -524,7 +539,7 @@ impl Driver {
                 self.command(Command::SetPolicy(policy));
             }
             Output::Users(users) => {
-                self.user_keys.send_replace(Arc::new(users.keys()));
+                self.client_keys.send_replace(Arc::new(users.keys()));
                 self.users.say(users, self.clock.now().wall);
             }
             Output::Wireguard(clients) => self.wireguard.set_clients(clients),
@@ -532,6 +547,10 @@ impl Driver {
             Output::Api { id, answer } => self.reply(id, Reply::Api(answer)),
             Output::Backup { id, snapshot } => self.reply(id, Reply::Backup(snapshot)),
             Output::Measure => self.measure(None),
+            Output::Examine { id } => {
+                let examiner = self.examiner.clone();
+                self.state.exams.spawn(async move { (id, examiner.run().await) });
+            }
             Output::Fleet { id, fleet } => self.reply(id, Reply::Fleet(fleet)),
             Output::Record(record) => self.record(record),
             Output::Note(text) => info!("{text}"),

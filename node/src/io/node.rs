@@ -32,6 +32,7 @@ use super::admin;
 use super::api::{Asked, Desk};
 use super::cloud_store::{Begun, Granted};
 use super::damage::{self, DamageError};
+use super::debug::examiner::Examiner;
 use super::driver::{Driver, State};
 use super::session::{Doorkeeper, UsersSender};
 use super::shutdown::Shutdown;
@@ -119,7 +120,8 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
         inputs,
     };
     info!(cluster = %me.cluster, listen = %config.cloud.listen, "cloud starts");
-    play(parts, config, data_dir, shutdown).await
+    // Nobody makes a cloud check.
+    play(parts, Examiner::new(None, data_dir), config, data_dir, shutdown).await
 }
 
 /// What a cloud is started with.
@@ -252,7 +254,12 @@ impl Console {
 }
 
 /// Runs the edge that joined into `data_dir`. If its store is damaged or gone, `renew` lets it start with a new one.
-pub async fn run_edge(config: &Config, data_dir: &Path, renew: bool) -> Result<()> {
+pub(super) async fn run_edge(
+    config: &Config,
+    data_dir: &Path,
+    renew: bool,
+    examiner: Examiner,
+) -> Result<()> {
     let shutdown = Shutdown::listen().context("listen for signals")?;
     let clock = Clock::start();
     let stored = identity::load(data_dir)?;
@@ -307,7 +314,7 @@ pub async fn run_edge(config: &Config, data_dir: &Path, renew: bool) -> Result<(
         inputs: Vec::new(),
     };
     info!(identity = %me, "edge starts");
-    play(parts, config, data_dir, shutdown).await
+    play(parts, examiner, config, data_dir, shutdown).await
 }
 
 /// The networks that the configuration names.
@@ -358,10 +365,16 @@ fn serve_dmi(config: &Config, edge: &mut Edge, clock: Clock) -> Result<Option<Dm
     Ok(Some(parts))
 }
 
-async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown) -> Result<()> {
+async fn play(
+    parts: Parts,
+    examiner: Examiner,
+    config: &Config,
+    data_dir: &Path,
+    shutdown: Shutdown,
+) -> Result<()> {
     let Parts { me, node, upstream, credentials, sockets, store, overlay, clock, kept, dmi, state, inputs } =
         parts;
-    let (user_keys, register) = watch::channel(Arc::default());
+    let (client_keys, register) = watch::channel(Arc::default());
     let external = mqtt::external(&config.mqtt, &me.name, seed()?).context("the site's MQTT broker")?;
     let (broker, broker_events) = match external {
         Some(external) => external::start(external),
@@ -398,9 +411,10 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
         overlay,
         dns,
         wireguard,
+        examiner,
         recorder,
         users,
-        user_keys,
+        client_keys,
         clock,
         state,
     };

@@ -31,20 +31,20 @@ spec:
 ";
 
 #[track_caller]
-fn diagnose(node: &Node, about: &[&str]) -> Diagnosis {
+pub(crate) fn diagnose(node: &Node, about: &[&str]) -> Diagnosis {
     let ran = node.run(&[&["debug", "diagnose", "-o", "json"], about].concat());
     Diagnosis::read(ran.code, &ran.stdout)
 }
 
 /// Waits until the node is healthy: right after a start the cloud and its edges are still getting to know each other.
 #[track_caller]
-fn is_healthy(node: &Node) {
+pub(crate) fn is_healthy(node: &Node) {
     first_becomes(node, &[], "nothing");
 }
 
 /// Waits until the first finding is this one.
 #[track_caller]
-fn first_becomes(node: &Node, about: &[&str], cause: &str) -> Diagnosis {
+pub(crate) fn first_becomes(node: &Node, about: &[&str], cause: &str) -> Diagnosis {
     eventually(&format!("{} {about:?} has {cause}", node.name), || {
         let found = diagnose(node, about);
         if found.first() == cause { Ok(found) } else { Err(format!("{:#}", found.document)) }

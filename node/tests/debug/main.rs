@@ -10,6 +10,7 @@
 )]
 
 mod archive;
+mod both;
 mod faults;
 #[path = "../harness/mod.rs"]
 #[expect(dead_code, reason = "shared with the target `cluster`")]
@@ -35,10 +36,11 @@ const NAME: &str = "DEBUG_TEST";
 /// A test, and what it does. Each runs in a process of its own.
 type Test = (&'static str, fn());
 
-const ALL: [Test; 7] = [
+const ALL: [Test; 8] = [
     ("faults_of_a_site_are_named", faults::of_a_site),
     ("faults_of_the_cloud_are_named", faults::of_the_cloud),
     ("faults_of_files_and_disks_are_named", faults::of_files_and_disks),
+    ("faults_that_an_edge_sees_are_named_at_the_cloud", both::faults_of_an_edge_at_the_cloud),
     ("faults_on_the_way_are_named", way::faults_on_the_way),
     ("an_archive_has_what_helps_and_no_secret", archive::has_what_helps_and_no_secret),
     ("objects_are_described_and_watched", objects::are_described_and_watched_over_a_restart),

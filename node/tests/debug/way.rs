@@ -56,6 +56,8 @@ pub(crate) fn faults_on_the_way() {
     a.kill();
     a.start();
     first_becomes(&a, &[], "narrow-path");
+    // Asked over that very line, behind its NAT.
+    first_becomes(&cloud, &["--node", "a"], "narrow-path");
     wire.set_link(line, LinkSettings::default());
     first_becomes(&a, &[], "nothing");
     wire.stop();

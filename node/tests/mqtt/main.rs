@@ -19,6 +19,8 @@ mod malformed;
 #[cfg(test)]
 mod paho;
 #[cfg(test)]
+mod revoked;
+#[cfg(test)]
 mod tools;
 #[cfg(test)]
 mod wire;

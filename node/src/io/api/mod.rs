@@ -39,6 +39,11 @@
 //! | `PUT /kubebus/v1/users/<name>/role` | give one another role: `{"role": ..}` |
 //! | `POST /kubebus/v1/users/<name>/revoke` | let one in no more |
 //! | `DELETE /kubebus/v1/users/<name>` | forget one |
+//! | `GET /kubebus/v1/clients` | certificates of mappers and apps |
+//! | `PUT /kubebus/v1/clients/<mapper or user>/<name>` | one more on the list: [`ClientOrder`](crate::clients::ClientOrder) |
+//! | `POST /kubebus/v1/clients/<mapper or user>/<name>/revoke` | let in no more: [`RevokeOrder`](crate::clients::RevokeOrder) |
+//! | `POST /kubebus/v1/nodes/<name>/checks` | an edge looks at itself: [`Examined`](crate::checkup::Examined) |
+//! | `GET /kubebus/v1/upstream` | what an edge's cloud sees of it: [`Looked`](crate::checkup::Looked) |
 //! | `GET /kubebus/v1/whoami` | who asks, and as what |
 //! | `POST /kubebus/v1/page/links` | a one-time link to the page: `{"role": ..}` |
 //!
@@ -83,6 +88,7 @@ use super::{audit, backup, metrics, page, records};
 #[cfg(doc)]
 use crate::admin::TokenOrder;
 use crate::admin::{AdminError, AdminRequest, AdminResponse, Snapshot, describe};
+use crate::checkup;
 use crate::health::Fleet;
 use crate::resources::{ApiAnswer, ApiRequest};
 #[cfg(doc)]
@@ -90,6 +96,9 @@ use crate::wireguard::WireguardOrder;
 
 /// How long the owner loop may take to answer before the client hears 503.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The same where another node's answer is waited for.
+const EXAMINE_TIMEOUT: Duration = checkup::asking::DEADLINE.saturating_add(Duration::from_secs(2));
 
 /// A request on its way to the owner loop.
 #[derive(Debug)]
@@ -119,6 +128,19 @@ impl Question {
         match asker.is_console() {
             true => Self::Document(request),
             false => Self::Order { who: asker.who.clone(), request },
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        match self {
+            Self::Document(AdminRequest::Examine { .. })
+            | Self::Order { request: AdminRequest::Examine { .. }, .. } => EXAMINE_TIMEOUT,
+            Self::Document(_)
+            | Self::Order { .. }
+            | Self::Api(_)
+            | Self::Backup
+            | Self::Fleet
+            | Self::Alive => ANSWER_TIMEOUT,
         }
     }
 }
@@ -315,11 +337,12 @@ impl Desk {
     /// What the owner loop answers; `None` if it is too busy, or stopping.
     pub(super) async fn forward(&self, question: Question) -> Option<Reply> {
         let (reply, answer) = oneshot::channel();
+        let patience = question.patience();
         let asked = async {
             self.ask.send(Asked { question, reply }).await.ok()?;
             answer.await.ok()
         };
-        timeout(ANSWER_TIMEOUT, asked).await.ok().flatten()
+        timeout(patience, asked).await.ok().flatten()
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use bus::id::InvalidIdentity;
 use bus::twin::{DesiredVersion, DeviceId};
-use bus::{Name, Value};
+use bus::{Name, NodeId, Value};
 use controller::label::{Change, InvalidLabel, Labelled, Labels};
 use device_twin::PropertyId;
 use device_twin::cloud::{Wish, Wishes};
@@ -14,6 +15,7 @@ use hyper::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::{AdminError, AdminRequest, AuthorityChange, TokenOrder};
+use crate::clients::ClientRequest;
 use crate::users::{UserRequest, read_role};
 use crate::wireguard::WireguardOrder;
 
@@ -78,6 +80,15 @@ pub(super) fn parse(method: &Method, path: &str, body: &[u8]) -> Result<AdminReq
         }
         ("POST", ["users", user, "revoke"]) => AdminRequest::Users(UserRequest::Revoke { name: name(user)? }),
         ("DELETE", ["users", user]) => AdminRequest::Users(UserRequest::Remove { name: name(user)? }),
+        ("GET", ["clients"]) => AdminRequest::Clients(ClientRequest::List),
+        ("PUT", ["clients", kind, client]) => {
+            AdminRequest::Clients(ClientRequest::Put { who: who(kind, client)?, order: json_body(body)? })
+        }
+        ("POST", ["clients", kind, client, "revoke"]) => {
+            AdminRequest::Clients(ClientRequest::Revoke { who: who(kind, client)?, order: json_body(body)? })
+        }
+        ("POST", ["nodes", node, "checks"]) => AdminRequest::Examine { node: name(node)? },
+        ("GET", ["upstream"]) => AdminRequest::Upstream,
         ("GET", ["commands"]) => AdminRequest::Commands { device: None, id: None },
         ("GET", ["commands", namespace, name]) => {
             AdminRequest::Commands { device: Some(device(namespace, name)?), id: None }
@@ -149,6 +160,10 @@ pub struct LabelOrder {
     pub set: Labels,
     #[serde(default)]
     pub remove: Vec<String>,
+}
+
+fn who(kind: &str, name: &str) -> Result<NodeId, AdminError> {
+    format!("{kind}/{name}").parse().map_err(|error: InvalidIdentity| AdminError::Invalid(error.to_string()))
 }
 
 fn labelled(kind: &str, name: &str) -> Result<Labelled, AdminError> {

@@ -88,7 +88,7 @@ impl Audited {
 }
 
 /// Under these paths of `/kubebus/v1/` bodies are values, labels, prefixes and roles.
-const PLAIN: [&str; 6] = ["twins", "changes", "labels", "routes", "users", "page"];
+const PLAIN: [&str; 7] = ["twins", "changes", "labels", "routes", "users", "clients", "page"];
 
 fn detail(path: &str, body: &[u8]) -> String {
     let ours = path.strip_prefix("/kubebus/v1/");

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio::time::timeout;
@@ -35,7 +36,7 @@ pub(super) async fn measure(args: &CheckArgs, progress: &Progress) -> Result<Mac
     let is_running =
         timeout(LOOKUP, ask(dir, hyper::Method::GET, "/healthz", None)).await.is_ok_and(|a| a.is_ok());
     progress.at("the disk");
-    let (data_dir, flush) = look_at(dir);
+    let (data_dir, flush) = looked_at(dir).await;
     progress.at("the name servers");
     let joined = stored.as_ref().and_then(|stored| parse_endpoints(&stored.membership.endpoints).ok());
     let lookups = look_up(named.into_iter().chain(joined.unwrap_or_default())).await;
@@ -65,8 +66,21 @@ pub(super) fn cloud_in(dir: &Path) -> bool {
     dir.join(identity::CLOUD).exists()
 }
 
+/// A disk that takes longer is no disk for a node.
+const DISK: Duration = Duration::from_secs(5);
+
+/// A disk that hangs holds up a thread beside, and nothing else.
+async fn looked_at(dir: &Path) -> (DataDir, Option<Duration>) {
+    let there = dir.to_owned();
+    let looked = timeout(DISK, tokio::task::spawn_blocking(move || look_at(&there))).await;
+    looked.ok().and_then(Result::ok).unwrap_or_else(|| {
+        let unwritable = Some(format!("a small file takes longer than {DISK:?}"));
+        (DataDir { path: dir.display().to_string(), exists: true, unwritable, ..DataDir::default() }, None)
+    })
+}
+
 /// The directory, and how long a flush takes there; in the nearest one above if it is still to be made.
-fn look_at(dir: &Path) -> (DataDir, Option<std::time::Duration>) {
+fn look_at(dir: &Path) -> (DataDir, Option<Duration>) {
     let metadata = std::fs::metadata(dir).ok();
     let there = dir.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
     let flushed = machine::flush_time(there);

@@ -186,14 +186,15 @@ async fn collect(args: &CollectArgs, progress: &Progress) -> Parts {
 /// What the two other commands say.
 async fn findings(args: &CollectArgs, config: &Config, progress: &Progress, parts: &mut Parts) {
     let ask = AskArgs { place: args.place.clone(), output: Format::Json };
-    let all =
-        DiagnoseArgs { about: None, to: None, from: None, protocol: None, port: None, ask: ask.clone() };
+    let all = DiagnoseArgs::of(ask.clone());
     if let Ok(facts) = gather(&all, config, progress).await {
         let name = facts.identity.name.as_deref().and_then(|name| name.rsplit('/').next());
         parts.node = name.unwrap_or("unknown").to_owned();
         parts.document("diagnose.json", json!({ "findings": diagnose(&facts), "facts": facts }));
     }
-    if let Ok(machine) = check::measure(&CheckArgs { role: None, cloud: None, ask }, progress).await {
+    if let Ok(machine) =
+        check::measure(&CheckArgs { role: None, cloud: None, node: None, ask }, progress).await
+    {
         parts.document("check.json", json!({ "checks": judge(&machine), "measured": machine }));
     }
 }

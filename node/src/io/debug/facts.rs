@@ -2,7 +2,6 @@
 //! the way to its cloud.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +13,14 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::known::{edge_of, known, list, words};
 use super::probe::{self, Knock};
 use super::progress::Progress;
-use super::{DiagnoseArgs, certificate, machine, mqtt};
+use super::{DiagnoseArgs, certificate, far, machine, mqtt};
+use crate::checkup::{Examined, Looked};
 use crate::config::Config;
 use crate::diagnose::{
-    Broker, Clash, Device, Disk, Endpoint, Facts, Failure, Identity, Link, Node, Peer, Reach, Role, Upstream,
+    Broker, Clash, Disk, Endpoint, Facts, Failure, Identity, Link, Node, Reach, Role, Upstream,
 };
 use crate::io::admin::{AskError, ask};
 use crate::io::identity::{self, EdgeIdentity, IdentityError};
@@ -61,14 +62,14 @@ fn slow() -> AskError {
 const LIMIT: Duration = Duration::from_secs(15);
 
 /// A console that remembers what it was not told.
-struct Questions<'a> {
+pub(super) struct Questions<'a> {
     console: Console<'a>,
     unanswered: RefCell<Vec<String>>,
 }
 
 impl Questions<'_> {
     /// Null where there is no answer. A refusal is one: of a replica that waits for its turn, say.
-    async fn get(&self, path: &str) -> Value {
+    pub(super) async fn get(&self, path: &str) -> Value {
         match self.console.text(path).await {
             Ok(text) => serde_json::from_str(&text).unwrap_or_default(),
             Err(AskError::Refused { status: ..500, .. }) => Value::Null,
@@ -81,7 +82,16 @@ impl Questions<'_> {
 }
 
 pub(super) async fn gather(args: &DiagnoseArgs, config: &Config, progress: &Progress) -> Result<Facts> {
-    let end = Instant::now() + LIMIT;
+    gather_until(Instant::now() + LIMIT, args, config, progress).await
+}
+
+/// Knocking at the cloud's door ends by then.
+pub(super) async fn gather_until(
+    end: Instant,
+    args: &DiagnoseArgs,
+    config: &Config,
+    progress: &Progress,
+) -> Result<Facts> {
     let dir = args.ask.place.data_dir(config);
     let questions = Questions { console: Console(dir), unanswered: RefCell::default() };
     let (identity, stored) = who(dir);
@@ -89,6 +99,7 @@ pub(super) async fn gather(args: &DiagnoseArgs, config: &Config, progress: &Prog
     let status: Value =
         asked.as_ref().ok().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     let node = process(asked.as_ref().err());
+    let mut edge = None;
     let mut facts = Facts {
         now_ms: machine::now_ms(),
         clock_synchronised: machine::clock_synchronised(),
@@ -105,10 +116,13 @@ pub(super) async fn gather(args: &DiagnoseArgs, config: &Config, progress: &Prog
         progress.at("what the node knows");
         let (role, to) = (facts.identity.role, args.to.as_deref());
         let reached = Box::pin(async { Some(reach(&questions.console, args, to?).await) });
-        ((facts.peers, facts.devices), facts.clash, facts.reach) = tokio::join!(
+        edge = edge_of(&questions, role, args.about.as_deref()).await;
+        let other_end = Box::pin(other_end(&questions, role, edge.as_deref()));
+        ((facts.peers, facts.devices), facts.clash, facts.reach, (facts.far, facts.looked)) = tokio::join!(
             Box::pin(known(&questions, role)),
             Box::pin(clash(&questions, config, &status)),
-            reached
+            reached,
+            other_end
         );
         facts.unanswered = questions.unanswered.take();
     }
@@ -119,7 +133,26 @@ pub(super) async fn gather(args: &DiagnoseArgs, config: &Config, progress: &Prog
         let (upstream, is_whole) = way(stored, &status, &facts.node, end).await;
         (facts.upstream, facts.is_cut_short) = (Some(upstream), !is_whole);
     }
-    narrowed(facts, args.about.as_deref())
+    narrowed(facts, args.about.as_deref(), edge.as_deref())
+}
+
+/// What the other end of a link says: an edge that is asked about at its cloud, or an edge's cloud.
+async fn other_end(
+    questions: &Questions<'_>,
+    role: Option<Role>,
+    edge: Option<&str>,
+) -> (Option<Box<Examined>>, Option<Box<Looked>>) {
+    match (role, edge) {
+        (Some(Role::Edge), _) => {
+            let looked = Looked::deserialize(questions.get("/kubebus/v1/upstream").await);
+            (None, looked.ok().map(Box::new))
+        }
+        // That there is no such node is said with all else that is known.
+        (Some(Role::Cloud), Some(edge)) => {
+            (far::examine(questions.console.0, edge).await.ok().map(Box::new), None)
+        }
+        (Some(Role::Cloud) | None, _) => (None, None),
+    }
 }
 
 /// What the data directory holds.
@@ -170,79 +203,6 @@ fn link(link: &Value) -> Link {
         mtu: link["mtu"].as_u64().unwrap_or_default(),
         black_holes: link["black_holes"].as_u64().unwrap_or_default(),
     }
-}
-
-/// Nodes and devices; a cloud's copy of a device says nothing while the device's edge is away.
-async fn known(questions: &Questions<'_>, role: Option<Role>) -> (Vec<Peer>, Vec<Device>) {
-    if role != Some(Role::Cloud) {
-        return (Vec::new(), devices(&questions.get("/kubebus/v1/twins").await));
-    }
-    let (twins, nodes, fleet, placed) = tokio::join!(
-        questions.get("/kubebus/v1/twins"),
-        questions.get("/kubebus/v1/nodes"),
-        questions.get("/kubebus/v1/fleet"),
-        questions.get("/kubebus/v1/resources/device"),
-    );
-    let mut devices = devices(&twins);
-    let told: BTreeMap<&str, &Value> = by_name(&fleet["nodes"], |node| node["node"].as_str());
-    let peers = list(&nodes, |node| peer(node, &told));
-    let present: BTreeSet<&str> = peers
-        .iter()
-        .filter(|peer| peer.connected)
-        .filter_map(|peer| peer.node.strip_prefix("edge/"))
-        .collect();
-    let places: BTreeMap<(&str, &str), &Value> = by_name(&placed, |resource| {
-        let meta = &resource["metadata"];
-        meta["namespace"].as_str().zip(meta["name"].as_str())
-    });
-    devices.retain(|device| {
-        let place = device.id.split_once('/').and_then(|id| places.get(&id)?["spec"]["nodeName"].as_str());
-        place.is_some_and(|node| present.contains(node))
-    });
-    (peers, devices)
-}
-
-fn by_name<'a, K: Ord>(list: &'a Value, name: impl Fn(&'a Value) -> Option<K>) -> BTreeMap<K, &'a Value> {
-    list.as_array().into_iter().flatten().filter_map(|item| Some((name(item)?, item))).collect()
-}
-
-fn peer(node: &Value, fleet: &BTreeMap<&str, &Value>) -> Peer {
-    let name = format!("edge/{}", words(&node["name"]));
-    let told = fleet.get(name.as_str()).copied().unwrap_or(&Value::Null);
-    Peer {
-        connected: node["connected"] == true,
-        last_error: told.pointer("/last_error/text").and_then(Value::as_str).map(str::to_owned),
-        disk: told["disk"].as_str().and_then(|disk| disk.strip_prefix("degraded")).map(str::to_owned),
-        clock_offset_ms: told["clock_offset_ms"].as_i64(),
-        node: name,
-    }
-}
-
-/// One row a device, out of one a property.
-fn devices(twins: &Value) -> Vec<Device> {
-    let mut devices: Vec<Device> = Vec::new();
-    for twin in twins.as_array().into_iter().flatten() {
-        let id = words(&twin["device"]);
-        if devices.last().is_none_or(|last| last.id != id) {
-            let [state, reason] = ["state", "reason"].map(|field| words(&twin["state"][field]));
-            devices.push(Device { id, state, reason, refused: Vec::new() });
-        }
-        if let (Some(refused), Some(device)) = (refusal(twin), devices.last_mut()) {
-            device.refused.push(refused);
-        }
-    }
-    devices
-}
-
-/// Of the wish that stands, as it was answered.
-fn refusal(twin: &Value) -> Option<String> {
-    let (ack, outcome) = (&twin["ack"], twin["ack"]["outcome"].as_str()?);
-    let is_bad = matches!(outcome, "failed" | "rejected" | "expired" | "unknown");
-    let is_present = !twin["desired"].is_null() && ack["version"] == twin["version"];
-    (is_bad && is_present).then(|| {
-        let detail = ack["detail"].as_str().map(|detail| format!(": {detail}")).unwrap_or_default();
-        format!("{} was {outcome}{detail}", words(&twin["property"]))
-    })
 }
 
 /// A network at one of our own interfaces that others' prefixes are parts of, or that is part of one.
@@ -347,7 +307,7 @@ async fn knock_at(endpoints: &[upstream::Endpoint], knock: &Knock, end: Instant)
 }
 
 /// What was asked about alone: an edge and its devices are told apart by the slash.
-fn narrowed(mut facts: Facts, about: Option<&str>) -> Result<Facts> {
+fn narrowed(mut facts: Facts, about: Option<&str>, edge: Option<&str>) -> Result<Facts> {
     let Some(about) = about else { return Ok(facts) };
     let unknown = |what: &str| AskError::Refused {
         status: 404,
@@ -356,24 +316,18 @@ fn narrowed(mut facts: Facts, about: Option<&str>) -> Result<Facts> {
     };
     let own = facts.identity.name.as_deref().unwrap_or_default();
     let is_device = facts.devices.iter().any(|device| device.id == about);
-    let node = about.strip_prefix("edge/").unwrap_or(about);
+    let edge = edge.map(|edge| format!("edge/{edge}")).unwrap_or_default();
     if is_device {
         facts.devices.retain(|device| device.id == about);
         facts.peers.clear();
-    } else if facts.peers.iter().any(|peer| peer.node == format!("edge/{node}")) {
-        facts.peers.retain(|peer| peer.node == format!("edge/{node}"));
-        facts.links.retain(|link| link.peer == format!("edge/{node}"));
+        facts.far.iter_mut().for_each(|far| far.retain_device(about));
+    } else if facts.peers.iter().any(|peer| peer.node == edge) {
+        // One that is asked about, or that has the device and is away.
+        facts.peers.retain(|peer| peer.node == edge);
+        facts.links.retain(|link| link.peer == edge);
         facts.devices.clear();
     } else if !own.ends_with(&format!("/{about}")) && facts.node == Node::Answers {
         return Err(unknown(if about.contains('/') { "device" } else { "node" }).into());
     }
     Ok(facts)
-}
-
-fn list<T>(value: &Value, read: impl Fn(&Value) -> T) -> Vec<T> {
-    value.as_array().map(Vec::as_slice).unwrap_or_default().iter().map(read).collect()
-}
-
-fn words(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
 }

@@ -4,7 +4,11 @@ mod certificate;
 mod check;
 mod collect;
 pub(super) mod dials;
+pub(super) mod examiner;
 mod facts;
+mod far;
+mod hosts;
+mod known;
 mod machine;
 mod mqtt;
 mod probe;
@@ -22,7 +26,7 @@ use super::commands::{read_config, show};
 use super::exit::Exit;
 use super::table::{cell, rows, table};
 use crate::diagnose::check::{Grade, judge};
-use crate::diagnose::diagnose;
+use crate::diagnose::{diagnose, ends};
 
 #[derive(Debug, Subcommand)]
 pub enum DebugCommand {
@@ -34,7 +38,8 @@ pub enum DebugCommand {
     /// Name the culprit for a node, a link or a device that does not work; exits with 10 if there is one
     ///
     /// Asks the node if it runs, reads what it met last, and knocks at the cloud's door: name, host, port, large packets,
-    /// certificate. Works without the cloud, and while the node is down. Takes at most 15 seconds.
+    /// certificate. Works without the cloud, and while the node is down. Takes at most 15 seconds. Of an edge that is named
+    /// at the cloud, the edge itself is asked too, over its link; an edge asks its cloud what that sees of it.
     Diagnose(DiagnoseArgs),
     /// Write one archive of all that helps somebody to help, without secrets
     ///
@@ -51,6 +56,9 @@ pub struct CheckArgs {
     /// The cloud that it is to join, host or host:port: its name is looked up
     #[arg(long, value_name = "HOST")]
     pub cloud: Option<String>,
+    /// Not this machine, but that edge's, which is asked over its link; at the cloud
+    #[arg(long, value_name = "EDGE", conflicts_with_all = ["role", "cloud"])]
+    pub node: Option<String>,
     #[command(flatten)]
     pub ask: AskArgs,
 }
@@ -66,6 +74,9 @@ pub struct DiagnoseArgs {
     /// An edge, asked for at the cloud, or a device (namespace/name); all that this node knows if not given
     #[arg(value_name = "NODE|DEVICE")]
     pub about: Option<String>,
+    /// An edge, at the cloud: the same as its name alone
+    #[arg(long, value_name = "EDGE", conflicts_with = "about")]
+    pub node: Option<String>,
     /// Also why this node does not reach that one over the overlay: a node's name, or an address
     #[arg(long, value_name = "NODE|ADDRESS")]
     pub to: Option<String>,
@@ -80,6 +91,13 @@ pub struct DiagnoseArgs {
     pub port: Option<u16>,
     #[command(flatten)]
     pub ask: AskArgs,
+}
+
+impl DiagnoseArgs {
+    /// All that this node knows.
+    fn of(ask: AskArgs) -> Self {
+        Self { about: None, node: None, to: None, from: None, protocol: None, port: None, ask }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -111,6 +129,9 @@ pub(super) fn run(command: DebugCommand) -> Result<Exit> {
 
 async fn check(args: CheckArgs) -> Result<Exit> {
     let progress = Progress::new();
+    if let Some(node) = &args.node {
+        return progress.watch(far::check(node, &args.ask, &progress)).await;
+    }
     let machine = progress.watch(check::measure(&args, &progress)).await?;
     let lines = judge(&machine);
     let worst = lines.iter().map(|line| line.grade).max();
@@ -130,29 +151,41 @@ fn checks(document: &Value) -> String {
     table(&["", "CHECK", "FOUND", "WHY AND WHAT TO DO"], &rows(&document["checks"], row))
 }
 
-async fn find(args: DiagnoseArgs) -> Result<Exit> {
+async fn find(mut args: DiagnoseArgs) -> Result<Exit> {
+    args.about = args.about.take().or(args.node.take());
     // A broken configuration is a finding of `check`; the node would not run with it.
     let config = read_config(&args.ask.place)?;
     let progress = Progress::new();
     let gathered = progress.watch(facts::gather(&args, &config, &progress)).await?;
     let findings = diagnose(&gathered);
-    let document = json!({ "healthy": findings.is_empty(), "findings": findings, "facts": gathered });
+    let document = json!({
+        "healthy": findings.is_empty(), "findings": findings, "ends": ends(&gathered), "facts": gathered,
+    });
     show(&document, args.ask.output, told)?;
     Ok(if findings.is_empty() { Exit::Ok } else { Exit::Faulty })
 }
 
-/// Findings for people, the culprit first.
+/// For people: findings, the culprit first, then the link from both ends, and what the other end says besides.
 fn told(document: &Value) -> String {
+    let parts =
+        [findings(document), far::checks_that_fail(document), both_ends(document), far::seen(document)];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n\n")
+}
+
+fn findings(document: &Value) -> String {
     let findings = document["findings"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let me = cell(&document["facts"]["identity"]["name"]);
     if findings.is_empty() {
-        let about = cell(&document["facts"]["identity"]["name"]);
-        return format!("{about}: nothing wrong that can be seen from here");
+        let from = if far::has_answered(document) { "at either end" } else { "from here" };
+        return format!("{me}: nothing wrong that can be seen {from}");
     }
     let one = |(number, finding): (usize, &Value)| {
         let evidence = finding["evidence"].as_array().into_iter().flatten();
         let evidence: String = evidence.map(|line| format!("\n   {}", cell(line))).collect();
+        let elsewhere = finding["node"].as_str().filter(|node| !me.ends_with(&format!("/{node}")));
+        let elsewhere = elsewhere.map(|node| format!(", found at {node}")).unwrap_or_default();
         format!(
-            "{}. {} ({}, {}): {}{evidence}\n   -> {}",
+            "{}. {} ({}, {}): {}{elsewhere}{evidence}\n   -> {}",
             number + 1,
             cell(&finding["says"]),
             cell(&finding["cause"]),
@@ -162,6 +195,29 @@ fn told(document: &Value) -> String {
         )
     };
     findings.iter().enumerate().map(one).collect::<Vec<_>>().join("\n\n")
+}
+
+/// Empty where the other end was not heard.
+fn both_ends(document: &Value) -> String {
+    let one = |end: &Value| {
+        let number = |field: &str, unit: &str| {
+            end[field].as_f64().map_or_else(|| "-".to_owned(), |number| format!("{number:.1} {unit}"))
+        };
+        vec![
+            cell(&end["from"]),
+            cell(&end["lane"]),
+            number("rtt_ms", "ms"),
+            number("loss_percent", "%"),
+            cell(&end["mtu"]),
+            number("message_ms", "ms"),
+            end["kbit_per_s"].as_u64().map_or_else(|| "-".to_owned(), |kbit| format!("{kbit} kbit/s")),
+        ]
+    };
+    let rows = rows(&document["ends"], one);
+    if rows.is_empty() {
+        return String::new();
+    }
+    table(&["MEASURED AT", "LANE", "RTT", "LOST OF SENT", "MTU", "MESSAGE", "8 KIB WENT AT"], &rows)
 }
 
 #[cfg(test)]

@@ -7,16 +7,26 @@ use anyhow::{Context, Result, bail};
 use bus::NodeId;
 use controller::io::secret_file::{self, Reserved};
 
+use super::clients;
 use crate::io::cli::CertificateArgs;
+use crate::io::commands::{read_config, say};
 use crate::io::issue::{Issued, issue};
 
-/// Issues a certificate; what to say of it.
-pub(in crate::io) fn run(args: &CertificateArgs, data_dir: &Path) -> Result<String> {
-    let CertificateArgs { who, out, lasting, place: _ } = args;
+/// Issues a certificate, and has the cloud put it on its list. In this order, so that what the cloud refuses is written
+/// nowhere.
+pub(in crate::io) async fn run(args: &CertificateArgs) -> Result<()> {
+    let CertificateArgs { who, out, lasting, place } = args;
     let key = reserve(who, out)?;
-    let issued = issue(who, *lasting, data_dir)?;
+    let config = read_config(place)?;
+    let issued = issue(who, *lasting, place.data_dir(&config))?;
+    if !clients::register(&issued, place).await? {
+        eprintln!(
+            "kubebus: the cloud does not run, so this certificate is not in 'kubebus mqtt list', and where {who} was \
+             revoked it does not count: better issue it while the cloud runs"
+        );
+    }
     write(&issued, key, out)?;
-    Ok(describe(&issued, out))
+    say(&describe(&issued, out))
 }
 
 /// The file for a key, before there is one: for what could not be written, nobody is let in.

@@ -1,6 +1,7 @@
 //! The broker as the configuration wants it; and the commands about who may use it.
 
 pub(super) mod certificate;
+pub(super) mod clients;
 pub(super) mod passwd;
 
 use std::net::SocketAddr;

@@ -207,6 +207,7 @@ impl World {
                 | Output::Backup { .. }
                 | Output::Measure
                 | Output::Fleet { .. }
+                | Output::Examine { .. }
                 | Output::Call(_)
                 | Output::Registered(..)
                 | Output::Api { .. }
