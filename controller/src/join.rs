@@ -17,6 +17,7 @@
 
 mod wire;
 
+pub(crate) use wire::whole;
 pub use wire::{
     InvalidMessage, JoinReply, JoinRequest, MAX_REPLY_LEN, MAX_REQUEST_LEN, RefusalCode, Welcome,
 };
@@ -54,6 +55,8 @@ pub enum CsrError {
     KeyKind,
     #[error("the request is not signed with its own key")]
     Unproven,
+    #[error("it asks for {0}, which is somebody else")]
+    OtherIdentity(String),
     #[error("the cluster's authority failed")]
     Authority(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -207,7 +210,9 @@ fn came_with(known: Option<&NodeRecord>, token: &Token) -> bool {
 fn refused_csr(error: CsrError) -> Refusal {
     match error {
         CsrError::Authority(_) => Refusal::Authority(error),
-        CsrError::Malformed | CsrError::KeyKind | CsrError::Unproven => Refusal::InvalidCsr(error),
+        CsrError::Malformed | CsrError::KeyKind | CsrError::Unproven | CsrError::OtherIdentity(_) => {
+            Refusal::InvalidCsr(error)
+        }
     }
 }
 
@@ -238,6 +243,7 @@ fn new_record(name: &Name, token: &Token, signed: &Signed, now: Now) -> NodeReco
         serial: signed.serial.clone(),
         not_after: signed.not_after,
         token: token.id().0,
+        next: None,
     }
 }
 
