@@ -48,6 +48,7 @@ use crate::mesh::leaf::Output as FromMesh;
 use crate::mesh::{Leaf, is_mesh};
 use crate::names::{Facts, Names};
 use crate::policy_test::PolicyTest;
+use crate::renewal::{Renewal, Wish};
 use crate::route_query::Overlay;
 use crate::seam::{DialLane, Input, Output, Record};
 use crate::users;
@@ -86,6 +87,7 @@ pub struct Edge {
     said: Speech<Output>,
     started: bool,
     damaged_stores: Vec<String>,
+    renewal: Renewal,
     monitor: Monitor,
     teller: Teller,
     outbox_age: OutboxAge,
@@ -151,6 +153,7 @@ impl Edge {
             started: false,
             asker: None,
             damaged_stores,
+            renewal: Renewal::new(NodeKind::Edge, seed.rotate_left(40)),
             monitor: Monitor::new(NodeKind::Edge, now),
             teller: Teller::default(),
             outbox_age: OutboxAge::default(),
@@ -196,7 +199,9 @@ impl Edge {
                 }
             }
             Input::LinkDown { link } => {
-                self.lines.handle_down(link, now.mono);
+                if self.lines.handle_down(link, now.mono) {
+                    self.renewal.handle_turned_away();
+                }
                 self.bus.handle_link_down(link, now);
                 self.neighbours.handle_down(link, now.mono);
             }
@@ -235,6 +240,13 @@ impl Edge {
             Input::Moved { .. } => {}
             Input::Frame { link, frame } => self.handle_frame(link, &frame, now),
             Input::Join { link, .. } => self.close(link, "an edge lets nobody join"),
+            Input::Renew { link, .. } => self.close(link, "an edge signs no certificates"),
+            Input::Certificate(news) => {
+                let now = Now { wall: self.cloud_wall(now), ..now };
+                if self.renewal.handle(news, now) {
+                    self.lines.handle_renewed();
+                }
+            }
             Input::Mqtt { ticket, topic, payload, qos, retain, expiry, properties, rows, .. }
                 if is_mesh(&topic) =>
             {
@@ -513,6 +525,7 @@ impl Edge {
     }
 
     fn handle_timeout(&mut self, now: Now) {
+        self.renewal.handle_timeout(Now { wall: self.cloud_wall(now), ..now });
         self.lines.handle_timeout(now.mono);
         self.bus.handle_timeout(now);
         self.replica.handle_timeout(&self.keyspace, now);
@@ -541,6 +554,11 @@ impl Edge {
                 self.on_neighbours(output, now);
             } else if let Some(output) = self.lines.poll_output() {
                 self.on_lines(output, now);
+            } else if let Some(wish) = self.renewal.poll_output() {
+                self.said.push_back(match wish {
+                    Wish::Renew => Output::Renew { line: self.lines.followed() },
+                    Wish::ShowOther => Output::ShowOther,
+                });
             } else if !self.tell_untold(now) {
                 break;
             }
@@ -565,6 +583,7 @@ impl Edge {
             FromBus::Deliver(message) => self.deliver(message, now),
             FromBus::PeerUp { peer, .. } if peer == self.cloud => {
                 self.handle_cloud_change(now);
+                self.renewal.handle_link(true, now);
                 self.replica.handle_link_up(&self.keyspace, now);
                 self.mesh.handle_link_up();
                 self.neighbours.handle_hub(true, now.mono);
@@ -572,6 +591,7 @@ impl Edge {
             }
             FromBus::PeerDown { peer, .. } if peer == self.cloud => {
                 self.handle_cloud_change(now);
+                self.renewal.handle_link(false, now);
                 self.neighbours.handle_hub(false, now.mono);
                 self.replica.handle_link_down();
                 self.twins.handle_clock(None, &mut self.keyspace, now);
@@ -936,6 +956,7 @@ impl Edge {
                           "epoch": epoch::get(&self.keyspace), "snapshots": stats.snapshots,
                           "repairs": stats.repairs, "nacks": stats.nacks },
             "mesh": self.mesh.status(),
+            "certificate": self.renewal.status(self.cloud_wall(now)),
         });
         status["mesh"]["waiting"] = json!(self.replica.messages_len());
         if let Some(state) = self.lines.standby() {
@@ -993,6 +1014,7 @@ impl Edge {
             self.replica.poll_timeout(),
             self.twins.poll_timeout(),
             self.neighbours.poll_timeout(),
+            self.renewal.poll_timeout(),
             Some(self.monitor.poll_timeout()),
         ];
         timeouts.into_iter().flatten().min()

@@ -66,8 +66,12 @@ impl Edge {
             (Series::SyncSnapshots, sync.snapshots),
             (Series::SyncRepairs, sync.repairs),
             (Series::SyncNacks, sync.nacks),
+            (Series::RenewalsFailed, self.renewal.failed()),
         ] {
             values.set(series, value);
+        }
+        if let Some(until) = self.renewal.until() {
+            values.set(Series::CertificateEnds, until.0);
         }
         values
     }

@@ -146,6 +146,8 @@ table! {
     SyncSnapshots Counter One "kubebus_sync_snapshots_total" "Copies of all metadata: at an edge received, at the cloud sent.";
     SyncRepairs Counter One "kubebus_sync_repairs_total" "Times that metadata was not what had been sent, and was sent again.";
     SyncNacks Counter One "kubebus_sync_nacks_total" "Batches of metadata that did not follow on the one before.";
+    CertificateEnds Gauge Milli "kubebus_certificate_expiry_timestamp_seconds" "When the node's certificate ends, since 1970; it is renewed when a third of its validity is left.";
+    RenewalsFailed Counter One "kubebus_certificate_renewals_failed_total" "Renewals of the node's certificate that failed; it tries again by itself.";
 }
 
 table! {
@@ -201,6 +203,8 @@ impl Series {
                 | Self::DroppedQueueFull
                 | Self::MqttReceived
                 | Self::MqttSent
+                | Self::CertificateEnds
+                | Self::RenewalsFailed
         )
     }
 
