@@ -219,10 +219,10 @@ fn refused_csr(error: CsrError) -> Refusal {
 /// Check 5. A stranger who shows a used token under its user's name is told of the token.
 fn check_name(name: &Name, known: Option<&NodeRecord>, key: &KeyHash, token: &Token) -> Result<(), Refusal> {
     match known {
-        Some(node) if node.public_key != *key && token.is_used_up() => {
+        Some(node) if node.until(*key).is_none() && token.is_used_up() => {
             Err(Refusal::Used(Box::new(token.clone())))
         }
-        Some(node) if node.public_key != *key => Err(Refusal::NameTaken(name.clone())),
+        Some(node) if node.until(*key).is_none() => Err(Refusal::NameTaken(name.clone())),
         _ => Ok(()),
     }
 }

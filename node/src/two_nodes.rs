@@ -2,6 +2,7 @@
 
 mod access;
 mod health;
+mod renewal;
 mod wireguard;
 
 use bus::bus::LinkId;

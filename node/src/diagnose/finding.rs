@@ -13,6 +13,7 @@ pub enum Cause {
     CertificateUnusable,
     CertificateNotYetValid,
     CertificateExpired,
+    CertificateNotRenewed,
     Dns,
     NothingListens,
     MtuBlackHole,
@@ -43,7 +44,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::NotJoined,
         Self::DataDir,
         Self::DiskFull,
@@ -51,6 +52,7 @@ impl Cause {
         Self::CertificateUnusable,
         Self::CertificateNotYetValid,
         Self::CertificateExpired,
+        Self::CertificateNotRenewed,
         Self::Dns,
         Self::NothingListens,
         Self::MtuBlackHole,
@@ -89,6 +91,7 @@ impl Cause {
             Self::CertificateUnusable => "certificate-unusable",
             Self::CertificateNotYetValid => "certificate-not-yet-valid",
             Self::CertificateExpired => "certificate-expired",
+            Self::CertificateNotRenewed => "certificate-not-renewed",
             Self::Dns => "dns",
             Self::NothingListens => "nothing-listens",
             Self::MtuBlackHole => "mtu-black-hole",
@@ -129,6 +132,7 @@ impl Cause {
             Self::CertificateUnusable => "the node's certificate is of no use",
             Self::CertificateNotYetValid => "the node's certificate is not valid yet: this clock is behind",
             Self::CertificateExpired => "the node's certificate has expired",
+            Self::CertificateNotRenewed => "the node's certificate is due and was not renewed so far",
             Self::Dns => "the cloud's name cannot be looked up",
             Self::NothingListens => "nothing listens at the cloud's port",
             Self::MtuBlackHole => "large packets are lost on the way to the cloud",

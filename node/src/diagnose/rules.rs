@@ -7,6 +7,8 @@
 //! 4. What the node says of itself: clock, overlay, broker, edges, devices, policies.
 //! 5. Links that stand and are bad.
 
+use bus::RENEWABLE_FOR;
+
 use super::facts::{Endpoint, Facts, Lookup, Node, Role, Udp, Upstream};
 use super::fault::LinkFault;
 use super::finding::{Cause, Certainty, Finding};
@@ -28,7 +30,7 @@ const NARROW_MTU: u64 = 1336;
 
 /// What is wrong, the culprit first; empty: nothing that can be seen.
 pub fn diagnose(facts: &Facts) -> Vec<Finding> {
-    const RULES: [fn(&Facts) -> Vec<Finding>; 18] = [
+    const RULES: [fn(&Facts) -> Vec<Finding>; 19] = [
         identity,
         disk,
         ports,
@@ -39,6 +41,7 @@ pub fn diagnose(facts: &Facts) -> Vec<Finding> {
         endpoints,
         own_failures,
         clock,
+        renewal,
         clash,
         broker,
         edges,
@@ -123,12 +126,30 @@ fn certificate(facts: &Facts) -> Vec<Finding> {
         return found(Cause::CertificateNotYetValid, "set this machine's clock ('timedatectl')", told);
     }
     if facts.now_ms > own.not_after_ms {
-        let told = format!("it ended {} ago", period(facts.now_ms - own.not_after_ms));
-        let advice = "if the clock is right ('timedatectl'): move the data directory aside and join again with a token \
-                      of 'kubebus token create'";
-        return found(Cause::CertificateExpired, advice, told);
+        let over_for = facts.now_ms - own.not_after_ms;
+        let told = format!("it ended {} ago", period(over_for));
+        let advice = if u128::from(over_for) > RENEWABLE_FOR.as_millis() { JOIN_AGAIN } else { RENEWS };
+        let found = found(Cause::CertificateExpired, advice, told).into_iter();
+        return found.map(|one| own.not_renewed.iter().cloned().fold(one, Finding::since)).collect();
     }
     Vec::new()
+}
+
+/// For a certificate that no cloud renews any more.
+const JOIN_AGAIN: &str = "if the clock is right ('timedatectl'): join again with a token of 'kubebus token create'; the data \
+                          directory and what is in it stay";
+
+/// For one that a cloud still renews.
+const RENEWS: &str = "wait: the node renews it by itself as soon as it reaches its cloud, for 90 days after its end; the \
+                      site works meanwhile";
+
+/// Of a certificate that still holds: nobody is cut off yet.
+fn renewal(facts: &Facts) -> Vec<Finding> {
+    let failed = facts.certificate.as_ref().and_then(|own| own.not_renewed.as_ref());
+    let Some(why) = failed else { return Vec::new() };
+    let about = facts.identity.name.as_deref().unwrap_or_default();
+    let advice = "the node tries again by itself; if the cloud refuses, its log says why";
+    vec![Finding::new(Cause::CertificateNotRenewed, about, advice).since(why)]
 }
 
 fn process(facts: &Facts) -> Vec<Finding> {
@@ -303,6 +324,9 @@ fn unreachable(name: &str) -> Finding {
     Finding::new(Cause::HostUnreachable, name, advice)
 }
 
+/// What a cloud says of a certificate that it would renew.
+const RENEWABLE: &str = "it can only be renewed";
+
 /// A handshake, or a link, and what became of it.
 fn failed(fault: LinkFault, why: &str, at: &str, facts: &Facts) -> Finding {
     use Certainty::{Certain, Likely, Possible};
@@ -324,14 +348,17 @@ fn failed(fault: LinkFault, why: &str, at: &str, facts: &Facts) -> Finding {
         LinkFault::ServerCertificate => (
             Cause::ClockSkew,
             Likely,
-            "set this machine's clock ('timedatectl'); if it is right, restart the cloud, which renews its certificate",
+            "set this machine's clock ('timedatectl'); if it is right, see at the cloud why its certificate is not renewed",
         ),
         LinkFault::WrongNode => (
             Cause::WrongCloud,
             Certain,
             "check where the cloud's address leads: 'cloud.endpoints' at the cloud",
         ),
-        LinkFault::OwnCertificateExpired => (Cause::CertificateExpired, Certain, token),
+        LinkFault::OwnCertificateExpired if why.contains(RENEWABLE) => {
+            (Cause::CertificateExpired, Certain, RENEWS)
+        }
+        LinkFault::OwnCertificateExpired => (Cause::CertificateExpired, Certain, JOIN_AGAIN),
         LinkFault::NotMember => (Cause::NotMember, Certain, token),
         LinkFault::OutdatedCloud => (
             Cause::OutdatedCloud,

@@ -244,13 +244,13 @@ fn check_whole(dir: &Path) -> Result<(), IdentityError> {
 
 /// Refuses a directory that holds an identity already, unless that has no certificate any more which a cloud would renew:
 /// such a node joins again as what it was, and keeps its store.
-pub fn check_vacant(dir: &Path, now: UnixMillis) -> Result<(), IdentityError> {
+pub fn check_vacant(dir: &Path, name: &Name, now: UnixMillis) -> Result<(), IdentityError> {
     check_whole(dir)?;
     if dir.join(CLOUD).exists() {
         return Err(IdentityError::CloudsDir(dir.to_owned()));
     }
     match load(dir) {
-        Ok(found) if is_lost(&found.certificate, now) => Ok(()),
+        Ok(found) if found.membership.name == *name && is_lost(&found.certificate, now) => Ok(()),
         Ok(found) => Err(IdentityError::AlreadyJoined(dir.to_owned(), found.identity())),
         Err(IdentityError::NotJoined(_)) => Ok(()),
         Err(other) => Err(other),
@@ -349,11 +349,14 @@ mod tests {
     fn an_identity_reads_back_and_blocks_a_second_join() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(load(dir.path()), Err(IdentityError::NotJoined(_))));
-        check_vacant(dir.path(), UnixMillis(0)).unwrap();
+        check_vacant(dir.path(), &sample().membership.name, UnixMillis(0)).unwrap();
         save(dir.path(), &sample()).unwrap();
         let found = load(dir.path()).unwrap();
         assert_eq!((found.membership, found.key), (sample().membership, vec![2]));
-        assert!(matches!(check_vacant(dir.path(), UnixMillis(0)), Err(IdentityError::AlreadyJoined(..))));
+        assert!(matches!(
+            check_vacant(dir.path(), &sample().membership.name, UnixMillis(0)),
+            Err(IdentityError::AlreadyJoined(..))
+        ));
     }
 
     #[test]

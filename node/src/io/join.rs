@@ -65,7 +65,7 @@ pub async fn join(
     name: &Name,
     data_dir: &Path,
 ) -> Result<Joined, JoinError> {
-    identity::check_vacant(data_dir, Clock::start().now().wall)?;
+    identity::check_vacant(data_dir, name, Clock::start().now().wall)?;
     identity::create_data_dir(data_dir)?;
     let address = resolve(host, port).await?;
     // The key outlives a failed try: a cloud that took us in but whose answer was lost knows us by it.

@@ -19,7 +19,8 @@ use super::progress::Progress;
 use super::{DiagnoseArgs, certificate, machine, mqtt};
 use crate::config::Config;
 use crate::diagnose::{
-    Broker, Clash, Device, Disk, Endpoint, Facts, Failure, Identity, Link, Node, Peer, Reach, Role, Upstream,
+    Broker, Certificate, Clash, Device, Disk, Endpoint, Facts, Failure, Identity, Link, Node, Peer, Reach,
+    Role, Upstream,
 };
 use crate::io::admin::{AskError, ask};
 use crate::io::identity::{self, EdgeIdentity, IdentityError};
@@ -93,7 +94,7 @@ pub(super) async fn gather(args: &DiagnoseArgs, config: &Config, progress: &Prog
         now_ms: machine::now_ms(),
         clock_synchronised: machine::clock_synchronised(),
         disk: disk(dir, &status, &node),
-        certificate: stored.as_ref().map(certificate::look),
+        certificate: stored.as_ref().map(|stored| with_failure(certificate::look(stored), &status)),
         superseded_by: status.pointer("/metadata/superseded_by").and_then(Value::as_u64),
         links: list(&status["links"], link),
         taken: if node == Node::NotRunning { machine::taken(identity.role, config) } else { Vec::new() },
@@ -120,6 +121,12 @@ pub(super) async fn gather(args: &DiagnoseArgs, config: &Config, progress: &Prog
         (facts.upstream, facts.is_cut_short) = (Some(upstream), !is_whole);
     }
     narrowed(facts, args.about.as_deref())
+}
+
+/// What the node itself says of its certificate.
+fn with_failure(found: Certificate, status: &Value) -> Certificate {
+    let told = status.pointer("/certificate/last_failure/why").and_then(Value::as_str);
+    Certificate { not_renewed: told.map(str::to_owned), ..found }
 }
 
 /// What the data directory holds.
