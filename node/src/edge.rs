@@ -81,6 +81,8 @@ pub struct Edge {
     /// An app was told that there is no room for its message, and that was noted.
     mesh_is_full: bool,
     untold: Untold,
+    /// There was metadata here before.
+    has_metadata: bool,
     /// Networks behind it, as its configuration has them.
     lans: Vec<Lan>,
     /// Said in the present cycle.
@@ -133,6 +135,7 @@ impl Edge {
         let EdgeSettings { identity, cloud, seed, direct, lans, standby, damaged_stores } = settings;
         let loaded = keyspace.revision();
         let index = Index::load(Layout::Edge, &keyspace);
+        let has_metadata = keyspace.range("/m/").next().is_some();
         let replica = Replica::load(&mut keyspace, seed);
         let mut twins = EdgeTwins::new(identity.node.name.clone(), replica.incarnation(), seed);
         twins.load(&mut keyspace, now);
@@ -148,6 +151,7 @@ impl Edge {
             mesh: Leaf::load(&keyspace, seed),
             mesh_is_full: false,
             untold: if replica.has_room() { Untold::Nothing } else { Untold::AnyValue },
+            has_metadata,
             said: Speech::default(),
             lans,
             started: false,
@@ -636,7 +640,11 @@ impl Edge {
             }
             ReplicaOutput::Changed(keys) => self.on_metadata(&keys, now),
             ReplicaOutput::Resynced => {
-                self.note("metadata copied anew from the cloud, which is told everything again");
+                let had_metadata = std::mem::replace(&mut self.has_metadata, true);
+                self.note(match had_metadata {
+                    false => "the first metadata has come from the cloud",
+                    true => "metadata copied anew from the cloud, which is told everything again",
+                });
                 self.handle_resynced(now);
             }
             ReplicaOutput::Repaired => self.note(

@@ -96,6 +96,8 @@ pub struct Renewal {
     jitter: Jitter,
     backoff: Backoff,
     certificate: Option<Certificate>,
+    /// The end of the newest one that was shown.
+    newest: Option<UnixMillis>,
     due: UnixMillis,
     state: State,
     is_connected: bool,
@@ -115,6 +117,7 @@ impl Renewal {
             jitter: Jitter::new(seed),
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT, seed.rotate_left(32)),
             certificate: None,
+            newest: None,
             due: UnixMillis(u64::MAX),
             state: State::Resting { until: Mono(u64::MAX) },
             is_connected: false,
@@ -126,7 +129,7 @@ impl Renewal {
         }
     }
 
-    /// Whether links are to be made anew: the certificate is another one than before. `now.wall` is the cloud's time
+    /// Whether links are to be made anew: the certificate is a newer one than any before. `now.wall` is the cloud's time
     /// where that is known.
     pub fn handle(&mut self, news: News, now: Now) -> bool {
         match news {
@@ -150,16 +153,21 @@ impl Renewal {
     }
 
     fn handle_shown(&mut self, certificate: Certificate, now: Now) -> bool {
-        let before = self.certificate.replace(certificate);
+        let is_first = self.certificate.replace(certificate).is_none();
         let validity = certificate.validity();
         let left = validity / 3 + self.jitter.up_to(validity / 12);
         self.due = UnixMillis(certificate.not_after.0.saturating_sub(left.as_millis() as u64));
         self.is_over = false;
+        if self.newest.is_some_and(|newest| newest >= certificate.not_after) {
+            // Nothing was gained: whoever is turned away by both goes on waiting longer each time.
+            return false;
+        }
+        self.newest = Some(certificate.not_after);
         self.last_failure = None;
         self.backoff.reset();
         self.state = State::Resting { until: now.mono };
         self.look(now);
-        before.is_some_and(|before| before != certificate)
+        !is_first
     }
 
     /// The link to the cloud stands, or is gone.

@@ -321,6 +321,7 @@ impl Waiting {
             Ok(()) => {
                 let shown = Box::new(self.proof.papers.credentials().clone());
                 self.command(Command::SetCredentials(shown));
+                info!("this replica has its next certificate");
                 self.proof.papers.news()
             }
             Err(why) => why.into_news(),

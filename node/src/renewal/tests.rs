@@ -22,7 +22,7 @@ fn wish(renewal: &mut Renewal, until: u64) -> Option<(u64, Wish)> {
         if let Some(wish) = renewal.poll_output() {
             return Some((now, wish));
         }
-        now = renewal.poll_timeout()?.0.0 / 1000;
+        now = renewal.poll_timeout()?.0.0.div_ceil(1000);
         if now > until {
             return None;
         }
@@ -140,4 +140,33 @@ fn people_are_told_how_long_it_holds_and_why_it_is_not_renewed() {
     assert_eq!(status["state"], "cannot be renewed so far");
     assert_eq!(status["last_failure"]["why"], "no answer");
     assert_eq!(status["until"], VALIDITY);
+}
+
+#[test]
+fn a_deleted_edge_that_tries_both_of_its_certificates_asks_ever_less_often() {
+    let mut renewal = Renewal::new(NodeKind::Edge, 5);
+    let pair = |newer: bool| {
+        let not_before = UnixMillis(u64::from(newer));
+        News::Shown(Certificate { not_before, not_after: UnixMillis(1000 + u64::from(newer)) })
+    };
+    renewal.handle(pair(true), at(5000));
+    let (mut now, mut asked, mut newer) = (5000, 0, true);
+    while now < 24 * 3_600_000 {
+        while let Some(wish) = renewal.poll_output() {
+            match wish {
+                Wish::Renew => {
+                    asked += 1;
+                    renewal.handle(failed(Verdict::Unknown, 0), at(now));
+                }
+                Wish::ShowOther => {
+                    newer = !newer;
+                    assert!(!renewal.handle(pair(newer), at(now)), "no link is hurried for that");
+                }
+            }
+        }
+        now = renewal.poll_timeout().unwrap().0.0.div_ceil(1000);
+        renewal.handle_timeout(at(now));
+    }
+    // The longest wait is 5 minutes, 2.5 on average.
+    assert!((200..1000).contains(&asked), "{asked} in a day");
 }

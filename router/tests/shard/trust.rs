@@ -130,6 +130,17 @@ fn links_end_with_the_certificate_that_made_them_and_new_ones_are_made_with_the_
 }
 
 #[test]
+fn replicas_keep_their_link_over_the_end_of_a_certificate() {
+    let ca = Ca::new();
+    let mut leads = Node::cloud(ca.issue_until("c/cloud/hub", 2));
+    let mut waits = Node::edge(ca.issue_until("c/cloud/hub", 2));
+    let (to_leader, _) = connect(&mut waits, &mut leads, Lane::Bus);
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    waits.send(to_leader, Class::Control, frame("still here"));
+    assert_eq!(leads.next_frame(), frame("still here"));
+}
+
+#[test]
 fn a_hub_shows_its_next_certificate_to_who_dials_from_then_on() {
     let ca = Ca::new();
     let mut hub = Node::cloud(ca.issue_expired("c/cloud/hub"));

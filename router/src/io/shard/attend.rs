@@ -185,7 +185,10 @@ impl EventLoop {
             link.watch = Some(Watch::of_replica(replica.silence, now));
         }
         let remote = link.remote();
-        let (until, silence) = (ends(link, lane, now), Silence::default());
+        // Replicas of one cloud are the authority themselves, and to lose such a link is to take over.
+        let is_replica = peer.as_ref().is_some_and(|node| self.config.is_own(node));
+        let until = ends(link, lane, now).filter(|_| !is_replica);
+        let silence = Silence::default();
         link.phase = Phase::Up(Up { lane, peer: peer.clone(), streams, until, silence, told: remote });
         let peer = peer.zip(peer_key(&link.connection));
         self.owner.tell(Event::Up { link: link.id, attempt, peer, remote, lane });

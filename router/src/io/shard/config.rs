@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus::Class;
 use bus::frame::MAX_FRAME_LEN;
+use bus::{Class, NodeId};
 use quinn_proto::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use thiserror::Error;
 
@@ -169,6 +169,11 @@ impl ShardConfig {
             rate: LinkRate::Measured,
             congestion: Congestion::default(),
         }
+    }
+
+    /// Whether somebody goes by the name of this node itself.
+    pub(super) fn is_own(&self, node: &NodeId) -> bool {
+        self.credentials.as_ref().is_some_and(|own| own.identity.node == *node)
     }
 
     pub(super) fn check(&self) -> Result<(), SpawnError> {
