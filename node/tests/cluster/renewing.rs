@@ -77,3 +77,21 @@ fn edges_renew_under_traffic_and_late_unless_they_were_revoked() {
         if why.contains("superseded") { Ok(()) } else { Err(status.to_string()) }
     });
 }
+
+#[test]
+fn a_cloud_that_was_put_back_before_a_renewal_knows_the_certificate_before() {
+    let mut cluster = short_lived();
+    let a = cluster.edge("a");
+    cluster.cloud.kill();
+    let copy = cluster.cloud.copy_data();
+    cluster.cloud.start();
+    eventually("the edge renews", || match a.logged(RENEWED) {
+        0 => Err("not yet".to_owned()),
+        _ => Ok(()),
+    });
+    cluster.cloud.kill();
+    cluster.cloud.put_back(&copy);
+    cluster.cloud.start();
+    cluster.in_step("a");
+    assert!(a.logged("the one before is tried") >= 1);
+}
