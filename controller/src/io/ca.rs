@@ -303,21 +303,20 @@ fn proven_key(csr_der: &[u8], identity: &Identity) -> Result<SubjectPublicKeyInf
 
 /// The SPIFFE id that a request asks for, if it is somebody else's.
 fn other_identity(csr: &X509CertificationRequest<'_>, identity: &Identity) -> Option<String> {
-    /// As long as a SPIFFE id may be (SPIFFE-ID §2.3); what is longer is cut for people.
-    const MAX_LEN: usize = 2048;
+    /// Of what a stranger wrote; enough for people, and nothing of it moves their terminal.
+    const SHOWN: usize = 200;
     let own = identity.to_string();
-    csr.requested_extensions()
-        .into_iter()
-        .flatten()
-        .filter_map(|extension| match extension {
-            ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
-            _ => None,
-        })
-        .flatten()
-        .find_map(|name| match name {
-            GeneralName::URI(uri) if *uri != own => Some(uri.chars().take(MAX_LEN).collect()),
-            _ => None,
-        })
+    for extension in csr.requested_extensions().into_iter().flatten() {
+        let ParsedExtension::SubjectAlternativeName(names) = extension else { continue };
+        for name in &names.general_names {
+            if let GeneralName::URI(uri) = name
+                && *uri != own
+            {
+                return Some(uri.chars().take(SHOWN).flat_map(char::escape_debug).collect());
+            }
+        }
+    }
+    None
 }
 
 /// What is read back from the authority's certificate.

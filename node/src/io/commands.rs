@@ -136,7 +136,7 @@ async fn carry_out(command: Command) -> Result<()> {
         Command::Cloud(CloudArgs { command: Some(CloudCommand::Restore(args)), .. }) => restore_cloud(&args),
         Command::Edge(args) => {
             let (config, data_dir) = start(&args.run)?;
-            node::run_edge(&config, &data_dir, args.renew_store).await
+            Box::pin(node::run_edge(&config, &data_dir, args.renew_store)).await
         }
         Command::Join(args) => join_cluster(args).await,
         Command::Token(TokenCommand::Create { site, lan, ttl, uses, ask: args }) => {

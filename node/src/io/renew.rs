@@ -56,9 +56,10 @@ pub(super) enum RenewError {
 impl RenewError {
     pub(super) fn into_news(self) -> News {
         let why = bus::with_causes(&self);
-        let (verdict, retry_after) = match self {
-            Self::Refused { code, retry_after, .. } => (verdict_of(code), retry_after),
-            _ => (Verdict::Open, Duration::ZERO),
+        let (verdict, retry_after) = if let Self::Refused { code, retry_after, .. } = self {
+            (verdict_of(code), retry_after)
+        } else {
+            (Verdict::Open, Duration::ZERO)
         };
         News::Failed { why, verdict, retry_after }
     }

@@ -247,7 +247,9 @@ impl EventLoop {
     fn give_up(&mut self, link: &mut Link, now: Instant) {
         let (code, words) = match &link.phase {
             Phase::Up(Up { until: Some(Until { code, words, .. }), .. }) => (*code, *words),
-            _ => (CloseCode::TooSlow, "the handshake took too long"),
+            Phase::Dialing { .. } | Phase::Accepting { .. } | Phase::Up(_) | Phase::Gone => {
+                (CloseCode::TooSlow, "the handshake took too long")
+            }
         };
         link.close(code, words, now);
         self.end(link, DialError::NoAnswer, words.to_owned());
