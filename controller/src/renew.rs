@@ -91,7 +91,7 @@ impl Refusal {
     }
 }
 
-/// Who was given a certificate in the last seconds. At most [`PER_SECOND`] entries for each second of [`MEMORY`].
+/// Who was given a certificate in the last ten seconds: at most 200 entries for each of them.
 #[derive(Debug, Default)]
 pub struct Rate(VecDeque<(Mono, Name)>);
 

@@ -12,7 +12,7 @@
 //!    stand, and it asks whenever its wait ends.
 //! 3. The cloud's time counts where it is known.
 //! 4. A cloud that has never heard of our newest key, since it was restored from a backup, may know the one before: after
-//!    [`TURNED_AWAY`] refusals in a row the other one is shown.
+//!    two refusals in a row the other one is shown.
 
 use std::collections::VecDeque;
 use std::time::Duration;
