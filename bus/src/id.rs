@@ -3,11 +3,16 @@
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
+
+/// How long after its end a node's certificate is still good for one thing, to ask for the next one: an edge that was
+/// in store for a season comes back by itself.
+pub const RENEWABLE_FOR: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// A DNS label: 1 to 63 of `a-z`, `0-9` and `-`, with a letter or digit at both ends (RFC 1123 §2.1, lower case).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

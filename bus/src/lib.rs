@@ -36,7 +36,7 @@ pub use bus::Bus;
 pub use cause::with_causes;
 pub use class::Class;
 pub use frame::{Channel, Frame};
-pub use id::{Identity, KeyHash, Name, NodeId, NodeKind};
+pub use id::{Identity, KeyHash, Name, NodeId, NodeKind, RENEWABLE_FOR};
 pub use message::{Message, Properties, Qos};
 pub use overlay::{Lease, Route, SubnetKind};
 pub use path::PathMessage;

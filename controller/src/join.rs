@@ -17,6 +17,7 @@
 
 mod wire;
 
+pub(crate) use wire::whole;
 pub use wire::{
     InvalidMessage, JoinReply, JoinRequest, MAX_REPLY_LEN, MAX_REQUEST_LEN, RefusalCode, Welcome,
 };
@@ -54,6 +55,8 @@ pub enum CsrError {
     KeyKind,
     #[error("the request is not signed with its own key")]
     Unproven,
+    #[error("it asks for {0}, which is somebody else")]
+    OtherIdentity(String),
     #[error("the cluster's authority failed")]
     Authority(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -207,17 +210,19 @@ fn came_with(known: Option<&NodeRecord>, token: &Token) -> bool {
 fn refused_csr(error: CsrError) -> Refusal {
     match error {
         CsrError::Authority(_) => Refusal::Authority(error),
-        CsrError::Malformed | CsrError::KeyKind | CsrError::Unproven => Refusal::InvalidCsr(error),
+        CsrError::Malformed | CsrError::KeyKind | CsrError::Unproven | CsrError::OtherIdentity(_) => {
+            Refusal::InvalidCsr(error)
+        }
     }
 }
 
 /// Check 5. A stranger who shows a used token under its user's name is told of the token.
 fn check_name(name: &Name, known: Option<&NodeRecord>, key: &KeyHash, token: &Token) -> Result<(), Refusal> {
     match known {
-        Some(node) if node.public_key != *key && token.is_used_up() => {
+        Some(node) if node.until(*key).is_none() && token.is_used_up() => {
             Err(Refusal::Used(Box::new(token.clone())))
         }
-        Some(node) if node.public_key != *key => Err(Refusal::NameTaken(name.clone())),
+        Some(node) if node.until(*key).is_none() => Err(Refusal::NameTaken(name.clone())),
         _ => Ok(()),
     }
 }
@@ -238,6 +243,7 @@ fn new_record(name: &Name, token: &Token, signed: &Signed, now: Now) -> NodeReco
         serial: signed.serial.clone(),
         not_after: signed.not_after,
         token: token.id().0,
+        next: None,
     }
 }
 

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | [`token`] | an invitation: site, LANs, uses, expiry | `/c/token/<id>` |
 //! | [`join`] | the conversation that lets a node in, and its checks | all of these at once |
+//! | [`renew`] | the conversation that gives an edge its next certificate | `/c/node/<name>` |
 //! | [`nodes`] | who is in | `/c/node/<name>` |
 //! | [`plan`], [`lease`], [`lan`] | the address plan, who holds what, what may lie behind an edge | `/c/lease/..`, `/e/<edge>/lease` |
 //! | [`advert`] | LANs that an edge names itself, and that somebody approves | `/c/advert/<edge>` |
@@ -53,6 +54,7 @@ pub mod lease;
 pub mod nodes;
 pub mod plan;
 pub mod record;
+pub mod renew;
 pub mod resource;
 mod retired;
 pub mod role;
@@ -70,4 +72,5 @@ pub use cluster::{CloudSubnets, Cluster};
 pub use join::handle_join;
 pub use lan::Lan;
 pub use plan::Plan;
+pub use renew::handle_renew;
 pub use resource::Manifest;

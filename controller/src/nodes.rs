@@ -37,6 +37,21 @@ pub struct NodeRecord {
     #[n(7)]
     #[cbor(with = "minicbor::bytes")]
     pub(crate) token: [u8; 32],
+    /// Signed, and not shown yet.
+    #[n(8)]
+    pub next: Option<Next>,
+}
+
+/// The certificate that takes the place of a node's present one as soon as the node shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Next {
+    #[n(0)]
+    pub public_key: KeyHash,
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub serial: Vec<u8>,
+    #[n(2)]
+    pub not_after: UnixMillis,
 }
 
 impl NodeRecord {
@@ -46,6 +61,12 @@ impl NodeRecord {
 
     pub fn token(&self) -> TokenId {
         TokenId(self.token)
+    }
+
+    /// How long the node's certificate for this key holds; `None`: it is not this node's key.
+    pub fn until(&self, key: KeyHash) -> Option<UnixMillis> {
+        let next = self.next.as_ref().filter(|next| next.public_key == key);
+        next.map(|next| next.not_after).or((self.public_key == key).then_some(self.not_after))
     }
 }
 
@@ -74,6 +95,33 @@ pub fn list(ks: &Keyspace) -> Result<Vec<NodeRecord>, DamagedRecord> {
 pub(crate) fn put(node: &NodeRecord, ks: &mut Keyspace) {
     record::put(ks, &key(&node.name), node);
     site::put(&node.id(), &node.site, ks);
+}
+
+/// A node shows this key: if it is its next one, the one before it counts no more. The record, if it changed.
+pub fn promote(name: &Name, key: KeyHash, ks: &mut Keyspace) -> Result<Option<NodeRecord>, DamagedRecord> {
+    let Some(mut node) = get(name, ks)? else { return Ok(None) };
+    let Some(Next { public_key, serial, not_after }) = node.next.take_if(|next| next.public_key == key)
+    else {
+        return Ok(None);
+    };
+    (node.public_key, node.serial, node.not_after) = (public_key, serial, not_after);
+    put(&node, ks);
+    Ok(Some(node))
+}
+
+#[cfg(test)]
+pub(crate) fn sample(name: &Name, public_key: KeyHash, not_after: UnixMillis) -> NodeRecord {
+    NodeRecord {
+        name: name.clone(),
+        site: name.clone(),
+        public_key,
+        lans: Vec::new(),
+        joined: UnixMillis(0),
+        serial: vec![1],
+        not_after,
+        token: [0; 32],
+        next: None,
+    }
 }
 
 /// Says again which site each node is in: a cloud before this one did not say it.

@@ -3,6 +3,7 @@
 mod answers;
 mod checkup;
 mod health;
+mod renew;
 mod resources;
 mod shown;
 
@@ -25,6 +26,7 @@ use controller::binding::Binder;
 use controller::cluster::EstablishError;
 use controller::event::{self, Event, Severity};
 use controller::join::{CsrError, JoinReply, RefusalCode, Signed};
+use controller::renew::Rate;
 use controller::user::{self, Users};
 use controller::{CloudSubnets, Cluster, access, advert, host, lease, nodes, route, site, wireguard};
 use device_twin::cloud::Output as FromTwins;
@@ -45,6 +47,7 @@ use crate::journal::{Journal, Speech};
 use crate::mesh::hub::Output as FromMesh;
 use crate::mesh::{Hub, is_mesh, leaf};
 use crate::names::{Facts, Names};
+use crate::renewal::Renewal;
 use crate::seam::{Input, Output, Record};
 
 /// Signs a CSR for an identity: the certificate authority's only word to the pure side.
@@ -97,6 +100,9 @@ pub struct Cloud {
     /// Said in the present cycle.
     said: Speech<Output>,
     started: bool,
+    renewal: Renewal,
+    /// Of edges' certificates.
+    rate: Rate,
     monitor: Monitor,
     ledger: Ledger,
     /// Edges that are asked to look at themselves.
@@ -143,6 +149,8 @@ impl Cloud {
             introducer: Introducer::default(),
             said: Speech::default(),
             started: false,
+            renewal: Renewal::new(NodeKind::Cloud, seed.rotate_left(40)),
+            rate: Rate::default(),
             monitor: Monitor::new(NodeKind::Cloud, now),
             ledger: Ledger::default(),
             asking: Asking::default(),
@@ -187,6 +195,8 @@ impl Cloud {
             }
             Input::Frame { link, frame } => self.handle_frame(link, &frame, now),
             Input::Join { link, request } => self.handle_join(link, &request, now),
+            Input::Renew { link, peer, key, request } => self.handle_renew(link, &peer, key, &request, now),
+            Input::Certificate(news) => drop(self.renewal.handle(news, now)),
             Input::Mqtt { ticket, topic, payload, qos, retain, expiry, properties, rows, .. }
                 if is_mesh(&topic) =>
             {
@@ -248,6 +258,7 @@ impl Cloud {
             }
             Input::Api { id, request } => self.handle_api(id, request, now),
             Input::Timeout => {
+                self.renewal.handle_timeout(now);
                 self.monitor.handle_timeout(now.mono);
                 if self.monitor.poll_measure() {
                     self.said.push_back(Output::Measure);
@@ -289,10 +300,17 @@ impl Cloud {
 
     /// A certificate lives longer than a membership, and a name may have been given to another key since: who is not
     /// in the register as it stands now is turned away here.
-    fn is_member(&self, peer: &NodeId, key: KeyHash) -> bool {
-        peer.kind == NodeKind::Edge
-            && nodes::get(&peer.name, &self.keyspace)
-                .is_ok_and(|found| found.is_some_and(|n| n.public_key == key))
+    ///
+    /// One that shows its next key for the first time has no other one from then on.
+    fn is_member(&mut self, peer: &NodeId, key: KeyHash) -> bool {
+        let known = nodes::get(&peer.name, &self.keyspace).ok().flatten();
+        if peer.kind != NodeKind::Edge || known.is_none_or(|node| node.until(key).is_none()) {
+            return false;
+        }
+        if let Ok(Some(_)) = nodes::promote(&peer.name, key, &mut self.keyspace) {
+            self.note(format!("{peer} uses its next certificate: the one before counts no more"));
+        }
+        true
     }
 
     fn turn_away(&mut self, link: LinkId, peer: &NodeId) {
@@ -301,12 +319,14 @@ impl Cloud {
     }
 
     fn handle_link_up(&mut self, link: LinkId, peer: NodeId, key: KeyHash, now: Now) {
+        if let Some(term) = self.term.filter(|_| peer == self.me) {
+            self.standbys.insert(link);
+            return self.say_leads(link, term);
+        }
+        if !self.is_member(&peer, key) {
+            return self.turn_away(link, &peer);
+        }
         match self.term {
-            Some(term) if peer == self.me => {
-                self.standbys.insert(link);
-                self.say_leads(link, term);
-            }
-            _ if !self.is_member(&peer, key) => self.turn_away(link, &peer),
             Some(term) => {
                 let older = self.offered.iter().find(|(_, (offered, _))| *offered == peer);
                 if let Some(older) = older.map(|(link, _)| *link) {
@@ -494,6 +514,8 @@ impl Cloud {
                 self.on_mesh(output);
             } else if let Some(output) = self.asking.poll_output() {
                 self.on_asking(output);
+            } else if let Some(wish) = self.renewal.poll_output() {
+                self.on_renewal(wish);
             } else {
                 return;
             }
@@ -837,6 +859,7 @@ impl Cloud {
             self.feed.poll_timeout(),
             self.twins.poll_timeout(),
             self.asking.poll_timeout(),
+            self.renewal.poll_timeout(),
             Some(self.monitor.poll_timeout()),
         ];
         timeouts.into_iter().flatten().min()

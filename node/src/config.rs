@@ -47,6 +47,11 @@ pub struct CloudConfig {
     pub vm_subnets: Vec<IpNet>,
     /// The cloud containers' subnets on this node.
     pub container_subnets: Vec<IpNet>,
+    /// How long nodes' certificates hold that this cloud signs, its own too; they renew themselves when a third is left.
+    /// Long enough that a cloud may be down for a month; a short one bounds for how long a stolen one is of use. At least
+    /// 10s, which is for trying it out.
+    #[serde(with = "duration")]
+    pub certificate_validity: Duration,
     /// Where the cloud keeps what it knows.
     pub store: CloudStore,
 }
@@ -473,6 +478,7 @@ impl Default for CloudConfig {
             endpoints: Vec::new(),
             vm_subnets: Vec::new(),
             container_subnets: Vec::new(),
+            certificate_validity: Duration::from_secs(90 * 24 * 3600),
             store: CloudStore::File,
         }
     }

@@ -51,6 +51,7 @@ use crate::mesh::leaf::Output as FromMesh;
 use crate::mesh::{Leaf, is_mesh};
 use crate::names::{Facts, Names};
 use crate::policy_test::PolicyTest;
+use crate::renewal::{Renewal, Wish};
 use crate::route_query::Overlay;
 use crate::seam::{DialLane, Input, Output, Record};
 use crate::users;
@@ -83,12 +84,15 @@ pub struct Edge {
     /// An app was told that there is no room for its message, and that was noted.
     mesh_is_full: bool,
     untold: Untold,
+    /// There was metadata here before.
+    has_metadata: bool,
     /// Networks behind it, as its configuration has them.
     lans: Vec<Lan>,
     /// Said in the present cycle.
     said: Speech<Output>,
     started: bool,
     damaged_stores: Vec<String>,
+    renewal: Renewal,
     monitor: Monitor,
     teller: Teller,
     /// What the cloud asks of this edge, and sees of it.
@@ -136,6 +140,7 @@ impl Edge {
         let EdgeSettings { identity, cloud, seed, direct, lans, standby, damaged_stores } = settings;
         let loaded = keyspace.revision();
         let index = Index::load(Layout::Edge, &keyspace);
+        let has_metadata = keyspace.range("/m/").next().is_some();
         let replica = Replica::load(&mut keyspace, seed);
         let mut twins = EdgeTwins::new(identity.node.name.clone(), replica.incarnation(), seed);
         twins.load(&mut keyspace, now);
@@ -151,11 +156,13 @@ impl Edge {
             mesh: Leaf::load(&keyspace, seed),
             mesh_is_full: false,
             untold: if replica.has_room() { Untold::Nothing } else { Untold::AnyValue },
+            has_metadata,
             said: Speech::default(),
             lans,
             started: false,
             asker: None,
             damaged_stores,
+            renewal: Renewal::new(NodeKind::Edge, seed.rotate_left(40)),
             monitor: Monitor::new(NodeKind::Edge, now),
             teller: Teller::default(),
             asked: Asked::default(),
@@ -202,7 +209,9 @@ impl Edge {
                 }
             }
             Input::LinkDown { link } => {
-                self.lines.handle_down(link, now.mono);
+                if self.lines.handle_down(link, now.mono) {
+                    self.renewal.handle_turned_away();
+                }
                 self.bus.handle_link_down(link, now);
                 self.neighbours.handle_down(link, now.mono);
             }
@@ -241,6 +250,13 @@ impl Edge {
             Input::Moved { .. } => {}
             Input::Frame { link, frame } => self.handle_frame(link, &frame, now),
             Input::Join { link, .. } => self.close(link, "an edge lets nobody join"),
+            Input::Renew { link, .. } => self.close(link, "an edge signs no certificates"),
+            Input::Certificate(news) => {
+                let now = Now { wall: self.cloud_wall(now), ..now };
+                if self.renewal.handle(news, now) {
+                    self.lines.handle_renewed();
+                }
+            }
             Input::Mqtt { ticket, topic, payload, qos, retain, expiry, properties, rows, .. }
                 if is_mesh(&topic) =>
             {
@@ -523,6 +539,7 @@ impl Edge {
     }
 
     fn handle_timeout(&mut self, now: Now) {
+        self.renewal.handle_timeout(Now { wall: self.cloud_wall(now), ..now });
         self.lines.handle_timeout(now.mono);
         self.bus.handle_timeout(now);
         self.replica.handle_timeout(&self.keyspace, now);
@@ -554,6 +571,11 @@ impl Edge {
                 self.on_lines(output, now);
             } else if let Some(output) = self.asked.poll_output() {
                 self.on_asked(output);
+            } else if let Some(wish) = self.renewal.poll_output() {
+                self.said.push_back(match wish {
+                    Wish::Renew => Output::Renew { line: self.lines.followed() },
+                    Wish::ShowOther => Output::ShowOther,
+                });
             } else if !self.tell_untold(now) {
                 break;
             }
@@ -578,6 +600,7 @@ impl Edge {
             FromBus::Deliver(message) => self.deliver(message, now),
             FromBus::PeerUp { peer, .. } if peer == self.cloud => {
                 self.handle_cloud_change(now);
+                self.renewal.handle_link(true, now);
                 self.replica.handle_link_up(&self.keyspace, now);
                 self.mesh.handle_link_up();
                 self.neighbours.handle_hub(true, now.mono);
@@ -586,6 +609,7 @@ impl Edge {
             FromBus::PeerDown { peer, .. } if peer == self.cloud => {
                 self.handle_cloud_change(now);
                 self.asked.handle_down(now.mono);
+                self.renewal.handle_link(false, now);
                 self.neighbours.handle_hub(false, now.mono);
                 self.replica.handle_link_down();
                 self.twins.handle_clock(None, &mut self.keyspace, now);
@@ -630,7 +654,11 @@ impl Edge {
             }
             ReplicaOutput::Changed(keys) => self.on_metadata(&keys, now),
             ReplicaOutput::Resynced => {
-                self.note("metadata copied anew from the cloud, which is told everything again");
+                let had_metadata = std::mem::replace(&mut self.has_metadata, true);
+                self.note(match had_metadata {
+                    false => "the first metadata has come from the cloud",
+                    true => "metadata copied anew from the cloud, which is told everything again",
+                });
                 self.handle_resynced(now);
             }
             ReplicaOutput::Repaired => self.note(
@@ -954,6 +982,7 @@ impl Edge {
                           "epoch": epoch::get(&self.keyspace), "snapshots": stats.snapshots,
                           "repairs": stats.repairs, "nacks": stats.nacks },
             "mesh": self.mesh.status(),
+            "certificate": self.renewal.status(self.cloud_wall(now)),
         });
         status["mesh"]["waiting"] = json!(self.replica.messages_len());
         if let Some(state) = self.lines.standby() {
@@ -1012,6 +1041,7 @@ impl Edge {
             self.twins.poll_timeout(),
             self.neighbours.poll_timeout(),
             self.asked.poll_timeout(),
+            self.renewal.poll_timeout(),
             Some(self.monitor.poll_timeout()),
         ];
         timeouts.into_iter().flatten().min()

@@ -20,6 +20,7 @@ pub mod health;
 pub mod io;
 pub mod journal;
 pub mod names;
+pub mod renewal;
 pub mod resources;
 pub mod seam;
 pub mod sessions;

@@ -26,6 +26,7 @@ use crate::checkup::Report;
 use crate::health::{Fleet, Measured};
 use crate::journal::Ready;
 use crate::names::Names;
+use crate::renewal::News;
 use crate::resources::{ApiAnswer, ApiRequest};
 use crate::{Cloud, Edge};
 
@@ -81,6 +82,15 @@ pub enum Input {
         link: LinkId,
         request: Bytes,
     },
+    /// A node asks for its next certificate. `key` is that of the present one, which may be over.
+    Renew {
+        link: LinkId,
+        peer: NodeId,
+        key: KeyHash,
+        request: Bytes,
+    },
+    /// What this node shows of itself, and what became of its wish to renew that.
+    Certificate(News),
     DialFailed {
         attempt: u64,
         retry_after: Option<Duration>,
@@ -240,6 +250,13 @@ pub enum Output {
         peer: NodeId,
         address: SocketAddr,
     },
+    /// Get this node's next certificate, from the cloud at the end of this line or, where none stands, from any; then say
+    /// [`Input::Certificate`].
+    Renew {
+        line: Line,
+    },
+    /// Show the certificate before the present one, if there is one, or go back; then say [`Input::Certificate`].
+    ShowOther,
     /// Let another edge dial this one from there.
     Knock {
         addresses: Vec<SocketAddr>,

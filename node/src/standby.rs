@@ -15,6 +15,7 @@ use std::time::Duration;
 use bus::bus::LinkId;
 use bus::{Channel, Frame, KeyHash, Mono, NodeId, NodeKind, PathMessage};
 use controller::join::{JoinReply, RefusalCode};
+use controller::renew::{RenewRefusal, RenewReply};
 
 use crate::seam::Input;
 
@@ -62,7 +63,7 @@ enum Lane {
 #[derive(Debug)]
 pub struct Standby {
     me: NodeId,
-    /// At most one a lane of each edge.
+    /// At most one a lane and key of each edge: which key is a member's is not known here.
     kept: BTreeMap<LinkId, Kept>,
     /// Where replicas are dialled, this one among them.
     endpoints: usize,
@@ -116,6 +117,7 @@ impl Standby {
             Input::DialFailed { attempt, .. } => drop(self.dialling.remove(&attempt)),
             Input::Frame { link, frame } => self.handle_frame(link, &frame),
             Input::Join { link, .. } => self.refuse_to_join(link),
+            Input::Renew { link, .. } => self.refuse_to_renew(link),
             Input::Timeout => self.handle_timeout(now),
             // A replica that waits has neither broker, store nor console of a cloud.
             Input::PacketsUp { .. }
@@ -137,6 +139,7 @@ impl Standby {
             | Input::Fleet { .. }
             | Input::Examined { .. }
             | Input::Wireguard(_)
+            | Input::Certificate(_)
             | Input::RuleLog => {}
         }
     }
@@ -146,7 +149,9 @@ impl Standby {
         if !is_edge && (peer != self.me || lane != Lane::Bus) {
             return self.outputs.push_back(Output::Close { link, why: "edges and replicas alone come here" });
         }
-        let is_same = |kept: &Kept| kept.peer == peer && (kept.lane == Lane::Bus) == (lane == Lane::Bus);
+        let is_same = |kept: &Kept| {
+            kept.peer == peer && kept.key == key && (kept.lane == Lane::Bus) == (lane == Lane::Bus)
+        };
         let older = self.kept.iter().find(|(_, kept)| is_edge && is_same(kept)).map(|(link, _)| *link);
         if let Some(older) = older {
             self.kept.remove(&older);
@@ -192,6 +197,14 @@ impl Standby {
     fn refuse_to_join(&mut self, link: LinkId) {
         let message = "this replica of the cloud waits for its turn: join at another endpoint".to_owned();
         let reply = JoinReply::Refused { code: RefusalCode::Internal, message };
+        let frame = Frame::new(Channel::Join, reply.to_bytes());
+        self.outputs.push_back(Output::Send { link, frame });
+    }
+
+    /// Who asks for the next certificate is sent on.
+    pub fn refuse_to_renew(&mut self, link: LinkId) {
+        let message = "this replica of the cloud waits for its turn: ask another one".to_owned();
+        let reply = RenewReply::Refused { code: RenewRefusal::Internal, message, retry_after_s: 0 };
         let frame = Frame::new(Channel::Join, reply.to_bytes());
         self.outputs.push_back(Output::Send { link, frame });
     }

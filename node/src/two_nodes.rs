@@ -3,6 +3,7 @@
 mod access;
 mod checkup;
 mod health;
+mod renewal;
 mod wireguard;
 
 use bus::bus::LinkId;

@@ -127,6 +127,15 @@ impl Dialer {
         }
     }
 
+    /// Another link is wanted in the place of the one that stands, or at once. The one that stands is kept meanwhile: its
+    /// end is no news.
+    pub fn handle_stale(&mut self) {
+        if matches!(self.state, State::Up { .. } | State::Waiting { .. }) {
+            self.backoff.reset();
+            self.dial();
+        }
+    }
+
     pub fn handle_timeout(&mut self, now: Mono) {
         if let State::Waiting { until } = self.state
             && until <= now
@@ -200,6 +209,20 @@ mod tests {
         assert_eq!(dialer.poll_output(), None, "not before its time");
         dialer.handle_timeout(until);
         assert_eq!(dialer.poll_output(), Some(Dial { attempt: (3 << 32) + 2 }));
+    }
+
+    #[test]
+    fn a_stale_link_is_dialled_anew_and_its_end_is_no_news() {
+        let (mut dialer, first) = started();
+        dialer.handle_up(first, at(0));
+        dialer.handle_stale();
+        let second = dialer.poll_output().unwrap().attempt;
+        dialer.handle_down(first, at(1));
+        dialer.handle_stale();
+        assert_eq!(dialer.state, State::Dialing { attempt: second, told: true });
+        dialer.handle_failed(second, None, at(2));
+        dialer.handle_stale();
+        assert!(dialer.poll_output().is_some(), "whoever waits has waited enough");
     }
 
     #[test]

@@ -150,6 +150,8 @@ impl World {
             | Output::Wireguard(_)
             | Output::Admit { .. } => {}
             Output::DialNeighbour { .. } | Output::Knock { .. } => {}
+            // Nobody is told of certificates here.
+            Output::Renew { .. } | Output::ShowOther => {}
             Output::Admin { id, response } => self.answered(id, response),
             Output::Backup { snapshot, .. } => {
                 self.trace.say(self.now, format_args!("{machine} is backed up at {}", snapshot.revision));

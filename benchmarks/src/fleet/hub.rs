@@ -34,7 +34,7 @@ pub(super) fn run(room: &Path, edges: usize) -> Result<()> {
                 shard.send(Command::Admit { link }).ok().context("the data plane ended")?;
             }
             Event::Down { peer, why, .. } => bail!("{peer:?} is gone: {why}"),
-            Event::Up { lane: Lane::Join, .. }
+            Event::Up { lane: Lane::Join | Lane::Renew, .. }
             | Event::Frame { .. }
             | Event::Failed { .. }
             | Event::Moved { .. }

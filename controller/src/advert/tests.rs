@@ -37,6 +37,7 @@ fn add(cluster: &Cluster, edge: &str, lans: &[&str], ks: &mut Keyspace) {
         serial: vec![1],
         not_after: NOW.wall,
         token: [0; 32],
+        next: None,
     };
     lease::grant(&cluster.plan, &node.id(), ks, NOW).unwrap();
     grant(&cluster.plan, node, ks, NOW).unwrap();

@@ -18,19 +18,22 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use thiserror::Error;
 use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::{FromDer, GeneralName};
 
 use super::secret_file;
 use crate::join::{CsrError, Signed};
 use crate::nodes::KeyHash;
 
-/// How long a node's certificate holds: the time that an edge may be offline and still return.
+/// How long a node's certificate holds where the configuration says nothing. It is renewed when a third is left, so a
+/// cloud may be away for a month before anybody misses it.
 pub const NODE_VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// How long the authority's own certificate holds: an edge outlives servers, and nothing renews the authority.
 const CA_VALIDITY: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 
-/// Certificates begin this much in the past, for nodes whose clock is a little behind the cloud's.
+/// Certificates begin this much in the past, for nodes whose clock is a little behind the cloud's; short ones by a tenth
+/// of their validity at most.
 const BACKDATE: Duration = Duration::from_secs(5 * 60);
 
 /// A request with a P-256 key takes about 200 bytes; what is longer is not parsed.
@@ -97,7 +100,8 @@ impl CertificateAuthority {
 
     /// Signs the key in `csr_der` as `identity`, if the request is signed with that key.
     ///
-    /// Whatever names and rights the request asks for are ignored: the certificate says `identity` and nothing else.
+    /// A request for the identity of somebody else is refused. Whatever other names and rights it asks for are ignored:
+    /// the certificate says `identity` and nothing else.
     /// It ends with the authority's own certificate at the latest.
     pub fn issue(
         &self,
@@ -119,7 +123,7 @@ impl CertificateAuthority {
         now: UnixMillis,
         validity: Duration,
     ) -> Result<Signed, CsrError> {
-        let key = proven_key(csr_der)?;
+        let key = proven_key(csr_der, identity)?;
         self.sign(&key, identity, hosts, now, validity).map_err(|e| CsrError::Authority(e.into()))
     }
 
@@ -136,7 +140,8 @@ impl CertificateAuthority {
         }
         let not_after = after(now, validity).min(self.not_after);
         let serial = random_serial()?;
-        let params = node_params(identity, hosts, now, not_after, &serial)?;
+        let backdate = BACKDATE.min(validity / 10);
+        let params = node_params(identity, hosts, (now, backdate), not_after, &serial)?;
         Ok(Signed {
             certificate_der: params.signed_by(key, &self.issuer)?.der().to_vec(),
             public_key: KeyHash::of_spki(&key.subject_public_key_info()),
@@ -187,7 +192,7 @@ fn create(path: &Path, cluster: &Name, now: UnixMillis) -> Result<(), OpenError>
 }
 
 fn ca_params(cluster: &Name, now: UnixMillis) -> Result<CertificateParams, rcgen::Error> {
-    let mut params = dated(now, after(now, CA_VALIDITY));
+    let mut params = dated((now, BACKDATE), after(now, CA_VALIDITY));
     params.distinguished_name = common_name(&format!("kubebus {cluster}"));
     params.subject_alt_names = vec![SanType::URI(trust_domain(cluster).try_into()?)];
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -220,11 +225,11 @@ fn host_names(identity: &Identity, hosts: &[String]) -> Vec<SanType> {
 fn node_params(
     identity: &Identity,
     hosts: &[String],
-    now: UnixMillis,
+    (now, backdate): (UnixMillis, Duration),
     not_after: UnixMillis,
     serial: &[u8],
 ) -> Result<CertificateParams, rcgen::Error> {
-    let mut params = dated(now, not_after);
+    let mut params = dated((now, backdate), not_after);
     params.distinguished_name = common_name(identity.node.name.as_str());
     params.serial_number = Some(SerialNumber::from_slice(serial));
     params.subject_alt_names = vec![SanType::URI(identity.to_string().try_into()?)];
@@ -244,10 +249,10 @@ fn node_params(
     Ok(params)
 }
 
-fn dated(now: UnixMillis, not_after: UnixMillis) -> CertificateParams {
+fn dated((now, backdate): (UnixMillis, Duration), not_after: UnixMillis) -> CertificateParams {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let mut params = CertificateParams::default();
-    params.not_before = epoch + Duration::from_millis(now.0).saturating_sub(BACKDATE);
+    params.not_before = epoch + Duration::from_millis(now.0).saturating_sub(backdate);
     params.not_after = epoch + Duration::from_millis(not_after.0);
     params
 }
@@ -276,7 +281,7 @@ fn random_serial() -> Result<[u8; 16], getrandom::Error> {
 }
 
 /// The public key of a request that is signed with it; P-256 and Ed25519 only.
-fn proven_key(csr_der: &[u8]) -> Result<SubjectPublicKeyInfo, CsrError> {
+fn proven_key(csr_der: &[u8], identity: &Identity) -> Result<SubjectPublicKeyInfo, CsrError> {
     if csr_der.len() > MAX_CSR_LEN {
         return Err(CsrError::Malformed);
     }
@@ -290,7 +295,28 @@ fn proven_key(csr_der: &[u8]) -> Result<SubjectPublicKeyInfo, CsrError> {
         return Err(CsrError::KeyKind);
     }
     csr.verify_signature().map_err(|_| CsrError::Unproven)?;
-    Ok(key)
+    match other_identity(&csr, identity) {
+        Some(other) => Err(CsrError::OtherIdentity(other)),
+        None => Ok(key),
+    }
+}
+
+/// The SPIFFE id that a request asks for, if it is somebody else's.
+fn other_identity(csr: &X509CertificationRequest<'_>, identity: &Identity) -> Option<String> {
+    /// Of what a stranger wrote; enough for people, and nothing of it moves their terminal.
+    const SHOWN: usize = 200;
+    let own = identity.to_string();
+    for extension in csr.requested_extensions().into_iter().flatten() {
+        let ParsedExtension::SubjectAlternativeName(names) = extension else { continue };
+        for name in &names.general_names {
+            if let GeneralName::URI(uri) = name
+                && *uri != own
+            {
+                return Some(uri.chars().take(SHOWN).flat_map(char::escape_debug).collect());
+            }
+        }
+    }
+    None
 }
 
 /// What is read back from the authority's certificate.

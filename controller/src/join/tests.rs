@@ -158,6 +158,7 @@ fn a_join_writes_node_lease_routes_and_token_in_one_commit() {
         serial: vec![7],
         not_after: UnixMillis(9),
         token: token.id().0,
+        next: None,
     };
     assert_eq!(record, expected);
     assert_eq!(token::list(&cloud.ks).unwrap()[0].used_by, [name("pump-house")]);

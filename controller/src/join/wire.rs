@@ -140,7 +140,7 @@ pub enum InvalidMessage {
     TooLong(usize),
     #[error("bytes after the message")]
     Trailing,
-    #[error("not a join message")]
+    #[error("not a message of this conversation")]
     Decode(#[from] minicbor::decode::Error),
 }
 
@@ -164,7 +164,7 @@ impl JoinReply {
     }
 }
 
-fn whole<T>(bytes: &[u8], limit: usize) -> Result<T, InvalidMessage>
+pub(crate) fn whole<T>(bytes: &[u8], limit: usize) -> Result<T, InvalidMessage>
 where
     T: for<'b> Decode<'b, ()>,
 {

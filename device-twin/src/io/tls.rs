@@ -5,7 +5,10 @@ use std::sync::Arc;
 use bus::{Identity, KeyHash, Name, NodeId, NodeKind};
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::server::{
+    NoServerSessionStorage, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
+};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig};
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -63,6 +66,17 @@ impl Tls {
         clients: ClientCa,
         required: bool,
     ) -> Result<Self, TlsError> {
+        let key = CertifiedKey::from_der(chain, key, &ring::default_provider());
+        let key = SingleCertAndKey::from(key.map_err(TlsError::Certificate)?);
+        Self::resolved(Arc::new(key), clients, required)
+    }
+
+    /// The same with a certificate that may be another one from connection to connection.
+    pub fn resolved(
+        shown: Arc<dyn ResolvesServerCert>,
+        clients: ClientCa,
+        required: bool,
+    ) -> Result<Self, TlsError> {
         let (roots, cluster) = match clients {
             ClientCa::Cluster { ca, name } => (vec![ca], Some(name)),
             ClientCa::Site { roots } => (roots, None),
@@ -76,8 +90,7 @@ impl Tls {
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Certificate)?
             .with_client_cert_verifier(verifier.build()?)
-            .with_single_cert(chain, key)
-            .map_err(TlsError::Certificate)?;
+            .with_cert_resolver(shown);
         // A resumed session would outlive the check of its certificate.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;

@@ -100,7 +100,7 @@ impl Cloud {
                 self.say_users();
                 done
             }
-            AdminRequest::Status => Ok(self.status()),
+            AdminRequest::Status => Ok(self.status(now)),
         }
     }
 
@@ -441,7 +441,7 @@ impl Cloud {
         Ok(json!({ "device": device.to_string(), "property": property, "version": version }))
     }
 
-    fn status(&self) -> serde_json::Value {
+    fn status(&self, now: Now) -> serde_json::Value {
         let edges: Vec<_> = self
             .feed
             .edges(&self.keyspace)
@@ -457,6 +457,7 @@ impl Cloud {
                           "repairs": stats.repairs, "renewals": stats.renewals, "nacks": stats.nacks,
                           "stalls": stats.stalls },
             "mesh": self.mesh.status(),
+            "certificate": self.renewal.status(now.wall),
         });
         if let Some(term) = self.term {
             status["replica"] = json!({ "state": "leads", "term": term, "standbys": self.standbys.len() });

@@ -21,6 +21,10 @@ impl Cloud {
         own.set(Series::SyncRepairs, stats.repairs);
         own.set(Series::SyncNacks, stats.nacks);
         own.set(Series::CheckupsDropped, self.asking.dropped());
+        own.set(Series::RenewalsFailed, self.renewal.failed());
+        if let Some(until) = self.renewal.until() {
+            own.set(Series::CertificateEnds, until.0);
+        }
         let disk = self.journal.degraded().map(str::to_owned);
         self.monitor.handle_measured(measured, &own, disk.as_deref(), now.mono);
     }

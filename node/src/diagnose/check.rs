@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bus::RENEWABLE_FOR;
 use serde::Serialize;
 
 use super::facts::{Role, Taken};
@@ -284,9 +285,22 @@ const DAY_MS: u64 = 24 * 3600 * 1000;
 
 fn certificate(machine: &Machine) -> Option<Line> {
     let ends = machine.certificate_ends_ms?;
-    let (why, advice) = ("the cloud lets nobody in without", "join again with a new token");
+    let why = "the cloud lets nobody in without";
+    let advice = "it renews itself: see in 'kubebus status' why it did not";
     let Some(left) = ends.checked_sub(machine.now_ms) else {
-        return Some(Line::bad("certificate", Grade::Fail, "expired", why, advice));
+        let is_lost = u128::from(machine.now_ms - ends) > RENEWABLE_FOR.as_millis();
+        return Some(if is_lost {
+            let advice = "join again with a new token";
+            Line::bad("certificate", Grade::Fail, "expired more than 90 days ago", why, advice)
+        } else {
+            Line::bad(
+                "certificate",
+                Grade::Warn,
+                "expired",
+                why,
+                "the node renews it once it reaches its cloud",
+            )
+        });
     };
     let found = format!("valid for {} days", left / DAY_MS);
     Some(if left < 7 * DAY_MS {
@@ -351,7 +365,7 @@ mod tests {
     #[test]
     fn a_fit_machine_passes_and_each_flaw_is_named_alone() {
         assert_eq!(bad(&fit()), []);
-        let flaws: [(&str, Grade, Flaw); 19] = [
+        let flaws: [(&str, Grade, Flaw); 20] = [
             ("kernel", Grade::Warn, |m| m.kernel = "4.19.0".into()),
             ("kernel", Grade::Warn, |m| m.kernel = "5.15.0".into()),
             ("configuration", Grade::Fail, |m| m.config = Some("unknown field `links`".into())),
@@ -369,7 +383,8 @@ mod tests {
             ("clock", Grade::Fail, |m| m.now_ms = 0),
             ("clock", Grade::Warn, |m| m.clock_synchronised = Some(false)),
             ("certificate", Grade::Warn, |m| m.certificate_ends_ms = Some(m.now_ms + DAY_MS)),
-            ("certificate", Grade::Fail, |m| m.certificate_ends_ms = Some(m.now_ms - 1)),
+            ("certificate", Grade::Warn, |m| m.certificate_ends_ms = Some(m.now_ms - 1)),
+            ("certificate", Grade::Fail, |m| m.certificate_ends_ms = Some(m.now_ms - 91 * DAY_MS)),
             ("dns", Grade::Fail, |m| m.lookups = vec![("cloud.example".into(), Some("no such name".into()))]),
         ];
         for (check, grade, flaw) in flaws {

@@ -95,6 +95,8 @@ pub struct Certificate {
     pub not_after_ms: u64,
     /// Why it is of no use besides its dates: another node's, another key's.
     pub problem: Option<String>,
+    /// Why the node did not get its next one so far.
+    pub not_renewed: Option<String>,
 }
 
 /// The way from an edge to its cloud.

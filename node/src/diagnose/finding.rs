@@ -13,6 +13,7 @@ pub enum Cause {
     CertificateUnusable,
     CertificateNotYetValid,
     CertificateExpired,
+    CertificateNotRenewed,
     Dns,
     NothingListens,
     MtuBlackHole,
@@ -46,7 +47,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::NotJoined,
         Self::DataDir,
         Self::DiskFull,
@@ -54,6 +55,7 @@ impl Cause {
         Self::CertificateUnusable,
         Self::CertificateNotYetValid,
         Self::CertificateExpired,
+        Self::CertificateNotRenewed,
         Self::Dns,
         Self::NothingListens,
         Self::MtuBlackHole,
@@ -95,6 +97,7 @@ impl Cause {
             Self::CertificateUnusable => "certificate-unusable",
             Self::CertificateNotYetValid => "certificate-not-yet-valid",
             Self::CertificateExpired => "certificate-expired",
+            Self::CertificateNotRenewed => "certificate-not-renewed",
             Self::Dns => "dns",
             Self::NothingListens => "nothing-listens",
             Self::MtuBlackHole => "mtu-black-hole",
@@ -148,6 +151,7 @@ impl Cause {
             Self::CertificateUnusable => "the node's certificate is of no use",
             Self::CertificateNotYetValid => "the node's certificate is not valid yet: this clock is behind",
             Self::CertificateExpired => "the node's certificate has expired",
+            Self::CertificateNotRenewed => "the node's certificate is due and was not renewed so far",
             Self::Dns => "the cloud's name cannot be looked up",
             Self::NothingListens => "nothing listens at the cloud's port",
             Self::MtuBlackHole => "large packets are lost on the way to the cloud",

@@ -27,7 +27,11 @@ fn edge() -> Facts {
         },
         node: Node::Answers,
         disk: Disk { free_bytes: Some(1 << 30), refuses: None },
-        certificate: Some(Certificate { not_before_ms: NOW - 1000, not_after_ms: NOW + 1000, problem: None }),
+        certificate: Some(Certificate {
+            not_before_ms: NOW - 1000,
+            not_after_ms: NOW + 1000,
+            ..Certificate::default()
+        }),
         upstream: Some(Upstream {
             cloud: "cloud/hq".into(),
             connected: Some(true),
@@ -135,6 +139,12 @@ fn cases() -> Vec<(Cause, Certainty, Facts)> {
         ),
         (Cause::CertificateNotYetValid, Certain, with(|f| f.now_ms = NOW - 60_000)),
         (Cause::CertificateExpired, Certain, with(|f| f.now_ms = NOW + 60_000)),
+        (Cause::CertificateExpired, Certain, with(|f| f.now_ms = NOW + 100 * 24 * 3_600_000)),
+        (
+            Cause::CertificateNotRenewed,
+            Certain,
+            with(|f| f.certificate.as_mut().unwrap().not_renewed = Some("no answer".into())),
+        ),
         (Cause::Dns, Certain, cut(|e| e.lookup = Lookup::Failed("no such name".into()))),
         (Cause::Dns, Certain, cut(|e| e.lookup = Lookup::Silent)),
         (Cause::Dns, Certain, met(LinkFault::Lookup, 1)),

@@ -67,8 +67,12 @@ impl Edge {
             (Series::SyncRepairs, sync.repairs),
             (Series::SyncNacks, sync.nacks),
             (Series::CheckupsDropped, self.asked.dropped()),
+            (Series::RenewalsFailed, self.renewal.failed()),
         ] {
             values.set(series, value);
+        }
+        if let Some(until) = self.renewal.until() {
+            values.set(Series::CertificateEnds, until.0);
         }
         values
     }

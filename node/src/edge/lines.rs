@@ -65,9 +65,10 @@ impl Lane {
         self.link.map(|(link, _)| link)
     }
 
-    fn handle_up(&mut self, link: LinkId, attempt: u64, now: Mono) {
+    /// The link in whose place this one is.
+    fn handle_up(&mut self, link: LinkId, attempt: u64, now: Mono) -> Option<LinkId> {
         self.dialer.handle_up(attempt, now);
-        self.link = Some((link, attempt));
+        self.link.replace((link, attempt)).map(|(stale, _)| stale)
     }
 
     fn handle_down(&mut self, link: LinkId, now: Mono) -> bool {
@@ -85,6 +86,9 @@ struct OneLine {
     packets: Lane,
     says: Says,
 }
+
+/// Why a link ends when there is one in its place that was made with the next certificate.
+const RENEWED: &str = "made anew with another certificate";
 
 /// Dialers of these numbers: 2 is the neighbours'.
 const FIRST: (u32, u32) = (0, 1);
@@ -175,25 +179,46 @@ impl Lines {
 
     pub(super) fn handle_bus_up(&mut self, link: LinkId, attempt: u64, now: Mono) {
         let Some((line, lane)) = self.lane_of(attempt) else { return };
-        lane.handle_up(link, attempt, now);
-        self.line_mut(line).says = Says::Nothing;
+        let stale = lane.handle_up(link, attempt, now);
+        let said = std::mem::replace(&mut self.line_mut(line).says, Says::Nothing);
+        // The bus goes on with one that it follows, until the new one has said that it leads, and closes it then.
+        if let Some(stale) = stale.filter(|_| !matches!(said, Says::Leads { .. })) {
+            self.outputs.push_back(Output::Close(stale, RENEWED));
+        }
     }
 
     pub(super) fn handle_packets_up(&mut self, link: LinkId, attempt: u64, now: Mono) {
         let Some((line, lane)) = self.lane_of(attempt) else { return };
-        lane.handle_up(link, attempt, now);
+        let stale = lane.handle_up(link, attempt, now);
         if self.followed == Some(line) {
             self.admit(line);
         }
+        self.outputs.extend(stale.map(|stale| Output::Close(stale, RENEWED)));
     }
 
-    pub(super) fn handle_down(&mut self, link: LinkId, now: Mono) {
+    /// Whether a bus lane ended whose other end had said nothing: that is how a cloud turns away whom it does not know.
+    pub(super) fn handle_down(&mut self, link: LinkId, now: Mono) -> bool {
+        let mut was_silent = false;
         for line in &mut self.lines {
             if line.bus.handle_down(link, now) {
-                line.says = Says::Nothing;
+                was_silent = std::mem::replace(&mut line.says, Says::Nothing) == Says::Nothing;
             }
             line.packets.handle_down(link, now);
         }
+        was_silent
+    }
+
+    /// All lanes are made anew, since this node shows another certificate; what stands is kept until then.
+    pub(super) fn handle_renewed(&mut self) {
+        for line in &mut self.lines {
+            line.bus.dialer.handle_stale();
+            line.packets.dialer.handle_stale();
+        }
+    }
+
+    /// Which of the two leads to the cloud, or led.
+    pub(super) fn followed(&self) -> Line {
+        self.followed.unwrap_or(Line::First)
     }
 
     pub(super) fn handle_failed(&mut self, attempt: u64, retry_after: Option<Duration>, now: Mono) {

@@ -147,6 +147,8 @@ table! {
     SyncRepairs Counter One "kubebus_sync_repairs_total" "Times that metadata was not what had been sent, and was sent again.";
     SyncNacks Counter One "kubebus_sync_nacks_total" "Batches of metadata that did not follow on the one before.";
     CheckupsDropped Counter One "kubebus_checkups_dropped_total" "Messages about checks from the other end of a link that were dropped: who sent them may not, too often, too long or not to be read.";
+    CertificateEnds Gauge Milli "kubebus_certificate_expiry_timestamp_seconds" "When the node's certificate ends, since 1970; it is renewed when a third of its validity is left.";
+    RenewalsFailed Counter One "kubebus_certificate_renewals_failed_total" "Renewals of the node's certificate that failed; it tries again by itself.";
 }
 
 table! {
@@ -202,6 +204,8 @@ impl Series {
                 | Self::DroppedQueueFull
                 | Self::MqttReceived
                 | Self::MqttSent
+                | Self::CertificateEnds
+                | Self::RenewalsFailed
         )
     }
 

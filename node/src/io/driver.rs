@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bus::bus::LinkId;
 use bus::io::Clock;
 use bus::overlay::{Lease, Route};
-use bus::{Channel, Identity, NodeId};
+use bus::{Channel, Identity, KeyHash, NodeId};
 use bytes::Bytes;
 use controller::api::index::Moved;
 use device_twin::gate::Refusal;
@@ -34,9 +34,11 @@ use super::api::{Asked, Question, Reply};
 use super::debug::dials;
 use super::debug::examiner::Examiner;
 use super::dns::Dns;
+use super::identity::Pair;
 use super::join::resolve;
 use super::metrics;
 use super::patience::{PATIENCE, Patience};
+use super::renew::{Papers, RenewError};
 use super::session::UsersSender;
 use super::shutdown::Shutdown;
 use super::status;
@@ -47,6 +49,7 @@ use crate::admin::{AdminResponse, describe};
 use crate::checkup::Report;
 use crate::diagnose::{Failures, LinkFault};
 use crate::health::{Trouble, TroubleKind};
+use crate::renewal::News;
 use crate::seam::{DialLane, Input, Line, Node, Output, Record};
 use crate::wireguard::CLIENTS;
 
@@ -64,6 +67,7 @@ const BURST: usize = 64;
 pub struct Driver {
     pub node: Node,
     pub me: NodeId,
+    pub papers: Papers,
     pub upstream: Option<Upstream>,
     pub shard: ShardHandle,
     pub shard_events: mpsc::Receiver<Event>,
@@ -105,6 +109,8 @@ pub struct State {
     /// What went wrong last with the way to the cloud.
     trouble: Option<Trouble>,
     lanes: BTreeMap<LinkId, Lane>,
+    /// Who is at the other end of a lane for renewals, until it has asked.
+    renewing: BTreeMap<LinkId, (NodeId, KeyHash)>,
     /// At most one a lane of each line.
     lookups: JoinSet<Lookup>,
     /// Checks that the cloud asked for; the core lets one run at a time.
@@ -167,6 +173,7 @@ enum Wake {
     Admin(Option<Asked>),
     Lookup(Lookup),
     Exam(Exam),
+    Renewed(Result<Pair, RenewError>),
     Timeout,
     DiskStuck,
     Stop,
@@ -207,6 +214,7 @@ impl Driver {
                 Wake::Exam((id, report)) => {
                     self.handle(Input::Examined { id, report: report.map(Box::new) });
                 }
+                Wake::Renewed(answer) => self.on_renewed(answer),
                 Wake::Timeout => self.handle(Input::Timeout),
                 Wake::DiskStuck => self.on_disk_stuck(),
                 Wake::Stop => break,
@@ -251,6 +259,7 @@ impl Driver {
             asked = self.admin.recv(), if open => Wake::Admin(asked),
             Some(Ok(found)) = self.state.lookups.join_next(), if open => Wake::Lookup(found),
             Some(Ok(exam)) = self.state.exams.join_next(), if open => Wake::Exam(exam),
+            answer = self.papers.answered(), if open => Wake::Renewed(answer),
             () = timer, if open => Wake::Timeout,
             () = patience => Wake::DiskStuck,
             () = shutdown.requested() => Wake::Stop,
@@ -291,6 +300,9 @@ impl Driver {
             Event::Up { link, attempt, peer, remote, lane } => {
                 debug!(link = link.0, %lane, %remote, "link up");
                 self.state.lanes.insert(link, lane);
+                if let (Lane::Renew, Some(asker)) = (lane, &peer) {
+                    self.state.renewing.insert(link, asker.clone());
+                }
                 attempt.map(|attempt| self.state.neighbours.remove(&attempt));
                 if let Some((line, _)) = attempt.and_then(|attempt| self.state.dials.remove(&attempt)) {
                     self.on_upstream(line, link, lane, remote);
@@ -306,7 +318,7 @@ impl Driver {
                         self.handle(Input::PeerPackets { link, peer, key, remote });
                     }
                     // A join says what it wants in its first frame.
-                    (Lane::Join, ..) | (Lane::Bus | Lane::Packets, None, _) => {}
+                    (Lane::Join | Lane::Renew, ..) | (Lane::Bus | Lane::Packets, None, _) => {}
                 }
             }
             Event::Failed { attempt, why } => {
@@ -314,6 +326,9 @@ impl Driver {
                     debug!(%why, "cannot reach a neighbour");
                 } else {
                     self.on_dial_failed(attempt, &why);
+                }
+                if why.is_renewable() {
+                    self.handle(Input::Certificate(News::Over));
                 }
                 self.handle(Input::DialFailed { attempt, retry_after: why.retry_after() });
             }
@@ -329,7 +344,15 @@ impl Driver {
                 match self.state.lanes.remove(&link) {
                     Some(Lane::Bus) => self.handle(Input::LinkDown { link }),
                     Some(Lane::Packets) => self.handle(Input::PacketsDown { link }),
-                    Some(Lane::Join) | None => {}
+                    Some(Lane::Join | Lane::Renew) | None => {}
+                }
+                self.state.renewing.remove(&link);
+            }
+            Event::Frame { link, frame } if self.state.renewing.contains_key(&link) => {
+                // One request a connection, as for those that join.
+                self.state.lanes.remove(&link);
+                if let Some((peer, key)) = self.state.renewing.remove(&link) {
+                    self.handle(Input::Renew { link, peer, key, request: frame.payload });
                 }
             }
             Event::Frame { link, frame } if self.state.lanes.get(&link) == Some(&Lane::Join) => {
@@ -370,7 +393,7 @@ impl Driver {
         let lane = match lane {
             Lane::Bus => DialLane::Bus,
             Lane::Packets => DialLane::Packets,
-            Lane::Join => return,
+            Lane::Join | Lane::Renew => return,
         };
         if let Some(stale) = upstream.handle_up((line, lane), link, remote, self.clock.now().mono) {
             self.command(Command::Close { link: stale, reason: "the cloud is elsewhere now".into() });
@@ -506,6 +529,8 @@ impl Driver {
             Output::DialNeighbour { lane, attempt, peer, address } => {
                 self.dial_neighbour(lane, attempt, peer, address);
             }
+            Output::Renew { line } => self.renew(line),
+            Output::ShowOther => self.show_other(),
             Output::Knock { addresses } => self.command(Command::Knock { addresses }),
             Output::Admit { link } => self.command(Command::Admit { link }),
             Output::Endpoints(endpoints) => self.on_endpoints(&endpoints),
@@ -603,6 +628,42 @@ impl Driver {
             }
             None => self.handle(Input::DialFailed { attempt, retry_after: None }),
         }
+    }
+
+    fn renew(&mut self, line: Line) {
+        let upstream = self.upstream.as_mut();
+        let target = upstream.and_then(|upstream| Some((upstream.to_renew(line)?, upstream.cloud.clone())));
+        self.papers.renew(target, self.clock.now().wall);
+    }
+
+    fn on_renewed(&mut self, answer: Result<Pair, RenewError>) {
+        match answer.and_then(|next| self.papers.show(next)) {
+            Ok(()) => self.say_certificate("this node has its next certificate"),
+            Err(why) => {
+                let news = why.into_news();
+                if let News::Failed { why, .. } = &news {
+                    warn!(why, "this node's certificate is not renewed, which is tried again");
+                }
+                self.handle(Input::Certificate(news));
+            }
+        }
+    }
+
+    fn show_other(&mut self) {
+        match self.papers.show_other() {
+            Ok(true) => {
+                self.say_certificate("the cloud does not know this certificate: the one before is tried")
+            }
+            Ok(false) => {}
+            Err(why) => warn!(why = describe(&why), "the certificate before this one cannot be used"),
+        }
+    }
+
+    fn say_certificate(&mut self, what: &str) {
+        self.command(Command::SetCredentials(Box::new(self.papers.credentials().clone())));
+        let news = self.papers.news();
+        info!(?news, "{what}");
+        self.handle(Input::Certificate(news));
     }
 
     fn dial_neighbour(&mut self, lane: DialLane, attempt: u64, peer: NodeId, address: SocketAddr) {

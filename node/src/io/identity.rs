@@ -4,9 +4,14 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use bus::{Identity, Name, NodeId};
+use bus::{Identity, Name, NodeId, RENEWABLE_FOR, UnixMillis};
+use router::io::tls::validity_of;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use super::issue::to_pem;
 
 /// What `kubebus join` learned, besides keys and certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +32,19 @@ pub struct EdgeIdentity {
     pub certificate: Vec<u8>,
     pub key: Vec<u8>,
     pub ca: Vec<u8>,
+}
+
+/// A certificate and its key, in DER.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Pair {
+    pub certificate: Vec<u8>,
+    pub key: Vec<u8>,
+}
+
+impl std::fmt::Debug for Pair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pair").finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for EdgeIdentity {
@@ -65,6 +83,12 @@ pub enum IdentityError {
     Moved { dir: PathBuf },
     #[error("{path} names no cloud: '{text}'")]
     NoCloud { path: PathBuf, text: String },
+    #[error("{path} holds no certificate and key: restore it, or remove it to go on with those of the joining", path = path.display())]
+    Pair {
+        path: PathBuf,
+        #[source]
+        source: pem::Error,
+    },
     #[error("{0} is half restored: run 'kubebus cloud restore' again")]
     HalfRestored(PathBuf),
     #[error("{path}")]
@@ -86,6 +110,10 @@ const CERTIFICATE: &str = "node.crt.der";
 /// The node's own key.
 pub const KEY: &str = "node.key.der";
 const CA: &str = "ca.crt.der";
+/// Certificate and key since the last renewal, in one file: no crash leaves a certificate without its key.
+const RENEWED: &str = "node.pem";
+/// Those before them: a cloud that was restored from an older backup knows no others.
+const FORMER: &str = "node.former.pem";
 /// A cloud's SPIFFE id.
 pub const CLOUD: &str = "cloud.id";
 /// There while a restore is at work, and after one that was interrupted: nothing starts in such a directory.
@@ -106,7 +134,7 @@ pub fn create_data_dir(dir: &Path) -> Result<(), IdentityError> {
         .map_err(|source| IdentityError::File { path: dir.to_owned(), source })
 }
 
-/// Reads what [`save`] wrote.
+/// Reads what [`save`] and [`renew`] wrote.
 pub fn load(dir: &Path) -> Result<EdgeIdentity, IdentityError> {
     let path = dir.join(MEMBERSHIP);
     let text = std::fs::read_to_string(&path).map_err(|source| {
@@ -121,7 +149,39 @@ pub fn load(dir: &Path) -> Result<EdgeIdentity, IdentityError> {
         let path = dir.join(name);
         std::fs::read(&path).map_err(|source| IdentityError::File { path, source })
     };
-    Ok(EdgeIdentity { membership, certificate: read(CERTIFICATE)?, key: read(KEY)?, ca: read(CA)? })
+    let Pair { certificate, key } = match load_pair(&dir.join(RENEWED))? {
+        Some(renewed) => renewed,
+        None => Pair { certificate: read(CERTIFICATE)?, key: read(KEY)? },
+    };
+    Ok(EdgeIdentity { membership, certificate, key, ca: read(CA)? })
+}
+
+/// The certificate and key before the present ones, if there were any.
+pub fn load_former(dir: &Path) -> Result<Option<Pair>, IdentityError> {
+    load_pair(&dir.join(FORMER))
+}
+
+fn load_pair(path: &Path) -> Result<Option<Pair>, IdentityError> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(IdentityError::File { path: path.to_owned(), source }),
+    };
+    let damaged = |source| IdentityError::Pair { path: path.to_owned(), source };
+    let certificate = CertificateDer::from_pem_slice(&text).map_err(damaged)?;
+    let key = PrivatePkcs8KeyDer::from_pem_slice(&text).map_err(damaged)?;
+    Ok(Some(Pair { certificate: certificate.to_vec(), key: key.secret_pkcs8_der().to_vec() }))
+}
+
+/// Puts the next certificate in the place of the one that is shown now. Wherever this is cut off, one of the two is there
+/// whole.
+pub fn renew(dir: &Path, shown: &Pair, next: &Pair) -> Result<(), IdentityError> {
+    write(&dir.join(FORMER), pair_pem(shown).as_bytes())?;
+    write(&dir.join(RENEWED), pair_pem(next).as_bytes())
+}
+
+fn pair_pem(pair: &Pair) -> String {
+    to_pem("CERTIFICATE", &pair.certificate) + &to_pem("PRIVATE KEY", &pair.key)
 }
 
 /// Takes the directory for a cloud at its first start, and lets no edge and no other cloud in afterwards.
@@ -182,21 +242,30 @@ fn check_whole(dir: &Path) -> Result<(), IdentityError> {
     }
 }
 
-/// Refuses a directory that holds an identity already.
-pub fn check_vacant(dir: &Path) -> Result<(), IdentityError> {
+/// Refuses a directory that holds an identity already, unless that has no certificate any more which a cloud would renew:
+/// such a node joins again as what it was, and keeps its store.
+pub fn check_vacant(dir: &Path, name: &Name, now: UnixMillis) -> Result<(), IdentityError> {
     check_whole(dir)?;
     if dir.join(CLOUD).exists() {
         return Err(IdentityError::CloudsDir(dir.to_owned()));
     }
     match load(dir) {
+        Ok(found) if found.membership.name == *name && is_lost(&found.certificate, now) => Ok(()),
         Ok(found) => Err(IdentityError::AlreadyJoined(dir.to_owned(), found.identity())),
         Err(IdentityError::NotJoined(_)) => Ok(()),
         Err(other) => Err(other),
     }
 }
 
-/// The key of a join that was begun.
+fn is_lost(certificate: &[u8], now: UnixMillis) -> bool {
+    validity_of(certificate).is_some_and(|(_, until)| now.since(UnixMillis(until)) > RENEWABLE_FOR)
+}
+
+/// The key of a join that was begun, or of the node's last certificate.
 pub fn load_key(dir: &Path) -> Result<Option<Vec<u8>>, IdentityError> {
+    if let Some(renewed) = load_pair(&dir.join(RENEWED))? {
+        return Ok(Some(renewed.key));
+    }
     let path = dir.join(KEY);
     match std::fs::read(&path) {
         Ok(key) => Ok(Some(key)),
@@ -210,7 +279,8 @@ pub fn save_key(dir: &Path, key: &[u8]) -> Result<(), IdentityError> {
     write(&dir.join(KEY), key)
 }
 
-/// Writes the identity; the membership last, so that a crash in between leaves a directory that can join again.
+/// Writes the identity; the membership last, so that a crash in between leaves a directory that can join again. What was
+/// renewed before counts no more.
 pub fn save(dir: &Path, identity: &EdgeIdentity) -> Result<(), IdentityError> {
     let EdgeIdentity { membership, certificate, key, ca } = identity;
     create_data_dir(dir)?;
@@ -220,7 +290,17 @@ pub fn save(dir: &Path, identity: &EdgeIdentity) -> Result<(), IdentityError> {
     let path = dir.join(MEMBERSHIP);
     let text = serde_json::to_vec_pretty(membership)
         .map_err(|source| IdentityError::Damaged { path: path.clone(), source })?;
-    write(&path, &text)
+    write(&path, &text)?;
+    for gone in [RENEWED, FORMER] {
+        let path = dir.join(gone);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                return Err(IdentityError::File { path, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// A small file, read whole.
@@ -269,11 +349,38 @@ mod tests {
     fn an_identity_reads_back_and_blocks_a_second_join() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(load(dir.path()), Err(IdentityError::NotJoined(_))));
-        check_vacant(dir.path()).unwrap();
+        check_vacant(dir.path(), &sample().membership.name, UnixMillis(0)).unwrap();
         save(dir.path(), &sample()).unwrap();
         let found = load(dir.path()).unwrap();
         assert_eq!((found.membership, found.key), (sample().membership, vec![2]));
-        assert!(matches!(check_vacant(dir.path()), Err(IdentityError::AlreadyJoined(..))));
+        assert!(matches!(
+            check_vacant(dir.path(), &sample().membership.name, UnixMillis(0)),
+            Err(IdentityError::AlreadyJoined(..))
+        ));
+    }
+
+    #[test]
+    fn a_renewal_that_is_cut_off_anywhere_leaves_a_pair_that_fits() {
+        let pair = |number: u8| Pair { certificate: vec![number; 40], key: vec![number + 100; 40] };
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        save(dir, &EdgeIdentity { certificate: pair(1).certificate, key: pair(1).key, ..sample() }).unwrap();
+        let shown =
+            || load(dir).map(|found| Pair { certificate: found.certificate, key: found.key }).unwrap();
+        // Cut off before its first file has its name, between the two, and before the second has it.
+        std::fs::write(dir.join("node.former.new"), "half").unwrap();
+        assert_eq!((shown(), load_former(dir).unwrap()), (pair(1), None));
+        write(&dir.join(FORMER), pair_pem(&pair(1)).as_bytes()).unwrap();
+        std::fs::write(dir.join("node.new"), "half").unwrap();
+        assert_eq!((shown(), load_former(dir).unwrap()), (pair(1), Some(pair(1))));
+        renew(dir, &pair(1), &pair(2)).unwrap();
+        assert_eq!((shown(), load_former(dir).unwrap()), (pair(2), Some(pair(1))));
+        renew(dir, &pair(2), &pair(3)).unwrap();
+        assert_eq!((shown(), load_former(dir).unwrap()), (pair(3), Some(pair(2))));
+        assert_eq!(load_key(dir).unwrap(), Some(pair(3).key));
+        // Joined again.
+        save(dir, &EdgeIdentity { certificate: vec![9], key: pair(3).key, ..sample() }).unwrap();
+        assert_eq!((shown().certificate, load_former(dir).unwrap()), (vec![9], None));
     }
 
     #[test]

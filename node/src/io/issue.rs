@@ -60,16 +60,16 @@ pub(super) fn issue(who: &NodeId, lasting: Duration, data_dir: &Path) -> Result<
     Ok(Issued {
         identity,
         cloud,
-        key: pem("PRIVATE KEY", key.secret_pkcs8_der()),
-        certificate: pem("CERTIFICATE", &signed.certificate_der),
-        authority: pem("CERTIFICATE", authority.ca_der()),
+        key: to_pem("PRIVATE KEY", key.secret_pkcs8_der()),
+        certificate: to_pem("CERTIFICATE", &signed.certificate_der),
+        authority: to_pem("CERTIFICATE", authority.ca_der()),
         key_hash: signed.public_key,
         not_after: signed.not_after,
     })
 }
 
 /// RFC 7468.
-fn pem(label: &str, der: &[u8]) -> String {
+pub(super) fn to_pem(label: &str, der: &[u8]) -> String {
     let text = BASE64.encode(der);
     let mut lines = vec![format!("-----BEGIN {label}-----")];
     lines.extend(text.as_bytes().chunks(PEM_WIDTH).map(|line| String::from_utf8_lossy(line).into_owned()));

@@ -4,10 +4,14 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use bus::io::Clock;
 use bus::{Channel, Class, Frame, JoinToken, Name, Route};
+use bytes::Bytes;
 use controller::io::{csr_for, new_key_and_csr};
 use controller::join::{JoinReply, JoinRequest, RefusalCode};
-use router::io::shard::{self, Command, DialError, Event, Expect, Lane, ShardConfig, SpawnError};
+use router::io::shard::{
+    self, Command, Credentials, DialError, Event, Expect, Lane, ShardConfig, SpawnError,
+};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use thiserror::Error;
 
@@ -61,7 +65,7 @@ pub async fn join(
     name: &Name,
     data_dir: &Path,
 ) -> Result<Joined, JoinError> {
-    identity::check_vacant(data_dir)?;
+    identity::check_vacant(data_dir, name, Clock::start().now().wall)?;
     identity::create_data_dir(data_dir)?;
     let address = resolve(host, port).await?;
     // The key outlives a failed try: a cloud that took us in but whose answer was lost knows us by it.
@@ -108,24 +112,35 @@ pub async fn resolve(host: &str, port: u16) -> Result<SocketAddr, JoinError> {
 }
 
 async fn ask(address: SocketAddr, token: &JoinToken, request: &JoinRequest) -> Result<JoinReply, JoinError> {
+    let whom = (Expect::CaHash(token.ca), Lane::Join);
+    let answer = exchange(address, None, whom, request.to_bytes()).await?;
+    JoinReply::from_bytes(&answer).map_err(|_| JoinError::Answer)
+}
+
+/// One request and its answer, over a link of its own.
+pub(super) async fn exchange(
+    address: SocketAddr,
+    credentials: Option<Credentials>,
+    (expect, lane): (Expect, Lane),
+    request: Vec<u8>,
+) -> Result<Bytes, JoinError> {
     let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let Ok(listen) = any.parse() else { return Err(JoinError::Answer) };
-    let (shard, mut events) = shard::spawn(ShardConfig::new(listen, None)).map_err(JoinError::Socket)?;
-    let (expect, lane) = (Expect::CaHash(token.ca), Lane::Join);
+    let (shard, mut events) =
+        shard::spawn(ShardConfig::new(listen, credentials)).map_err(JoinError::Socket)?;
+    let request = Bytes::from(request);
     let dial = Command::Dial { attempt: 0, address, expect, lane, in_reserve: false };
     let _ = shard.send(dial);
     let talk = async {
         while let Some(event) = events.recv().await {
             match event {
                 Event::Up { link, .. } => {
-                    let frame = Frame::new(Channel::Join, request.to_bytes());
+                    let frame = Frame::new(Channel::Join, request.clone());
                     let _ = shard.send(Command::Send { link, class: Class::Control, frame });
                 }
                 Event::Failed { why, .. } => return Err(JoinError::Dial { address, why }),
                 Event::Down { why, .. } => return Err(JoinError::Closed(why)),
-                Event::Frame { frame, .. } => {
-                    return JoinReply::from_bytes(&frame.payload).map_err(|_| JoinError::Answer);
-                }
+                Event::Frame { frame, .. } => return Ok(frame.payload),
                 Event::Moved { .. } | Event::Talk { .. } | Event::Report { .. } => {}
             }
         }

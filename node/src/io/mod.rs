@@ -40,12 +40,14 @@ mod records;
 #[cfg(test)]
 mod reference;
 #[cfg(feature = "etcd")]
+mod renew;
 pub mod replica;
 pub mod restore;
 mod route;
 mod rule;
 pub mod session;
 mod shares;
+mod shown;
 pub mod shutdown;
 mod status;
 pub mod store;

@@ -10,7 +10,7 @@ use bus::io::Clock;
 use bus::{Identity, Name, NodeId};
 use bytes::Bytes;
 use controller::api::index::Moved;
-use controller::io::ca::{CertificateAuthority, NODE_VALIDITY};
+use controller::io::CertificateAuthority;
 use controller::token::MAX_LANS;
 use controller::{CloudSubnets, Cluster, Lan, Plan};
 use device_twin::gate::row::ROOT;
@@ -34,6 +34,7 @@ use super::cloud_store::{Begun, Granted};
 use super::damage::{self, DamageError};
 use super::debug::examiner::Examiner;
 use super::driver::{Driver, State};
+use super::renew::{Own, Papers, check_validity};
 use super::session::{Doorkeeper, UsersSender};
 use super::shutdown::Shutdown;
 use super::store::StoreThread;
@@ -63,6 +64,7 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
     if let Err(why) = parse_endpoints(&config.cloud.endpoints) {
         bail!("cloud.endpoints: {why}");
     }
+    check_validity(config.cloud.certificate_validity)?;
     let clock = Clock::start();
     let me =
         Identity { cluster: config.cloud.cluster.clone(), node: NodeId::cloud(config.cloud.name.clone()) };
@@ -81,7 +83,7 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
             (Begun::new(equip(&start, proof)?), opened)
         }
     };
-    let Equipment { proof: Proof { authority, credentials }, overlay, sockets } = equipment;
+    let Equipment { proof: Proof { authority, papers }, overlay, sockets } = equipment;
     let plan = Plan::new(config.overlay.pool, &me.cluster, &authority.hash()).context("overlay.pool")?;
     let settings = CloudSettings {
         cluster: Cluster {
@@ -99,9 +101,9 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
         seed: seed()?,
         term,
     };
-    let sign = move |csr: &[u8], identity: &Identity| {
-        authority.issue(csr, identity, clock.now().wall, NODE_VALIDITY)
-    };
+    let validity = config.cloud.certificate_validity;
+    let sign =
+        move |csr: &[u8], identity: &Identity| authority.issue(csr, identity, clock.now().wall, validity);
     let kept = kept_for_broker(&keyspace);
     let cloud = Cloud::new(settings, Box::new(sign), keyspace, clock.now())
         .context("the address plan does not fit what was given out")?;
@@ -109,7 +111,7 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
         me: me.node,
         node: Node::Cloud(Box::new(cloud)),
         upstream: None,
-        credentials,
+        papers,
         sockets,
         store,
         overlay,
@@ -134,8 +136,8 @@ pub(super) struct CloudStart<'a> {
 
 /// By what a cloud is known, and knows others.
 pub(super) struct Proof {
-    pub(super) authority: CertificateAuthority,
-    pub(super) credentials: Credentials,
+    pub(super) authority: Arc<CertificateAuthority>,
+    pub(super) papers: Papers,
 }
 
 /// Makes the authority and the cloud's key if there are none.
@@ -146,16 +148,17 @@ pub(super) fn prove(start: &CloudStart<'_>) -> Result<Proof> {
         .context("the cluster's certificate authority")?;
     // The key stays the same from start to start: edges know by it that a cloud which lost their links is theirs.
     let (key, csr) = join::key_and_csr(data_dir).context("the cloud's key")?;
-    let hosts = api_hosts(start.config);
-    let signed =
-        authority.issue_named(&csr, me, &hosts, now, NODE_VALIDITY).context("the cloud's certificate")?;
+    let (hosts, validity) = (api_hosts(start.config), start.config.cloud.certificate_validity);
+    let authority = Arc::new(authority);
+    let own = Own { authority: Arc::clone(&authority), csr, hosts, validity };
     let credentials = Credentials {
-        chain: vec![CertificateDer::from(signed.certificate_der)],
+        chain: vec![CertificateDer::from(own.sign(me, now).context("the cloud's certificate")?)],
         key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key)),
         ca: authority.ca_der().clone(),
         identity: (*me).clone(),
     };
-    Ok(Proof { authority, credentials })
+    let papers = Papers::of_cloud(credentials, own).context("the cloud's certificate")?;
+    Ok(Proof { authority, papers })
 }
 
 /// By what hosts the cloud's API is asked, as far as the configuration tells.
@@ -181,7 +184,7 @@ pub(super) fn equip(start: &CloudStart<'_>, proof: Proof) -> Result<Equipment> {
         accept: true,
         replica: replica_of(&config.cloud.store)?,
         tun: overlay.as_ref().map(Overlay::tun).transpose().context("share the TUN")?,
-        ..shard_config(config, config.cloud.listen, proof.credentials.clone())
+        ..shard_config(config, config.cloud.listen, proof.papers.credentials().clone())
     };
     Ok(Equipment { proof, overlay, sockets: Sockets::Closed(Box::new(shard)) })
 }
@@ -264,25 +267,20 @@ pub(super) async fn run_edge(
     let clock = Clock::start();
     let stored = identity::load(data_dir)?;
     let me = stored.identity();
-    let membership = stored.membership;
+    let membership = stored.membership.clone();
     let endpoints = match parse_endpoints(&membership.endpoints) {
         Ok(endpoints) if !endpoints.is_empty() => endpoints,
         Ok(_) => bail!("{} names no endpoint of the cloud: join again", data_dir.display()),
         Err(why) => bail!("{}: {why}", data_dir.display()),
     };
-    let credentials = Credentials {
-        chain: vec![CertificateDer::from(stored.certificate)],
-        key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(stored.key)),
-        ca: CertificateDer::from(stored.ca),
-        identity: me.clone(),
-    };
+    let papers = Papers::of_edge(stored, data_dir).context("this edge's certificate")?;
     let (store, keyspace) = open_edge_store(data_dir, renew || config.edge.renew_damaged_store)?;
     let overlay = open_overlay(config)?;
     let shard = ShardConfig {
         tun: overlay.as_ref().map(Overlay::tun).transpose().context("share the TUN")?,
         neighbours: config.link.direct,
         limits: shard::Limits::NEIGHBOURS,
-        ..shard_config(config, any_like(&endpoints), credentials.clone())
+        ..shard_config(config, any_like(&endpoints), papers.credentials().clone())
     };
     let cloud = Identity { cluster: me.cluster.clone(), node: NodeId::cloud(membership.cloud) };
     let settings = EdgeSettings {
@@ -303,7 +301,7 @@ pub(super) async fn run_edge(
         me: me.node.clone(),
         node,
         upstream,
-        credentials,
+        papers,
         sockets: Sockets::Closed(Box::new(shard)),
         store,
         overlay,
@@ -341,7 +339,7 @@ struct Parts {
     me: NodeId,
     node: Node,
     upstream: Option<Upstream>,
-    credentials: Credentials,
+    papers: Papers,
     sockets: Sockets,
     store: Box<dyn Store + Send>,
     overlay: Option<Overlay>,
@@ -372,14 +370,14 @@ async fn play(
     data_dir: &Path,
     shutdown: Shutdown,
 ) -> Result<()> {
-    let Parts { me, node, upstream, credentials, sockets, store, overlay, clock, kept, dmi, state, inputs } =
+    let Parts { me, node, upstream, papers, sockets, store, overlay, clock, kept, dmi, state, mut inputs } =
         parts;
     let (client_keys, register) = watch::channel(Arc::default());
     let external = mqtt::external(&config.mqtt, &me.name, seed()?).context("the site's MQTT broker")?;
     let (broker, broker_events) = match external {
         Some(external) => external::start(external),
         None => {
-            let broker = mqtt::broker(&config.mqtt, &credentials).context("the MQTT broker")?;
+            let broker = mqtt::broker(&config.mqtt, papers.served()).context("the MQTT broker")?;
             let broker = BrokerConfig { kept, ..broker }.with_register(&register);
             start_broker(broker).await.context("the MQTT broker (mqtt.listen)")?
         }
@@ -391,13 +389,15 @@ async fn play(
     let Console { asked, desk, users, moved, mut tasks, recorder } = console;
     otlp::start(&config.telemetry, &desk, &mut tasks)?;
     let doorkeeper = desk.doorkeeper.clone();
-    let listens = https::start(&config.api, &credentials, desk, &mut tasks).await.context("the API")?;
+    let listens = https::start(&config.api, papers.served(), desk, &mut tasks).await.context("the API")?;
     doorkeeper.set_listens(listens);
     let dns = dns::start(&config.dns, &mut tasks);
     let wireguard = Wireguard::start(&config.wireguard, data_dir, overlay.as_ref().map(Overlay::name))?;
+    inputs.push(Input::Certificate(papers.news()));
     let driver = Driver {
         node,
         me,
+        papers,
         upstream,
         shard,
         shard_events,

@@ -26,13 +26,16 @@ pub enum Target {
 ///    the last resort. A dead endpoint costs one try a round.
 /// 2. An endpoint that held a link for [`PROVEN_AFTER`] has the next turn too: a cut is no move.
 /// 3. The packets lane goes where the bus lane stands; if that is elsewhere than where it stood, it is closed.
-/// 4. Where one line stands the other has no turn.
+/// 4. A lane that is made anew while it stands goes where it stands.
+/// 5. Where one line stands the other has no turn.
 #[derive(Debug)]
 pub struct Upstream {
     pub cloud: Identity,
     joined: Vec<Endpoint>,
     told: Vec<Endpoint>,
     lines: [Way; 2],
+    /// Whose turn it is to be asked for a certificate where no link stands.
+    asked: usize,
 }
 
 /// Where one line leads.
@@ -67,7 +70,7 @@ pub struct InvalidEndpoint(String);
 impl Upstream {
     /// `joined` is what `kubebus join` stored.
     pub fn new(cloud: Identity, joined: Vec<Endpoint>) -> Self {
-        Self { cloud, joined, told: Vec::new(), lines: [Way::new(0), Way::new(1)] }
+        Self { cloud, joined, told: Vec::new(), lines: [Way::new(0), Way::new(1)], asked: 0 }
     }
 
     /// The cloud says where it can be dialled; the link that stands is kept. Returns what makes no sense.
@@ -107,17 +110,28 @@ impl Upstream {
         let endpoints = self.endpoints();
         let taken = Some(self.line(line.other())).filter(|other| other.bus.is_some()).map(|other| other.turn);
         let way = self.line_mut(line);
+        if let Some(bus) = way.bus {
+            return Some(Target::Address(bus.remote));
+        }
         let stays = match lane {
             DialLane::Bus => std::mem::replace(&mut way.stays, false),
             DialLane::Packets => true,
         };
-        if let (DialLane::Packets, Some(bus)) = (lane, way.bus) {
-            return Some(Target::Address(bus.remote));
-        }
         let count = endpoints.len().max(1);
         let first = way.turn + usize::from(!stays);
         way.turn = (first..first + count).map(|turn| turn % count).find(|turn| Some(*turn) != taken)?;
         endpoints.into_iter().nth(way.turn).map(Target::Endpoint)
+    }
+
+    /// Where the next certificate is asked for: at the end of this line, or at all endpoints in turn.
+    pub fn to_renew(&mut self, line: Line) -> Option<Target> {
+        if let Some(bus) = self.line(line).bus {
+            return Some(Target::Address(bus.remote));
+        }
+        let endpoints = self.endpoints();
+        let turn = self.asked % endpoints.len().max(1);
+        self.asked = turn + 1;
+        endpoints.into_iter().nth(turn).map(Target::Endpoint)
     }
 
     /// Whether the other line stands at this address: names may lead to one.
@@ -259,6 +273,19 @@ mod tests {
         upstream.handle_down(LinkId(2), Mono::ZERO);
         let there = Target::Address("192.0.2.9:1".parse().unwrap());
         assert_eq!(upstream.next(Line::First, DialLane::Packets), Some(there));
+    }
+
+    #[test]
+    fn a_certificate_is_asked_for_where_the_link_stands_or_at_all_endpoints_in_turn() {
+        let mut upstream = upstream(&["a", "b"], &[]);
+        let asked = |upstream: &mut Upstream| upstream.to_renew(Line::First).unwrap();
+        let turns = ["a", "b", "a"].map(|host| Target::Endpoint(endpoint(host)));
+        assert_eq!([asked(&mut upstream), asked(&mut upstream), asked(&mut upstream)], turns);
+        bus(&mut upstream);
+        up(&mut upstream, DialLane::Bus, 1, "192.0.2.1:1");
+        let there = Target::Address("192.0.2.1:1".parse().unwrap());
+        assert_eq!(asked(&mut upstream), there);
+        assert_eq!(upstream.next(Line::First, DialLane::Bus), Some(there), "made anew where it stands");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use bus::bus::LinkId;
 use bus::io::Clock;
-use bus::{Class, Identity};
+use bus::{Class, Identity, NodeKind};
 use metadata::StoreError;
 use metadata::io::Turn;
 use router::io::device::Overlay;
@@ -23,12 +23,15 @@ use tracing::{debug, info, warn};
 
 use super::api::{Asked, Question, Reply};
 use super::cloud_store::Begun;
+use super::identity::Pair;
 use super::join::resolve;
-use super::node::{CloudStart, Equipment, Open, Proof, Sockets};
+use super::node::{CloudStart, Equipment, Open, Proof, Sockets, seed};
+use super::renew::RenewError;
 use super::replica::{Asked as Answer, Replica, ReplicaError};
 use super::shutdown::Shutdown;
 use super::upstream::Endpoint;
 use crate::admin::{AdminError, AdminRequest, describe};
+use crate::renewal::{Renewal, Wish};
 use crate::resources::{ApiAnswer, as_refusal};
 use crate::seam::Input;
 use crate::standby::{Output, Standby};
@@ -181,6 +184,8 @@ pub(super) struct Waiting {
     endpoints: Vec<Endpoint>,
     lookups: JoinSet<Lookup>,
     clock: Clock,
+    /// Of this replica's own certificate.
+    renewal: Renewal,
 }
 
 /// What woke the loop.
@@ -189,6 +194,7 @@ enum Wake {
     Admin(Option<Asked>),
     Answer(Box<Result<(Replica, Answer), ReplicaError>>),
     Lookup(Lookup),
+    Renewed(Result<Pair, RenewError>),
     Timeout,
     Stop,
 }
@@ -202,7 +208,10 @@ impl Waiting {
     ) -> Result<Self> {
         let CloudStart { me, data_dir, clock, .. } = *start;
         let Equipment { proof, overlay, sockets } = equipment;
+        let mut renewal = Renewal::new(NodeKind::Cloud, seed()?);
+        renewal.handle(proof.papers.news(), clock.now());
         Ok(Self {
+            renewal,
             core: Standby::new(me.node.clone(), endpoints.len(), clock.now().mono),
             me: me.clone(),
             proof,
@@ -232,7 +241,11 @@ impl Waiting {
                     }
                 }
                 Wake::Lookup(found) => self.on_lookup(found),
-                Wake::Timeout => self.handle(Input::Timeout),
+                Wake::Timeout => {
+                    self.renewal.handle_timeout(self.clock.now());
+                    self.handle(Input::Timeout);
+                }
+                Wake::Renewed(answer) => self.on_renewed(answer),
                 Wake::Stop => {
                     self.stop();
                     return Ok(None);
@@ -241,11 +254,14 @@ impl Waiting {
             while let Some(output) = self.core.poll_output() {
                 self.perform(output, &mut turns);
             }
+            while let Some(Wish::Renew) = self.renewal.poll_output() {
+                self.proof.papers.renew(None, self.clock.now().wall);
+            }
         }
     }
 
     async fn wake(&mut self, turns: &mut Turns, shutdown: &mut Shutdown) -> Wake {
-        let timeout = self.core.poll_timeout();
+        let timeout = [self.core.poll_timeout(), self.renewal.poll_timeout()].into_iter().flatten().min();
         let timer = async {
             match timeout {
                 Some((at, _)) => self.clock.sleep_until(at).await,
@@ -257,6 +273,7 @@ impl Waiting {
             asked = self.open.console.asked.recv() => Wake::Admin(asked),
             answer = turns.answer() => Wake::Answer(Box::new(answer)),
             Some(Ok(found)) = self.lookups.join_next() => Wake::Lookup(found),
+            answer = self.proof.papers.answered() => Wake::Renewed(answer),
             () = timer => Wake::Timeout,
             () = shutdown.requested() => Wake::Stop,
         }
@@ -275,7 +292,7 @@ impl Waiting {
                     (Lane::Packets, Some((peer, key))) => {
                         self.handle(Input::PeerPackets { link, peer, key, remote });
                     }
-                    (Lane::Join, _) | (Lane::Bus | Lane::Packets, None) => {}
+                    (Lane::Join | Lane::Renew, _) | (Lane::Bus | Lane::Packets, None) => {}
                 }
             }
             Event::Failed { attempt, why } => {
@@ -290,10 +307,26 @@ impl Waiting {
             Event::Frame { link, frame } if self.lanes.get(&link) == Some(&Lane::Join) => {
                 self.handle(Input::Join { link, request: frame.payload });
             }
+            Event::Frame { link, .. } if self.lanes.get(&link) == Some(&Lane::Renew) => {
+                self.core.refuse_to_renew(link);
+            }
             Event::Frame { link, frame } => self.handle(Input::Frame { link, frame }),
             Event::Moved { link, remote } => self.handle(Input::Moved { link, remote }),
             Event::Talk { .. } | Event::Report { .. } => {}
         }
+    }
+
+    fn on_renewed(&mut self, answer: Result<Pair, RenewError>) {
+        let news = match answer.and_then(|next| self.proof.papers.show(next)) {
+            Ok(()) => {
+                let shown = Box::new(self.proof.papers.credentials().clone());
+                self.command(Command::SetCredentials(shown));
+                info!("this replica has its next certificate");
+                self.proof.papers.news()
+            }
+            Err(why) => why.into_news(),
+        };
+        self.renewal.handle(news, self.clock.now());
     }
 
     fn on_admin(&mut self, asked: Asked, turns: &Turns) {

@@ -36,6 +36,8 @@ mod mesh;
 #[cfg(test)]
 mod moving;
 #[cfg(test)]
+mod renewing;
+#[cfg(test)]
 #[cfg(feature = "etcd")]
 mod standby;
 #[cfg(test)]

@@ -207,3 +207,25 @@ fn nobody_is_taken_over_from_while_etcd_is_away() {
     becomes("what was said meanwhile comes", &vec![1], || heard(&at_b, MARKER));
     stage.passes(&at_b, 2);
 }
+
+#[test]
+fn a_replica_that_waits_renews_its_certificate_and_takes_nothing_over_for_that() {
+    let mut stage = Stage::build();
+    stage.other.kill();
+    let config = std::fs::read_to_string(stage.other.config()).unwrap();
+    let config = config.replace("cloud: {", "cloud: {certificate-validity: 12s, ");
+    std::fs::write(stage.other.config(), config).unwrap();
+    stage.other.launch(&[]);
+    stage.is_ready();
+    let term = |stage: &Stage| stage.leader().ask(&["status"])["replica"]["term"].clone();
+    let before = term(&stage);
+    eventually("the replica that waits renews twice", || {
+        match stage.other.logged("this replica has its next certificate") {
+            0 | 1 => Err("not yet".to_owned()),
+            _ => Ok(()),
+        }
+    });
+    // By the first certificate's end: links of edges are made anew, the one between replicas stands.
+    stage.is_ready();
+    assert_eq!((term(&stage), stage.other.logged("is silent")), (before, 0));
+}

@@ -308,3 +308,23 @@ spec:
   cases:
     - then: {value: {input: count, gain: 1, min: 0, max: 100}}
 ";
+
+#[test]
+fn events_tell_of_a_clouds_restart_and_of_the_edge_that_came_back() {
+    let mut cluster = Cluster::start();
+    let _a = cluster.edge("a");
+    cluster.in_step("a");
+    cluster.cloud.kill();
+    cluster.cloud.start();
+    cluster.in_step("a");
+    let told = cluster.cloud.ask(&["describe", "node", "a"]);
+    let events = told["events"].as_array().unwrap_or_else(|| panic!("{told}"));
+    let of = |reason: &str| {
+        let found = events.iter().find(|event| event["reason"] == reason);
+        found.unwrap_or_else(|| panic!("no {reason} in {told}")).clone()
+    };
+    let (gone, back) = (of("Disconnected"), of("Connected"));
+    assert_eq!((&gone["type"], &gone["message"]), (&json!("Warning"), &json!("the cloud was restarted")));
+    assert_eq!((&back["type"], &back["count"]), (&json!("Normal"), &json!(2)), "{told}");
+    assert!(gone["lastTimestamp"].as_str() <= back["lastTimestamp"].as_str(), "{told}");
+}

@@ -174,7 +174,7 @@ pub(crate) fn of_files_and_disks() {
 
     // A certificate whose time is over, with a node that runs and one that does not.
     a.kill();
-    let long_ago = UnixMillis(now.0 - 100 * 24 * 3_600_000);
+    let long_ago = UnixMillis(now.0 - 200 * 24 * 3_600_000);
     let authority = CertificateAuthority::open_or_create(
         &cluster.cloud.data_dir().join("ca"),
         &"water".parse().unwrap(),

@@ -29,6 +29,8 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::shard::Lane;
 
+const DAY: u64 = 24 * 3600;
+
 /// What a node shows of itself, and the CA by which it knows the others.
 pub struct Credentials {
     /// The node's certificate first.
@@ -117,6 +119,8 @@ enum ClientRefused {
     WrongCluster { expected: Name, got: Name },
     #[error("{0} is not a node that makes links")]
     Kind(NodeId),
+    #[error("certificate expired {days} days ago, which is too long to renew it: join again with a token")]
+    TooLate { days: u64 },
 }
 
 /// The identity that a certificate carries: its only URI among the alternative names (SPIFFE X.509-SVID §2).
@@ -201,15 +205,19 @@ fn anchored(ca: &CertificateDer<'static>) -> Result<RootCertStore, rustls::Error
     Ok(roots)
 }
 
-/// TLS of the accepting side, for all three lanes.
-pub(super) fn server(credentials: &Credentials) -> Result<QuicServerConfig, CredentialsError> {
+/// TLS of the accepting side, for all lanes. A client's certificate may be over since `late`: whoever accepts must hold
+/// what it is let in for against that.
+pub(super) fn server(
+    credentials: &Credentials,
+    late: Duration,
+) -> Result<QuicServerConfig, CredentialsError> {
     let key = certified_key(credentials)?;
     let roots = anchored(&credentials.ca).map_err(CredentialsError::Tls)?;
     let chain = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
         .allow_unauthenticated()
         .build()
         .map_err(CredentialsError::Ca)?;
-    let verifier = Arc::new(ClientCheck { chain, cluster: credentials.identity.cluster.clone() });
+    let verifier = Arc::new(ClientCheck { chain, cluster: credentials.identity.cluster.clone(), late });
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(CredentialsError::Tls)?
@@ -256,10 +264,10 @@ pub(super) fn client(
         .with_custom_certificate_verifier(Arc::new(check));
     let mut config = match (lane, credentials) {
         (Lane::Join, _) => builder.with_no_client_auth(),
-        (Lane::Bus | Lane::Packets, Some(own)) => {
+        (Lane::Bus | Lane::Packets | Lane::Renew, Some(own)) => {
             builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified_key(own)?)))
         }
-        (Lane::Bus | Lane::Packets, None) => return Err(ClientError::NoCredentials),
+        (Lane::Bus | Lane::Packets | Lane::Renew, None) => return Err(ClientError::NoCredentials),
     };
     config.alpn_protocols = vec![lane.alpn().to_vec()];
     config.enable_sni = false;
@@ -296,9 +304,25 @@ impl ResolvesServerCert for Chains {
 struct ClientCheck {
     chain: Arc<dyn ClientCertVerifier>,
     cluster: Name,
+    /// Since when it may be over.
+    late: Duration,
 }
 
 impl ClientCheck {
+    /// When the chain has to be valid: now, or where lateness is borne, at the certificate's own end.
+    fn time_for(&self, certificate: &[u8], now: UnixTime) -> Result<UnixTime, ClientRefused> {
+        if self.late.is_zero() {
+            return Ok(now);
+        }
+        let Some((_, until_ms)) = validity_of(certificate) else { return Ok(now) };
+        let until = Duration::from_millis(until_ms);
+        let over_for = Duration::from_secs(now.as_secs()).saturating_sub(until);
+        if over_for > self.late {
+            return Err(ClientRefused::TooLate { days: over_for.as_secs() / DAY });
+        }
+        Ok(if over_for.is_zero() { now } else { UnixTime::since_unix_epoch(until) })
+    }
+
     fn identity(&self, certificate: &[u8]) -> Result<(), ClientRefused> {
         let Identity { cluster, node } = identity_of(certificate)?;
         if cluster != self.cluster {
@@ -326,7 +350,8 @@ impl ClientCertVerifier for ClientCheck {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.chain.verify_client_cert(certificate, intermediates, now)?;
+        let at = self.time_for(certificate, now).map_err(refusal)?;
+        let verified = self.chain.verify_client_cert(certificate, intermediates, at)?;
         self.identity(certificate).map_err(refusal)?;
         Ok(verified)
     }

@@ -1,7 +1,7 @@
 //! A small cluster: a CA, nodes with certificates, and shards on the loopback.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bus::bus::LinkId;
 use bus::{Channel, Class, Frame, Identity, NodeId};
@@ -62,6 +62,16 @@ impl Ca {
     pub(crate) fn issue_for_year(&self, name: &str, year: i32) -> Credentials {
         let mut params = CertificateParams::default();
         (params.not_before, params.not_after) = (date_time_ymd(year, 1, 1), date_time_ymd(year, 12, 31));
+        self.sign(name, &[&format!("spiffe://{name}")], params)
+    }
+
+    /// Credentials that are good until so many seconds from now, and were so for a year.
+    pub(crate) fn issue_until(&self, name: &str, seconds: i64) -> Credentials {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+        let at = |seconds: i64| date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds as u64);
+        let mut params = CertificateParams::default();
+        params.not_after = at(now + seconds);
+        params.not_before = at(now + seconds - 365 * 24 * 3600);
         self.sign(name, &[&format!("spiffe://{name}")], params)
     }
 

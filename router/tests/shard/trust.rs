@@ -3,8 +3,8 @@
 use bus::token::CaHash;
 use bus::{Class, NodeId};
 use router::io::shard::{
-    Credentials, CredentialsError, DialError, Expect, Lane, Limits, NoIdentity, ServerRefused, ShardConfig,
-    SpawnError, spawn,
+    Command, Credentials, CredentialsError, DialError, Expect, Lane, Limits, NoIdentity, ServerRefused,
+    ShardConfig, SpawnError, spawn,
 };
 
 use crate::cluster::{Ca, Node, connect, frame, identity, loopback, up};
@@ -17,6 +17,9 @@ fn node(text: &str) -> NodeId {
 fn expect(text: &str) -> Expect {
     Expect::Node(identity(text))
 }
+
+/// In seconds.
+const DAY: i64 = 24 * 3600;
 
 /// A node that has no certificate yet.
 fn joiner() -> Node {
@@ -75,6 +78,76 @@ fn an_expired_certificate_is_no_certificate() {
     let error = Node::edge(ca.issue("c/edge/a")).fail(stale.address(), expect("c/cloud/hub"), Lane::Bus);
     let DialError::Server(ServerRefused::Certificate(why)) = &error else { panic!("{error}") };
     assert!(why.contains("certificate expired"), "{why}");
+}
+
+#[test]
+fn a_certificate_that_is_over_gets_a_node_to_the_renewal_and_nowhere_else() {
+    let ca = Ca::new();
+    let mut hub = Node::cloud(ca.issue("c/cloud/hub"));
+    let mut late = Node::edge(ca.issue_until("c/edge/a", -10 * DAY));
+    for lane in [Lane::Bus, Lane::Packets] {
+        let error = late.fail(hub.address(), expect("c/cloud/hub"), lane);
+        assert!(error.is_renewable(), "{error}");
+    }
+    connect(&mut late, &mut hub, Lane::Renew);
+    let told = refusal(&ca, ca.issue_until("c/edge/a", -91 * DAY), Lane::Renew);
+    assert!(told.contains("certificate expired 91 days ago"), "{told}");
+    // One of another authority, or of no node, has no door at all.
+    let told = refusal(&ca, Ca::new().issue_until("c/edge/a", -10 * DAY), Lane::Renew);
+    assert!(told.contains("invalid peer certificate"), "{told}");
+    let told = refusal(&ca, ca.issue_until("c/user/ada", -10 * DAY), Lane::Renew);
+    assert!(told.contains("is not a node that makes links"), "{told}");
+    let told = RawPeer::connect(hub.address(), Lane::Renew.alpn(), None).closed();
+    assert!(told.contains("this lane needs a certificate"), "{told}");
+}
+
+#[test]
+fn an_edge_lets_nobody_renew_and_no_neighbour_in_late() {
+    let ca = Ca::new();
+    let config = ShardConfig { neighbours: true, ..ShardConfig::new(loopback(), Some(ca.issue("c/edge/a"))) };
+    let host = Node::start(ShardConfig { limits: Limits::NEIGHBOURS, ..config });
+    host.shard.send(Command::Knock { addresses: vec!["127.0.0.1:9".parse().unwrap()] }).unwrap();
+    let told = |credentials: &Credentials, lane: Lane| {
+        RawPeer::connect(host.address(), lane.alpn(), Some(credentials)).closed()
+    };
+    let words = told(&ca.issue_until("c/edge/b", -DAY), Lane::Bus);
+    assert!(words.contains("certificate expired"), "{words}");
+    let words = told(&ca.issue("c/edge/b"), Lane::Renew);
+    assert!(words.contains("too many nodes renew at once"), "{words}");
+}
+
+#[test]
+fn links_end_with_the_certificate_that_made_them_and_new_ones_are_made_with_the_next() {
+    let ca = Ca::new();
+    let mut hub = Node::cloud(ca.issue("c/cloud/hub"));
+    let mut edge = Node::edge(ca.issue_until("c/edge/a", 3));
+    connect(&mut edge, &mut hub, Lane::Bus);
+    let next = ca.issue("c/edge/a");
+    edge.shard.send(Command::SetCredentials(Box::new(next))).unwrap();
+    assert_eq!(hub.next_down(), "the certificate that made this link is over");
+    assert!(edge.next_down().contains("the certificate that made this link is over"));
+    connect(&mut edge, &mut hub, Lane::Bus);
+}
+
+#[test]
+fn replicas_keep_their_link_over_the_end_of_a_certificate() {
+    let ca = Ca::new();
+    let mut leads = Node::cloud(ca.issue_until("c/cloud/hub", 2));
+    let mut waits = Node::edge(ca.issue_until("c/cloud/hub", 2));
+    let (to_leader, _) = connect(&mut waits, &mut leads, Lane::Bus);
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    waits.send(to_leader, Class::Control, frame("still here"));
+    assert_eq!(leads.next_frame(), frame("still here"));
+}
+
+#[test]
+fn a_hub_shows_its_next_certificate_to_who_dials_from_then_on() {
+    let ca = Ca::new();
+    let mut hub = Node::cloud(ca.issue_expired("c/cloud/hub"));
+    let mut edge = Node::edge(ca.issue("c/edge/a"));
+    edge.fail(hub.address(), expect("c/cloud/hub"), Lane::Bus);
+    hub.shard.send(Command::SetCredentials(Box::new(ca.issue("c/cloud/hub")))).unwrap();
+    connect(&mut edge, &mut hub, Lane::Bus);
 }
 
 #[test]

@@ -90,8 +90,6 @@ fn names_and_rights_in_a_request_are_not_given() {
     let ca = authority(dir.path());
     let mut greedy =
         CertificateParams::new(vec!["cloud.example".to_owned(), "10.86.0.1".to_owned()]).unwrap();
-    let other = SanType::URI("spiffe://water/cloud/hub".to_owned().try_into().unwrap());
-    greedy.subject_alt_names.push(other);
     greedy.distinguished_name = common_name("hub");
     greedy.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     greedy.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -107,6 +105,35 @@ fn names_and_rights_in_a_request_are_not_given() {
     assert_eq!(certificate.subject().to_string(), "CN=a");
     assert!(!certificate.is_ca());
     assert!(!certificate.key_usage().unwrap().unwrap().value.key_cert_sign());
+}
+
+#[test]
+fn a_request_for_somebody_elses_identity_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = authority(dir.path());
+    let ask = |uri: &str| {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(uri.to_owned().try_into().unwrap())];
+        let csr = params.serialize_request(&KeyPair::generate().unwrap()).unwrap();
+        ca.issue(csr.der(), &edge("a"), NOW, NODE_VALIDITY)
+    };
+    assert!(ask("spiffe://water/edge/a").is_ok());
+    for other in ["spiffe://water/edge/b", "spiffe://water/cloud/hub", "spiffe://gas/edge/a", "https://a"] {
+        assert!(matches!(ask(other), Err(CsrError::OtherIdentity(asked)) if asked == other));
+    }
+}
+
+#[test]
+fn a_short_certificate_begins_a_little_before_now_and_a_long_one_five_minutes() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = authority(dir.path());
+    let (_, csr) = new_key_and_csr().unwrap();
+    let begins = |validity: u64| {
+        let signed = ca.issue(&csr, &edge("a"), NOW, Duration::from_secs(validity)).unwrap();
+        let (_, certificate) = x509_parser::parse_x509_certificate(&signed.certificate_der).unwrap();
+        (NOW.0 / 1000) as i64 - certificate.validity().not_before.timestamp()
+    };
+    assert_eq!((begins(20), begins(90 * 24 * 3600)), (2, 300));
 }
 
 #[test]

@@ -41,8 +41,9 @@ const OWN: [Rule; 9] = [
 ];
 
 /// What it heard of others, or shares with them.
-const SHARED: [Rule; 10] = [
+const SHARED: [Rule; 11] = [
     told::clock,
+    own::renewal,
     told::clash,
     told::broker,
     told::edges,

@@ -1,5 +1,7 @@
 //! What the node stands on: its files, its disk, its ports, its certificate, its process, its name.
 
+use bus::RENEWABLE_FOR;
+
 use super::{RECENT_MS, period};
 use crate::diagnose::facts::{Facts, Node, Role, Taken};
 use crate::diagnose::fault::{Failure, LinkFault};
@@ -59,12 +61,30 @@ pub(super) fn certificate(facts: &Facts) -> Vec<Finding> {
         return found(Cause::CertificateNotYetValid, "set this machine's clock ('timedatectl')", told);
     }
     if facts.now_ms > own.not_after_ms {
-        let told = format!("it ended {} ago", period(facts.now_ms - own.not_after_ms));
-        let advice = "if the clock is right ('timedatectl'): move the data directory aside and join again with a token \
-                      of 'kubebus token create'";
-        return found(Cause::CertificateExpired, advice, told);
+        let over_for = facts.now_ms - own.not_after_ms;
+        let told = format!("it ended {} ago", period(over_for));
+        let advice = if u128::from(over_for) > RENEWABLE_FOR.as_millis() { JOIN_AGAIN } else { RENEWS };
+        let found = found(Cause::CertificateExpired, advice, told).into_iter();
+        return found.map(|one| own.not_renewed.iter().cloned().fold(one, Finding::since)).collect();
     }
     Vec::new()
+}
+
+/// For a certificate that no cloud renews any more.
+pub(super) const JOIN_AGAIN: &str = "if the clock is right ('timedatectl'): join again with a token of 'kubebus token create'; the data \
+                          directory and what is in it stay";
+
+/// For one that a cloud still renews.
+pub(super) const RENEWS: &str = "wait: the node renews it by itself as soon as it reaches its cloud, for 90 days after its end; the \
+                      site works meanwhile";
+
+/// Of a certificate that still holds: nobody is cut off yet.
+pub(super) fn renewal(facts: &Facts) -> Vec<Finding> {
+    let failed = facts.certificate.as_ref().and_then(|own| own.not_renewed.as_ref());
+    let Some(why) = failed else { return Vec::new() };
+    let about = facts.identity.name.as_deref().unwrap_or_default();
+    let advice = "the node tries again by itself; if the cloud refuses, its log says why";
+    vec![Finding::new(Cause::CertificateNotRenewed, about, advice).since(why)]
 }
 
 pub(super) fn process(facts: &Facts) -> Vec<Finding> {

@@ -1,7 +1,7 @@
 //! The way to the cloud, from this end outwards.
 
 use super::RECENT_MS;
-use super::own::{same_identity, same_name};
+use super::own::{JOIN_AGAIN, RENEWS, same_identity, same_name};
 use crate::diagnose::facts::{Endpoint, Facts, Lookup, Udp, Upstream};
 use crate::diagnose::fault::{Failure, LinkFault};
 use crate::diagnose::finding::{Cause, Certainty, Finding};
@@ -113,6 +113,9 @@ fn unreachable(name: &str) -> Finding {
     Finding::new(Cause::HostUnreachable, name, advice)
 }
 
+/// What a cloud says of a certificate that it would renew.
+const RENEWABLE: &str = "it can only be renewed";
+
 /// A handshake, or a link, and what became of it.
 fn failed(fault: LinkFault, why: &str, at: &str, facts: &Facts) -> Finding {
     use Certainty::{Certain, Likely, Possible};
@@ -134,14 +137,17 @@ fn failed(fault: LinkFault, why: &str, at: &str, facts: &Facts) -> Finding {
         LinkFault::ServerCertificate => (
             Cause::ClockSkew,
             Likely,
-            "set this machine's clock ('timedatectl'); if it is right, restart the cloud, which renews its certificate",
+            "set this machine's clock ('timedatectl'); if it is right, see at the cloud why its certificate is not renewed",
         ),
         LinkFault::WrongNode => (
             Cause::WrongCloud,
             Certain,
             "check where the cloud's address leads: 'cloud.endpoints' at the cloud",
         ),
-        LinkFault::OwnCertificateExpired => (Cause::CertificateExpired, Certain, token),
+        LinkFault::OwnCertificateExpired if why.contains(RENEWABLE) => {
+            (Cause::CertificateExpired, Certain, RENEWS)
+        }
+        LinkFault::OwnCertificateExpired => (Cause::CertificateExpired, Certain, JOIN_AGAIN),
         LinkFault::NotMember => (Cause::NotMember, Certain, token),
         LinkFault::OutdatedCloud => (
             Cause::OutdatedCloud,

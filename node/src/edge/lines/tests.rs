@@ -122,3 +122,34 @@ fn a_word_that_was_overtaken_does_not_undo_what_followed() {
     lines.handle_standby(B);
     assert_eq!((all(&mut lines), lines.packets()), (vec![], Some(B_PACKETS)));
 }
+
+#[test]
+fn a_node_with_another_certificate_makes_its_lanes_anew_and_keeps_the_old_ones_until_then() {
+    const C: LinkId = LinkId(5);
+    const C_PACKETS: LinkId = LinkId(6);
+    const D: LinkId = LinkId(7);
+    let mut lines = settled();
+    lines.handle_renewed();
+    let said = all(&mut lines);
+    assert_eq!(said.len(), 4, "{said:?}");
+    lines.handle_bus_up(C, dialled(&said, Line::First, DialLane::Bus), START);
+    assert_eq!(all(&mut lines), [], "until the new one leads the old one is followed");
+    lines.handle_packets_up(C_PACKETS, dialled(&said, Line::First, DialLane::Packets), START);
+    assert_eq!(all(&mut lines), [Output::Admit(C_PACKETS), Output::Close(A_PACKETS, RENEWED)]);
+    lines.handle_leads(C, Some(5));
+    assert_eq!(all(&mut lines), [Output::Follow(C), Output::Admit(C_PACKETS)]);
+    assert!(!lines.handle_down(A, START), "its end is no news");
+    lines.handle_bus_up(D, dialled(&said, Line::Second, DialLane::Bus), START);
+    assert_eq!(all(&mut lines), [Output::Close(B, RENEWED)]);
+    assert_eq!(lines.packets(), Some(C_PACKETS));
+}
+
+#[test]
+fn an_end_without_a_word_is_told_from_one_after_it() {
+    let mut lines = Lines::new(7, true);
+    let said = all(&mut lines);
+    lines.handle_bus_up(A, dialled(&said, Line::First, DialLane::Bus), START);
+    assert!(lines.handle_down(A, START));
+    let mut lines = settled();
+    assert!(!lines.handle_down(B, START) && !lines.handle_down(A, START));
+}

@@ -241,3 +241,49 @@ impl Writer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bus::UnixMillis;
+    use bytes::Bytes;
+    use controller::role::{Asker, Request, Role};
+    use http_body_util::Full;
+    use hyper::Response;
+    use hyper::header::WARNING;
+
+    use super::*;
+    use crate::io::api::AnswerBody;
+
+    /// A mutation that was done, and what its answer warns of.
+    async fn done(log: &Handle, path: &str) -> (u16, String) {
+        let asker = Asker { who: "user/alice".parse().unwrap(), role: Role::Admin };
+        let audited =
+            begin(&asker, None, Request { method: "POST", path, query: "" }, UnixMillis(1)).unwrap();
+        let answer = Response::new(AnswerBody::Whole(Full::new(Bytes::from_static(b"{}"))));
+        let answer = audited.end(log, answer).await;
+        let warning = answer.headers().get(WARNING).map(|value| value.to_str().unwrap().to_owned());
+        (answer.status().as_u16(), warning.unwrap_or_default())
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_stops_no_mutation_is_warned_of_and_leaves_its_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("audit");
+        std::fs::create_dir(&dir).unwrap();
+        let first = dir.join("00000001.jsonl");
+        // The kernel's own full disk: each write to it meets ENOSPC.
+        std::os::unix::fs::symlink("/dev/full", &first).unwrap();
+        let log = start(&dir, Clock::start()).unwrap();
+        for path in ["/kubebus/v1/tokens", "/kubebus/v1/labels/a"] {
+            let (status, warning) = done(&log, path).await;
+            assert_eq!(status, 200);
+            assert!(warning.contains("cannot be written: No space left on device"), "{warning}");
+        }
+        std::fs::remove_file(&first).unwrap();
+        assert_eq!(done(&log, "/kubebus/v1/routes").await, (200, String::new()));
+        let lines = log.read(Query { limit: 10, ..Query::default() }).await.unwrap();
+        // Merged by their times, of which this test gives one.
+        let [Line::Entry(entry), Line::Count(count)] = &lines[..] else { panic!("{lines:?}") };
+        assert_eq!((count.lost, entry.what.as_str()), (2, "POST /kubebus/v1/routes"));
+    }
+}

@@ -19,9 +19,11 @@ pub(super) fn credentials(stored: &EdgeIdentity) -> Credentials {
 pub(super) fn look(stored: &EdgeIdentity) -> Certificate {
     let problem = tls::check(&credentials(stored)).err().map(|why| bus::with_causes(&why));
     match tls::validity_of(&stored.certificate) {
-        Some((not_before_ms, not_after_ms)) => Certificate { not_before_ms, not_after_ms, problem },
+        Some((not_before_ms, not_after_ms)) => {
+            Certificate { not_before_ms, not_after_ms, problem, ..Certificate::default() }
+        }
         None => Certificate {
-            problem: Some("node.crt.der is no certificate".to_owned()),
+            problem: Some("what is there is no certificate".to_owned()),
             not_after_ms: u64::MAX,
             ..Certificate::default()
         },

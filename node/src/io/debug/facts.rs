@@ -20,7 +20,7 @@ use super::{DiagnoseArgs, certificate, far, machine, mqtt};
 use crate::checkup::{Examined, Looked};
 use crate::config::Config;
 use crate::diagnose::{
-    Broker, Clash, Disk, Endpoint, Facts, Failure, Identity, Link, Node, Reach, Role, Upstream,
+    Broker, Certificate, Clash, Disk, Endpoint, Facts, Failure, Identity, Link, Node, Reach, Role, Upstream,
 };
 use crate::io::admin::{AskError, ask};
 use crate::io::identity::{self, EdgeIdentity, IdentityError};
@@ -104,7 +104,7 @@ pub(super) async fn gather_until(
         now_ms: machine::now_ms(),
         clock_synchronised: machine::clock_synchronised(),
         disk: disk(dir, &status, &node),
-        certificate: stored.as_ref().map(certificate::look),
+        certificate: stored.as_ref().map(|stored| with_failure(certificate::look(stored), &status)),
         superseded_by: status.pointer("/metadata/superseded_by").and_then(Value::as_u64),
         links: list(&status["links"], link),
         taken: if node == Node::NotRunning { machine::taken(identity.role, config) } else { Vec::new() },
@@ -153,6 +153,12 @@ async fn other_end(
         }
         (Some(Role::Cloud) | None, _) => (None, None),
     }
+}
+
+/// What the node itself says of its certificate.
+fn with_failure(found: Certificate, status: &Value) -> Certificate {
+    let told = status.pointer("/certificate/last_failure/why").and_then(Value::as_str);
+    Certificate { not_renewed: told.map(str::to_owned), ..found }
 }
 
 /// What the data directory holds.

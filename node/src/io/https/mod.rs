@@ -27,7 +27,6 @@ use bus::Name;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use router::io::shard::Credentials;
 use rustix::net::sockopt;
 use rustls::ServerConfig;
 use thiserror::Error;
@@ -44,6 +43,7 @@ pub(super) use self::login::{LOGIN, show_secret};
 use self::tls::{Shown, TlsError};
 use self::visitor::{Place, Rooms, Visitor};
 use super::api::Desk;
+use super::shown::Served;
 use crate::config::ApiConfig;
 
 /// Connections of those who are known: a hundred watches, and as many short visits. A further one is told to try again.
@@ -114,7 +114,7 @@ struct House {
 /// Listens; the tasks end with `tasks`. Where it listens.
 pub(super) async fn start(
     config: &ApiConfig,
-    node: &Credentials,
+    node: &Served,
     desk: Desk,
     tasks: &mut JoinSet<()>,
 ) -> Result<Vec<String>, HttpsError> {
@@ -124,7 +124,7 @@ pub(super) async fn start(
     }
     let house = Arc::new(House {
         desk,
-        cluster: node.identity.cluster.clone(),
+        cluster: node.cluster.clone(),
         tls: tls::server(config, node)?,
         rooms: Rooms::new(HOUSE, HOUSE_OF_ONE),
         handshakes: Hall::new(HANDSHAKES, HALL_OF_ONE),

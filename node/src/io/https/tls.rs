@@ -4,16 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bus::{Identity, KeyHash, UnixMillis};
-use router::io::shard::Credentials;
 use router::io::tls::{identity_of, key_of, validity_of};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::server::{
+    NoServerSessionStorage, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
+};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig};
 use thiserror::Error;
 
 use crate::config::ApiConfig;
+use crate::io::shown::Served;
 
 /// Why TLS cannot be set up.
 #[derive(Debug, Error)]
@@ -33,10 +36,10 @@ pub(in crate::io) enum TlsError {
 }
 
 /// TLS 1.3. A client may come without a certificate; one that it shows must be the cluster's and in force.
-pub(super) fn server(config: &ApiConfig, node: &Credentials) -> Result<Arc<ServerConfig>, TlsError> {
-    let (chain, key) = match (&config.certificate, &config.key) {
-        (Some(certificate), Some(key)) => (read_chain(certificate)?, read_key(key)?),
-        (None, None) => (node.chain.clone(), node.key.clone_key()),
+pub(super) fn server(config: &ApiConfig, node: &Served) -> Result<Arc<ServerConfig>, TlsError> {
+    let shown: Arc<dyn ResolvesServerCert> = match (&config.certificate, &config.key) {
+        (Some(certificate), Some(key)) => single(read_chain(certificate)?, read_key(key)?)?,
+        (None, None) => node.shown.clone(),
         _ => return Err(TlsError::HalfPair),
     };
     let mut roots = RootCertStore::empty();
@@ -49,13 +52,20 @@ pub(super) fn server(config: &ApiConfig, node: &Credentials) -> Result<Arc<Serve
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::Pair)?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)
-        .map_err(TlsError::Pair)?;
+        .with_cert_resolver(shown);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // A resumed session would outlive the check of its certificate.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
+}
+
+fn single(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<SingleCertAndKey>, TlsError> {
+    let pair = CertifiedKey::from_der(chain, key, &ring::default_provider()).map_err(TlsError::Pair)?;
+    Ok(Arc::new(pair.into()))
 }
 
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

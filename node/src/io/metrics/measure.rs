@@ -104,7 +104,7 @@ fn link(report: &LinkReport) -> Option<MeasuredLink> {
     let lane = match report.lane {
         Lane::Bus => DialLane::Bus,
         Lane::Packets => DialLane::Packets,
-        Lane::Join => return None,
+        Lane::Join | Lane::Renew => return None,
     };
     let queued = report.queue.as_ref().map_or(0, |queue| queue.classes.iter().map(|class| class.bytes).sum());
     Some(MeasuredLink {

@@ -14,7 +14,6 @@ use bus::{Filter, Name, Topic};
 use device_twin::gate::access::{Passwords, PasswordsError, Rights, Rule, RuleError};
 use device_twin::io::external::ExternalConfig;
 use device_twin::io::{BrokerConfig, ClientCa, Listener, Tls, TlsError};
-use router::io::shard::Credentials;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
@@ -22,6 +21,7 @@ use tracing::warn;
 
 use crate::config::{ClientCertificate, MqttConfig, MqttExternal, MqttListener, MqttRight, MqttTls};
 use crate::io::cli::host_and_port_or;
+use crate::io::shown::Served;
 
 /// IANA's for MQTT.
 const MQTT_PORT: u16 = 1883;
@@ -72,7 +72,7 @@ pub(super) enum MqttConfigError {
 }
 
 /// Reads all files that the configuration names.
-pub(super) fn broker(config: &MqttConfig, node: &Credentials) -> Result<BrokerConfig, MqttConfigError> {
+pub(super) fn broker(config: &MqttConfig, node: &Served) -> Result<BrokerConfig, MqttConfigError> {
     let MqttConfig { listen, anonymous, listeners, passwords, rights, max_keep_alive, external: _ } = config;
     let passwords = passwords.as_deref().map(read_passwords).transpose()?;
     let plain = MqttListener { address: *listen, tls: None, websocket: false, anonymous: *anonymous };
@@ -175,7 +175,7 @@ fn listener(
     key: String,
     wanted: &MqttListener,
     passwords: bool,
-    node: &Credentials,
+    node: &Served,
 ) -> Result<Listener, MqttConfigError> {
     let MqttListener { address, tls, websocket, anonymous } = wanted;
     let is_loopback = address.ip().is_loopback();
@@ -195,20 +195,23 @@ fn listener(
     Ok(Listener { address: *address, tls, websocket: *websocket, anonymous })
 }
 
-fn read_tls(key: &str, wanted: &MqttTls, node: &Credentials) -> Result<Tls, MqttConfigError> {
+fn read_tls(key: &str, wanted: &MqttTls, node: &Served) -> Result<Tls, MqttConfigError> {
     let MqttTls { certificate, key: key_file, client_ca, client_certificate } = wanted;
-    let (chain, secret) = match (certificate, key_file) {
-        (Some(certificate), Some(secret)) => (certificates(key, certificate)?, secret_in(key, secret)?),
-        (None, None) => (node.chain.clone(), node.key.clone_key()),
+    let own = match (certificate, key_file) {
+        (Some(certificate), Some(secret)) => Some((certificates(key, certificate)?, secret_in(key, secret)?)),
+        (None, None) => None,
         _ => return Err(MqttConfigError::HalfPair { key: key.to_owned() }),
     };
     let clients = match client_ca {
         Some(path) => ClientCa::Site { roots: certificates(key, path)? },
-        None => ClientCa::Cluster { ca: node.ca.clone(), name: node.identity.cluster.clone() },
+        None => ClientCa::Cluster { ca: node.ca.clone(), name: node.cluster.clone() },
     };
     let required = *client_certificate == ClientCertificate::Required;
-    Tls::new(chain, secret, clients, required)
-        .map_err(|source| MqttConfigError::Tls { key: key.to_owned(), source })
+    let tls = match own {
+        Some((chain, secret)) => Tls::new(chain, secret, clients, required),
+        None => Tls::resolved(node.shown.clone(), clients, required),
+    };
+    tls.map_err(|source| MqttConfigError::Tls { key: key.to_owned(), source })
 }
 
 fn certificates(key: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, MqttConfigError> {

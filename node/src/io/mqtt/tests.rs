@@ -1,32 +1,32 @@
-use std::sync::Arc;
-
 use bus::Identity;
 use controller::io::CertificateAuthority;
+use router::io::shard::Credentials;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 
 use super::*;
 
 /// Of an edge of a cluster that was just made.
-fn credentials(room: &Path) -> Credentials {
+fn served(room: &Path) -> Served {
     let identity: Identity = "spiffe://water/edge/a".parse().unwrap();
     let now = bus::UnixMillis(1_800_000_000_000);
     let authority = CertificateAuthority::open_or_create(room, &identity.cluster, now).unwrap();
     let (key, csr) = controller::io::new_key_and_csr().unwrap();
     let validity = Duration::from_secs(3600);
     let signed = authority.issue(&csr, &identity, now, validity).unwrap();
-    Credentials {
+    Served::new(&Credentials {
         chain: vec![CertificateDer::from(signed.certificate_der)],
         key: PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.secret_pkcs8_der().to_vec())),
         ca: authority.ca_der().clone(),
         identity,
-    }
+    })
+    .unwrap()
 }
 
 /// What a configuration makes: who is let in where without a name; or what is wrong with it.
 fn doors(room: &Path, yaml: &str) -> Result<Vec<bool>, String> {
     let yaml = yaml.replace("ROOM", room.to_str().unwrap());
     let config: MqttConfig = serde_saphyr::from_str(&yaml).map_err(|error| error.to_string())?;
-    let broker = broker(&config, &credentials(room)).map_err(|error| bus::with_causes(&error))?;
+    let broker = broker(&config, &served(room)).map_err(|error| bus::with_causes(&error))?;
     Ok(std::iter::once(broker.anonymous).chain(broker.listeners.iter().map(|door| door.anonymous)).collect())
 }
 
@@ -83,7 +83,7 @@ fn what_is_wrong_is_named_with_its_place() {
 #[test]
 fn a_nodes_own_credentials_serve_as_the_brokers() {
     let room = tempfile::tempdir().unwrap();
-    let node = Arc::new(credentials(room.path()));
+    let node = served(room.path());
     for client_certificate in [ClientCertificate::Optional, ClientCertificate::Required] {
         read_tls("mqtt.listeners[0]", &MqttTls { client_certificate, ..MqttTls::default() }, &node).unwrap();
     }
@@ -135,7 +135,7 @@ fn the_longest_silence_is_in_whole_seconds() {
         [("0s", Ok(0)), ("10m", Ok(600)), ("18h 12m 15s", Ok(65535)), ("1500ms", Err(())), ("1day", Err(()))]
     {
         let config: MqttConfig = serde_saphyr::from_str(&format!("{{max-keep-alive: {written}}}")).unwrap();
-        let broker = broker(&config, &credentials(&room.path().join(written)));
+        let broker = broker(&config, &served(&room.path().join(written)));
         assert_eq!(broker.map(|broker| broker.max_keep_alive).map_err(|_| ()), told, "{written}");
     }
 }

@@ -195,6 +195,8 @@ impl World {
                 Output::Dial { .. }
                 | Output::DialNeighbour { .. }
                 | Output::Knock { .. }
+                | Output::Renew { .. }
+                | Output::ShowOther
                 | Output::Admit { .. }
                 | Output::Endpoints(_)
                 | Output::Reject(..)

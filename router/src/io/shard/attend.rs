@@ -1,28 +1,31 @@
 //! A connection's share of a turn.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bus::bus::LinkId;
 use bus::{Identity, KeyHash, NodeId, NodeKind};
 use quinn_proto::crypto::rustls::HandshakeData;
 use quinn_proto::{Connection, ConnectionError, ConnectionHandle, Dir, Event as QuicEvent, StreamEvent};
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use tracing::debug;
 
 use super::config::{JOIN_LIFETIME, LINK_WINDOW, MAX_STREAMS};
 use super::congestion::{lift_window, restore_window};
-use super::event_loop::EventLoop;
+use super::event_loop::{EventLoop, random};
 use super::lane::PacketLane;
-use super::link::{CloseCode, Link, Phase, Up, dial_error, down_reason};
+use super::link::{CloseCode, Link, Phase, Until, Up, dial_error, down_reason};
 use super::packets::Arrived;
 use super::silence::Silence;
 use super::streams::{PeerFault, Streams};
 use super::watch::{Sign, Watch};
-use super::{DialError, Event, Lane, STOPPING};
-use crate::io::tls::{identity_of, key_of};
+use super::{DialError, EXPIRED, Event, Lane, STOPPING};
+use crate::io::tls::{identity_of, key_of, validity_of};
 
 /// Why a link ends when its node has made another.
 const REPLACED: &str = "replaced by a newer link of the same node";
+
+/// Why a link ends that has stood for as long as the certificate behind it holds.
+const OVER: &str = "the certificate that made this link is over";
 
 impl EventLoop {
     /// Lets a connection act on what has happened to it. In this order: quinn's endpoint must hear of a connection's
@@ -89,41 +92,52 @@ impl EventLoop {
         match (lane_of(&link.connection), peer_of(&link.connection)) {
             (Some(Lane::Join), None) if self.joining < self.config.limits.max_joining => {
                 self.joining += 1;
-                self.bring_up(link, None, Lane::Join, None, Streams::new(Lane::Join), now);
-                if let Phase::Up(up) = &mut link.phase {
-                    up.until = Some(now + JOIN_LIFETIME);
-                }
+                self.bring_up_briefly(link, Lane::Join, None, now);
             }
             (Some(Lane::Join), None) => self.refuse(link, "too many nodes join at once: try again", now),
             (Some(Lane::Join), Some(_)) => {
                 self.refuse(link, "a node with a certificate has joined already", now)
             }
+            (Some(Lane::Renew), Some(peer)) if self.renewing < self.config.limits.max_renewing => {
+                self.renewing += 1;
+                self.bring_up_briefly(link, Lane::Renew, Some(peer.node), now);
+            }
+            (Some(Lane::Renew), Some(_)) => self.refuse(link, "too many nodes renew at once: try again", now),
+            (Some(Lane::Bus | Lane::Packets), Some(_)) if is_over(&link.connection) => {
+                self.refuse(link, EXPIRED, now);
+            }
             (Some(lane @ (Lane::Bus | Lane::Packets)), Some(peer)) => {
                 self.admit_node(link, lane, peer.node, now)
             }
-            (Some(Lane::Bus | Lane::Packets), None) => {
+            (Some(Lane::Bus | Lane::Packets | Lane::Renew), None) => {
                 self.refuse(link, "this lane needs a certificate", now)
             }
             (None, _) => self.refuse(link, "no protocol of ours", now),
         }
     }
 
+    fn bring_up_briefly(&mut self, link: &mut Link, lane: Lane, peer: Option<NodeId>, now: Instant) {
+        self.bring_up(link, None, lane, peer, Streams::new(lane), now);
+        if let Phase::Up(up) = &mut link.phase {
+            let words = if lane == Lane::Renew { "renewing took too long" } else { "joining took too long" };
+            up.until = Some(Until { at: now + JOIN_LIFETIME, code: CloseCode::TooSlow, words });
+        }
+    }
+
     /// A newer link of a node takes the place of its older one: after a half-open link the node is back before we knew
-    /// that it was gone. So no node has more than one link a lane here. One of another key does not: the name may have
-    /// been given anew, and it is the owner who knows to whom. At a replica the owner also knows which link to keep.
+    /// that it was gone. So no node has more than one link a lane and key here. One of another key does not: the node may
+    /// have renewed its certificate, or the name may have been given anew, and it is the owner who knows. At a replica
+    /// the owner also knows which link to keep.
     fn admit_node(&mut self, link: &mut Link, lane: Lane, node: NodeId, now: Instant) {
         link.unproven = false;
         self.stats.unproven = self.stats.unproven.saturating_sub(1);
         if let Some(older) = self.links.handle_of_node(lane, &node)
             && let Some(old_link) = self.links.get_mut(older)
             && old_link.accepted
+            && peer_key(&old_link.connection) == peer_key(&link.connection)
+            && (lane == Lane::Packets || self.config.replica.is_none())
         {
-            if peer_key(&old_link.connection) != peer_key(&link.connection) {
-                return self.refuse(link, "a node of this name and another key is connected", now);
-            }
-            if lane == Lane::Packets || self.config.replica.is_none() {
-                self.close_linked(older, CloseCode::Closed, REPLACED, now);
-            }
+            self.close_linked(older, CloseCode::Closed, REPLACED, now);
         }
         if lane == Lane::Bus {
             link.connection.set_max_concurrent_streams(Dir::Uni, MAX_STREAMS.into());
@@ -171,7 +185,10 @@ impl EventLoop {
             link.watch = Some(Watch::of_replica(replica.silence, now));
         }
         let remote = link.remote();
-        let (until, silence) = (None, Silence::default());
+        // Replicas of one cloud are the authority themselves, and to lose such a link is to take over.
+        let is_replica = peer.as_ref().is_some_and(|node| self.config.is_own(node));
+        let until = ends(link, lane, now).filter(|_| !is_replica);
+        let silence = Silence::default();
         link.phase = Phase::Up(Up { lane, peer: peer.clone(), streams, until, silence, told: remote });
         let peer = peer.zip(peer_key(&link.connection));
         self.owner.tell(Event::Up { link: link.id, attempt, peer, remote, lane });
@@ -228,9 +245,13 @@ impl EventLoop {
     }
 
     fn give_up(&mut self, link: &mut Link, now: Instant) {
-        let joins = matches!(link.phase, Phase::Up(_));
-        let words = if joins { "joining took too long" } else { "the handshake took too long" };
-        link.close(CloseCode::TooSlow, words, now);
+        let (code, words) = match &link.phase {
+            Phase::Up(Up { until: Some(Until { code, words, .. }), .. }) => (*code, *words),
+            Phase::Dialing { .. } | Phase::Accepting { .. } | Phase::Up(_) | Phase::Gone => {
+                (CloseCode::TooSlow, "the handshake took too long")
+            }
+        };
+        link.close(code, words, now);
         self.end(link, DialError::NoAnswer, words.to_owned());
     }
 
@@ -261,8 +282,10 @@ impl EventLoop {
             }
             Phase::Up(Up { lane, peer, .. }) => {
                 self.stats.links = self.stats.links.saturating_sub(1);
-                if lane == Lane::Join && link.accepted {
-                    self.joining = self.joining.saturating_sub(1);
+                match lane {
+                    Lane::Join if link.accepted => self.joining = self.joining.saturating_sub(1),
+                    Lane::Renew if link.accepted => self.renewing = self.renewing.saturating_sub(1),
+                    Lane::Bus | Lane::Packets | Lane::Join | Lane::Renew => {}
                 }
                 if let Some(node) = &peer {
                     self.links.unname(lane, node, link.handle);
@@ -392,6 +415,39 @@ impl EventLoop {
 fn lane_of(connection: &Connection) -> Option<Lane> {
     let data = connection.crypto_session().handshake_data()?.downcast::<HandshakeData>().ok()?;
     Lane::from_alpn(data.protocol.as_deref()?)
+}
+
+/// How much of what is left of a server's certificate a dialled link may wait with its end, at most: half a fleet that
+/// dialled one certificate does not come back in one second.
+const SPREAD: u32 = 10;
+
+/// In how many steps that is drawn.
+const SPREAD_STEPS: u32 = 1000;
+
+/// No link outlives the certificate that made it. One that we dialled ends a little earlier, each at its own time.
+fn ends(link: &Link, lane: Lane, now: Instant) -> Option<Until> {
+    if lane.is_brief() {
+        return None;
+    }
+    let left = remaining(&link.connection)?;
+    let early = if link.accepted { 0 } else { (random() % u64::from(SPREAD_STEPS)) as u32 };
+    let left = left - left / SPREAD / SPREAD_STEPS * early;
+    Some(Until { at: now.checked_add(left)?, code: CloseCode::Closed, words: OVER })
+}
+
+/// How long the peer's certificate still holds; a peer whose certificate begins later has the better clock.
+fn remaining(connection: &Connection) -> Option<Duration> {
+    let (from, until) = validity_of(&certificate_of(connection)?)?;
+    Some(Duration::from_millis(until.saturating_sub(from.max(wall_ms()))))
+}
+
+fn is_over(connection: &Connection) -> bool {
+    remaining(connection).is_some_and(|left| left.is_zero())
+}
+
+/// As TLS itself reads the time.
+fn wall_ms() -> u64 {
+    UnixTime::now().as_secs().saturating_mul(1000)
 }
 
 /// The peer's verified identity.

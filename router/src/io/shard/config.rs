@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus::Class;
 use bus::frame::MAX_FRAME_LEN;
+use bus::{Class, NodeId};
 use quinn_proto::{AckFrequencyConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use thiserror::Error;
 
@@ -74,7 +74,7 @@ const MTU_SEARCH_INTERVAL: Duration = Duration::from_secs(30);
 /// A handshake is two round trips; one that takes longer is dialled anew.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One request and its answer, stored durably in between.
+/// One request and its answer, stored durably in between, to join or to renew.
 pub(super) const JOIN_LIFETIME: Duration = Duration::from_secs(10);
 
 /// How long a stopping shard waits for the last frames to arrive.
@@ -104,16 +104,19 @@ pub struct Limits {
     pub max_unproven: usize,
     /// Peers that may join at the same time.
     pub max_joining: usize,
+    /// Nodes that may ask for their next certificate at the same time. Apart from those that join: strangers keep nobody
+    /// from renewing.
+    pub max_renewing: usize,
 }
 
 impl Limits {
     /// Of an edge, which is dialled by its few neighbours alone: but from their addresses others may come too.
-    pub const NEIGHBOURS: Self = Self { retry_above: 8, max_unproven: 32, max_joining: 0 };
+    pub const NEIGHBOURS: Self = Self { retry_above: 8, max_unproven: 32, max_joining: 0, max_renewing: 0 };
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { retry_above: 256, max_unproven: 1024, max_joining: 32 }
+        Self { retry_above: 256, max_unproven: 1024, max_joining: 32, max_renewing: 32 }
     }
 }
 
@@ -166,6 +169,11 @@ impl ShardConfig {
             rate: LinkRate::Measured,
             congestion: Congestion::default(),
         }
+    }
+
+    /// Whether somebody goes by the name of this node itself.
+    pub(super) fn is_own(&self, node: &NodeId) -> bool {
+        self.credentials.as_ref().is_some_and(|own| own.identity.node == *node)
     }
 
     pub(super) fn check(&self) -> Result<(), SpawnError> {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bus::bus::LinkId;
-use bus::{Frame, Mono};
+use bus::{Frame, Mono, RENEWABLE_FOR};
 use quinn_proto::{
     ClientConfig, ConnectionHandle, DatagramEvent, Endpoint, Incoming, ServerConfig, Transmit,
 };
@@ -29,7 +29,7 @@ use super::report::LinkReport;
 use super::reset::endpoint_config;
 use super::streams::{Queued, Streams};
 use super::timers::Timers;
-use super::{Command, DialError, Event, Expect, Lane, ShardConfig, SpawnError, Stats};
+use super::{Command, Credentials, DialError, Event, Expect, Lane, ShardConfig, SpawnError, Stats};
 use crate::Gate;
 use crate::io::tls::{self, ClientError};
 use crate::io::udp::{Received, RecvBuffers, Socket};
@@ -63,6 +63,8 @@ pub(super) struct EventLoop {
     server: Option<Arc<ServerConfig>>,
     /// Clients that join now.
     pub(super) joining: usize,
+    /// Nodes that ask for their next certificate now.
+    pub(super) renewing: usize,
     /// Until when a stopping shard may go on.
     pub(super) stop_by: Option<Instant>,
     received: RecvBuffers,
@@ -116,6 +118,7 @@ impl EventLoop {
             unsent: BTreeSet::new(),
             unread: BTreeSet::new(),
             joining: 0,
+            renewing: 0,
             stop_by: None,
             received: RecvBuffers::new(),
             started: Instant::now(),
@@ -260,11 +263,29 @@ impl EventLoop {
             Command::Knock { addresses } => self.knock(&addresses, now),
             Command::SetTable(table) => self.packets.set_table(table),
             Command::SetPolicy(policy) => self.packets.set_policy(policy),
+            Command::SetCredentials(credentials) => self.set_credentials(*credentials),
             Command::Report { id } => {
                 let links = self.links.iter().filter_map(|link| LinkReport::of(link, &self.socket)).collect();
                 self.owner.tell(Event::Report { id, links });
             }
             Command::Stop => self.stop(now),
+        }
+    }
+
+    /// An edge shows them to others from its next knock on.
+    fn set_credentials(&mut self, credentials: Credentials) {
+        let before = self.config.credentials.replace(credentials);
+        match server_config(&self.config) {
+            Ok(server) => {
+                self.server = server;
+                if self.config.accept {
+                    self.endpoint.set_server_config(self.server.clone());
+                }
+            }
+            Err(error) => {
+                error!(%error, "a new certificate cannot be used: the old one stays");
+                self.config.credentials = before;
+            }
         }
     }
 
@@ -517,7 +538,7 @@ fn gate(is_hub: bool) -> Gate {
 }
 
 /// What nobody else knows: the keys of tables that strangers fill.
-fn random() -> u64 {
+pub(super) fn random() -> u64 {
     RandomState::new().hash_one(0)
 }
 
@@ -525,7 +546,8 @@ fn random() -> u64 {
 fn server_config(config: &ShardConfig) -> Result<Option<Arc<ServerConfig>>, SpawnError> {
     let accepts = config.accept || config.neighbours;
     let Some(credentials) = config.credentials.as_ref().filter(|_| accepts) else { return Ok(None) };
-    let crypto = tls::server(credentials)?;
+    let late = if config.accept { RENEWABLE_FOR } else { Duration::ZERO };
+    let crypto = tls::server(credentials, late)?;
     let mut server = ServerConfig::with_crypto(Arc::new(crypto));
     server.transport_config(Arc::new(config.transport(None)));
     Ok(Some(Arc::new(server)))

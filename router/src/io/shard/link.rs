@@ -72,6 +72,14 @@ pub(super) enum Phase {
     Gone,
 }
 
+/// When a link ends, and why.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Until {
+    pub(super) at: Instant,
+    pub(super) code: CloseCode,
+    pub(super) words: &'static str,
+}
+
 /// A link in use.
 #[derive(Debug)]
 pub(super) struct Up {
@@ -79,8 +87,7 @@ pub(super) struct Up {
     /// `None` for a client that joins.
     pub(super) peer: Option<NodeId>,
     pub(super) streams: Streams,
-    /// A join must be over by then.
-    pub(super) until: Option<Instant>,
+    pub(super) until: Option<Until>,
     pub(super) silence: Silence,
     /// Where the owner believes an accepted peer to be.
     pub(super) told: SocketAddr,
@@ -161,7 +168,9 @@ impl Link {
     pub(super) fn deadline(&mut self, started: Instant) -> Option<Instant> {
         let own = match &self.phase {
             Phase::Dialing { until, .. } | Phase::Accepting { until } => Some(*until),
-            Phase::Up(up) => [up.until, up.silence.deadline()].into_iter().flatten().min(),
+            Phase::Up(up) => {
+                [up.until.map(|until| until.at), up.silence.deadline()].into_iter().flatten().min()
+            }
             Phase::Gone => None,
         };
         let packets = self.packets.as_ref().and_then(|lane| lane.poll_timeout());
@@ -175,7 +184,7 @@ impl Link {
     pub(super) fn is_overdue(&self, now: Instant) -> bool {
         match &self.phase {
             Phase::Dialing { until, .. } | Phase::Accepting { until } => *until <= now,
-            Phase::Up(up) => up.until.is_some_and(|until| until <= now),
+            Phase::Up(up) => up.until.is_some_and(|until| until.at <= now),
             Phase::Gone => false,
         }
     }

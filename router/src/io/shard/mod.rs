@@ -15,6 +15,7 @@
 //! | bus | `kubebus/1` | verified | frames, one stream a class and direction |
 //! | packets | `kubebus-ip/2` | verified | IP packets as QUIC datagrams, a byte before each |
 //! | join | `kubebus-join/1` | none | frames of class control, for a few seconds |
+//! | renew | `kubebus-renew/1` | verified, may be over since at most [`bus::RENEWABLE_FOR`] | the same |
 //!
 //! A stream is its class in one byte, then frames ([`bus::frame`]). Whatever a peer sends costs at most its own
 //! connection.
@@ -72,10 +73,12 @@ pub enum Lane {
     Bus,
     Packets,
     Join,
+    /// Where a node asks for its next certificate, and nothing else.
+    Renew,
 }
 
 impl Lane {
-    pub const ALL: [Self; 3] = [Self::Bus, Self::Packets, Self::Join];
+    pub const ALL: [Self; 4] = [Self::Bus, Self::Packets, Self::Join, Self::Renew];
 
     /// The protocol name in the TLS handshake (RFC 7301).
     pub fn alpn(self) -> &'static [u8] {
@@ -83,11 +86,17 @@ impl Lane {
             Self::Bus => b"kubebus/1",
             Self::Packets => b"kubebus-ip/2",
             Self::Join => b"kubebus-join/1",
+            Self::Renew => b"kubebus-renew/1",
         }
     }
 
     fn from_alpn(protocol: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|lane| lane.alpn() == protocol)
+    }
+
+    /// Whether a link is for one question and its answer.
+    pub(super) fn is_brief(self) -> bool {
+        matches!(self, Self::Join | Self::Renew)
     }
 }
 
@@ -97,6 +106,7 @@ impl fmt::Display for Lane {
             Self::Bus => "bus",
             Self::Packets => "packets",
             Self::Join => "join",
+            Self::Renew => "renew",
         })
     }
 }
@@ -121,6 +131,8 @@ pub enum Command {
     SetTable(Arc<Table>),
     /// Who may talk to whom from now on; before the first one nobody may.
     SetPolicy(Arc<Policy>),
+    /// What this node shows of itself in links that begin from now on; those that stand are kept.
+    SetCredentials(Box<Credentials>),
     /// Answered by [`Event::Report`] with the same `id`.
     Report { id: u64 },
     /// Sends what is queued and says goodbye, for at most a second; then the thread ends and with it the events.
@@ -192,6 +204,9 @@ pub enum DialError {
     Failed(String),
 }
 
+/// What a node hears whose certificate is over: it may renew it, and nothing else.
+const EXPIRED: &str = "certificate expired: it can only be renewed";
+
 /// Why every link ends when its shard does.
 const STOPPING: &str = "the node stops";
 
@@ -203,6 +218,11 @@ impl DialError {
     /// How long to stay away at least.
     pub fn retry_after(&self) -> Option<Duration> {
         (*self == Self::Busy).then_some(BUSY_RETRY_AFTER)
+    }
+
+    /// Whether the server would take our next certificate.
+    pub fn is_renewable(&self) -> bool {
+        matches!(self, Self::Refused(words) if words == EXPIRED)
     }
 }
 

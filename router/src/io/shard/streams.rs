@@ -181,7 +181,7 @@ impl Streams {
             match next_chunk(id, connection) {
                 Ok(Some(chunk)) => {
                     self.received = self.received.saturating_add(chunk.bytes.len());
-                    if self.lane == Lane::Join && self.received > JOIN_BYTES {
+                    if self.lane.is_brief() && self.received > JOIN_BYTES {
                         return Err(PeerFault::JoinBytes);
                     }
                     incoming.take(&chunk.bytes, self.lane, &mut self.opened)?;
@@ -223,7 +223,7 @@ impl Incoming {
             return Ok(());
         }
         let class = Class::from_u8(*first).ok_or(PeerFault::UnknownClass(*first))?;
-        if lane == Lane::Join && class != Class::Control {
+        if lane.is_brief() && class != Class::Control {
             return Err(PeerFault::JoinClass);
         }
         if !opened.insert(class) {
