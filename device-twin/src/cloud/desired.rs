@@ -318,8 +318,12 @@ impl CloudTwins {
 
     /// The device may have moved to another edge: its wishes go with it, as old as they are.
     pub(super) fn follow(&mut self, device: &DeviceId, ks: &mut Keyspace) {
+        let ids = self.ids_of(device);
+        if ids.is_empty() {
+            return;
+        }
         let Some(info) = self.catalog.device(device).cloned() else { return };
-        for id in self.ids_of(device) {
+        for id in ids {
             let known = info.properties.contains_key(&id.property);
             let withdrawn = self.twins.get(&id).and_then(|twin| twin.withdrawn.as_ref());
             if withdrawn.is_some_and(|(edge, _)| Some(edge) != info.node.as_ref()) {
@@ -362,11 +366,15 @@ impl CloudTwins {
 
     /// KubeEdge's `desired` in a device's manifest is a wish each time its text changes.
     pub(super) fn take_manifest_wishes(&mut self, device: &DeviceId, ks: &mut Keyspace, now: Now) {
-        let Some(info) = self.catalog.device(device).filter(|info| info.node.is_some()).cloned() else {
-            return;
-        };
-        for (name, property) in &info.properties {
-            let Some(text) = &property.manifest_desired else { continue };
+        let Some(info) = self.catalog.device(device).filter(|info| info.node.is_some()) else { return };
+        let all = info.properties.iter();
+        let wished: Vec<_> = all
+            .filter_map(|(name, property)| {
+                Some((name.clone(), property.clone(), property.manifest_desired.clone()?))
+            })
+            .collect();
+        for (name, property, text) in wished {
+            let (name, text) = (&*name, &text);
             let id = PropertyId::new(device, name);
             let taken = key("/c/manifest-desired/", &id);
             if ks.get(taken.as_str()).is_some_and(|before| before == text.as_bytes()) {
