@@ -8,7 +8,7 @@ use metadata::{Key, Keyspace, epoch};
 use thiserror::Error;
 
 use super::authority::MAX_LEAP;
-use super::{APP, CloudTwins, Placed, Twin};
+use super::{APP, CloudTwins, Placed, Twin, former};
 use crate::condition::{Condition, unmet};
 use crate::gate::access::Who;
 use crate::history::audit::AuditEvent;
@@ -32,6 +32,10 @@ pub enum SetError {
     Version { id: PropertyId, known: DesiredVersion, expected: DesiredVersion },
     #[error("nothing was changed: {0}")]
     Condition(String),
+    #[error(
+        "a manifest wished {0} before its device was deleted: that is no new wish; use 'kubebus twin set', or change the text"
+    )]
+    Former(String),
     #[error("nothing is wished")]
     Nothing,
     #[error("more than {MAX_GROUP} properties at a time")]
@@ -376,14 +380,16 @@ impl CloudTwins {
         for (name, property, text) in wished {
             let (name, text) = (&*name, &text);
             let id = PropertyId::new(device, name);
-            let taken = key("/c/manifest-desired/", &id);
-            if ks.get(taken.as_str()).is_some_and(|before| before == text.as_bytes()) {
+            let taken = former::taken_key(&id);
+            let before = ks.get(taken.as_str());
+            if before.is_some_and(|before| before == text.as_bytes()) {
                 continue;
             }
+            let is_old = before.is_none() && former::wished(&id, text, ks);
             ks.put(taken, text.clone().into());
-            let done = property
-                .parse(text)
-                .map_err(|why| SetError::Value(id.clone(), why))
+            let wish = if is_old { Err(SetError::Former(text.clone())) } else { Ok(property) };
+            let done = wish
+                .and_then(|property| property.parse(text).map_err(|why| SetError::Value(id.clone(), why)))
                 .and_then(|value| self.set_desired(device, name, value, "manifest", ks, now));
             if let Err(why) = done {
                 self.refused(&id, &why);

@@ -7,6 +7,7 @@
 mod authority;
 mod command;
 mod desired;
+mod former;
 mod presence;
 mod rules;
 mod up;
@@ -179,6 +180,7 @@ impl CloudTwins {
                 self.put_manifest(&key, Some(&json), &mut touched);
             }
         }
+        former::fold_all_but(|device| self.catalog.device(device).is_some(), ks);
         self.devices_changed(&touched.devices, ks, now);
         self.rules_changed(&touched.rules, ks);
         self.remove_stray_units(ks);
@@ -257,13 +259,12 @@ impl CloudTwins {
         for id in self.ids_of(device) {
             self.take_back(&id, ks);
             self.twins.remove(&id);
-            // What its manifest wished stays: a device that is made again of the same file is not moved by what the file
-            // wished long ago.
             for prefix in ["/c/reported/", "/c/result/"] {
                 ks.delete(&twin::key(prefix, &id));
             }
             self.clear(&id.reported_topic());
         }
+        former::fold(device, ks);
         self.forget_commands(device, ks);
         if self.states.remove(device).is_some() {
             ks.delete(&twin::key("/c/state/", device));
