@@ -12,7 +12,7 @@ use super::links::Links;
 use super::merge::NamedPolicy;
 use super::policy::TwinPolicySpec;
 use super::property::Property;
-use super::resolve::{self, DeviceInfo, Properties, Sources};
+use super::resolve::{self, Common, DeviceInfo, Properties, Sources};
 use super::{Document, ManifestError, Spec};
 use crate::command::Command;
 use crate::rule::RuleSpec;
@@ -99,6 +99,8 @@ pub struct Catalog {
     /// The properties of the device of each model that was resolved last.
     shared: BTreeMap<DeviceId, Properties>,
     unreadable: BTreeMap<(Kind, DeviceId), ManifestError>,
+    /// Of each model that has devices which say nothing of its properties.
+    common: BTreeMap<DeviceId, Common>,
     /// The devices of each model.
     users: Links,
     /// The policies of each model.
@@ -127,6 +129,7 @@ impl Catalog {
             }
             Kind::Model => {
                 let problem = store(&mut self.models, id, json);
+                self.common.remove(id);
                 self.note(kind, id, problem);
                 self.resolve_all(self.users_of(id))
             }
@@ -171,6 +174,9 @@ impl Catalog {
         self.note(Kind::Policy, id, problem);
         let after = model(&self.policies);
         self.policies_of.link(&after, id);
+        for model in before.iter().chain(&after) {
+            self.common.remove(model);
+        }
         let users = before.iter().chain(&after).flat_map(|model| self.users_of(model)).collect();
         self.resolve_all(users)
     }
@@ -197,16 +203,29 @@ impl Catalog {
 
     fn resolve(&mut self, id: &DeviceId, spec: &DeviceSpec) {
         let model_id = model_of(id, spec);
+        if let Some(model) = model_id.as_ref().filter(|_| spec.properties.is_empty()) {
+            self.make_common(model);
+        }
         let policies = model_id.as_ref().map_or_else(Vec::new, |m| self.policies_of(m));
         let info = resolve::device(&Sources {
             device: spec,
             model_id: model_id.as_ref(),
             model: model_id.as_ref().and_then(|m| self.models.get(m)),
+            common: model_id.as_ref().and_then(|m| self.common.get(m)),
             policies: &policies,
             known: model_id.as_ref().and_then(|m| self.shared.get(m)),
         });
         self.shared.extend(model_id.map(|m| (m, info.properties.clone())));
         self.resolved.insert(id.clone(), info);
+    }
+
+    fn make_common(&mut self, model_id: &DeviceId) {
+        if !self.common.contains_key(model_id)
+            && let Some(model) = self.models.get(model_id)
+        {
+            let common = Common::new(model, &self.policies_of(model_id));
+            self.common.insert(model_id.clone(), common);
+        }
     }
 
     pub(super) fn policies_of(&self, model: &DeviceId) -> Vec<NamedPolicy<'_>> {
