@@ -23,7 +23,8 @@
 //! | cloud `/c/result/..` | the last [`TwinResult`]s of a property |
 //! | cloud `/c/state/<ns>/<device>` | [`DeviceState`] |
 //! | cloud `/c/version/..` | the last [`DesiredVersion`] given out; outlives the device |
-//! | cloud `/c/manifest-desired/..` | the manifest's wish that was last made a desired value; stays when the device goes |
+//! | cloud `/c/manifest-desired/..` | the manifest's wish that was last made a desired value |
+//! | cloud `/c/former/<block>` | a Bloom filter of those of devices that are gone |
 //!
 //! All of it is minicbor with numbered fields: a newer node's additions are skipped by an older one.
 

@@ -10,6 +10,7 @@ mod shown;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bus::bus::{LinkId, Role};
@@ -129,7 +130,7 @@ impl Cloud {
         let loaded = keyspace.revision();
         let index = Index::load(Layout::Cloud, &keyspace);
         cluster.establish(&subnets, &mut keyspace, now)?;
-        let binder = Binder::load(&keyspace);
+        let mut binder = Binder::load(&keyspace);
         binder.reconcile_all(&mut keyspace);
         access::tell_all(&mut keyspace)?;
         let me = cluster.cloud_id();
@@ -763,8 +764,13 @@ impl Cloud {
 
     /// A device that moved to another edge is numbered anew: what other sites were told of it counts no more.
     fn forget_relayed(&mut self, device: &DeviceId) {
-        let is_its = |topic: &Topic| TwinTopic::parse(topic).is_some_and(|twin| twin.device() == device);
-        self.relayed.retain(|topic, _| !is_its(topic));
+        let prefix = format!("twin/{device}/");
+        let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
+        let its = self.relayed.range::<str, _>(from).map(|(topic, _)| topic);
+        let its: Vec<Topic> = its.take_while(|topic| topic.as_str().starts_with(&prefix)).cloned().collect();
+        for topic in &its {
+            self.relayed.remove(topic);
+        }
     }
 
     /// Whether other sites have not heard this yet; only reported values take two ways.

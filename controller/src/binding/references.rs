@@ -18,15 +18,17 @@ impl<T> Default for References<T> {
 }
 
 impl<T: Ord + Clone> References<T> {
-    /// `id` now refers to `target`.
-    pub(super) fn set(&mut self, id: &DeviceId, target: Option<T>) {
-        if let Some(old) = self.of.remove(id) {
-            self.unlink(&old, id);
+    /// `id` now refers to `target`. Says what it referred to before.
+    pub(super) fn set(&mut self, id: &DeviceId, target: Option<T>) -> Option<T> {
+        let before = self.of.remove(id);
+        if let Some(old) = &before {
+            self.unlink(old, id);
         }
         if let Some(target) = target {
             self.to.entry(target.clone()).or_default().insert(id.clone());
             self.of.insert(id.clone(), target);
         }
+        before
     }
 
     fn unlink(&mut self, target: &T, id: &DeviceId) {

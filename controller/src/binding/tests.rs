@@ -72,6 +72,13 @@ impl Cloud {
         self.binder.handle_changes([&key], &mut self.ks);
     }
 
+    /// What is known of a node that is there changes.
+    fn record(&mut self, name: &str, record: &'static str) {
+        let key = own_key(&format!("{}{name}", nodes::PREFIX));
+        self.ks.put(key.clone(), Bytes::from_static(record.as_bytes()));
+        self.binder.handle_changes([&key], &mut self.ks);
+    }
+
     fn wish(&mut self, edge: &str, device: &str) {
         let key = own_key(&format!("/e/{edge}/desired/default/{device}/level"));
         self.ks.put(key, Bytes::from_static(b"wish"));
@@ -168,6 +175,92 @@ fn a_placement_says_what_is_waited_for() {
     assert_eq!(text(&cloud), both("runs at edge/a"));
 }
 
+/// An edge that has so many devices, each with a rule; what was written is sealed.
+fn plant(devices: usize) -> Cloud {
+    let mut cloud = Cloud::default();
+    cloud.node("a", true);
+    for manifest in [model("tank", "m"), model("other", "m"), policy("ages", "tank")] {
+        cloud.apply(&manifest);
+    }
+    let mut keys = Vec::new();
+    for n in 0..devices {
+        for manifest in
+            [device(&format!("t{n}"), Some("a"), Some("tank")), rule(&format!("r{n}"), &format!("t{n}"))]
+        {
+            let manifest = Manifest::parse(&manifest).unwrap();
+            manifest.apply(&mut cloud.ks);
+            keys.push(manifest.key());
+        }
+    }
+    cloud.binder.handle_changes(&keys, &mut cloud.ks);
+    cloud.ks.seal();
+    cloud
+}
+
+impl Cloud {
+    /// Manifests decoded, rows compared and rows of edges written.
+    fn cost(&mut self, change: impl FnOnce(&mut Self)) -> (u64, u64, usize) {
+        let before = self.binder.stats();
+        change(self);
+        let after = self.binder.stats();
+        let written = self.ks.written().filter(|(key, _)| key.as_str().starts_with("/e/")).count();
+        self.ks.seal();
+        (after.decoded - before.decoded, after.compared - before.compared, written)
+    }
+}
+
+#[test]
+fn a_change_costs_what_it_concerns_and_not_what_its_edge_has() {
+    const DEVICES: usize = 10_000;
+    let mut cloud = plant(DEVICES);
+    let tagged = |text: &str| {
+        let mut tagged = device("t7", Some("a"), Some("tank"));
+        tagged["metadata"]["labels"] = json!({ "hall": text });
+        tagged
+    };
+    let costs = [
+        ("a changed device", cloud.cost(|cloud| cloud.apply(&tagged("1"))), (1, 1, 1)),
+        ("the same again", cloud.cost(|cloud| cloud.apply(&tagged("1"))), (1, 1, 0)),
+        ("a new device", cloud.cost(|cloud| cloud.apply(&device("new", Some("a"), Some("tank")))), (1, 1, 1)),
+        (
+            "another model: the first that asks for it here",
+            cloud.cost(|cloud| cloud.apply(&device("new", Some("a"), Some("other")))),
+            (1, 2, 2),
+        ),
+        (
+            "a device that goes, and its model",
+            cloud.cost(|cloud| cloud.delete(Kind::Device, "new")),
+            (0, 2, 2),
+        ),
+        ("a device without its rule", cloud.cost(|cloud| cloud.delete(Kind::Device, "t8")), (0, 2, 2)),
+        ("a changed model", cloud.cost(|cloud| cloud.apply(&model("tank", "cm"))), (1, 1, 1)),
+        ("a policy", cloud.cost(|cloud| cloud.apply(&policy("more", "tank"))), (1, 1, 1)),
+        ("a rule", cloud.cost(|cloud| cloud.apply(&rule("again", "t1"))), (1, 1, 1)),
+        ("a node's new certificate", cloud.cost(|cloud| cloud.record("a", "new")), (0, 0, 0)),
+    ];
+    for (what, cost, expected) in costs {
+        assert_eq!(cost, expected, "{what}");
+    }
+    let all = 2 * (DEVICES - 1) + 4;
+    let cost = cloud.cost(|cloud| cloud.delete(Kind::Model, "tank"));
+    assert_eq!(cost, (0, all as u64, all), "a model that goes");
+}
+
+#[test]
+fn what_a_cycle_changes_twice_is_done_once() {
+    let mut cloud = plant(3);
+    let keys: Vec<Key> =
+        ["t0", "t1", "t0"].iter().map(|name| resource::key(Kind::Device, &id(name))).collect();
+    let cost = cloud.cost(|cloud| {
+        for (name, model) in [("t0", "other"), ("t1", "other")] {
+            Manifest::parse(&device(name, Some("a"), Some(model))).unwrap().apply(&mut cloud.ks);
+        }
+        cloud.binder.handle_changes(&keys, &mut cloud.ks);
+    });
+    // Two devices, their rules, and the model that both ask for now.
+    assert_eq!(cost, (2, 5, 3));
+}
+
 #[test]
 fn a_rule_may_name_a_device_of_another_namespace() {
     let mut cloud = cloud_with_one_device();
@@ -187,15 +280,14 @@ fn expected(ks: &Keyspace) -> BTreeMap<String, Bytes> {
         });
         entries.collect()
     };
+    // What is damaged names nothing, and there is no model of it.
     let model_of = |spec: &Value| format!("default/{}", spec.as_str().unwrap_or("-"));
     let mut all = BTreeMap::new();
     for (device, manifest, json) in stored("device") {
         let Some(edge) = manifest["spec"]["nodeName"].as_str() else { continue };
         let model = model_of(&manifest["spec"]["deviceModelRef"]["name"]);
-        let Some((_, _, model_json)) = stored("devicemodel").into_iter().find(|(name, ..)| *name == model)
-        else {
-            continue;
-        };
+        let is_it = |(name, spec, _): &(String, Value, Bytes)| *name == model && spec.get("spec").is_some();
+        let Some((_, _, model_json)) = stored("devicemodel").into_iter().find(is_it) else { continue };
         if ks.get(&format!("/c/node/{edge}")).is_none() {
             continue;
         }
@@ -224,27 +316,41 @@ fn actual(ks: &Keyspace, wishes: bool) -> BTreeMap<String, Bytes> {
 #[derive(Debug, Clone)]
 enum Edit {
     Apply(Value),
+    /// What no binder can read.
+    Damage(Kind, String),
     Delete(Kind, String),
-    Node(String, bool),
+    /// It joins, or what is known of it changes.
+    Join(String, u8),
+    /// As [`nodes::remove`] does.
+    Remove(String),
 }
 
 fn edits() -> impl Strategy<Value = Vec<Edit>> {
     let maybe = |kind: &'static str| prop::option::of((0..3u8).prop_map(move |n| format!("{kind}{n}")));
     let one = |kind: &'static str| (0..3u8).prop_map(move |n| format!("{kind}{n}"));
-    let kinds = prop_oneof![
-        Just((Kind::Device, "d")),
-        Just((Kind::Model, "m")),
-        Just((Kind::Policy, "p")),
-        Just((Kind::Rule, "r")),
-    ];
+    let kinds = || {
+        let kinds = prop_oneof![
+            Just((Kind::Device, "d")),
+            Just((Kind::Model, "m")),
+            Just((Kind::Policy, "p")),
+            Just((Kind::Rule, "r")),
+        ];
+        (kinds, 0..3u8).prop_map(|((kind, name), n)| (kind, format!("{name}{n}")))
+    };
+    let labelled = |mut device: Value, label: u8| {
+        device["metadata"]["labels"] = json!({ "hall": label.to_string() });
+        Edit::Apply(device)
+    };
     let edit = prop_oneof![
-        4 => (one("d"), maybe("e"), maybe("m"))
-            .prop_map(|(d, e, m)| Edit::Apply(device(&d, e.as_deref(), m.as_deref()))),
+        4 => (one("d"), maybe("e"), maybe("m"), 0..2u8)
+            .prop_map(move |(d, e, m, label)| labelled(device(&d, e.as_deref(), m.as_deref()), label)),
         2 => (one("m"), one("unit")).prop_map(|(m, unit)| Edit::Apply(model(&m, &unit))),
         2 => (one("p"), one("m")).prop_map(|(p, m)| Edit::Apply(policy(&p, &m))),
         2 => (one("r"), one("d")).prop_map(|(r, d)| Edit::Apply(rule(&r, &d))),
-        3 => (kinds, 0..3u8).prop_map(|((kind, name), n)| Edit::Delete(kind, format!("{name}{n}"))),
-        2 => (one("e"), any::<bool>()).prop_map(|(e, present)| Edit::Node(e, present)),
+        3 => kinds().prop_map(|(kind, name)| Edit::Delete(kind, name)),
+        1 => kinds().prop_map(|(kind, name)| Edit::Damage(kind, name)),
+        2 => (one("e"), 0..2u8).prop_map(|(e, record)| Edit::Join(e, record)),
+        1 => one("e").prop_map(Edit::Remove),
     ];
     prop::collection::vec(edit, 0..40)
 }
@@ -260,16 +366,31 @@ fn write(edit: &Edit, ks: &mut Keyspace) -> Key {
             resource::delete(*kind, &id(name), ks);
             resource::key(*kind, &id(name))
         }
-        Edit::Node(name, present) => {
+        Edit::Damage(kind, name) => {
+            let key = resource::key(*kind, &id(name));
+            ks.put(key.clone(), Bytes::from_static(b"{}"));
+            key
+        }
+        Edit::Join(name, record) => {
             let key = own_key(&format!("/c/node/{name}"));
-            if *present {
-                ks.put(key.clone(), Bytes::from_static(b"node"))
-            } else {
-                ks.delete(&key)
-            }
+            ks.put(key.clone(), vec![*record].into());
+            key
+        }
+        Edit::Remove(name) => {
+            let key = own_key(&format!("/c/node/{name}"));
+            ks.delete(&key);
+            crate::record::delete_all_but(ks, &format!("/e/{name}/"), &["desired/"]);
             key
         }
     }
+}
+
+/// What a binder makes of the same manifests and nodes that never saw the edges' rows.
+fn anew(ks: &Keyspace) -> BTreeMap<String, Bytes> {
+    let mut fresh = Keyspace::new();
+    ks.range("/c/").for_each(|(key, value)| fresh.put(key.clone(), value.clone()));
+    Binder::load(&fresh).reconcile_all(&mut fresh);
+    actual(&fresh, false)
 }
 
 proptest! {
@@ -280,20 +401,21 @@ proptest! {
             let keys: Vec<Key> = edits.iter().map(|edit| write(edit, &mut cloud.ks)).collect();
             cloud.binder.handle_changes(&keys, &mut cloud.ks);
             prop_assert_eq!(actual(&cloud.ks, false), expected(&cloud.ks));
+            prop_assert_eq!(actual(&cloud.ks, false), anew(&cloud.ks));
             for edge in ["e0", "e1", "e2"] {
                 for device in ["d0", "d1", "d2"] {
-                    let at_home = cloud.binder.node_of_device.of(&id(device)) == Some(&name(edge));
+                    let at_home = cloud.binder.register.is_home(&name(edge), &id(device));
                     let wished = cloud.ks.get(&format!("/e/{edge}/desired/default/{device}/level")).is_some();
                     prop_assert!(!wished || at_home);
-                    if at_home && cloud.binder.nodes.contains(&name(edge)) {
+                    if at_home && nodes::exists(&name(edge), &cloud.ks) {
                         cloud.wish(edge, device);
                     }
                 }
             }
         }
         cloud.ks.seal();
-        let fresh = Binder::load(&cloud.ks);
-        prop_assert_eq!(&fresh, &cloud.binder);
+        let mut fresh = Binder::load(&cloud.ks);
+        prop_assert_eq!(&fresh.register, &cloud.binder.register);
         fresh.reconcile_all(&mut cloud.ks);
         prop_assert_eq!(cloud.ks.seal(), None);
     }

@@ -8,7 +8,7 @@ use metadata::{Key, Keyspace, epoch};
 use thiserror::Error;
 
 use super::authority::MAX_LEAP;
-use super::{APP, CloudTwins, Placed, Twin};
+use super::{APP, CloudTwins, Placed, Twin, former};
 use crate::condition::{Condition, unmet};
 use crate::gate::access::Who;
 use crate::history::audit::AuditEvent;
@@ -32,6 +32,10 @@ pub enum SetError {
     Version { id: PropertyId, known: DesiredVersion, expected: DesiredVersion },
     #[error("nothing was changed: {0}")]
     Condition(String),
+    #[error(
+        "a manifest wished {0} before its device was deleted: that is no new wish; use 'kubebus twin set', or change the text"
+    )]
+    Former(String),
     #[error("nothing is wished")]
     Nothing,
     #[error("more than {MAX_GROUP} properties at a time")]
@@ -318,8 +322,12 @@ impl CloudTwins {
 
     /// The device may have moved to another edge: its wishes go with it, as old as they are.
     pub(super) fn follow(&mut self, device: &DeviceId, ks: &mut Keyspace) {
+        let ids = self.ids_of(device);
+        if ids.is_empty() {
+            return;
+        }
         let Some(info) = self.catalog.device(device).cloned() else { return };
-        for id in self.ids_of(device) {
+        for id in ids {
             let known = info.properties.contains_key(&id.property);
             let withdrawn = self.twins.get(&id).and_then(|twin| twin.withdrawn.as_ref());
             if withdrawn.is_some_and(|(edge, _)| Some(edge) != info.node.as_ref()) {
@@ -362,20 +370,26 @@ impl CloudTwins {
 
     /// KubeEdge's `desired` in a device's manifest is a wish each time its text changes.
     pub(super) fn take_manifest_wishes(&mut self, device: &DeviceId, ks: &mut Keyspace, now: Now) {
-        let Some(info) = self.catalog.device(device).filter(|info| info.node.is_some()).cloned() else {
-            return;
-        };
-        for (name, property) in &info.properties {
-            let Some(text) = &property.manifest_desired else { continue };
+        let Some(info) = self.catalog.device(device).filter(|info| info.node.is_some()) else { return };
+        let all = info.properties.iter();
+        let wished: Vec<_> = all
+            .filter_map(|(name, property)| {
+                Some((name.clone(), property.clone(), property.manifest_desired.clone()?))
+            })
+            .collect();
+        for (name, property, text) in wished {
+            let (name, text) = (&*name, &text);
             let id = PropertyId::new(device, name);
-            let taken = key("/c/manifest-desired/", &id);
-            if ks.get(taken.as_str()).is_some_and(|before| before == text.as_bytes()) {
+            let taken = former::taken_key(&id);
+            let before = ks.get(taken.as_str());
+            if before.is_some_and(|before| before == text.as_bytes()) {
                 continue;
             }
+            let is_old = before.is_none() && former::wished(&id, text, ks);
             ks.put(taken, text.clone().into());
-            let done = property
-                .parse(text)
-                .map_err(|why| SetError::Value(id.clone(), why))
+            let wish = if is_old { Err(SetError::Former(text.clone())) } else { Ok(property) };
+            let done = wish
+                .and_then(|property| property.parse(text).map_err(|why| SetError::Value(id.clone(), why)))
                 .and_then(|value| self.set_desired(device, name, value, "manifest", ks, now));
             if let Err(why) = done {
                 self.refused(&id, &why);

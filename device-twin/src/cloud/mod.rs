@@ -7,6 +7,7 @@
 mod authority;
 mod command;
 mod desired;
+mod former;
 mod presence;
 mod rules;
 mod up;
@@ -37,6 +38,7 @@ use crate::twin::{
 };
 use crate::view::TwinView;
 use command::Commands;
+use rules::Units;
 
 /// Results kept a property: enough to see how the last wishes ended; older ones are forgotten.
 pub const RESULTS_KEPT: usize = 8;
@@ -136,6 +138,13 @@ struct Placed {
     desired: Desired,
 }
 
+/// What manifests make a difference to.
+#[derive(Debug, Default)]
+struct Touched {
+    devices: BTreeSet<DeviceId>,
+    rules: BTreeSet<DeviceId>,
+}
+
 /// The twins of all edges.
 #[derive(Debug, Default)]
 pub struct CloudTwins {
@@ -149,6 +158,7 @@ pub struct CloudTwins {
     commands: Commands,
     /// As the rules' edges said last.
     rules: BTreeMap<DeviceId, RuleView>,
+    units: Units,
     stats: Stats,
     outputs: VecDeque<Output>,
 }
@@ -164,13 +174,16 @@ impl CloudTwins {
         // Also devices that are gone: of a cloud in several replicas, what was reported may be older than the rest.
         let mut devices: BTreeSet<DeviceId> = self.twins.keys().map(|id| id.device.clone()).collect();
         devices.extend(self.states.keys().cloned());
+        let mut touched = Touched { devices, rules: self.rules.keys().cloned().collect() };
         for kind in Kind::ALL {
             for (key, json) in entries(ks, kind.prefix(Layout::Cloud)) {
-                devices.extend(self.put_manifest(&key, Some(&json)));
+                self.put_manifest(&key, Some(&json), &mut touched);
             }
         }
-        self.devices_changed(&devices, ks, now);
-        self.rules_changed(ks);
+        former::fold_all_but(|device| self.catalog.device(device).is_some(), ks);
+        self.devices_changed(&touched.devices, ks, now);
+        self.rules_changed(&touched.rules, ks);
+        self.remove_stray_units(ks);
         if let Ok(all) = Filter::new("twin/#") {
             let retained = self.retained(&all);
             self.outputs.extend(retained.into_iter().map(Output::Publish));
@@ -206,23 +219,24 @@ impl CloudTwins {
 
     /// Manifests under `/c/resource/` changed, by the controller.
     pub fn handle_changed(&mut self, keys: &[Key], ks: &mut Keyspace, now: Now) {
-        let mut devices = BTreeSet::new();
+        let mut touched = Touched::default();
         for key in keys {
             let json = ks.get(key.as_str()).cloned();
-            devices.extend(self.put_manifest(key, json.as_ref()));
+            self.put_manifest(key, json.as_ref(), &mut touched);
         }
+        let Touched { devices, mut rules } = touched;
         self.devices_changed(&devices, ks, now);
-        self.rules_changed(ks);
+        rules.extend(devices.iter().flat_map(|device| self.catalog.rules_about(device)).cloned());
+        self.rules_changed(&rules, ks);
         // Another edge may answer for it now.
         devices.iter().for_each(|device| self.publish_state(device));
     }
 
-    /// The devices that the manifest touches.
-    fn put_manifest(&mut self, key: &Key, json: Option<&Bytes>) -> BTreeSet<DeviceId> {
-        let Some((kind, id)) = Kind::of_key(Layout::Cloud, key.as_str()) else { return BTreeSet::new() };
+    fn put_manifest(&mut self, key: &Key, json: Option<&Bytes>, touched: &mut Touched) {
+        let Some((kind, id)) = Kind::of_key(Layout::Cloud, key.as_str()) else { return };
         match self.catalog.put(kind, &id, json) {
-            Change::Devices(devices) => devices,
-            Change::Rule(_) => BTreeSet::new(),
+            Change::Devices(devices) => touched.devices.extend(devices),
+            Change::Rule(rule) => touched.rules.extend([rule]),
         }
     }
 
@@ -245,13 +259,12 @@ impl CloudTwins {
         for id in self.ids_of(device) {
             self.take_back(&id, ks);
             self.twins.remove(&id);
-            // What its manifest wished stays: a device that is made again of the same file is not moved by what the file
-            // wished long ago.
             for prefix in ["/c/reported/", "/c/result/"] {
                 ks.delete(&twin::key(prefix, &id));
             }
             self.clear(&id.reported_topic());
         }
+        former::fold(device, ks);
         self.forget_commands(device, ks);
         if self.states.remove(device).is_some() {
             ks.delete(&twin::key("/c/state/", device));

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::device::{DeviceModelSpec, DeviceSpec};
+use super::links::Links;
 use super::merge::NamedPolicy;
 use super::policy::TwinPolicySpec;
 use super::property::Property;
-use super::resolve::{self, DeviceInfo, Properties, Sources};
+use super::resolve::{self, Common, DeviceInfo, Properties, Sources};
 use super::{Document, ManifestError, Spec};
 use crate::command::Command;
 use crate::rule::RuleSpec;
@@ -98,6 +99,14 @@ pub struct Catalog {
     /// The properties of the device of each model that was resolved last.
     shared: BTreeMap<DeviceId, Properties>,
     unreadable: BTreeMap<(Kind, DeviceId), ManifestError>,
+    /// Of each model that has devices which say nothing of its properties.
+    common: BTreeMap<DeviceId, Common>,
+    /// The devices of each model.
+    users: Links,
+    /// The policies of each model.
+    policies_of: Links,
+    /// The rules that speak of each device.
+    rules_about: Links,
 }
 
 /// A device's manifest as the keyspace holds it too: read, it would be several times as large.
@@ -120,24 +129,35 @@ impl Catalog {
             }
             Kind::Model => {
                 let problem = store(&mut self.models, id, json);
+                self.common.remove(id);
                 self.note(kind, id, problem);
                 self.resolve_all(self.users_of(id))
             }
             Kind::Policy => self.put_policy(id, json),
             Kind::Rule => {
-                let problem = store(&mut self.rules, id, json);
+                let problem = self.put_rule(id, json);
                 self.note(kind, id, problem);
                 Change::Rule(id.clone())
             }
         }
     }
 
+    fn put_rule(&mut self, id: &DeviceId, json: Option<&Bytes>) -> Option<ManifestError> {
+        let spoken_of = |rules: &BTreeMap<_, _>| rules.get(id).map(|rule| devices_of(id, rule));
+        self.rules_about.unlink(spoken_of(&self.rules).iter().flatten(), id);
+        let problem = store(&mut self.rules, id, json);
+        self.rules_about.link(spoken_of(&self.rules).iter().flatten(), id);
+        problem
+    }
+
     fn put_device(&mut self, id: &DeviceId, json: Option<&Bytes>) -> Result<(), ManifestError> {
         self.resolved.remove(id);
-        self.devices.remove(id);
+        let before = self.devices.remove(id).and_then(|manifest| manifest.model);
+        self.users.unlink(&before, id);
         let Some(json) = json else { return Ok(()) };
         let spec = Document::<DeviceSpec>::from_json(json)?.spec;
         let manifest = Manifest { model: model_of(id, &spec), json: json.clone() };
+        self.users.link(&manifest.model, id);
         self.devices.insert(id.clone(), manifest);
         self.resolve(id, &spec);
         Ok(())
@@ -145,15 +165,19 @@ impl Catalog {
 
     /// A policy touches the users of the model it speaks of now, and of the one it spoke of before.
     fn put_policy(&mut self, id: &DeviceId, json: Option<&Bytes>) -> Change {
-        let before = self.policies.get(id).map(|p| p.model.clone());
+        let model = |policies: &BTreeMap<_, TwinPolicySpec>| {
+            policies.get(id).map(|policy| beside(id, policy.model.clone()))
+        };
+        let before = model(&self.policies);
+        self.policies_of.unlink(&before, id);
         let problem = store(&mut self.policies, id, json);
         self.note(Kind::Policy, id, problem);
-        let after = self.policies.get(id).map(|p| p.model.clone());
-        let models: BTreeSet<Name> = before.into_iter().chain(after).collect();
-        let users = models
-            .into_iter()
-            .flat_map(|name| self.users_of(&DeviceId { namespace: id.namespace.clone(), name }))
-            .collect();
+        let after = model(&self.policies);
+        self.policies_of.link(&after, id);
+        for model in before.iter().chain(&after) {
+            self.common.remove(model);
+        }
+        let users = before.iter().chain(&after).flat_map(|model| self.users_of(model)).collect();
         self.resolve_all(users)
     }
 
@@ -164,8 +188,7 @@ impl Catalog {
     }
 
     fn users_of(&self, model: &DeviceId) -> BTreeSet<DeviceId> {
-        let users = self.devices.iter().filter(|(_, manifest)| manifest.model.as_ref() == Some(model));
-        users.map(|(id, _)| id.clone()).collect()
+        self.users.to(model).cloned().collect()
     }
 
     fn resolve_all(&mut self, ids: BTreeSet<DeviceId>) -> Change {
@@ -180,11 +203,15 @@ impl Catalog {
 
     fn resolve(&mut self, id: &DeviceId, spec: &DeviceSpec) {
         let model_id = model_of(id, spec);
+        if let Some(model) = model_id.as_ref().filter(|_| spec.properties.is_empty()) {
+            self.make_common(model);
+        }
         let policies = model_id.as_ref().map_or_else(Vec::new, |m| self.policies_of(m));
         let info = resolve::device(&Sources {
             device: spec,
             model_id: model_id.as_ref(),
             model: model_id.as_ref().and_then(|m| self.models.get(m)),
+            common: model_id.as_ref().and_then(|m| self.common.get(m)),
             policies: &policies,
             known: model_id.as_ref().and_then(|m| self.shared.get(m)),
         });
@@ -192,10 +219,17 @@ impl Catalog {
         self.resolved.insert(id.clone(), info);
     }
 
+    fn make_common(&mut self, model_id: &DeviceId) {
+        if !self.common.contains_key(model_id)
+            && let Some(model) = self.models.get(model_id)
+        {
+            let common = Common::new(model, &self.policies_of(model_id));
+            self.common.insert(model_id.clone(), common);
+        }
+    }
+
     pub(super) fn policies_of(&self, model: &DeviceId) -> Vec<NamedPolicy<'_>> {
-        let is_about =
-            |(id, policy): &NamedPolicy<'_>| id.namespace == model.namespace && policy.model == model.name;
-        self.policies.iter().filter(is_about).collect()
+        self.policies_of.to(model).filter_map(|id| self.policies.get_key_value(id)).collect()
     }
 
     pub(super) fn model(&self, id: &DeviceId) -> Option<&DeviceModelSpec> {
@@ -208,28 +242,40 @@ impl Catalog {
         model.is_some_and(|model| self.models.contains_key(model))
     }
 
-    /// The part of the catalog that this manifest can make a difference to: the devices that it touches, the rules that
-    /// speak of them, and all that those rest on. A manifest can be tried out on it at the price of that part.
+    /// The part of the catalog that this manifest can make a difference to the rules of: those that speak of the devices
+    /// that it touches, and all that they rest on. A manifest can be tried out on it at the price of that part; without
+    /// such a rule it is empty.
     pub(super) fn around(&self, kind: Kind, id: &DeviceId, json: &Bytes) -> Self {
         let touched = self.touched_by(kind, id, json);
-        let is_near = |(id, rule): &(&DeviceId, &RuleSpec)| !touched.is_disjoint(&devices_of(id, rule));
-        let rules: BTreeMap<_, _> =
-            self.rules.iter().filter(is_near).map(|(id, rule)| (id.clone(), rule.clone())).collect();
-        let spoken_of = rules.iter().flat_map(|(id, rule)| devices_of(id, rule));
-        let ids: BTreeSet<DeviceId> = spoken_of.chain(touched.iter().cloned()).collect();
-        let devices = part(&self.devices, ids.iter());
+        let near: BTreeSet<&DeviceId> =
+            touched.iter().flat_map(|device| self.rules_about.to(device)).collect();
+        let mut around = Self { rules: part(&self.rules, near.into_iter()), ..Self::default() };
+        if around.rules.is_empty() {
+            return around;
+        }
+        let ids: BTreeSet<DeviceId> =
+            around.rules.iter().flat_map(|(id, rule)| devices_of(id, rule)).collect();
+        around.devices = part(&self.devices, ids.iter());
+        around.resolved = part(&self.resolved, ids.iter());
         let own = Document::<DeviceSpec>::from_json(json).ok().and_then(|device| model_of(id, &device.spec));
-        let model_ids: BTreeSet<DeviceId> =
-            devices.values().filter_map(|d| d.model.clone()).chain(own).collect();
-        let policies = model_ids.iter().flat_map(|model| self.policies_of(model));
-        Self {
-            policies: policies.map(|(id, policy)| (id.clone(), policy.clone())).collect(),
-            models: part(&self.models, model_ids.iter()),
-            resolved: part(&self.resolved, ids.iter()),
-            devices,
-            rules,
-            shared: BTreeMap::new(),
-            unreadable: BTreeMap::new(),
+        let models: BTreeSet<DeviceId> =
+            around.devices.values().filter_map(|device| device.model.clone()).chain(own).collect();
+        around.models = part(&self.models, models.iter());
+        let policies = models.iter().flat_map(|model| self.policies_of.to(model));
+        around.policies = part(&self.policies, policies);
+        around.link_all();
+        around
+    }
+
+    fn link_all(&mut self) {
+        for (id, device) in &self.devices {
+            self.users.link(&device.model, id);
+        }
+        for (id, policy) in &self.policies {
+            self.policies_of.link([&beside(id, policy.model.clone())], id);
+        }
+        for (id, rule) in &self.rules {
+            self.rules_about.link(&devices_of(id, rule), id);
         }
     }
 
@@ -240,8 +286,7 @@ impl Catalog {
             Kind::Policy => {
                 let new = Document::<TwinPolicySpec>::from_json(json).ok().map(|policy| policy.spec.model);
                 let old = self.policies.get(id).map(|policy| policy.model.clone());
-                let model = |name| DeviceId { namespace: id.namespace.clone(), name };
-                new.into_iter().chain(old).flat_map(|name| self.users_of(&model(name))).collect()
+                new.into_iter().chain(old).flat_map(|name| self.users_of(&beside(id, name))).collect()
             }
             Kind::Rule => BTreeSet::new(),
         }
@@ -257,6 +302,11 @@ impl Catalog {
 
     pub fn rules(&self) -> impl Iterator<Item = (&DeviceId, &RuleSpec)> {
         self.rules.iter()
+    }
+
+    /// The rules that read or move something of `device`.
+    pub fn rules_about(&self, device: &DeviceId) -> impl Iterator<Item = &DeviceId> {
+        self.rules_about.to(device)
     }
 
     pub fn rule(&self, id: &DeviceId) -> Option<&RuleSpec> {
@@ -322,6 +372,10 @@ fn part<'i, T: Clone>(
 }
 
 fn model_of(id: &DeviceId, spec: &DeviceSpec) -> Option<DeviceId> {
-    let name = spec.device_model_ref.as_ref()?.name.clone();
-    Some(DeviceId { namespace: id.namespace.clone(), name })
+    Some(beside(id, spec.device_model_ref.as_ref()?.name.clone()))
+}
+
+/// `name` in the namespace of `id`.
+fn beside(id: &DeviceId, name: Name) -> DeviceId {
+    DeviceId { namespace: id.namespace.clone(), name }
 }

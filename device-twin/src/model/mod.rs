@@ -11,6 +11,7 @@
 mod catalog;
 pub mod check;
 mod device;
+mod links;
 mod merge;
 mod policy;
 mod property;

@@ -73,10 +73,36 @@ pub(super) struct Sources<'a> {
     pub(super) device: &'a DeviceSpec,
     pub(super) model_id: Option<&'a DeviceId>,
     pub(super) model: Option<&'a DeviceModelSpec>,
+    /// That of the model and its policies. Needed only where the device lists no properties.
+    pub(super) common: Option<&'a Common>,
     /// Those of the model.
     pub(super) policies: &'a [NamedPolicy<'a>],
     /// The properties of another device of the model.
     pub(super) known: Option<&'a Properties>,
+}
+
+/// A model's properties with its policies, by their place in the model, as every device has them that says nothing of
+/// them: they are resolved once, and not for each device.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Common(Vec<CommonProperty>);
+
+#[derive(Debug, Clone, PartialEq)]
+struct CommonProperty {
+    property: Option<(Arc<str>, Arc<Property>)>,
+    misfit: Option<Misfit>,
+}
+
+impl Common {
+    pub(super) fn new(model: &DeviceModelSpec, policies: &[NamedPolicy<'_>]) -> Self {
+        let resolved = model.properties.iter().enumerate().map(|(at, m)| {
+            let Resolved { property, misfits } = property(at, m, None, policies);
+            CommonProperty {
+                property: property.map(|property| (Arc::from(m.name.as_str()), Arc::new(property))),
+                misfit: misfits.into_iter().next(),
+            }
+        });
+        Self(resolved.collect())
+    }
 }
 
 /// What a policy says that its model cannot bear. It has no effect; where that would be unsafe, the property has none.
@@ -130,12 +156,20 @@ fn missing_in_model(spec: &DeviceSpec, model: &DeviceModelSpec) -> Option<String
 /// The properties that the device lists; all of the model's if it lists none. Those that are as `known` are shared.
 /// With the first thing that does not fit.
 fn properties(sources: &Sources<'_>, model: &DeviceModelSpec) -> (Properties, Option<Misfit>) {
-    let Sources { device, policies, known, .. } = sources;
+    let Sources { device, common, policies, known, .. } = sources;
     let own = |name: &str| device.properties.iter().find(|p| p.name == name);
     let mut first = None;
     let mut all = Properties::new();
     for (at, m) in model.properties.iter().enumerate() {
-        if !device.properties.is_empty() && own(&m.name).is_none() {
+        if device.properties.is_empty() {
+            let Some(CommonProperty { property, misfit }) = common.and_then(|common| common.0.get(at)) else {
+                continue;
+            };
+            first = first.or_else(|| misfit.clone());
+            all.extend(property.clone());
+            continue;
+        }
+        if own(&m.name).is_none() {
             continue;
         }
         let Resolved { property, misfits } = property(at, m, own(&m.name), policies);

@@ -487,6 +487,7 @@ fn set_error(error: SetError) -> AdminError {
         }
         SetError::Unbound(_)
         | SetError::Value(..)
+        | SetError::Former(_)
         | SetError::Nothing
         | SetError::TooMany
         | SetError::Twice(_)

@@ -410,6 +410,43 @@ fn a_device_that_is_made_again_of_the_same_file_is_not_moved_by_it() {
     }
     world.apply(VALVE, &with("35", "hill"));
     assert_eq!(world.view().desired, Some(Value::Float(35.0)), "another text is another wish");
+    // Nor by what it wished before that.
+    world.delete(VALVE);
+    world.apply(VALVE, &with("30", "hill"));
+    assert_eq!(world.view().desired, None);
+    assert_eq!(topics(&world.seen).last().unwrap(), "twin/water/valve/result", "it is told why");
+}
+
+#[test]
+fn what_manifests_of_devices_that_are_gone_wished_takes_bounded_room() {
+    let mut ks = Keyspace::new();
+    let device = |n: usize| DeviceId { namespace: edge("water"), name: edge(&format!("valve-{n}")) };
+    let id = |n: usize| PropertyId::new(&device(n), "position");
+    let rows = |ks: &Keyspace, prefix: &str| -> (usize, usize) {
+        ks.range(prefix).fold((0, 0), |(rows, bytes), (_, value)| (rows + 1, bytes + value.len()))
+    };
+    const GONE: usize = 2000;
+    for n in 0..GONE {
+        ks.put(former::taken_key(&id(n)), "30".into());
+        former::fold(&device(n), &mut ks);
+    }
+    assert_eq!((rows(&ks, "/c/manifest-desired/").0, rows(&ks, "/c/former/")), (0, (256, 128 << 10)));
+    assert!((0..GONE).all(|n| former::wished(&id(n), "30", &ks)), "nothing is forgotten");
+    let taken_for_old = |text: &str| (0..GONE).filter(|n| former::wished(&id(*n), text, &ks)).count();
+    assert_eq!((taken_for_old("31"), taken_for_old("3")), (0, 0));
+}
+
+#[test]
+fn what_a_cloud_before_this_one_left_of_devices_that_are_gone_is_folded_at_the_start() {
+    let mut world = World::new();
+    let gone = PropertyId::parse("water/gone/position").unwrap();
+    for id in [&gone, &position()] {
+        world.ks.put(former::taken_key(id), "30".into());
+    }
+    world.restart();
+    let left: Vec<&str> = world.ks.range("/c/manifest-desired/").map(|(key, _)| key.as_str()).collect();
+    assert_eq!(left, ["/c/manifest-desired/water/valve/position"]);
+    assert!(former::wished(&gone, "30", &world.ks) && !former::wished(&position(), "30", &world.ks));
 }
 
 #[test]
