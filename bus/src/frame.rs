@@ -28,6 +28,9 @@ pub enum Channel {
     /// How an edge is, for its cloud. A version that does not know this channel ends the link over it, so it is used
     /// only towards a peer that said so in its hello ([`crate::Bus::takes_health`]).
     Health = 4,
+    /// The cloud asks an edge for its history. Used only towards a peer that said in its hello that it takes it
+    /// ([`crate::Bus::takes_history`]).
+    History = 6,
 }
 
 /// One frame.
@@ -96,6 +99,7 @@ impl FrameDecoder {
             2 => Channel::Join,
             3 => Channel::Path,
             4 => Channel::Health,
+            6 => Channel::History,
             other => return Err(FrameError::UnknownChannel(other)),
         };
         Ok(Some(Frame { channel, payload: body }))

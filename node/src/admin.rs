@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use thiserror::Error;
 
+use crate::history::Question;
 use crate::page;
 use crate::policy_test::PolicyTest;
 use crate::route_query::RouteQuery;
@@ -110,6 +111,8 @@ pub enum AdminRequest {
     ListWireguard,
     /// What the page for people shows.
     Page(page::Query),
+    /// Of a cloud: what the edge that has the device keeps. The answer comes later.
+    History(Question),
     Users(UserRequest),
     Status,
 }
@@ -147,6 +150,7 @@ impl AdminRequest {
             | Self::Route(_)
             | Self::ListWireguard
             | Self::Page(_)
+            | Self::History(_)
             | Self::Status => false,
         }
     }
@@ -213,6 +217,9 @@ pub enum AdminError {
     NotFound(String),
     #[error("{0}")]
     Conflict(String),
+    /// Somebody else has to answer, and does not now.
+    #[error("{0}")]
+    Away(String),
     /// Asked of a node that does not do this.
     #[error("only the cloud can do this; run it there")]
     CloudOnly,

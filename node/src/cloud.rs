@@ -2,6 +2,7 @@
 
 mod answers;
 mod health;
+mod history;
 mod resources;
 mod shown;
 
@@ -38,6 +39,7 @@ use router::direct::Introducer;
 use crate::admin::{AdminError, AdminRequest, describe};
 use crate::broker_rows;
 use crate::health::{Ledger, Monitor, TroubleKind};
+use crate::history::Asking;
 use crate::interest::{Interest, announced};
 use crate::journal::{Journal, Speech};
 use crate::mesh::hub::Output as FromMesh;
@@ -97,6 +99,8 @@ pub struct Cloud {
     started: bool,
     monitor: Monitor,
     ledger: Ledger,
+    /// What edges are asked of their history.
+    asking: Asking,
     /// Who asks in the present cycle, if it is not this node's own console.
     asker: Option<NodeId>,
 }
@@ -141,6 +145,7 @@ impl Cloud {
             started: false,
             monitor: Monitor::new(NodeKind::Cloud, now),
             ledger: Ledger::default(),
+            asking: Asking::default(),
             asker: None,
             feed: Feed::load(&mut keyspace, seed),
             mesh: Hub::load(me.clone(), seed.rotate_left(16), &mut keyspace),
@@ -248,6 +253,7 @@ impl Cloud {
                 self.bus.handle_timeout(now);
                 self.feed.handle_timeout(&self.keyspace, now);
                 self.twins.handle_timeout(&mut self.keyspace, now);
+                self.asking.handle_timeout(now.mono);
             }
             Input::Wireguard(gateway) => {
                 let me = self.me.clone();
@@ -259,6 +265,7 @@ impl Cloud {
             | Input::Talk { .. }
             | Input::Local { .. }
             | Input::RuleLog
+            | Input::Recalled(_)
             | Input::DmiAnswer { .. } => {}
             Input::Dmi { ticket, .. } => {
                 self.said.push_back(Output::Reject(ticket, "mappers are served by edges".to_owned()));
@@ -390,6 +397,7 @@ impl Cloud {
             Channel::Join => self.close(link, "a join frame on the bus lane"),
             Channel::Path => self.handle_path(link, &frame.payload, now),
             Channel::Health => self.handle_health(link, &frame.payload, now),
+            Channel::History => self.handle_history(link, &frame.payload),
         }
     }
 
@@ -404,7 +412,9 @@ impl Cloud {
     }
 
     fn handle_admin(&mut self, id: u64, request: AdminRequest, now: Now) {
-        if !request.writes() {
+        if let AdminRequest::History(question) = request {
+            self.ask_for_history(id, question, now);
+        } else if !request.writes() {
             let response = self.answer(request, now);
             self.said.push_back(Output::Admin { id, response });
         } else if let Some(why) = self.journal.degraded() {
@@ -480,6 +490,8 @@ impl Cloud {
                 self.on_twins(output, now);
             } else if let Some(output) = self.mesh.poll_output() {
                 self.on_mesh(output);
+            } else if let Some(output) = self.asking.poll_output() {
+                self.on_asking(output);
             } else {
                 return;
             }
@@ -505,6 +517,7 @@ impl Cloud {
             FromBus::PeerDown { peer, .. } => {
                 self.note(format!("{peer} is gone"));
                 self.ledger.handle_down(&peer.name, now);
+                self.asking.handle_gone(&peer.name);
                 self.monitor.handle_change(now.mono);
                 self.tell_of_node(
                     &peer.name,
@@ -821,6 +834,7 @@ impl Cloud {
             self.bus.poll_timeout(),
             self.feed.poll_timeout(),
             self.twins.poll_timeout(),
+            self.asking.poll_timeout(),
             Some(self.monitor.poll_timeout()),
         ];
         timeouts.into_iter().flatten().min()

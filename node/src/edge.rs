@@ -2,6 +2,7 @@
 
 mod firsthand;
 mod health;
+mod history;
 mod lines;
 mod resources;
 mod shown;
@@ -42,6 +43,7 @@ use self::lines::{Lines, Output as FromLines};
 use crate::admin::{self, AdminError, AdminRequest, AdminResponse, AuthorityChange};
 use crate::broker_rows;
 use crate::health::{Monitor, Teller, TroubleKind};
+use crate::history::Telling;
 use crate::interest::{Interest, announced, is_for_other_sites};
 use crate::journal::{Journal, Speech};
 use crate::mesh::leaf::Output as FromMesh;
@@ -88,6 +90,8 @@ pub struct Edge {
     damaged_stores: Vec<String>,
     monitor: Monitor,
     teller: Teller,
+    /// What the cloud asks of the history here.
+    telling: Telling,
     outbox_age: OutboxAge,
     /// When the cloud came or went last.
     cloud_since: Option<UnixMillis>,
@@ -153,6 +157,7 @@ impl Edge {
             damaged_stores,
             monitor: Monitor::new(NodeKind::Edge, now),
             teller: Teller::default(),
+            telling: Telling::default(),
             outbox_age: OutboxAge::default(),
             cloud_since: None,
             identity,
@@ -302,6 +307,7 @@ impl Edge {
             Input::RuleLog => self.twins.begin_rule_log(now),
             Input::Measured(measured) => self.handle_measured(*measured, now),
             Input::Fleet { id } => self.say_fleet(id, now),
+            Input::Recalled(told) => self.telling.handle_recalled(told),
             Input::Timeout => self.handle_timeout(now),
         }
         self.settle(now);
@@ -365,6 +371,7 @@ impl Edge {
             Channel::Join => self.close(link, "a join frame on the bus lane"),
             Channel::Path => self.handle_path(link, &frame.payload, now),
             Channel::Health => self.handle_health(link, &frame.payload),
+            Channel::History => self.handle_history(link, &frame.payload),
         }
     }
 
@@ -537,6 +544,8 @@ impl Edge {
                 self.on_dmi(output, now);
             } else if let Some(output) = self.mesh.poll_output() {
                 self.on_mesh(output, now);
+            } else if let Some(output) = self.telling.poll_output() {
+                self.on_telling(output);
             } else if let Some(output) = self.neighbours.poll_output() {
                 self.on_neighbours(output, now);
             } else if let Some(output) = self.lines.poll_output() {
@@ -856,6 +865,7 @@ impl Edge {
             | AdminRequest::Labels { .. }
             | AdminRequest::Label { .. }
             | AdminRequest::Change { .. }
+            | AdminRequest::History(_)
             | AdminRequest::PatchTwin { .. } => Err(AdminError::CloudOnly),
         }
     }

@@ -135,6 +135,7 @@ impl Standby {
             | Input::Backup { .. }
             | Input::Measured(_)
             | Input::Fleet { .. }
+            | Input::Recalled(_)
             | Input::Wireguard(_)
             | Input::RuleLog => {}
         }

@@ -2,6 +2,7 @@
 
 mod access;
 mod health;
+mod history;
 mod wireguard;
 
 use bus::bus::LinkId;

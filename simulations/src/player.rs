@@ -157,6 +157,8 @@ impl World {
             // Nobody counts here: what a node tells is what its parts know.
             Output::Measure => self.tell(machine, Input::Measured(Box::default())),
             Output::Fleet { .. } => {}
+            // Nobody keeps a history here.
+            Output::Recall(_) => self.tell(machine, Input::Recalled(Err("no history is kept".to_owned()))),
             // Nobody of this world has kubectl.
             Output::Api { .. } => {}
             // No edge of this world serves DMI.

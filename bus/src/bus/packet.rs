@@ -7,6 +7,12 @@ use crate::{Filter, Message, UnixMillis};
 /// Bit of [`Packet::Hello`]: frames of [`crate::Channel::Health`].
 pub(super) const TAKES_HEALTH: u8 = 1;
 
+/// Frames of [`crate::Channel::History`].
+pub(super) const TAKES_HISTORY: u8 = 4;
+
+/// What this version takes.
+pub(super) const TAKES: u8 = TAKES_HEALTH | TAKES_HISTORY;
+
 #[derive(Debug, Encode, Decode)]
 pub(super) enum Packet {
     #[n(0)]
@@ -68,7 +74,7 @@ mod tests {
     fn hellos_of_both_versions_are_understood_by_both() {
         let before = minicbor::to_vec(Before::Hello { version: 1 }).unwrap();
         assert!(matches!(minicbor::decode(&before), Ok(Packet::Hello { version: 1, takes: 0 })));
-        let now = minicbor::to_vec(Packet::Hello { version: 1, takes: TAKES_HEALTH }).unwrap();
+        let now = minicbor::to_vec(Packet::Hello { version: 1, takes: TAKES }).unwrap();
         assert_eq!(minicbor::decode::<Before>(&now).unwrap(), Before::Hello { version: 1 });
     }
 }

@@ -35,6 +35,7 @@ use super::dns::Dns;
 use super::join::resolve;
 use super::metrics;
 use super::patience::{PATIENCE, Patience};
+use super::records::recall;
 use super::session::UsersSender;
 use super::shutdown::Shutdown;
 use super::status;
@@ -44,6 +45,7 @@ use super::wireguard::Wireguard;
 use crate::admin::{AdminResponse, describe};
 use crate::diagnose::{Failures, LinkFault};
 use crate::health::{Trouble, TroubleKind};
+use crate::history::Told;
 use crate::seam::{DialLane, Input, Line, Node, Output, Record};
 use crate::wireguard::CLIENTS;
 
@@ -102,6 +104,8 @@ pub struct State {
     lanes: BTreeMap<LinkId, Lane>,
     /// At most one a lane of each line.
     lookups: JoinSet<Lookup>,
+    /// What the recorder is asked for the cloud: one at a time.
+    recalls: JoinSet<Recalled>,
     /// Dials of the cloud that are on their way.
     dials: BTreeMap<u64, (Line, SocketAddr)>,
     /// Of links to the cloud, for people.
@@ -131,6 +135,9 @@ enum Asker {
 /// Where an endpoint is, for a dial.
 type Lookup = (Line, DialLane, u64, Result<SocketAddr, NotFound>);
 
+/// What the recorder tells, or why it does not.
+type Recalled = Result<Told, String>;
+
 /// A host, and why nobody tells where it is.
 type NotFound = (String, String);
 
@@ -156,6 +163,7 @@ enum Wake {
     Store(Option<StoreEvent>),
     Admin(Option<Asked>),
     Lookup(Lookup),
+    Recalled(Recalled),
     Timeout,
     DiskStuck,
     Stop,
@@ -193,6 +201,7 @@ impl Driver {
                 }
                 Wake::Admin(asked) => self.on_admin(asked.ok_or(RunError::PartEnded("admin socket"))?),
                 Wake::Lookup(found) => self.on_lookup(found),
+                Wake::Recalled(told) => self.handle(Input::Recalled(told)),
                 Wake::Timeout => self.handle(Input::Timeout),
                 Wake::DiskStuck => self.on_disk_stuck(),
                 Wake::Stop => break,
@@ -236,6 +245,7 @@ impl Driver {
             event = dmi, if open => Wake::Dmi(event),
             asked = self.admin.recv(), if open => Wake::Admin(asked),
             Some(Ok(found)) = self.state.lookups.join_next(), if open => Wake::Lookup(found),
+            Some(Ok(told)) = self.state.recalls.join_next(), if open => Wake::Recalled(told),
             () = timer, if open => Wake::Timeout,
             () = patience => Wake::DiskStuck,
             () = shutdown.requested() => Wake::Stop,
@@ -533,6 +543,11 @@ impl Driver {
             Output::Backup { id, snapshot } => self.reply(id, Reply::Backup(snapshot)),
             Output::Measure => self.measure(None),
             Output::Fleet { id, fleet } => self.reply(id, Reply::Fleet(fleet)),
+            Output::Recall(question) => {
+                let recorder = self.recorder.handle().clone();
+                let recall = async move { recall(&recorder, question).await.map_err(|why| describe(&why)) };
+                self.state.recalls.spawn(recall);
+            }
             Output::Record(record) => self.record(record),
             Output::Note(text) => info!("{text}"),
         }

@@ -17,9 +17,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use super::api::{Desk, Question, Reply};
-use super::metrics;
 use crate::config::{Collector, TelemetryConfig};
-use crate::health::Fleet;
+use crate::health::{Fleet, otlp};
 
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -81,7 +80,7 @@ async fn send_all(collector: &str, fleet: Fleet) -> Result<(), ExportError> {
     let (time, mut nodes) = (fleet.time, fleet.nodes);
     while !nodes.is_empty() {
         let rest = nodes.split_off(nodes.len().min(NODES));
-        let body = tokio::task::spawn_blocking(move || metrics::otlp(&nodes, time).to_string()).await;
+        let body = tokio::task::spawn_blocking(move || otlp::request(&nodes, time).to_string()).await;
         if let Ok(body) = body {
             timeout(PATIENCE, send(collector, body)).await.map_err(|_| ExportError::Silent)??;
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use bus::bus::LinkId;
 use bus::io::Clock;
-use bus::{Class, Identity};
+use bus::{Class, Identity, NodeKind};
 use metadata::StoreError;
 use metadata::io::Turn;
 use router::io::device::Overlay;
@@ -207,7 +207,7 @@ impl Waiting {
             me: me.clone(),
             proof,
             overlay,
-            open: sockets.open(data_dir)?,
+            open: sockets.open(data_dir, NodeKind::Cloud)?,
             lanes: BTreeMap::new(),
             endpoints,
             lookups: JoinSet::new(),

@@ -206,6 +206,7 @@ impl World {
                 | Output::Admin { .. }
                 | Output::Backup { .. }
                 | Output::Measure
+                | Output::Recall(_)
                 | Output::Fleet { .. }
                 | Output::Call(_)
                 | Output::Registered(..)
