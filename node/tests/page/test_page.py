@@ -247,6 +247,7 @@ def turns_red(page, began):
     page.until("document.querySelector('tr[data-twin=\"water/valve/position\"] .reading.stale') !== null", what="its values are in doubt")
     page.go("#/device/water/valve")
     page.until("/^edge\\/b of site \\S+ is away since .* ask again when it is back. Shown is what this page saw/.test(document.querySelector('[data-twin=\"water/valve/position\"] figcaption .muted')?.textContent)", what="its history is there")
+    step("a cut site's plots say where its history is")
     page.go("#/plant")
     page.until("document.querySelector('g.valve.stale') !== null", what="in the drawing too")
     page.picture("plant-cut")

@@ -166,11 +166,11 @@ fn a_sample_of_the_past_stands_where_its_time_is() {
 #[test]
 fn an_overview_is_of_what_a_query_finds_carried_over_or_still_waiting() {
     let mut site = Site::new(SMALL);
-    site.count(3, 6_000);
+    site.count(3, 12_000);
     let span = overview::Span {
         id: id(1),
         since: UnixMillis(START + 1_000),
-        until: UnixMillis(START + 5_990),
+        until: UnixMillis(START + 11_990),
         points: 40,
     };
     let mut survey = Survey::new(&span);
