@@ -384,7 +384,7 @@ async fn play(parts: Parts, config: &Config, data_dir: &Path, shutdown: Shutdown
     let Open { shard, shard_events, console } = sockets.open(data_dir, me.kind)?;
     // Its tasks end with it.
     let Console { asked, desk, users, moved, mut tasks, recorder } = console;
-    otlp::start(&config.telemetry, &desk, &mut tasks)?;
+    otlp::start(&config.telemetry, &me, &desk, &mut tasks)?;
     let doorkeeper = desk.doorkeeper.clone();
     let listens = https::start(&config.api, &credentials, desk, &mut tasks).await.context("the API")?;
     doorkeeper.set_listens(listens);
