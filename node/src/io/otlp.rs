@@ -41,15 +41,18 @@ pub(super) fn start(
     desk: &Desk,
     tasks: &mut JoinSet<()>,
 ) -> anyhow::Result<()> {
-    let Some(target) = Target::of(config)? else { return Ok(()) };
+    let Some(target) = Target::of(config)? else {
+        logs::listen(LogLevel::Off);
+        return Ok(());
+    };
     if config.interval < SHORTEST {
         anyhow::bail!("telemetry.interval: write {SHORTEST:?} at least");
     }
     let collector = String::from(config.otlp.clone());
     info!(%collector, every = ?config.interval, logs = config.logs.as_str(), "metrics are sent by OTLP");
     tasks.spawn(export(target.clone(), collector.clone(), config.interval, desk.clone()));
+    logs::listen(config.logs);
     if config.logs != LogLevel::Off {
-        logs::listen(config.logs);
         tasks.spawn(export_logs(target, collector, me.to_string()));
     }
     Ok(())

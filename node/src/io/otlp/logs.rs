@@ -1,7 +1,7 @@
 //! What a node logs, for a collector: a layer of the log that puts lines into a queue, and their JSON.
 //!
-//! The log begins before the configuration is read, so the queue is one of the process; it takes nothing before
-//! [`listen`]. What sending itself says is never sent: it goes to standard error alone.
+//! The log begins before the configuration is read, so the queue is one of the process, and keeps the first lines until
+//! [`listen`] says whether they are wanted. What sending itself says is never sent: it goes to standard error alone.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -32,7 +32,8 @@ const MAX_FIELDS: usize = 24;
 /// Whose lines come about by sending: what is below HTTP and TLS, and this module's own.
 const OWN: [&str; 5] = ["node::io::otlp", "hyper", "hyper_util", "rustls", "tokio_rustls"];
 
-static QUEUE: Mutex<Queue> = Mutex::new(Queue { level: None, lines: VecDeque::new(), dropped: 0 });
+static QUEUE: Mutex<Queue> =
+    Mutex::new(Queue { level: Some(Level::INFO), lines: VecDeque::new(), dropped: 0 });
 
 struct Queue {
     /// Down to this level; `None`: nothing.
@@ -59,9 +60,13 @@ pub(super) struct Batch {
     dropped: u64,
 }
 
-/// Lines are taken from now on, down to this level.
+/// Lines are taken down to this level from now on, and of those before.
 pub(super) fn listen(level: LogLevel) {
-    with(|queue| queue.level = down_to(level));
+    with(|queue| {
+        queue.level = down_to(level);
+        let most = queue.level;
+        queue.lines.retain(|line| most.is_some_and(|most| line.level <= most));
+    });
 }
 
 fn down_to(level: LogLevel) -> Option<Level> {
@@ -242,7 +247,8 @@ mod tests {
     fn lines_are_taken_down_to_a_level_bounded_and_never_those_of_sending() {
         let log = tracing_subscriber::registry().with(ToCollector);
         tracing::subscriber::with_default(log, || {
-            tracing::error!(target: "other", "before anybody listens");
+            listen(LogLevel::Off);
+            tracing::error!(target: "other", "nobody listens");
             listen(LogLevel::Info);
             tracing::warn!(target: "node::io::otlp", "cannot send");
             tracing::info!(target: "hyper::proto", "below it");
