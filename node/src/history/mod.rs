@@ -8,7 +8,8 @@
 //! cloud, one question at a time; [`message`] is what goes over the link, on a channel of its own in the class that
 //! travels last. [`shown`] is what people and programs get, at the edge itself too.
 //!
-//! What it costs: an overview of 500 points is at most 40 kB, of the 290 that a page asks for some 8 kB; a page of samples is at most [`telling::MAX_ANSWER`]. Nothing is sent that nobody asked for.
+//! What it costs: an overview of 500 points is at most 40 kB, of the 290 that a page asks for some 8 kB; a page of samples is
+//! at most `MAX_ANSWER`. Nothing is sent that nobody asked for.
 
 pub(crate) mod asking;
 pub(crate) mod message;

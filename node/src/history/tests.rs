@@ -115,7 +115,8 @@ impl World {
 
 #[test]
 fn what_the_recorder_tells_at_the_edge_is_what_is_answered_at_the_cloud() {
-    let mixed = |n: u64| (1.0 / (n + 1) as f64, if n % 7 == 0 { Quality::Bad } else { Quality::Uncertain });
+    let mixed =
+        |n: u64| (1.0 / (n + 1) as f64, if n.is_multiple_of(7) { Quality::Bad } else { Quality::Uncertain });
     let values = [Value::Bool(true), Value::Int(-3), Value::Float(0.1), Value::Text("auf".to_owned())];
     for (question, told) in [
         (Question::Overview(span(300)), overview(300, mixed)),
@@ -234,7 +235,7 @@ proptest! {
         let (since, until) = (UnixMillis(since), UnixMillis(until));
         for question in [
             Question::Overview(Span { id: id(), since, until, points }),
-            Question::Rows(Query { which: which.clone(), since, until, order, limit, after: after.clone() }),
+            Question::Rows(Query { which, since, until, order, limit, after }),
         ] {
             let asked = Asked::of(&question).unwrap();
             let Some(Message::Ask { id: 3, asked }) = Message::from_bytes(&Message::Ask { id: 3, asked }.to_bytes())

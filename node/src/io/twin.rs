@@ -138,10 +138,8 @@ async fn history(args: HistoryArgs) -> Result<()> {
     loop {
         let left = limit.saturating_sub(rows.len());
         let mut page = fetch(&ask.place, &format!("{path}&limit={left}{next}")).await?;
-        match page["rows"].take() {
-            serde_json::Value::Array(more) => rows.extend(more),
-            _ => break,
-        }
+        let Some(more) = page["rows"].as_array_mut() else { break };
+        rows.append(more);
         match page["next"].as_str().filter(|_| rows.len() < limit) {
             Some(place) => next = format!("&next={place}"),
             None => break,
