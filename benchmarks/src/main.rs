@@ -6,6 +6,7 @@ mod broker;
 mod cluster;
 mod cores;
 mod fleet;
+mod health;
 mod kubectl;
 mod load;
 mod manifests;
@@ -45,6 +46,7 @@ usage: cargo xtask bench [NAME..] [--rounds N] [--seconds N] [--peers NAME,..]
   kubectl  kubectl with 10,000 devices, against the same bytes replayed; 100 watches
            --rounds N (5)
   fleet    10,000 idle edges at one router: memory of each, and handshakes a second
+  health   10,000 edges that tell their cloud how they are: memory, and what a scrape and 'status' cost
   sites    from a client of one site to a client of another, against bridged mosquittos
   reports  reports a second over MQTT until they are durable and forwarded, against mosquitto relaying them
   modbus   50 Modbus devices at one mapper, all well and some dead: requests, CPU, memory, missed readings
@@ -61,8 +63,8 @@ need from Debian's packages and crates.io:
            --rounds N (5), --seconds N of the transfer (4)
 ";
 
-const ALL: [&str; 12] = [
-    "store", "sync", "wire", "resync", "memory", "twins", "broker", "sites", "reports", "fleet", "modbus",
+const ALL: [&str; 13] = [
+    "store", "sync", "wire", "resync", "memory", "twins", "broker", "sites", "reports", "fleet", "health", "modbus",
     "kubectl",
 ];
 
@@ -144,6 +146,7 @@ fn run(name: &str, program: &Path, room: &Path, options: &Options) -> Result<Vec
         "resync" => resync::run(program, room),
         "memory" => memory::run(program, room),
         "fleet" => fleet::run(room),
+        "health" => health::run(),
         "twins" => twins::run(room),
         "broker" => broker::run(program, room),
         "sites" => sites::run(program, room),

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use thiserror::Error;
 
 use self::clock::PeerClock;
-use self::packet::{Packet, TAKES_CHECKUPS, TAKES_HEALTH};
+use self::packet::{Packet, TAKES, TAKES_CHECKUPS, TAKES_HEALTH, TAKES_HISTORY};
 use crate::{Channel, Class, Filter, Frame, Message, Mono, NodeId, NodeKind, Now, UnixMillis};
 
 /// The bus protocol spoken here. A peer with another major version is refused with a clear reason.
@@ -94,9 +94,8 @@ struct Peer {
     next_clock: Mono,
     /// A neighbour that hears us by the hub.
     in_reserve: bool,
-    /// It said so.
-    takes_health: bool,
-    takes_checkups: bool,
+    /// What else it takes, as it said; `None` before its hello.
+    takes: Option<u8>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -156,12 +155,21 @@ impl Bus {
 
     /// Whether the peer has said, on the present link, that it takes frames of [`Channel::Health`].
     pub fn takes_health(&self, peer: &NodeId) -> bool {
-        self.peers.get(peer).is_some_and(|peer| peer.takes_health)
+        self.takes(peer, TAKES_HEALTH) == Some(true)
+    }
+
+    /// The same of [`Channel::History`]; `None` before its hello.
+    pub fn takes_history(&self, peer: &NodeId) -> Option<bool> {
+        self.takes(peer, TAKES_HISTORY)
+    }
+
+    fn takes(&self, peer: &NodeId, what: u8) -> Option<bool> {
+        Some(self.peers.get(peer)?.takes? & what != 0)
     }
 
     /// The same of frames of [`Channel::Checkup`].
     pub fn takes_checkups(&self, peer: &NodeId) -> bool {
-        self.peers.get(peer).is_some_and(|peer| peer.takes_checkups)
+        self.takes(peer, TAKES_CHECKUPS) == Some(true)
     }
 
     /// The peer at the other end of a link.
@@ -189,15 +197,7 @@ impl Bus {
         let in_reserve = self.is_neighbour(&peer);
         self.peers.insert(
             peer.clone(),
-            Peer {
-                link,
-                wants: BTreeSet::new(),
-                clock: None,
-                next_clock,
-                in_reserve,
-                takes_health: false,
-                takes_checkups: false,
-            },
+            Peer { link, wants: BTreeSet::new(), clock: None, next_clock, in_reserve, takes: None },
         );
         self.greet(link, peer, now);
     }
@@ -255,8 +255,7 @@ impl Bus {
             }
             Packet::Hello { takes, .. } => {
                 if let Some(peer) = self.peers.get_mut(peer) {
-                    peer.takes_health = takes & TAKES_HEALTH != 0;
-                    peer.takes_checkups = takes & TAKES_CHECKUPS != 0;
+                    peer.takes = Some(takes);
                 }
             }
             Packet::Goodbye => return Err(CloseReason::Goodbye),
@@ -272,8 +271,7 @@ impl Bus {
 
     /// All at once: the classes of a link travel apart, so that nothing can wait for a hello to be there first.
     fn greet(&mut self, link: LinkId, peer: NodeId, now: Now) {
-        let takes = TAKES_HEALTH | TAKES_CHECKUPS;
-        self.send(link, Class::Control, &Packet::Hello { version: PROTOCOL_VERSION, takes });
+        self.send(link, Class::Control, &Packet::Hello { version: PROTOCOL_VERSION, takes: TAKES });
         self.send(link, Class::Control, &Packet::ClockAsk { asked_at: now.mono.0 });
         let wanted: Vec<Filter> = self
             .holders

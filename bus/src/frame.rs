@@ -31,6 +31,9 @@ pub enum Channel {
     /// Checks that one end of a link asks of the other. As with [`Self::Health`], only towards a peer that takes it
     /// ([`crate::Bus::takes_checkups`]).
     Checkup = 7,
+    /// The cloud asks an edge for its history. Used only towards a peer that said in its hello that it takes it
+    /// ([`crate::Bus::takes_history`]).
+    History = 6,
 }
 
 /// One frame.
@@ -100,6 +103,7 @@ impl FrameDecoder {
             3 => Channel::Path,
             4 => Channel::Health,
             7 => Channel::Checkup,
+            6 => Channel::History,
             other => return Err(FrameError::UnknownChannel(other)),
         };
         Ok(Some(Frame { channel, payload: body }))

@@ -17,6 +17,7 @@ use serde_json::json;
 use thiserror::Error;
 
 use crate::clients::ClientRequest;
+use crate::history::Question;
 use crate::page;
 use crate::policy_test::PolicyTest;
 use crate::route_query::RouteQuery;
@@ -111,6 +112,8 @@ pub enum AdminRequest {
     ListWireguard,
     /// What the page for people shows.
     Page(page::Query),
+    /// Of a cloud: what the edge that has the device keeps. The answer comes later.
+    History(Question),
     Users(UserRequest),
     Clients(ClientRequest),
     /// What an edge finds when it looks at itself.
@@ -158,6 +161,7 @@ impl AdminRequest {
             | Self::Page(_)
             | Self::Examine { .. }
             | Self::Upstream
+            | Self::History(_)
             | Self::Status => false,
         }
     }
@@ -224,6 +228,9 @@ pub enum AdminError {
     NotFound(String),
     #[error("{0}")]
     Conflict(String),
+    /// Somebody else has to answer, and does not now.
+    #[error("{0}")]
+    Away(String),
     /// Asked of a node that does not do this.
     #[error("only the cloud can do this; run it there")]
     CloudOnly,

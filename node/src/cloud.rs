@@ -3,6 +3,7 @@
 mod answers;
 mod checkup;
 mod health;
+mod history;
 mod renew;
 mod resources;
 mod shown;
@@ -43,6 +44,7 @@ use crate::admin::{AdminError, AdminRequest, describe};
 use crate::broker_rows;
 use crate::checkup::Asking;
 use crate::health::{Ledger, Monitor, TroubleKind};
+use crate::history::Inquiries;
 use crate::interest::{Interest, announced};
 use crate::journal::{Journal, Speech};
 use crate::mesh::hub::Output as FromMesh;
@@ -108,6 +110,8 @@ pub struct Cloud {
     ledger: Ledger,
     /// Edges that are asked to look at themselves.
     asking: Asking,
+    /// What edges are asked of their history.
+    inquiries: Inquiries,
     /// Who asks in the present cycle, if it is not this node's own console.
     asker: Option<NodeId>,
 }
@@ -155,6 +159,7 @@ impl Cloud {
             monitor: Monitor::new(NodeKind::Cloud, now),
             ledger: Ledger::default(),
             asking: Asking::default(),
+            inquiries: Inquiries::default(),
             asker: None,
             feed: Feed::load(&mut keyspace, seed),
             mesh: Hub::load(me.clone(), seed.rotate_left(16), &mut keyspace),
@@ -268,6 +273,7 @@ impl Cloud {
                 self.feed.handle_timeout(&self.keyspace, now);
                 self.twins.handle_timeout(&mut self.keyspace, now);
                 self.asking.handle_timeout(now.mono);
+                self.inquiries.handle_timeout(now.mono);
             }
             Input::Wireguard(gateway) => {
                 let me = self.me.clone();
@@ -279,6 +285,7 @@ impl Cloud {
             | Input::Talk { .. }
             | Input::Local { .. }
             | Input::RuleLog
+            | Input::Recalled(_)
             | Input::DmiAnswer { .. } => {}
             Input::Dmi { ticket, .. } => {
                 self.said.push_back(Output::Reject(ticket, "mappers are served by edges".to_owned()));
@@ -420,6 +427,7 @@ impl Cloud {
             Channel::Path => self.handle_path(link, &frame.payload, now),
             Channel::Health => self.handle_health(link, &frame.payload, now),
             Channel::Checkup => self.handle_checkup(link, &frame.payload, now),
+            Channel::History => self.handle_history(link, &frame.payload),
         }
     }
 
@@ -437,6 +445,8 @@ impl Cloud {
         if let AdminRequest::Examine { node } = &request {
             // The edge's word is waited for.
             self.examine(id, node, now);
+        } else if let AdminRequest::History(question) = request {
+            self.ask_for_history(id, question, now);
         } else if !request.writes() {
             let response = self.answer(request, now);
             self.said.push_back(Output::Admin { id, response });
@@ -515,6 +525,8 @@ impl Cloud {
                 self.on_mesh(output);
             } else if let Some(output) = self.asking.poll_output() {
                 self.on_asking(output);
+            } else if let Some(output) = self.inquiries.poll_output() {
+                self.on_inquiries(output);
             } else if let Some(wish) = self.renewal.poll_output() {
                 self.on_renewal(wish);
             } else {
@@ -543,6 +555,7 @@ impl Cloud {
                 self.note(format!("{peer} is gone"));
                 self.ledger.handle_down(&peer.name, now);
                 self.asking.handle_down(&peer.name, now.mono);
+                self.inquiries.handle_gone(&peer.name);
                 self.monitor.handle_change(now.mono);
                 self.tell_of_node(
                     &peer.name,
@@ -865,6 +878,7 @@ impl Cloud {
             self.feed.poll_timeout(),
             self.twins.poll_timeout(),
             self.asking.poll_timeout(),
+            self.inquiries.poll_timeout(),
             self.renewal.poll_timeout(),
             Some(self.monitor.poll_timeout()),
         ];

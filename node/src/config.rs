@@ -340,13 +340,21 @@ pub struct KubeEdgeConfig {
     pub dmi_socket: DmiSocket,
 }
 
-/// Where metrics are sent. They are to be had at `/metrics` anyway.
+/// Where metrics and logs are sent. Metrics are to be had at `/metrics` anyway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct TelemetryConfig {
-    /// An OpenTelemetry collector, which is sent metrics by OTLP over HTTP with JSON: `http://127.0.0.1:4318`, or `off`. A
-    /// cloud sends those of its edges too. Off, since a scrape needs nothing that runs beside.
+    /// An OpenTelemetry collector, which is sent metrics by OTLP over HTTP with JSON: `http://127.0.0.1:4318`,
+    /// `https://otel.example:4318`, or `off`. A cloud sends those of its edges too. Off, since a scrape needs nothing that
+    /// runs beside.
     pub otlp: Collector,
+    /// A file in PEM with the authorities that may vouch for the collector, where it is one of `https`. Without it those
+    /// of the system.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// What of the log it is sent too: `error`, `warn`, `info`, `debug`, or `off`; never more than `--log` lets through. Off:
+    /// it names people and machines, so whoever wants it elsewhere says so.
+    pub logs: LogLevel,
     /// Between two requests, at least 10s. As often as Prometheus scrapes by default.
     #[serde(with = "duration")]
     pub interval: Duration,
@@ -354,7 +362,31 @@ pub struct TelemetryConfig {
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
-        Self { otlp: Collector::Off, interval: Duration::from_secs(60) }
+        Self { otlp: Collector::Off, ca: None, logs: LogLevel::Off, interval: Duration::from_secs(60) }
+    }
+}
+
+/// Down to which level lines of the log count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    #[default]
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+impl LogLevel {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        }
     }
 }
 
@@ -364,8 +396,12 @@ impl Default for TelemetryConfig {
 pub enum Collector {
     #[default]
     Off,
-    /// `host:port`, and the beginning of a path if there is one.
-    At(String),
+    At {
+        /// By `https`.
+        tls: bool,
+        /// `host:port`, and the beginning of a path if there is one.
+        place: String,
+    },
 }
 
 impl TryFrom<String> for Collector {
@@ -376,10 +412,14 @@ impl TryFrom<String> for Collector {
         }
         let wrong = || {
             format!(
-                "telemetry.otlp: '{text}' is neither off nor like http://127.0.0.1:4318; https ends at a collector beside the node"
+                "telemetry.otlp: '{text}' is neither off nor like http://127.0.0.1:4318 or https://otel.example:4318"
             )
         };
-        let rest = text.strip_prefix("http://").ok_or_else(wrong)?;
+        let (tls, rest) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+            (Some(rest), _) => (false, rest),
+            (None, Some(rest)) => (true, rest),
+            (None, None) => return Err(wrong()),
+        };
         let authority = rest.split('/').next().unwrap_or_default();
         let (host, port) = authority.rsplit_once(':').ok_or_else(wrong)?;
         let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
@@ -387,7 +427,7 @@ impl TryFrom<String> for Collector {
         if host.is_empty() || !is_port || !rest.chars().all(is_written) {
             return Err(wrong());
         }
-        Ok(Self::At(rest.to_owned()))
+        Ok(Self::At { tls, place: rest.to_owned() })
     }
 }
 
@@ -395,7 +435,8 @@ impl From<Collector> for String {
     fn from(collector: Collector) -> Self {
         match collector {
             Collector::Off => "off".to_owned(),
-            Collector::At(rest) => format!("http://{rest}"),
+            Collector::At { tls: false, place } => format!("http://{place}"),
+            Collector::At { tls: true, place } => format!("https://{place}"),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod checkup;
 mod firsthand;
 mod health;
+mod history;
 mod lines;
 mod resources;
 mod shown;
@@ -45,6 +46,7 @@ use crate::broker_rows;
 use crate::checkup::Asked;
 use crate::clients;
 use crate::health::{Monitor, Teller, TroubleKind};
+use crate::history::Telling;
 use crate::interest::{Interest, announced, is_for_other_sites};
 use crate::journal::{Journal, Speech};
 use crate::mesh::leaf::Output as FromMesh;
@@ -97,6 +99,8 @@ pub struct Edge {
     teller: Teller,
     /// What the cloud asks of this edge, and sees of it.
     asked: Asked,
+    /// What the cloud asks of the history here.
+    telling: Telling,
     outbox_age: OutboxAge,
     /// When the cloud came or went last.
     cloud_since: Option<UnixMillis>,
@@ -166,6 +170,7 @@ impl Edge {
             monitor: Monitor::new(NodeKind::Edge, now),
             teller: Teller::default(),
             asked: Asked::default(),
+            telling: Telling::default(),
             outbox_age: OutboxAge::default(),
             cloud_since: None,
             identity,
@@ -327,6 +332,7 @@ impl Edge {
             Input::Measured(measured) => self.handle_measured(*measured, now),
             Input::Fleet { id } => self.say_fleet(id, now),
             Input::Examined { id, report } => self.asked.handle_report(id, report.map(|report| *report)),
+            Input::Recalled(told) => self.telling.handle_recalled(told),
             Input::Timeout => self.handle_timeout(now),
         }
         self.settle(now);
@@ -391,6 +397,7 @@ impl Edge {
             Channel::Path => self.handle_path(link, &frame.payload, now),
             Channel::Health => self.handle_health(link, &frame.payload),
             Channel::Checkup => self.handle_checkup(link, &frame.payload, now),
+            Channel::History => self.handle_history(link, &frame.payload),
         }
     }
 
@@ -565,6 +572,8 @@ impl Edge {
                 self.on_dmi(output, now);
             } else if let Some(output) = self.mesh.poll_output() {
                 self.on_mesh(output, now);
+            } else if let Some(output) = self.telling.poll_output() {
+                self.on_telling(output);
             } else if let Some(output) = self.neighbours.poll_output() {
                 self.on_neighbours(output, now);
             } else if let Some(output) = self.lines.poll_output() {
@@ -902,6 +911,7 @@ impl Edge {
             | AdminRequest::Labels { .. }
             | AdminRequest::Label { .. }
             | AdminRequest::Change { .. }
+            | AdminRequest::History(_)
             | AdminRequest::PatchTwin { .. } => Err(AdminError::CloudOnly),
         }
     }

@@ -16,6 +16,7 @@ pub mod config;
 pub mod diagnose;
 pub mod edge;
 pub mod health;
+pub mod history;
 #[cfg(feature = "io")]
 pub mod io;
 pub mod journal;

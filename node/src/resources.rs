@@ -147,6 +147,7 @@ pub(crate) fn as_refusal(error: &AdminError) -> Refusal {
         AdminError::Conflict(_) => Refusal::new(409, "Conflict", text),
         AdminError::Invalid(_) | AdminError::Manifest(_) => Refusal::new(422, "Invalid", text),
         AdminError::CloudOnly | AdminError::Standby(_) => Refusal::new(421, "MisdirectedRequest", text),
+        AdminError::Away(_) => Refusal::new(503, "ServiceUnavailable", text),
         AdminError::Degraded(_) | AdminError::Unkept => Refusal::new(507, "ServiceUnavailable", text),
     }
 }

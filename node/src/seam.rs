@@ -24,6 +24,7 @@ use router::Policy;
 use crate::admin::{AdminRequest, AdminResponse, Snapshot};
 use crate::checkup::Report;
 use crate::health::{Fleet, Measured};
+use crate::history::{Question, Told};
 use crate::journal::Ready;
 use crate::names::Names;
 use crate::renewal::News;
@@ -171,6 +172,8 @@ pub enum Input {
     Fleet {
         id: u64,
     },
+    /// The answer to [`Output::Recall`], or why there is none.
+    Recalled(Result<Told, String>),
     /// This node's WireGuard gateway is up, and how clients reach it.
     Wireguard(WireguardGateway),
     /// A file of the rules' log begins.
@@ -318,6 +321,8 @@ pub enum Output {
         id: u64,
         fleet: Box<Fleet>,
     },
+    /// Ask whoever keeps the history, and say [`Input::Recalled`]. One is asked for at a time.
+    Recall(Question),
     /// For whoever keeps history, audit and the log of rules.
     Record(Record),
     /// For the log: what an operator should know.

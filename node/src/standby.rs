@@ -138,6 +138,7 @@ impl Standby {
             | Input::Measured(_)
             | Input::Fleet { .. }
             | Input::Examined { .. }
+            | Input::Recalled(_)
             | Input::Wireguard(_)
             | Input::Certificate(_)
             | Input::RuleLog => {}

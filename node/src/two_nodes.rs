@@ -3,6 +3,7 @@
 mod access;
 mod checkup;
 mod health;
+mod history;
 mod renewal;
 mod wireguard;
 

@@ -160,6 +160,8 @@ impl World {
             Output::Measure => self.tell(machine, Input::Measured(Box::default())),
             // Nor does anybody ask a node to look at itself.
             Output::Fleet { .. } | Output::Examine { .. } => {}
+            // Nobody keeps a history here.
+            Output::Recall(_) => self.tell(machine, Input::Recalled(Err("no history is kept".to_owned()))),
             // Nobody of this world has kubectl.
             Output::Api { .. } => {}
             // No edge of this world serves DMI.

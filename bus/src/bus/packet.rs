@@ -9,6 +9,11 @@ pub(super) const TAKES_HEALTH: u8 = 1;
 
 /// The same for [`crate::Channel::Checkup`].
 pub(super) const TAKES_CHECKUPS: u8 = 8;
+/// Frames of [`crate::Channel::History`].
+pub(super) const TAKES_HISTORY: u8 = 4;
+
+/// What this version takes.
+pub(super) const TAKES: u8 = TAKES_HEALTH | TAKES_HISTORY | TAKES_CHECKUPS;
 
 #[derive(Debug, Encode, Decode)]
 pub(super) enum Packet {
@@ -71,7 +76,7 @@ mod tests {
     fn hellos_of_both_versions_are_understood_by_both() {
         let before = minicbor::to_vec(Before::Hello { version: 1 }).unwrap();
         assert!(matches!(minicbor::decode(&before), Ok(Packet::Hello { version: 1, takes: 0 })));
-        let now = minicbor::to_vec(Packet::Hello { version: 1, takes: TAKES_HEALTH }).unwrap();
+        let now = minicbor::to_vec(Packet::Hello { version: 1, takes: TAKES }).unwrap();
         assert_eq!(minicbor::decode::<Before>(&now).unwrap(), Before::Hello { version: 1 });
     }
 }

@@ -100,6 +100,8 @@ impl Cloud {
                 self.say_users();
                 done
             }
+            // It is answered when the edge has answered.
+            AdminRequest::History(_) => Err(AdminError::Invalid("history: ask for it by itself".to_owned())),
             AdminRequest::Status => Ok(self.status(now)),
         }
     }

@@ -62,7 +62,7 @@ impl Cloud {
         }
     }
 
-    fn member(&self, record: NodeRecord, now: Now) -> Member {
+    pub(super) fn member(&self, record: NodeRecord, now: Now) -> Member {
         let clock = self.bus.clock_of(&record.id(), now);
         Member {
             is_known: Feed::has_heard(&record.name, &self.keyspace),

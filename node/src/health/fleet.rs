@@ -1,11 +1,13 @@
 //! How all nodes are that this one knows of: what `/kubebus/v1/fleet`, `kubebus status` and the metrics show.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bus::{Identity, Name, NodeId, NodeKind, UnixMillis};
 use serde::{Serialize, Serializer};
 
 use super::links::{LinkState, Path};
+use super::part::{Chosen, Part};
 use super::report::{About, Condition};
 use super::series::{LinkSeries, Series};
 use super::trouble::{Around, Problem, problems};
@@ -19,6 +21,9 @@ pub struct Fleet {
     /// This node first, then by name.
     pub nodes: Vec<Facts>,
 }
+
+/// Of a cloud's own links, the most that are shown with a part of its nodes.
+const MAX_LINKS_OF_PART: usize = 50;
 
 /// What is known of one node, and its own word: the last that was heard.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +39,12 @@ pub struct FleetView {
     #[serde(serialize_with = "as_text")]
     pub me: NodeId,
     pub time: UnixMillis,
+    /// Of how many nodes `nodes` are some, how many of them are connected, and with how many something is wrong.
+    pub total: usize,
+    pub connected: usize,
+    pub unwell: usize,
+    /// How many fit what was asked for.
+    pub found: usize,
     pub nodes: Vec<NodeView>,
 }
 
@@ -144,9 +155,33 @@ impl Fleet {
         Self { cluster: me.cluster.clone(), me: me.node.clone(), time, nodes }
     }
 
-    pub fn view(&self) -> FleetView {
-        let nodes = self.nodes.iter().map(Facts::view).collect();
-        FleetView { cluster: self.cluster.clone(), me: self.me.clone(), time: self.time, nodes }
+    pub fn view(&self, part: &Part) -> FleetView {
+        let Chosen { shown, total, connected, unwell, found } = part.choose(self);
+        let (cluster, me, time) = (self.cluster.clone(), self.me.clone(), self.time);
+        let mut nodes: Vec<NodeView> = shown.iter().map(|facts| facts.view()).collect();
+        if part.limit.is_some() {
+            self.shorten(&mut nodes);
+        }
+        FleetView { cluster, me, time, total, connected, unwell, found, nodes }
+    }
+
+    /// A cloud has thousands of links. Where few nodes are wanted, those are left out that their edges tell of.
+    fn shorten(&self, nodes: &mut [NodeView]) {
+        let Some(at) =
+            nodes.iter().position(|node| node.node == self.me && node.node.kind == NodeKind::Cloud)
+        else {
+            return;
+        };
+        if nodes[at].links.len() <= MAX_LINKS_OF_PART {
+            return;
+        }
+        let mut links = std::mem::take(&mut nodes[at].links);
+        let tells = |facts: &&Facts| facts.condition.as_ref().is_some_and(|told| !told.links.is_empty());
+        let telling: BTreeSet<String> =
+            self.nodes.iter().filter(tells).map(|facts| facts.known.node.to_string()).collect();
+        links.retain(|link| !telling.contains(&link.peer));
+        links.truncate(MAX_LINKS_OF_PART);
+        nodes[at].links = links;
     }
 }
 
@@ -167,7 +202,7 @@ impl Facts {
         problems(self.condition.as_deref().unwrap_or(&Condition::default()), around)
     }
 
-    fn view(&self) -> NodeView {
+    pub(crate) fn view(&self) -> NodeView {
         let Known {
             is_me: _,
             is_cut_off: _,

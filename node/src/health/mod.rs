@@ -7,7 +7,8 @@
 //! ```
 //! [`monitor`] asks the shell for figures every ten seconds and turns totals into rates ([`links`]); [`teller`] tells
 //! the cloud, thinly ([`report`]); [`ledger`] is what the cloud has heard; [`fleet`] is what people and programs see,
-//! with what is wrong and what to do about it ([`trouble`]). [`series`] is the one table of metrics.
+//! with what is wrong and what to do about it ([`trouble`]), [`part`] which of them are asked for. [`series`] is the one
+//! table of metrics, and [`prometheus`] and [`otlp`] are the formats in which others read it.
 //!
 //! What it costs: a quiet edge tells its cloud some 45 bytes every half minute, a busy one or one that changes every
 //! ten seconds, at most [`report::MAX_REPORT`] each time. Nothing is queued: what happens between two reports is only
@@ -18,6 +19,9 @@ pub mod fleet;
 pub mod ledger;
 pub mod links;
 pub mod monitor;
+pub mod otlp;
+pub mod part;
+pub mod prometheus;
 pub mod report;
 pub mod series;
 pub mod teller;
@@ -27,6 +31,7 @@ pub use self::fleet::{Facts, Fleet, Presence};
 pub use self::ledger::Ledger;
 pub use self::links::MeasuredLink;
 pub use self::monitor::{Measured, Monitor};
+pub use self::part::Part;
 pub use self::report::Condition;
 pub use self::series::{Series, Values};
 pub use self::teller::Teller;

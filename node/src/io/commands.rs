@@ -10,6 +10,8 @@ use bus::JoinToken;
 use hyper::Method;
 use serde_json::{Value, json};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::admin::{AskError, ask};
 use super::backup::{BackupError, First, Taken};
@@ -22,6 +24,7 @@ use super::exit::Exit;
 use super::identity::IdentityError;
 use super::manifests::{self, Refused};
 use super::objects::GetKind;
+use super::otlp::ToCollector;
 use super::ping::EchoError;
 use super::restore::{RestoreError, Restored, restore};
 use super::table::printable;
@@ -208,7 +211,9 @@ fn log_to_stderr(levels: &str) -> Result<()> {
     let filter = filter.with_context(|| format!("--log {levels}"))?;
     // Colours for people only: a log file stays readable.
     let colours = rustix::termios::isatty(std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr).init();
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
+    log.finish().with(ToCollector).init();
     Ok(())
 }
 

@@ -38,6 +38,7 @@ use super::identity::Pair;
 use super::join::resolve;
 use super::metrics;
 use super::patience::{PATIENCE, Patience};
+use super::records::recall;
 use super::renew::{Papers, RenewError};
 use super::session::UsersSender;
 use super::shutdown::Shutdown;
@@ -49,6 +50,7 @@ use crate::admin::{AdminResponse, describe};
 use crate::checkup::Report;
 use crate::diagnose::{Failures, LinkFault};
 use crate::health::{Trouble, TroubleKind};
+use crate::history::Told;
 use crate::renewal::News;
 use crate::seam::{DialLane, Input, Line, Node, Output, Record};
 use crate::wireguard::CLIENTS;
@@ -115,6 +117,8 @@ pub struct State {
     lookups: JoinSet<Lookup>,
     /// Checks that the cloud asked for; the core lets one run at a time.
     exams: JoinSet<Exam>,
+    /// What the recorder is asked for the cloud: one at a time.
+    recalls: JoinSet<Recalled>,
     /// Dials of the cloud that are on their way.
     dials: BTreeMap<u64, (Line, SocketAddr)>,
     /// Of links to the cloud, for people.
@@ -147,6 +151,9 @@ type Exam = (u64, Option<Report>);
 /// Where an endpoint is, for a dial.
 type Lookup = (Line, DialLane, u64, Result<SocketAddr, NotFound>);
 
+/// What the recorder tells, or why it does not.
+type Recalled = Result<Told, String>;
+
 /// A host, and why nobody tells where it is.
 type NotFound = (String, String);
 
@@ -174,6 +181,7 @@ enum Wake {
     Lookup(Lookup),
     Exam(Exam),
     Renewed(Result<Pair, RenewError>),
+    Recalled(Recalled),
     Timeout,
     DiskStuck,
     Stop,
@@ -215,6 +223,7 @@ impl Driver {
                     self.handle(Input::Examined { id, report: report.map(Box::new) });
                 }
                 Wake::Renewed(answer) => self.on_renewed(answer),
+                Wake::Recalled(told) => self.handle(Input::Recalled(told)),
                 Wake::Timeout => self.handle(Input::Timeout),
                 Wake::DiskStuck => self.on_disk_stuck(),
                 Wake::Stop => break,
@@ -260,6 +269,7 @@ impl Driver {
             Some(Ok(found)) = self.state.lookups.join_next(), if open => Wake::Lookup(found),
             Some(Ok(exam)) = self.state.exams.join_next(), if open => Wake::Exam(exam),
             answer = self.papers.answered(), if open => Wake::Renewed(answer),
+            Some(Ok(told)) = self.state.recalls.join_next(), if open => Wake::Recalled(told),
             () = timer, if open => Wake::Timeout,
             () = patience => Wake::DiskStuck,
             () = shutdown.requested() => Wake::Stop,
@@ -577,6 +587,11 @@ impl Driver {
                 self.state.exams.spawn(async move { (id, examiner.run().await) });
             }
             Output::Fleet { id, fleet } => self.reply(id, Reply::Fleet(fleet)),
+            Output::Recall(question) => {
+                let recorder = self.recorder.handle().clone();
+                let recall = async move { recall(&recorder, question).await.map_err(|why| describe(&why)) };
+                self.state.recalls.spawn(recall);
+            }
             Output::Record(record) => self.record(record),
             Output::Note(text) => info!("{text}"),
         }

@@ -1,5 +1,6 @@
 //! `kubebus status`: how the nodes are that this one knows of, and what to do where one is not well.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -15,6 +16,9 @@ use super::table::{self, cell, rows, table};
 pub struct StatusArgs {
     #[command(flatten)]
     pub place: Place,
+    /// All nodes, however many; else those of a large fleet that are not well
+    #[arg(long)]
+    pub all: bool,
     /// How to print; wide adds the node's own parts, queues and counters
     #[arg(short, long, value_enum, default_value_t = StatusFormat::Table)]
     pub output: StatusFormat,
@@ -31,9 +35,18 @@ pub enum StatusFormat {
 
 pub(super) const FLEET: &str = "/kubebus/v1/fleet";
 
+/// Of more nodes than that, those are shown that are not well: more is read by nobody.
+const MOST_SHOWN: usize = 50;
+
 pub(super) async fn status(args: &StatusArgs) -> Result<()> {
     let own = fetch(&args.place, "/kubebus/v1/status").await?;
-    let fleet = match fetch(&args.place, FLEET).await {
+    let is_read = matches!(args.output, StatusFormat::Table | StatusFormat::Wide);
+    let part = if is_read && !args.all {
+        format!("{FLEET}?order=ills&limit={MOST_SHOWN}")
+    } else {
+        FLEET.to_owned()
+    };
+    let fleet = match fetch(&args.place, &part).await {
         Err(error) if is_of_standby(&error) => Value::Null,
         fleet => fleet?,
     };
@@ -75,18 +88,49 @@ fn names(fleet: &Value) -> String {
 
 /// One line that sums up, a table of nodes, one of links, and what is wrong.
 fn overview(fleet: &Value) -> String {
-    let parts = [Some(summary(fleet)), Some(of_nodes(fleet)), of_links(fleet), wrong(fleet)];
+    let cut = is_cut(fleet).then(|| only_unwell(fleet));
+    let fleet = cut.as_ref().unwrap_or(fleet);
+    let parts = [Some(summary(fleet)), Some(of_nodes(fleet)), of_links(fleet), wrong(fleet), left_out(fleet)];
     parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
+}
+
+/// Whether there are more nodes than these.
+fn is_cut(fleet: &Value) -> bool {
+    fleet["total"].as_u64().is_some_and(|total| total > nodes(fleet).len() as u64)
+}
+
+/// Of a fleet that is cut short: this node, and those that somebody has to look after.
+fn only_unwell(fleet: &Value) -> Value {
+    let mut cut = fleet.clone();
+    let me = fleet["me"].clone();
+    if let Some(nodes) = cut["nodes"].as_array_mut() {
+        nodes.retain(|node| node["node"] == me || is_unwell(node));
+    }
+    cut
+}
+
+fn left_out(fleet: &Value) -> Option<String> {
+    let count = |name: &str| fleet[name].as_u64().unwrap_or_default();
+    let shown = nodes(fleet);
+    let ill = count("unwell").saturating_sub(shown.iter().filter(|node| is_unwell(node)).count() as u64);
+    let well = count("total").saturating_sub(shown.len() as u64 + ill);
+    let words = match (well, ill) {
+        (0, 0) => return None,
+        (well, 0) => format!("{well} more are well"),
+        (0, ill) => format!("{ill} more are not well"),
+        (well, ill) => format!("{ill} more are not well, and {well} are"),
+    };
+    Some(format!("{words}: --all shows them"))
 }
 
 pub(super) fn summary(fleet: &Value) -> String {
     let all = nodes(fleet);
-    let connected = all.iter().filter(|node| node["state"] == "connected").count();
-    let unwell = all.iter().filter(|node| is_unwell(node)).count();
+    let count = |name: &str| fleet[name].as_u64().unwrap_or_default();
+    let (connected, unwell) = (count("connected"), count("unwell"));
     let (me, cluster) = (text(&fleet["me"]), text(&fleet["cluster"]));
     let version = all.first().map_or_else(String::new, |node| format!(" {}", cell(&node["version"])));
     let well = if unwell == 0 { "all is well".to_owned() } else { format!("{unwell} not well") };
-    format!("{me} of {cluster}, kubebus{version}: {connected} of {} nodes connected, {well}", all.len())
+    format!("{me} of {cluster}, kubebus{version}: {connected} of {} nodes connected, {well}", count("total"))
 }
 
 pub(super) fn is_unwell(node: &Value) -> bool {
@@ -147,10 +191,10 @@ fn of_links(fleet: &Value) -> Option<String> {
 
 /// Each link once: as its edge tells it, or as this node sees it where the edge has not told anything.
 pub(super) fn shown_links(fleet: &Value) -> Vec<(&Value, &Value)> {
-    let tells = |name: &Value| {
-        let node = nodes(fleet).iter().find(|node| node["node"] == *name);
-        node.is_some_and(|node| node["links"].as_array().is_some_and(|links| !links.is_empty()))
-    };
+    let has_links = |node: &&Value| node["links"].as_array().is_some_and(|links| !links.is_empty());
+    let telling: BTreeSet<&str> =
+        nodes(fleet).iter().filter(has_links).filter_map(|node| node["node"].as_str()).collect();
+    let tells = |name: &Value| name.as_str().is_some_and(|name| telling.contains(name));
     let mut found = Vec::new();
     for node in nodes(fleet).iter().filter(|node| node["state"] == "connected" || node["node"] == fleet["me"])
     {
@@ -249,7 +293,8 @@ mod tests {
             "disk": "ok", "sync": { "behind": null, "outbox": 0, "outbox_oldest_ms": 0 }, "twins": {},
             "problems": [{ "text": "it is not connected", "advice": "see that it has power" }], "last_error": null,
             "links": [link("cloud/hq", "packets", 42.1)] });
-        json!({ "cluster": "water", "me": "cloud/hq", "time": 10_800_000, "nodes": [well, a, b] })
+        json!({ "cluster": "water", "me": "cloud/hq", "time": 10_800_000, "total": 3, "connected": 2, "unwell": 2,
+                "found": 3, "nodes": [well, a, b] })
     }
 
     #[test]
@@ -272,6 +317,26 @@ edge/a: the disk refuses writes: no space
 edge/b: it is not connected
     see that it has power";
         assert_eq!(overview(&fleet()), expected);
+    }
+
+    #[test]
+    fn of_a_large_fleet_those_are_shown_that_are_not_well() {
+        let mut fleet = fleet();
+        let mut fine = fleet["nodes"][0].clone();
+        fine["node"] = "edge/fine".into();
+        fleet["nodes"].as_array_mut().unwrap().push(fine);
+        for (count, value) in [("total", 10_001), ("connected", 9_998), ("unwell", 3)] {
+            fleet[count] = value.into();
+        }
+        let shown = overview(&fleet);
+        assert!(
+            shown
+                .starts_with("cloud/hq of water, kubebus 0.1.0: 9998 of 10001 nodes connected, 3 not well\n"),
+            "{shown}"
+        );
+        assert!(shown.ends_with("1 more are not well, and 9997 are: --all shows them"), "{shown}");
+        assert!(!shown.contains("edge/fine") && shown.contains("edge/b     plant-b   lost 60s"), "{shown}");
+        assert!(shown.lines().count() < 25, "{shown}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bus::io::Clock;
-use bus::{Identity, Name, NodeId};
+use bus::{Identity, Name, NodeId, NodeKind};
 use bytes::Bytes;
 use controller::api::index::Moved;
 use controller::io::CertificateAuthority;
@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::admin;
-use super::api::{Asked, Desk};
+use super::api::{Asked, Desk, Keeper};
 use super::cloud_store::{Begun, Granted};
 use super::damage::{self, DamageError};
 use super::debug::examiner::Examiner;
@@ -197,12 +197,12 @@ pub(super) enum Sockets {
 }
 
 impl Sockets {
-    pub(super) fn open(self, data_dir: &Path) -> Result<Open> {
+    pub(super) fn open(self, data_dir: &Path, me: NodeKind) -> Result<Open> {
         match self {
             Self::Open(open) => Ok(*open),
             Self::Closed(shard) => {
                 let (shard, shard_events) = shard::spawn(*shard).context("the QUIC endpoint")?;
-                Ok(Open { shard, shard_events, console: Console::open(data_dir)? })
+                Ok(Open { shard, shard_events, console: Console::open(data_dir, me)? })
             }
         }
     }
@@ -237,7 +237,7 @@ pub(super) struct Console {
 }
 
 impl Console {
-    fn open(data_dir: &Path) -> Result<Self> {
+    fn open(data_dir: &Path, me: NodeKind) -> Result<Self> {
         let (ask, asked) = mpsc::channel(QUESTIONS);
         let socket = data_dir.join(admin::SOCKET);
         let listener =
@@ -249,8 +249,16 @@ impl Console {
         let audit = audit::start(&data_dir.join(AUDIT), clock).context("the audit log")?;
         let (moved, watched) = watch::channel(Moved::default());
         let recording = recorder.handle().clone();
-        let desk =
-            Desk { ask, data_dir: data_dir.into(), recorder: recording, doorkeeper, moved: watched, audit };
+        let history = if me == NodeKind::Cloud { Keeper::Edges } else { Keeper::Recorder };
+        let desk = Desk {
+            ask,
+            data_dir: data_dir.into(),
+            recorder: recording,
+            history,
+            doorkeeper,
+            moved: watched,
+            audit,
+        };
         tasks.spawn(admin::serve(listener, desk.clone()));
         Ok(Self { asked, desk, users, moved, tasks, recorder })
     }
@@ -384,10 +392,10 @@ async fn play(
     };
     let (told, store_events) = mpsc::channel(STORE_EVENTS);
     let store = StoreThread::start(store, told).context("the store thread")?;
-    let Open { shard, shard_events, console } = sockets.open(data_dir)?;
+    let Open { shard, shard_events, console } = sockets.open(data_dir, me.kind)?;
     // Its tasks end with it.
     let Console { asked, desk, users, moved, mut tasks, recorder } = console;
-    otlp::start(&config.telemetry, &desk, &mut tasks)?;
+    otlp::start(&config.telemetry, &me, &desk, &mut tasks)?;
     let doorkeeper = desk.doorkeeper.clone();
     let listens = https::start(&config.api, papers.served(), desk, &mut tasks).await.context("the API")?;
     doorkeeper.set_listens(listens);

@@ -1,120 +1,120 @@
-//! Sends the metrics of `/metrics` to a collector, by OTLP over HTTP with JSON (`telemetry.otlp`).
+//! Sends the metrics of `/metrics`, and what is logged, to a collector, by OTLP over HTTP with JSON (`telemetry.otlp`).
 //!
-//! One request at a time, every [`TelemetryConfig::interval`](crate::config::TelemetryConfig). Nothing is queued: what a
-//! collector that is away does not hear is in the totals of the next request.
+//! Metrics go every [`TelemetryConfig::interval`], one request at a time. None are queued: what a collector that is away
+//! does not hear is in the totals of the next request. Lines of the log wait in a bounded queue ([`logs`]) and go once a
+//! second; what a collector cannot take stays first in line, and what it does not want is left out.
+
+mod logs;
+mod send;
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
-use thiserror::Error;
-use tokio::net::TcpStream;
+use bus::NodeId;
+use hyper::StatusCode;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 
+pub(super) use self::logs::ToCollector;
+use self::send::{ExportError, Target};
 use super::api::{Desk, Question, Reply};
-use super::metrics;
-use crate::config::{Collector, TelemetryConfig};
-use crate::health::Fleet;
-
-/// How long one request may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::admin::describe;
+use crate::config::{LogLevel, TelemetryConfig};
+use crate::health::{Fleet, otlp};
 
 /// Nodes in one request: some 2 MB of JSON, half of what collectors take by default (4 MiB).
 const NODES: usize = 100;
 
-/// What is read of a collector's answer.
-const MAX_ANSWER: usize = 1 << 16;
-
-/// Why the collector has not got the metrics.
-#[derive(Debug, Error)]
-enum ExportError {
-    #[error("cannot connect to {0}")]
-    Connect(String, #[source] std::io::Error),
-    #[error("the collector ended the connection")]
-    Broken(#[from] hyper::Error),
-    #[error("the collector answered {0}: {1}")]
-    Refused(StatusCode, String),
-    #[error("no answer within {PATIENCE:?}")]
-    Silent,
-    #[error("the request cannot be made")]
-    Request(#[from] hyper::http::Error),
-}
-
 /// Quicker than a node looks at itself would be the same again.
 const SHORTEST: Duration = Duration::from_secs(10);
 
-/// Starts the task that sends, if a collector is named.
-pub(super) fn start(config: &TelemetryConfig, desk: &Desk, tasks: &mut JoinSet<()>) -> anyhow::Result<()> {
-    let Collector::At(address) = &config.otlp else { return Ok(()) };
+/// Lines of the log wait so long for company.
+const LOGS_EVERY: Duration = Duration::from_secs(1);
+
+/// After a request that the collector could not take.
+const LOGS_AGAIN: Duration = Duration::from_secs(5);
+
+/// Starts the tasks that send, if a collector is named.
+pub(super) fn start(
+    config: &TelemetryConfig,
+    me: &NodeId,
+    desk: &Desk,
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<()> {
+    let Some(target) = Target::of(config)? else {
+        logs::listen(LogLevel::Off);
+        return Ok(());
+    };
     if config.interval < SHORTEST {
         anyhow::bail!("telemetry.interval: write {SHORTEST:?} at least");
     }
-    info!(collector = %address, every = ?config.interval, "metrics are sent by OTLP");
-    tasks.spawn(export(address.clone(), config.interval, desk.clone()));
+    let collector = String::from(config.otlp.clone());
+    info!(%collector, every = ?config.interval, logs = config.logs.as_str(), "metrics are sent by OTLP");
+    tasks.spawn(export(target.clone(), collector.clone(), config.interval, desk.clone()));
+    logs::listen(config.logs);
+    if config.logs != LogLevel::Off {
+        tasks.spawn(export_logs(target, collector, me.to_string()));
+    }
     Ok(())
 }
 
-async fn export(collector: String, every: Duration, desk: Desk) {
+async fn export(target: Target, collector: String, every: Duration, desk: Desk) {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut fails = false;
     loop {
         ticks.tick().await;
         let Some(Reply::Fleet(fleet)) = desk.forward(Question::Fleet).await else { continue };
-        match (send_all(&collector, *fleet).await, fails) {
+        match (send_all(&target, *fleet).await, fails) {
             (Ok(()), true) => info!(%collector, "metrics are sent again"),
-            (Err(why), false) => {
-                warn!(why = crate::admin::describe(&why), "cannot send metrics; goes on trying")
-            }
+            (Err(why), false) => warn!(why = describe(&why), "cannot send metrics; goes on trying"),
             (Ok(()), false) | (Err(_), true) => continue,
         }
         fails = !fails;
     }
 }
 
-async fn send_all(collector: &str, fleet: Fleet) -> Result<(), ExportError> {
+async fn send_all(target: &Target, fleet: Fleet) -> Result<(), ExportError> {
     let (time, mut nodes) = (fleet.time, fleet.nodes);
     while !nodes.is_empty() {
         let rest = nodes.split_off(nodes.len().min(NODES));
-        let body = tokio::task::spawn_blocking(move || metrics::otlp(&nodes, time).to_string()).await;
+        let body = tokio::task::spawn_blocking(move || otlp::request(&nodes, time).to_string()).await;
         if let Ok(body) = body {
-            timeout(PATIENCE, send(collector, body)).await.map_err(|_| ExportError::Silent)??;
+            target.send("metrics", body).await?;
         }
         nodes = rest;
     }
     Ok(())
 }
 
-async fn send(collector: &str, body: String) -> Result<(), ExportError> {
-    let (authority, path) = collector.split_once('/').unwrap_or((collector, ""));
-    let stream = TcpStream::connect(authority).await;
-    let stream = stream.map_err(|error| ExportError::Connect(authority.to_owned(), error))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let mut driver = JoinSet::new();
-    driver.spawn(connection);
-    let request = Request::post(format!("{}/v1/metrics", prefixed(path)))
-        .header(HOST, authority)
-        .header(CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(body)))?;
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    if status.is_success() {
-        return Ok(());
+async fn export_logs(target: Target, collector: String, me: String) {
+    let mut fails = false;
+    loop {
+        sleep(LOGS_EVERY).await;
+        while let Some(batch) = logs::take() {
+            let body = logs::request(&me, &batch).to_string();
+            let mut is_over = false;
+            while !is_over {
+                let sent = target.send("logs", body.clone()).await;
+                match (&sent, fails) {
+                    (Ok(()), true) => info!(%collector, "the log is sent again"),
+                    (Err(why), false) => warn!(why = describe(why), "cannot send the log; goes on trying"),
+                    (Ok(()), false) | (Err(_), true) => {}
+                }
+                fails = sent.is_err();
+                is_over = sent.as_ref().err().is_none_or(is_final);
+                if fails {
+                    sleep(LOGS_AGAIN).await;
+                }
+            }
+        }
     }
-    let answer = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-    let answer = answer.map(|body| body.to_bytes()).unwrap_or_default();
-    Err(ExportError::Refused(status, String::from_utf8_lossy(&answer).trim().chars().take(200).collect()))
 }
 
-/// `""` or `/and/so/on`.
-fn prefixed(path: &str) -> String {
-    let path = path.trim_matches('/');
-    if path.is_empty() { String::new() } else { format!("/{path}") }
+/// The same request would be refused again (OTLP 1.x, failures).
+fn is_final(why: &ExportError) -> bool {
+    let is_again = |status: &StatusCode| status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS;
+    matches!(why, ExportError::Refused(status, _) if !is_again(status))
 }
 
 #[cfg(test)]

@@ -3,29 +3,31 @@
 //! | request | means |
 //! |---|---|
 //! | `GET /kubebus/v1/history[/<namespace>/<device>[/<property>]]` | samples, a page at a time |
+//! | `GET /kubebus/v1/history/<namespace>/<device>/<property>?points=..` | the same at a glance: [`overview`] |
 //! | `GET /kubebus/v1/audit[/<namespace>/<device>]` | decisions with what became of them |
 //! | `GET /kubebus/v1/audit-log` | who changed what at this node, by `since`, `who` and `limit` |
 //! | `GET /kubebus/v1/rule-log` | the rules' log, as `kubebus rule replay` reads it |
 //!
 //! Samples and decisions take `?since=..&until=..` (milliseconds since 1970), `limit`, and for samples `order=oldest` and
-//! the page's `next`.
+//! the page's `next`. A cloud keeps no samples: it asks the edge that has the device.
 
 use bus::UnixMillis;
 use bus::twin::DeviceId;
 use device_twin::PropertyId;
 use device_twin::history::listing::{AuditQuery, MAX_DECISIONS};
 use device_twin::history::query::MAX_ROWS;
-use device_twin::history::{Answer, Cursor, Gap, Order, Query, Row, Which};
+use device_twin::history::{Cursor, Order, Query, Which, overview};
 use device_twin::io::recorder::{AskError, Handle, RulePosition};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::audit;
 use crate::admin::{self, AdminError};
+use crate::history::{Question, Told, shown};
 
 /// What is asked of the recorder.
 #[derive(Debug)]
 pub(super) enum Wanted {
-    History(Query),
+    History(Question),
     Audit(AuditQuery),
     /// The node's own, of who changed what.
     AuditLog(crate::audit::Query),
@@ -79,14 +81,34 @@ fn history(place: &[&str], words: &Words<'_>) -> Result<Wanted, AdminError> {
         Some("oldest") => Order::OldestFirst,
         _ => Order::NewestFirst,
     };
-    Ok(Wanted::History(Query {
+    if let Some(points) = words.get("points") {
+        return at_a_glance(which, points, words);
+    }
+    Ok(Wanted::History(Question::Rows(Query {
         which,
         since: UnixMillis(words.number("since", 0)?),
         until: UnixMillis(words.number("until", u64::MAX)?),
         order,
         limit: words.number("limit", MAX_ROWS)?,
         after: words.get("next").map(cursor).transpose()?,
-    }))
+    })))
+}
+
+fn at_a_glance(which: Which, points: &str, words: &Words<'_>) -> Result<Wanted, AdminError> {
+    let Which::Property(id) = which else {
+        return Err(AdminError::Invalid(
+            "points: of one property, history/<namespace>/<device>/<property>".to_owned(),
+        ));
+    };
+    let points = points.parse().ok().filter(|points| (2..=overview::MAX_POINTS).contains(points));
+    let points = points
+        .ok_or_else(|| AdminError::Invalid(format!("points: a number from 2 to {}", overview::MAX_POINTS)))?;
+    let bound = |name| match words.get(name) {
+        Some(_) => words.number(name, 0).map(UnixMillis),
+        None => Err(AdminError::Invalid(format!("{name}: give it with points, in milliseconds since 1970"))),
+    };
+    let (since, until) = (bound("since")?, bound("until")?);
+    Ok(Wanted::History(Question::Overview(overview::Span { id, since, until, points })))
 }
 
 /// `<time>,<ordinal>,<namespace>/<device>/<property>`.
@@ -136,7 +158,7 @@ pub(super) async fn answer(
             let lines = log.read(query).await.map_err(|error| AdminError::Conflict(error.to_string()))?;
             admin::document(&lines)
         }
-        Wanted::History(query) => recorder.history(query).await.map(page).map_err(refused),
+        Wanted::History(question) => recall(recorder, question).await.map(shown::document).map_err(refused),
         Wanted::Audit(query) => {
             let listing = recorder.audit(query).await.map_err(refused)?;
             admin::document(&listing)
@@ -149,20 +171,12 @@ fn refused(error: AskError) -> AdminError {
     AdminError::Conflict(error.to_string())
 }
 
-fn page(Answer { rows, next, gaps }: Answer) -> Value {
-    let row = |Row { id, sample, stored }: Row| {
-        json!({
-            "device": id.device.to_string(), "property": &*id.property, "time": sample.time,
-            "value": sample.value, "quality": sample.quality, "stored": stored,
-        })
-    };
-    let gap = |gap: Gap| json!({ "since": gap.since, "until": gap.until, "samples": gap.samples });
-    let next = next.map(|Cursor { time, id, ordinal }| format!("{},{ordinal},{id}", time.0));
-    json!({
-        "rows": rows.into_iter().map(row).collect::<Vec<_>>(),
-        "gaps": gaps.into_iter().map(gap).collect::<Vec<_>>(),
-        "next": next,
-    })
+/// What the recorder has.
+pub(super) async fn recall(recorder: &Handle, question: Question) -> Result<Told, AskError> {
+    match question {
+        Question::Rows(query) => recorder.history(query).await.map(Told::Rows),
+        Question::Overview(span) => recorder.overview(span).await.map(Told::Overview),
+    }
 }
 
 /// Bounded by what the recorder keeps on the disk.

@@ -133,8 +133,19 @@ async fn history(args: HistoryArgs) -> Result<()> {
     if csv {
         return export(&path, &ask).await;
     }
-    let answer = fetch(&ask.place, &format!("{path}&limit={limit}")).await?;
-    show(&answer["rows"], ask.output, table::samples)
+    let mut rows = Vec::new();
+    let mut next = String::new();
+    loop {
+        let left = limit.saturating_sub(rows.len());
+        let mut page = fetch(&ask.place, &format!("{path}&limit={left}{next}")).await?;
+        let Some(more) = page["rows"].as_array_mut() else { break };
+        rows.append(more);
+        match page["next"].as_str().filter(|_| rows.len() < limit) {
+            Some(place) => next = format!("&next={place}"),
+            None => break,
+        }
+    }
+    show(&rows.into(), ask.output, table::samples)
 }
 
 /// Page after page, so that neither side holds all of it.

@@ -216,7 +216,7 @@ impl Waiting {
             me: me.clone(),
             proof,
             overlay,
-            open: sockets.open(data_dir)?,
+            open: sockets.open(data_dir, NodeKind::Cloud)?,
             lanes: BTreeMap::new(),
             endpoints,
             lookups: JoinSet::new(),

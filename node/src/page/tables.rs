@@ -3,13 +3,15 @@
 use std::collections::BTreeSet;
 
 use bus::UnixMillis;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::changes::{Changes, Row};
+use crate::health::fleet::{Fleet, FleetView, NodeView};
+use crate::health::part::{Order, Part};
 
-/// Nodes that a page is told of beside those it asks for, those that are not well first: a browser draws no more of them
-/// in a second.
-const MAX_NODES: usize = 500;
+/// Nodes that a page is told of beside those it asks for, those that are not well first: more of them a browser does not
+/// draw each second, and nobody reads. They are 200 kB at first, and some 15 kB a second while all of them are busy.
+const MAX_NODES: usize = 200;
 
 /// A device's properties are rows of their own, so that one that changes costs no more than itself.
 pub(crate) fn tables(mut shown: Value) -> Vec<Changes> {
@@ -36,32 +38,45 @@ pub(crate) fn tables(mut shown: Value) -> Vec<Changes> {
 /// The nodes of a fleet, made once for all pages.
 #[derive(Debug)]
 pub(crate) struct Nodes {
-    /// This node, then those that are not well, then the rest.
+    fleet: Fleet,
+    /// This node, then those that are not well, then the busiest.
     rows: Vec<Row>,
     beside: Map<String, Value>,
 }
 
 impl Nodes {
-    /// Of the document that `/kubebus/v1/fleet` answers; `None` if it has none.
-    pub(crate) fn new(mut fleet: Value) -> Option<Self> {
-        let time = time(&fleet);
-        let Value::Array(mut nodes) = take(&mut fleet, "nodes") else { return None };
-        let is_well = |node: &Value| node["problems"].as_array().is_none_or(Vec::is_empty);
-        nodes
-            .sort_by_cached_key(|node| (node["node"] != fleet["me"], node["state"] != "lost", is_well(node)));
-        let mut beside = beside(&mut fleet, &["cluster", "me"]);
-        beside.insert("nodes_total".to_owned(), nodes.len().into());
-        let rows = nodes.into_iter().map(|node| Row::new(&key(&node, "node"), node, time)).collect();
-        Some(Self { rows, beside })
+    /// Rows are made of no more nodes than a page shows, whatever the size of the fleet.
+    pub(crate) fn new(fleet: Fleet) -> Self {
+        let shown = fleet.view(&Part { order: Order::Ills, limit: Some(MAX_NODES), ..Part::default() });
+        let beside = json!({
+            "cluster": shown.cluster, "me": shown.me.to_string(), "nodes_total": shown.total,
+            "nodes_connected": shown.connected, "nodes_unwell": shown.unwell,
+        });
+        let rows = node_rows(&shown);
+        Self { fleet, rows, beside: beside.as_object().cloned().unwrap_or_default() }
     }
 
     /// As many as a page shows, and in any case those in `wanted`.
     pub(crate) fn table(&self, wanted: &BTreeSet<String>) -> Changes {
-        let (first, rest) = self.rows.split_at(self.rows.len().min(MAX_NODES));
-        let asked = rest.iter().filter(|row| wanted.contains(&*row.key));
-        let rows = first.iter().chain(asked).cloned().collect();
+        let is_there = |node: &&String| self.rows.iter().any(|row| *row.key == ***node);
+        let nodes: BTreeSet<String> = wanted.iter().filter(|node| !is_there(node)).cloned().collect();
+        let mut rows = self.rows.clone();
+        if !nodes.is_empty() {
+            rows.extend(node_rows(&self.fleet.view(&Part {
+                nodes,
+                limit: Some(MAX_NODES),
+                ..Part::default()
+            })));
+        }
         Changes { table: "fleet", rows, beside: self.beside.clone() }
     }
+}
+
+fn node_rows(shown: &FleetView) -> Vec<Row> {
+    let row = |node: &NodeView| {
+        Some(Row::new(&node.node.to_string(), serde_json::to_value(node).ok()?, shown.time))
+    };
+    shown.nodes.iter().filter_map(row).collect()
 }
 
 fn time(document: &Value) -> UnixMillis {
@@ -87,9 +102,8 @@ fn key(row: &Value, field: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
+    use crate::health::fleet::{Facts, Known, Presence};
 
     #[test]
     fn each_property_is_a_row_of_its_own() {
@@ -112,22 +126,49 @@ mod tests {
         assert_eq!(tables(shown), expected);
     }
 
+    fn fleet(edges: usize) -> Fleet {
+        let facts = |name: String, is_me, state| {
+            let known = Known {
+                is_me,
+                node: name.parse().unwrap(),
+                site: None,
+                state,
+                is_cut_off: false,
+                since: None,
+                heard_ms_ago: None,
+                clock_offset_ms: None,
+                behind: None,
+            };
+            Facts { known, condition: None }
+        };
+        let edge = |n: usize| {
+            let is_late = n == edges - 500;
+            let state = if n == edges - 1 { Presence::Lost } else { Presence::Connected };
+            let mut facts = facts(format!("edge/e{n}"), false, state);
+            if is_late {
+                facts.known.clock_offset_ms = Some(3_600_000);
+            }
+            facts
+        };
+        let mut nodes = vec![facts("cloud/c".to_owned(), true, Presence::Connected)];
+        nodes.extend((0..edges).map(edge));
+        let name = |text: &str| bus::Name::new(text).unwrap();
+        let me = bus::Identity { cluster: name("x"), node: "cloud/c".parse().unwrap() };
+        Fleet::new(&me, UnixMillis(1), nodes)
+    }
+
     #[test]
     fn of_a_large_fleet_the_ill_and_those_asked_for_are_told() {
-        let node = |n: usize| {
-            let state = if n == 1_999 { "lost" } else { "connected" };
-            json!({"node": format!("edge/e{n}"), "state": state, "problems": if n == 1_500 { json!([1]) } else { json!([]) }})
-        };
-        let mut all = vec![json!({"node": "cloud/c", "state": "connected", "problems": []})];
-        all.extend((0..2_000).map(node));
-        let nodes = Nodes::new(json!({"me": "cloud/c", "cluster": "x", "time": 1, "nodes": all})).unwrap();
+        let nodes = Nodes::new(fleet(2_000));
         let table = nodes.table(&BTreeSet::from(["edge/e1200".to_owned(), "edge/e0".to_owned()]));
         let keys: Vec<&str> = table.rows.iter().map(|row| &*row.key).collect();
         assert_eq!(
             (&keys[..3], keys[MAX_NODES]),
             (&["cloud/c", "edge/e1999", "edge/e1500"][..], "edge/e1200")
         );
-        assert_eq!((keys.len(), &table.beside["nodes_total"]), (MAX_NODES + 1, &json!(2_001)));
-        assert!(Nodes::new(json!({})).is_none());
+        assert_eq!(keys.len(), MAX_NODES + 1);
+        let counts =
+            ["nodes_total", "nodes_connected", "nodes_unwell"].map(|count| table.beside[count].clone());
+        assert_eq!(counts, [json!(2_001), json!(2_000), json!(2)]);
     }
 }

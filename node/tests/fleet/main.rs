@@ -6,6 +6,8 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 #[cfg(test)]
+mod otlp;
+#[cfg(test)]
 mod screen;
 
 #[cfg(test)]
@@ -13,8 +15,7 @@ use harness::process;
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader, Read, Write};
-    use std::net::TcpListener;
+    use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
     use std::time::Instant;
 
@@ -118,41 +119,5 @@ mod tests {
         let status = edge.say(&["status"]);
         assert!(status.contains("edge/a: the cloud is not connected; the site goes on"), "{status}");
         assert_eq!(edge.ask(&["status"])["fleet"]["nodes"][1]["state"], "lost");
-    }
-
-    /// A collector that takes one request.
-    fn take(listener: &TcpListener) -> Value {
-        let (mut stream, _) = listener.accept().unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut reader = BufReader::new(stream.try_clone().unwrap());
-        let (mut length, mut line) = (0, String::new());
-        while reader.read_line(&mut line).unwrap() > 2 {
-            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap();
-            }
-            line.clear();
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body).unwrap();
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").unwrap();
-        serde_json::from_slice(&body).unwrap()
-    }
-
-    #[test]
-    fn a_collector_is_sent_the_metrics() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let cluster = Cluster::start_cloud(crate::harness::QUICK_LINK, |cloud| {
-            let mut config = std::fs::read_to_string(cloud.config()).unwrap();
-            config.push_str(&format!("telemetry: {{otlp: 'http://{address}', interval: 10s}}\n"));
-            std::fs::write(cloud.config(), config).unwrap();
-            cloud
-        });
-        let body = take(&listener);
-        let resource = &body["resourceMetrics"][0];
-        let attributes = resource["resource"]["attributes"].to_string();
-        assert!(attributes.contains("cloud/cloud"), "{attributes}");
-        assert!(!resource["scopeMetrics"][0]["metrics"].as_array().unwrap().is_empty());
-        drop(cluster);
     }
 }

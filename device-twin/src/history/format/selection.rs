@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bus::{Quality, Sample, UnixMillis, Value};
 
 use super::entry::Reading;
-use crate::history::query::{Answer, Cursor, Gap, MAX_ROWS, Order, Query, Row, Which};
+use crate::history::query::{Answer, Cursor, Gap, MAX_ROWS, Order, Query, Row};
 
 /// A closed span of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,10 +54,6 @@ impl<'q> Selection<'q> {
         }
         let limit = query.limit.clamp(1, MAX_ROWS);
         Self { query, limit, span, rows: BTreeMap::new(), gaps: Vec::new() }
-    }
-
-    pub(crate) fn which(&self) -> &'q Which {
-        &self.query.which
     }
 
     /// Whether samples of this span of time can still change the answer.
@@ -158,6 +154,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::history::Which;
     use crate::history::format::Packed;
     use crate::twin::PropertyId;
 

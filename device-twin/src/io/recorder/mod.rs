@@ -44,7 +44,7 @@ use self::shared::Shared;
 use self::worker::{Command, Pace, Worker};
 use crate::history::audit::AuditEntry;
 use crate::history::listing::{AuditQuery, Listing};
-use crate::history::{Answer, Query};
+use crate::history::{Answer, Overview, Query, overview};
 use crate::twin::PropertyId;
 
 pub use self::history::HistoryStats;
@@ -187,6 +187,11 @@ impl Handle {
     /// A page of samples.
     pub async fn history(&self, query: Query) -> Result<Answer, AskError> {
         self.ask(|reply| Command::History(Box::new(query), reply)).await
+    }
+
+    /// The samples of a property at a glance.
+    pub async fn overview(&self, span: overview::Span) -> Result<Overview, AskError> {
+        self.ask(|reply| Command::Overview(Box::new(span), reply)).await
     }
 
     /// Decisions with their outcomes.

@@ -12,7 +12,7 @@ use super::rules::{RuleLog, RulePage, RulePosition};
 use super::shared::{Shared, Stats};
 use super::{AskError, Limits, Record, Reply};
 use crate::history::listing::{AuditQuery, Join, Listing};
-use crate::history::{Answer, Gap, Query};
+use crate::history::{Answer, Gap, Overview, Query, overview};
 
 /// How often the thread does what.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +35,7 @@ impl Default for Pace {
 pub(super) enum Command {
     Record(Record),
     History(Box<Query>, Reply<Answer>),
+    Overview(Box<overview::Span>, Reply<Overview>),
     Audit(Box<AuditQuery>, Reply<Listing>),
     Rules(RulePosition, Reply<RulePage>),
     Stop,
@@ -84,6 +85,9 @@ impl Worker {
                 Ok(Command::Record(record)) => self.record(&record),
                 Ok(Command::History(query, reply)) => {
                     self.answer(reply, |opened| opened.history.query(&query))
+                }
+                Ok(Command::Overview(span, reply)) => {
+                    self.answer(reply, |opened| opened.history.survey(&span));
                 }
                 Ok(Command::Audit(query, reply)) => self.answer(reply, |opened| opened.listing(&query)),
                 Ok(Command::Rules(from, reply)) => self.answer(reply, |opened| opened.rules.page(from)),

@@ -69,6 +69,7 @@ pub(in crate::io) fn failure(error: &AdminError) -> Response<AnswerBody> {
         AdminError::Invalid(_) => StatusCode::BAD_REQUEST,
         AdminError::NotFound(_) => StatusCode::NOT_FOUND,
         AdminError::Conflict(_) => StatusCode::CONFLICT,
+        AdminError::Away(_) => StatusCode::SERVICE_UNAVAILABLE,
         AdminError::CloudOnly | AdminError::Standby(_) => StatusCode::MISDIRECTED_REQUEST,
         AdminError::Degraded(_) | AdminError::Unkept => StatusCode::INSUFFICIENT_STORAGE,
     };

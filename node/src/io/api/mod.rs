@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /healthz` | 200 while the owner loop answers |
 //! | `GET /metrics` | metrics of this node and of those that it knows, in Prometheus' text format |
-//! | `GET /kubebus/v1/fleet` | how all nodes are, and what to do where one is not well: [`Fleet`] |
+//! | `GET /kubebus/v1/fleet` | how all nodes are, and what to do where one is not well: [`Fleet`], or some: [`Part`] |
 //! | `GET /kubebus/v1/status` | links, sync, queues |
 //! | `GET /kubebus/v1/backup` | all that the cloud is, its keys included, as [`super::backup::format`] has it |
 //! | `GET /kubebus/v1/nodes` | who joined |
@@ -84,12 +84,12 @@ pub(super) use self::body::{AnswerBody, document, failure, plain, refusal};
 pub(super) use self::intake::Intake;
 pub use self::orders::{AuthorityOrder, ChangeOrder, LabelOrder, WishOrder};
 use super::session::Doorkeeper;
-use super::{audit, backup, metrics, page, records};
+use super::{audit, backup, page, records};
 #[cfg(doc)]
 use crate::admin::TokenOrder;
 use crate::admin::{AdminError, AdminRequest, AdminResponse, Snapshot, describe};
 use crate::checkup;
-use crate::health::Fleet;
+use crate::health::{Fleet, Part, prometheus};
 use crate::resources::{ApiAnswer, ApiRequest};
 #[cfg(doc)]
 use crate::wireguard::WireguardOrder;
@@ -176,10 +176,20 @@ pub struct Desk {
     /// Holds the keys that belong to a backup.
     pub data_dir: Arc<Path>,
     pub recorder: recorder::Handle,
+    pub history: Keeper,
     pub doorkeeper: Doorkeeper,
     /// The newest durable revision that concerns each kind of resource.
     pub moved: watch::Receiver<Moved>,
     pub audit: audit::Handle,
+}
+
+/// Who keeps the history of devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeper {
+    /// This node's recorder.
+    Recorder,
+    /// The edges of this cloud: the owner loop asks them.
+    Edges,
 }
 
 /// Where a request comes from: an extension of it.
@@ -260,7 +270,7 @@ async fn dispatch(desk: &Desk, asker: &Asker, parts: &Parts, body: Bytes) -> Res
         _ => {
             let query = parts.uri.query().unwrap_or_default();
             match records::parse(path, query).filter(|_| parts.method == Method::GET) {
-                Some(wanted) => recorded(wanted, desk).await,
+                Some(wanted) => recorded(wanted, desk, asker).await,
                 None => match access::answer(desk, asker, parts, &body) {
                     Some(answer) => answer,
                     None => ordered(desk, asker, (&parts.method, path, query), &body).await,
@@ -290,7 +300,10 @@ async fn ordered(
 ) -> Response<AnswerBody> {
     let question = match (method, path) {
         (_, "/healthz") => Ok(Question::Alive),
-        (&Method::GET, METRICS | FLEET) => Ok(Question::Fleet),
+        (&Method::GET, METRICS | FLEET) => match Part::parse(query) {
+            Ok(_) => Ok(Question::Fleet),
+            Err(error) => Err(AdminError::Invalid(error.to_string())),
+        },
         (&Method::GET, BACKUP) => Ok(Question::Backup),
         _ => orders::parse(method, path, body).map(|request| Question::of(asker, request)),
     };
@@ -305,31 +318,34 @@ async fn ordered(
             document(StatusCode::OK, &value)
         }
         Some(Reply::Document(Err(error))) => failure(&error),
-        Some(Reply::Fleet(fleet)) if path == METRICS => scraped(fleet, query).await,
-        Some(Reply::Fleet(fleet)) => fleet_document(fleet).await,
-        Some(Reply::Backup(snapshot)) => backed_up(snapshot, &desk.data_dir),
-        Some(Reply::Api(_)) | None => {
-            refusal(StatusCode::SERVICE_UNAVAILABLE, "the node is busy or stopping; try again")
+        Some(Reply::Fleet(fleet)) => {
+            let part = Part::parse(query).unwrap_or_default();
+            if path == METRICS { scraped(fleet, part).await } else { fleet_document(fleet, part).await }
         }
+        Some(Reply::Backup(snapshot)) => backed_up(snapshot, &desk.data_dir),
+        Some(Reply::Api(_)) | None => busy(),
     }
 }
 
+fn busy() -> Response<AnswerBody> {
+    refusal(StatusCode::SERVICE_UNAVAILABLE, "the node is busy or stopping; try again")
+}
+
 /// Of a large fleet that takes a while, in which the owner loop goes on.
-async fn fleet_document(fleet: Box<Fleet>) -> Response<AnswerBody> {
-    let made = tokio::task::spawn_blocking(move || serde_json::to_value(fleet.view())).await;
+async fn fleet_document(fleet: Box<Fleet>, part: Part) -> Response<AnswerBody> {
+    let made = tokio::task::spawn_blocking(move || serde_json::to_string(&fleet.view(&part))).await;
     match made {
-        Ok(Ok(value)) => document(StatusCode::OK, &value),
+        Ok(Ok(text)) => plain(text),
         Ok(Err(_)) | Err(_) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "the fleet cannot be shown"),
     }
 }
 
-async fn scraped(fleet: Box<Fleet>, query: &str) -> Response<AnswerBody> {
-    let choice = metrics::Choice::parse(query);
-    let Ok(text) = tokio::task::spawn_blocking(move || metrics::render(&fleet, &choice)).await else {
+async fn scraped(fleet: Box<Fleet>, part: Part) -> Response<AnswerBody> {
+    let Ok(text) = tokio::task::spawn_blocking(move || prometheus::render(&fleet, &part)).await else {
         return refusal(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be shown");
     };
     let mut response = plain(text);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(prometheus::CONTENT_TYPE));
     response
 }
 
@@ -346,8 +362,18 @@ impl Desk {
     }
 }
 
-async fn recorded(wanted: Result<records::Wanted, AdminError>, desk: &Desk) -> Response<AnswerBody> {
+async fn recorded(
+    wanted: Result<records::Wanted, AdminError>,
+    desk: &Desk,
+    asker: &Asker,
+) -> Response<AnswerBody> {
     let answer = match wanted {
+        Ok(records::Wanted::History(question)) if desk.history == Keeper::Edges => {
+            match desk.forward(Question::of(asker, AdminRequest::History(question))).await {
+                Some(Reply::Document(answer)) => answer,
+                Some(_) | None => return busy(),
+            }
+        }
         Ok(wanted) => records::answer(wanted, &desk.recorder, &desk.audit).await,
         Err(error) => Err(error),
     };

@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::config::Collector;
 use crate::health::fleet::{Facts, Known};
 use crate::health::links::{LinkHead, LinkState, Path};
 use crate::health::series::{LinkSeries, Series};
@@ -78,6 +79,11 @@ async fn collector(listener: TcpListener, answers: &[&str]) -> Vec<(String, Valu
 const TAKEN: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
 const REFUSED: &str = "HTTP/1.1 400 Bad Request\r\nContent-Length: 8\r\n\r\nbad data";
 
+fn target(address: &str) -> Target {
+    let otlp = Collector::At { tls: false, place: address.to_owned() };
+    Target::of(&TelemetryConfig { otlp, ..TelemetryConfig::default() }).unwrap().unwrap()
+}
+
 fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
@@ -128,7 +134,8 @@ fn a_collector_gets_what_the_protocol_says() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("{}/otlp/", listener.local_addr().unwrap());
-        let (sent, got) = tokio::join!(send_all(&address, fleet(1)), collector(listener, &[TAKEN]));
+        let target = target(&address);
+        let (sent, got) = tokio::join!(send_all(&target, fleet(1)), collector(listener, &[TAKEN]));
         sent.unwrap();
         let (head, body) = &got[0];
         assert!(head.starts_with("POST /otlp/v1/metrics HTTP/1.1\r\n"), "{head}");
@@ -151,8 +158,9 @@ fn a_large_fleet_goes_in_several_requests_and_a_refusal_is_told() {
     run(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
+        let target = target(&address);
         let (sent, got) =
-            tokio::join!(send_all(&address, fleet(NODES + 1)), collector(listener, &[TAKEN, REFUSED]));
+            tokio::join!(send_all(&target, fleet(NODES + 1)), collector(listener, &[TAKEN, REFUSED]));
         let count = |at: usize| got[at].1["resourceMetrics"].as_array().unwrap().len();
         assert_eq!((count(0), count(1)), (NODES, 1));
         assert!(got[0].1.to_string().len() < 2_000_000, "{}", got[0].1.to_string().len());

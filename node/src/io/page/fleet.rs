@@ -22,8 +22,7 @@ pub(super) async fn newest(desk: &Desk) -> Option<Arc<Nodes>> {
         return Some(Arc::clone(known));
     }
     let Some(Reply::Fleet(fleet)) = desk.forward(Question::Fleet).await else { return None };
-    let make = move || Nodes::new(serde_json::to_value(fleet.view()).ok()?);
-    let made = Arc::new(tokio::task::spawn_blocking(make).await.ok()??);
+    let made = Arc::new(tokio::task::spawn_blocking(move || Nodes::new(*fleet)).await.ok()?);
     *newest = Some((Instant::now(), Arc::clone(&made)));
     Some(made)
 }

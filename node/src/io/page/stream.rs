@@ -163,7 +163,7 @@ mod tests {
     use device_twin::io::recorder::{Limits, Recorder};
     use tokio::sync::watch;
 
-    use super::super::super::api::Asked;
+    use super::super::super::api::{Asked, Keeper};
     use super::super::super::audit;
     use super::super::super::session::Doorkeeper;
     use super::*;
@@ -203,7 +203,18 @@ mod tests {
         let audit = audit::start(&records.join("access"), clock).unwrap();
         let (_, moved) = watch::channel(Moved::default());
         let recording = recorder.handle().clone();
-        (Desk { ask, data_dir: records.into(), recorder: recording, doorkeeper, moved, audit }, recorder)
+        (
+            Desk {
+                ask,
+                data_dir: records.into(),
+                recorder: recording,
+                history: Keeper::Recorder,
+                doorkeeper,
+                moved,
+                audit,
+            },
+            recorder,
+        )
     }
 
     #[test]

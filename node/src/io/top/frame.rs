@@ -26,6 +26,16 @@ impl Order {
         }
     }
 
+    /// As the node is asked for it.
+    pub(super) fn asked(self) -> &'static str {
+        match self {
+            Self::Ills => "ills",
+            Self::Throughput => "throughput",
+            Self::Rtt => "rtt",
+            Self::Name => "name",
+        }
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Ills => "what is wrong",

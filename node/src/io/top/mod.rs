@@ -20,6 +20,9 @@ use super::fleet::FLEET;
 /// Between two frames.
 const REFRESH: Duration = Duration::from_secs(1);
 
+/// Nodes of one frame.
+const MOST: usize = 200;
+
 #[derive(Debug, Args)]
 pub struct TopArgs {
     /// Print one frame and end, as without a terminal
@@ -30,12 +33,17 @@ pub struct TopArgs {
 }
 
 pub(super) async fn run(args: TopArgs) -> Result<()> {
-    let first = fetch(&args.place, FLEET).await?;
+    let first = fetch(&args.place, &part(Order::default())).await?;
     let is_terminal = rustix::termios::isatty(std::io::stdin()) && rustix::termios::isatty(std::io::stdout());
     if args.once || !is_terminal {
         return say(&frame::whole(&first, Order::default()));
     }
     live(&args, first).await
+}
+
+/// Of a large fleet the first nodes in this order: more than anybody scrolls through.
+fn part(order: Order) -> String {
+    format!("{FLEET}?limit={MOST}&order={}", order.asked())
 }
 
 /// What people look at.
@@ -75,7 +83,7 @@ async fn live(args: &TopArgs, fleet: Value) -> Result<()> {
 
 impl View {
     async fn refresh(&mut self, place: &Place) {
-        match fetch(place, FLEET).await {
+        match fetch(place, &part(self.order)).await {
             Ok(fleet) => (self.fleet, self.fault) = (fleet, None),
             Err(error) => self.fault = Some(format!("{error:#}")),
         }

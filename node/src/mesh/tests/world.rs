@@ -208,6 +208,7 @@ impl World {
                 | Output::Admin { .. }
                 | Output::Backup { .. }
                 | Output::Measure
+                | Output::Recall(_)
                 | Output::Fleet { .. }
                 | Output::Examine { .. }
                 | Output::Call(_)

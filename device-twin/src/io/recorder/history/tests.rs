@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::history::format::keep::KEPT;
 use crate::history::query::MAX_ROWS;
-use crate::history::{Answer, Order, Query, Row};
+use crate::history::{Answer, Order, Query, Row, Survey, overview};
 use crate::io::recorder::memory_disk::MemoryDisk;
 
 mod crash;
@@ -161,6 +161,25 @@ fn a_sample_of_the_past_stands_where_its_time_is() {
     let mut expected = site.given.clone();
     expected.sort_by_key(|row| row.sample.time);
     assert_eq!(read_one(&mut site.history, 0), expected);
+}
+
+#[test]
+fn an_overview_is_of_what_a_query_finds_carried_over_or_still_waiting() {
+    let mut site = Site::new(SMALL);
+    site.count(3, 12_000);
+    let span = overview::Span {
+        id: id(1),
+        since: UnixMillis(START + 1_000),
+        until: UnixMillis(START + 11_990),
+        points: 40,
+    };
+    let mut survey = Survey::new(&span);
+    let mut lost = Survey::new(&span);
+    read_one(&mut site.history, 1).iter().zip(0..).for_each(|(row, n)| survey.offer(&row.sample, n));
+    site.given_of(1).iter().zip(0..).for_each(|(row, n)| lost.offer(&row.sample, n));
+    let found = site.history.survey(&span);
+    assert_eq!(found, survey.finish());
+    assert!(found.points.len() > 1 && found != lost.finish(), "the ring went round");
 }
 
 #[test]

@@ -27,9 +27,12 @@ export function view() {
 
 function summary(nodes, cut) {
   const edges = nodes.filter((node) => node.node.startsWith("edge/"));
-  const { total, nodes_total: all } = state.beside;
-  const rest = all > nodes.length ? ` of ${all.toLocaleString()} nodes, those that are not well first` : "";
-  return `${count(edges.length, "site node", "site nodes")}${rest}, ${count(cut.length, "cut off", "cut off")}, ${count(total ?? 0, "device", "devices")}`;
+  const { total, nodes_total: all, nodes_connected: connected, nodes_unwell: unwell } = state.beside;
+  const devices = count(total ?? 0, "device", "devices");
+  if (all > nodes.length) {
+    return `${count(all, "node", "nodes")}, ${count(all - connected, "cut off", "cut off")}, ${unwell.toLocaleString()} not well; shown are ${nodes.length}, those that are not well first; ${devices}`;
+  }
+  return `${count(edges.length, "site node", "site nodes")}, ${count(cut.length, "cut off", "cut off")}, ${devices}`;
 }
 
 function drawing(nodes) {
@@ -133,7 +136,10 @@ function more(node) {
 
 function tiles(nodes) {
   const sorted = nodes.map((node) => [ORDER.indexOf(nodeStatus(node).level), node]).sort(([a, x], [b, y]) => a - b || (x.node < y.node ? -1 : 1));
-  return h("div", { class: "tiles" }, sorted.map(([, node]) => {
+  // Of many that are well the table says enough.
+  const ill = sorted.filter(([, node]) => nodeStatus(node).level !== "ok");
+  if (!ill.length) return h("p", {}, mark("ok", "all are well"));
+  return h("div", { class: "tiles" }, ill.map(([, node]) => {
     const { level, text } = nodeStatus(node);
     return h("a", { class: `tile ${level}`, href: `#/node/${node.node}`, "data-key": node.node }, h("b", {}, node.node), h("span", { class: "muted" }, node.site ?? ""), mark(level, text));
   }));

@@ -129,7 +129,7 @@ function keep(key, { reported }) {
   const known = state.trail.get(key) ?? [];
   state.trail.delete(key);
   if (known.length && known[known.length - 1].t >= reported.time) return void state.trail.set(key, known);
-  known.push({ t: reported.time, v, bad: reported.quality === "bad" });
+  known.push({ t: reported.time, v, quality: reported.quality });
   if (known.length > TRAIL) known.shift();
   state.trail.set(key, known);
   if (state.trail.size > TRAILS) state.trail.delete(state.trail.keys().next().value);
@@ -139,7 +139,7 @@ function keep(key, { reported }) {
 function interrupt() {
   for (const known of state.trail.values()) {
     const last = known[known.length - 1];
-    if (!last.bad) known.push({ t: last.t + 1, v: last.v, bad: true });
+    if (last.quality !== "bad" && !last.missing) known.push({ t: last.t + 1, v: last.v, missing: true });
   }
 }
 

@@ -8,42 +8,13 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-#[cfg(test)]
-use bus::NodeId;
-
-use super::super::records::Words;
-use crate::health::fleet::{Facts, Fleet, Known};
-use crate::health::links::LinkHead;
-use crate::health::series::{LinkSeries, NodeSeries, Row, Series};
-use crate::health::{Condition, Presence};
-use crate::page::decoded;
+use super::fleet::{Facts, Fleet, Known};
+use super::links::LinkHead;
+use super::series::{LinkSeries, NodeSeries, Row, Series};
+use super::{Condition, Part, Presence};
 
 /// The content type by which a scraper knows the format.
-pub(in crate::io) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// Which nodes a scrape asks for.
-#[derive(Debug, Default)]
-pub(in crate::io) struct Choice {
-    nodes: BTreeSet<String>,
-    sites: BTreeSet<String>,
-}
-
-impl Choice {
-    /// From the query of its address.
-    pub(in crate::io) fn parse(query: &str) -> Self {
-        let all = |name| Words(query).all(name).map(decoded);
-        Self { nodes: all("node").collect(), sites: all("site").collect() }
-    }
-
-    fn is_everybody(&self) -> bool {
-        self.nodes.is_empty() && self.sites.is_empty()
-    }
-
-    fn has(&self, known: &Known) -> bool {
-        let is_of_site = || known.site.as_ref().is_some_and(|site| self.sites.contains(site.as_str()));
-        self.is_everybody() || self.nodes.contains(&known.node.to_string()) || is_of_site()
-    }
-}
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// One node with its labels written out.
 struct Shown<'a> {
@@ -55,7 +26,7 @@ struct Shown<'a> {
 }
 
 impl<'a> Shown<'a> {
-    fn new(facts: &'a Facts, choice: &Choice) -> Self {
+    fn new(facts: &'a Facts, choice: &Part) -> Self {
         let Known { node, site, is_me, .. } = &facts.known;
         let mut labels = format!("node=\"{node}\"");
         if let Some(site) = site {
@@ -67,7 +38,7 @@ impl<'a> Shown<'a> {
     }
 
     /// Of several links that have the same labels, the first.
-    fn links_of(&self, choice: &Choice) -> Vec<(String, &'a [u64; LinkSeries::ALL.len()])> {
+    fn links_of(&self, choice: &Part) -> Vec<(String, &'a [u64; LinkSeries::ALL.len()])> {
         let Known { node, .. } = &self.facts.known;
         if node.kind == bus::NodeKind::Cloud && choice.is_everybody() {
             return Vec::new();
@@ -96,7 +67,7 @@ fn escaped(text: &str) -> String {
 }
 
 /// A metric's lines stand together, below its HELP and TYPE.
-pub(in crate::io) fn render(fleet: &Fleet, choice: &Choice) -> String {
+pub fn render(fleet: &Fleet, choice: &Part) -> String {
     let chosen = fleet.nodes.iter().filter(|facts| choice.has(&facts.known));
     let shown: Vec<Shown<'_>> = chosen.map(|facts| Shown::new(facts, choice)).collect();
     let mut out = Writer::default();
@@ -163,48 +134,3 @@ impl Writer {
         }
     }
 }
-
-/// `docs/metrics.md`, whole: what the page is tested to be.
-#[cfg(test)]
-fn page() -> String {
-    let mut text = include_str!("prometheus/page.md.in").to_owned();
-    let mut rows: Vec<(&Row, &str)> = Vec::new();
-    rows.extend(NodeSeries::ALL.iter().map(|series| (series.row(), "all")));
-    rows.extend(Series::ALL.iter().map(|s| (s.row(), if s.is_federated() { "all" } else { "chosen" })));
-    rows.extend(LinkSeries::ALL.iter().map(|s| (s.row(), if s.is_federated() { "all" } else { "chosen" })));
-    let mut at = 0;
-    while at < rows.len() {
-        let (row, _) = rows[at];
-        let same: Vec<&(&Row, &str)> =
-            rows[at..].iter().take_while(|(r, _)| r.metric == row.metric).collect();
-        let labels = if row.metric.starts_with("kubebus_link_")
-            && LinkSeries::ALL.iter().any(|s| s.row().metric == row.metric)
-        {
-            "`peer`, `lane`, `path`, `reserve`".to_owned()
-        } else if row.metric == NodeSeries::Info.row().metric {
-            "`version`".to_owned()
-        } else if let Some((name, _)) = row.label {
-            let values: Vec<&str> = same.iter().filter_map(|(row, _)| Some(row.label?.1)).collect();
-            format!("`{name}`: {}", values.join(", "))
-        } else {
-            String::new()
-        };
-        let mut of: Vec<&str> = same.iter().map(|(_, of)| *of).collect();
-        of.sort_unstable();
-        of.dedup();
-        let of = if of.len() > 1 { "all: denied, no_route, no_lane, queue_full" } else { of[0] };
-        let _ =
-            writeln!(text, "| `{}` | {} | {labels} | {of} | {} |", row.metric, row.kind.as_str(), row.help);
-        at += same.len();
-    }
-    text
-}
-
-/// The node of a label, for tests.
-#[cfg(test)]
-fn id(text: &str) -> NodeId {
-    text.parse().unwrap()
-}
-
-#[cfg(test)]
-mod tests;

@@ -4,17 +4,17 @@
 use bus::UnixMillis;
 use serde_json::{Value, json};
 
-use crate::health::fleet::{Facts, Known};
-use crate::health::links::LinkHead;
-use crate::health::series::{Kind, LinkSeries, NodeSeries, Row, Scale, Series};
-use crate::health::{Condition, Presence};
+use super::fleet::{Facts, Known};
+use super::links::LinkHead;
+use super::series::{Kind, LinkSeries, NodeSeries, Row, Scale, Series};
+use super::{Condition, Presence};
 
 /// `AGGREGATION_TEMPORALITY_CUMULATIVE`.
 const CUMULATIVE: u8 = 2;
 
 /// One request for these nodes, each a resource of its own. What is of a node that is away keeps the time at which it
 /// was heard.
-pub(in crate::io) fn request(nodes: &[Facts], now: UnixMillis) -> Value {
+pub fn request(nodes: &[Facts], now: UnixMillis) -> Value {
     json!({ "resourceMetrics": nodes.iter().map(|facts| resource(facts, now)).collect::<Vec<_>>() })
 }
 

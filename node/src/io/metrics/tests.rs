@@ -1,14 +1,58 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::sync::Arc;
 
-use bus::{Name, UnixMillis};
+use bus::{Name, NodeId, UnixMillis};
 use proptest::prelude::*;
 
-use super::*;
-use crate::health::links::{LinkState, Path};
+use crate::health::fleet::{Facts, Fleet, Known};
+use crate::health::links::{LinkHead, LinkState, Path};
+use crate::health::prometheus::render;
 use crate::health::report::About;
+use crate::health::series::{LinkSeries, NodeSeries, Row, Series};
+use crate::health::{Condition, Part, Presence};
 
 const PAGE: &str = "docs/metrics.md";
+
+/// `docs/metrics.md`, whole: what the page is tested to be.
+fn page() -> String {
+    let mut text = include_str!("page.md.in").to_owned();
+    let mut rows: Vec<(&Row, &str)> = Vec::new();
+    rows.extend(NodeSeries::ALL.iter().map(|series| (series.row(), "all")));
+    rows.extend(Series::ALL.iter().map(|s| (s.row(), if s.is_federated() { "all" } else { "chosen" })));
+    rows.extend(LinkSeries::ALL.iter().map(|s| (s.row(), if s.is_federated() { "all" } else { "chosen" })));
+    let mut at = 0;
+    while at < rows.len() {
+        let (row, _) = rows[at];
+        let same: Vec<&(&Row, &str)> =
+            rows[at..].iter().take_while(|(r, _)| r.metric == row.metric).collect();
+        let labels = if row.metric.starts_with("kubebus_link_")
+            && LinkSeries::ALL.iter().any(|s| s.row().metric == row.metric)
+        {
+            "`peer`, `lane`, `path`, `reserve`".to_owned()
+        } else if row.metric == NodeSeries::Info.row().metric {
+            "`version`".to_owned()
+        } else if let Some((name, _)) = row.label {
+            let values: Vec<&str> = same.iter().filter_map(|(row, _)| Some(row.label?.1)).collect();
+            format!("`{name}`: {}", values.join(", "))
+        } else {
+            String::new()
+        };
+        let mut of: Vec<&str> = same.iter().map(|(_, of)| *of).collect();
+        of.sort_unstable();
+        of.dedup();
+        let of = if of.len() > 1 { "all: denied, no_route, no_lane, queue_full" } else { of[0] };
+        let _ =
+            writeln!(text, "| `{}` | {} | {labels} | {of} | {} |", row.metric, row.kind.as_str(), row.help);
+        at += same.len();
+    }
+    text
+}
+
+/// The node of a label.
+fn id(text: &str) -> NodeId {
+    text.parse().unwrap()
+}
 
 fn condition() -> Condition {
     let mut condition = Condition::default();
@@ -130,7 +174,7 @@ fn check_labels(mut rest: &str) -> Result<(), String> {
 
 #[test]
 fn a_scrape_of_the_cloud_has_the_fleet() {
-    let samples = parse(&render(&fleet(), &Choice::default())).unwrap();
+    let samples = parse(&render(&fleet(), &Part::default())).unwrap();
     let up = |node: &str| samples.get(&format!("kubebus_node_up{{node=\"{node}\",site=\"plant\"}}")).copied();
     assert_eq!([up("edge/a"), up("edge/b"), up("edge/c")], [Some(1.0), Some(0.0), Some(0.0)]);
     assert_eq!(samples["kubebus_node_up{node=\"cloud/hq\"}"], 1.0);
@@ -145,7 +189,7 @@ fn a_scrape_of_the_cloud_has_the_fleet() {
 
 #[test]
 fn whom_a_scrape_names_it_has_in_full() {
-    let only = |query: &str| parse(&render(&fleet(), &Choice::parse(query))).unwrap();
+    let only = |query: &str| parse(&render(&fleet(), &Part::parse(query).unwrap())).unwrap();
     let samples = only("node=edge%2Fa");
     assert!(samples.keys().all(|key| key.contains("node=\"edge/a\"")));
     assert!(samples.keys().any(|key| key.starts_with("kubebus_store_commits_total")));
@@ -160,12 +204,12 @@ fn an_edge_costs_a_scrape_what_the_page_says() {
     let mut fleet = fleet();
     let one = fleet.nodes.swap_remove(1);
     fleet.nodes.truncate(1);
-    let without = render(&fleet, &Choice::default()).len();
+    let without = render(&fleet, &Part::default()).len();
     fleet.nodes.extend(std::iter::repeat_n(one, 1).map(|mut facts| {
         facts.known.node = id("edge/pump-house-12");
         facts
     }));
-    let with = render(&fleet, &Choice::default()).len();
+    let with = render(&fleet, &Part::default()).len();
     assert!(with - without < 4_000, "{}", with - without);
 }
 
@@ -193,7 +237,7 @@ proptest! {
         let mut told = condition();
         told.about.version = version;
         fleet.nodes[1].condition = Some(Arc::new(told));
-        prop_assert!(parse(&render(&fleet, &Choice::default())).is_ok());
+        prop_assert!(parse(&render(&fleet, &Part::default())).is_ok());
     }
 }
 
@@ -244,7 +288,7 @@ fn federated() -> BTreeSet<&'static str> {
 
 #[test]
 fn alert_rules_name_metrics_that_there_are() {
-    let text = include_str!("../../../../../docs/monitoring/alerts.yaml");
+    let text = include_str!("../../../../docs/monitoring/alerts.yaml");
     let rules: serde_json::Value = serde_saphyr::from_str(text).unwrap();
     let rules = rules["groups"][0]["rules"].as_array().unwrap();
     assert!(rules.len() > 10);
@@ -272,7 +316,7 @@ fn alert_rules_name_metrics_that_there_are() {
 
 #[test]
 fn the_dashboard_shows_metrics_that_there_are() {
-    let text = include_str!("../../../../../docs/monitoring/dashboard.json");
+    let text = include_str!("../../../../docs/monitoring/dashboard.json");
     let dashboard: serde_json::Value = serde_json::from_str(text).unwrap();
     let mut ids = BTreeSet::new();
     for panel in dashboard["panels"].as_array().unwrap() {
@@ -317,7 +361,7 @@ fn speaks(path: &std::path::Path) -> bool {
 
 #[test]
 fn the_page_of_logs_has_every_target() {
-    let page = include_str!("../../../../../docs/monitoring/logs.md");
+    let page = include_str!("../../../../docs/monitoring/logs.md");
     for target in targets() {
         assert!(page.contains(&format!("`{target}`")), "docs/monitoring/logs.md lacks {target}");
     }
