@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bus::twin::DesiredVersion;
-use bus::{Sample, Value, ValueType};
+use bus::{Sample, UnixMillis, Value, ValueType};
 use serde::Serialize;
 
 use crate::authority::Authority;
@@ -37,6 +37,9 @@ pub struct TwinView {
     pub version: Option<DesiredVersion>,
     /// Who desires it.
     pub by: Option<String>,
+    /// Since when, on the clock of the node that was told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<UnixMillis>,
     pub reported: Option<Sample>,
     /// Time since the last report, as far as this node knows.
     pub age_ms: Option<u64>,
@@ -73,6 +76,7 @@ impl TwinView {
             desired: desired.map(|d| d.value.clone()),
             version: desired.map(|d| d.version),
             by: desired.map(|d| d.by.clone()),
+            since: desired.map(|d| d.issued),
             reported: reported.and_then(|r| r.sample.clone()),
             age_ms: age.map(crate::twin::millis),
             converged: desired.is_none_or(|d| ack.as_ref().is_some_and(|ack| ack.answers(d.version))),

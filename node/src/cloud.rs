@@ -4,6 +4,8 @@ mod answers;
 mod health;
 mod resources;
 mod shown;
+mod steering;
+mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -28,7 +30,8 @@ use controller::user::{self, Users};
 use controller::{CloudSubnets, Cluster, access, advert, host, lease, nodes, route, site, wireguard};
 use device_twin::cloud::Output as FromTwins;
 use device_twin::reply::ReplyTo;
-use device_twin::twin::Said;
+use device_twin::rule::RuleView;
+use device_twin::twin::{Availability, DeviceState, Said};
 use device_twin::{CloudTwins, Expiry, Publish, Ticket, kubeedge};
 use metadata::sync::Lane;
 use metadata::{Cause, Feed, FeedOutput, Key, Keyspace, Tells};
@@ -38,6 +41,7 @@ use router::direct::Introducer;
 use crate::admin::{AdminError, AdminRequest, describe};
 use crate::broker_rows;
 use crate::health::{Ledger, Monitor, TroubleKind};
+use crate::herald::Herald;
 use crate::interest::{Interest, announced};
 use crate::journal::{Journal, Speech};
 use crate::mesh::hub::Output as FromMesh;
@@ -97,6 +101,8 @@ pub struct Cloud {
     started: bool,
     monitor: Monitor,
     ledger: Ledger,
+    /// Writes events of devices.
+    herald: Herald,
     /// Who asks in the present cycle, if it is not this node's own console.
     asker: Option<NodeId>,
 }
@@ -125,7 +131,10 @@ impl Cloud {
         let me = cluster.cloud_id();
         let mut twins = CloudTwins::new();
         twins.load(&mut keyspace, now);
+        let mut herald = Herald::new(Layout::Cloud);
+        herald.load(states(&keyspace), twins.rules_told());
         Ok(Self {
+            herald,
             bus: Bus::new(me.clone(), Role::Hub),
             journal: Journal::new(loaded),
             index,
@@ -248,6 +257,7 @@ impl Cloud {
                 self.bus.handle_timeout(now);
                 self.feed.handle_timeout(&self.keyspace, now);
                 self.twins.handle_timeout(&mut self.keyspace, now);
+                self.herald.handle_timeout(&mut self.keyspace, now);
             }
             Input::Wireguard(gateway) => {
                 let me = self.me.clone();
@@ -471,6 +481,9 @@ impl Cloud {
     }
 
     fn drain(&mut self, now: Now) {
+        if let Some(count) = self.herald.take_left_out() {
+            self.note(format!("{count} events of devices are left out: there are too many in a minute"));
+        }
         loop {
             if let Some(output) = self.bus.poll_output() {
                 self.on_bus(output, now);
@@ -561,6 +574,7 @@ impl Cloud {
             }
             FeedOutput::Up { edge, incarnation, entry } => {
                 self.twins.handle_up(&edge, incarnation, &entry.key, &entry.payload, &mut self.keyspace, now);
+                self.tell_of_rule(&edge, &entry.key, &entry.payload, now);
             }
             FeedOutput::NewIncarnation { edge, cause, .. } => self.on_new_incarnation(&edge, cause),
             FeedOutput::Gap { edge, class, from, to, .. } => {
@@ -700,6 +714,11 @@ impl Cloud {
     }
 
     fn on_twins(&mut self, output: FromTwins, now: Now) {
+        match &output {
+            FromTwins::Publish(publish) => self.herald.handle_publish(publish, &mut self.keyspace, now),
+            FromTwins::Audit(entry) => self.herald.handle_audit(entry, &mut self.keyspace, now),
+            FromTwins::Reply(_) | FromTwins::Accept(_) | FromTwins::Reject(..) => {}
+        }
         match output {
             FromTwins::Publish(Publish { topic, payload, retain, expiry }) => {
                 if self.is_news(&topic, &payload) {
@@ -822,6 +841,7 @@ impl Cloud {
             self.feed.poll_timeout(),
             self.twins.poll_timeout(),
             Some(self.monitor.poll_timeout()),
+            self.herald.poll_timeout(),
         ];
         timeouts.into_iter().flatten().min()
     }
@@ -837,6 +857,17 @@ impl Cloud {
         }
     }
 
+    /// A rule stands otherwise, at the edge that speaks for its device.
+    fn tell_of_rule(&mut self, edge: &Name, key: &str, payload: &[u8], now: Now) {
+        let Some(rule) = key.strip_prefix("rule/") else { return };
+        let Ok(view) = minicbor::decode::<RuleView>(payload) else { return };
+        let output = view.output.rsplit_once('/').and_then(|(device, _)| device.parse().ok());
+        let is_its = output.is_some_and(|device: DeviceId| self.twins.is_bound(&device, edge));
+        if view.rule == rule && is_its {
+            self.herald.handle_rule(&view, &mut self.keyspace, now);
+        }
+    }
+
     /// An event about an edge, for `kubectl describe`.
     fn tell_of_node(
         &mut self,
@@ -848,7 +879,9 @@ impl Cloud {
     ) {
         let about = Id::from(edge.as_str());
         let message = message.to_owned();
-        let event = Event { kind: Kind::EdgeNode, about, severity, reason, message, at: now.wall };
+        let kind = Kind::EdgeNode;
+        let (at, subject, count) = (now.wall, None, 1);
+        let event = Event { kind, about, severity, reason, subject, message, at, count };
         event::record(Layout::Cloud, event, &mut self.keyspace);
     }
 
@@ -862,6 +895,14 @@ impl Cloud {
 struct Told {
     rev: u64,
     payload: Bytes,
+}
+
+/// As their edges said last.
+fn states(keyspace: &Keyspace) -> impl Iterator<Item = (DeviceId, Availability)> {
+    keyspace.range("/c/state/").filter_map(|(key, bytes)| {
+        let state: DeviceState = minicbor::decode(bytes).ok()?;
+        Some((key.as_str().strip_prefix("/c/state/")?.parse().ok()?, state.state))
+    })
 }
 
 /// The version within its edge's incarnation; what is no reported value has none.

@@ -22,8 +22,10 @@ pub mod resources;
 pub mod seam;
 pub mod sessions;
 pub mod standby;
+pub mod steering;
 
 mod broker_rows;
+mod herald;
 mod interest;
 mod mesh;
 pub mod page;
@@ -32,6 +34,7 @@ pub mod route_query;
 #[cfg(test)]
 mod two_nodes;
 pub mod users;
+mod veil;
 pub mod wireguard;
 
 pub use cloud::Cloud;

@@ -22,6 +22,8 @@
 //! | [`draft`] | what a create, update, patch or delete makes of an object |
 //! | [`merge`], [`apply`], [`fields`] | patches, server-side apply and who owns which field |
 //! | [`schema`], [`openapi`], [`discovery`] | what the kinds look like, for machines |
+//! | [`part`] | what is desired of a device, its commands, and who has the say: its subresources |
+//! | [`wish`] | a write of a device that changes nothing but what is desired |
 //! | [`refusal`] | a `Status` |
 //!
 //! **resourceVersion** is a revision of the store. An object's is the highest of the rows that it is made of, so that a
@@ -43,6 +45,7 @@ pub mod list;
 pub mod merge;
 pub mod object;
 pub mod openapi;
+pub mod part;
 pub mod protobuf;
 pub mod read;
 pub mod refusal;
@@ -50,11 +53,13 @@ pub mod schema;
 pub mod selector;
 pub mod table;
 pub mod watch;
+pub mod wish;
 
 pub use self::call::{Call, Method, Request};
 pub use self::index::Index;
 pub use self::item::{Content, Id, Item};
 pub use self::kind::{Kind, Verb};
+pub use self::part::Part;
 pub use self::refusal::Refusal;
 
 use crate::role::{self, Role};
@@ -75,8 +80,14 @@ impl Layout {
     }
 }
 
-/// Whether `role` may do that, as [`role::resources`] has it. The one place where the resource API asks.
-pub fn allowed(role: Role, verb: Verb, kind: Kind) -> bool {
+/// Whether `role` may do that, as [`role::resources`] has it; `part` is empty for the whole. The one place where the
+/// resource API asks.
+pub fn allowed(role: Role, verb: Verb, kind: Kind, part: &str) -> bool {
     let info = kind.info();
-    role::allowed(role, verb.as_str(), info.group, info.plural, "")
+    role::allowed(role, verb.as_str(), info.group, info.plural, part)
+}
+
+/// Whether who may patch an object may change all of it: of a device others change desired values alone.
+pub fn writes_whole(role: Role, kind: Kind) -> bool {
+    allowed(role, Verb::Update, kind, "")
 }

@@ -114,11 +114,27 @@ pub fn written_at(layout: Layout, kind: Kind, id: &Id, ks: &Keyspace) -> Revisio
         (Layout::Cloud, Kind::EdgeNode) => {
             of(&format!("{}{id}", crate::nodes::PREFIX)).max(of(&format!("/c/label/edge/{id}")))
         }
+        (Layout::Cloud, Kind::User) => of(&format!("{}{id}", crate::user::PREFIX)),
+        (Layout::Cloud, Kind::WireGuardPeer) => of(&format!("{}{id}", crate::wireguard::CLIENTS)),
         (Layout::Cloud, Kind::Site) => of(&format!("/c/label/site/{id}")),
         (Layout::Cloud, _) => manifest.max(of(&meta_key(kind, id))),
     };
     version(layout, written, ks)
 }
+
+/// The version of what is desired of a device: what a writer must have seen who says what he saw.
+pub fn wished_at(layout: Layout, id: &Id, ks: &Keyspace) -> Revision {
+    let prefixes = match layout {
+        Layout::Cloud => NUMBERED,
+        Layout::Edge => WISHED,
+    };
+    let rows = prefixes.iter().map(|prefix| format!("{prefix}{id}/"));
+    let revisions = rows.flat_map(|prefix| ks.range(&prefix)).map(|(key, _)| ks.revision_of(key.as_str()));
+    version(layout, revisions.flatten().max().unwrap_or_default(), ks)
+}
+
+/// What the cloud wished last of a device, and what its edge told to be in force beside that.
+const NUMBERED: [&str; 2] = ["/c/version/", "/c/desired/"];
 
 /// What is desired of an edge's devices: by the cloud, and by itself.
 const WISHED: [&str; 2] = ["/m/desired/", "/t/own/"];
@@ -133,6 +149,13 @@ pub(super) fn bare(kind: Kind, id: &Id) -> Value {
     }
     object["metadata"]["uid"] = uid(&[kind.info().plural, id.as_str()]).into();
     object
+}
+
+/// What an object is shown as having for uid.
+pub fn uid_of(kind: Kind, id: &Id, ks: &Keyspace) -> String {
+    let meta = ks.get(&meta_key(kind, id)).and_then(|meta| serde_json::from_slice::<Meta>(meta).ok());
+    let given = meta.map(|meta| meta.uid).filter(|uid| !uid.is_empty());
+    given.unwrap_or_else(|| uid(&[kind.info().plural, id.as_str()]))
 }
 
 /// The manifest and its metadata as one.

@@ -102,6 +102,11 @@ fn place(edge: &Name, id: &PropertyId) -> Key {
     key(&format!("/e/{edge}/desired/"), id)
 }
 
+/// Where the text is that a manifest wished last.
+fn manifest_wish(id: &PropertyId) -> Key {
+    key("/c/manifest-desired/", id)
+}
+
 fn withdrawn_at(edge: &Name, id: &PropertyId) -> Key {
     key(&format!("/e/{edge}/withdrawn/"), id)
 }
@@ -162,15 +167,18 @@ impl CloudTwins {
         Ok(taken)
     }
 
-    /// A JSON merge patch (RFC 7396) of what is desired of a device, as one change.
-    pub fn patch(
-        &mut self,
-        device: &DeviceId,
-        json: &Json,
-        by: &str,
-        ks: &mut Keyspace,
-        now: Now,
-    ) -> Result<Vec<(PropertyId, Option<DesiredVersion>)>, SetError> {
+    /// Whether [`Self::change`] would take these, now.
+    pub fn may_change(&self, change: &Wishes, now: Now) -> Result<(), SetError> {
+        let checked = self.check_change(change, now)?;
+        let with_value = checked.iter().filter(|wish| wish.value.is_some());
+        match with_value.clone().find(|wish| wish.edge != checked[0].edge) {
+            Some(other) => Err(SetError::Split(checked[0].id.clone(), other.id.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// What a JSON merge patch (RFC 7396) of what is desired of a device wishes, as one change.
+    pub fn patched(&self, device: &DeviceId, json: &Json, by: &str) -> Result<Wishes, SetError> {
         let mut wishes = Vec::new();
         for (property, json) in patch::wishes(json)? {
             let id = PropertyId::new(device, &property);
@@ -179,7 +187,44 @@ impl CloudTwins {
             let value = json.map(|json| patch::merge(&property, kind, present, &json)).transpose()?;
             wishes.push(Wish { id, value: value.map(SetBody::from), if_version: None });
         }
-        self.change(&Wishes { wishes, when: Vec::new(), by: by.to_owned() }, ks, now)
+        Ok(Wishes { wishes, when: Vec::new(), by: by.to_owned() })
+    }
+
+    /// [`Self::patched`], carried out.
+    pub fn patch(
+        &mut self,
+        device: &DeviceId,
+        json: &Json,
+        by: &str,
+        ks: &mut Keyspace,
+        now: Now,
+    ) -> Result<Vec<(PropertyId, Option<DesiredVersion>)>, SetError> {
+        let wishes = self.patched(device, json, by)?;
+        self.change(&wishes, ks, now)
+    }
+
+    /// What `desired` of these properties says in a manifest, as one change.
+    pub fn of_manifest(
+        &self,
+        device: &DeviceId,
+        texts: &[(String, String)],
+        by: &str,
+    ) -> Result<Wishes, SetError> {
+        let wish = |(property, text): &(String, String)| {
+            let id = PropertyId::new(device, property);
+            let value = self.catalog.property(device, property)?.parse(text);
+            let value = value.map_err(|why| SetError::Value(id.clone(), why))?;
+            Ok(Wish { id, value: Some(value.into()), if_version: None })
+        };
+        let wishes = texts.iter().map(wish).collect::<Result<_, SetError>>()?;
+        Ok(Wishes { wishes, when: Vec::new(), by: by.to_owned() })
+    }
+
+    /// The manifest that is about to be stored says so too, and that is no other wish.
+    pub fn is_wished(&self, device: &DeviceId, texts: &[(String, String)], ks: &mut Keyspace) {
+        for (property, text) in texts {
+            ks.put(manifest_wish(&PropertyId::new(device, property)), text.clone().into());
+        }
     }
 
     fn check_change(&self, change: &Wishes, now: Now) -> Result<Vec<Checked>, SetError> {
@@ -368,7 +413,7 @@ impl CloudTwins {
         for (name, property) in &info.properties {
             let Some(text) = &property.manifest_desired else { continue };
             let id = PropertyId::new(device, name);
-            let taken = key("/c/manifest-desired/", &id);
+            let taken = manifest_wish(&id);
             if ks.get(taken.as_str()).is_some_and(|before| before == text.as_bytes()) {
                 continue;
             }

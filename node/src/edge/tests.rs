@@ -185,8 +185,12 @@ impl Valve {
             user_agent: "test",
         };
         let Call::Write(write) = Call::parse(&request)? else { panic!("no write") };
-        let order =
-            crate::resources::Order { write, body, by: "user/test".to_owned(), secret: Default::default() };
+        let order = crate::resources::Order {
+            write,
+            body,
+            asker: crate::steering::asker("admin"),
+            secret: Default::default(),
+        };
         let request = crate::resources::ApiRequest::Write(Box::new(order));
         self.0.handle(Input::Api { id: 7, request }, NOW);
         let mut answer = None;

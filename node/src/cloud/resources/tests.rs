@@ -10,6 +10,7 @@ use metadata::{Commit, Keyspace};
 use super::*;
 use crate::cloud::CloudSettings;
 use crate::seam::{Input, Output};
+use crate::steering::asker;
 
 const NOW: Now = Now { mono: Mono(0), wall: UnixMillis(1_000_000) };
 
@@ -50,21 +51,28 @@ impl Desk {
     }
 
     fn written(&mut self, method: Method, path: &str, body: Value) -> Result<(Kind, Written), Refusal> {
-        let request = Request {
-            method,
-            path,
-            query: "",
-            accept: "application/json",
-            content_type: "application/merge-patch+json",
-            user_agent: "test",
-        };
+        self.written_by("admin", "application/merge-patch+json", method, path, body)
+    }
+
+    fn written_by(
+        &mut self,
+        role: &str,
+        content_type: &str,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> Result<(Kind, Written), Refusal> {
+        let request =
+            Request { method, path, query: "", accept: "application/json", content_type, user_agent: "test" };
         let Call::Write(write) = Call::parse(&request)? else { panic!("{path} is no write") };
         let kind = write.kind;
-        let order = Order { write, body, by: "user/test".to_owned(), secret: [3; JoinToken::SECRET_LEN] };
+        let order = Order { write, body, asker: asker(role), secret: [3; JoinToken::SECRET_LEN] };
         let (ApiAnswer::Written(done), _) = self.ask(ApiRequest::Write(Box::new(order))) else { panic!() };
         Ok((kind, done?))
     }
 }
+
+mod steering;
 
 const DEVICES: &str = "/apis/devices.kubeedge.io/v1beta1/namespaces/default/devices";
 
@@ -203,4 +211,87 @@ fn who_names_what_the_manifest_wished_before_hears_what_is_in_force() {
     let warned = patch(&mut desk, "40");
     assert!(warned[0].contains("50 is in force (by ann)"), "{warned:?}");
     assert_eq!(patch(&mut desk, "45"), [""; 0]);
+}
+
+const REQUEST: &str = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n";
+
+#[test]
+fn users_are_let_in_by_a_request_and_turned_away_by_a_patch() {
+    let mut desk = Desk::new();
+    let key = std::cell::Cell::new(0);
+    desk.0.signer = Box::new(move |request, identity| {
+        assert_eq!((request, identity.node.to_string().as_str()), (&[0, 0, 0][..], "user/alice"));
+        key.set(key.get() + 1);
+        Ok(controller::join::Signed {
+            certificate_der: vec![7],
+            public_key: bus::KeyHash([key.get(); 32]),
+            serial: vec![1],
+            not_after: UnixMillis(9_000_000),
+        })
+    });
+    let users = "/apis/kubebus.io/v1alpha1/users";
+    let alice = format!("{users}/alice");
+    let user = |spec: Value| json!({"metadata": {"name": "alice"}, "spec": spec});
+    for (spec, field) in [
+        (json!({"role": "operator"}), "spec.request"),
+        (json!({"role": "king", "request": REQUEST}), "spec.role"),
+        (
+            json!({"role": "operator", "request": REQUEST.replace("CERTIFICATE REQUEST", "PRIVATE KEY")}),
+            "spec.request",
+        ),
+        (json!({"role": "operator", "request": REQUEST, "revoked": true}), "spec.revoked"),
+    ] {
+        let refused = desk.write(Method::Post, users, user(spec)).unwrap_err();
+        assert_eq!((refused.code, refused.causes[0].field.as_str()), (422, field), "{refused:?}");
+    }
+    let made =
+        desk.write(Method::Post, users, user(json!({"role": "operator", "request": REQUEST}))).unwrap();
+    assert_eq!(
+        made["status"]["certificate"],
+        "-----BEGIN CERTIFICATE-----\nBw==\n-----END CERTIFICATE-----\n"
+    );
+    assert_eq!(made["spec"], json!({"role": "operator"}));
+    let twice = desk.write(Method::Post, users, user(json!({"role": "operator", "request": REQUEST})));
+    assert_eq!(twice.unwrap_err().reason, "AlreadyExists");
+    let row = |desk: &Desk| controller::user::get(&Name::new("alice").unwrap(), &desk.0.keyspace).unwrap();
+    desk.write(Method::Patch, &alice, json!({"spec": {"role": "viewer"}})).unwrap();
+    assert_eq!((row(&desk).role.as_str(), row(&desk).key.0[0]), ("viewer", 1));
+    let gone = desk.write(Method::Patch, &alice, json!({"spec": {"revoked": true}})).unwrap();
+    assert!(gone["status"]["revoked"].is_string() && row(&desk).revoked.is_some());
+    assert!(gone["status"]["certificate"].is_null(), "shown once");
+    let refused = desk.write(Method::Patch, &alice, json!({"spec": {"revoked": null}})).unwrap_err();
+    assert_eq!(refused.causes[0].field, "spec.revoked");
+    let labelled =
+        desk.write(Method::Patch, &alice, json!({"metadata": {"labels": {"a": "b"}}})).unwrap_err();
+    assert_eq!(labelled.causes[0].field, "metadata.labels");
+    desk.write(Method::Patch, &alice, json!({"spec": {"request": REQUEST}})).unwrap();
+    assert_eq!((row(&desk).key.0[0], row(&desk).revoked), (2, None));
+    desk.write(Method::Delete, &alice, Value::Null).unwrap();
+    assert_eq!(desk.write(Method::Delete, &alice, Value::Null).unwrap_err().code, 404);
+}
+
+#[test]
+fn another_public_key_rotates_a_wireguard_peer_and_nothing_else_of_it_can_be_changed() {
+    let mut desk = Desk::new();
+    let gateway =
+        bus::WireguardGateway { endpoint: "vpn.example:51820".to_owned(), public_key: WireguardKey([9; 32]) };
+    desk.0.handle(Input::Wireguard(gateway), NOW);
+    let peers = "/apis/kubebus.io/v1alpha1/wireguardpeers";
+    let key = |byte| WireguardKey([byte; 32]).to_string();
+    let peer = json!({"metadata": {"name": "phone"}, "spec": {"publicKey": key(1), "presharedKey": key(2)}});
+    let made = desk.write(Method::Post, peers, peer).unwrap();
+    let phone = format!("{peers}/phone");
+    let rotated = desk.write(Method::Patch, &phone, json!({"spec": {"publicKey": key(3)}})).unwrap();
+    assert_eq!(rotated["spec"]["publicKey"], json!(key(3)));
+    assert_eq!(rotated["status"], made["status"], "its addresses stay");
+    let client = wireguard::get(&Name::new("phone").unwrap(), &desk.0.keyspace).unwrap();
+    assert_eq!(
+        (client.peer.public_key.0[0], client.peer.preshared_key.0[0]),
+        (3, 2),
+        "the other secret stays"
+    );
+    let moved = desk.write(Method::Patch, &phone, json!({"spec": {"site": "other"}})).unwrap_err();
+    assert_eq!((moved.code, moved.causes[0].field.as_str()), (422, "spec.site"));
+    let stale = desk.write(Method::Put, &phone, made.clone()).unwrap_err();
+    assert_eq!(stale.reason, "Conflict", "who read before it was rotated");
 }

@@ -52,7 +52,6 @@ mod body;
 mod intake;
 mod orders;
 mod resources;
-mod veil;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -85,6 +84,7 @@ use crate::admin::TokenOrder;
 use crate::admin::{AdminError, AdminRequest, AdminResponse, Snapshot, describe};
 use crate::health::Fleet;
 use crate::resources::{ApiAnswer, ApiRequest};
+use crate::veil;
 #[cfg(doc)]
 use crate::wireguard::WireguardOrder;
 
@@ -279,7 +279,7 @@ async fn ordered(
     match desk.forward(question).await {
         Some(Reply::Alive) => plain("ok\n".to_owned()),
         Some(Reply::Document(Ok(mut value))) => {
-            veil::over(asker, &mut value);
+            veil::over(asker.role, &mut value);
             document(StatusCode::OK, &value)
         }
         Some(Reply::Document(Err(error))) => failure(&error),

@@ -14,10 +14,11 @@ use bus::UnixMillis;
 use bytes::Bytes;
 use controller::api::call::{Form, Listing, Options, Write};
 use controller::api::list::{Lister, one, shown};
+use controller::api::part::table;
 use controller::api::read::{Found, Page, Read};
 use controller::api::watch::too_old;
 use controller::api::{
-    Call, Kind, Layout, Method, Refusal, Request, Verb, allowed, discovery, object, openapi, protobuf,
+    Call, Kind, Layout, Method, Part, Refusal, Request, Verb, allowed, discovery, object, openapi, protobuf,
 };
 use controller::role::{self, Asker};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, WARNING};
@@ -26,8 +27,10 @@ use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{AnswerBody, Desk, Question, Reply, document, veil};
+use super::{AnswerBody, Desk, Question, Reply, document};
 use crate::resources::{ApiAnswer, ApiRequest, Order, Outcome, Written};
+use crate::steering::{Steered, Steering};
+use crate::veil;
 
 /// Pieces of one answer that wait for its client.
 const PIECES: usize = 2;
@@ -60,8 +63,8 @@ async fn reply(
     };
     let call = Call::parse(&request)?;
     let layout = desk.layout().await?;
-    if let Some((verb, kind)) = call.needs() {
-        check(layout, asker, verb, kind)?;
+    if let Some(needs) = call.needs() {
+        check(layout, asker, needs)?;
     }
     let ok = |value: &Value| Ok(json_answer(StatusCode::OK, value));
     match call {
@@ -90,7 +93,7 @@ async fn reply(
         Call::Get { kind, id, form } => match desk.find(Read::Get { kind, id: id.clone() }).await? {
             Found::Item(item) => {
                 let mut shown = one(kind, &id, item, form, now())?;
-                veil::over(asker, &mut shown);
+                veil::over(asker.role, &mut shown);
                 ok(&shown)
             }
             Found::Page(_) | Found::Changes(_) | Found::Expired { .. } => Err(busy()),
@@ -104,24 +107,37 @@ async fn reply(
             let (form, kind, verb) = (write.form, write.kind, write.verb);
             let body = read_body(body)?;
             let written = desk.write(asker, write.with_options(&body)?, body).await?;
-            Ok(written_answer(kind, verb, form, written))
+            Ok(written_answer(asker, (kind, verb, form), written))
+        }
+        Call::Steer(call) => {
+            let body = read_body(body)?;
+            let (part, form) = (call.part, call.form);
+            let Steered { is_new, object, warnings } =
+                desk.steer(Steering { call, body, asker: asker.clone() }).await?;
+            let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+            Ok(warned(json_answer(status, &table::shown(part, object, form)), warnings))
         }
     }
 }
 
 /// Who may not see a kind does not hear whether it is there.
-fn check(layout: Layout, asker: &Asker, verb: Verb, kind: Kind) -> Result<(), Refusal> {
+fn check(
+    layout: Layout,
+    asker: &Asker,
+    (verb, kind, part): (Verb, Kind, &'static str),
+) -> Result<(), Refusal> {
     let info = kind.info();
     if !kind.is_served(layout) {
         return Err(Refusal::no_such_path());
     }
-    if !allowed(asker.role, verb, kind) {
+    if !allowed(asker.role, verb, kind, part) {
         return Err(Refusal::forbidden(format!(
             "{} is forbidden: User \"{}\" with the role {} cannot {verb} resource \"{}\" in API group \"{}\"",
             info.plural, asker.who, asker.role, info.plural, info.group
         )));
     }
-    if kind.offers(verb) {
+    // A path names no part with a verb that it does not have.
+    if !part.is_empty() || kind.offers(verb) {
         return Ok(());
     }
     Err(Refusal::not_allowed(format!(
@@ -192,7 +208,7 @@ impl Desk {
         match self.api(ApiRequest::Layout).await? {
             ApiAnswer::Layout(layout) => Ok(layout),
             ApiAnswer::Written(Err(refusal)) => Err(refusal),
-            ApiAnswer::Found(_) | ApiAnswer::Written(Ok(_)) => Err(busy()),
+            ApiAnswer::Found(_) | ApiAnswer::Written(Ok(_)) | ApiAnswer::Steered(_) => Err(busy()),
         }
     }
 
@@ -209,7 +225,7 @@ impl Desk {
         match self.api(ApiRequest::Read(read)).await? {
             ApiAnswer::Found(found) => Ok(found),
             ApiAnswer::Written(Err(refusal)) => Err(refusal),
-            ApiAnswer::Layout(_) | ApiAnswer::Written(Ok(_)) => Err(busy()),
+            ApiAnswer::Layout(_) | ApiAnswer::Written(Ok(_)) | ApiAnswer::Steered(_) => Err(busy()),
         }
     }
 
@@ -223,10 +239,18 @@ impl Desk {
     async fn write(&self, asker: &Asker, write: Write, body: Value) -> Result<Written, Refusal> {
         let mut secret = [0; bus::JoinToken::SECRET_LEN];
         getrandom::fill(&mut secret).map_err(|why| Refusal::new(500, "InternalError", why.to_string()))?;
-        let order = Order { write, body, by: asker.who.to_string(), secret };
+        let order = Order { write, body, asker: asker.clone(), secret };
         match self.api(ApiRequest::Write(Box::new(order))).await? {
             ApiAnswer::Written(done) => done,
-            ApiAnswer::Found(_) | ApiAnswer::Layout(_) => Err(busy()),
+            ApiAnswer::Found(_) | ApiAnswer::Layout(_) | ApiAnswer::Steered(_) => Err(busy()),
+        }
+    }
+
+    async fn steer(&self, steering: Steering) -> Result<Steered, Refusal> {
+        match self.api(ApiRequest::Steer(Box::new(steering))).await? {
+            ApiAnswer::Steered(done) => done,
+            ApiAnswer::Written(Err(refusal)) => Err(refusal),
+            ApiAnswer::Found(_) | ApiAnswer::Layout(_) | ApiAnswer::Written(Ok(_)) => Err(busy()),
         }
     }
 }
@@ -247,7 +271,7 @@ async fn list(
     }
     let mut lister = Lister::new(kind, of, form, now());
     let (mut objects, more) = lister.handle_page(desk.page(lister.wants()).await?);
-    objects.iter_mut().for_each(|object| veil::over(asker, object));
+    objects.iter_mut().for_each(|object| veil::over(asker.role, object));
     let first = format!("{}{}", lister.begin(), lister.piece(&objects));
     if !more {
         return Ok(typed(super::plain(format!("{first}{}", lister.end()))));
@@ -263,7 +287,7 @@ async fn list(
             }
             let Ok(page) = desk.page(lister.wants()).await else { return };
             let (mut objects, more) = lister.handle_page(page);
-            objects.iter_mut().for_each(|object| veil::over(&asker, object));
+            objects.iter_mut().for_each(|object| veil::over(asker.role, object));
             piece = lister.piece(&objects);
             if !more {
                 piece.push_str(&lister.end());
@@ -275,17 +299,28 @@ async fn list(
     Ok(typed(Response::new(AnswerBody::Pieces(answer))))
 }
 
-fn written_answer(kind: Kind, verb: Verb, form: Form, written: Written) -> Response<AnswerBody> {
+/// Who wrote sees as much of it as who reads it.
+fn written_answer(
+    asker: &Asker,
+    (kind, verb, form): (Kind, Verb, Form),
+    written: Written,
+) -> Response<AnswerBody> {
     let Written { is_new, outcome, warnings } = written;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    let mut response = match outcome {
+    let response = match outcome {
         Outcome::Gone(item) if verb == Verb::Delete => {
             json_answer(StatusCode::OK, &gone(kind, &object::render(kind, &item)))
         }
         Outcome::Item(item) | Outcome::Gone(item) => {
-            json_answer(status, &shown(kind, object::render(kind, &item), form, now()))
+            let mut object = object::render(kind, &item);
+            veil::over(asker.role, &mut object);
+            json_answer(status, &shown(kind, object, form, now()))
         }
     };
+    warned(response, warnings)
+}
+
+fn warned(mut response: Response<AnswerBody>, warnings: Vec<String>) -> Response<AnswerBody> {
     for warning in warnings {
         let text: String = warning.chars().filter(|c| !c.is_control()).collect();
         let text = text.replace('\\', "\\\\").replace('"', "\\\"");
@@ -364,14 +399,20 @@ fn may(layout: Layout, asker: &Asker, review: &Value) -> Value {
             && matches!(text("resource"), resource if resource == "*" || resource == info.plural)
             && match text("subresource") {
                 "" => true,
-                part => part == "status" && info.has_status && text("verb") == "get",
+                "status" => info.has_status && text("verb") == "get",
+                part => Part::of(*kind, part).is_some(),
             }
+    };
+    let part = text("subresource");
+    let offers = |kind: Kind, verb: Verb| match Part::of(kind, part) {
+        Some(part) => part.verbs().contains(&verb),
+        None => kind.offers(verb),
     };
     let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(is_meant).collect();
     let may = |kind: &Kind| {
-        verbs
-            .iter()
-            .all(|verb| allowed(asker.role, *verb, *kind) && (text("verb") == "*" || kind.offers(*verb)))
+        verbs.iter().all(|verb| {
+            allowed(asker.role, *verb, *kind, part) && (text("verb") == "*" || offers(*kind, *verb))
+        })
     };
     let path = review["spec"].get("nonResourceAttributes").filter(|path| !path.is_null());
     let may_path = path.is_some_and(|asked| {

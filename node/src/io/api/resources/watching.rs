@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::super::{AnswerBody, Desk, veil};
+use super::super::{AnswerBody, Desk};
 use super::{PIECES, now, typed};
 
 /// A watch asks the owner loop no more often: a hundred of them take some percent of it while everything moves.
@@ -168,7 +168,7 @@ impl Task {
         if events.is_empty() {
             return Ok(());
         }
-        events.iter_mut().for_each(|event| veil::over(&self.asker, event));
+        events.iter_mut().for_each(|event| crate::veil::over(self.asker.role, event));
         let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
         match timeout(PATIENCE, self.pieces.send(lines.into())).await {
             Ok(Ok(())) => Ok(()),
