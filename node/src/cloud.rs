@@ -481,7 +481,7 @@ impl Cloud {
     }
 
     fn drain(&mut self, now: Now) {
-        if let Some(count) = self.herald.take_left_out() {
+        if let Some(count) = self.herald.take_left_out(now) {
             self.note(format!("{count} events of devices are left out: there are too many in a minute"));
         }
         loop {

@@ -555,7 +555,7 @@ impl Edge {
             }
         }
         self.herald.handle_settled();
-        if let Some(count) = self.herald.take_left_out() {
+        if let Some(count) = self.herald.take_left_out(now) {
             self.note(&format!("{count} events of devices are left out: there are too many in a minute"));
         }
         self.close_cycle();

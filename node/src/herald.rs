@@ -114,7 +114,7 @@ impl Herald {
         let (reason, severity) = match ended.outcome {
             Outcome::Succeeded => return,
             Outcome::Superseded if ended.detail.starts_with("a newer") => return,
-            Outcome::Superseded => ("Superseded", Severity::Normal),
+            Outcome::Superseded => ("Superseded", Severity::Warning),
             Outcome::Rejected => ("Rejected", Severity::Warning),
             Outcome::Failed => ("Failed", Severity::Warning),
             Outcome::Expired => ("Expired", Severity::Warning),
@@ -210,7 +210,8 @@ impl Herald {
             waiting.count += 1;
             return;
         }
-        if now.mono.since(self.minute) >= EVERY {
+        // What was left out is told before the next minute's is counted.
+        if now.mono >= self.minute + EVERY && self.left_out == 0 {
             (self.minute, self.new) = (now.mono, 0);
         }
         if self.new >= NEW_A_MINUTE {
@@ -239,13 +240,16 @@ impl Herald {
         });
     }
 
-    /// How many events there was no room for since this was asked last.
-    pub(crate) fn take_left_out(&mut self) -> Option<u64> {
-        Some(std::mem::take(&mut self.left_out)).filter(|count| *count > 0)
+    /// How many events there was no room for: once a minute, if any.
+    pub(crate) fn take_left_out(&mut self, now: Now) -> Option<u64> {
+        let is_due = self.left_out > 0 && now.mono >= self.minute + EVERY;
+        is_due.then(|| std::mem::take(&mut self.left_out))
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
-        self.waiting.values().map(|waiting| waiting.until).min().map(|at| (at, "events"))
+        let waiting = self.waiting.values().map(|waiting| waiting.until);
+        let left_out = (self.left_out > 0).then(|| self.minute + EVERY);
+        waiting.chain(left_out).min().map(|at| (at, "events"))
     }
 }
 

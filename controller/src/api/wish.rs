@@ -57,6 +57,16 @@ pub fn wishes(before: &Value, after: &Value) -> Result<Vec<Wish>, NotWishes> {
     Ok(wishes)
 }
 
+/// Whether a patch, of whatever kind, says anything of what is desired.
+pub fn names_desired(patch: &Value) -> bool {
+    let is_about =
+        |operation: &Value| operation["path"].as_str().is_some_and(|path| path.contains("/desired"));
+    match patch {
+        Value::Array(operations) => operations.iter().any(is_about),
+        _ => properties(patch).iter().any(|property| property.get("desired").is_some()),
+    }
+}
+
 /// `object` with the desired values, and what goes with them, of `wished`.
 pub fn overlay(object: &Value, wished: &Value) -> Value {
     let mut object = object.clone();
@@ -184,6 +194,17 @@ mod tests {
         ] {
             assert_eq!(changed(pointer, value), Err(format!("{field} differs")), "{pointer}");
         }
+    }
+
+    #[test]
+    fn a_patch_that_says_nothing_of_desired_values_is_told_by_its_looks() {
+        assert!(names_desired(&device()));
+        assert!(names_desired(&json!([{ "op": "remove", "path": "/spec/properties/0/desired/value" }])));
+        assert!(!names_desired(&json!({ "spec": { "properties": [{ "name": "flow" }], "nodeName": "b" } })));
+        assert!(
+            !names_desired(&json!([{ "op": "remove", "path": "/metadata/labels" }]))
+                && !names_desired(&Value::Null)
+        );
     }
 
     #[test]

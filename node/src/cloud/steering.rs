@@ -66,6 +66,9 @@ impl Cloud {
         let (write, info) = (&order.write, order.write.kind.info());
         let id = draft::id_of(write, &order.body, moment(&self.keyspace, now))?;
         let is_his = writes_whole(order.asker.role, write.kind);
+        if is_his && !wish::names_desired(&order.body) {
+            return Ok(None);
+        }
         let Some(current) = self.current(write.kind, &id) else {
             let missing = Refusal::not_found(info.group, info.plural, id.name());
             return if is_his { Ok(None) } else { Err(missing) };

@@ -94,7 +94,9 @@ fn devices_that_come_and_go_are_told_of_and_an_edge_that_is_away_says_nothing_of
     for n in 0..NEW_A_MINUTE + 50 {
         herald.handle_publish(&state(&format!("plant/d{n}"), Offline), &mut ks, at(2));
     }
-    assert_eq!((event::list(Layout::Cloud, &ks).len(), herald.take_left_out()), (100, Some(51)));
+    assert_eq!((event::list(Layout::Cloud, &ks).len(), herald.take_left_out(at(59))), (100, None));
+    assert_eq!(herald.poll_timeout().map(|(at, _)| at), Some(at(60).mono));
+    assert_eq!((herald.take_left_out(at(60)), herald.take_left_out(at(60))), (Some(51), None));
     herald.handle_publish(&state("plant/late", Offline), &mut ks, at(63));
     assert_eq!(event::list(Layout::Cloud, &ks).len(), 101);
     let (mut edge, mut ks) = (Herald::new(Layout::Edge), Keyspace::new());

@@ -74,14 +74,14 @@ fn wishes_commands_and_events_go_over_stock_kubectl_at_the_cloud_and_at_an_edge_
     plant.stop_mapper();
     tells(&door, &["Offline"]);
     at(&door, &[&part[..], &["{\"spec\":{\"position\":60}}"]].concat());
-    tells(&door, &["Failed", "position"]);
+    tells(&door, &["Superseded", "slot 12 (command c-1 by kubebus twin command) holds it"]);
     let edge = Door::open(&plant.a);
     plant.cluster.cloud.kill();
     without_the_cloud(&plant.a, &edge);
 }
 
 fn without_the_cloud(node: &Node, door: &Door) {
-    tells(door, &["Offline", "Failed"]);
+    tells(door, &["Offline", "Superseded"]);
     at(
         door,
         &[

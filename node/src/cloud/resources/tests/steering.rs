@@ -88,7 +88,9 @@ fn an_operator_may_patch_what_is_desired_and_nothing_else() {
     }
     assert_eq!(desk.desired("position"), set("40", "user/test", "0.1"), "nothing of it was taken");
     let absent = VALVE.replace("valve", "other");
-    let made = desk.written_by("operator", "application/apply-patch+yaml", Method::Patch, &absent, device());
+    let mut other = device();
+    other["metadata"]["name"] = "other".into();
+    let made = desk.written_by("operator", "application/apply-patch+yaml", Method::Patch, &absent, other);
     assert_eq!(made.unwrap_err().code, 404, "an apply makes none");
 }
 
