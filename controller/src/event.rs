@@ -15,8 +15,18 @@ use crate::api::object::{timestamp, uid};
 use crate::api::{Id, Kind, Layout};
 use crate::record::own_key;
 
-/// Events that are kept, some 500 KiB: the one that was said the longest ago goes first.
+/// Events that an edge keeps, some 500 KiB: those that were said the longest ago go first.
 pub const MAX_EVENTS: usize = 1000;
+
+/// Events that a cloud keeps: of each of 10,000 edges its links and their ends are two, some 10 MiB in all.
+pub const MAX_EVENTS_OF_CLOUD: usize = 20_000;
+
+/// Events about one name, beyond which its oldest go: a text that says another number each time pushes out no others'.
+pub const MAX_OF_ONE: usize = 16;
+
+/// Of so many new events one looks whether all are too many: to count them for each takes longer than to keep it. So
+/// there are some more than the bound at times, by a factor that nobody chooses, a hash.
+const LOOKS_ONE_IN: u8 = 32;
 
 /// The reasons of what is said of an edge's link.
 pub const CONNECTED: &str = "Connected";
@@ -86,21 +96,33 @@ pub fn record(layout: Layout, event: Event, ks: &mut Keyspace) {
     };
     let Ok(json) = serde_json::to_vec(&kept) else { return };
     if ks.get(key.as_str()).is_none() {
-        make_room(layout, ks);
+        let of_one = format!("{}{namespace}/{}.", prefix(layout), about.name());
+        forget_oldest(&of_one, MAX_OF_ONE - 1, ks);
+        if u8::from_str_radix(&unique[..2], 16).is_ok_and(|byte| byte % LOOKS_ONE_IN == 0) {
+            forget_oldest(prefix(layout), max_events(layout) - 1, ks);
+        }
     }
     ks.put(key, Bytes::from(json));
 }
 
-fn make_room(layout: Layout, ks: &mut Keyspace) {
-    if ks.range(prefix(layout)).count() < MAX_EVENTS {
+fn max_events(layout: Layout) -> usize {
+    match layout {
+        Layout::Cloud => MAX_EVENTS_OF_CLOUD,
+        Layout::Edge => MAX_EVENTS,
+    }
+}
+
+/// Leaves `most` of the events below a prefix.
+fn forget_oldest(prefix: &str, most: usize, ks: &mut Keyspace) {
+    let surplus = ks.range(prefix).count().saturating_sub(most);
+    if surplus == 0 {
         return;
     }
     // What this cycle wrote has no revision yet, and is the newest.
     let said = |key: &Key| ks.revision_of(key.as_str()).map_or(u64::MAX, |at| at.0);
-    let oldest = ks.range(prefix(layout)).map(|(key, _)| key).min_by_key(|key| said(key)).cloned();
-    if let Some(oldest) = oldest {
-        ks.delete(&oldest);
-    }
+    let mut keys: Vec<Key> = ks.range(prefix).map(|(key, _)| key.clone()).collect();
+    keys.sort_by_cached_key(said);
+    keys.iter().take(surplus).for_each(|key| ks.delete(key));
 }
 
 /// One that is kept, by `<namespace>/<name>`.
@@ -149,3 +171,6 @@ impl Kept {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
