@@ -372,8 +372,7 @@ fn check_version(
         }
         Some(Ok(version)) if version > current.newest.0 => {
             return conflict(&format!(
-                "resource version {version} is not known here, where {} is the newest: the store is another one, or was put \
-                 back; read the object again",
+                "resource version {version} is not known here, where {} is the newest: read the object again",
                 current.newest.0
             ));
         }
