@@ -15,15 +15,18 @@ use crate::api::object::{timestamp, uid, uid_of};
 use crate::api::{Id, Kind, Layout};
 use crate::record::own_key;
 
-/// Events that a cloud keeps, some 500 KiB: the one that was said the longest ago goes first.
-pub const MAX_EVENTS: usize = 1000;
+/// Events that an edge keeps, some 100 KiB of its memory and flash: those that were said the longest ago go first.
+pub const MAX_EVENTS: usize = 200;
 
-/// Events that an edge keeps, some 100 KiB of its memory and flash.
-pub const MAX_AT_EDGE: usize = 200;
+/// Events that a cloud keeps: of each of 10,000 edges its links and their ends are two, some 10 MiB in all.
+pub const MAX_EVENTS_OF_CLOUD: usize = 20_000;
 
-/// Events of one object, and of those of its name: none pushes out those of all others. The one that was said the longest
-/// ago goes first.
-pub const MAX_OF_ONE: usize = 24;
+/// Events about one name, beyond which its oldest go: a text that says another number each time pushes out no others'.
+pub const MAX_OF_ONE: usize = 16;
+
+/// Of so many new events one looks whether all are too many: to count them for each takes longer than to keep it. So
+/// there are some more than the bound at times, by a factor that nobody chooses, a hash.
+const LOOKS_ONE_IN: u8 = 32;
 
 /// The reasons of what is said of an edge's link.
 pub const CONNECTED: &str = "Connected";
@@ -97,26 +100,32 @@ pub fn record(layout: Layout, event: Event, ks: &mut Keyspace) {
     };
     let Ok(json) = serde_json::to_vec(&kept) else { return };
     if ks.get(key.as_str()).is_none() {
-        let max = match layout {
-            Layout::Cloud => MAX_EVENTS,
-            Layout::Edge => MAX_AT_EDGE,
-        };
-        make_room(&of_one, MAX_OF_ONE, ks);
-        make_room(prefix(layout), max, ks);
+        forget_oldest(&of_one, MAX_OF_ONE - 1, ks);
+        if u8::from_str_radix(&unique[..2], 16).is_ok_and(|byte| byte % LOOKS_ONE_IN == 0) {
+            forget_oldest(prefix(layout), max_events(layout) - 1, ks);
+        }
     }
     ks.put(key, Bytes::from(json));
 }
 
-fn make_room(prefix: &str, max: usize, ks: &mut Keyspace) {
-    if ks.range(prefix).count() < max {
+fn max_events(layout: Layout) -> usize {
+    match layout {
+        Layout::Cloud => MAX_EVENTS_OF_CLOUD,
+        Layout::Edge => MAX_EVENTS,
+    }
+}
+
+/// Leaves `most` of the events below a prefix.
+fn forget_oldest(prefix: &str, most: usize, ks: &mut Keyspace) {
+    let surplus = ks.range(prefix).count().saturating_sub(most);
+    if surplus == 0 {
         return;
     }
     // What this cycle wrote has no revision yet, and is the newest.
     let said = |key: &Key| ks.revision_of(key.as_str()).map_or(u64::MAX, |at| at.0);
-    let oldest = ks.range(prefix).map(|(key, _)| key).min_by_key(|key| said(key)).cloned();
-    if let Some(oldest) = oldest {
-        ks.delete(&oldest);
-    }
+    let mut keys: Vec<Key> = ks.range(prefix).map(|(key, _)| key.clone()).collect();
+    keys.sort_by_cached_key(said);
+    keys.iter().take(surplus).for_each(|key| ks.delete(key));
 }
 
 /// One that is kept, by `<namespace>/<name>`.
@@ -166,50 +175,4 @@ impl Kept {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn event(about: &str, subject: &str, message: &str) -> Event {
-        Event {
-            kind: Kind::Device,
-            about: Id::from(about),
-            severity: Severity::Warning,
-            reason: "Expired",
-            subject: Some(subject.to_owned()),
-            message: message.to_owned(),
-            at: UnixMillis(5),
-            count: 2,
-        }
-    }
-
-    #[test]
-    fn the_same_subject_again_is_counted_and_an_object_pushes_out_its_own_alone() {
-        let mut ks = Keyspace::new();
-        record(Layout::Edge, event("plant/valve", "position", "3h old"), &mut ks);
-        record(Layout::Edge, event("plant/valve", "position", "4h old"), &mut ks);
-        let kept = list(Layout::Edge, &ks);
-        assert_eq!((kept.len(), kept[0].count, kept[0].message.as_str()), (1, 4, "4h old"));
-        ks.seal();
-        for at in 0..2 * MAX_OF_ONE {
-            record(Layout::Edge, event("plant/pump", &format!("p{at}"), "late"), &mut ks);
-            ks.seal();
-        }
-        let of = |name: &str| list(Layout::Edge, &ks).iter().filter(|kept| kept.about == name).count();
-        assert_eq!((of("plant/pump"), of("plant/valve")), (MAX_OF_ONE, 1));
-        for at in 0..2 * MAX_AT_EDGE {
-            record(Layout::Edge, event(&format!("plant/d{at}"), "", "late"), &mut ks);
-            ks.seal();
-        }
-        assert_eq!(list(Layout::Edge, &ks).len(), MAX_AT_EDGE);
-    }
-
-    #[test]
-    fn an_event_names_the_uid_by_which_kubectl_finds_it() {
-        let mut ks = Keyspace::new();
-        record(Layout::Cloud, event("plant/valve", "", "late"), &mut ks);
-        let involved = |ks: &Keyspace| list(Layout::Cloud, ks)[0].object(ks)["involvedObject"].clone();
-        assert_eq!(involved(&ks)["uid"], uid(&["devices", "plant/valve"]));
-        ks.put(own_key("/c/meta/devices/plant/valve"), Bytes::from_static(br#"{"uid":"u"}"#));
-        assert_eq!(involved(&ks)["uid"], "u");
-    }
-}
+mod tests;

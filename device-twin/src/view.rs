@@ -86,3 +86,25 @@ impl TwinView {
         }
     }
 }
+
+/// What a search asks of a device: no more than that, so that thousands can be looked through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Gist {
+    pub online: bool,
+    /// A wish is not answered yet.
+    pub pending: bool,
+    /// A wish came to nothing.
+    pub failed: bool,
+}
+
+impl Gist {
+    /// One of its properties.
+    pub(crate) fn note(&mut self, desired: Option<&Desired>, reported: Option<&Reported>) {
+        let Some(desired) = desired else { return };
+        let ack = reported.and_then(|reported| reported.ack.as_ref());
+        match ack.filter(|ack| ack.version == desired.version) {
+            None => self.pending = true,
+            Some(ack) => self.failed |= !ack.answers(desired.version),
+        }
+    }
+}

@@ -12,6 +12,7 @@ use super::refusal::{About, Cause};
 use super::schema;
 use super::{Id, Kind, Refusal, Verb};
 use crate::label;
+use crate::resource::MAX_MANIFEST_LEN;
 
 /// What is there.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +21,51 @@ pub struct Current {
     pub object: Value,
     /// As [`super::object::written_at`] says.
     pub written: Revision,
+    /// As [`super::object::newest`] says.
+    pub newest: Revision,
+}
+
+/// An object with its metadata: two rows, each of which is as long as a manifest at most.
+const MAX_OBJECT_LEN: usize = 2 * MAX_MANIFEST_LEN;
+
+/// What a client sent, if it can be an object of ours. What it sends back of a status counts for nothing and goes here.
+///
+/// # Errors
+/// `413`, before anybody looks at it for long.
+pub fn fitting(mut body: Value) -> Result<Value, Refusal> {
+    if let Some(fields) = body.as_object_mut() {
+        fields.remove("status");
+    }
+    check_len("the body", len(&body), MAX_OBJECT_LEN)?;
+    Ok(body)
+}
+
+/// Refuses what is too long to be stored.
+pub fn check_len(what: &str, len: usize, limit: usize) -> Result<(), Refusal> {
+    if len <= limit {
+        return Ok(());
+    }
+    Err(Refusal::too_large(format!(
+        "{what} of {len} bytes is over the limit of {limit}: split it, or leave out what no device needs"
+    )))
+}
+
+/// In bytes, as JSON.
+fn len(value: &Value) -> usize {
+    struct Counted(usize);
+    impl std::io::Write for Counted {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counted = Counted(0);
+    // Nothing is refused by who only counts.
+    serde_json::to_writer(&mut counted, value).map_or(usize::MAX, |()| counted.0)
 }
 
 /// What it becomes.
@@ -214,6 +260,8 @@ fn finish(
 ) -> Result<Draft, Refusal> {
     let kind = write.kind;
     check_metadata(kind, id, &object, current)?;
+    // A patch can make more of an object than it is itself.
+    check_len("the object", len(&object), MAX_OBJECT_LEN)?;
     let warnings = check_fields(write, &object)?;
     complete(kind, id, &mut object, current.map(|current| &current.object), moment);
     if is_update {
@@ -321,6 +369,12 @@ fn check_version(
             return conflict(
                 "the object has been modified; please apply your changes to the latest version and try again",
             );
+        }
+        Some(Ok(version)) if version > current.newest.0 => {
+            return conflict(&format!(
+                "resource version {version} is not known here, where {} is the newest: read the object again",
+                current.newest.0
+            ));
         }
         Some(Ok(_)) | None => {}
     }

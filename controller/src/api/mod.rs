@@ -18,7 +18,9 @@
 //! | [`item`] | an object as rows; [`object`] makes JSON of it |
 //! | [`index`] | which objects there are, what changed since a revision, what is gone |
 //! | [`read`] | pages of a list, and the changes for a watch |
+//! | [`feed`] | the last changes of a kind, rendered once for all who watch it |
 //! | [`selector`], [`list`], [`table`], [`watch`] | what a client gets to see of that |
+//! | [`look`] | in which form, and with what left out |
 //! | [`draft`] | what a create, update, patch or delete makes of an object |
 //! | [`merge`], [`apply`], [`fields`] | patches, server-side apply and who owns which field |
 //! | [`schema`], [`openapi`], [`discovery`] | what the kinds look like, for machines |
@@ -36,12 +38,14 @@ pub mod apply;
 pub mod call;
 pub mod discovery;
 pub mod draft;
+pub mod feed;
 pub mod fields;
 pub mod index;
 pub mod item;
 pub mod kind;
 mod kinds;
 pub mod list;
+pub mod look;
 pub mod merge;
 pub mod object;
 pub mod openapi;
@@ -57,7 +61,7 @@ pub mod wish;
 
 pub use self::call::{Call, Method, Request};
 pub use self::index::Index;
-pub use self::item::{Content, Id, Item};
+pub use self::item::{Content, Id, Item, Scope};
 pub use self::kind::{Kind, Verb};
 pub use self::part::Part;
 pub use self::refusal::Refusal;

@@ -11,7 +11,7 @@ use controller::api::refusal::Cause;
 use controller::api::selector::Selectors;
 use controller::api::{Content, Id, Item, Kind, Layout, Refusal, Verb, object};
 use controller::label::{Change, Labelled, Labels};
-use controller::resource::{self, Applied, Manifest};
+use controller::resource::{self, Applied, InvalidManifest, Manifest};
 use controller::wireguard;
 use controller::wireguard::Keys;
 use device_twin::TwinView;
@@ -102,7 +102,8 @@ impl Cloud {
         let json = self.keyspace.get(&key)?;
         let meta = self.keyspace.get(object::meta_row(kind, id).as_str());
         let object = object::stored(kind, id, json, meta.map(AsRef::as_ref));
-        Some(Current { object, written: object::written_at(Layout::Cloud, kind, id, &self.keyspace) })
+        let written = object::written_at(Layout::Cloud, kind, id, &self.keyspace);
+        Some(Current { object, written, newest: object::newest(Layout::Cloud, &self.keyspace) })
     }
 
     /// The only way by which manifests come, change and go.
@@ -173,7 +174,12 @@ impl Cloud {
         let invalid = |causes| Refusal::invalid(info.group, info.kind, id.name(), causes);
         let (lean, meta) =
             object::split(object).map_err(|why| invalid(vec![Cause::invalid("metadata", why)]))?;
-        let manifest = Manifest::parse(&lean).map_err(|error| invalid(causes(&[error])))?;
+        let manifest = Manifest::parse(&lean).map_err(|error| match error {
+            InvalidManifest::TooLong(_) => Refusal::too_large(error.to_string()),
+            InvalidManifest::UnknownKind { .. } | InvalidManifest::Content { .. } => {
+                invalid(causes(&[error]))
+            }
+        })?;
         let faults = manifest.check(self.twins.catalog());
         if !faults.is_empty() {
             return Err(invalid(causes(&faults)));
@@ -181,10 +187,7 @@ impl Cloud {
         self.check_room(manifest.kind(), manifest.id()).map_err(|error| as_refusal(&error))?;
         let meta =
             serde_json::to_vec(&meta).map_err(|why| Refusal::new(500, "InternalError", why.to_string()))?;
-        if meta.len() > resource::MAX_MANIFEST_LEN {
-            let why = format!("of {} bytes is over the limit of {}", meta.len(), resource::MAX_MANIFEST_LEN);
-            return Err(invalid(vec![Cause::invalid("metadata", why)]));
-        }
+        draft::check_len("metadata", meta.len(), resource::MAX_MANIFEST_LEN)?;
         let mut item = Item {
             id: id.clone(),
             revision: object::version(Layout::Cloud, self.journal.durable(), &self.keyspace),
@@ -254,7 +257,8 @@ impl Cloud {
             return answer(Outcome::Gone(Box::new(before)));
         }
         let written = object::written_at(Layout::Cloud, write.kind, &id, &self.keyspace);
-        let current = Current { object: object::render(write.kind, &before), written };
+        let newest = object::newest(Layout::Cloud, &self.keyspace);
+        let current = Current { object: object::render(write.kind, before.clone()), written, newest };
         let after = draft::patched(write, &id, &order.body, &current)?;
         let change = label_change(write.kind, &id, &current.object, &after)?;
         let of = if write.kind == Kind::Site { Labelled::Site(name) } else { Labelled::Edge(name) };
@@ -262,8 +266,11 @@ impl Cloud {
         let mut item = before;
         if is_change && !write.options.dry_run {
             self.label(&of, change).map_err(|error| as_refusal(&error))?;
-            item = self.item(write.kind, &id, now).ok_or_else(not_found)?;
-            item.revision = self.next_revision();
+            // A site without nodes goes with its last label.
+            let Some(after) = self.item(write.kind, &id, now) else {
+                return answer(Outcome::Gone(Box::new(item)));
+            };
+            item = Item { revision: self.next_revision(), ..after };
         }
         answer(Outcome::Item(Box::new(item)))
     }
@@ -349,7 +356,8 @@ impl Cloud {
     ) -> Result<(Value, Value), Refusal> {
         let write = &order.write;
         let written = object::written_at(Layout::Cloud, write.kind, id, &self.keyspace);
-        let current = Current { object: object::render(write.kind, before), written };
+        let newest = object::newest(Layout::Cloud, &self.keyspace);
+        let current = Current { object: object::render(write.kind, before.clone()), written, newest };
         let after = draft::patched(write, id, &order.body, &current)?;
         draft::check_fields(write, &after)?;
         Ok((current.object, after))

@@ -64,7 +64,8 @@ impl Edge {
         let before = self.item(write.kind, &id, now).ok_or_else(not_found)?;
         let device = id.device().ok_or_else(not_found)?;
         let written = object::written_at(Layout::Edge, write.kind, &id, &self.keyspace);
-        let mut current = Current { object: object::render(write.kind, &before), written };
+        let newest = object::newest(Layout::Edge, &self.keyspace);
+        let mut current = Current { object: object::render(write.kind, before), written, newest };
         veil::over(order.asker.role, &mut current.object);
         if matches!(write.patch, Some(PatchType::Json | PatchType::Strategic | PatchType::Apply)) {
             self.show_in_force(&device, &mut current.object, now);

@@ -203,7 +203,7 @@ impl Valve {
         }
         let Some(crate::resources::ApiAnswer::Written(done)) = answer else { panic!("{answer:?}") };
         let (crate::resources::Outcome::Item(item) | crate::resources::Outcome::Gone(item)) = done?.outcome;
-        Ok(controller::api::object::render(controller::api::Kind::Device, &item))
+        Ok(controller::api::object::render(controller::api::Kind::Device, *item))
     }
 
     fn wish(&mut self, wishes: &[(&str, &str)]) -> Result<serde_json::Value, controller::api::Refusal> {

@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::admin;
-use super::api::{Asked, Desk};
+use super::api::{Asked, Desk, Shared};
 use super::cloud_store::{Begun, Granted};
 use super::damage::{self, DamageError};
 use super::driver::{Driver, State};
@@ -244,8 +244,15 @@ impl Console {
         let audit = audit::start(&data_dir.join(AUDIT), clock).context("the audit log")?;
         let (moved, watched) = watch::channel(Moved::default());
         let recording = recorder.handle().clone();
-        let desk =
-            Desk { ask, data_dir: data_dir.into(), recorder: recording, doorkeeper, moved: watched, audit };
+        let desk = Desk {
+            ask,
+            data_dir: data_dir.into(),
+            recorder: recording,
+            doorkeeper,
+            moved: watched,
+            audit,
+            shared: Shared::default(),
+        };
         tasks.spawn(admin::serve(listener, desk.clone()));
         Ok(Self { asked, desk, users, moved, tasks, recorder })
     }

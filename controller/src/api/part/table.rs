@@ -10,7 +10,7 @@ use super::Part;
 pub fn shown(part: Part, object: Value, form: Form) -> Value {
     match form {
         Form::Object => object,
-        Form::Partial => partial(&object),
+        Form::Partial => partial(object),
         Form::Table(include) => table(part, &object, include),
     }
 }
@@ -21,7 +21,7 @@ fn table(part: Part, object: &Value, include: Include) -> Value {
     let row = |(cells, of): (Vec<Value>, &Value)| {
         let mut row = json!({ "cells": cells });
         if include != Include::None {
-            row["object"] = beside(of, include);
+            row["object"] = beside(of.clone(), include);
         }
         row
     };

@@ -47,7 +47,7 @@ impl Desk {
     fn write(&mut self, method: Method, path: &str, body: Value) -> Result<Value, Refusal> {
         let (kind, written) = self.written(method, path, body)?;
         let (Outcome::Item(item) | Outcome::Gone(item)) = written.outcome;
-        Ok(object::render(kind, &item))
+        Ok(object::render(kind, *item))
     }
 
     fn written(&mut self, method: Method, path: &str, body: Value) -> Result<(Kind, Written), Refusal> {
@@ -127,7 +127,7 @@ fn tokens_are_named_by_the_server_and_shown_once() {
     let name = made["metadata"]["name"].as_str().unwrap();
     let read = Read::Get { kind: Kind::JoinToken, id: Id::from(name) };
     let (ApiAnswer::Found(Found::Item(Some(item))), _) = desk.ask(ApiRequest::Read(read)) else { panic!() };
-    let shown = object::render(Kind::JoinToken, &item);
+    let shown = object::render(Kind::JoinToken, item);
     assert_eq!((&shown["status"]["token"], &shown["spec"]["uses"]), (&Value::Null, &json!(2)));
     for (field, value, expected) in [
         ("site", json!("Not A Name"), "spec.site"),
@@ -294,4 +294,133 @@ fn another_public_key_rotates_a_wireguard_peer_and_nothing_else_of_it_can_be_cha
     assert_eq!((moved.code, moved.causes[0].field.as_str()), (422, "spec.site"));
     let stale = desk.write(Method::Put, &phone, made.clone()).unwrap_err();
     assert_eq!(stale.reason, "Conflict", "who read before it was rotated");
+}
+
+/// As the register and the sites have it.
+#[derive(minicbor::Encode)]
+struct Joined {
+    #[n(0)]
+    name: Name,
+    #[n(1)]
+    site: Name,
+    #[n(2)]
+    public_key: controller::nodes::KeyHash,
+    #[n(3)]
+    lans: Vec<u8>,
+    #[n(4)]
+    joined: UnixMillis,
+    #[n(5)]
+    #[cbor(with = "minicbor::bytes")]
+    serial: Vec<u8>,
+    #[n(6)]
+    not_after: UnixMillis,
+    #[n(7)]
+    #[cbor(with = "minicbor::bytes")]
+    token: [u8; 32],
+}
+
+#[derive(minicbor::Encode)]
+struct InSite {
+    #[n(0)]
+    site: Name,
+}
+
+impl Desk {
+    fn with_edge(edge: &str, site: &str) -> Self {
+        let mut desk = Self::new();
+        let name = |text: &str| Name::new(text).unwrap();
+        let record = Joined {
+            name: name(edge),
+            site: name(site),
+            public_key: controller::nodes::KeyHash([7; 32]),
+            lans: Vec::new(),
+            joined: NOW.wall,
+            serial: vec![1],
+            not_after: UnixMillis(9_000_000),
+            token: [0; 32],
+        };
+        let mut put = |key: String, bytes: Vec<u8>| {
+            desk.0.keyspace.put(metadata::Key::new(&key).unwrap(), bytes.into());
+        };
+        put(format!("/c/node/{edge}"), minicbor::to_vec(record).unwrap());
+        put(format!("/all/site/edge/{edge}"), minicbor::to_vec(InSite { site: name(site) }).unwrap());
+        // Sealed with the next cycle.
+        desk.ask(ApiRequest::Layout);
+        desk
+    }
+
+    fn get(&mut self, kind: Kind, id: &str) -> Value {
+        let read = Read::Get { kind, id: Id::from(id) };
+        let (ApiAnswer::Found(Found::Item(Some(item))), _) = self.ask(ApiRequest::Read(read)) else {
+            panic!("{id}")
+        };
+        object::render(kind, item)
+    }
+}
+
+fn version(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
+}
+
+#[test]
+fn labels_of_edges_and_sites_that_somebody_else_changed_since_are_a_conflict() {
+    let mut desk = Desk::with_edge("a", "plant");
+    for (kind, path, id) in [(Kind::EdgeNode, "edgenodes", "a"), (Kind::Site, "sites", "plant")] {
+        let path = format!("/apis/kubebus.io/v1alpha1/{path}/{id}");
+        let first = desk.get(kind, id);
+        let mut mine = first.clone();
+        mine["metadata"]["labels"] = json!({"tier": "pump"});
+        let labelled = desk.write(Method::Put, &path, mine.clone()).unwrap();
+        assert_eq!(labelled["metadata"]["labels"], json!({"tier": "pump"}), "{kind:?}");
+        let mut late = first;
+        late["metadata"]["labels"] = json!({"tier": "office"});
+        assert_eq!(desk.write(Method::Put, &path, late.clone()).unwrap_err().code, 409, "{kind:?}");
+        // Also once no label is left.
+        let mut bare = labelled.clone();
+        bare["metadata"]["labels"] = Value::Null;
+        let bare = desk.write(Method::Put, &path, bare).unwrap();
+        assert_eq!(bare["metadata"].get("labels"), None);
+        assert!(version(&bare) > version(&labelled));
+        for stale in [late, mine, labelled] {
+            assert_eq!(desk.write(Method::Put, &path, stale).unwrap_err().code, 409, "{kind:?}");
+        }
+        let mut ahead = bare.clone();
+        ahead["metadata"]["resourceVersion"] = (version(&bare) + 1000).to_string().into();
+        ahead["metadata"]["labels"] = json!({"tier": "mill"});
+        let refused = desk.write(Method::Put, &path, ahead).unwrap_err();
+        assert!(refused.code == 409 && refused.message.contains("is not known here"), "{refused}");
+        let patch = json!({"metadata": {"labels": {"tier": "mill"}}});
+        assert_eq!(
+            desk.write(Method::Patch, &path, patch).unwrap()["metadata"]["labels"],
+            json!({"tier": "mill"})
+        );
+    }
+}
+
+#[test]
+fn a_site_without_nodes_goes_with_its_last_label() {
+    let mut desk = Desk::new();
+    let of = Labelled::Site(Name::new("to-be").unwrap());
+    desk.0
+        .label(&of, Change { set: [("tier".to_owned(), "pump".to_owned())].into(), remove: Vec::new() })
+        .unwrap();
+    desk.ask(ApiRequest::Layout);
+    let path = "/apis/kubebus.io/v1alpha1/sites/to-be";
+    let gone = desk.write(Method::Patch, path, json!({"metadata": {"labels": {"tier": null}}})).unwrap();
+    assert_eq!(gone["metadata"]["name"], "to-be");
+    assert_eq!(desk.write(Method::Patch, path, json!({})).unwrap_err().code, 404);
+}
+
+#[test]
+fn a_manifest_that_is_too_long_is_told_its_limit() {
+    let mut desk = Desk::new();
+    let mut long = device();
+    long["spec"]["vendor"] = "x".repeat(resource::MAX_MANIFEST_LEN).into();
+    let refused = desk.write(Method::Post, DEVICES, long).unwrap_err();
+    assert_eq!((refused.code, refused.reason), (413, "RequestEntityTooLarge"));
+    assert!(refused.message.contains("over the limit of 262144"), "{refused}");
+    let mut noted = device();
+    noted["metadata"]["annotations"] = json!({"note": "x".repeat(resource::MAX_MANIFEST_LEN)});
+    let refused = desk.write(Method::Post, DEVICES, noted).unwrap_err();
+    assert!(refused.code == 413 && refused.message.starts_with("metadata of "), "{refused}");
 }

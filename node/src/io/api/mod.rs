@@ -77,6 +77,7 @@ pub(super) use self::access::{forbidden, turned_away};
 pub(super) use self::body::{AnswerBody, document, failure, plain, refusal};
 pub(super) use self::intake::Intake;
 pub use self::orders::{AuthorityOrder, ChangeOrder, LabelOrder, WishOrder};
+pub use self::resources::Shared;
 use super::session::Doorkeeper;
 use super::{audit, backup, metrics, page, records};
 #[cfg(doc)]
@@ -158,6 +159,8 @@ pub struct Desk {
     /// The newest durable revision that concerns each kind of resource.
     pub moved: watch::Receiver<Moved>,
     pub audit: audit::Handle,
+    /// What requests to the resource API have in common.
+    pub shared: Shared,
 }
 
 /// Where a request comes from: an extension of it.

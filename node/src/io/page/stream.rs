@@ -163,7 +163,7 @@ mod tests {
     use device_twin::io::recorder::{Limits, Recorder};
     use tokio::sync::watch;
 
-    use super::super::super::api::Asked;
+    use super::super::super::api::{Asked, Shared};
     use super::super::super::audit;
     use super::super::super::session::Doorkeeper;
     use super::*;
@@ -203,7 +203,8 @@ mod tests {
         let audit = audit::start(&records.join("access"), clock).unwrap();
         let (_, moved) = watch::channel(Moved::default());
         let recording = recorder.handle().clone();
-        (Desk { ask, data_dir: records.into(), recorder: recording, doorkeeper, moved, audit }, recorder)
+        let (data_dir, shared) = (records.into(), Shared::default());
+        (Desk { ask, data_dir, recorder: recording, doorkeeper, moved, audit, shared }, recorder)
     }
 
     #[test]
