@@ -217,7 +217,7 @@ fn move_authority(
 /// A field of a device that `asker` may not change.
 pub(crate) fn not_his(asker: &Asker, why: &str) -> Refusal {
     Refusal::forbidden(format!(
-        "{} is {}, and may not change that of a device: {why}; that takes the role {}, and he may wish: \
+        "{} is {}, and may not change that of a device: {why}; that takes the role {}, and this one may wish: \
          spec.properties[].desired.value",
         asker.who,
         asker.role,

@@ -18,7 +18,7 @@ pub enum NotWishes {
     /// The first other field that differs.
     #[error("{0} differs")]
     Other(String),
-    #[error("{0}: takes a wish back")]
+    #[error("{0}: a patch of the part desired takes a wish back, with null")]
     TakenBack(String),
     #[error("{0}: is no text")]
     NoText(String),
@@ -51,7 +51,9 @@ pub fn wishes(before: &Value, after: &Value) -> Result<Vec<Wish>, NotWishes> {
             is if is == was => {}
             Value::String(text) => wishes.push((name.to_owned(), text.clone())),
             Value::Null => return Err(NotWishes::TakenBack(field())),
-            _ => return Err(NotWishes::NoText(field())),
+            Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                return Err(NotWishes::NoText(field()));
+            }
         }
     }
     Ok(wishes)
@@ -63,7 +65,9 @@ pub fn names_desired(patch: &Value) -> bool {
         |operation: &Value| operation["path"].as_str().is_some_and(|path| path.contains("/desired"));
     match patch {
         Value::Array(operations) => operations.iter().any(is_about),
-        _ => properties(patch).iter().any(|property| property.get("desired").is_some()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+            properties(patch).iter().any(|property| property.get("desired").is_some())
+        }
     }
 }
 
@@ -174,7 +178,10 @@ mod tests {
         assert_eq!(changed("/metadata/resourceVersion", json!("8")), Ok(vec![]));
         assert_eq!(changed("/metadata/annotations", json!({})), Ok(vec![]));
         let desired = "spec.properties[name=\"position\"].desired.value";
-        assert_eq!(changed(first, Value::Null), Err(format!("{desired}: takes a wish back")));
+        assert_eq!(
+            changed(first, Value::Null),
+            Err(format!("{desired}: a patch of the part desired takes a wish back, with null"))
+        );
         assert_eq!(changed(first, json!({ "value": 2 })), Err(format!("{desired}: is no text")));
         for (pointer, value, field) in [
             ("/metadata/labels", json!({}), "metadata.labels"),
