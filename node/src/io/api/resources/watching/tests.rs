@@ -205,3 +205,45 @@ fn a_watch_that_fell_behind_its_feed_asks_for_itself_and_misses_nothing() {
         }
     });
 }
+
+/// CPU time of this process, in ticks of 10 ms.
+fn cpu() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// Figures for people: a hundred watches of a hundred devices that change ten times, with one feed and with one each.
+#[test]
+#[ignore = "prints figures"]
+fn figures_of_a_hundred_watches() {
+    for shares in [false, true] {
+        run(async {
+            let mut room = Room::new(100);
+            let mut answers = Vec::new();
+            for _ in 0..100 {
+                let (mut task, answer) = room.task(Some(1), Duration::from_secs(30));
+                if !shares {
+                    task.desk.shared = Shared::default();
+                }
+                room.tasks.spawn(async move { drop(task.run().await) });
+                answers.push(answer);
+            }
+            while room.store.asked.load(Ordering::Relaxed) < 100 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let (before, asked) = (cpu(), room.store.asked.load(Ordering::Relaxed));
+            for change in 1..=10 {
+                room.store.change(0..100, change, &room.moved);
+                for answer in &mut answers {
+                    let mut seen = 0;
+                    while seen < 100 {
+                        seen += events(&answer.recv().await.expect("the watch goes on"));
+                    }
+                }
+            }
+            let (took, asked) = (10 * (cpu() - before), room.store.asked.load(Ordering::Relaxed) - asked);
+            println!("one feed for all: {shares}: {took} ms of CPU, {asked} questions to the owner loop");
+        });
+    }
+}
