@@ -21,7 +21,7 @@ use controller::api::look::Look;
 use controller::api::read::{Found, Page, Read};
 use controller::api::watch::too_old;
 use controller::api::{
-    Call, Kind, Layout, Method, Refusal, Request, Verb, allowed, discovery, draft, object, openapi, protobuf,
+    Call, Kind, Layout, Method, Refusal, Request, Verb, allowed, discovery, object, openapi, protobuf, size,
 };
 use controller::role::{self, Asker};
 use http_body_util::Full;
@@ -106,7 +106,7 @@ async fn reply(
         }
         Call::Write(write) => {
             let (look, kind, verb) = (look(asker, write.form), write.kind, write.verb);
-            let body = draft::fitting(aside::body(body).await?)?;
+            let body = size::fitting(aside::body(body).await?)?;
             let written = desk.write(asker, write.with_options(&body)?, body).await?;
             Ok(written_answer(kind, verb, look, written))
         }
