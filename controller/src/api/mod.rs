@@ -22,6 +22,7 @@
 //! | [`selector`], [`list`], [`table`], [`watch`] | what a client gets to see of that |
 //! | [`look`] | in which form, and with what left out |
 //! | [`draft`] | what a create, update, patch or delete makes of an object |
+//! | [`size`] | how long objects may be |
 //! | [`merge`], [`apply`], [`fields`] | patches, server-side apply and who owns which field |
 //! | [`schema`], [`openapi`], [`discovery`] | what the kinds look like, for machines |
 //! | [`part`] | what is desired of a device, its commands, and who has the say: its subresources |
@@ -55,6 +56,7 @@ pub mod read;
 pub mod refusal;
 pub mod schema;
 pub mod selector;
+pub mod size;
 pub mod table;
 pub mod watch;
 pub mod wish;

@@ -92,6 +92,11 @@ pub enum Changed {
     Gone { item: Item },
 }
 
+/// What happened since a version is not known any more, or never was.
+struct Forgotten {
+    compacted: bool,
+}
+
 impl std::fmt::Debug for Source<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Source").field("durable", &self.durable).finish_non_exhaustive()
@@ -105,15 +110,15 @@ impl Source<'_> {
                 Found::Item(self.index.seen(*kind, id).and_then(|seen| self.item(*kind, id, seen)))
             }
             Read::Page { kind, scope, after, limit, counts, since } => {
-                let since = since.map_or(Ok(Revision::ZERO), |since| self.known(*kind, since));
-                since.map_or_else(
-                    |refused| refused,
-                    |_| Found::Page(self.page(*kind, scope, after.as_ref(), (*limit, *counts))),
-                )
+                match since.map_or(Ok(Revision::ZERO), |since| self.known(*kind, since)) {
+                    Ok(_) => Found::Page(self.page(*kind, scope, after.as_ref(), (*limit, *counts))),
+                    Err(Forgotten { compacted }) => Found::Expired { compacted },
+                }
             }
-            Read::Changes { kind, scope, after } => self
-                .known(*kind, *after)
-                .map_or_else(|refused| refused, |after| Found::Changes(self.changes(*kind, scope, after))),
+            Read::Changes { kind, scope, after } => match self.known(*kind, *after) {
+                Ok(after) => Found::Changes(self.changes(*kind, scope, after)),
+                Err(Forgotten { compacted }) => Found::Expired { compacted },
+            },
         }
     }
 
@@ -171,14 +176,14 @@ impl Source<'_> {
     }
 
     /// The store's revision that a version stands for, if all that happened to a kind since is known.
-    fn known(&self, kind: Kind, version: Revision) -> Result<Revision, Found> {
+    fn known(&self, kind: Kind, version: Revision) -> Result<Revision, Forgotten> {
         let revision = object::revision(self.index.layout(), version, self.ks)
             // Else of a store that was put back since, or of another one.
             .filter(|revision| *revision <= self.ks.revision())
-            .ok_or(Found::Expired { compacted: false })?;
+            .ok_or(Forgotten { compacted: false })?;
         match self.index.is_complete_after(kind, revision) {
             true => Ok(revision),
-            false => Err(Found::Expired { compacted: true }),
+            false => Err(Forgotten { compacted: true }),
         }
     }
 

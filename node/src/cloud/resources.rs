@@ -9,7 +9,7 @@ use controller::api::draft::{self, Current, Draft};
 use controller::api::read::Source;
 use controller::api::refusal::Cause;
 use controller::api::selector::Selectors;
-use controller::api::{Content, Id, Item, Kind, Layout, Refusal, Verb, object};
+use controller::api::{Content, Id, Item, Kind, Layout, Refusal, Verb, object, size};
 use controller::label::{Change, Labelled, Labels};
 use controller::resource::{self, Applied, InvalidManifest, Manifest};
 use controller::wireguard;
@@ -187,7 +187,7 @@ impl Cloud {
         self.check_room(manifest.kind(), manifest.id()).map_err(|error| as_refusal(&error))?;
         let meta =
             serde_json::to_vec(&meta).map_err(|why| Refusal::new(500, "InternalError", why.to_string()))?;
-        draft::check_len("metadata", meta.len(), resource::MAX_MANIFEST_LEN)?;
+        size::check_len("metadata", meta.len(), resource::MAX_MANIFEST_LEN)?;
         let mut item = Item {
             id: id.clone(),
             revision: object::version(Layout::Cloud, self.journal.durable(), &self.keyspace),

@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::super::call::{Form, Options};
 use super::super::selector::Selectors;
+use super::super::size;
 use super::*;
 
 const AT: Moment = Moment { now: UnixMillis(1_000), revision: Revision(7) };
@@ -155,9 +156,13 @@ fn a_version_that_this_store_has_not_had_is_a_conflict() {
 fn what_is_too_long_is_told_so_before_it_is_looked_at() {
     let mut long = body();
     long["status"] = "x".repeat(2 * MAX_OBJECT_LEN).into();
-    assert_eq!(fitting(long.clone()).unwrap(), body(), "what a client sends back of a status does not count");
+    assert_eq!(
+        size::fitting(long.clone()).unwrap(),
+        body(),
+        "what a client sends back of a status does not count"
+    );
     long["spec"]["more"] = "x".repeat(MAX_OBJECT_LEN).into();
-    let refused = fitting(long).unwrap_err();
+    let refused = size::fitting(long).unwrap_err();
     assert_eq!((refused.code, refused.reason), (413, "RequestEntityTooLarge"));
     assert!(refused.message.contains("over the limit of 524288"), "{refused}");
     // A patch that makes it too long.

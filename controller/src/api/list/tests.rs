@@ -120,25 +120,3 @@ fn a_list_as_new_as_a_version_that_was_never_given_out_is_refused_as_kubernetes_
     let refused = check(ks.revision().0 + 1).unwrap_err();
     assert_eq!((refused.code, refused.causes[0].reason), (504, "ResourceVersionTooLarge"));
 }
-
-/// Figures for people: `cargo test --release -p controller figures_of -- --ignored --nocapture`.
-#[test]
-#[ignore = "prints figures"]
-fn figures_of_ten_thousand() {
-    let store = store(10_000);
-    for form in [Form::Table(Include::Metadata), Form::Object] {
-        let mut lister = Lister::new(Kind::Device, listing("", "", None), Look::whole(form), UnixMillis(0));
-        let source = plain(&store.1, &store.0, store.0.revision());
-        let (mut reading, mut rendering, mut bytes) =
-            (std::time::Duration::ZERO, std::time::Duration::ZERO, 0);
-        while !lister.is_done() {
-            let start = std::time::Instant::now();
-            let Found::Page(page) = source.read(&lister.wants()) else { panic!("a page") };
-            reading += start.elapsed();
-            let start = std::time::Instant::now();
-            bytes += lister.handle_page(page).len();
-            rendering += start.elapsed();
-        }
-        println!("{form:?}: read in {reading:?}, rendered in {rendering:?}, {bytes} bytes");
-    }
-}

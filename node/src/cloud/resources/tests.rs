@@ -292,7 +292,7 @@ fn another_public_key_rotates_a_wireguard_peer_and_nothing_else_of_it_can_be_cha
     );
     let moved = desk.write(Method::Patch, &phone, json!({"spec": {"site": "other"}})).unwrap_err();
     assert_eq!((moved.code, moved.causes[0].field.as_str()), (422, "spec.site"));
-    let stale = desk.write(Method::Put, &phone, made.clone()).unwrap_err();
+    let stale = desk.write(Method::Put, &phone, made).unwrap_err();
     assert_eq!(stale.reason, "Conflict", "who read before it was rotated");
 }
 
@@ -423,4 +423,30 @@ fn a_manifest_that_is_too_long_is_told_its_limit() {
     noted["metadata"]["annotations"] = json!({"note": "x".repeat(resource::MAX_MANIFEST_LEN)});
     let refused = desk.write(Method::Post, DEVICES, noted).unwrap_err();
     assert!(refused.code == 413 && refused.message.starts_with("metadata of "), "{refused}");
+}
+
+/// Of a device with as many properties as fit, every write is one walk: squares of them would take minutes.
+#[test]
+fn a_device_of_thousands_of_properties_is_made_patched_and_applied() {
+    const COUNT: usize = 3000;
+    let mut desk = Desk::new();
+    let name = |n: usize| format!("p{n:04}");
+    let properties = |of: &dyn Fn(usize) -> Value| (0..COUNT).map(of).collect::<Value>();
+    let model = json!({
+        "apiVersion": "devices.kubeedge.io/v1beta1", "kind": "DeviceModel", "metadata": {"name": "m"},
+        "spec": {"properties": properties(&|n| json!({"name": name(n), "type": "INT", "accessMode": "ReadWrite"}))},
+    });
+    let models = "/apis/devices.kubeedge.io/v1beta1/namespaces/default/devicemodels";
+    desk.write(Method::Post, models, model).unwrap();
+    let mut large = device();
+    large["spec"]["deviceModelRef"] = json!({"name": "m"});
+    large["spec"]["properties"] = properties(&|n| json!({"name": name(n), "collectCycle": 100}));
+    desk.write(Method::Post, DEVICES, large.clone()).unwrap();
+    let path = format!("{DEVICES}/valve");
+    large["spec"]["properties"] = properties(&|n| json!({"name": name(n), "collectCycle": 200}));
+    let patched = desk.write(Method::Patch, &path, json!({"spec": large["spec"]})).unwrap();
+    assert_eq!(patched["spec"]["properties"][COUNT - 1]["collectCycle"], 200);
+    assert_eq!(patched["status"]["twins"].as_array().unwrap().len(), COUNT);
+    let gone = desk.write(Method::Delete, &path, Value::Null).unwrap();
+    assert_eq!(gone["metadata"]["name"], "valve");
 }

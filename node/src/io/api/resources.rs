@@ -22,8 +22,8 @@ use controller::api::part::table;
 use controller::api::read::{Found, Page, Read};
 use controller::api::watch::too_old;
 use controller::api::{
-    Call, Kind, Layout, Method, Part, Refusal, Request, Verb, allowed, discovery, draft, object, openapi,
-    protobuf,
+    Call, Kind, Layout, Method, Part, Refusal, Request, Verb, allowed, discovery, object, openapi, protobuf,
+    size,
 };
 use controller::role::{self, Asker};
 use http_body_util::Full;
@@ -110,12 +110,12 @@ async fn reply(
         }
         Call::Write(write) => {
             let (look, kind, verb) = (look(asker, write.form), write.kind, write.verb);
-            let body = draft::fitting(aside::body(body).await?)?;
+            let body = size::fitting(aside::body(body).await?)?;
             let written = desk.write(asker, write.with_options(&body)?, body).await?;
             Ok(written_answer(kind, verb, look, written))
         }
         Call::Steer(call) => {
-            let body = draft::fitting(aside::body(body).await?)?;
+            let body = size::fitting(aside::body(body).await?)?;
             let (part, form) = (call.part, call.form);
             let Steered { is_new, object, warnings } =
                 desk.steer(Steering { call, body, asker: asker.clone() }).await?;

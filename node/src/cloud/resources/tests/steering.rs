@@ -137,7 +137,7 @@ fn wishes_are_set_by_a_part_of_the_device_and_an_id_moves_once() {
     desk.steer("app", Method::Patch, "desired", json!({"spec": {"position": 40}})).unwrap();
     assert_eq!(desk.desired("position"), set("40", "user/test", "0.2"));
     let read = desk.steer("app", Method::Get, "desired", Value::Null).unwrap();
-    let mut both = read.clone();
+    let mut both = read;
     both["spec"]["mode"] = "auto".into();
     desk.steer("app", Method::Put, "desired", both.clone()).unwrap();
     assert_eq!(desk.desired("position"), set("40", "user/test", "0.2"), "nobody meant to touch it");

@@ -2,8 +2,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bus::io::Clock;
-use controller::api::call::Form;
+use controller::api::call::{Form, Include};
 use controller::api::index::Moved;
+use controller::api::list::Lister;
 use controller::api::read::{Read, Source};
 use controller::api::selector::Selectors;
 use controller::api::{Index, Layout};
@@ -72,6 +73,11 @@ fn manifest(change: u64) -> Bytes {
     Bytes::from(format!(r#"{{"metadata":{{"labels":{{}}}},"spec":{{"nodeName":"a","change":{change}}}}}"#))
 }
 
+fn of(version: Option<u64>) -> Listing {
+    let (selectors, version) = (Selectors::default(), version.map(Revision));
+    Listing { namespace: None, selectors, limit: None, proceed: None, version }
+}
+
 struct Room {
     desk: Desk,
     moved: watch::Sender<Moved>,
@@ -107,14 +113,7 @@ impl Room {
     /// A watch from a version on, or of all that is there.
     fn task(&self, version: Option<u64>, patience: Duration) -> (Task, mpsc::Receiver<Bytes>) {
         let (pieces, answer) = mpsc::channel(PIECES);
-        let of = Listing {
-            namespace: None,
-            selectors: Selectors::default(),
-            limit: None,
-            proceed: None,
-            version: version.map(Revision),
-        };
-        let watcher = Watcher::new(Kind::Device, of, Look::whole(Form::Object));
+        let watcher = Watcher::new(Kind::Device, of(version), Look::whole(Form::Object));
         let watch = Watch { bookmarks: false, initial: false, timeout: Duration::from_secs(600) };
         let desk = self.desk.clone();
         (Task { desk, kind: Kind::Device, watcher, watch, pieces, patience }, answer)
@@ -204,4 +203,66 @@ fn a_watch_that_fell_behind_its_feed_asks_for_itself_and_misses_nothing() {
             newest.extend(of_last.map(|line| line.split(r#""name":""#).nth(1).unwrap()[..6].to_owned()));
         }
     });
+}
+
+/// CPU time of this process, in ticks of 10 ms.
+fn cpu() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// Figures for people: a hundred watches of a hundred devices that change ten times, with one feed and with one each.
+#[test]
+#[ignore = "prints figures"]
+fn figures_of_a_hundred_watches() {
+    for shares in [false, true] {
+        run(async {
+            let mut room = Room::new(100);
+            let mut answers = Vec::new();
+            for _ in 0..100 {
+                let (mut task, answer) = room.task(Some(1), Duration::from_secs(30));
+                if !shares {
+                    task.desk.shared = Shared::default();
+                }
+                room.tasks.spawn(async move { drop(task.run().await) });
+                answers.push(answer);
+            }
+            while room.store.asked.load(Ordering::Relaxed) < 100 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let (before, asked) = (cpu(), room.store.asked.load(Ordering::Relaxed));
+            for change in 1..=10 {
+                room.store.change(0..100, change, &room.moved);
+                for answer in &mut answers {
+                    let mut seen = 0;
+                    while seen < 100 {
+                        seen += events(&answer.recv().await.expect("the watch goes on"));
+                    }
+                }
+            }
+            let (took, asked) = (10 * (cpu() - before), room.store.asked.load(Ordering::Relaxed) - asked);
+            println!("one feed for all: {shares}: {took} ms of CPU, {asked} questions to the owner loop");
+        });
+    }
+}
+
+/// Figures for people: what ten thousand devices take to read and to render.
+#[test]
+#[ignore = "prints figures"]
+fn figures_of_ten_thousand_devices() {
+    let store = Store::new(10_000);
+    for form in [Form::Table(Include::Metadata), Form::Object] {
+        let (mut lister, mut bytes) = (Lister::new(Kind::Device, of(None), Look::whole(form), now()), 0);
+        let (mut reading, mut rendering) = (Duration::ZERO, Duration::ZERO);
+        while !lister.is_done() {
+            let start = Instant::now();
+            let Found::Page(page) = store.read(&lister.wants()) else { panic!("a page") };
+            reading += start.elapsed();
+            let start = Instant::now();
+            bytes += lister.handle_page(page).len();
+            rendering += start.elapsed();
+        }
+        println!("{form:?}: read in {reading:?}, rendered in {rendering:?}, {bytes} bytes");
+    }
 }
