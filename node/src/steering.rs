@@ -2,7 +2,7 @@
 //!
 //! These are other doors to what `/kubebus/v1` asks for: the same [`AdminRequest`]s, carried out by the same functions, so
 //! that authority, interlocks and expiry refuse with the same words. What is special to them is how they are written
-//! ([`controller::api::part`]), and that a wish may have an id ([`ids`]).
+//! ([`controller::api::part`]), and that a wish may have an id (`ids`).
 
 mod ids;
 
