@@ -97,6 +97,21 @@ pub struct Gist {
     pub failed: bool,
 }
 
+#[cfg(test)]
+impl Gist {
+    /// The same, of all views of the device.
+    pub(crate) fn of(views: &[TwinView]) -> Self {
+        let is_answered =
+            |view: &TwinView| view.ack.as_ref().is_some_and(|ack| Some(ack.version) == view.version);
+        let state = views.first().and_then(|view| view.state.as_ref());
+        Self {
+            online: state.is_some_and(|state| state.state == crate::twin::Availability::Online),
+            pending: views.iter().any(|view| !view.converged && !is_answered(view)),
+            failed: views.iter().any(|view| !view.converged && is_answered(view)),
+        }
+    }
+}
+
 impl Gist {
     /// One of its properties.
     pub(crate) fn note(&mut self, desired: Option<&Desired>, reported: Option<&Reported>) {

@@ -65,13 +65,14 @@ fn lock<T: ?Sized>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Desk {
-    /// The feed of a kind; it begins with who watches first.
-    pub(super) fn feed(&self, kind: Kind) -> Arc<Channel> {
+    /// The feed of a kind. It begins where its first watch is, which is no older than what this node said since it
+    /// started: before its first commit it has said nothing, and all there is would be new.
+    pub(super) fn feed(&self, kind: Kind, first: Revision) -> Arc<Channel> {
         let mut feeds = lock(&self.shared.0.feeds);
         if let Some(channel) = feeds[kind.index()].upgrade().filter(|channel| channel.is_followed()) {
             return channel;
         }
-        let from = Revision(self.moved.borrow()[kind.index()]);
+        let from = Revision(self.moved.borrow()[kind.index()]).max(first);
         let feed = Arc::new(Mutex::new(Feed::new(kind, from)));
         let (tell, told) = watch::channel(from);
         spawn("feed", follow(self.clone(), kind, Arc::clone(&feed), tell));

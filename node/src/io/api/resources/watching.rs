@@ -60,9 +60,9 @@ impl Task {
     async fn run(mut self) -> Result<(), Over> {
         let end = Instant::now() + self.watch.timeout;
         let mut bookmark = Instant::now() + BOOKMARKS;
-        let feed = self.desk.feed(self.kind);
-        let mut told = feed.told();
         self.say_first().await?;
+        let feed = self.desk.feed(self.kind, self.watcher.cursor());
+        let mut told = feed.told();
         loop {
             told.borrow_and_update();
             self.say_news(&feed).await?;
