@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use bus::{Name, NodeId, NodeKind};
-use metadata::Keyspace;
+use metadata::{Key, Keyspace};
 use minicbor::{Decode, Encode};
 use thiserror::Error;
 
@@ -141,15 +141,25 @@ pub fn change(
         return Err(LabelError::TooMany(labelled.clone()));
     }
     let is_new = ks.get(&key(labelled)).is_none();
-    if is_new && matches!(labelled, Labelled::Site(_)) && ks.range(SITES).count() >= MAX_SITES {
-        return Err(LabelError::TooManySites);
+    if is_new && matches!(labelled, Labelled::Site(_)) {
+        make_room(ks)?;
     }
-    // An edge's row stays: its revision says when it was written last.
-    match labels.is_empty() && matches!(labelled, Labelled::Site(_)) {
-        true => record::delete(ks, &key(labelled)),
-        false => record::put(ks, &key(labelled), &Record { labels: labels.clone() }),
-    }
+    // The row stays though it is empty: its revision says when it was written last.
+    record::put(ks, &key(labelled), &Record { labels: labels.clone() });
     Ok(labels)
+}
+
+/// For the row of one more site: those that are empty go first.
+fn make_room(ks: &mut Keyspace) -> Result<(), LabelError> {
+    if ks.range(SITES).count() < MAX_SITES {
+        return Ok(());
+    }
+    let is_empty =
+        |bytes: &[u8]| minicbor::decode::<Record>(bytes).is_ok_and(|record| record.labels.is_empty());
+    let empty: Vec<Key> =
+        ks.range(SITES).filter(|(_, bytes)| is_empty(bytes)).map(|(key, _)| key.clone()).collect();
+    empty.iter().for_each(|key| ks.delete(key));
+    if empty.is_empty() { Err(LabelError::TooManySites) } else { Ok(()) }
 }
 
 const SITES: &str = "/c/label/site/";
@@ -186,6 +196,8 @@ impl Map {
             let labelled = key.as_str().strip_prefix(PREFIX).and_then(|text| text.parse().ok());
             let record = minicbor::decode::<Record>(bytes).ok();
             match (labelled, record) {
+                // The row of a site that had labels once is as good as none.
+                (Some(Labelled::Site(_)), Some(record)) if record.labels.is_empty() => {}
                 (Some(Labelled::Site(name)), Some(record)) => drop(map.sites.insert(name, record.labels)),
                 (Some(Labelled::Edge(name)), Some(record)) => drop(map.edges.insert(name, record.labels)),
                 (None, _) | (_, None) => {}
@@ -307,7 +319,18 @@ mod tests {
         assert_eq!(of(&plant, &ks).unwrap(), now, "nothing was written");
         let all = Change { set: Labels::new(), remove: vec!["kb.io/line".to_owned(), "tier".to_owned()] };
         assert_eq!(change(&plant, all, &mut ks).unwrap(), Labels::new());
-        assert_eq!(ks.range(PREFIX).count(), 0);
+        assert_eq!(ks.range(PREFIX).count(), 1, "its revision says when the last one went");
+        label("site/other", &[], &mut ks);
+        assert_eq!(selected(&[], &ks), [""; 0]);
+        for number in 2..MAX_SITES {
+            label(&format!("site/s{number}"), &[("tier", "pump")], &mut ks);
+        }
+        let full = Labelled::Site(name("full"));
+        change(&full, set(&[("tier", "pump")]), &mut ks).unwrap();
+        assert_eq!(ks.range(PREFIX).count(), MAX_SITES - 1, "what is empty makes room");
+        change(&plant, set(&[("tier", "pump")]), &mut ks).unwrap();
+        let error = change(&Labelled::Site(name("more")), set(&[("tier", "pump")]), &mut ks).unwrap_err();
+        assert!(matches!(error, LabelError::TooManySites), "{error}");
         for text in ["plant", "node/a", "site/No Name"] {
             assert!(text.parse::<Labelled>().is_err(), "{text}");
         }

@@ -52,6 +52,7 @@ pub mod label;
 pub mod lan;
 pub mod lease;
 pub mod nodes;
+pub mod pem;
 pub mod plan;
 pub mod record;
 pub mod renew;

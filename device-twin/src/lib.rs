@@ -49,4 +49,4 @@ pub use authority::Authority;
 pub use cloud::CloudTwins;
 pub use edge::{EdgeTwins, Tally};
 pub use twin::{Expiry, PropertyId, Publish, Ticket};
-pub use view::TwinView;
+pub use view::{Gist, TwinView};

@@ -17,13 +17,16 @@ pub enum Durability {
 
 /// All other rows are [`Durability::Now`]: desired values, the applied position, what rules and writes are at, results,
 /// the cloud's resources, tokens and nodes.
-const CLASSES: [(&str, Durability); 12] = [
+const CLASSES: [(&str, Durability); 14] = [
     // Samples are worth less by the second, and their numbers are reserved: none is given twice.
     ("/o/telemetry/", Durability::Lazy),
     // Carries the revision of a commit that only removes rows, which count by themselves.
     ("/sync/revision", Durability::Lazy),
     // A mapper goes on reading its device while a report waits; what a rule makes of it is written at once.
     ("/t/reported/", Durability::Soon),
+    // What happened, for people: an edge's flash is not worn for it.
+    ("/local/event/", Durability::Lazy),
+    ("/c/event/", Durability::Soon),
     ("/o/state/", Durability::Soon),
     // What edges told the cloud they keep until it is stored.
     ("/c/reported/", Durability::Soon),

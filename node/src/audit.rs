@@ -76,11 +76,24 @@ impl Ring {
 
     pub fn of(line: &Line) -> Self {
         let Line::Entry(entry) = line else { return Self::Cluster };
-        let path = entry.what.split_once(' ').map_or("", |(_, path)| path);
-        let is_wish =
-            ["/kubebus/v1/twins/", "/kubebus/v1/changes"].iter().any(|start| path.starts_with(start));
-        let is_refused_to_others = entry.status >= 400 && entry.role != Role::Admin.as_str();
-        if is_wish || is_refused_to_others { Self::Devices } else { Self::Cluster }
+        let (method, path) = entry.what.split_once(' ').unwrap_or_default();
+        let is_to_others = entry.role != Role::Admin.as_str();
+        // Others patch desired values of a device, and nothing else.
+        let is_wish = match steered(path) {
+            Some(part) => !part.is_empty() || (method == "PATCH" && is_to_others),
+            None => ["/kubebus/v1/twins/", "/kubebus/v1/changes"].iter().any(|start| path.starts_with(start)),
+        };
+        if is_wish || (entry.status >= 400 && is_to_others) { Self::Devices } else { Self::Cluster }
+    }
+}
+
+/// Of a path of the resource API that names a device: by which part of it, or empty: the whole.
+pub fn steered(path: &str) -> Option<&str> {
+    let rest = path.strip_prefix("/apis/devices.kubeedge.io/")?;
+    match rest.split('/').collect::<Vec<_>>().as_slice() {
+        [_, "namespaces", _, "devices", _] => Some(""),
+        [_, "namespaces", _, "devices", _, part] => Some(part),
+        _ => None,
     }
 }
 
@@ -167,6 +180,8 @@ impl Refusals {
 mod tests {
     use super::*;
 
+    const VALVE: &str = "/apis/devices.kubeedge.io/v1beta1/namespaces/water/devices/valve";
+
     fn entry(who: &str, time: u64) -> Line {
         Line::Entry(Entry {
             time: UnixMillis(time),
@@ -214,6 +229,11 @@ mod tests {
             ("POST /kubebus/v1/tokens", "admin", 403, Ring::Cluster),
             ("POST /kubebus/v1/tokens", "admin", 200, Ring::Cluster),
             ("POST /page/session", "viewer", 200, Ring::Cluster),
+            (&format!("PATCH {VALVE}"), "operator", 200, Ring::Devices),
+            (&format!("PATCH {VALVE}"), "admin", 200, Ring::Cluster),
+            (&format!("PATCH {VALVE}/desired"), "admin", 200, Ring::Devices),
+            (&format!("POST {VALVE}/commands"), "app", 201, Ring::Devices),
+            (&format!("DELETE {VALVE}"), "admin", 200, Ring::Cluster),
         ] {
             assert_eq!(Ring::of(&line(what, role, status)), expected, "{what} {role} {status}");
         }

@@ -7,6 +7,8 @@ mod history;
 mod renew;
 mod resources;
 mod shown;
+mod steering;
+mod users;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -33,7 +35,8 @@ use controller::user::{self, Users};
 use controller::{CloudSubnets, Cluster, access, advert, host, lease, nodes, route, site, wireguard};
 use device_twin::cloud::Output as FromTwins;
 use device_twin::reply::ReplyTo;
-use device_twin::twin::Said;
+use device_twin::rule::RuleView;
+use device_twin::twin::{Availability, DeviceState, Said};
 use device_twin::{CloudTwins, Expiry, Publish, Ticket, kubeedge};
 use metadata::sync::Lane;
 use metadata::{Cause, Feed, FeedOutput, Key, Keyspace, Tells};
@@ -44,6 +47,7 @@ use crate::admin::{AdminError, AdminRequest, describe};
 use crate::broker_rows;
 use crate::checkup::Asking;
 use crate::health::{Ledger, Monitor, TroubleKind};
+use crate::herald::Herald;
 use crate::history::Inquiries;
 use crate::interest::{Interest, announced};
 use crate::journal::{Journal, Speech};
@@ -112,6 +116,8 @@ pub struct Cloud {
     asking: Asking,
     /// What edges are asked of their history.
     inquiries: Inquiries,
+    /// Writes events of devices.
+    herald: Herald,
     /// Who asks in the present cycle, if it is not this node's own console.
     asker: Option<NodeId>,
 }
@@ -140,7 +146,10 @@ impl Cloud {
         let me = cluster.cloud_id();
         let mut twins = CloudTwins::new();
         twins.load(&mut keyspace, now);
+        let mut herald = Herald::new(Layout::Cloud);
+        herald.load(states(&keyspace), twins.rules_told());
         Ok(Self {
+            herald,
             bus: Bus::new(me.clone(), Role::Hub),
             journal: Journal::new(loaded),
             index,
@@ -274,6 +283,7 @@ impl Cloud {
                 self.twins.handle_timeout(&mut self.keyspace, now);
                 self.asking.handle_timeout(now.mono);
                 self.inquiries.handle_timeout(now.mono);
+                self.herald.handle_timeout(&mut self.keyspace, now);
             }
             Input::Wireguard(gateway) => {
                 let me = self.me.clone();
@@ -514,6 +524,9 @@ impl Cloud {
     }
 
     fn drain(&mut self, now: Now) {
+        if let Some(count) = self.herald.take_left_out(now) {
+            self.note(format!("{count} events of devices are left out: there are too many in a minute"));
+        }
         loop {
             if let Some(output) = self.bus.poll_output() {
                 self.on_bus(output, now);
@@ -612,6 +625,7 @@ impl Cloud {
             }
             FeedOutput::Up { edge, incarnation, entry } => {
                 self.twins.handle_up(&edge, incarnation, &entry.key, &entry.payload, &mut self.keyspace, now);
+                self.tell_of_rule(&edge, &entry.key, &entry.payload, now);
             }
             FeedOutput::NewIncarnation { edge, cause, .. } => self.on_new_incarnation(&edge, cause),
             FeedOutput::Gap { edge, class, from, to, .. } => {
@@ -751,6 +765,11 @@ impl Cloud {
     }
 
     fn on_twins(&mut self, output: FromTwins, now: Now) {
+        match &output {
+            FromTwins::Publish(publish) => self.herald.handle_publish(publish, &mut self.keyspace, now),
+            FromTwins::Audit(entry) => self.herald.handle_audit(entry, &mut self.keyspace, now),
+            FromTwins::Reply(_) | FromTwins::Accept(_) | FromTwins::Reject(..) => {}
+        }
         match output {
             FromTwins::Publish(Publish { topic, payload, retain, expiry }) => {
                 if self.is_news(&topic, &payload) {
@@ -881,6 +900,7 @@ impl Cloud {
             self.inquiries.poll_timeout(),
             self.renewal.poll_timeout(),
             Some(self.monitor.poll_timeout()),
+            self.herald.poll_timeout(),
         ];
         timeouts.into_iter().flatten().min()
     }
@@ -896,6 +916,17 @@ impl Cloud {
         }
     }
 
+    /// A rule stands otherwise, at the edge that speaks for its device.
+    fn tell_of_rule(&mut self, edge: &Name, key: &str, payload: &[u8], now: Now) {
+        let Some(rule) = key.strip_prefix("rule/") else { return };
+        let Ok(view) = minicbor::decode::<RuleView>(payload) else { return };
+        let output = view.output.rsplit_once('/').and_then(|(device, _)| device.parse().ok());
+        let is_its = output.is_some_and(|device: DeviceId| self.twins.is_bound(&device, edge));
+        if view.rule == rule && is_its {
+            self.herald.handle_rule(&view, &mut self.keyspace, now);
+        }
+    }
+
     /// An event about an edge, for `kubectl describe`.
     fn tell_of_node(
         &mut self,
@@ -907,7 +938,9 @@ impl Cloud {
     ) {
         let about = Id::from(edge.as_str());
         let message = message.to_owned();
-        let event = Event { kind: Kind::EdgeNode, about, severity, reason, message, at: now.wall };
+        let kind = Kind::EdgeNode;
+        let (at, subject, count) = (now.wall, None, 1);
+        let event = Event { kind, about, severity, reason, subject, message, at, count };
         event::record(Layout::Cloud, event, &mut self.keyspace);
     }
 
@@ -921,6 +954,14 @@ impl Cloud {
 struct Told {
     rev: u64,
     payload: Bytes,
+}
+
+/// As their edges said last.
+fn states(keyspace: &Keyspace) -> impl Iterator<Item = (DeviceId, Availability)> {
+    keyspace.range("/c/state/").filter_map(|(key, bytes)| {
+        let state: DeviceState = minicbor::decode(bytes).ok()?;
+        Some((key.as_str().strip_prefix("/c/state/")?.parse().ok()?, state.state))
+    })
 }
 
 /// The version within its edge's incarnation; what is no reported value has none.

@@ -7,6 +7,7 @@ mod history;
 mod lines;
 mod resources;
 mod shown;
+mod steering;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -46,6 +47,7 @@ use crate::broker_rows;
 use crate::checkup::Asked;
 use crate::clients;
 use crate::health::{Monitor, Teller, TroubleKind};
+use crate::herald::Herald;
 use crate::history::Telling;
 use crate::interest::{Interest, announced, is_for_other_sites};
 use crate::journal::{Journal, Speech};
@@ -102,6 +104,8 @@ pub struct Edge {
     /// What the cloud asks of the history here.
     telling: Telling,
     outbox_age: OutboxAge,
+    /// Writes events of devices.
+    herald: Herald,
     /// When the cloud came or went last.
     cloud_since: Option<UnixMillis>,
     /// Who asks in the present cycle, if it is not this node's own console.
@@ -148,6 +152,8 @@ impl Edge {
         let replica = Replica::load(&mut keyspace, seed);
         let mut twins = EdgeTwins::new(identity.node.name.clone(), replica.incarnation(), seed);
         twins.load(&mut keyspace, now);
+        let mut herald = Herald::new(Layout::Edge);
+        herald.load(std::iter::empty(), twins.rule_views(now).iter());
         Self {
             bus: Bus::new(identity.node.clone(), Role::Leaf),
             journal: Journal::new(loaded),
@@ -172,6 +178,7 @@ impl Edge {
             asked: Asked::default(),
             telling: Telling::default(),
             outbox_age: OutboxAge::default(),
+            herald,
             cloud_since: None,
             identity,
             cloud,
@@ -272,6 +279,7 @@ impl Edge {
             }
             Input::Mqtt { ticket, who, topic, payload, expiry, properties, rows, .. } => {
                 broker_rows::write(rows, &mut self.keyspace);
+                self.herald.handle_client(&topic);
                 let said = Said { payload: &payload, expiry, reply: ReplyTo::of(&properties) };
                 self.twins.handle_publish(ticket, &who, &topic, said, &mut self.keyspace, now);
             }
@@ -551,6 +559,7 @@ impl Edge {
         self.bus.handle_timeout(now);
         self.replica.handle_timeout(&self.keyspace, now);
         self.twins.handle_timeout(&mut self.keyspace, now);
+        self.herald.handle_timeout(&mut self.keyspace, now);
         self.neighbours.handle_timeout(now.mono);
         self.asked.handle_timeout(now.mono);
         self.monitor.handle_timeout(now.mono);
@@ -588,6 +597,10 @@ impl Edge {
             } else if !self.tell_untold(now) {
                 break;
             }
+        }
+        self.herald.handle_settled();
+        if let Some(count) = self.herald.take_left_out(now) {
+            self.note(&format!("{count} events of devices are left out: there are too many in a minute"));
         }
         self.close_cycle();
     }
@@ -731,6 +744,7 @@ impl Edge {
     }
 
     fn on_twins(&mut self, output: FromTwins, now: Now) {
+        self.hear(&output, now);
         match output {
             FromTwins::Publish(publish) if self.is_for_dmi(&publish, now) => {}
             FromTwins::Publish(Publish { topic, payload, retain, expiry }) => {
@@ -755,6 +769,29 @@ impl Edge {
             FromTwins::Unwatch(filter) => self.interest.change(&filter, false, &mut self.bus),
             FromTwins::RuleLog(line) => self.said.push_back(Output::Record(Record::Rule(line))),
             FromTwins::RuleHeads(lines) => self.said.push_back(Output::Record(Record::RuleHeads(lines))),
+        }
+    }
+
+    /// What of it is an event.
+    fn hear(&mut self, output: &FromTwins, now: Now) {
+        let (herald, ks) = (&mut self.herald, &mut self.keyspace);
+        match output {
+            FromTwins::Publish(publish) => herald.handle_publish(publish, ks, now),
+            FromTwins::Audit(entry) => herald.handle_audit(entry, ks, now),
+            FromTwins::Up { key, payload, .. } if key.starts_with("rule/") => {
+                if let Ok(view) = minicbor::decode(payload) {
+                    herald.handle_rule(&view, ks, now);
+                }
+            }
+            FromTwins::Up { .. }
+            | FromTwins::Reply(_)
+            | FromTwins::Accept(_)
+            | FromTwins::Reject(..)
+            | FromTwins::Sample { .. }
+            | FromTwins::Watch(_)
+            | FromTwins::Unwatch(_)
+            | FromTwins::RuleLog(_)
+            | FromTwins::RuleHeads(_) => {}
         }
     }
 
@@ -877,6 +914,7 @@ impl Edge {
             AdminRequest::SetTwin { device, property, value } => {
                 self.set_twin(&PropertyId::new(&device, &property), value, now)
             }
+            AdminRequest::PatchTwin { device, patch } => self.patch_twin(&device, &patch, now),
             AdminRequest::Command { device, name, order } => self.order(&device, &name, order, now),
             AdminRequest::Commands { device, id } => {
                 admin::commands(self.twins.commands(device.as_ref(), now), id.as_ref())
@@ -911,8 +949,7 @@ impl Edge {
             | AdminRequest::Labels { .. }
             | AdminRequest::Label { .. }
             | AdminRequest::Change { .. }
-            | AdminRequest::History(_)
-            | AdminRequest::PatchTwin { .. } => Err(AdminError::CloudOnly),
+            | AdminRequest::History(_) => Err(AdminError::CloudOnly),
         }
     }
 
@@ -1053,6 +1090,7 @@ impl Edge {
             self.asked.poll_timeout(),
             self.renewal.poll_timeout(),
             Some(self.monitor.poll_timeout()),
+            self.herald.poll_timeout(),
         ];
         timeouts.into_iter().flatten().min()
     }

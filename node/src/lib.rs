@@ -26,8 +26,10 @@ pub mod resources;
 pub mod seam;
 pub mod sessions;
 pub mod standby;
+pub mod steering;
 
 mod broker_rows;
+mod herald;
 mod interest;
 mod mesh;
 pub mod page;
@@ -36,6 +38,7 @@ pub mod route_query;
 #[cfg(test)]
 mod two_nodes;
 pub mod users;
+mod veil;
 pub mod wireguard;
 
 pub use cloud::Cloud;

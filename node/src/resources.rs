@@ -9,12 +9,14 @@ use controller::api::read::{Found, Read};
 use controller::api::refusal::Cause;
 use controller::api::{Index, Item, Layout, Refusal};
 use controller::resource::InvalidManifest;
+use controller::role::Asker;
 use metadata::Keyspace;
 use serde_json::Value;
 
 use crate::admin::{AdminError, Fault, describe};
 use crate::journal::Speech;
 use crate::seam::Output;
+use crate::steering::{Steered, Steering};
 
 /// One question.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +25,7 @@ pub enum ApiRequest {
     Layout,
     Read(Read),
     Write(Box<Order>),
+    Steer(Box<Steering>),
 }
 
 /// A write, with what a core cannot know.
@@ -31,8 +34,8 @@ pub struct Order {
     pub write: Write,
     /// The object, the patch, or the options of a delete.
     pub body: Value,
-    /// Who writes, for the audit.
-    pub by: String,
+    /// Who writes, and as what.
+    pub asker: Asker,
     /// Of a new token.
     pub secret: [u8; bus::JoinToken::SECRET_LEN],
 }
@@ -42,6 +45,7 @@ pub enum ApiAnswer {
     Layout(Layout),
     Found(Found),
     Written(Result<Written, Refusal>),
+    Steered(Result<Steered, Refusal>),
 }
 
 /// What a write came to.
@@ -94,6 +98,7 @@ impl ApiRequest {
     pub(crate) fn writes(&self) -> bool {
         match self {
             Self::Write(order) => !order.write.options.dry_run,
+            Self::Steer(steering) => steering.writes(),
             Self::Layout | Self::Read(_) => false,
         }
     }

@@ -111,7 +111,7 @@ fn shown(user: &User) -> Value {
     })
 }
 
-fn refused(error: &UserError) -> AdminError {
+pub(crate) fn refused(error: &UserError) -> AdminError {
     let text = describe(error);
     match error {
         UserError::Unknown(_) => AdminError::NotFound(text),

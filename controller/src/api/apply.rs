@@ -61,14 +61,7 @@ fn put_owners(object: &mut Value, mut owners: Vec<Owner>) {
 pub fn note_update(schema: &Value, before: Option<&Value>, after: &mut Value, manager: &str, time: &str) {
     let mut owners = before.map(owners).unwrap_or_default();
     let now = fields::of(schema, after);
-    let is_new = |path: &&fields::Path| {
-        let was = before.and_then(|before| fields::get(before, path));
-        match path.last().map(String::as_str) {
-            Some(".") => was.is_none(),
-            _ => was != fields::get(after, path),
-        }
-    };
-    let changed: Set = now.iter().filter(is_new).cloned().collect();
+    let changed = fields::changed(schema, before, after);
     for owner in &mut owners {
         owner.set.retain(|path| now.contains(path) && !changed.contains(path));
     }
@@ -108,13 +101,12 @@ pub fn apply(schema: &Value, live: Option<&Value>, applied: Applied<'_>) -> Resu
     let live = live.unwrap_or(&nothing);
     let mut owners = owners(live);
     let wanted = fields::of(schema, config);
-    let differs = |path: &fields::Path| {
-        path.last().is_none_or(|last| last != ".") && fields::get(live, path) != fields::get(config, path)
-    };
+    // An item that is there anyway is in nobody's way.
+    let is_field = |path: &fields::Path| path.last().is_none_or(|last| last != ".");
+    let differing: Set = fields::changed(schema, Some(live), config).into_iter().filter(is_field).collect();
     let mut conflicts = Vec::new();
     for owner in owners.iter_mut().filter(|owner| !(owner.is_apply && owner.manager == manager)) {
-        let disputed: Vec<fields::Path> =
-            wanted.iter().filter(|path| owner.set.contains(*path) && differs(path)).cloned().collect();
+        let disputed: Vec<fields::Path> = differing.intersection(&owner.set).cloned().collect();
         for path in disputed {
             if force {
                 owner.set.remove(&path);
@@ -129,17 +121,16 @@ pub fn apply(schema: &Value, live: Option<&Value>, applied: Applied<'_>) -> Resu
     let mut merged = overlay(schema, live, config);
     let own = owners.iter().position(|owner| owner.is_apply && owner.manager == manager);
     let before = own.map(|at| std::mem::take(&mut owners[at].set)).unwrap_or_default();
-    for path in before.difference(&wanted) {
+    let is_held = |path: &&fields::Path| {
         // An item, or an object, stays as long as somebody owns something of it.
         let stem = match path.split_last() {
             Some((last, item)) if last == "." => item,
-            _ => path,
+            _ => path.as_slice(),
         };
-        let others = owners.iter().flat_map(|owner| &owner.set).chain(&wanted);
-        if !others.into_iter().any(|other| other.starts_with(stem)) {
-            fields::remove(&mut merged, path);
-        }
-    }
+        owners.iter().map(|owner| &owner.set).chain([&wanted]).any(|set| fields::has_below(set, stem))
+    };
+    let let_go: Set = before.difference(&wanted).filter(|path| !is_held(path)).cloned().collect();
+    fields::remove(&mut merged, &let_go);
     let is_same = before == wanted && own.is_some();
     let mine = Owner {
         manager: manager.to_owned(),

@@ -8,7 +8,7 @@ use metadata::Revision;
 
 use self::query::Query;
 use super::selector::Selectors;
-use super::{Id, Kind, Refusal, Verb};
+use super::{Id, Kind, Part, Refusal, Verb};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
@@ -71,6 +71,7 @@ pub enum Call {
         watch: Watch,
     },
     Write(Write),
+    Steer(Steer),
 }
 
 /// How a client wants to see objects.
@@ -129,6 +130,17 @@ pub struct Write {
     pub options: Options,
     /// Of a collection that is deleted.
     pub selectors: Selectors,
+    pub form: Form,
+}
+
+/// A request about a part of a device: what it is asked, or told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Steer {
+    pub part: Part,
+    pub id: Id,
+    pub verb: Verb,
+    pub patch: Option<PatchType>,
+    pub dry_run: bool,
     pub form: Form,
 }
 
@@ -215,13 +227,14 @@ impl Call {
         }
     }
 
-    /// What it would do to which kind, for who may do what.
-    pub fn needs(&self) -> Option<(Verb, Kind)> {
+    /// What it would do to which kind, or to which part of it, for who may do what.
+    pub fn needs(&self) -> Option<(Verb, Kind, &'static str)> {
         match self {
-            Self::Get { kind, .. } => Some((Verb::Get, *kind)),
-            Self::List { kind, .. } => Some((Verb::List, *kind)),
-            Self::Watch { kind, .. } => Some((Verb::Watch, *kind)),
-            Self::Write(write) => Some((write.verb, write.kind)),
+            Self::Get { kind, .. } => Some((Verb::Get, *kind, "")),
+            Self::List { kind, .. } => Some((Verb::List, *kind, "")),
+            Self::Watch { kind, .. } => Some((Verb::Watch, *kind, "")),
+            Self::Write(write) => Some((write.verb, write.kind, "")),
+            Self::Steer(steer) => Some((steer.verb, Kind::Device, steer.part.as_str())),
             Self::Version
             | Self::Groups { .. }
             | Self::Group { .. }
@@ -279,6 +292,9 @@ fn of_kind(
 ) -> Result<Call, Refusal> {
     let query = Query::parse(request.query)?;
     let form = Form::of(request.accept, &query)?;
+    if let (Some(part), Some(name)) = (sub.and_then(|sub| Part::of(kind, sub)), name) {
+        return of_part(part, Id::new(namespace, name), request, (&query, form)).map(Call::Steer);
+    }
     match sub {
         None => {}
         Some("status") if kind.info().has_status && request.method == Method::Get => {}
@@ -328,6 +344,33 @@ fn of_kind(
             form,
         }),
     })
+}
+
+fn of_part(
+    part: Part,
+    id: Id,
+    request: &Request<'_>,
+    (query, form): (&Query, Form),
+) -> Result<Steer, Refusal> {
+    if query.flag("watch") {
+        return Err(Refusal::not_allowed(format!("{part} is not watched by itself: watch the device")));
+    }
+    let verb = match request.method {
+        Method::Get => Verb::Get,
+        Method::Post => Verb::Create,
+        Method::Put => Verb::Update,
+        Method::Patch => Verb::Patch,
+        Method::Delete => Verb::Delete,
+    };
+    if !part.verbs().contains(&verb) {
+        let may: Vec<&str> = part.verbs().iter().map(|verb| verb.as_str()).collect();
+        let why =
+            format!("{verb} of {part} makes no sense: of a device's {part} there are {}", may.join(", "));
+        return Err(Refusal::not_allowed(why));
+    }
+    let patch = if verb == Verb::Patch { Some(PatchType::of(request.content_type)?) } else { None };
+    let Options { dry_run, .. } = Options::parse(query, request.user_agent)?;
+    Ok(Steer { part, id, verb, patch, dry_run, form })
 }
 
 impl Form {

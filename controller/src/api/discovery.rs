@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Kind, Layout, Verb};
+use super::{Kind, Layout, Part, Verb};
 
 /// Groups of which nothing is stored: reviews of oneself.
 const REVIEWS: [(&str, &str, &str); 2] = [
@@ -69,6 +69,12 @@ pub fn resources(layout: Layout, group: &str, version: &str) -> Option<Value> {
                 "kind": info.kind, "verbs": ["get"],
             }));
         }
+        found.extend(parts(kind).iter().map(|part| {
+            json!({
+                "name": format!("{}/{part}", info.plural), "singularName": "", "namespaced": info.namespaced,
+                "group": info.group, "version": info.version, "kind": part.kind(), "verbs": part.verb_names(),
+            })
+        }));
     }
     for (of, plural, kind) in REVIEWS {
         if (of, "v1") == (group, version) {
@@ -85,6 +91,10 @@ pub fn resources(layout: Layout, group: &str, version: &str) -> Option<Value> {
     Some(json!({
         "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": found,
     }))
+}
+
+fn parts(kind: Kind) -> &'static [Part] {
+    if kind == Kind::Device { &Part::ALL } else { &[] }
 }
 
 /// `kubectl get all` shows what works in a plant.
@@ -135,8 +145,17 @@ fn discovered(group: &str, version: &str, resource: &Value) -> Option<Value> {
             found[to] = value.clone();
         }
     }
-    if Kind::find(group, version, name).is_some_and(|kind| kind.info().has_status) {
-        found["subresources"] = json!([{ "subresource": "status", "responseKind": kind, "verbs": ["get"] }]);
+    let of = Kind::find(group, version, name);
+    let mut below = Vec::new();
+    if of.is_some_and(|kind| kind.info().has_status) {
+        below.push(json!({ "subresource": "status", "responseKind": kind, "verbs": ["get"] }));
+    }
+    below.extend(of.map(parts).unwrap_or_default().iter().map(|part| {
+        let kind = json!({ "group": group, "version": version, "kind": part.kind() });
+        json!({ "subresource": part.as_str(), "responseKind": kind, "verbs": part.verb_names() })
+    }));
+    if !below.is_empty() {
+        found["subresources"] = below.into();
     }
     Some(found)
 }

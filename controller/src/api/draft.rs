@@ -10,6 +10,7 @@ use super::merge;
 use super::object::{timestamp, uid};
 use super::refusal::{About, Cause};
 use super::schema;
+use super::size::{MAX_OBJECT_LEN, check_len, len};
 use super::{Id, Kind, Refusal, Verb};
 use crate::label;
 
@@ -20,6 +21,8 @@ pub struct Current {
     pub object: Value,
     /// As [`super::object::written_at`] says.
     pub written: Revision,
+    /// As [`super::object::newest`] says.
+    pub newest: Revision,
 }
 
 /// What it becomes.
@@ -214,6 +217,8 @@ fn finish(
 ) -> Result<Draft, Refusal> {
     let kind = write.kind;
     check_metadata(kind, id, &object, current)?;
+    // A patch can make more of an object than it is itself.
+    check_len("the object", len(&object), MAX_OBJECT_LEN)?;
     let warnings = check_fields(write, &object)?;
     complete(kind, id, &mut object, current.map(|current| &current.object), moment);
     if is_update {
@@ -321,6 +326,12 @@ fn check_version(
             return conflict(
                 "the object has been modified; please apply your changes to the latest version and try again",
             );
+        }
+        Some(Ok(version)) if version > current.newest.0 => {
+            return conflict(&format!(
+                "resource version {version} is not known here, where {} is the newest: read the object again",
+                current.newest.0
+            ));
         }
         Some(Ok(_)) | None => {}
     }

@@ -1,6 +1,6 @@
 //! Sets of fields, as `managedFields` has them (`FieldsV1`): who owns what of an object.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -37,11 +37,31 @@ fn is_identity(path: &[String]) -> bool {
 /// All fields of an object.
 pub fn of(schema: &Value, object: &Value) -> Set {
     let mut set = Set::new();
-    collect(Some(schema), object, &mut Vec::new(), &mut set);
+    collect(Some(schema), (object, None), &mut Vec::new(), &mut |path, _| {
+        set.insert(path.clone());
+    });
     set
 }
 
-fn collect(schema: Option<&Value>, value: &Value, path: &mut Path, set: &mut Set) {
+/// The fields of an object whose values `before` has not. The item of a list is one that is not there at all.
+pub fn changed(schema: &Value, before: Option<&Value>, object: &Value) -> Set {
+    let mut set = Set::new();
+    let mut note = |path: &Path, is_new: bool| {
+        if is_new {
+            set.insert(path.clone());
+        }
+    };
+    collect(Some(schema), (object, before), &mut Vec::new(), &mut note);
+    set
+}
+
+/// Goes through the fields of `value`, and says of each whether `before` has another value in its place.
+fn collect(
+    schema: Option<&Value>,
+    (value, before): (&Value, Option<&Value>),
+    path: &mut Path,
+    note: &mut impl FnMut(&Path, bool),
+) {
     if is_identity(path) {
         return;
     }
@@ -49,29 +69,47 @@ fn collect(schema: Option<&Value>, value: &Value, path: &mut Path, set: &mut Set
         Value::Object(fields) if !fields.is_empty() => {
             for (name, value) in fields {
                 path.push(format!("f:{name}"));
-                collect(schema::field(schema, name), value, path, set);
+                let before = before.and_then(|before| before.get(name));
+                collect(schema::field(schema, name), (value, before), path, note);
                 path.pop();
             }
         }
         Value::Array(items) => match schema::key_of_list(schema) {
             Some(key) => {
+                let known = Items::new(key, before.and_then(Value::as_array));
                 for item in items {
-                    path.push(key_element(key, item));
+                    let element = key_element(key, item);
+                    let before = known.get(&element);
+                    path.push(element);
                     path.push(".".to_owned());
-                    set.insert(path.clone());
+                    note(path, before.is_none());
                     path.pop();
-                    collect(schema::items(schema), item, path, set);
+                    collect(schema::items(schema), (item, before), path, note);
                     path.pop();
                 }
             }
-            None => drop(set.insert(path.clone())),
+            None => note(path, before != Some(value)),
         },
         Value::Null => {}
         // Nothing is said by these.
         Value::Object(_) if path.len() < 2 => {}
         Value::Object(_) | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
-            set.insert(path.clone());
+            note(path, before != Some(value));
         }
+    }
+}
+
+/// The items of a list by their keys; of two with one key, the first.
+struct Items<'a>(BTreeMap<String, &'a Value>);
+
+impl<'a> Items<'a> {
+    fn new(key: &str, items: Option<&'a Vec<Value>>) -> Self {
+        let items = items.into_iter().flatten().rev();
+        Self(items.map(|item| (key_element(key, item), item)).collect())
+    }
+
+    fn get(&self, element: &str) -> Option<&'a Value> {
+        self.0.get(element).copied()
     }
 }
 
@@ -81,61 +119,82 @@ fn key_element(key: &str, item: &Value) -> String {
     format!("k:{}", Value::Object(named))
 }
 
-/// Whether an item is the one that a path's element names.
-fn is_item(element: &str, item: &Value) -> bool {
-    let named =
-        element.strip_prefix("k:").and_then(|text| serde_json::from_str::<Map<String, Value>>(text).ok());
-    named.is_some_and(|named| named.iter().all(|(key, value)| item.get(key) == Some(value)))
+/// The fields of an item by which a path's element names it.
+fn named(element: &str) -> Option<Map<String, Value>> {
+    serde_json::from_str(element.strip_prefix("k:")?).ok()
 }
 
-/// What is at the path.
-pub fn get<'a>(value: &'a Value, path: &[String]) -> Option<&'a Value> {
-    let Some((first, rest)) = path.split_first() else { return Some(value) };
-    match first.split_once(':') {
-        Some(("f", name)) => get(value.get(name)?, rest),
-        Some(("k", _)) => get(value.as_array()?.iter().find(|item| is_item(first, item))?, rest),
-        _ => Some(value),
+/// Whether a set has something at this path, or below it.
+pub fn has_below(set: &Set, path: &[String]) -> bool {
+    set.range(path.to_vec()..).next().is_some_and(|first| first.starts_with(path))
+}
+
+/// Removes what is at the paths, and what holds nothing any more then. The key of an item goes with the item alone.
+pub fn remove(value: &mut Value, paths: &Set) {
+    remove_below(value, &paths.iter().map(Vec::as_slice).collect::<Vec<_>>());
+}
+
+/// `paths` are in order, so that those with the same first element lie together.
+fn remove_below(value: &mut Value, paths: &[&[String]]) {
+    let groups = paths.chunk_by(|a, b| a.first() == b.first());
+    match value {
+        Value::Object(fields) => groups.for_each(|group| remove_field(fields, group)),
+        Value::Array(items) => remove_items(items, groups),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
-/// Removes what is at the path, and what holds nothing any more then. The key of an item goes with the item alone.
-pub fn remove(value: &mut Value, path: &[String]) {
-    match path {
-        [] => {}
-        [key, last] if key.starts_with("k:") && last == "." => {
-            if let Some(items) = value.as_array_mut() {
-                items.retain(|item| !is_item(key, item));
-            }
-        }
-        [last] => {
-            if let (Some(name), Some(fields)) = (last.strip_prefix("f:"), value.as_object_mut()) {
-                fields.remove(name);
-            }
-        }
-        [first, rest @ ..] => {
-            if first.starts_with("k:") {
-                let is_key = rest.len() == 1
-                    && rest[0].strip_prefix("f:").is_some_and(|name| first.contains(&format!("\"{name}\":")));
-                let item =
-                    value.as_array_mut().and_then(|items| items.iter_mut().find(|item| is_item(first, item)));
-                if let (Some(item), false) = (item, is_key) {
-                    remove(item, rest);
-                }
-                return;
-            }
-            let (Some(name), Some(fields)) = (first.strip_prefix("f:"), value.as_object_mut()) else {
-                return;
-            };
-            if let Some(below) = fields.get_mut(name) {
-                remove(below, rest);
-                let is_empty = below.as_object().is_some_and(Map::is_empty)
-                    || below.as_array().is_some_and(Vec::is_empty);
-                if is_empty && !matches!(name, "spec" | "metadata") {
-                    fields.remove(name);
-                }
-            }
-        }
+fn remove_field(fields: &mut Map<String, Value>, group: &[&[String]]) {
+    let Some(name) = group[0].first().and_then(|first| first.strip_prefix("f:")) else { return };
+    if group[0].len() == 1 {
+        fields.remove(name);
+        return;
     }
+    let Some(below) = fields.get_mut(name) else { return };
+    remove_below(below, &rest(group));
+    let is_empty =
+        below.as_object().is_some_and(Map::is_empty) || below.as_array().is_some_and(Vec::is_empty);
+    if is_empty && !matches!(name, "spec" | "metadata") {
+        fields.remove(name);
+    }
+}
+
+/// One pass over the list, however many of its items something is removed of.
+fn remove_items<'a>(items: &mut Vec<Value>, groups: impl Iterator<Item = &'a [&'a [String]]>) {
+    let mut wanted = BTreeMap::new();
+    let mut keys: Vec<Vec<String>> = Vec::new();
+    for group in groups {
+        let Some(names) = group[0].first().and_then(|first| named(first)) else { continue };
+        let fields: Vec<String> = names.keys().cloned().collect();
+        if !keys.contains(&fields) {
+            keys.push(fields);
+        }
+        wanted.insert(Value::from(names).to_string(), group);
+    }
+    items.retain_mut(|item| {
+        for fields in &keys {
+            let names: Map<String, Value> =
+                fields.iter().map(|key| (key.clone(), item.get(key).cloned().unwrap_or_default())).collect();
+            if let Some(group) = wanted.get(&Value::from(names).to_string()) {
+                let below = rest(group);
+                if below.iter().any(|path| *path == ["."]) {
+                    return false;
+                }
+                let is_key = |path: &&&[String]| {
+                    path.len() == 1
+                        && path[0].strip_prefix("f:").is_some_and(|name| fields.iter().any(|key| key == name))
+                };
+                let paths: Vec<&[String]> = below.iter().filter(|path| !is_key(path)).copied().collect();
+                remove_below(item, &paths);
+            }
+        }
+        true
+    });
+}
+
+/// One level down.
+fn rest<'a>(group: &[&'a [String]]) -> Vec<&'a [String]> {
+    group.iter().filter_map(|path| path.get(1..)).filter(|path| !path.is_empty()).collect()
 }
 
 /// As `fieldsV1` writes it.

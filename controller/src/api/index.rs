@@ -10,7 +10,8 @@
 //!                   after_seal: all of those are as new as the sealed revision
 //! ```
 //! What is gone is remembered on the disk, so that a watch goes on where it was after a restart. What is gone for longer
-//! than [`MAX_GONE`] deletions is forgotten: a watch from before that is told `410 Expired` and lists anew.
+//! than [`MAX_GONE`] deletions of its kind is forgotten: a watch of that kind from before is told `410 Expired` and lists
+//! anew. A burst of deletions of one kind ends no watch of another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -18,15 +19,20 @@ use std::ops::Bound;
 use bytes::Bytes;
 use metadata::{Keyspace, Revision};
 
+use super::kinds::site::{self, Members};
 use super::object;
 use super::{Id, Kind, Layout, Verb};
 use crate::record::own_key;
 
-/// Deletions that are remembered: a client that lost its watch while so many objects went lists anew.
+/// Deletions of one kind that are remembered: a client that lost its watch while so many objects went lists anew.
 pub const MAX_GONE: usize = 1000;
 
-/// Bytes of the objects that are remembered as gone.
+/// Bytes of the objects of all kinds that are remembered as gone. If they are more, the kind that has most of them forgets
+/// its oldest.
 pub const MAX_GONE_BYTES: usize = 2 << 20;
+
+/// What a row takes in memory beside its bytes, about.
+const GONE_ROW: usize = 200;
 
 /// An object that is remembered as gone without what it was, if that is longer.
 const MAX_GONE_LEN: usize = 64 * 1024;
@@ -50,7 +56,10 @@ struct Course {
     order: BTreeSet<(Revision, Id)>,
     gone: BTreeMap<Id, Gone>,
     gone_order: BTreeSet<(Revision, Id)>,
+    gone_bytes: usize,
     newest: Revision,
+    /// Deletions up to here are forgotten.
+    compacted: Revision,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,9 +76,8 @@ pub struct Index {
     /// Whose rows this cycle wrote.
     touched: BTreeSet<(Kind, Id)>,
     went: Vec<(Kind, Id, usize)>,
-    gone_bytes: usize,
-    /// Deletions up to here are forgotten.
-    compacted: Revision,
+    /// Who is in which site, the cycle's writes included.
+    members: Members,
 }
 
 /// A change of one object.
@@ -101,21 +109,22 @@ impl Index {
             courses: vec![Course::default(); Kind::ALL.len()],
             touched: BTreeSet::new(),
             went: Vec::new(),
-            gone_bytes: 0,
-            compacted: compacted(layout, ks),
+            members: Members::read(layout, ks),
         };
+        for (kind, course) in Kind::ALL.into_iter().zip(&mut index.courses) {
+            course.compacted = compacted(layout, kind, ks);
+        }
         let default = Seen { newest: Revision::ZERO, created: Revision::ZERO };
         index.set(Kind::Namespace, Id::from("default"), default);
         for (key, revision, value) in ks.rows() {
             let Some(value) = value else { continue };
             if let Some((kind, id)) = of_gone(layout, key.as_str()) {
-                index.remember(kind, id, Gone { at: revision, len: value.len() });
+                index.remember(kind, id, Gone { at: revision, len: value.len() + GONE_ROW });
                 continue;
             }
             for (kind, id) in objects(layout, key.as_str(), &[&value]) {
-                let course = &index.courses[kind.index()];
-                let known = course.live.get(&id).copied();
-                if known.is_none() && !exists(layout, kind, &id, ks) {
+                let known = index.seen(kind, &id);
+                if known.is_none() && !index.exists(kind, &id, ks) {
                     continue;
                 }
                 let newest = known.map_or(revision, |seen| seen.newest.max(revision));
@@ -134,6 +143,7 @@ impl Index {
         let mut touched = BTreeSet::new();
         for (key, value) in ks.written() {
             let was = ks.sealed_get(key.as_str());
+            self.members.note(self.layout, key.as_str(), was, value);
             let values: Vec<&[u8]> = value.into_iter().chain(was).map(|bytes| &bytes[..]).collect();
             touched.extend(objects(self.layout, key.as_str(), &values));
         }
@@ -142,9 +152,9 @@ impl Index {
             // events needs no word of it.
             let is_remembered = *kind != Kind::Event && kind.offers(Verb::Watch);
             let is_watched = is_remembered && self.courses[kind.index()].live.contains_key(id);
-            if is_watched && !exists(self.layout, *kind, id, ks) {
+            if is_watched && !self.exists(*kind, id, ks) {
                 let last = last_words(self.layout, *kind, id, ks);
-                self.went.push((*kind, id.clone(), last.len()));
+                self.went.push((*kind, id.clone(), last.len() + GONE_ROW));
                 ks.put(own_key(&gone_key(self.layout, *kind, id)), last);
             }
         }
@@ -157,7 +167,7 @@ impl Index {
         let revision = ks.revision();
         for (kind, id) in std::mem::take(&mut self.touched) {
             let known = self.courses[kind.index()].live.get(&id).copied();
-            if exists(self.layout, kind, &id, ks) {
+            if self.exists(kind, &id, ks) {
                 let created = known.map_or(revision, |seen| seen.created);
                 self.set(kind, id, Seen { newest: revision, created });
             } else if let Some(seen) = known {
@@ -184,38 +194,55 @@ impl Index {
         let course = &mut self.courses[kind.index()];
         if let Some(before) = course.gone.insert(id.clone(), gone) {
             course.gone_order.remove(&(before.at, id.clone()));
-            self.gone_bytes -= before.len;
+            course.gone_bytes -= before.len;
         }
         course.gone_order.insert((gone.at, id));
+        course.gone_bytes += gone.len;
         course.newest = course.newest.max(gone.at);
-        self.gone_bytes += gone.len;
     }
 
     /// Keeps what is remembered as gone within its bounds; rows of this cycle are none of the oldest.
     fn forget_oldest(&mut self, ks: &mut Keyspace) {
-        let mut count: usize = self.courses.iter().map(|course| course.gone.len()).sum();
-        let before = self.compacted;
-        while count > MAX_GONE || self.gone_bytes > MAX_GONE_BYTES {
-            let oldest = Kind::ALL.into_iter().filter_map(|kind| {
-                let (at, id) = self.courses[kind.index()].gone_order.first()?;
-                Some((*at, kind, id.clone()))
-            });
-            let Some((at, kind, id)) = oldest.min() else { break };
+        let mut shortened = BTreeSet::new();
+        while let Some(kind) = self.remembers_too_much() {
             let course = &mut self.courses[kind.index()];
-            course.gone_order.remove(&(at, id.clone()));
-            if let Some(gone) = course.gone.remove(&id) {
-                self.gone_bytes -= gone.len;
-            }
+            let Some((at, id)) = course.gone_order.pop_first() else { break };
+            course.gone_bytes -= course.gone.remove(&id).map_or(0, |gone| gone.len);
+            course.compacted = course.compacted.max(at);
+            shortened.insert(kind);
             // It may be there again, and gone once more in this very cycle.
             if !self.went.iter().any(|(k, went, _)| (*k, went) == (kind, &id)) {
                 ks.delete(&own_key(&gone_key(self.layout, kind, &id)));
             }
-            self.compacted = self.compacted.max(at);
-            count -= 1;
         }
-        if self.compacted > before {
-            let mark = Bytes::copy_from_slice(&self.compacted.0.to_be_bytes());
-            ks.put(own_key(mark_key(self.layout)), mark);
+        for kind in shortened {
+            let mark = self.courses[kind.index()].compacted.0.to_be_bytes();
+            ks.put(own_key(&mark_key(self.layout, kind)), Bytes::copy_from_slice(&mark));
+        }
+    }
+
+    /// The kind that must forget a deletion.
+    fn remembers_too_much(&self) -> Option<Kind> {
+        let course = |kind: &Kind| &self.courses[kind.index()];
+        let has_many = |kind: &Kind| course(kind).gone.len() > MAX_GONE;
+        let bytes: usize = self.courses.iter().map(|course| course.gone_bytes).sum();
+        let largest = || Kind::ALL.into_iter().max_by_key(|kind| course(kind).gone_bytes);
+        Kind::ALL.into_iter().find(has_many).or_else(|| largest().filter(|_| bytes > MAX_GONE_BYTES))
+    }
+
+    fn exists(&self, kind: Kind, id: &Id, ks: &Keyspace) -> bool {
+        match object::manifest_key(self.layout, kind, id) {
+            Some(key) => ks.get(&key).is_some(),
+            None => self.made(kind, id, ks).is_some(),
+        }
+    }
+
+    /// An object that follows from records, without what the API adds to it.
+    pub(super) fn made(&self, kind: Kind, id: &Id, ks: &Keyspace) -> Option<serde_json::Value> {
+        if kind == Kind::Site {
+            site::made(id, &self.members, ks)
+        } else {
+            (kind.info().made)(self.layout, id, ks)
         }
     }
 
@@ -254,9 +281,9 @@ impl Index {
         Merged { a: gone.peekable(), b: live.peekable() }
     }
 
-    /// Whether all deletions after this revision are still known.
-    pub fn is_complete_after(&self, after: Revision) -> bool {
-        after >= self.compacted
+    /// Whether all deletions of a kind after this revision are still known.
+    pub fn is_complete_after(&self, kind: Kind, after: Revision) -> bool {
+        after >= self.courses[kind.index()].compacted
     }
 
     /// The newest revision of each kind that is durable.
@@ -302,13 +329,6 @@ fn objects(layout: Layout, key: &str, values: &[&[u8]]) -> Vec<(Kind, Id)> {
     found
 }
 
-fn exists(layout: Layout, kind: Kind, id: &Id, ks: &Keyspace) -> bool {
-    match object::manifest_key(layout, kind, id) {
-        Some(key) => ks.get(&key).is_some(),
-        None => (kind.info().made)(layout, id, ks).is_some(),
-    }
-}
-
 /// The object as it was sealed last. A projection's rows are being written over: its name is left.
 fn last_words(layout: Layout, kind: Kind, id: &Id, ks: &Keyspace) -> Bytes {
     let manifest = object::manifest_key(layout, kind, id).and_then(|key| ks.sealed_get(&key));
@@ -329,11 +349,16 @@ fn gone_prefix(layout: Layout) -> &'static str {
     }
 }
 
-fn mark_key(layout: Layout) -> &'static str {
+/// Where the deletions of all kinds ended in a store that was written before each kind had its own mark.
+fn old_mark_key(layout: Layout) -> &'static str {
     match layout {
         Layout::Cloud => "/c/gone-before",
         Layout::Edge => "/local/gone-before",
     }
+}
+
+fn mark_key(layout: Layout, kind: Kind) -> String {
+    format!("{}/{}", old_mark_key(layout), kind.info().plural)
 }
 
 fn of_gone(layout: Layout, key: &str) -> Option<(Kind, Id)> {
@@ -343,12 +368,13 @@ fn of_gone(layout: Layout, key: &str) -> Option<(Kind, Id)> {
 }
 
 /// Unreadable: claim nothing, so that every client lists anew.
-fn compacted(layout: Layout, ks: &Keyspace) -> Revision {
-    match ks.get(mark_key(layout)).map(|bytes| <[u8; 8]>::try_from(&bytes[..])) {
+fn compacted(layout: Layout, kind: Kind, ks: &Keyspace) -> Revision {
+    let mark = |key: &str| match ks.get(key).map(|bytes| <[u8; 8]>::try_from(&bytes[..])) {
         None => Revision::ZERO,
         Some(Ok(bytes)) => Revision(u64::from_be_bytes(bytes)),
         Some(Err(_)) => ks.revision(),
-    }
+    };
+    mark(old_mark_key(layout)).max(mark(&mark_key(layout, kind)))
 }
 
 /// For the row of a manifest, its metadata, and of what is said of it.

@@ -65,6 +65,22 @@ impl fmt::Display for Id {
     }
 }
 
+/// Which objects of a kind, as far as their names tell: others are not even handed out.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Scope {
+    /// `None`: of all.
+    pub namespace: Option<String>,
+    pub name: Option<String>,
+}
+
+impl Scope {
+    pub fn has(&self, id: &Id) -> bool {
+        let is =
+            |wanted: &Option<String>, given: Option<&str>| wanted.is_none() || wanted.as_deref() == given;
+        is(&self.namespace, id.namespace()) && is(&self.name, Some(id.name()))
+    }
+}
+
 /// One object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
@@ -91,4 +107,6 @@ pub enum Content {
     },
     /// Whole already.
     Made(Value),
+    /// What it was before it went, as JSON.
+    Last(Bytes),
 }

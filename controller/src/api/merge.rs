@@ -1,6 +1,8 @@
 //! Patches: JSON Patch (RFC 6902), JSON Merge Patch (RFC 7396), and Kubernetes' strategic merge patch as far as it means
 //! something for our kinds: lists with keys are merged by them, with `$patch: delete`.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -10,7 +12,8 @@ use super::schema;
 /// Operations of one JSON patch: more than anybody writes.
 const MAX_OPERATIONS: usize = 1000;
 
-/// Bytes that all `copy` operations of one patch may copy: a few of them double a document until no memory is left.
+/// Bytes that all `copy` operations of one patch may copy, and all `move` operations carry down: a few of them double a
+/// document until no memory is left, and each looks through what it takes.
 const MAX_COPIED: usize = 2 * crate::resource::MAX_MANIFEST_LEN;
 
 /// How deep a patch may nest a document: a few operations that wrap and move it make one that no stack walks through.
@@ -54,12 +57,12 @@ pub fn json_patch(target: &Value, patch: &Value) -> Result<Value, PatchError> {
     let (mut patched, mut copied) = (target.clone(), 0);
     for (at, operation) in operations.into_iter().enumerate() {
         let (op, path) = operation.name();
-        let grows = matches!(op, "add" | "replace" | "move" | "copy");
-        let done = carry_out(&mut patched, operation, &mut copied).and_then(|()| match grows {
-            true if is_too_deep(&patched) => Err(TOO_DEEP),
-            true | false => Ok(()),
-        });
-        done.map_err(|why| PatchError::Operation { at, op, path, why })?;
+        carry_out(&mut patched, operation, &mut copied).map_err(|why| PatchError::Operation {
+            at,
+            op,
+            path,
+            why,
+        })?;
     }
     Ok(patched)
 }
@@ -80,9 +83,13 @@ impl Operation {
 
 fn carry_out(target: &mut Value, operation: Operation, copied: &mut usize) -> Result<(), &'static str> {
     match operation {
-        Operation::Add { path, value } => add(target, &path, value),
+        Operation::Add { path, value } => {
+            check_depth(&path, &value)?;
+            add(target, &path, value)
+        }
         Operation::Remove { path } => remove(target, &path).map(drop),
         Operation::Replace { path, value } => {
+            check_depth(&path, &value)?;
             *target.pointer_mut(&path).ok_or(NOTHING)? = value;
             Ok(())
         }
@@ -91,14 +98,18 @@ fn carry_out(target: &mut Value, operation: Operation, copied: &mut usize) -> Re
                 return Err("a value cannot be moved into itself");
             }
             let value = remove(target, &from)?;
+            // What does not get deeper was not too deep before.
+            if levels(&path) > levels(&from) {
+                moved_or_copied(&value, copied)?;
+                check_depth(&path, &value)?;
+            }
             add(target, &path, value)
         }
         Operation::Copy { from, path } => {
-            let value = target.pointer(&from).ok_or(NOTHING)?.clone();
-            *copied += value.to_string().len();
-            if *copied > MAX_COPIED {
-                return Err("the patch copies more than a manifest can hold");
-            }
+            let value = target.pointer(&from).ok_or(NOTHING)?;
+            moved_or_copied(value, copied)?;
+            check_depth(&path, value)?;
+            let value = value.clone();
             add(target, &path, value)
         }
         Operation::Test { path, value } => match target.pointer(&path) {
@@ -109,10 +120,23 @@ fn carry_out(target: &mut Value, operation: Operation, copied: &mut usize) -> Re
     }
 }
 
-/// Level by level, not by recursion. What is too deep by one operation alone is still shallow enough to be dropped.
-fn is_too_deep(value: &Value) -> bool {
+fn moved_or_copied(value: &Value, so_far: &mut usize) -> Result<(), &'static str> {
+    *so_far += value.to_string().len();
+    if *so_far > MAX_COPIED {
+        Err("the patch moves and copies more than a manifest can hold")
+    } else {
+        Ok(())
+    }
+}
+
+fn levels(path: &str) -> usize {
+    path.matches('/').count()
+}
+
+/// Level by level, not by recursion.
+fn check_depth(path: &str, value: &Value) -> Result<(), &'static str> {
     let mut level = vec![value];
-    for _ in 0..MAX_DEPTH {
+    for _ in levels(path)..MAX_DEPTH {
         let below = level.into_iter().flat_map(|value| match value {
             Value::Array(items) => items.iter().collect(),
             Value::Object(fields) => fields.values().collect(),
@@ -120,10 +144,10 @@ fn is_too_deep(value: &Value) -> bool {
         });
         level = below.collect();
         if level.is_empty() {
-            return false;
+            return Ok(());
         }
     }
-    true
+    Err(TOO_DEEP)
 }
 
 fn parent<'a>(target: &'a mut Value, path: &str) -> Result<(&'a mut Value, String), &'static str> {
@@ -236,19 +260,32 @@ fn merge_items(
     patch: &[Value],
     lists: Lists,
 ) -> Value {
-    let mut items = target.and_then(Value::as_array).cloned().unwrap_or_default();
+    let items = target.and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut items: Vec<Option<Value>> = items.into_iter().map(Some).collect();
     let below = schema::items(schema);
+    let name = |item: &Value| item.get(key).map(Value::to_string);
+    let mut places = BTreeMap::new();
+    for (at, item) in items.iter().enumerate().rev() {
+        places.extend(item.as_ref().and_then(name).map(|name| (name, at)));
+    }
     for item in patch {
-        let is_it = |there: &Value| there.get(key).is_some() && there.get(key) == item.get(key);
         let goes = lists == Lists::Merged && item.get("$patch").and_then(Value::as_str) == Some("delete");
-        match items.iter().position(is_it) {
-            Some(at) if goes => drop(items.remove(at)),
-            Some(at) => items[at] = merge(below, Some(&items[at]), item, lists),
+        let name = name(item);
+        let place = name.as_ref().and_then(|name| places.get(name).copied());
+        match place {
+            Some(at) if goes => {
+                items[at] = None;
+                name.map(|name| places.remove(&name));
+            }
+            Some(at) => items[at] = Some(merge(below, items[at].as_ref(), item, lists)),
             None if goes => {}
-            None => items.push(merge(below, None, item, lists)),
+            None => {
+                places.extend(name.map(|name| (name, items.len())));
+                items.push(Some(merge(below, None, item, lists)));
+            }
         }
     }
-    Value::Array(items)
+    Value::Array(items.into_iter().flatten().collect())
 }
 
 #[cfg(test)]

@@ -18,10 +18,15 @@
 //! | [`item`] | an object as rows; [`object`] makes JSON of it |
 //! | [`index`] | which objects there are, what changed since a revision, what is gone |
 //! | [`read`] | pages of a list, and the changes for a watch |
+//! | [`feed`] | the last changes of a kind, rendered once for all who watch it |
 //! | [`selector`], [`list`], [`table`], [`watch`] | what a client gets to see of that |
+//! | [`look`] | in which form, and with what left out |
 //! | [`draft`] | what a create, update, patch or delete makes of an object |
+//! | [`size`] | how long objects may be |
 //! | [`merge`], [`apply`], [`fields`] | patches, server-side apply and who owns which field |
 //! | [`schema`], [`openapi`], [`discovery`] | what the kinds look like, for machines |
+//! | [`part`] | what is desired of a device, its commands, and who has the say: its subresources |
+//! | [`wish`] | a write of a device that changes nothing but what is desired |
 //! | [`refusal`] | a `Status` |
 //!
 //! **resourceVersion** is a revision of the store. An object's is the highest of the rows that it is made of, so that a
@@ -34,27 +39,33 @@ pub mod apply;
 pub mod call;
 pub mod discovery;
 pub mod draft;
+pub mod feed;
 pub mod fields;
 pub mod index;
 pub mod item;
 pub mod kind;
 mod kinds;
 pub mod list;
+pub mod look;
 pub mod merge;
 pub mod object;
 pub mod openapi;
+pub mod part;
 pub mod protobuf;
 pub mod read;
 pub mod refusal;
 pub mod schema;
 pub mod selector;
+pub mod size;
 pub mod table;
 pub mod watch;
+pub mod wish;
 
 pub use self::call::{Call, Method, Request};
 pub use self::index::Index;
-pub use self::item::{Content, Id, Item};
+pub use self::item::{Content, Id, Item, Scope};
 pub use self::kind::{Kind, Verb};
+pub use self::part::Part;
 pub use self::refusal::Refusal;
 
 use crate::role::{self, Role};
@@ -75,8 +86,14 @@ impl Layout {
     }
 }
 
-/// Whether `role` may do that, as [`role::resources`] has it. The one place where the resource API asks.
-pub fn allowed(role: Role, verb: Verb, kind: Kind) -> bool {
+/// Whether `role` may do that, as [`role::resources`] has it; `part` is empty for the whole. The one place where the
+/// resource API asks.
+pub fn allowed(role: Role, verb: Verb, kind: Kind, part: &str) -> bool {
     let info = kind.info();
-    role::allowed(role, verb.as_str(), info.group, info.plural, "")
+    role::allowed(role, verb.as_str(), info.group, info.plural, part)
+}
+
+/// Whether who may patch an object may change all of it: of a device others change desired values alone.
+pub fn writes_whole(role: Role, kind: Kind) -> bool {
+    allowed(role, Verb::Update, kind, "")
 }

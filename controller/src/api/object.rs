@@ -85,6 +85,11 @@ pub(super) fn revision(layout: Layout, version: Revision, ks: &Keyspace) -> Opti
     version.0.checked_sub(base(layout, ks)).map(Revision)
 }
 
+/// The newest version that this store can have given out. Who names a newer one saw another store.
+pub fn newest(layout: Layout, ks: &Keyspace) -> Revision {
+    version(layout, ks.revision(), ks)
+}
+
 /// Versions of one epoch: at a thousand changes a second enough for 34 years.
 const EPOCH_BITS: u32 = 40;
 
@@ -114,11 +119,27 @@ pub fn written_at(layout: Layout, kind: Kind, id: &Id, ks: &Keyspace) -> Revisio
         (Layout::Cloud, Kind::EdgeNode) => {
             of(&format!("{}{id}", crate::nodes::PREFIX)).max(of(&format!("/c/label/edge/{id}")))
         }
+        (Layout::Cloud, Kind::User) => of(&format!("{}{id}", crate::user::PREFIX)),
+        (Layout::Cloud, Kind::WireGuardPeer) => of(&format!("{}{id}", crate::wireguard::CLIENTS)),
         (Layout::Cloud, Kind::Site) => of(&format!("/c/label/site/{id}")),
         (Layout::Cloud, _) => manifest.max(of(&meta_key(kind, id))),
     };
     version(layout, written, ks)
 }
+
+/// The version of what is desired of a device: what a writer must have seen who says what he saw.
+pub fn wished_at(layout: Layout, id: &Id, ks: &Keyspace) -> Revision {
+    let prefixes = match layout {
+        Layout::Cloud => NUMBERED,
+        Layout::Edge => WISHED,
+    };
+    let rows = prefixes.iter().map(|prefix| format!("{prefix}{id}/"));
+    let revisions = rows.flat_map(|prefix| ks.range(&prefix)).map(|(key, _)| ks.revision_of(key.as_str()));
+    version(layout, revisions.flatten().max().unwrap_or_default(), ks)
+}
+
+/// What the cloud wished last of a device, and what its edge told to be in force beside that.
+const NUMBERED: [&str; 2] = ["/c/version/", "/c/desired/"];
 
 /// What is desired of an edge's devices: by the cloud, and by itself.
 const WISHED: [&str; 2] = ["/m/desired/", "/t/own/"];
@@ -133,6 +154,13 @@ pub(super) fn bare(kind: Kind, id: &Id) -> Value {
     }
     object["metadata"]["uid"] = uid(&[kind.info().plural, id.as_str()]).into();
     object
+}
+
+/// What an object is shown as having for uid.
+pub fn uid_of(kind: Kind, id: &Id, ks: &Keyspace) -> String {
+    let meta = ks.get(&meta_key(kind, id)).and_then(|meta| serde_json::from_slice::<Meta>(meta).ok());
+    let given = meta.map(|meta| meta.uid).filter(|uid| !uid.is_empty());
+    given.unwrap_or_else(|| uid(&[kind.info().plural, id.as_str()]))
 }
 
 /// The manifest and its metadata as one.
@@ -158,30 +186,22 @@ pub fn stored(kind: Kind, id: &Id, json: &[u8], meta: Option<&[u8]>) -> Value {
 }
 
 /// An item as clients see it.
-pub fn render(kind: Kind, item: &Item) -> Value {
+pub fn render(kind: Kind, item: Item) -> Value {
     let Item { id, revision, content } = item;
     let mut object = match content {
-        Content::Made(value) => {
-            let mut object = value.clone();
-            object["apiVersion"] = kind.api_version().into();
-            object["kind"] = kind.info().kind.into();
-            object["metadata"]["name"] = id.name().into();
-            if let Some(namespace) = id.namespace() {
-                object["metadata"]["namespace"] = namespace.into();
-            }
-            if object["metadata"].get("uid").is_none() {
-                object["metadata"]["uid"] = uid(&[kind.info().plural, id.as_str()]).into();
-            }
-            object
-        }
+        Content::Made(value) => named(kind, &id, value),
+        Content::Last(bytes) => match serde_json::from_slice(&bytes) {
+            Ok(value) => named(kind, &id, value),
+            Err(_) => bare(kind, &id),
+        },
         Content::Manifest { json, meta, twins, placement, layout } => {
-            let mut object = stored(kind, id, json, meta.as_deref());
-            if *layout == Layout::Edge {
-                for twin in twins {
+            let mut object = stored(kind, &id, &json, meta.as_deref());
+            if layout == Layout::Edge {
+                for twin in &twins {
                     show_desired(&mut object, &twin.property, twin.desired.as_ref());
                 }
             }
-            if let Some(status) = kinds::status(kind, &object, twins, placement.as_deref()) {
+            if let Some(status) = kinds::status(kind, &object, &twins, placement.as_deref()) {
                 object["status"] = status;
             }
             object
@@ -189,6 +209,65 @@ pub fn render(kind: Kind, item: &Item) -> Value {
     };
     object["metadata"]["resourceVersion"] = revision.0.to_string().into();
     object
+}
+
+/// With what says which object it is.
+fn named(kind: Kind, id: &Id, mut object: Value) -> Value {
+    object["apiVersion"] = kind.api_version().into();
+    object["kind"] = kind.info().kind.into();
+    object["metadata"]["name"] = id.name().into();
+    if let Some(namespace) = id.namespace() {
+        object["metadata"]["namespace"] = namespace.into();
+    }
+    if object["metadata"].get("uid").is_none() {
+        object["metadata"]["uid"] = uid(&[kind.info().plural, id.as_str()]).into();
+    }
+    object
+}
+
+/// What of a manifest selectors ask for, without the rest of it being decoded.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Lean {
+    metadata: LeanMetadata,
+    spec: LeanSpec,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct LeanMetadata {
+    labels: Value,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+struct LeanSpec {
+    node_name: Value,
+}
+
+/// What selectors ask for of an item, in the places where the whole object has it.
+pub(super) fn facts(item: &Item) -> Value {
+    let id = &item.id;
+    let mut facts = match &item.content {
+        Content::Manifest { json, .. } => {
+            let Lean { metadata, spec } = serde_json::from_slice(json).unwrap_or_default();
+            json!({ "metadata": { "labels": metadata.labels }, "spec": { "nodeName": spec.node_name } })
+        }
+        Content::Made(value) => facts_of(value),
+        Content::Last(bytes) => facts_of(&serde_json::from_slice(bytes).unwrap_or_default()),
+    };
+    facts["metadata"]["name"] = id.name().into();
+    if let Some(namespace) = id.namespace() {
+        facts["metadata"]["namespace"] = namespace.into();
+    }
+    facts
+}
+
+fn facts_of(object: &Value) -> Value {
+    json!({
+        "metadata": { "labels": object["metadata"]["labels"] }, "spec": { "nodeName": object["spec"]["nodeName"] },
+        "type": object["type"], "reason": object["reason"], "involvedObject": object["involvedObject"],
+    })
 }
 
 /// Shows a value as what the manifest of a device desires, or that it desires none.

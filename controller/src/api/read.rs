@@ -4,12 +4,12 @@ use device_twin::TwinView;
 use metadata::{Keyspace, Revision};
 
 use super::index::{Change, Index, Seen};
-use super::item::{Content, Item};
+use super::item::{Content, Item, Scope};
 use super::object;
 use super::{Id, Kind};
 
-/// Objects handed out in one turn of the owner loop: about 3 ms of it. Who lists more asks again.
-pub const PAGE: usize = 500;
+/// Objects handed out in one turn of the owner loop: 1 to 2 ms of it. Who lists more asks again.
+pub const PAGE: usize = 250;
 
 /// A node's parts that objects are made of.
 pub struct Source<'a> {
@@ -35,14 +35,18 @@ pub enum Read {
     /// At most [`PAGE`] objects after `after`.
     Page {
         kind: Kind,
-        namespace: Option<String>,
+        scope: Scope,
         after: Option<Id>,
         limit: usize,
+        /// Whether those behind the page are to be counted.
+        counts: bool,
+        /// Of the first page, where this one goes on: refused if what went since is forgotten.
+        since: Option<Revision>,
     },
     /// What happened after a revision; at most about [`PAGE`] objects.
     Changes {
         kind: Kind,
-        namespace: Option<String>,
+        scope: Scope,
         after: Revision,
     },
 }
@@ -63,10 +67,13 @@ pub enum Found {
 pub struct Page {
     /// Durable; the items are as new or newer.
     pub revision: Revision,
+    /// As [`object::newest`] has it.
+    pub newest: Revision,
     pub items: Vec<Item>,
-    pub more: bool,
-    /// Of all kinds of a selector, how many objects there are after this page.
-    pub remaining: usize,
+    /// Where the next page goes on, if there is more.
+    pub next: Option<Id>,
+    /// How many objects there are after this page, if that was asked for.
+    pub remaining: Option<usize>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -85,6 +92,11 @@ pub enum Changed {
     Gone { item: Item },
 }
 
+/// What happened since a version is not known any more, or never was.
+struct Forgotten {
+    compacted: bool,
+}
+
 impl std::fmt::Debug for Source<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Source").field("durable", &self.durable).finish_non_exhaustive()
@@ -97,10 +109,16 @@ impl Source<'_> {
             Read::Get { kind, id } => {
                 Found::Item(self.index.seen(*kind, id).and_then(|seen| self.item(*kind, id, seen)))
             }
-            Read::Page { kind, namespace, after, limit } => {
-                Found::Page(self.page(*kind, namespace.as_deref(), after.as_ref(), *limit))
+            Read::Page { kind, scope, after, limit, counts, since } => {
+                match since.map_or(Ok(Revision::ZERO), |since| self.known(*kind, since)) {
+                    Ok(_) => Found::Page(self.page(*kind, scope, after.as_ref(), (*limit, *counts))),
+                    Err(Forgotten { compacted }) => Found::Expired { compacted },
+                }
             }
-            Read::Changes { kind, namespace, after } => self.changes(*kind, namespace.as_deref(), *after),
+            Read::Changes { kind, scope, after } => match self.known(*kind, *after) {
+                Ok(after) => Found::Changes(self.changes(*kind, scope, after)),
+                Err(Forgotten { compacted }) => Found::Expired { compacted },
+            },
         }
     }
 
@@ -115,7 +133,7 @@ impl Source<'_> {
                 layout: self.index.layout(),
             },
             None => {
-                let mut made = (kind.info().made)(self.index.layout(), id, self.ks)?;
+                let mut made = self.index.made(kind, id, self.ks)?;
                 (self.alive)(kind, id, &mut made);
                 Content::Made(made)
             }
@@ -129,41 +147,47 @@ impl Source<'_> {
         })
     }
 
-    fn page(&self, kind: Kind, namespace: Option<&str>, after: Option<&Id>, limit: usize) -> Page {
-        let mut items = Vec::new();
+    fn page(&self, kind: Kind, scope: &Scope, after: Option<&Id>, (limit, counts): (usize, bool)) -> Page {
         // All of a namespace lie together, after the bare `<namespace>/`.
-        let first = namespace.map(|namespace| Id::new(Some(namespace), ""));
+        let first = scope.namespace.as_deref().map(|namespace| Id::new(Some(namespace), ""));
         let from = match (after, first.as_ref()) {
             (Some(after), Some(first)) => Some(after.max(first)),
             (after, first) => after.or(first),
         };
-        let mut all = self
-            .index
-            .live(kind, from)
-            .take_while(|(id, _)| namespace.is_none() || id.namespace() == namespace);
-        for (id, seen) in all.by_ref().take(limit.min(PAGE)) {
+        let is_near = |id: &Id| scope.namespace.is_none() || id.namespace() == scope.namespace.as_deref();
+        let live = self.index.live(kind, from).take_while(|(id, _)| is_near(id));
+        let mut all = live.filter(|(id, _)| scope.has(id));
+        let (mut items, mut last) = (Vec::new(), None);
+        for (id, seen) in all.by_ref().take(limit.clamp(1, PAGE)) {
             items.extend(self.item(kind, id, seen));
+            last = Some(id);
         }
-        let more = all.next().is_some();
-        let remaining = if more { 1 + all.count() } else { 0 };
-        Page { revision: self.version(self.durable), items, more, remaining }
+        let next = all.next().and(last).cloned();
+        let remaining = match &next {
+            None => Some(0),
+            Some(_) => counts.then(|| 1 + all.count()),
+        };
+        let newest = object::newest(self.index.layout(), self.ks);
+        Page { revision: self.version(self.durable), newest, items, next, remaining }
     }
 
     fn version(&self, revision: Revision) -> Revision {
         object::version(self.index.layout(), revision, self.ks)
     }
 
-    fn changes(&self, kind: Kind, namespace: Option<&str>, after: Revision) -> Found {
-        let Some(after) = object::revision(self.index.layout(), after, self.ks) else {
-            return Found::Expired { compacted: false };
-        };
-        if !self.index.is_complete_after(after) {
-            return Found::Expired { compacted: true };
+    /// The store's revision that a version stands for, if all that happened to a kind since is known.
+    fn known(&self, kind: Kind, version: Revision) -> Result<Revision, Forgotten> {
+        let revision = object::revision(self.index.layout(), version, self.ks)
+            // Else of a store that was put back since, or of another one.
+            .filter(|revision| *revision <= self.ks.revision())
+            .ok_or(Forgotten { compacted: false })?;
+        match self.index.is_complete_after(kind, revision) {
+            true => Ok(revision),
+            false => Err(Forgotten { compacted: true }),
         }
-        // Of a store that was put back since, or of another one.
-        if after > self.ks.revision() {
-            return Found::Expired { compacted: false };
-        }
+    }
+
+    fn changes(&self, kind: Kind, scope: &Scope, after: Revision) -> Changes {
         let (mut changes, mut last, mut more) = (Vec::new(), after, false);
         for change in self.index.changes(kind, after) {
             // A revision is told whole.
@@ -172,16 +196,14 @@ impl Source<'_> {
                 break;
             }
             last = change.revision();
-            if namespace.is_none() || change.id().namespace() == namespace {
+            if scope.has(change.id()) {
                 changes.extend(self.changed(kind, change));
             }
         }
         let revision = if more { last } else { self.durable.max(after) };
-        Found::Changes(Changes {
-            revision: self.version(revision.min(self.durable).max(after)),
-            changes,
-            more,
-        })
+        // What is not durable is told again once it is: to ask for the rest of it before would go round in circles.
+        let more = more && last < self.durable;
+        Changes { revision: self.version(revision.min(self.durable).max(after)), changes, more }
     }
 
     fn changed(&self, kind: Kind, change: Change) -> Option<Changed> {
@@ -192,10 +214,9 @@ impl Source<'_> {
                 Some(Changed::Live { item, seen })
             }
             Change::Gone { id, at } => {
-                let words = self.index.last_words(kind, &id, self.ks)?;
-                let value = serde_json::from_slice(words).unwrap_or_else(|_| object::bare(kind, &id));
+                let words = self.index.last_words(kind, &id, self.ks)?.clone();
                 Some(Changed::Gone {
-                    item: Item { id, revision: self.version(at), content: Content::Made(value) },
+                    item: Item { id, revision: self.version(at), content: Content::Last(words) },
                 })
             }
         }

@@ -74,6 +74,10 @@ impl Refusal {
         Self::new(410, "Expired", message)
     }
 
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::new(413, "RequestEntityTooLarge", message)
+    }
+
     pub fn conflict(group: &'static str, plural: &str, name: &str, why: &str) -> Self {
         let of = if group.is_empty() { plural.to_owned() } else { format!("{plural}.{group}") };
         Self {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{Id, Refusal};
+use super::{Id, Item, Refusal, object};
 
 /// All of these must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -78,12 +78,31 @@ impl Selectors {
         self.labels.is_empty() && self.fields.iter().all(of_name)
     }
 
+    /// Whether nothing is left out.
+    pub fn is_all(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+
     /// The one name that is selected, if it is one.
     pub fn name(&self) -> Option<&str> {
-        self.fields.iter().filter(|term| term.key == "metadata.name").find_map(|term| {
+        self.one("metadata.name")
+    }
+
+    /// The one namespace that is selected, if it is one.
+    pub fn namespace(&self) -> Option<&str> {
+        self.one("metadata.namespace")
+    }
+
+    fn one(&self, field: &str) -> Option<&str> {
+        self.fields.iter().filter(|term| term.key == field).find_map(|term| {
             let Operator::In(values) = &term.operator else { return None };
             values.first().filter(|_| values.len() == 1).map(String::as_str)
         })
+    }
+
+    /// Whether an item is selected. It is decoded only as far as that takes.
+    pub fn takes(&self, item: &Item) -> bool {
+        self.may_select(&item.id) && (self.is_by_name() || self.select(&object::facts(item)))
     }
 
     /// Whether an object may be selected, as far as its id tells.

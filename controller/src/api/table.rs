@@ -3,35 +3,42 @@
 use std::time::UNIX_EPOCH;
 
 use bus::UnixMillis;
+use metadata::Revision;
 use serde_json::{Value, json};
 
 use super::Kind;
 use super::call::Include;
 use super::kind::Column;
 use super::list::beside;
+use super::look::write;
 
-/// `metav1.Table` of these objects.
-pub fn of(kind: Kind, objects: &[Value], include: Include, metadata: Value, now: UnixMillis) -> Value {
-    let rows: Vec<Value> = objects.iter().map(|object| row(kind, object, include, now)).collect();
+/// `metav1.Table` of one object.
+pub fn of(kind: Kind, object: Value, include: Include, now: UnixMillis) -> Value {
+    let metadata = json!({ "resourceVersion": object["metadata"]["resourceVersion"] });
     json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata,
-        "columnDefinitions": columns(kind), "rows": rows,
+        "columnDefinitions": columns(kind), "rows": [row(kind, object, include, now)],
     })
 }
 
-/// A row alone: what a watch says after its first.
-pub(super) fn row_only(kind: Kind, object: &Value, include: Include, now: UnixMillis) -> Value {
-    json!({
-        "kind": "Table", "apiVersion": "meta.k8s.io/v1",
-        "metadata": { "resourceVersion": object["metadata"]["resourceVersion"] },
-        "columnDefinitions": null, "rows": [row(kind, object, include, now)],
-    })
+/// Writes a table of one row that is written already: what a watch says. Its columns are told once.
+pub(super) fn write_row(kind: Kind, with_columns: bool, version: Revision, row: &[u8], into: &mut Vec<u8>) {
+    let columns = if with_columns { Value::from(columns(kind)) } else { Value::Null };
+    into.extend_from_slice(
+        br#"{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":""#,
+    );
+    into.extend_from_slice(version.0.to_string().as_bytes());
+    into.extend_from_slice(br#""},"columnDefinitions":"#);
+    write(&columns, into);
+    into.extend_from_slice(br#","rows":["#);
+    into.extend_from_slice(row);
+    into.extend_from_slice(b"]}");
 }
 
-pub(super) fn row(kind: Kind, object: &Value, include: Include, now: UnixMillis) -> Value {
+pub(super) fn row(kind: Kind, object: Value, include: Include, now: UnixMillis) -> Value {
     let cell = |column: &Column| match column.kind {
-        "date" => age(&(column.cell)(object), now),
-        _ => (column.cell)(object),
+        "date" => age(&(column.cell)(&object), now),
+        _ => (column.cell)(&object),
     };
     let cells: Vec<Value> = kind.info().columns.iter().map(cell).collect();
     let mut row = json!({ "cells": cells });

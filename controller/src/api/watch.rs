@@ -7,38 +7,71 @@ use metadata::Revision;
 use serde_json::{Value, json};
 
 use super::call::{Form, Include, Listing};
+use super::feed::{Entry, Segment};
 use super::list::partial;
-use super::read::{Changed, Changes, Page, Read};
-use super::{Id, Kind, Refusal, object, table};
+use super::look::{Look, write};
+use super::read::{Changed, Read};
+use super::selector::Selectors;
+use super::{Id, Kind, Refusal, table};
 
-/// One client's watch. It holds no event: what it has not asked for yet is folded into what it will be told.
+/// One client's watch. It holds no event: what it has not asked for yet is folded into what it will be told. What it says
+/// is lines of JSON, one an event.
 #[derive(Debug)]
 pub struct Watcher {
     kind: Kind,
     of: Listing,
-    form: Form,
+    look: Look,
     /// All that happened up to here was told.
     cursor: Revision,
     /// Which objects the client knows, where more than their names decides: one that is not selected any more is gone to
     /// it. `false`: it knows that it is not.
     known: BTreeMap<Id, bool>,
+    /// What was told though it is newer than the cursor, because it was not durable: it is not told twice.
+    ahead: BTreeMap<Id, Ahead>,
     /// The columns of a table are told once.
     has_columns: bool,
 }
 
+/// How far an object was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ahead {
+    newest: Revision,
+    is_there: bool,
+}
+
 impl Watcher {
-    pub fn new(kind: Kind, of: Listing, form: Form) -> Self {
+    pub fn new(kind: Kind, of: Listing, look: Look) -> Self {
         let cursor = of.version.unwrap_or_default();
-        Self { kind, of, form, cursor, known: BTreeMap::new(), has_columns: false }
+        Self { kind, of, look, cursor, known: BTreeMap::new(), ahead: BTreeMap::new(), has_columns: false }
     }
 
     /// What to ask for when something moved.
     pub fn wants(&self) -> Read {
-        Read::Changes { kind: self.kind, namespace: self.of.namespace.clone(), after: self.cursor }
+        Read::Changes { kind: self.kind, scope: self.of.scope(), after: self.cursor }
+    }
+
+    /// What to ask for of what is there, after so much of it.
+    pub fn wants_page(&self, after: Option<Id>) -> Read {
+        Read::Page {
+            kind: self.kind,
+            scope: self.of.scope(),
+            after,
+            limit: super::read::PAGE,
+            counts: false,
+            since: None,
+        }
     }
 
     pub fn cursor(&self) -> Revision {
         self.cursor
+    }
+
+    pub fn look(&self) -> &Look {
+        &self.look
+    }
+
+    pub fn selectors(&self) -> &Selectors {
+        &self.of.selectors
     }
 
     /// Whether the client must be told first what is there: it did not say since when it watches.
@@ -51,31 +84,28 @@ impl Watcher {
         !self.of.selectors.is_by_name()
     }
 
-    /// What is there at the beginning, told as it is.
-    pub fn handle_first(&mut self, page: Page, now: UnixMillis) -> Vec<Value> {
-        let mut events = Vec::new();
-        for item in page.items {
-            if self.of.selectors.may_select(&item.id) {
-                let object = object::render(self.kind, &item);
-                if self.of.selectors.select(&object) {
-                    self.note(&item.id, true);
-                    events.push(self.event("ADDED", &object, now));
-                }
+    /// A page of what is there at the beginning, told as it is.
+    pub fn handle_first(&mut self, page: &Segment, now: UnixMillis) -> Vec<u8> {
+        let mut lines = Vec::new();
+        for entry in &page.entries {
+            if entry.is_taken_by(&self.of.selectors) {
+                self.note(entry.id(), true);
+                self.say("ADDED", entry, now, &mut lines);
             }
         }
-        self.cursor =
-            if self.cursor == Revision::ZERO { page.revision } else { self.cursor.min(page.revision) };
-        events
+        lines
+    }
+
+    /// All of what is there was told: the client knows what was durable with its first page.
+    pub fn handle_first_end(&mut self, revision: Revision) {
+        self.cursor = if self.cursor == Revision::ZERO { revision } else { self.cursor.min(revision) };
     }
 
     /// What is there, of which the client was told by its list: objects that were changed since it may know or not.
-    pub fn handle_known(&mut self, page: Page) {
-        for item in page.items {
-            if item.revision <= self.cursor {
-                let object = object::render(self.kind, &item);
-                let selected = self.of.selectors.select(&object);
-                self.note(&item.id, selected);
-            }
+    pub fn handle_known(&mut self, page: &Segment) {
+        let cursor = self.cursor;
+        for entry in page.entries.iter().filter(|entry| entry.item().revision <= cursor) {
+            self.note(entry.id(), entry.is_taken_by(&self.of.selectors));
         }
     }
 
@@ -87,51 +117,56 @@ impl Watcher {
 
     /// What the client is told of changes. `ADDED` and `MODIFIED` say whether it can know the object; one that was there
     /// before this process began counts as known.
-    pub fn handle_changes(
-        &mut self,
-        Changes { revision, changes, .. }: Changes,
-        now: UnixMillis,
-    ) -> Vec<Value> {
-        let mut events = Vec::new();
-        for change in changes {
-            match change {
-                Changed::Live { item, seen } => {
-                    if !self.of.selectors.may_select(&item.id) {
-                        continue;
-                    }
-                    let object = object::render(self.kind, &item);
-                    let is_new = seen.created > self.cursor;
-                    let selected = self.of.selectors.select(&object);
-                    let knows = match self.known.get(&item.id) {
-                        Some(known) => *known,
-                        None => !is_new,
-                    };
-                    self.note(&item.id, selected);
-                    match (knows, selected) {
-                        (false, true) => events.push(self.event("ADDED", &object, now)),
-                        (true, true) => events.push(self.event("MODIFIED", &object, now)),
-                        (true, false) => events.push(self.event("DELETED", &object, now)),
-                        (false, false) => {}
-                    }
-                }
-                Changed::Gone { item } => {
-                    let knows = self.known.remove(&item.id).unwrap_or(true);
-                    if knows && self.of.selectors.may_select(&item.id) {
-                        let object = object::render(self.kind, &item);
-                        // What it was is known as it was last: one that was never selected is nobody's.
-                        if self.needs_known() || self.of.selectors.select(&object) {
-                            events.push(self.event("DELETED", &object, now));
-                        }
-                    }
-                }
+    pub fn handle_changes(&mut self, changes: &Segment, now: UnixMillis) -> Vec<u8> {
+        let mut lines = Vec::new();
+        let scope = self.of.scope();
+        for entry in changes.entries.iter().filter(|entry| scope.has(entry.id())) {
+            let told = self.ahead.get(entry.id()).copied();
+            if entry.newest() <= self.cursor || told.is_some_and(|told| told.newest >= entry.newest()) {
+                continue;
+            }
+            let what = match &entry.changed {
+                Changed::Live { seen, .. } => self.handle_live(entry, seen.created, told),
+                Changed::Gone { .. } => self.handle_gone(entry),
+            };
+            if let Some(what) = what {
+                self.say(what, entry, now, &mut lines);
+            }
+            if entry.newest() > changes.revision {
+                let is_there = matches!(entry.changed, Changed::Live { .. });
+                self.ahead.insert(entry.id().clone(), Ahead { newest: entry.newest(), is_there });
             }
         }
-        self.cursor = self.cursor.max(revision);
-        events
+        self.cursor = self.cursor.max(changes.revision);
+        self.ahead.retain(|_, told| told.newest > self.cursor);
+        lines
+    }
+
+    fn handle_live(&mut self, entry: &Entry, created: Revision, told: Option<Ahead>) -> Option<&'static str> {
+        let selected = entry.is_taken_by(&self.of.selectors);
+        let knows = match (self.known.get(entry.id()), told) {
+            (Some(known), _) => *known,
+            (None, Some(told)) => told.is_there,
+            (None, None) => created <= self.cursor,
+        };
+        self.note(entry.id(), selected);
+        match (knows, selected) {
+            (false, true) => Some("ADDED"),
+            (true, true) => Some("MODIFIED"),
+            (true, false) => Some("DELETED"),
+            (false, false) => None,
+        }
+    }
+
+    fn handle_gone(&mut self, entry: &Entry) -> Option<&'static str> {
+        let knows = self.known.remove(entry.id()).unwrap_or(true);
+        // What it was is known as it was last: one that was never selected is nobody's.
+        let is_meant = self.needs_known() || entry.is_taken_by(&self.of.selectors);
+        (knows && self.of.selectors.may_select(entry.id()) && is_meant).then_some("DELETED")
     }
 
     /// Up to where the client has heard everything; the first one after what was there says so.
-    pub fn bookmark(&mut self, ends_initial: bool) -> Value {
+    pub fn bookmark(&mut self, ends_initial: bool) -> Vec<u8> {
         let mut object = json!({
             "apiVersion": self.kind.api_version(), "kind": self.kind.info().kind,
             "metadata": { "resourceVersion": self.cursor.0.to_string() },
@@ -139,30 +174,41 @@ impl Watcher {
         if ends_initial {
             object["metadata"]["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
         }
-        self.event("BOOKMARK", &object, UnixMillis(0))
+        let mut bytes = Vec::new();
+        match self.look.form {
+            Form::Object => write(&object, &mut bytes),
+            Form::Partial => write(&partial(object), &mut bytes),
+            Form::Table(_) => {
+                write(&table::row(self.kind, object, Include::Object, UnixMillis(0)), &mut bytes);
+            }
+        }
+        let mut line = Vec::new();
+        self.say_bytes("BOOKMARK", self.cursor, &bytes, &mut line);
+        line
     }
 
-    fn event(&mut self, what: &str, object: &Value, now: UnixMillis) -> Value {
-        let object = match self.form {
-            Form::Object => object.clone(),
-            Form::Partial => partial(object),
-            Form::Table(include) => {
-                let include = if what == "BOOKMARK" { Include::Object } else { include };
-                if std::mem::replace(&mut self.has_columns, true) {
-                    table::row_only(self.kind, object, include, now)
-                } else {
-                    let metadata = json!({ "resourceVersion": object["metadata"]["resourceVersion"] });
-                    table::of(self.kind, std::slice::from_ref(object), include, metadata, now)
-                }
+    fn say(&mut self, what: &str, entry: &Entry, now: UnixMillis, lines: &mut Vec<u8>) {
+        let bytes = entry.bytes(self.kind, &self.look, now);
+        self.say_bytes(what, entry.item().revision, &bytes, lines);
+    }
+
+    fn say_bytes(&mut self, what: &str, version: Revision, object: &[u8], lines: &mut Vec<u8>) {
+        lines.extend_from_slice(format!("{{\"type\":\"{what}\",\"object\":").as_bytes());
+        match self.look.form {
+            Form::Object | Form::Partial => lines.extend_from_slice(object),
+            Form::Table(_) => {
+                let with_columns = !std::mem::replace(&mut self.has_columns, true);
+                table::write_row(self.kind, with_columns, version, object, lines);
             }
-        };
-        json!({ "type": what, "object": object })
+        }
+        lines.extend_from_slice(b"}\n");
     }
 }
 
-/// The last word of a watch that cannot go on.
-pub fn error(refusal: &Refusal) -> Value {
-    json!({ "type": "ERROR", "object": refusal.status() })
+/// The last word of a watch that cannot go on, as a line.
+pub fn error(refusal: &Refusal) -> Vec<u8> {
+    let line: Value = json!({ "type": "ERROR", "object": refusal.status() });
+    format!("{line}\n").into_bytes()
 }
 
 /// Why a watch or a list that goes on is told to begin anew.

@@ -24,7 +24,9 @@ Secrets are join tokens, WireGuard keys, users and the backup; and in `configDat
 
 ## Resource API
 
-`read` is get, list and watch. Discovery and OpenAPI are for everybody who is known.
+`read` is get, list and watch. Discovery and OpenAPI are for everybody who is known. Who may `patch` a device and not `update`
+it changes desired values alone: a patch of anything else is refused, and names it. `devices/commands` takes `reset-rule` of
+those alone who may POST it below.
 
 | group | resource | verbs | roles |
 |---|---|---|---|

@@ -166,15 +166,18 @@ impl CloudTwins {
         Ok(taken)
     }
 
-    /// A JSON merge patch (RFC 7396) of what is desired of a device, as one change.
-    pub fn patch(
-        &mut self,
-        device: &DeviceId,
-        json: &Json,
-        by: &str,
-        ks: &mut Keyspace,
-        now: Now,
-    ) -> Result<Vec<(PropertyId, Option<DesiredVersion>)>, SetError> {
+    /// Whether [`Self::change`] would take these, now.
+    pub fn may_change(&self, change: &Wishes, now: Now) -> Result<(), SetError> {
+        let checked = self.check_change(change, now)?;
+        let with_value = checked.iter().filter(|wish| wish.value.is_some());
+        match with_value.clone().find(|wish| wish.edge != checked[0].edge) {
+            Some(other) => Err(SetError::Split(checked[0].id.clone(), other.id.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// What a JSON merge patch (RFC 7396) of what is desired of a device wishes, as one change.
+    pub fn patched(&self, device: &DeviceId, json: &Json, by: &str) -> Result<Wishes, SetError> {
         let mut wishes = Vec::new();
         for (property, json) in patch::wishes(json)? {
             let id = PropertyId::new(device, &property);
@@ -183,7 +186,44 @@ impl CloudTwins {
             let value = json.map(|json| patch::merge(&property, kind, present, &json)).transpose()?;
             wishes.push(Wish { id, value: value.map(SetBody::from), if_version: None });
         }
-        self.change(&Wishes { wishes, when: Vec::new(), by: by.to_owned() }, ks, now)
+        Ok(Wishes { wishes, when: Vec::new(), by: by.to_owned() })
+    }
+
+    /// [`Self::patched`], carried out.
+    pub fn patch(
+        &mut self,
+        device: &DeviceId,
+        json: &Json,
+        by: &str,
+        ks: &mut Keyspace,
+        now: Now,
+    ) -> Result<Vec<(PropertyId, Option<DesiredVersion>)>, SetError> {
+        let wishes = self.patched(device, json, by)?;
+        self.change(&wishes, ks, now)
+    }
+
+    /// What `desired` of these properties says in a manifest, as one change.
+    pub fn of_manifest(
+        &self,
+        device: &DeviceId,
+        texts: &[(String, String)],
+        by: &str,
+    ) -> Result<Wishes, SetError> {
+        let wish = |(property, text): &(String, String)| {
+            let id = PropertyId::new(device, property);
+            let value = self.catalog.property(device, property)?.parse(text);
+            let value = value.map_err(|why| SetError::Value(id.clone(), why))?;
+            Ok(Wish { id, value: Some(value.into()), if_version: None })
+        };
+        let wishes = texts.iter().map(wish).collect::<Result<_, SetError>>()?;
+        Ok(Wishes { wishes, when: Vec::new(), by: by.to_owned() })
+    }
+
+    /// The manifest that is about to be stored says so too, and that is no other wish.
+    pub fn is_wished(&self, device: &DeviceId, texts: &[(String, String)], ks: &mut Keyspace) {
+        for (property, text) in texts {
+            ks.put(former::taken_key(&PropertyId::new(device, property)), text.clone().into());
+        }
     }
 
     fn check_change(&self, change: &Wishes, now: Now) -> Result<Vec<Checked>, SetError> {

@@ -36,7 +36,7 @@ use crate::twin::{
     self, Desired, DesiredBody, DeviceState, PropertyId, Publish, Reported, ReportedBody, Said, Ticket,
     TwinResult, brief,
 };
-use crate::view::TwinView;
+use crate::view::{Gist, TwinView};
 use command::Commands;
 use rules::Units;
 
@@ -369,6 +369,19 @@ impl CloudTwins {
             TwinView { state: state.clone(), authority: authority.clone(), ..view }
         };
         info.properties.iter().map(view).collect()
+    }
+
+    /// What of that a search asks.
+    pub fn gist(&self, device: &DeviceId) -> Gist {
+        let mut gist = Gist { online: self.is_online(device), ..Gist::default() };
+        let Some(info) = self.catalog.device(device) else { return gist };
+        let first = PropertyId::new(device, "");
+        for (id, twin) in self.twins.range(first..).take_while(|(id, _)| id.device == *device) {
+            if info.properties.contains_key(&id.property) {
+                gist.note(twin.desired(), twin.reported.as_ref());
+            }
+        }
+        gist
     }
 
     /// How the last wishes for a property ended, oldest first.

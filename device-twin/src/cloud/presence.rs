@@ -50,6 +50,13 @@ impl CloudTwins {
         })
     }
 
+    /// Whether [`Self::state`] says so.
+    pub(super) fn is_online(&self, device: &DeviceId) -> bool {
+        let node = self.catalog.device(device).and_then(|info| info.node.as_ref());
+        self.states.get(device).is_some_and(|said| said.state == Availability::Online)
+            && node.is_none_or(|edge| self.present.contains(edge))
+    }
+
     fn last_seen(&self, device: &DeviceId) -> Option<bus::UnixMillis> {
         let times = self.ids_of(device).into_iter().filter_map(|id| {
             let reported = self.twins.get(&id)?.reported.as_ref()?;

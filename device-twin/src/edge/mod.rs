@@ -51,7 +51,7 @@ use metadata::{Key, Keyspace};
 use crate::command::CommandPlace;
 use crate::model::{Catalog, Change, Kind, Layout, Property};
 use crate::twin::{self, Availability, DeviceState, PropertyId, Publish, ReportedBody, key};
-use crate::view::TwinView;
+use crate::view::{Gist, TwinView};
 use clock::CloudClock;
 use command::Commands;
 use device::{Bound, Mapper};
@@ -364,6 +364,20 @@ impl EdgeTwins {
         let first = PropertyId::new(device, "");
         let of_device = self.twins.range(first..).map(|(id, _)| id).take_while(|id| id.device == *device);
         of_device.filter_map(|id| self.view_of(id, now)).collect()
+    }
+
+    /// What of that a search asks.
+    pub fn gist(&self, device: &DeviceId) -> Gist {
+        let state = self.devices.get(device).and_then(|bound| bound.state.as_ref());
+        let online = state.is_some_and(|state| state.state == Availability::Online);
+        let mut gist = Gist { online, ..Gist::default() };
+        let first = PropertyId::new(device, "");
+        for (id, twin) in self.twins.range(first..).take_while(|(id, _)| id.device == *device) {
+            if self.property(id).is_some() {
+                gist.note(twin.desired.as_deref(), twin.reported.as_ref());
+            }
+        }
+        gist
     }
 
     fn view_of(&self, id: &PropertyId, now: Now) -> Option<TwinView> {

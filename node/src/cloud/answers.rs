@@ -480,7 +480,7 @@ fn changed(done: Result<Vec<(PropertyId, Option<DesiredVersion>)>, SetError>) ->
     Ok(done.map_err(set_error)?.into_iter().map(row).collect())
 }
 
-fn set_error(error: SetError) -> AdminError {
+pub(super) fn set_error(error: SetError) -> AdminError {
     let text = admin::describe(&error);
     match error {
         SetError::Lookup(_) => AdminError::NotFound(text),

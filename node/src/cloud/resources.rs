@@ -3,15 +3,15 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use bus::{JoinToken, NodeId, Now, WireguardKey};
+use bus::{JoinToken, Name, NodeId, Now, WireguardKey};
 use controller::api::call::{Options, Validation, Write};
 use controller::api::draft::{self, Current, Draft};
 use controller::api::read::Source;
 use controller::api::refusal::Cause;
 use controller::api::selector::Selectors;
-use controller::api::{Content, Id, Item, Kind, Layout, Refusal, Verb, object};
+use controller::api::{Content, Id, Item, Kind, Layout, Refusal, Verb, object, size};
 use controller::label::{Change, Labelled, Labels};
-use controller::resource::{self, Applied, Manifest};
+use controller::resource::{self, Applied, InvalidManifest, Manifest};
 use controller::wireguard;
 use controller::wireguard::Keys;
 use device_twin::TwinView;
@@ -24,6 +24,7 @@ use crate::admin::{AdminResponse, TokenOrder};
 use crate::resources::{
     Answering, ApiAnswer, ApiRequest, Order, Outcome, Written, as_refusal, causes, moment,
 };
+use crate::steering::steer;
 
 /// How long a token is good that does not say so.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -31,7 +32,7 @@ const TOKEN_TTL: Duration = Duration::from_secs(24 * 3600);
 /// What storing a manifest came to.
 pub(super) struct Stored {
     pub(super) applied: Applied,
-    written: Written,
+    pub(super) written: Written,
 }
 
 impl Cloud {
@@ -42,6 +43,7 @@ impl Cloud {
             ApiRequest::Layout => ApiAnswer::Layout(Layout::Cloud),
             ApiRequest::Read(read) => ApiAnswer::Found(self.with_source(now, |source| source.read(&read))),
             ApiRequest::Write(order) => ApiAnswer::Written(self.write(&order, now)),
+            ApiRequest::Steer(steering) => ApiAnswer::Steered(steer(self, &steering, now)),
         };
         answering.end(answer, &mut self.said);
     }
@@ -64,12 +66,17 @@ impl Cloud {
         })
     }
 
-    fn item(&self, kind: Kind, id: &Id, now: Now) -> Option<Item> {
+    pub(super) fn item(&self, kind: Kind, id: &Id, now: Now) -> Option<Item> {
         let seen = self.index.seen(kind, id)?;
         self.with_source(now, |source| source.item(kind, id, seen))
     }
 
     fn write(&mut self, order: &Order, now: Now) -> Result<Written, Refusal> {
+        if (order.write.kind, order.write.verb) == (Kind::Device, Verb::Patch)
+            && let Some(written) = self.patch_device(order, now)?
+        {
+            return Ok(written);
+        }
         if order.write.kind.manifest().is_some() {
             return Ok(self.write_manifest(&order.write, &order.body, now)?.written);
         }
@@ -83,16 +90,20 @@ impl Cloud {
         if kind == Kind::JoinToken {
             return self.write_token(order, now);
         }
+        if kind == Kind::User {
+            return self.write_user(order, now);
+        }
         let plural = kind.info().plural;
         Err(Refusal::not_allowed(format!("{plural} follow from other records: they are read, not written")))
     }
 
-    fn current(&self, kind: Kind, id: &Id) -> Option<Current> {
+    pub(super) fn current(&self, kind: Kind, id: &Id) -> Option<Current> {
         let key = object::manifest_key(Layout::Cloud, kind, id)?;
         let json = self.keyspace.get(&key)?;
         let meta = self.keyspace.get(object::meta_row(kind, id).as_str());
         let object = object::stored(kind, id, json, meta.map(AsRef::as_ref));
-        Some(Current { object, written: object::written_at(Layout::Cloud, kind, id, &self.keyspace) })
+        let written = object::written_at(Layout::Cloud, kind, id, &self.keyspace);
+        Some(Current { object, written, newest: object::newest(Layout::Cloud, &self.keyspace) })
     }
 
     /// The only way by which manifests come, change and go.
@@ -124,7 +135,7 @@ impl Cloud {
 
     /// A manifest's `desired` is a wish when its text changes. Who names the text that is there already, while something
     /// else was wished since, hears that it moves nothing.
-    fn passed_over(
+    pub(super) fn passed_over(
         &self,
         write: &Write,
         id: &Id,
@@ -143,7 +154,7 @@ impl Cloud {
             (is_old && differs).then(|| {
                 format!(
                     "{}: the manifest said {text} before, so that is no new wish: {in_force} is in force (by {}); use 'kubebus \
-                     twin set', or change the text",
+                     twin set', patch its part desired, or change the text",
                     view.property,
                     view.by.unwrap_or_default(),
                 )
@@ -152,7 +163,7 @@ impl Cloud {
         self.twins.view(&device, now).into_iter().filter_map(warning).collect()
     }
 
-    fn store(
+    pub(super) fn store(
         &mut self,
         write: &Write,
         id: &Id,
@@ -163,7 +174,12 @@ impl Cloud {
         let invalid = |causes| Refusal::invalid(info.group, info.kind, id.name(), causes);
         let (lean, meta) =
             object::split(object).map_err(|why| invalid(vec![Cause::invalid("metadata", why)]))?;
-        let manifest = Manifest::parse(&lean).map_err(|error| invalid(causes(&[error])))?;
+        let manifest = Manifest::parse(&lean).map_err(|error| match error {
+            InvalidManifest::TooLong(_) => Refusal::too_large(error.to_string()),
+            InvalidManifest::UnknownKind { .. } | InvalidManifest::Content { .. } => {
+                invalid(causes(&[error]))
+            }
+        })?;
         let faults = manifest.check(self.twins.catalog());
         if !faults.is_empty() {
             return Err(invalid(causes(&faults)));
@@ -171,10 +187,7 @@ impl Cloud {
         self.check_room(manifest.kind(), manifest.id()).map_err(|error| as_refusal(&error))?;
         let meta =
             serde_json::to_vec(&meta).map_err(|why| Refusal::new(500, "InternalError", why.to_string()))?;
-        if meta.len() > resource::MAX_MANIFEST_LEN {
-            let why = format!("of {} bytes is over the limit of {}", meta.len(), resource::MAX_MANIFEST_LEN);
-            return Err(invalid(vec![Cause::invalid("metadata", why)]));
-        }
+        size::check_len("metadata", meta.len(), resource::MAX_MANIFEST_LEN)?;
         let mut item = Item {
             id: id.clone(),
             revision: object::version(Layout::Cloud, self.journal.durable(), &self.keyspace),
@@ -207,7 +220,7 @@ impl Cloud {
     }
 
     /// That of the cycle's commit.
-    fn next_revision(&self) -> Revision {
+    pub(super) fn next_revision(&self) -> Revision {
         let next = Revision(self.keyspace.revision().0 + 1);
         object::version(Layout::Cloud, next, &self.keyspace)
     }
@@ -244,7 +257,8 @@ impl Cloud {
             return answer(Outcome::Gone(Box::new(before)));
         }
         let written = object::written_at(Layout::Cloud, write.kind, &id, &self.keyspace);
-        let current = Current { object: object::render(write.kind, &before), written };
+        let newest = object::newest(Layout::Cloud, &self.keyspace);
+        let current = Current { object: object::render(write.kind, before.clone()), written, newest };
         let after = draft::patched(write, &id, &order.body, &current)?;
         let change = label_change(write.kind, &id, &current.object, &after)?;
         let of = if write.kind == Kind::Site { Labelled::Site(name) } else { Labelled::Edge(name) };
@@ -252,8 +266,11 @@ impl Cloud {
         let mut item = before;
         if is_change && !write.options.dry_run {
             self.label(&of, change).map_err(|error| as_refusal(&error))?;
-            item = self.item(write.kind, &id, now).ok_or_else(not_found)?;
-            item.revision = self.next_revision();
+            // A site without nodes goes with its last label.
+            let Some(after) = self.item(write.kind, &id, now) else {
+                return answer(Outcome::Gone(Box::new(item)));
+            };
+            item = Item { revision: self.next_revision(), ..after };
         }
         answer(Outcome::Item(Box::new(item)))
     }
@@ -273,6 +290,9 @@ impl Cloud {
                 outcome: Outcome::Gone(Box::new(before)),
                 warnings: Vec::new(),
             });
+        }
+        if write.verb != Verb::Create {
+            return self.rotate_wireguard(order, (&id, name), now);
         }
         if wireguard::exists(&name, &self.keyspace) {
             return Err(Refusal::exists(info.group, info.plural, id.name()));
@@ -297,7 +317,53 @@ impl Cloud {
         Ok(self.created(&id, made))
     }
 
-    fn created(&self, id: &Id, made: Value) -> Written {
+    /// Another key in place of the old one; all else stays as it was given out.
+    fn rotate_wireguard(
+        &mut self,
+        order: &Order,
+        (id, name): (&Id, Name),
+        now: Now,
+    ) -> Result<Written, Refusal> {
+        let (write, info) = (&order.write, Kind::WireGuardPeer.info());
+        let not_found = || Refusal::not_found(info.group, info.plural, id.name());
+        let before = self.item(write.kind, id, now).ok_or_else(not_found)?;
+        let (shown, after) = self.small_change(order, id, &before)?;
+        only(write.kind, id, (&shown, &after), &["publicKey", "presharedKey"])?;
+        let spec = Fields { kind: write.kind, name: id.name(), spec: &after["spec"] };
+        let preshared = spec.parsed("presharedKey")?;
+        let public: WireguardKey = spec.required("publicKey")?;
+        let answer =
+            |item| Ok(Written { is_new: false, outcome: Outcome::Item(Box::new(item)), warnings: vec![] });
+        let is_same = shown["spec"]["publicKey"] == after["spec"]["publicKey"] && preshared.is_none();
+        if is_same || write.options.dry_run {
+            return answer(before);
+        }
+        let present = wireguard::get(&name, &self.keyspace).map_err(|_| not_found())?.peer.preshared_key;
+        let keys = Keys { public, preshared: preshared.unwrap_or(present) };
+        let done = wireguard::rotate(&name, keys, &mut self.keyspace, now);
+        self.invite(done).map_err(|error| as_refusal(&error))?;
+        let mut item = self.item(write.kind, id, now).ok_or_else(not_found)?;
+        item.revision = self.next_revision();
+        answer(item)
+    }
+
+    /// What an update or a patch makes of an object of a small kind: as it is shown, and as it becomes.
+    pub(super) fn small_change(
+        &self,
+        order: &Order,
+        id: &Id,
+        before: &Item,
+    ) -> Result<(Value, Value), Refusal> {
+        let write = &order.write;
+        let written = object::written_at(Layout::Cloud, write.kind, id, &self.keyspace);
+        let newest = object::newest(Layout::Cloud, &self.keyspace);
+        let current = Current { object: object::render(write.kind, before.clone()), written, newest };
+        let after = draft::patched(write, id, &order.body, &current)?;
+        draft::check_fields(write, &after)?;
+        Ok((current.object, after))
+    }
+
+    pub(super) fn created(&self, id: &Id, made: Value) -> Written {
         let item = Item { id: id.clone(), revision: self.next_revision(), content: Content::Made(made) };
         Written { is_new: true, outcome: Outcome::Item(Box::new(item)), warnings: Vec::new() }
     }
@@ -434,20 +500,51 @@ fn label_change(kind: Kind, id: &Id, before: &Value, after: &Value) -> Result<Ch
     Ok(Change { set, remove })
 }
 
-/// The fields of a small kind's spec.
-struct Fields<'a> {
+/// Of a small kind nothing but these fields of the spec can be other ones.
+pub(super) fn only(
     kind: Kind,
-    name: &'a str,
-    spec: &'a Value,
+    id: &Id,
+    (before, after): (&Value, &Value),
+    fields: &[&str],
+) -> Result<(), Refusal> {
+    let forbidden = |field: String, why: &str| Cause::invalid(field, format!("Forbidden: {why}"));
+    let mut causes = Vec::new();
+    for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        let given = after["metadata"].get(field).filter(|given| !given.is_null());
+        if given.is_some_and(|given| *given != json!({}) && *given != json!([])) {
+            causes.push(forbidden(format!("metadata.{field}"), "nothing of it is kept of this kind"));
+        }
+    }
+    let (was, is) = (before["spec"].as_object(), after["spec"].as_object());
+    let names = was.into_iter().chain(is).flat_map(serde_json::Map::keys);
+    let changed: std::collections::BTreeSet<&String> = names
+        .filter(|name| !fields.contains(&name.as_str()) && before["spec"][*name] != after["spec"][*name])
+        .collect();
+    causes.extend(
+        changed
+            .into_iter()
+            .map(|name| forbidden(format!("spec.{name}"), "it stays as it was made; make another")),
+    );
+    match causes.is_empty() {
+        true => Ok(()),
+        false => Err(Refusal::invalid(kind.info().group, kind.info().kind, id.name(), causes)),
+    }
+}
+
+/// The fields of a small kind's spec.
+pub(super) struct Fields<'a> {
+    pub(super) kind: Kind,
+    pub(super) name: &'a str,
+    pub(super) spec: &'a Value,
 }
 
 impl Fields<'_> {
-    fn wrong(&self, field: &str, why: &str) -> Refusal {
+    pub(super) fn wrong(&self, field: &str, why: &str) -> Refusal {
         let causes = vec![Cause::invalid(field, format!("Invalid value: {why}"))];
         Refusal::invalid(self.kind.info().group, self.kind.info().kind, self.name, causes)
     }
 
-    fn parsed<T: FromStr>(&self, field: &str) -> Result<Option<T>, Refusal>
+    pub(super) fn parsed<T: FromStr>(&self, field: &str) -> Result<Option<T>, Refusal>
     where
         T::Err: std::fmt::Display,
     {
@@ -461,7 +558,7 @@ impl Fields<'_> {
         }
     }
 
-    fn required<T: FromStr>(&self, field: &str) -> Result<T, Refusal>
+    pub(super) fn required<T: FromStr>(&self, field: &str) -> Result<T, Refusal>
     where
         T::Err: std::fmt::Display,
     {

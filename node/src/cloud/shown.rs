@@ -3,8 +3,8 @@
 use bus::twin::DeviceId;
 use bus::{NodeId, Now};
 use controller::Placement;
-use device_twin::TwinView;
 use device_twin::rule::RuleView;
+use device_twin::{Gist, TwinView};
 
 use super::Cloud;
 use crate::page::{Fleet, Place, rank};
@@ -16,6 +16,10 @@ impl Fleet for Cloud {
 
     fn views(&self, device: &DeviceId, now: Now) -> Vec<TwinView> {
         self.twins.view(device, now)
+    }
+
+    fn gist(&self, device: &DeviceId) -> Gist {
+        self.twins.gist(device)
     }
 
     fn place(&self, device: &DeviceId) -> Place {

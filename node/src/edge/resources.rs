@@ -9,12 +9,14 @@ use controller::api::call::PatchType;
 use controller::api::draft::{self, Current};
 use controller::api::read::Source;
 use controller::api::refusal::Cause;
-use controller::api::{Id, Item, Kind, Layout, Refusal, Verb, object};
+use controller::api::{Id, Item, Kind, Layout, Refusal, Verb, object, wish};
 use device_twin::PropertyId;
 use serde_json::Value;
 
 use super::Edge;
 use crate::resources::{Answering, ApiAnswer, ApiRequest, Order, Outcome, Written};
+use crate::steering::steer;
+use crate::veil;
 
 impl Edge {
     pub(super) fn handle_api(&mut self, id: u64, request: ApiRequest, now: Now) {
@@ -24,6 +26,7 @@ impl Edge {
             ApiRequest::Layout => ApiAnswer::Layout(Layout::Edge),
             ApiRequest::Read(read) => ApiAnswer::Found(self.with_source(now, |source| source.read(&read))),
             ApiRequest::Write(order) => ApiAnswer::Written(self.write(&order, now)),
+            ApiRequest::Steer(steering) => ApiAnswer::Steered(steer(self, &steering, now)),
         };
         answering.end(answer, &mut self.said);
     }
@@ -61,13 +64,17 @@ impl Edge {
         let before = self.item(write.kind, &id, now).ok_or_else(not_found)?;
         let device = id.device().ok_or_else(not_found)?;
         let written = object::written_at(Layout::Edge, write.kind, &id, &self.keyspace);
-        let mut current = Current { object: object::render(write.kind, &before), written };
+        let newest = object::newest(Layout::Edge, &self.keyspace);
+        let mut current = Current { object: object::render(write.kind, before), written, newest };
+        veil::over(order.asker.role, &mut current.object);
         if matches!(write.patch, Some(PatchType::Json | PatchType::Strategic | PatchType::Apply)) {
             self.show_in_force(&device, &mut current.object, now);
         }
         let after = draft::patched(write, &id, &order.body, &current)?;
         let warnings = draft::check_fields(write, &after)?;
-        let wishes = wishes(&current.object, &after).ok_or_else(|| self.not_here(info.plural))?;
+        let by = order.asker.who.to_string();
+        let wishes = wish::wishes(&current.object, &after)
+            .map_err(|why| Refusal::forbidden(format!("{why}: {}", self.not_here(info.plural).message)))?;
         let wrong = |property: &str, why: String| {
             let field = format!("spec.properties[name=\"{property}\"].desired.value");
             Refusal::invalid(info.group, info.kind, id.name(), vec![Cause::invalid(field, why)])
@@ -90,7 +97,7 @@ impl Edge {
         }
         if !write.options.dry_run {
             for (property, value) in checked {
-                let taken = self.twins.set(&property, value, &order.by, &mut self.keyspace, now);
+                let taken = self.twins.set(&property, value, &by, &mut self.keyspace, now);
                 taken.map_err(|why| held(&property, &why))?;
             }
         }
@@ -120,32 +127,4 @@ impl Edge {
 
 fn held(property: &PropertyId, why: &str) -> Refusal {
     Refusal::forbidden(format!("{property}: {why}"))
-}
-
-/// The desired values in which two versions of a device differ. `None`: they differ in something else.
-fn wishes(before: &Value, after: &Value) -> Option<Vec<(String, String)>> {
-    let without = |object: &Value| {
-        let mut object = object.clone();
-        for field in ["status", "metadata"] {
-            object[field] = Value::Null;
-        }
-        for property in object["spec"]["properties"].as_array_mut().into_iter().flatten() {
-            if let Some(fields) = property.as_object_mut() {
-                fields.remove("desired");
-            }
-        }
-        object
-    };
-    if without(before) != without(after) || before["metadata"]["labels"] != after["metadata"]["labels"] {
-        return None;
-    }
-    let properties = |object: &Value| object["spec"]["properties"].as_array().cloned().unwrap_or_default();
-    let each = properties(before).into_iter().zip(properties(after));
-    let changed = each.filter(|(before, after)| before["desired"]["value"] != after["desired"]["value"]);
-    changed
-        .map(|(_, after)| {
-            let text = after["desired"]["value"].as_str()?;
-            Some((after["name"].as_str()?.to_owned(), text.to_owned()))
-        })
-        .collect()
 }

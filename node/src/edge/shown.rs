@@ -2,11 +2,11 @@
 
 use bus::Now;
 use bus::twin::DeviceId;
-use device_twin::TwinView;
 use device_twin::rule::RuleView;
+use device_twin::{Gist, TwinView};
 
 use super::Edge;
-use crate::page::{Fleet, Place, rank};
+use crate::page::{Fleet, Place};
 
 impl Fleet for Edge {
     fn devices(&self) -> impl Iterator<Item = &DeviceId> {
@@ -17,15 +17,15 @@ impl Fleet for Edge {
         self.twins.view(device, now)
     }
 
+    fn gist(&self, device: &DeviceId) -> Gist {
+        self.twins.gist(device)
+    }
+
     fn place(&self, _: &DeviceId) -> Place {
         Place::At(self.identity.node.clone())
     }
 
     fn rules(&self, most: usize, now: Now) -> (Vec<RuleView>, usize) {
-        let mut rules = self.twins.rule_views(now);
-        rules.sort_by_key(rank);
-        let total = rules.len();
-        rules.truncate(most);
-        (rules, total)
+        self.twins.first_rule_views(most, now)
     }
 }

@@ -185,8 +185,12 @@ impl Valve {
             user_agent: "test",
         };
         let Call::Write(write) = Call::parse(&request)? else { panic!("no write") };
-        let order =
-            crate::resources::Order { write, body, by: "user/test".to_owned(), secret: Default::default() };
+        let order = crate::resources::Order {
+            write,
+            body,
+            asker: crate::steering::asker("admin"),
+            secret: Default::default(),
+        };
         let request = crate::resources::ApiRequest::Write(Box::new(order));
         self.0.handle(Input::Api { id: 7, request }, NOW);
         let mut answer = None;
@@ -199,7 +203,7 @@ impl Valve {
         }
         let Some(crate::resources::ApiAnswer::Written(done)) = answer else { panic!("{answer:?}") };
         let (crate::resources::Outcome::Item(item) | crate::resources::Outcome::Gone(item)) = done?.outcome;
-        Ok(controller::api::object::render(controller::api::Kind::Device, &item))
+        Ok(controller::api::object::render(controller::api::Kind::Device, *item))
     }
 
     fn wish(&mut self, wishes: &[(&str, &str)]) -> Result<serde_json::Value, controller::api::Refusal> {

@@ -11,8 +11,6 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::issue::to_pem;
-
 /// What `kubebus join` learned, besides keys and certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -181,7 +179,8 @@ pub fn renew(dir: &Path, shown: &Pair, next: &Pair) -> Result<(), IdentityError>
 }
 
 fn pair_pem(pair: &Pair) -> String {
-    to_pem("CERTIFICATE", &pair.certificate) + &to_pem("PRIVATE KEY", &pair.key)
+    controller::pem::encode("CERTIFICATE", &pair.certificate)
+        + &controller::pem::encode("PRIVATE KEY", &pair.key)
 }
 
 /// Takes the directory for a cloud at its first start, and lets no edge and no other cloud in afterwards.

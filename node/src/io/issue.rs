@@ -8,16 +8,13 @@ use bus::io::Clock;
 use bus::{Identity, KeyHash, NodeId, NodeKind, UnixMillis};
 use controller::api::object::timestamp;
 use controller::io::{CertificateAuthority, new_key_and_csr};
-use data_encoding::BASE64;
+use controller::pem;
 
 use super::commands::Usage;
 use super::identity;
 
 /// Longest validity: longer than a machine's life is a mistake.
 const MAX_VALIDITY: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
-
-/// Characters of base64 in a line of PEM (RFC 7468 §2).
-const PEM_WIDTH: usize = 64;
 
 /// Somebody's new certificate. PEM.
 pub(super) struct Issued {
@@ -60,19 +57,10 @@ pub(super) fn issue(who: &NodeId, lasting: Duration, data_dir: &Path) -> Result<
     Ok(Issued {
         identity,
         cloud,
-        key: to_pem("PRIVATE KEY", key.secret_pkcs8_der()),
-        certificate: to_pem("CERTIFICATE", &signed.certificate_der),
-        authority: to_pem("CERTIFICATE", authority.ca_der()),
+        key: pem::encode("PRIVATE KEY", key.secret_pkcs8_der()),
+        certificate: pem::encode("CERTIFICATE", &signed.certificate_der),
+        authority: pem::encode("CERTIFICATE", authority.ca_der()),
         key_hash: signed.public_key,
         not_after: signed.not_after,
     })
-}
-
-/// RFC 7468.
-pub(super) fn to_pem(label: &str, der: &[u8]) -> String {
-    let text = BASE64.encode(der);
-    let mut lines = vec![format!("-----BEGIN {label}-----")];
-    lines.extend(text.as_bytes().chunks(PEM_WIDTH).map(|line| String::from_utf8_lossy(line).into_owned()));
-    lines.push(format!("-----END {label}-----\n"));
-    lines.join("\n")
 }

@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::admin;
-use super::api::{Asked, Desk, Keeper};
+use super::api::{Asked, Desk, Keeper, Shared};
 use super::cloud_store::{Begun, Granted};
 use super::damage::{self, DamageError};
 use super::debug::examiner::Examiner;
@@ -258,6 +258,7 @@ impl Console {
             doorkeeper,
             moved: watched,
             audit,
+            shared: Shared::default(),
         };
         tasks.spawn(admin::serve(listener, desk.clone()));
         Ok(Self { asked, desk, users, moved, tasks, recorder })

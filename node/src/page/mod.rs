@@ -8,7 +8,7 @@ use bus::twin::DeviceId;
 use bus::{NodeId, Now};
 use device_twin::rule::RuleView;
 use device_twin::twin::{Availability, DeviceState};
-use device_twin::{PropertyId, TwinView};
+use device_twin::{Gist, PropertyId, TwinView};
 use serde_json::{Value, json};
 
 pub(crate) use self::changes::Sent;
@@ -22,8 +22,9 @@ pub(crate) const MAX_DEVICES: usize = 100;
 /// Rules that a page shows, those with something to say first; a site has tens.
 pub(crate) const MAX_RULES: usize = 500;
 
-/// Devices that one search for `is:..` looks into, as the owner loop serves others meanwhile. Where it ended is said.
-const MAX_LOOKED_INTO: usize = 5_000;
+/// Devices that one search for `is:..` looks into, some milliseconds of the owner loop, as it serves others meanwhile.
+/// Where it ended is said.
+const MAX_LOOKED_INTO: usize = 10_000;
 
 /// Words of a search, each of which must be found.
 const MAX_WORDS: usize = 8;
@@ -64,6 +65,8 @@ pub(crate) trait Fleet {
     /// In the order of their names.
     fn devices(&self) -> impl Iterator<Item = &DeviceId>;
     fn views(&self, device: &DeviceId, now: Now) -> Vec<TwinView>;
+    /// What a search for `is:..` asks, without all of that.
+    fn gist(&self, device: &DeviceId) -> Gist;
     /// Where a device runs, or what it waits for.
     fn place(&self, device: &DeviceId) -> Place;
     /// The first `most` of them, those that tripped before those that miss an input, those before the rest; and how many
@@ -130,28 +133,20 @@ impl Search {
         self.words.iter().all(|word| name.contains(word))
     }
 
-    fn fits(&self, device: &DeviceId, fleet: &impl Fleet, now: Now) -> bool {
-        self.state.is_none_or(|state| state.is_of(&fleet.views(device, now)))
+    fn fits(&self, device: &DeviceId, fleet: &impl Fleet) -> bool {
+        self.state.is_none_or(|state| state.is_of(fleet.gist(device)))
     }
 }
 
 impl StateWord {
-    fn is_of(self, views: &[TwinView]) -> bool {
-        let is_online = || {
-            let state = views.first().and_then(|view| view.state.as_ref());
-            state.is_some_and(|state| state.state == Availability::Online)
-        };
+    fn is_of(self, gist: Gist) -> bool {
         match self {
-            Self::Online => is_online(),
-            Self::Offline => !is_online(),
-            Self::Pending => views.iter().any(|view| !view.converged && !is_answered(view)),
-            Self::Failed => views.iter().any(|view| !view.converged && is_answered(view)),
+            Self::Online => gist.online,
+            Self::Offline => !gist.online,
+            Self::Pending => gist.pending,
+            Self::Failed => gist.failed,
         }
     }
-}
-
-fn is_answered(view: &TwinView) -> bool {
-    view.ack.as_ref().is_some_and(|ack| Some(ack.version) == view.version)
 }
 
 impl Place {
@@ -169,7 +164,7 @@ pub(crate) fn answer(query: &Query, fleet: &impl Fleet, now: Now) -> AdminRespon
         Query::Named(devices) => {
             Found { shown: devices.iter().collect(), found: devices.len(), looked_into: None }
         }
-        Query::Search(search) => found(search, fleet, now),
+        Query::Search(search) => found(search, fleet),
     };
     let (rules, rules_total) = fleet.rules(MAX_RULES, now);
     Ok(json!({
@@ -192,7 +187,7 @@ struct Found<'a> {
     looked_into: Option<usize>,
 }
 
-fn found<'a>(search: &Search, fleet: &'a impl Fleet, now: Now) -> Found<'a> {
+fn found<'a>(search: &Search, fleet: &'a impl Fleet) -> Found<'a> {
     let mut all = Found { shown: Vec::new(), found: 0, looked_into: None };
     let named = fleet.devices().filter(|id| search.names(id, fleet));
     for (looked_into, device) in named.enumerate() {
@@ -200,7 +195,7 @@ fn found<'a>(search: &Search, fleet: &'a impl Fleet, now: Now) -> Found<'a> {
             all.looked_into = Some(looked_into);
             break;
         }
-        if !search.fits(device, fleet, now) {
+        if !search.fits(device, fleet) {
             continue;
         }
         if all.found >= search.from && all.shown.len() < MAX_DEVICES {

@@ -71,7 +71,7 @@ pub(crate) struct Plant {
     pub(crate) cluster: Cluster,
     pub(crate) a: Node,
     pub(crate) valve: Device,
-    _mapper: Mapper,
+    mapper: Option<Mapper>,
 }
 
 impl Plant {
@@ -96,7 +96,11 @@ impl Plant {
         for property in ["position", "setpoint"] {
             a.twin_becomes(("water/valve", property), "/reported/quality", json!("good"));
         }
-        Self { cluster, a, valve, _mapper: mapper }
+        Self { cluster, a, valve, mapper: Some(mapper) }
+    }
+
+    pub(crate) fn stop_mapper(&mut self) {
+        drop(self.mapper.take());
     }
 }
 

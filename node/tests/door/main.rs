@@ -15,6 +15,8 @@ mod letting_in;
 mod matrix;
 #[cfg(test)]
 mod page;
+#[cfg(test)]
+mod steering;
 
 #[cfg(test)]
 use house::{DEVICE, House, ROLES, api, mqtts};

@@ -64,12 +64,23 @@ const PATHS: &[(&str, &str, &str)] = &[
     ("POST /kubebus/v1/page/links", "{}", "A"),
     ("GET /kubebus/v1/no-such-thing", "", "A"),
     ("PUT /kubebus/v1/status", "", "A"),
+    // Of a device that is not there; what a patch may change of one is in `steering.rs`.
+    ("PATCH /apis/devices.kubeedge.io/v1beta1/namespaces/x/devices/nothing", "{}", "AOP"),
+    ("GET /apis/devices.kubeedge.io/v1beta1/namespaces/water/devices/valve/desired", "", "AOVP"),
+    ("PUT /apis/devices.kubeedge.io/v1beta1/namespaces/x/devices/nothing/desired", "{}", "AOP"),
+    ("PATCH /apis/devices.kubeedge.io/v1beta1/namespaces/x/devices/nothing/desired", "{}", "AOP"),
+    ("GET /apis/devices.kubeedge.io/v1beta1/namespaces/water/devices/valve/commands", "", "AOVP"),
+    ("POST /apis/devices.kubeedge.io/v1beta1/namespaces/x/devices/nothing/commands", "{}", "AOP"),
+    ("GET /apis/devices.kubeedge.io/v1beta1/namespaces/water/devices/valve/authority", "", "AOVP"),
+    ("PUT /apis/devices.kubeedge.io/v1beta1/namespaces/x/devices/nothing/authority", "{}", "AO"),
+    ("PATCH /apis/devices.kubeedge.io/v1beta1/namespaces/x/devices/nothing/authority", "{}", "AO"),
     ("GET /apis", "", "AOVMP"),
     ("GET /openapi/v3", "", "AOVMP"),
     ("POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews", "{}", "AOVMP"),
 ];
 
-/// Kinds of the resource API, and who may read them. Nobody but administrators changes one.
+/// Kinds of the resource API, and who may read them. Nobody but administrators changes one; a patch of a device is in
+/// [`PATHS`].
 const KINDS: &[(&str, &str)] = &[
     ("apis/devices.kubeedge.io/v1beta1/namespaces/x/devices", "AOVMP"),
     ("apis/devices.kubeedge.io/v1beta1/namespaces/x/devicemodels", "AOVMP"),
@@ -98,9 +109,9 @@ const STATUSES: &[(&str, &str)] = &[
 
 /// Parts that there are not, and what of a status nobody writes: for nobody but administrators, who hear that.
 const NO_PARTS: &[&str] = &[
-    "PATCH /apis/devices.kubeedge.io/v1beta1/namespaces/x/devices/nothing/desired",
-    "POST /apis/devices.kubeedge.io/v1beta1/namespaces/x/devices/nothing/commands",
-    "PUT /apis/devices.kubeedge.io/v1beta1/namespaces/x/devices/nothing/authority",
+    "DELETE /apis/devices.kubeedge.io/v1beta1/namespaces/x/devices/nothing/desired",
+    "PATCH /apis/devices.kubeedge.io/v1beta1/namespaces/x/devices/nothing/commands",
+    "POST /apis/devices.kubeedge.io/v1beta1/namespaces/x/devices/nothing/authority",
     "POST /apis/kubebus.io/v1alpha1/namespaces/x/rules/nothing/reset",
     "PUT /apis/devices.kubeedge.io/v1beta1/namespaces/x/devices/nothing/status",
 ];
@@ -129,7 +140,9 @@ fn each_role_may_what_is_written_down_here_and_nothing_else() {
                 check(&mut client, role, &format!("GET /{kind}?watch=true"), "", false);
             }
             if letter != 'A' {
-                changes(kind).iter().for_each(|what| check(&mut client, role, what, "{}", false));
+                let may = |what: &str| PATHS.iter().any(|(known, ..)| *known == what);
+                let others = changes(kind).into_iter().filter(|what| !may(what));
+                others.for_each(|what| check(&mut client, role, &what, "{}", false));
             }
         }
         for (part, readers) in STATUSES {

@@ -6,6 +6,7 @@
 mod edge;
 mod kinds;
 mod python;
+mod steering;
 mod verbs;
 mod watching;
 

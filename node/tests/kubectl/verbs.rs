@@ -82,12 +82,28 @@ fn mistakes_are_named_by_their_field_and_nothing_is_changed() {
     let unknown = device.replace("valve-1", "valve-2").replace("name: flow", "name: position");
     let complaint = door.complaint(&create, &unknown);
     assert!(complaint.contains("spec.properties[1].name"), "{complaint}");
+    let long = device.replace("valve-1", "valve-2").replace(
+        "{protocolName: app}",
+        &format!("{{protocolName: app, configData: {{note: {}}}}}", "x".repeat(300_000)),
+    );
+    let complaint = door.complaint(&create, &long);
+    assert!(complaint.contains("bytes is over the limit of 262144"), "{complaint}");
+    let complaint = door
+        .complaint(&create, &long.replace("{note: ", &format!("{{more: {}, note: ", "y".repeat(800_000))));
+    assert!(complaint.contains("the body is longer than 1024 KiB"), "{complaint}");
     // Two who read the same version: the second is too late.
     let read = serde_json::to_string(&door.object(&["get", "device/valve-1"])).unwrap();
     let patch = r#"{"spec":{"nodeName":"b"}}"#;
     door.say(&["patch", "device/valve-1", "--type=merge", "-p", patch]);
     let late = door.complaint(&["replace", "-f", "-"], &read);
     assert!(late.contains("(Conflict)") && late.contains("the object has been modified"), "{late}");
+    let mut ahead: serde_json::Value = serde_json::from_str(&read).unwrap();
+    ahead["metadata"]["resourceVersion"] = "999999".into();
+    let ahead = door.complaint(&["replace", "-f", "-"], &ahead.to_string());
+    assert!(
+        ahead.contains("(Conflict)") && ahead.contains("resource version 999999 is not known here"),
+        "{ahead}"
+    );
     // Two who own the same field.
     let wish = |value: &str| {
         format!(

@@ -82,3 +82,42 @@ fn sets_of_fields_are_read_as_they_are_written() {
     let set = fields::of(schema::of(Kind::Device), &object);
     assert_eq!(fields::from_json(&fields::to_json(&set)), set);
 }
+
+fn large(properties: std::ops::Range<usize>, value: &str) -> Value {
+    let property = |n: usize| json!({"name": format!("p{n:05}"), "desired": {"value": value}});
+    device(json!({"properties": properties.map(property).collect::<Vec<_>>()}))
+}
+
+/// With ten times as many it takes ten times as long, which is what this is about: squares would take minutes.
+#[test]
+fn thousands_of_properties_are_applied_changed_and_let_go() {
+    let all = applied(None, &large(0..5000, "1"), "alice", false).unwrap();
+    assert_eq!(all["spec"]["properties"].as_array().unwrap().len(), 5000);
+    let refused = applied(Some(&all), &large(0..5000, "2"), "bob", false).unwrap_err();
+    assert_eq!(refused.len(), 5000);
+    let both = applied(Some(&all), &large(2000..6000, "1"), "bob", false).unwrap();
+    assert_eq!(both["spec"]["properties"].as_array().unwrap().len(), 6000);
+    let less = applied(Some(&both), &large(0..10, "1"), "alice", false).unwrap();
+    let left = less["spec"]["properties"].as_array().unwrap();
+    assert_eq!((left.len(), &left[10]["name"]), (10 + 4000, &json!("p02000")));
+    let mut updated = less.clone();
+    updated["spec"]["properties"]
+        .as_array_mut()
+        .unwrap()
+        .iter_mut()
+        .for_each(|p| p["collectCycle"] = 5.into());
+    note_update(schema::of(Kind::Device), Some(&less), &mut updated, "edit", "t");
+    assert_eq!(managers(&updated), ["alice", "bob", "edit"]);
+}
+
+#[test]
+fn the_key_of_an_item_goes_with_the_item_alone() {
+    let both =
+        device(json!({"properties": [{"name": "a", "collectCycle": 1}, {"name": "b", "collectCycle": 2}]}));
+    let one = applied(None, &both, "alice", false).unwrap();
+    let operator = device(json!({"properties": [{"name": "a", "desired": {"value": "3"}}]}));
+    let two = applied(Some(&one), &operator, "bob", false).unwrap();
+    let three = applied(Some(&two), &device(json!({"nodeName": "x"})), "alice", false).unwrap();
+    let expected = json!({"nodeName": "x", "properties": [{"name": "a", "desired": {"value": "3"}}]});
+    assert_eq!(three["spec"], expected);
+}

@@ -35,9 +35,16 @@ fn paths_and_methods_say_what_is_meant() {
     assert_eq!((write.patch, write.verb), (Some(PatchType::Merge), Verb::Patch));
     assert_eq!(write.options.manager, "kubectl");
     assert!(write.options.dry_run && write.options.force);
+    let Call::Steer(steer) = parse(Method::Patch, &format!("{DEVICES}/valve/desired"), "").unwrap() else {
+        panic!()
+    };
+    assert_eq!(
+        (steer.part, steer.id.as_str(), steer.patch),
+        (Part::Desired, "plant/valve", Some(PatchType::Merge))
+    );
     assert_eq!(
         parse(Method::Get, "/apis/kubebus.io/v1alpha1/sites", "limit=0").map(|call| call.needs()),
-        Ok(Some((Verb::List, Kind::Site)))
+        Ok(Some((Verb::List, Kind::Site, "")))
     );
 }
 
@@ -54,6 +61,10 @@ fn what_makes_no_sense_is_refused_with_kubernetes_words() {
         (Method::Put, DEVICES, "", 405, "MethodNotAllowed"),
         (Method::Patch, &format!("{DEVICES}/valve/status"), "", 405, "MethodNotAllowed"),
         (Method::Get, &format!("{DEVICES}/valve/scale"), "", 404, "NotFound"),
+        (Method::Delete, &format!("{DEVICES}/valve/desired"), "", 405, "MethodNotAllowed"),
+        (Method::Patch, &format!("{DEVICES}/valve/commands"), "", 405, "MethodNotAllowed"),
+        (Method::Get, &format!("{DEVICES}/valve/desired"), "watch=true", 405, "MethodNotAllowed"),
+        (Method::Get, "/apis/kubebus.io/v1alpha1/sites/x/desired", "", 404, "NotFound"),
     ] {
         let refused = parse(method, path, query).unwrap_err();
         assert_eq!((refused.code, refused.reason), (code, reason), "{path}?{query}");

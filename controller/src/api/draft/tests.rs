@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::super::call::{Form, Options};
 use super::super::selector::Selectors;
+use super::super::size;
 use super::*;
 
 const AT: Moment = Moment { now: UnixMillis(1_000), revision: Revision(7) };
@@ -34,7 +35,7 @@ fn stored(draft: Draft) -> Value {
 
 fn current() -> Current {
     let made = draft(&write(Verb::Create, None), &valve(), &body(), None, AT).unwrap();
-    Current { object: stored(made), written: Revision(7) }
+    Current { object: stored(made), written: Revision(7), newest: Revision(20) }
 }
 
 #[test]
@@ -80,10 +81,10 @@ fn finalizers_keep_an_object_until_they_are_gone() {
         draft(&write(Verb::Patch, Some(PatchType::Merge)), &valve(), &body, Some(current), AT).unwrap()
     };
     let held = stored(patch(json!({"metadata": {"finalizers": ["a.b/c"]}}), &current()));
-    let held = Current { object: held, written: Revision(8) };
+    let held = Current { object: held, written: Revision(8), newest: Revision(20) };
     let going = stored(draft(&write(Verb::Delete, None), &valve(), &Value::Null, Some(&held), AT).unwrap());
     assert_eq!(going["metadata"]["deletionTimestamp"], "1970-01-01T00:00:01Z");
-    let going = Current { object: going, written: Revision(9) };
+    let going = Current { object: going, written: Revision(9), newest: Revision(20) };
     assert!(matches!(patch(json!({"metadata": {"labels": {"a": "b"}}}), &going), Draft::Store { .. }));
     assert!(matches!(
         patch(json!({"metadata": {"finalizers": null}}), &going),
@@ -132,4 +133,41 @@ fn names_are_made_where_only_a_beginning_is_given() {
     assert_eq!(id_of(&write(Verb::Create, None), &body, AT).unwrap_err().causes[0].field, "metadata.name");
     body["metadata"] = json!({"name": "valve", "namespace": "other"});
     assert_eq!(id_of(&write(Verb::Create, None), &body, AT).unwrap_err().code, 400);
+}
+
+#[test]
+fn a_version_that_this_store_has_not_had_is_a_conflict() {
+    let update = |version: &str| {
+        let mut body = body();
+        body["metadata"]["resourceVersion"] = version.into();
+        draft(&write(Verb::Update, None), &valve(), &body, Some(&current()), AT).map(drop)
+    };
+    let refused = |version| update(version).unwrap_err();
+    assert_eq!((refused("6").code, refused("21").code), (409, 409));
+    assert!(refused("21").message.contains("resource version 21 is not known here, where 20 is the newest"));
+    // What mappers said since the manifest was written is in the versions that clients see.
+    assert_eq!((update("7"), update("20")), (Ok(()), Ok(())));
+    let condition = json!({"preconditions": {"resourceVersion": "21"}});
+    let delete = draft(&write(Verb::Delete, None), &valve(), &condition, Some(&current()), AT);
+    assert_eq!(delete.unwrap_err().code, 409);
+}
+
+#[test]
+fn what_is_too_long_is_told_so_before_it_is_looked_at() {
+    let mut long = body();
+    long["status"] = "x".repeat(2 * MAX_OBJECT_LEN).into();
+    assert_eq!(
+        size::fitting(long.clone()).unwrap(),
+        body(),
+        "what a client sends back of a status does not count"
+    );
+    long["spec"]["more"] = "x".repeat(MAX_OBJECT_LEN).into();
+    let refused = size::fitting(long).unwrap_err();
+    assert_eq!((refused.code, refused.reason), (413, "RequestEntityTooLarge"));
+    assert!(refused.message.contains("over the limit of 524288"), "{refused}");
+    // A patch that makes it too long.
+    let patch = json!({"spec": {"more": "x".repeat(MAX_OBJECT_LEN)}});
+    let patched = draft(&write(Verb::Patch, Some(PatchType::Merge)), &valve(), &patch, Some(&current()), AT)
+        .unwrap_err();
+    assert_eq!(patched.code, 413);
 }

@@ -41,7 +41,7 @@ pub(in crate::api) static INFO: Info = Info {
     schema,
     of_row: |layout, key, _| below(key, &[event::prefix(layout)]).into_iter().collect(),
     made: |layout: Layout, id: &Id, ks: &Keyspace| {
-        event::get(layout, id.as_str(), ks).map(|event| event.object())
+        event::get(layout, id.as_str(), ks).map(|event| event.object(ks))
     },
 };
 

@@ -1,13 +1,16 @@
 //! `Site`: what nodes have in common. It follows from who joined where, and from labels.
 
-use bus::NodeKind;
+use std::collections::{BTreeMap, BTreeSet};
+
+use bus::{Name, NodeId, NodeKind};
+use bytes::Bytes;
 use metadata::Keyspace;
 use serde_json::{Value, json};
 
 use super::super::kind::{Column, Info, Verb};
 use super::super::schema::{list, object, string};
 use super::super::{Id, Layout};
-use super::{NAME, joined};
+use super::{NAME, joined, no_projection};
 use crate::label::{self, Labelled};
 use crate::site;
 
@@ -34,7 +37,8 @@ pub(in crate::api) static INFO: Info = Info {
     ],
     schema,
     of_row,
-    made,
+    // Of the rows of all nodes, which [`Members`] has in order: see [`made`].
+    made: no_projection,
 };
 
 fn prefix(layout: Layout) -> &'static str {
@@ -54,11 +58,54 @@ fn of_row(layout: Layout, key: &str, values: &[&[u8]]) -> Vec<Id> {
     values.iter().filter_map(|bytes| site::read(bytes)).map(|site| Id::from(site.as_str())).collect()
 }
 
-fn made(layout: Layout, id: &Id, ks: &Keyspace) -> Option<Value> {
+/// Which nodes are in which site. Kept as rows come and go: to look through all nodes for each site takes seconds when
+/// thousands of them join.
+#[derive(Debug, Default)]
+pub(in crate::api) struct Members(BTreeMap<Name, BTreeSet<NodeId>>);
+
+impl Members {
+    pub(in crate::api) fn read(layout: Layout, ks: &Keyspace) -> Self {
+        let mut members = Self::default();
+        for (node, site) in site::list(prefix(layout), ks) {
+            members.0.entry(site).or_default().insert(node);
+        }
+        members
+    }
+
+    /// A row is written, or goes.
+    pub(in crate::api) fn note(
+        &mut self,
+        layout: Layout,
+        key: &str,
+        was: Option<&Bytes>,
+        is: Option<&Bytes>,
+    ) {
+        let Some(node) = key.strip_prefix(prefix(layout)).and_then(|node| node.parse::<NodeId>().ok()) else {
+            return;
+        };
+        if let Some(site) = was.and_then(|bytes| site::read(bytes))
+            && let Some(nodes) = self.0.get_mut(&site)
+        {
+            nodes.remove(&node);
+            if nodes.is_empty() {
+                self.0.remove(&site);
+            }
+        }
+        if let Some(site) = is.and_then(|bytes| site::read(bytes)) {
+            self.0.entry(site).or_default().insert(node);
+        }
+    }
+
+    fn of(&self, site: &Name) -> impl Iterator<Item = &NodeId> {
+        self.0.get(site).into_iter().flatten()
+    }
+}
+
+/// A site is there while it has a node or a label.
+pub(in crate::api) fn made(id: &Id, members: &Members, ks: &Keyspace) -> Option<Value> {
     let name = id.checked_name()?;
-    let members = site::list(prefix(layout), ks).into_iter().filter(|(_, site)| *site == name);
     let (mut edges, mut wireguard, mut is_there) = (Vec::new(), Vec::new(), false);
-    for (node, _) in members {
+    for node in members.of(&name) {
         is_there = true;
         match node.kind {
             NodeKind::Edge => edges.push(node.name.to_string()),

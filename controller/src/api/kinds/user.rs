@@ -1,11 +1,11 @@
-//! `User`: who is known by a certificate. Users are let in, and turned away, with `kubebus user`.
+//! `User`: who is known by a certificate. One is let in by his request for one; his key stays with him.
 
 use metadata::Keyspace;
 use serde_json::{Value, json};
 
-use super::super::kind::{Column, Info, READ_VERBS};
+use super::super::kind::{Column, Info, MANIFEST_VERBS};
 use super::super::object::timestamp;
-use super::super::schema::{choice, object, string};
+use super::super::schema::{boolean, choice, object, string, with};
 use super::super::{Id, Layout};
 use super::{NAME, text};
 use crate::role::Role;
@@ -19,7 +19,7 @@ pub(in crate::api) static INFO: Info = Info {
     singular: "user",
     short: &[],
     namespaced: false,
-    verbs: READ_VERBS,
+    verbs: MANIFEST_VERBS,
     at_edges: true,
     has_status: false,
     columns: &[
@@ -52,6 +52,7 @@ fn made(layout: Layout, id: &Id, ks: &Keyspace) -> Option<Value> {
         "status": { "certificateUntil": timestamp(known.not_after) },
     });
     if let Some(at) = known.revoked {
+        user["spec"]["revoked"] = true.into();
         user["status"]["revoked"] = timestamp(at).into();
     }
     Some(user)
@@ -59,16 +60,31 @@ fn made(layout: Layout, id: &Id, ks: &Keyspace) -> Option<Value> {
 
 fn schema() -> Value {
     let roles = Role::ALL.map(Role::as_str);
-    let spec = object("What he may do.", &[("role", choice("The role.", &roles))]);
+    let spec = object(
+        "What he may do.",
+        &[
+            ("role", choice("The role.", &roles)),
+            (
+                "request",
+                string(
+                    "A CERTIFICATE REQUEST in PEM, made with his key: the certificate is in status.certificate of the answer. \
+                     Of a user who is there it is another certificate in place of his. Never shown.",
+                ),
+            ),
+            ("revoked", boolean("He is let in no more; with another request he is again.")),
+        ],
+    );
     let status = object(
         "His certificate.",
         &[
+            ("certificate", string("The certificate, in PEM: in the answer to a request alone.")),
+            ("authority", string("The cluster's own, in PEM: with it.")),
             ("certificateUntil", string("How long it is good.")),
             ("revoked", string("Since when he is let in no more.")),
         ],
     );
     object(
         "Somebody who is known by a certificate; see 'kubebus user'.",
-        &[("spec", spec), ("status", status)],
+        &[("spec", with(spec, &["role"])), ("status", status)],
     )
 }

@@ -3,7 +3,7 @@
 use metadata::Keyspace;
 use serde_json::{Value, json};
 
-use super::super::kind::{Column, Info, Verb};
+use super::super::kind::{Column, Info, MANIFEST_VERBS};
 use super::super::object::timestamp;
 use super::super::schema::{list, object, string, with};
 use super::super::{Id, Layout};
@@ -18,7 +18,7 @@ pub(in crate::api) static INFO: Info = Info {
     singular: "wireguardpeer",
     short: &["wgp"],
     namespaced: false,
-    verbs: &[Verb::Create, Verb::Delete, Verb::DeleteCollection, Verb::Get, Verb::List, Verb::Watch],
+    verbs: MANIFEST_VERBS,
     at_edges: false,
     has_status: false,
     columns: &[
@@ -57,8 +57,14 @@ fn schema() -> Value {
     let spec = object(
         "Who comes in, and where.",
         &[
-            ("publicKey", string("The client's public key, in base64.")),
-            ("presharedKey", string("A secret of both sides, in base64. Never shown.")),
+            (
+                "publicKey",
+                string("The client's public key, in base64. Another one rotates it: the old lets nobody in."),
+            ),
+            (
+                "presharedKey",
+                string("A secret of both sides, in base64. Never shown; it stays where none is given."),
+            ),
             ("site", string("The site that it is in; one of its own, called like it, where none is given.")),
             (
                 "gateway",

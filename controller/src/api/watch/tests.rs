@@ -4,11 +4,11 @@ use bytes::Bytes;
 use metadata::Keyspace;
 use proptest::prelude::*;
 
+use super::super::feed::{Feed, Next};
 use super::super::index::Index;
 use super::super::list::Lister;
-use super::super::read::{Found, PAGE, plain};
-use super::super::selector::Selectors;
-use super::super::{Layout, read::Source};
+use super::super::read::{Found, plain};
+use super::super::{Layout, Scope, object, read::Source};
 use super::*;
 use crate::record::own_key;
 
@@ -22,8 +22,12 @@ enum Step {
     Seal,
     /// All that is sealed is durable.
     Sync,
-    /// The watch says what it has to say.
+    /// The feed of all watches goes on.
+    Feed,
+    /// The watch says what the feed has.
     Watch,
+    /// The watch asks for itself.
+    Ask,
     /// The client's watch ends, and begins anew where it was.
     Reconnect,
     /// The node starts again, and the client's watch with it.
@@ -38,7 +42,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => device.prop_map(Step::Report),
         4 => Just(Step::Seal),
         2 => Just(Step::Sync),
+        3 => Just(Step::Feed),
         3 => Just(Step::Watch),
+        1 => Just(Step::Ask),
         1 => Just(Step::Reconnect),
         1 => Just(Step::Restart),
     ];
@@ -49,6 +55,7 @@ struct World {
     ks: Keyspace,
     index: Index,
     durable: Revision,
+    feed: Feed,
     watcher: Watcher,
     of: Listing,
     /// What the client knows, by name.
@@ -57,6 +64,8 @@ struct World {
     version: Revision,
     changes: u32,
 }
+
+const WHOLE: Look = Look { form: Form::Object, veil: None };
 
 fn listing(selector: &str) -> Listing {
     Listing {
@@ -73,11 +82,12 @@ impl World {
         let ks = Keyspace::new();
         let index = Index::load(Layout::Cloud, &ks);
         let of = listing(selector);
-        let watcher = Watcher::new(Kind::Device, of.clone(), Form::Object);
+        let watcher = Watcher::new(Kind::Device, of.clone(), WHOLE);
         let mut world = Self {
             ks,
             index,
             durable: Revision::ZERO,
+            feed: Feed::new(Kind::Device, Revision::ZERO),
             watcher,
             of,
             known: BTreeMap::new(),
@@ -111,13 +121,14 @@ impl World {
     }
 
     fn selected(&self) -> (BTreeMap<String, Value>, Revision) {
-        let mut lister = Lister::new(Kind::Device, self.of.clone(), Form::Object, UnixMillis(0));
+        let mut lister = Lister::new(Kind::Device, self.of.clone(), WHOLE, UnixMillis(0));
         let Found::Page(page) = self.source().read(&lister.wants()) else { panic!("a page") };
-        let (objects, more) = lister.handle_page(page);
-        assert!(!more);
-        let named =
-            |object: Value| (object["metadata"]["name"].as_str().unwrap().to_owned(), object["spec"].clone());
-        (objects.into_iter().map(named).collect(), lister.revision())
+        let list: Value = serde_json::from_slice(&lister.handle_page(page)).unwrap();
+        assert!(lister.is_done());
+        let named = |object: &Value| {
+            (object["metadata"]["name"].as_str().unwrap().to_owned(), object["spec"].clone())
+        };
+        (list["items"].as_array().unwrap().iter().map(named).collect(), lister.revision())
     }
 
     fn list(&mut self) {
@@ -129,32 +140,62 @@ impl World {
     /// As `watching.rs` does.
     fn begin(&mut self, from: Revision) {
         let of = Listing { version: Some(from), ..self.of.clone() };
-        self.watcher = Watcher::new(Kind::Device, of, Form::Object);
-        if self.watcher.begins_with_all() {
+        self.watcher = Watcher::new(Kind::Device, of, WHOLE);
+        let tells = self.watcher.begins_with_all();
+        if tells {
             self.known.clear();
         }
-        let read = Read::Page { kind: Kind::Device, namespace: None, after: None, limit: PAGE };
-        let Found::Page(page) = self.source().read(&read) else { panic!("a page") };
-        if self.watcher.begins_with_all() {
-            let events = self.watcher.handle_first(page, UnixMillis(0));
-            self.fold(events);
+        let Found::Page(page) = self.source().read(&self.watcher.wants_page(None)) else { panic!("a page") };
+        let (revision, page) = (page.revision, Segment::of_page(Kind::Device, page));
+        if tells {
+            let events = self.watcher.handle_first(&page, UnixMillis(0));
+            self.fold(&events);
+            self.watcher.handle_first_end(revision);
         } else if self.watcher.needs_known() {
-            self.watcher.handle_known(page);
+            self.watcher.handle_known(&page);
+        }
+    }
+
+    fn feed(&mut self) {
+        match self.source().read(&self.feed.wants()) {
+            Found::Changes(changes) => assert!(!self.feed.handle_changes(changes)),
+            Found::Expired { .. } => {
+                let moved = self.index.moved(self.durable, &self.ks)[Kind::Device.index()];
+                self.feed.handle_expired(Revision(moved));
+            }
+            other @ (Found::Item(_) | Found::Page(_)) => panic!("{other:?}"),
         }
     }
 
     fn watch(&mut self) {
+        loop {
+            match self.feed.next(self.watcher.cursor()) {
+                Next::Nothing => return,
+                Next::Behind => self.ask(),
+                Next::Segment(segment) => {
+                    let events = self.watcher.handle_changes(&segment, UnixMillis(0));
+                    self.fold(&events);
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self) {
+        let after = self.watcher.cursor();
         match self.source().read(&self.watcher.wants()) {
             Found::Changes(changes) => {
-                let events = self.watcher.handle_changes(changes, UnixMillis(0));
-                self.fold(events);
+                let changes = Segment::of_changes(Kind::Device, after, changes);
+                let events = self.watcher.handle_changes(&changes, UnixMillis(0));
+                self.fold(&events);
             }
             Found::Expired { .. } => self.list(),
             other @ (Found::Item(_) | Found::Page(_)) => panic!("{other:?}"),
         }
     }
 
-    fn fold(&mut self, events: Vec<Value>) {
+    fn fold(&mut self, lines: &[u8]) {
+        let events = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let events = events.map(|line| serde_json::from_slice::<Value>(line).unwrap());
         for event in events {
             let name = event["object"]["metadata"]["name"].as_str().unwrap().to_owned();
             let version = event["object"]["metadata"]["resourceVersion"].as_str().unwrap();
@@ -179,9 +220,17 @@ impl World {
             Step::Seal => self.seal(),
             Step::Sync => self.durable = self.ks.revision(),
             // What is read is always between two cycles.
+            Step::Feed => {
+                self.seal();
+                self.feed();
+            }
             Step::Watch => {
                 self.seal();
                 self.watch();
+            }
+            Step::Ask => {
+                self.seal();
+                self.ask();
             }
             Step::Reconnect => {
                 self.seal();
@@ -192,10 +241,35 @@ impl World {
                 self.durable = self.ks.revision();
                 self.ks = Keyspace::load(self.ks.rows());
                 self.index = Index::load(Layout::Cloud, &self.ks);
+                let moved = self.index.moved(self.durable, &self.ks)[Kind::Device.index()];
+                self.feed = Feed::new(Kind::Device, Revision(moved));
                 self.begin(self.version);
             }
         }
     }
+}
+
+#[test]
+fn what_is_not_durable_is_told_once_though_it_is_asked_for_twice() {
+    let mut world = World::new("");
+    let lines = |world: &mut World| {
+        let after = world.watcher.cursor();
+        let Found::Changes(changes) = world.source().read(&world.watcher.wants()) else { panic!("changes") };
+        let changes = Segment::of_changes(Kind::Device, after, changes);
+        let lines = String::from_utf8(world.watcher.handle_changes(&changes, UnixMillis(0))).unwrap();
+        let short = |line: &str| line.chars().take(17).collect::<String>();
+        lines.lines().map(short).collect::<Vec<_>>()
+    };
+    world.put(1, None);
+    world.seal();
+    assert_eq!(lines(&mut world), [r#"{"type":"ADDED",""#]);
+    assert_eq!(lines(&mut world), [""; 0]);
+    world.put(1, Some(1));
+    world.seal();
+    assert_eq!(lines(&mut world), [r#"{"type":"MODIFIED"#]);
+    world.durable = world.ks.revision();
+    assert_eq!(lines(&mut world), [""; 0]);
+    assert_eq!(world.watcher.cursor(), world.durable);
 }
 
 proptest! {
@@ -209,6 +283,7 @@ proptest! {
         }
         world.seal();
         world.durable = world.ks.revision();
+        world.feed();
         world.watch();
         prop_assert_eq!(&world.known, &world.selected().0);
     }
@@ -217,7 +292,7 @@ proptest! {
 #[test]
 fn a_watch_of_another_store_is_told_to_list_again() {
     let world = World::new("");
-    let read = Read::Changes { kind: Kind::Device, namespace: None, after: Revision(99) };
+    let read = Read::Changes { kind: Kind::Device, scope: Scope::default(), after: Revision(99) };
     assert_eq!(world.source().read(&read), Found::Expired { compacted: false });
 }
 
@@ -225,7 +300,7 @@ fn a_watch_of_another_store_is_told_to_list_again() {
 fn a_version_from_before_a_restore_is_too_old_however_far_the_lost_cloud_had_come() {
     let mut world = World::new("");
     let rows = world.ks.rows().collect();
-    let changes = |after| Read::Changes { kind: Kind::Device, namespace: None, after };
+    let changes = |after| Read::Changes { kind: Kind::Device, scope: Scope::default(), after };
     for change in 0..5 {
         world.put(change, None);
         world.seal();
@@ -244,12 +319,12 @@ fn a_version_from_before_a_restore_is_too_old_however_far_the_lost_cloud_had_com
     assert_eq!(world.source().read(&changes(lost)), Found::Expired { compacted: false });
     let written = object::written_at(Layout::Cloud, Kind::Device, &Id::from("plant/d5"), &world.ks);
     assert!(written > lost, "an update with the old version conflicts");
-    world.watch();
+    world.ask();
     assert_eq!(world.known, world.selected().0);
     world.put(3, Some(1));
     world.seal();
     world.durable = world.ks.revision();
     let known = world.known.clone();
-    world.watch();
+    world.ask();
     assert_ne!(world.known, known, "the new list's version is one to watch from");
 }

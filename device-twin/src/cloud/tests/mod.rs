@@ -158,11 +158,10 @@ impl World {
     }
 
     fn view(&self) -> TwinView {
-        self.twins
-            .view(&position().device, self.now)
-            .into_iter()
-            .find(|view| view.property == "position")
-            .unwrap()
+        let device = position().device;
+        let views = self.twins.view(&device, self.now);
+        assert_eq!(self.twins.gist(&device), Gist::of(&views));
+        views.into_iter().find(|view| view.property == "position").unwrap()
     }
 
     fn reported(&self) -> Option<f64> {

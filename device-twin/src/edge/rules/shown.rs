@@ -34,6 +34,20 @@ impl EdgeTwins {
         ids.filter_map(|(id, rule)| Some(view(id, rule, &self.seen_by(id, now.mono)?))).collect()
     }
 
+    /// The first `most` of them, and how many there are: those that tripped before those that miss an input, those before
+    /// the rest. Views are made of no more than that.
+    pub fn first_rule_views(&self, most: usize, now: Now) -> (Vec<RuleView>, usize) {
+        let ranked = self.rules.running.iter().filter_map(|(id, rule)| {
+            let seen = self.seen_by(id, now.mono)?;
+            let rank = (rule.state.trips().is_empty(), rule.program.unknown(&seen).is_empty());
+            Some((rank, id, rule, seen))
+        });
+        let mut ranked: Vec<_> = ranked.collect();
+        ranked.sort_by_key(|(rank, ..)| *rank);
+        let views = ranked.iter().take(most).map(|(_, id, rule, seen)| view(id, rule, seen));
+        (views.collect(), ranked.len())
+    }
+
     /// How many rules run here, and how many of them have latched.
     pub(in crate::edge) fn count_rules(&self) -> (usize, usize) {
         let running = &self.rules.running;

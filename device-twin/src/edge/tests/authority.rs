@@ -72,8 +72,9 @@ impl World {
 
     /// What is desired of a property, and how the newest wish that was decided on ended.
     fn view(&self, property: &str) -> (Option<f64>, String, Option<Outcome>) {
-        let view = self.twins.view(&valve(), self.now()).into_iter().find(|view| view.property == property);
-        let view = view.unwrap();
+        let views = self.twins.view(&valve(), self.now());
+        assert_eq!(self.twins.gist(&valve()), crate::view::Gist::of(&views));
+        let view = views.into_iter().find(|view| view.property == property).unwrap();
         let version = view.version.map(|version| version.to_string()).unwrap_or_default();
         let ack = view.ack.filter(|ack| Some(ack.version) == view.version).map(|ack| ack.outcome);
         (view.desired.and_then(|value| value.as_f64()), version, ack)

@@ -286,6 +286,7 @@ impl World {
     fn ack(&self, property: &str) -> Option<(u64, Outcome)> {
         let id = id(property);
         let views = self.twins.view(&id.device, self.now());
+        assert_eq!(self.twins.gist(&id.device), crate::view::Gist::of(&views));
         let ack = views.into_iter().find(|view| *view.property == *id.property)?.ack?;
         Some((ack.version.seq, ack.outcome))
     }

@@ -10,6 +10,7 @@ use metadata::{Commit, Keyspace};
 use super::*;
 use crate::cloud::CloudSettings;
 use crate::seam::{Input, Output};
+use crate::steering::asker;
 
 const NOW: Now = Now { mono: Mono(0), wall: UnixMillis(1_000_000) };
 
@@ -46,25 +47,32 @@ impl Desk {
     fn write(&mut self, method: Method, path: &str, body: Value) -> Result<Value, Refusal> {
         let (kind, written) = self.written(method, path, body)?;
         let (Outcome::Item(item) | Outcome::Gone(item)) = written.outcome;
-        Ok(object::render(kind, &item))
+        Ok(object::render(kind, *item))
     }
 
     fn written(&mut self, method: Method, path: &str, body: Value) -> Result<(Kind, Written), Refusal> {
-        let request = Request {
-            method,
-            path,
-            query: "",
-            accept: "application/json",
-            content_type: "application/merge-patch+json",
-            user_agent: "test",
-        };
+        self.written_by("admin", "application/merge-patch+json", method, path, body)
+    }
+
+    fn written_by(
+        &mut self,
+        role: &str,
+        content_type: &str,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> Result<(Kind, Written), Refusal> {
+        let request =
+            Request { method, path, query: "", accept: "application/json", content_type, user_agent: "test" };
         let Call::Write(write) = Call::parse(&request)? else { panic!("{path} is no write") };
         let kind = write.kind;
-        let order = Order { write, body, by: "user/test".to_owned(), secret: [3; JoinToken::SECRET_LEN] };
+        let order = Order { write, body, asker: asker(role), secret: [3; JoinToken::SECRET_LEN] };
         let (ApiAnswer::Written(done), _) = self.ask(ApiRequest::Write(Box::new(order))) else { panic!() };
         Ok((kind, done?))
     }
 }
+
+mod steering;
 
 const DEVICES: &str = "/apis/devices.kubeedge.io/v1beta1/namespaces/default/devices";
 
@@ -119,7 +127,7 @@ fn tokens_are_named_by_the_server_and_shown_once() {
     let name = made["metadata"]["name"].as_str().unwrap();
     let read = Read::Get { kind: Kind::JoinToken, id: Id::from(name) };
     let (ApiAnswer::Found(Found::Item(Some(item))), _) = desk.ask(ApiRequest::Read(read)) else { panic!() };
-    let shown = object::render(Kind::JoinToken, &item);
+    let shown = object::render(Kind::JoinToken, item);
     assert_eq!((&shown["status"]["token"], &shown["spec"]["uses"]), (&Value::Null, &json!(2)));
     for (field, value, expected) in [
         ("site", json!("Not A Name"), "spec.site"),
@@ -203,4 +211,242 @@ fn who_names_what_the_manifest_wished_before_hears_what_is_in_force() {
     let warned = patch(&mut desk, "40");
     assert!(warned[0].contains("50 is in force (by ann)"), "{warned:?}");
     assert_eq!(patch(&mut desk, "45"), [""; 0]);
+}
+
+const REQUEST: &str = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n";
+
+#[test]
+fn users_are_let_in_by_a_request_and_turned_away_by_a_patch() {
+    let mut desk = Desk::new();
+    let key = std::cell::Cell::new(0);
+    desk.0.signer = Box::new(move |request, identity| {
+        assert_eq!((request, identity.node.to_string().as_str()), (&[0, 0, 0][..], "user/alice"));
+        key.set(key.get() + 1);
+        Ok(controller::join::Signed {
+            certificate_der: vec![7],
+            public_key: bus::KeyHash([key.get(); 32]),
+            serial: vec![1],
+            not_after: UnixMillis(9_000_000),
+        })
+    });
+    let users = "/apis/kubebus.io/v1alpha1/users";
+    let alice = format!("{users}/alice");
+    let user = |spec: Value| json!({"metadata": {"name": "alice"}, "spec": spec});
+    for (spec, field) in [
+        (json!({"role": "operator"}), "spec.request"),
+        (json!({"role": "king", "request": REQUEST}), "spec.role"),
+        (
+            json!({"role": "operator", "request": REQUEST.replace("CERTIFICATE REQUEST", "PRIVATE KEY")}),
+            "spec.request",
+        ),
+        (json!({"role": "operator", "request": REQUEST, "revoked": true}), "spec.revoked"),
+    ] {
+        let refused = desk.write(Method::Post, users, user(spec)).unwrap_err();
+        assert_eq!((refused.code, refused.causes[0].field.as_str()), (422, field), "{refused:?}");
+    }
+    let made =
+        desk.write(Method::Post, users, user(json!({"role": "operator", "request": REQUEST}))).unwrap();
+    assert_eq!(
+        made["status"]["certificate"],
+        "-----BEGIN CERTIFICATE-----\nBw==\n-----END CERTIFICATE-----\n"
+    );
+    assert_eq!(made["spec"], json!({"role": "operator"}));
+    let twice = desk.write(Method::Post, users, user(json!({"role": "operator", "request": REQUEST})));
+    assert_eq!(twice.unwrap_err().reason, "AlreadyExists");
+    let row = |desk: &Desk| controller::user::get(&Name::new("alice").unwrap(), &desk.0.keyspace).unwrap();
+    desk.write(Method::Patch, &alice, json!({"spec": {"role": "viewer"}})).unwrap();
+    assert_eq!((row(&desk).role.as_str(), row(&desk).key.0[0]), ("viewer", 1));
+    let gone = desk.write(Method::Patch, &alice, json!({"spec": {"revoked": true}})).unwrap();
+    assert!(gone["status"]["revoked"].is_string() && row(&desk).revoked.is_some());
+    assert!(gone["status"]["certificate"].is_null(), "shown once");
+    let refused = desk.write(Method::Patch, &alice, json!({"spec": {"revoked": null}})).unwrap_err();
+    assert_eq!(refused.causes[0].field, "spec.revoked");
+    let labelled =
+        desk.write(Method::Patch, &alice, json!({"metadata": {"labels": {"a": "b"}}})).unwrap_err();
+    assert_eq!(labelled.causes[0].field, "metadata.labels");
+    desk.write(Method::Patch, &alice, json!({"spec": {"request": REQUEST}})).unwrap();
+    assert_eq!((row(&desk).key.0[0], row(&desk).revoked), (2, None));
+    desk.write(Method::Delete, &alice, Value::Null).unwrap();
+    assert_eq!(desk.write(Method::Delete, &alice, Value::Null).unwrap_err().code, 404);
+}
+
+#[test]
+fn another_public_key_rotates_a_wireguard_peer_and_nothing_else_of_it_can_be_changed() {
+    let mut desk = Desk::new();
+    let gateway =
+        bus::WireguardGateway { endpoint: "vpn.example:51820".to_owned(), public_key: WireguardKey([9; 32]) };
+    desk.0.handle(Input::Wireguard(gateway), NOW);
+    let peers = "/apis/kubebus.io/v1alpha1/wireguardpeers";
+    let key = |byte| WireguardKey([byte; 32]).to_string();
+    let peer = json!({"metadata": {"name": "phone"}, "spec": {"publicKey": key(1), "presharedKey": key(2)}});
+    let made = desk.write(Method::Post, peers, peer).unwrap();
+    let phone = format!("{peers}/phone");
+    let rotated = desk.write(Method::Patch, &phone, json!({"spec": {"publicKey": key(3)}})).unwrap();
+    assert_eq!(rotated["spec"]["publicKey"], json!(key(3)));
+    assert_eq!(rotated["status"], made["status"], "its addresses stay");
+    let client = wireguard::get(&Name::new("phone").unwrap(), &desk.0.keyspace).unwrap();
+    assert_eq!(
+        (client.peer.public_key.0[0], client.peer.preshared_key.0[0]),
+        (3, 2),
+        "the other secret stays"
+    );
+    let moved = desk.write(Method::Patch, &phone, json!({"spec": {"site": "other"}})).unwrap_err();
+    assert_eq!((moved.code, moved.causes[0].field.as_str()), (422, "spec.site"));
+    let stale = desk.write(Method::Put, &phone, made).unwrap_err();
+    assert_eq!(stale.reason, "Conflict", "who read before it was rotated");
+}
+
+/// As the register and the sites have it.
+#[derive(minicbor::Encode)]
+struct Joined {
+    #[n(0)]
+    name: Name,
+    #[n(1)]
+    site: Name,
+    #[n(2)]
+    public_key: controller::nodes::KeyHash,
+    #[n(3)]
+    lans: Vec<u8>,
+    #[n(4)]
+    joined: UnixMillis,
+    #[n(5)]
+    #[cbor(with = "minicbor::bytes")]
+    serial: Vec<u8>,
+    #[n(6)]
+    not_after: UnixMillis,
+    #[n(7)]
+    #[cbor(with = "minicbor::bytes")]
+    token: [u8; 32],
+}
+
+#[derive(minicbor::Encode)]
+struct InSite {
+    #[n(0)]
+    site: Name,
+}
+
+impl Desk {
+    fn with_edge(edge: &str, site: &str) -> Self {
+        let mut desk = Self::new();
+        let name = |text: &str| Name::new(text).unwrap();
+        let record = Joined {
+            name: name(edge),
+            site: name(site),
+            public_key: controller::nodes::KeyHash([7; 32]),
+            lans: Vec::new(),
+            joined: NOW.wall,
+            serial: vec![1],
+            not_after: UnixMillis(9_000_000),
+            token: [0; 32],
+        };
+        let mut put = |key: String, bytes: Vec<u8>| {
+            desk.0.keyspace.put(metadata::Key::new(&key).unwrap(), bytes.into());
+        };
+        put(format!("/c/node/{edge}"), minicbor::to_vec(record).unwrap());
+        put(format!("/all/site/edge/{edge}"), minicbor::to_vec(InSite { site: name(site) }).unwrap());
+        // Sealed with the next cycle.
+        desk.ask(ApiRequest::Layout);
+        desk
+    }
+
+    fn get(&mut self, kind: Kind, id: &str) -> Value {
+        let read = Read::Get { kind, id: Id::from(id) };
+        let (ApiAnswer::Found(Found::Item(Some(item))), _) = self.ask(ApiRequest::Read(read)) else {
+            panic!("{id}")
+        };
+        object::render(kind, item)
+    }
+}
+
+fn version(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
+}
+
+#[test]
+fn labels_of_edges_and_sites_that_somebody_else_changed_since_are_a_conflict() {
+    let mut desk = Desk::with_edge("a", "plant");
+    for (kind, path, id) in [(Kind::EdgeNode, "edgenodes", "a"), (Kind::Site, "sites", "plant")] {
+        let path = format!("/apis/kubebus.io/v1alpha1/{path}/{id}");
+        let first = desk.get(kind, id);
+        let mut mine = first.clone();
+        mine["metadata"]["labels"] = json!({"tier": "pump"});
+        let labelled = desk.write(Method::Put, &path, mine.clone()).unwrap();
+        assert_eq!(labelled["metadata"]["labels"], json!({"tier": "pump"}), "{kind:?}");
+        let mut late = first;
+        late["metadata"]["labels"] = json!({"tier": "office"});
+        assert_eq!(desk.write(Method::Put, &path, late.clone()).unwrap_err().code, 409, "{kind:?}");
+        // Also once no label is left.
+        let mut bare = labelled.clone();
+        bare["metadata"]["labels"] = Value::Null;
+        let bare = desk.write(Method::Put, &path, bare).unwrap();
+        assert_eq!(bare["metadata"].get("labels"), None);
+        assert!(version(&bare) > version(&labelled));
+        for stale in [late, mine, labelled] {
+            assert_eq!(desk.write(Method::Put, &path, stale).unwrap_err().code, 409, "{kind:?}");
+        }
+        let mut ahead = bare.clone();
+        ahead["metadata"]["resourceVersion"] = (version(&bare) + 1000).to_string().into();
+        ahead["metadata"]["labels"] = json!({"tier": "mill"});
+        let refused = desk.write(Method::Put, &path, ahead).unwrap_err();
+        assert!(refused.code == 409 && refused.message.contains("is not known here"), "{refused}");
+        let patch = json!({"metadata": {"labels": {"tier": "mill"}}});
+        assert_eq!(
+            desk.write(Method::Patch, &path, patch).unwrap()["metadata"]["labels"],
+            json!({"tier": "mill"})
+        );
+    }
+}
+
+#[test]
+fn a_site_without_nodes_goes_with_its_last_label() {
+    let mut desk = Desk::new();
+    let of = Labelled::Site(Name::new("to-be").unwrap());
+    desk.0
+        .label(&of, Change { set: [("tier".to_owned(), "pump".to_owned())].into(), remove: Vec::new() })
+        .unwrap();
+    desk.ask(ApiRequest::Layout);
+    let path = "/apis/kubebus.io/v1alpha1/sites/to-be";
+    let gone = desk.write(Method::Patch, path, json!({"metadata": {"labels": {"tier": null}}})).unwrap();
+    assert_eq!(gone["metadata"]["name"], "to-be");
+    assert_eq!(desk.write(Method::Patch, path, json!({})).unwrap_err().code, 404);
+}
+
+#[test]
+fn a_manifest_that_is_too_long_is_told_its_limit() {
+    let mut desk = Desk::new();
+    let mut long = device();
+    long["spec"]["vendor"] = "x".repeat(resource::MAX_MANIFEST_LEN).into();
+    let refused = desk.write(Method::Post, DEVICES, long).unwrap_err();
+    assert_eq!((refused.code, refused.reason), (413, "RequestEntityTooLarge"));
+    assert!(refused.message.contains("over the limit of 262144"), "{refused}");
+    let mut noted = device();
+    noted["metadata"]["annotations"] = json!({"note": "x".repeat(resource::MAX_MANIFEST_LEN)});
+    let refused = desk.write(Method::Post, DEVICES, noted).unwrap_err();
+    assert!(refused.code == 413 && refused.message.starts_with("metadata of "), "{refused}");
+}
+
+/// Of a device with as many properties as fit, every write is one walk: squares of them would take minutes.
+#[test]
+fn a_device_of_thousands_of_properties_is_made_patched_and_applied() {
+    const COUNT: usize = 3000;
+    let mut desk = Desk::new();
+    let name = |n: usize| format!("p{n:04}");
+    let properties = |of: &dyn Fn(usize) -> Value| (0..COUNT).map(of).collect::<Value>();
+    let model = json!({
+        "apiVersion": "devices.kubeedge.io/v1beta1", "kind": "DeviceModel", "metadata": {"name": "m"},
+        "spec": {"properties": properties(&|n| json!({"name": name(n), "type": "INT", "accessMode": "ReadWrite"}))},
+    });
+    let models = "/apis/devices.kubeedge.io/v1beta1/namespaces/default/devicemodels";
+    desk.write(Method::Post, models, model).unwrap();
+    let mut large = device();
+    large["spec"]["deviceModelRef"] = json!({"name": "m"});
+    large["spec"]["properties"] = properties(&|n| json!({"name": name(n), "collectCycle": 100}));
+    desk.write(Method::Post, DEVICES, large.clone()).unwrap();
+    let path = format!("{DEVICES}/valve");
+    large["spec"]["properties"] = properties(&|n| json!({"name": name(n), "collectCycle": 200}));
+    let patched = desk.write(Method::Patch, &path, json!({"spec": large["spec"]})).unwrap();
+    assert_eq!(patched["spec"]["properties"][COUNT - 1]["collectCycle"], 200);
+    assert_eq!(patched["status"]["twins"].as_array().unwrap().len(), COUNT);
+    let gone = desk.write(Method::Delete, &path, Value::Null).unwrap();
+    assert_eq!(gone["metadata"]["name"], "valve");
 }

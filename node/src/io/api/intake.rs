@@ -11,7 +11,7 @@ use hyper::{Response, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::{AnswerBody, refusal};
+use super::{AnswerBody, refusal, resources};
 
 /// An administrator's: a manifest of Kubernetes' own limit fits.
 const OF_ADMINS: usize = 1 << 20;
@@ -61,7 +61,11 @@ impl Intake {
         body: Incoming,
     ) -> Result<(Bytes, Room), Response<AnswerBody>> {
         let limit = limit(asker, asked);
-        let too_long = || refusal(StatusCode::PAYLOAD_TOO_LARGE, &format!("body over {} KiB", limit >> 10));
+        let is_api = matches!(asked.path.split('/').nth(1), Some("api" | "apis"));
+        let too_long = || match is_api {
+            true => resources::too_large(limit),
+            false => refusal(StatusCode::PAYLOAD_TOO_LARGE, &format!("body over {} KiB", limit >> 10)),
+        };
         let said = body.size_hint().upper().map_or(limit, |len| usize::try_from(len).unwrap_or(usize::MAX));
         if said > limit {
             return Err(too_long());

@@ -57,7 +57,6 @@ mod body;
 mod intake;
 mod orders;
 mod resources;
-mod veil;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -83,6 +82,7 @@ pub(super) use self::access::{forbidden, turned_away};
 pub(super) use self::body::{AnswerBody, document, failure, plain, refusal};
 pub(super) use self::intake::Intake;
 pub use self::orders::{AuthorityOrder, ChangeOrder, LabelOrder, WishOrder};
+pub use self::resources::Shared;
 use super::session::Doorkeeper;
 use super::{audit, backup, page, records};
 #[cfg(doc)]
@@ -91,6 +91,7 @@ use crate::admin::{AdminError, AdminRequest, AdminResponse, Snapshot, describe};
 use crate::checkup;
 use crate::health::{Fleet, Part, prometheus};
 use crate::resources::{ApiAnswer, ApiRequest};
+use crate::veil;
 #[cfg(doc)]
 use crate::wireguard::WireguardOrder;
 
@@ -181,6 +182,8 @@ pub struct Desk {
     /// The newest durable revision that concerns each kind of resource.
     pub moved: watch::Receiver<Moved>,
     pub audit: audit::Handle,
+    /// What requests to the resource API have in common.
+    pub shared: Shared,
 }
 
 /// Who keeps the history of devices.
@@ -314,7 +317,7 @@ async fn ordered(
     match desk.forward(question).await {
         Some(Reply::Alive) => plain("ok\n".to_owned()),
         Some(Reply::Document(Ok(mut value))) => {
-            veil::over(asker, &mut value);
+            veil::over(asker.role, &mut value);
             document(StatusCode::OK, &value)
         }
         Some(Reply::Document(Err(error))) => failure(&error),

@@ -4,8 +4,11 @@
 //! own task, by the pure functions of [`controller::api`]. An answer that has more than one page, and a watch, are written
 //! as fast as the client reads: each holds a page and no more.
 
+mod aside;
+mod feeds;
 mod watching;
 
+pub use self::feeds::Shared;
 pub(super) use self::watching::spawn;
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,27 +17,34 @@ use bus::UnixMillis;
 use bytes::Bytes;
 use controller::api::call::{Form, Listing, Options, Write};
 use controller::api::list::{Lister, one, shown};
+use controller::api::look::Look;
+use controller::api::part::table;
 use controller::api::read::{Found, Page, Read};
 use controller::api::watch::too_old;
 use controller::api::{
-    Call, Kind, Layout, Method, Refusal, Request, Verb, allowed, discovery, object, openapi, protobuf,
+    Call, Kind, Layout, Method, Part, Refusal, Request, Verb, allowed, discovery, object, openapi, protobuf,
+    size,
 };
 use controller::role::{self, Asker};
+use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, WARNING};
 use hyper::http::request::Parts;
 use hyper::{Response, StatusCode};
+use metadata::Revision;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{AnswerBody, Desk, Question, Reply, document, veil};
+use super::{AnswerBody, Desk, Question, Reply, document};
 use crate::resources::{ApiAnswer, ApiRequest, Order, Outcome, Written};
+use crate::steering::{Steered, Steering};
+use crate::veil;
 
 /// Pieces of one answer that wait for its client.
 const PIECES: usize = 2;
 
 /// Answers under `/api`, `/apis`, `/openapi` and `/version`.
 pub(super) async fn answer(desk: &Desk, asker: &Asker, parts: &Parts, body: Bytes) -> Response<AnswerBody> {
-    match reply(desk, asker, parts, &body).await {
+    match reply(desk, asker, parts, body).await {
         Ok(response) => response,
         Err(refusal) => {
             let status = StatusCode::from_u16(refusal.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -47,7 +57,7 @@ async fn reply(
     desk: &Desk,
     asker: &Asker,
     parts: &Parts,
-    body: &[u8],
+    body: Bytes,
 ) -> Result<Response<AnswerBody>, Refusal> {
     let header = |name: HeaderName| header(&parts.headers, &name);
     let request = Request {
@@ -60,8 +70,8 @@ async fn reply(
     };
     let call = Call::parse(&request)?;
     let layout = desk.layout().await?;
-    if let Some((verb, kind)) = call.needs() {
-        check(layout, asker, verb, kind)?;
+    if let Some(needs) = call.needs() {
+        check(layout, asker, needs)?;
     }
     let ok = |value: &Value| Ok(json_answer(StatusCode::OK, value));
     match call {
@@ -86,42 +96,65 @@ async fn reply(
             ok(&openapi::document(layout, &group, &version).ok_or_else(Refusal::no_such_path)?)
         }
         Call::WhoAmI => Ok(json_answer(StatusCode::CREATED, &whoami(asker))),
-        Call::MayI => Ok(json_answer(StatusCode::CREATED, &may(layout, asker, &review(body)?))),
+        Call::MayI => Ok(json_answer(StatusCode::CREATED, &may(layout, asker, &review(&body)?))),
         Call::Get { kind, id, form } => match desk.find(Read::Get { kind, id: id.clone() }).await? {
-            Found::Item(item) => {
-                let mut shown = one(kind, &id, item, form, now())?;
-                veil::over(asker, &mut shown);
-                ok(&shown)
-            }
+            Found::Item(item) => ok(&one(kind, &id, item, look(asker, form), now())?),
             Found::Page(_) | Found::Changes(_) | Found::Expired { .. } => Err(busy()),
         },
-        Call::List { kind, of, form } => list(desk, asker, kind, of, form).await,
-        Call::Watch { kind, of, form, watch } => Ok(watching::begin(desk, asker, kind, of, form, watch)),
+        Call::List { kind, of, form } => list(desk, Lister::new(kind, of, look(asker, form), now())).await,
+        Call::Watch { kind, of, form, watch } => {
+            Ok(watching::begin(desk, kind, of, look(asker, form), watch))
+        }
         Call::Write(write) if write.verb == Verb::DeleteCollection => {
-            delete_all(desk, asker, write.with_options(&read_body(body)?)?).await
+            delete_all(desk, asker, write.with_options(&read_body(&body)?)?).await
         }
         Call::Write(write) => {
-            let (form, kind, verb) = (write.form, write.kind, write.verb);
-            let body = read_body(body)?;
+            let (look, kind, verb) = (look(asker, write.form), write.kind, write.verb);
+            let body = size::fitting(aside::body(body).await?)?;
             let written = desk.write(asker, write.with_options(&body)?, body).await?;
-            Ok(written_answer(kind, verb, form, written))
+            Ok(written_answer(kind, verb, look, written))
+        }
+        Call::Steer(call) => {
+            let body = size::fitting(aside::body(body).await?)?;
+            let (part, form) = (call.part, call.form);
+            let Steered { is_new, object, warnings } =
+                desk.steer(Steering { call, body, asker: asker.clone() }).await?;
+            let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
+            Ok(warned(json_answer(status, &table::shown(part, object, form)), warnings))
         }
     }
 }
 
+/// How `asker` sees objects.
+fn look(asker: &Asker, form: Form) -> Look {
+    Look { form, veil: veil::of(asker.role) }
+}
+
+/// A body that is longer than anybody's may be.
+pub(super) fn too_large(limit: usize) -> Response<AnswerBody> {
+    let refusal =
+        Refusal::too_large(format!("the body is longer than {} KiB, the most that is read", limit >> 10));
+    json_answer(StatusCode::PAYLOAD_TOO_LARGE, &refusal.status())
+}
+
 /// Who may not see a kind does not hear whether it is there.
-fn check(layout: Layout, asker: &Asker, verb: Verb, kind: Kind) -> Result<(), Refusal> {
+fn check(
+    layout: Layout,
+    asker: &Asker,
+    (verb, kind, part): (Verb, Kind, &'static str),
+) -> Result<(), Refusal> {
     let info = kind.info();
     if !kind.is_served(layout) {
         return Err(Refusal::no_such_path());
     }
-    if !allowed(asker.role, verb, kind) {
+    if !allowed(asker.role, verb, kind, part) {
         return Err(Refusal::forbidden(format!(
             "{} is forbidden: User \"{}\" with the role {} cannot {verb} resource \"{}\" in API group \"{}\"",
             info.plural, asker.who, asker.role, info.plural, info.group
         )));
     }
-    if kind.offers(verb) {
+    // A path names no part with a verb that it does not have.
+    if !part.is_empty() || kind.offers(verb) {
         return Ok(());
     }
     Err(Refusal::not_allowed(format!(
@@ -189,10 +222,13 @@ fn typed(mut response: Response<AnswerBody>) -> Response<AnswerBody> {
 
 impl Desk {
     async fn layout(&self) -> Result<Layout, Refusal> {
+        if let Some(layout) = self.shared.layout().get() {
+            return Ok(*layout);
+        }
         match self.api(ApiRequest::Layout).await? {
-            ApiAnswer::Layout(layout) => Ok(layout),
+            ApiAnswer::Layout(layout) => Ok(*self.shared.layout().get_or_init(|| layout)),
             ApiAnswer::Written(Err(refusal)) => Err(refusal),
-            ApiAnswer::Found(_) | ApiAnswer::Written(Ok(_)) => Err(busy()),
+            ApiAnswer::Found(_) | ApiAnswer::Written(Ok(_)) | ApiAnswer::Steered(_) => Err(busy()),
         }
     }
 
@@ -209,83 +245,77 @@ impl Desk {
         match self.api(ApiRequest::Read(read)).await? {
             ApiAnswer::Found(found) => Ok(found),
             ApiAnswer::Written(Err(refusal)) => Err(refusal),
-            ApiAnswer::Layout(_) | ApiAnswer::Written(Ok(_)) => Err(busy()),
+            ApiAnswer::Layout(_) | ApiAnswer::Written(Ok(_)) | ApiAnswer::Steered(_) => Err(busy()),
         }
     }
 
     async fn page(&self, read: Read) -> Result<Page, Refusal> {
+        let since =
+            if let Read::Page { since, .. } = &read { since.unwrap_or_default() } else { Revision::ZERO };
         match self.find(read).await? {
             Found::Page(page) => Ok(page),
-            Found::Item(_) | Found::Changes(_) | Found::Expired { .. } => Err(busy()),
+            Found::Expired { compacted } => Err(too_old(since, compacted)),
+            Found::Item(_) | Found::Changes(_) => Err(busy()),
         }
     }
 
     async fn write(&self, asker: &Asker, write: Write, body: Value) -> Result<Written, Refusal> {
         let mut secret = [0; bus::JoinToken::SECRET_LEN];
         getrandom::fill(&mut secret).map_err(|why| Refusal::new(500, "InternalError", why.to_string()))?;
-        let order = Order { write, body, by: asker.who.to_string(), secret };
+        let order = Order { write, body, asker: asker.clone(), secret };
         match self.api(ApiRequest::Write(Box::new(order))).await? {
             ApiAnswer::Written(done) => done,
-            ApiAnswer::Found(_) | ApiAnswer::Layout(_) => Err(busy()),
+            ApiAnswer::Found(_) | ApiAnswer::Layout(_) | ApiAnswer::Steered(_) => Err(busy()),
+        }
+    }
+
+    async fn steer(&self, steering: Steering) -> Result<Steered, Refusal> {
+        match self.api(ApiRequest::Steer(Box::new(steering))).await? {
+            ApiAnswer::Steered(done) => done,
+            ApiAnswer::Written(Err(refusal)) => Err(refusal),
+            ApiAnswer::Found(_) | ApiAnswer::Layout(_) | ApiAnswer::Written(Ok(_)) => Err(busy()),
         }
     }
 }
 
 /// A continue token is good as long as a watch from its revision is.
-async fn list(
-    desk: &Desk,
-    asker: &Asker,
-    kind: Kind,
-    of: Listing,
-    form: Form,
-) -> Result<Response<AnswerBody>, Refusal> {
-    if let Some(proceed) = &of.proceed {
-        let read = Read::Changes { kind, namespace: Some(String::new()), after: proceed.revision };
-        if let Found::Expired { compacted } = desk.find(read).await? {
-            return Err(too_old(proceed.revision, compacted));
-        }
-    }
-    let mut lister = Lister::new(kind, of, form, now());
-    let (mut objects, more) = lister.handle_page(desk.page(lister.wants()).await?);
-    objects.iter_mut().for_each(|object| veil::over(asker, object));
-    let first = format!("{}{}", lister.begin(), lister.piece(&objects));
-    if !more {
-        return Ok(typed(super::plain(format!("{first}{}", lister.end()))));
+async fn list(desk: &Desk, lister: Lister) -> Result<Response<AnswerBody>, Refusal> {
+    let page = desk.page(lister.wants()).await?;
+    lister.check(&page)?;
+    let (mut lister, first) = aside::page(lister, page).await?;
+    if lister.is_done() {
+        return Ok(typed(Response::new(AnswerBody::Whole(Full::new(first.into())))));
     }
     let (pieces, answer) = mpsc::channel(PIECES);
-    let (desk, asker) = (desk.clone(), asker.clone());
+    let desk = desk.clone();
     spawn("list", async move {
         // A client that hangs up, or a node that stops, leaves the answer unfinished: no client takes that for a list.
         let mut piece = first;
         loop {
-            if pieces.send(piece.into()).await.is_err() {
+            if pieces.send(piece.into()).await.is_err() || lister.is_done() {
                 return;
             }
             let Ok(page) = desk.page(lister.wants()).await else { return };
-            let (mut objects, more) = lister.handle_page(page);
-            objects.iter_mut().for_each(|object| veil::over(&asker, object));
-            piece = lister.piece(&objects);
-            if !more {
-                piece.push_str(&lister.end());
-                let _ = pieces.send(piece.into()).await;
-                return;
-            }
+            let Ok(rendered) = aside::page(lister, page).await else { return };
+            (lister, piece) = rendered;
         }
     });
     Ok(typed(Response::new(AnswerBody::Pieces(answer))))
 }
 
-fn written_answer(kind: Kind, verb: Verb, form: Form, written: Written) -> Response<AnswerBody> {
+fn written_answer(kind: Kind, verb: Verb, look: Look, written: Written) -> Response<AnswerBody> {
     let Written { is_new, outcome, warnings } = written;
     let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
-    let mut response = match outcome {
+    let response = match outcome {
         Outcome::Gone(item) if verb == Verb::Delete => {
-            json_answer(StatusCode::OK, &gone(kind, &object::render(kind, &item)))
+            json_answer(StatusCode::OK, &gone(kind, &object::render(kind, *item)))
         }
-        Outcome::Item(item) | Outcome::Gone(item) => {
-            json_answer(status, &shown(kind, object::render(kind, &item), form, now()))
-        }
+        Outcome::Item(item) | Outcome::Gone(item) => json_answer(status, &shown(kind, *item, look, now())),
     };
+    warned(response, warnings)
+}
+
+fn warned(mut response: Response<AnswerBody>, warnings: Vec<String>) -> Response<AnswerBody> {
     for warning in warnings {
         let text: String = warning.chars().filter(|c| !c.is_control()).collect();
         let text = text.replace('\\', "\\\\").replace('"', "\\\"");
@@ -315,15 +345,13 @@ async fn delete_all(desk: &Desk, asker: &Asker, write: Write) -> Result<Response
         proceed: None,
         version: None,
     };
-    let mut lister = Lister::new(write.kind, of, Form::Object, now());
-    loop {
-        let (objects, more) = lister.handle_page(desk.page(lister.wants()).await?);
-        for object in objects {
-            let text = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
+    let mut lister = Lister::new(write.kind, of, Look::whole(Form::Object), now());
+    while !lister.is_done() {
+        for id in lister.handle_names(desk.page(lister.wants()).await?) {
             let one = Write {
                 verb: Verb::Delete,
-                name: text("name"),
-                namespace: text("namespace"),
+                name: Some(id.name().to_owned()),
+                namespace: id.namespace().map(str::to_owned),
                 options: Options { ..write.options.clone() },
                 ..write.clone()
             };
@@ -332,14 +360,12 @@ async fn delete_all(desk: &Desk, asker: &Asker, write: Write) -> Result<Response
                 Ok(_) | Err(_) => {}
             }
         }
-        if !more {
-            let done = json!({
-                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
-                "details": { "group": write.kind.info().group, "kind": write.kind.info().plural },
-            });
-            return Ok(json_answer(StatusCode::OK, &done));
-        }
     }
+    let done = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+        "details": { "group": write.kind.info().group, "kind": write.kind.info().plural },
+    });
+    Ok(json_answer(StatusCode::OK, &done))
 }
 
 fn whoami(asker: &Asker) -> Value {
@@ -364,14 +390,20 @@ fn may(layout: Layout, asker: &Asker, review: &Value) -> Value {
             && matches!(text("resource"), resource if resource == "*" || resource == info.plural)
             && match text("subresource") {
                 "" => true,
-                part => part == "status" && info.has_status && text("verb") == "get",
+                "status" => info.has_status && text("verb") == "get",
+                part => Part::of(*kind, part).is_some(),
             }
+    };
+    let part = text("subresource");
+    let offers = |kind: Kind, verb: Verb| match Part::of(kind, part) {
+        Some(part) => part.verbs().contains(&verb),
+        None => kind.offers(verb),
     };
     let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(is_meant).collect();
     let may = |kind: &Kind| {
-        verbs
-            .iter()
-            .all(|verb| allowed(asker.role, *verb, *kind) && (text("verb") == "*" || kind.offers(*verb)))
+        verbs.iter().all(|verb| {
+            allowed(asker.role, *verb, *kind, part) && (text("verb") == "*" || offers(*kind, *verb))
+        })
     };
     let path = review["spec"].get("nonResourceAttributes").filter(|path| !path.is_null());
     let may_path = path.is_some_and(|asked| {

@@ -7,11 +7,12 @@ use http_body_util::BodyExt;
 use hyper::Response;
 use hyper::header::{HeaderValue, WARNING};
 use serde::Deserialize;
+use serde_json::Value;
 use tracing::error;
 
 use super::super::api::{AnswerBody, BACKUP, Origin};
 use super::Handle;
-use crate::audit::{Entry, brief};
+use crate::audit::{Entry, brief, steered};
 use crate::diagnose::redact;
 
 /// A request that leaves a line, before it is answered.
@@ -92,11 +93,27 @@ const PLAIN: [&str; 7] = ["twins", "changes", "labels", "routes", "users", "clie
 
 fn detail(path: &str, body: &[u8]) -> String {
     let ours = path.strip_prefix("/kubebus/v1/");
-    if ours.is_some_and(|rest| rest.split('/').next().is_some_and(|first| PLAIN.contains(&first))) {
+    let part = steered(path);
+    if ours.is_some_and(|rest| rest.split('/').next().is_some_and(|first| PLAIN.contains(&first)))
+        || part.is_some_and(|part| !part.is_empty())
+    {
         // What is longer is cut anyway.
         return String::from_utf8_lossy(&body[..body.len().min(1024)]).into_owned();
     }
-    serde_json::from_slice::<Manifest>(body).map(|manifest| manifest.to_string()).unwrap_or_default()
+    let manifest = serde_json::from_slice::<Manifest>(body).map(|manifest| manifest.to_string());
+    manifest.unwrap_or_else(|_| if part.is_some() { wished(body) } else { String::new() })
+}
+
+/// What a patch of a device wishes: `position=40`.
+fn wished(body: &[u8]) -> String {
+    let patch: Value = serde_json::from_slice(body).unwrap_or_default();
+    let properties = patch["spec"]["properties"].as_array().into_iter().flatten();
+    let wish = |property: &Value| {
+        let value = property["desired"].get("value")?;
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        Some(format!("{}={value}", property["name"].as_str()?))
+    };
+    properties.filter_map(wish).collect::<Vec<_>>().join(", ")
 }
 
 /// Whose a manifest is; the rest is skipped unread.
@@ -129,7 +146,7 @@ async fn why(response: &Response<AnswerBody>) -> String {
     let AnswerBody::Whole(whole) = response.body() else { return String::new() };
     let Ok(body) = whole.clone().collect().await;
     let body: Bytes = body.to_bytes();
-    let told = serde_json::from_slice::<serde_json::Value>(&body).unwrap_or_default();
+    let told = serde_json::from_slice::<Value>(&body).unwrap_or_default();
     let text = told.get("error").or_else(|| told.get("message")).and_then(|text| text.as_str());
     text.unwrap_or_default().to_owned()
 }
@@ -157,6 +174,16 @@ mod tests {
             ),
             ("/apis/kubebus.io/v1alpha1/rules", r#"{"kind":"Rule","metadata":{"name":"r"}}"#, "Rule r"),
             ("/apis/kubebus.io/v1alpha1/rules/r", r#"[{"op":"add"}]"#, ""),
+            (
+                "/apis/devices.kubeedge.io/v1beta1/namespaces/water/devices/valve",
+                r#"{"spec":{"protocol":{"configData":{"x":"y"}},"properties":[{"name":"position","desired":{"value":"40"}}]}}"#,
+                "position=40",
+            ),
+            (
+                "/apis/devices.kubeedge.io/v1beta1/namespaces/water/devices/valve/desired",
+                r#"{"spec":{"position":40}}"#,
+                r#"{"spec":{"position":40}}"#,
+            ),
         ] {
             assert_eq!(detail(path, body.as_bytes()), expected, "{path}");
         }

@@ -163,7 +163,7 @@ mod tests {
     use device_twin::io::recorder::{Limits, Recorder};
     use tokio::sync::watch;
 
-    use super::super::super::api::{Asked, Keeper};
+    use super::super::super::api::{Asked, Keeper, Shared};
     use super::super::super::audit;
     use super::super::super::session::Doorkeeper;
     use super::*;
@@ -212,6 +212,7 @@ mod tests {
                 doorkeeper,
                 moved,
                 audit,
+                shared: Shared::default(),
             },
             recorder,
         )

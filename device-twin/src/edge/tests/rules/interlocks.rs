@@ -38,7 +38,10 @@ impl World {
     }
 
     fn rule(&self) -> RuleView {
-        self.twins.rule_views(self.now()).remove(0)
+        let all = self.twins.rule_views(self.now());
+        assert_eq!(self.twins.first_rule_views(1, self.now()), (all.clone(), 1));
+        assert_eq!(self.twins.first_rule_views(0, self.now()), (Vec::new(), 1));
+        all.into_iter().next().unwrap()
     }
 
     fn reset(&mut self) -> Result<(), ResetError> {

@@ -1,23 +1,22 @@
-//! Watches: one task each, which sleeps until something of its kind is durable.
+//! Watches: one task each, which sleeps until the feed of its kind has something new.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use controller::api::Kind;
-use controller::api::call::{Form, Listing, Watch};
-use controller::api::read::{Found, Read};
+use controller::api::call::{Listing, Watch};
+use controller::api::feed::{Next, Segment};
+use controller::api::look::Look;
+use controller::api::read::Found;
 use controller::api::watch::{Watcher, error, too_old};
-use controller::role::Asker;
 use hyper::Response;
-use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use super::super::{AnswerBody, Desk, veil};
-use super::{PIECES, now, typed};
-
-/// A watch asks the owner loop no more often: a hundred of them take some percent of it while everything moves.
-const PACE: Duration = Duration::from_millis(100);
+use super::super::{AnswerBody, Desk};
+use super::feeds::Channel;
+use super::{PIECES, aside, now, typed};
 
 /// Between two bookmarks, as in Kubernetes.
 const BOOKMARKS: Duration = Duration::from_secs(60);
@@ -35,63 +34,44 @@ pub(in super::super) fn spawn(name: &'static str, task: impl Future<Output = ()>
 }
 
 /// The answer to a watch: it goes on until its time is over or the client is gone.
-pub(super) fn begin(
-    desk: &Desk,
-    asker: &Asker,
-    kind: Kind,
-    of: Listing,
-    form: Form,
-    watch: Watch,
-) -> Response<AnswerBody> {
+pub(super) fn begin(desk: &Desk, kind: Kind, of: Listing, look: Look, watch: Watch) -> Response<AnswerBody> {
     let (pieces, answer) = mpsc::channel(PIECES);
-    let task = Task {
-        desk: desk.clone(),
-        asker: asker.clone(),
-        kind,
-        namespace: of.namespace.clone(),
-        watcher: Watcher::new(kind, of, form),
-        watch,
-        pieces,
-    };
+    let (desk, watcher) = (desk.clone(), Watcher::new(kind, of, look));
+    let task = Task { desk, kind, watcher, watch, pieces, patience: PATIENCE };
     // Without an end the client sees the connection close, and watches anew from where it was.
     spawn("watch", async move { drop(task.run().await) });
     typed(Response::new(AnswerBody::Pieces(answer)))
 }
 
 /// The client is gone, or takes nothing, or the node stops.
+#[derive(Debug)]
 struct Over;
 
 struct Task {
     desk: Desk,
-    asker: Asker,
     kind: Kind,
-    namespace: Option<String>,
     watcher: Watcher,
     watch: Watch,
     pieces: mpsc::Sender<Bytes>,
+    patience: Duration,
 }
 
 impl Task {
     async fn run(mut self) -> Result<(), Over> {
         let end = Instant::now() + self.watch.timeout;
-        let mut moved = self.desk.moved.clone();
         let mut bookmark = Instant::now() + BOOKMARKS;
         self.say_first().await?;
+        let feed = self.desk.feed(self.kind, self.watcher.cursor());
+        let mut told = feed.told();
         loop {
-            let newest = moved.borrow_and_update()[self.kind.index()];
-            if newest > self.watcher.cursor().0 {
-                self.say_changes().await?;
-                tokio::select! {
-                    () = sleep(PACE) => {}
-                    () = self.pieces.closed() => return Err(Over),
-                }
-            }
+            told.borrow_and_update();
+            self.say_news(&feed).await?;
             tokio::select! {
-                // Its sender ends with the owner loop.
-                changed = moved.changed() => changed.map_err(|_| Over)?,
+                // The feed ends with the owner loop.
+                changed = told.changed() => changed.map_err(|_| Over)?,
                 () = sleep_until(bookmark), if self.watch.bookmarks => {
                     bookmark = Instant::now() + BOOKMARKS;
-                    self.say_changes().await?;
+                    self.catch_up().await?;
                     self.say_bookmark(false).await?;
                 }
                 () = sleep_until(end) => {
@@ -109,70 +89,90 @@ impl Task {
     async fn say_first(&mut self) -> Result<(), Over> {
         let tells = self.watcher.begins_with_all() || self.watch.initial;
         if tells || self.watcher.needs_known() {
-            let mut after = None;
+            let (mut after, mut first) = (None, None);
             loop {
-                let read = Read::Page {
-                    kind: self.kind,
-                    namespace: self.namespace.clone(),
-                    after: after.take(),
-                    limit: controller::api::read::PAGE,
-                };
-                let page = self.desk.page(read).await.map_err(|_| Over)?;
-                let more = page.more;
-                after = page.items.last().map(|item| item.id.clone());
+                let page = self.desk.page(self.watcher.wants_page(after.take())).await.map_err(|_| Over)?;
+                after = page.next.clone();
+                first.get_or_insert(page.revision);
+                let page = Arc::new(Segment::of_page(self.kind, page));
                 if tells {
-                    let mut events = self.watcher.handle_first(page, now());
-                    self.say(&mut events).await?;
+                    aside::prepare(&self.watcher, &page).await.map_err(|_| Over)?;
+                    let lines = self.watcher.handle_first(&page, now());
+                    self.say(lines).await?;
                 } else {
-                    self.watcher.handle_known(page);
+                    self.watcher.handle_known(&page);
                 }
-                if !more {
+                if after.is_none() {
                     break;
                 }
+            }
+            if let (true, Some(first)) = (tells, first) {
+                self.watcher.handle_first_end(first);
             }
         }
         if self.watch.initial {
             self.say_bookmark(true).await?;
         }
         // Also one that nothing moved since: it may be too old.
-        self.say_changes().await
+        self.catch_up().await
     }
 
-    async fn say_changes(&mut self) -> Result<(), Over> {
+    /// What the feed has, as far as the client does not know it.
+    async fn say_news(&mut self, feed: &Channel) -> Result<(), Over> {
         loop {
-            let found = self.desk.find(self.watcher.wants()).await.map_err(|_| Over)?;
-            let changes = match found {
-                Found::Changes(changes) => changes,
-                Found::Expired { compacted } => {
-                    let refusal = too_old(self.watcher.cursor(), compacted);
-                    self.say(&mut [error(&refusal)]).await?;
-                    return Err(Over);
-                }
-                Found::Item(_) | Found::Page(_) => return Err(Over),
+            let segment = match feed.next(self.watcher.cursor()) {
+                Next::Nothing => return Ok(()),
+                Next::Segment(segment) => segment,
+                Next::Behind => self.ask().await?,
             };
-            let more = changes.more;
-            let mut events = self.watcher.handle_changes(changes, now());
-            self.say(&mut events).await?;
-            if !more {
+            self.say_segment(&segment).await?;
+        }
+    }
+
+    /// What is new, asked for by this client alone: the feed may be behind it, or ahead.
+    async fn catch_up(&mut self) -> Result<(), Over> {
+        loop {
+            let segment = self.ask().await?;
+            self.say_segment(&segment).await?;
+            if !segment.more {
                 return Ok(());
             }
         }
     }
 
-    async fn say_bookmark(&mut self, ends_initial: bool) -> Result<(), Over> {
-        let bookmark = self.watcher.bookmark(ends_initial);
-        self.say(&mut [bookmark]).await
+    async fn ask(&mut self) -> Result<Arc<Segment>, Over> {
+        let after = self.watcher.cursor();
+        match self.desk.find(self.watcher.wants()).await.map_err(|_| Over)? {
+            Found::Changes(changes) => Ok(Arc::new(Segment::of_changes(self.kind, after, changes))),
+            Found::Expired { compacted } => {
+                self.say(error(&too_old(after, compacted))).await?;
+                Err(Over)
+            }
+            Found::Item(_) | Found::Page(_) => Err(Over),
+        }
     }
 
-    async fn say(&self, events: &mut [Value]) -> Result<(), Over> {
-        if events.is_empty() {
+    async fn say_segment(&mut self, segment: &Arc<Segment>) -> Result<(), Over> {
+        aside::prepare(&self.watcher, segment).await.map_err(|_| Over)?;
+        let lines = self.watcher.handle_changes(segment, now());
+        self.say(lines).await
+    }
+
+    async fn say_bookmark(&mut self, ends_initial: bool) -> Result<(), Over> {
+        let bookmark = self.watcher.bookmark(ends_initial);
+        self.say(bookmark).await
+    }
+
+    async fn say(&self, lines: Vec<u8>) -> Result<(), Over> {
+        if lines.is_empty() {
             return Ok(());
         }
-        events.iter_mut().for_each(|event| veil::over(&self.asker, event));
-        let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
-        match timeout(PATIENCE, self.pieces.send(lines.into())).await {
+        match timeout(self.patience, self.pieces.send(lines.into())).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Over),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,59 @@
+//! Work that takes milliseconds, beside the thread that owner loop and clients share.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use controller::api::Refusal;
+use controller::api::feed::Segment;
+use controller::api::list::Lister;
+use controller::api::read::Page;
+use controller::api::watch::Watcher;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::{busy, now, read_body};
+
+/// Threads for it at a time: one more would take the last one from packets and devices where there are few.
+static HANDS: Semaphore = Semaphore::const_new(2);
+
+/// Objects that are rendered where they are: a quarter of a millisecond.
+const FEW: usize = 8;
+
+/// A body that is read where it is.
+const SHORT: usize = 32 << 10;
+
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    // It is never closed.
+    let _hand = HANDS.acquire().await.map_err(|_| busy())?;
+    tokio::task::spawn_blocking(work).await.map_err(|_| busy())
+}
+
+/// The next bytes of a list.
+pub(super) async fn page(mut lister: Lister, page: Page) -> Result<(Lister, Vec<u8>), Refusal> {
+    let is_short = page.items.len() <= FEW;
+    let work = move || {
+        let bytes = lister.handle_page(page);
+        (lister, bytes)
+    };
+    if is_short { Ok(work()) } else { aside(work).await }
+}
+
+/// Renders what a watcher is about to say. Of those who say the same one does it, and the others wait.
+pub(super) async fn prepare(watcher: &Watcher, segment: &Arc<Segment>) -> Result<(), Refusal> {
+    let (look, now) = (*watcher.look(), now());
+    if segment.len() <= FEW || segment.is_prepared(watcher.selectors(), &look, now) {
+        return Ok(());
+    }
+    let _hand = HANDS.acquire().await.map_err(|_| busy())?;
+    if segment.is_prepared(watcher.selectors(), &look, now) {
+        return Ok(());
+    }
+    let (segment, selectors) = (Arc::clone(segment), watcher.selectors().clone());
+    let work = move || segment.prepare(&selectors, &look, now);
+    tokio::task::spawn_blocking(work).await.map_err(|_| busy())
+}
+
+/// What a body says.
+pub(super) async fn body(bytes: Bytes) -> Result<Value, Refusal> {
+    if bytes.len() <= SHORT { read_body(&bytes) } else { aside(move || read_body(&bytes)).await? }
+}
