@@ -310,10 +310,9 @@ fn what_held_a_device_when_somebody_read_it_is_no_wish_of_who_sends_it_back() {
     sent["spec"]["speed"] = 5.into();
     assert_eq!(valve.steer(Method::Put, sent.clone()).unwrap_err().code, 409, "something else is in force");
     sent["metadata"].as_object_mut().unwrap().remove("resourceVersion");
-    let done = valve.steer(Method::Put, sent).unwrap();
+    let mut late = valve.steer(Method::Put, sent).unwrap();
     assert_eq!((valve.held("position").as_deref(), valve.held("speed").as_deref()), (Some("40"), Some("5")));
     // Another operator of the site, whose hold is in no row, is seen too.
-    let mut late = done.clone();
     valve.steer(Method::Patch, json!({"spec": {"speed": 6}})).unwrap();
     late["spec"]["speed"] = 7.into();
     assert_eq!(valve.steer(Method::Put, late).unwrap_err().code, 409);
