@@ -93,6 +93,13 @@ pub fn get(name: &Name, ks: &Keyspace) -> Result<User, UserError> {
 
 /// Lets a user in. One that is there is replaced only if that is wanted.
 pub fn put(user: &User, replace: bool, ks: &mut Keyspace) -> Result<(), UserError> {
+    may_put(user, replace, ks)?;
+    record::put(ks, &key(&user.name), user);
+    Ok(())
+}
+
+/// Whether [`put`] would.
+pub fn may_put(user: &User, replace: bool, ks: &Keyspace) -> Result<(), UserError> {
     let is_there = ks.get(&key(&user.name)).is_some();
     if [Asker::console().who, Asker::stranger().who].contains(&user.id()) {
         return Err(UserError::Reserved(user.name.clone()));
@@ -103,7 +110,6 @@ pub fn put(user: &User, replace: bool, ks: &mut Keyspace) -> Result<(), UserErro
     if !is_there && ks.range(PREFIX).count() >= MAX_USERS {
         return Err(UserError::Full);
     }
-    record::put(ks, &key(&user.name), user);
     Ok(())
 }
 

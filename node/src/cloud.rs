@@ -766,7 +766,9 @@ impl Cloud {
 
     fn on_twins(&mut self, output: FromTwins, now: Now) {
         match &output {
-            FromTwins::Publish(publish) => self.herald.handle_publish(publish, &mut self.keyspace, now),
+            FromTwins::Publish(publish) => {
+                self.herald.handle_publish(publish, self.twins.catalog(), &mut self.keyspace, now);
+            }
             FromTwins::Audit(entry) => self.herald.handle_audit(entry, &mut self.keyspace, now),
             FromTwins::Reply(_) | FromTwins::Accept(_) | FromTwins::Reject(..) => {}
         }

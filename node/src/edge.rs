@@ -774,9 +774,9 @@ impl Edge {
 
     /// What of it is an event.
     fn hear(&mut self, output: &FromTwins, now: Now) {
-        let (herald, ks) = (&mut self.herald, &mut self.keyspace);
+        let (herald, catalog, ks) = (&mut self.herald, self.twins.catalog(), &mut self.keyspace);
         match output {
-            FromTwins::Publish(publish) => herald.handle_publish(publish, ks, now),
+            FromTwins::Publish(publish) => herald.handle_publish(publish, catalog, ks, now),
             FromTwins::Audit(entry) => herald.handle_audit(entry, ks, now),
             FromTwins::Up { key, payload, .. } if key.starts_with("rule/") => {
                 if let Ok(view) = minicbor::decode(payload) {

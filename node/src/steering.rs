@@ -9,17 +9,20 @@ mod ids;
 use bus::Now;
 use bus::twin::{DeviceId, Json};
 use controller::api::call::Steer;
+use controller::api::object::uid_of;
+use controller::api::part::desired::Held;
 use controller::api::part::{authority, commands, desired};
-use controller::api::{Kind, Layout, Part, Refusal, Verb};
+use controller::api::{Id, Kind, Layout, Part, Refusal, Verb};
 use controller::role::{self, Asker, Role};
 use device_twin::TwinView;
 use device_twin::authority::Holder;
 use device_twin::command::{CommandView, RESET_RULE};
-use metadata::{Keyspace, Revision};
+use metadata::Keyspace;
 use serde_json::Value;
 
 use crate::admin::{AdminError, AdminRequest, AdminResponse, AuthorityChange};
 use crate::resources::as_refusal;
+use ids::Named;
 
 /// What is asked of a part of a device, or told it.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,8 +61,11 @@ pub(crate) trait Helm {
     /// Whether the device is one of this node's.
     fn knows(&self, device: &DeviceId) -> bool;
 
-    /// Its properties; as desired is shown what is in force.
+    /// Its properties, and what is wished of them.
     fn views(&self, device: &DeviceId, now: Now) -> Vec<TwinView>;
+
+    /// What they are held to.
+    fn held(&self, views: &[TwinView], device: &DeviceId, now: Now) -> Held;
 
     fn commands(&self, device: &DeviceId, now: Now) -> Vec<CommandView>;
 
@@ -68,12 +74,6 @@ pub(crate) trait Helm {
 
     /// Carries out what somebody asks.
     fn ask(&mut self, asker: &Asker, request: AdminRequest, now: Now) -> AdminResponse;
-
-    /// That of the cycle's commit.
-    fn next_version(&mut self) -> Revision {
-        let next = Revision(self.keyspace().revision().0 + 1);
-        controller::api::object::version(Self::LAYOUT, next, self.keyspace())
-    }
 }
 
 pub(crate) fn steer(helm: &mut impl Helm, steering: &Steering, now: Now) -> Result<Steered, Refusal> {
@@ -82,10 +82,7 @@ pub(crate) fn steer(helm: &mut impl Helm, steering: &Steering, now: Now) -> Resu
     let known = call.id.device().filter(|device| helm.knows(device));
     let device = known.ok_or_else(|| Refusal::not_found(info.group, info.plural, call.id.name()))?;
     match (call.part, call.verb) {
-        (Part::Desired, Verb::Get) => {
-            let views = helm.views(&device, now);
-            Ok(Steered::shown(desired::object(&call.id, &views, layout(helm), helm.keyspace())))
-        }
+        (Part::Desired, Verb::Get) => Ok(Steered::shown(desired_of(helm, &call.id, &device, now))),
         (Part::Desired, _) => wish(helm, &device, steering, now),
         (Part::Commands, Verb::Get) => {
             Ok(Steered::shown(commands::list(&call.id, &helm.commands(&device, now))))
@@ -100,43 +97,55 @@ fn layout<H: Helm>(_: &H) -> Layout {
     H::LAYOUT
 }
 
+/// The part desired as it is now.
+fn desired_of(helm: &mut impl Helm, id: &Id, device: &DeviceId, now: Now) -> Value {
+    let views = helm.views(device, now);
+    let held = helm.held(&views, device, now);
+    let uid = uid_of(Kind::Device, id, helm.keyspace());
+    desired::object(id, &views, &held, &uid)
+}
+
 fn wish<H: Helm>(helm: &mut H, device: &DeviceId, steering: &Steering, now: Now) -> Result<Steered, Refusal> {
     let Steering { call, body, asker } = steering;
-    let views = helm.views(device, now);
-    let before = desired::object(&call.id, &views, H::LAYOUT, helm.keyspace());
-    let wished = desired::wished(&call.id, body, call.patch, &before)?;
-    if wished.values.is_empty() {
-        let warning = |name: &String| {
-            format!("{name}: that is desired already, so it is no new wish; a merge patch wishes it again")
-        };
-        return Ok(Steered {
-            warnings: wished.unchanged.iter().map(warning).collect(),
-            ..Steered::shown(before)
-        });
-    }
-    if let Some(id) = &wished.id
-        && ids::is_known(H::LAYOUT, device, id, &wished.values, helm.keyspace(), now.wall)?
+    let before = desired_of(helm, &call.id, device, now);
+    let uid = uid_of(Kind::Device, &call.id, helm.keyspace());
+    let named = desired::named(&call.id, body, call.patch)?;
+    let named = named.map(|(id, what)| Named::new(H::LAYOUT, device, &uid, id, &what));
+    // Before anything else is looked at: what was read is old by this very wish.
+    if let Some(named) = &named
+        && named.is_known(helm.keyspace(), now.wall)?
     {
-        let warnings = vec![format!("{id} was taken before: nothing is wished anew")];
+        let warnings = vec![format!("{} was taken before: nothing is wished anew", named.id)];
         return Ok(Steered { warnings, ..Steered::shown(before) });
     }
+    let wished = desired::wished(&call.id, body, call.patch, &before)?;
     let patch = wished.json()?;
+    let is_none = wished.values.is_empty();
     if call.dry_run {
-        helm.may_patch(device, &patch, now).map_err(|error| as_refusal(&error))?;
-        return Ok(Steered::shown(before));
+        if !is_none {
+            helm.may_patch(device, &patch, now).map_err(|error| as_refusal(&error))?;
+        }
+        return Ok(Steered { warnings: unchanged(&wished), ..Steered::shown(before) });
     }
-    let request = AdminRequest::PatchTwin { device: device.clone(), patch };
-    helm.ask(asker, request, now).map_err(|error| as_refusal(&error))?;
-    if let Some(id) = &wished.id {
-        ids::remember(H::LAYOUT, device, id, &wished.values, helm.keyspace(), now.wall);
+    if !is_none {
+        let request = AdminRequest::PatchTwin { device: device.clone(), patch };
+        helm.ask(asker, request, now).map_err(|error| as_refusal(&error))?;
     }
-    let views = helm.views(device, now);
-    let mut object = desired::object(&call.id, &views, H::LAYOUT, helm.keyspace());
-    object["metadata"]["resourceVersion"] = helm.next_version().0.to_string().into();
-    if let Some(id) = wished.id {
-        object["metadata"]["annotations"][desired::ID] = id.to_string().into();
+    let mut object = desired_of(helm, &call.id, device, now);
+    if let Some(named) = named {
+        named.remember(helm.keyspace(), now.wall);
+        object["metadata"]["annotations"][desired::ID] = named.id.to_string().into();
     }
-    Ok(Steered::shown(object))
+    Ok(Steered { warnings: unchanged(&wished), ..Steered::shown(object) })
+}
+
+/// Told to who wished nothing at all.
+fn unchanged(wished: &desired::Wished) -> Vec<String> {
+    let warning = |name: &String| {
+        format!("{name}: that is desired already, so it is no new wish; a merge patch wishes it again")
+    };
+    let names = wished.unchanged.iter().filter(|_| wished.values.is_empty());
+    names.map(warning).collect()
 }
 
 fn order(helm: &mut impl Helm, device: &DeviceId, steering: &Steering, now: Now) -> Result<Steered, Refusal> {

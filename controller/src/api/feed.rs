@@ -11,6 +11,8 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bus::UnixMillis;
@@ -20,20 +22,29 @@ use serde_json::Value;
 use super::look::Look;
 use super::read::{Changed, Changes, Page, Read};
 use super::selector::Selectors;
-use super::{Id, Item, Kind, Scope, object};
+use super::{Id, Item, Kind, Layout, Scope, object};
 
-/// Objects that a feed keeps, some 3 KiB each with one look of it: four full segments. A watcher that is further behind
-/// asks for itself.
+/// Objects that a feed keeps: four full segments. A watcher that is further behind asks for itself.
 pub const MAX_KEPT: usize = 1000;
 
-/// Looks of which an object's bytes are kept: tables and objects, veiled and not. More are rendered each time.
-const MAX_LOOKS: usize = 4;
+/// Bytes that a feed keeps, of objects and what they look like, so that fat ones do not fill an edge. Over it the oldest
+/// segments go; what looks of the newest one are rendered meanwhile comes on top.
+fn max_bytes(layout: Layout) -> usize {
+    match layout {
+        Layout::Edge => 4 << 20,
+        Layout::Cloud => 16 << 20,
+    }
+}
 
 /// What happened between two revisions, or a page of what is there.
 #[derive(Debug)]
 pub struct Segment {
     kind: Kind,
     after: Revision,
+    /// Bytes of its objects.
+    weight: usize,
+    /// Bytes of what was rendered of them and is kept.
+    rendered: AtomicUsize,
     pub(super) revision: Revision,
     pub more: bool,
     pub(super) entries: Vec<Entry>,
@@ -60,9 +71,7 @@ impl Entry {
     }
 
     pub(super) fn item(&self) -> &Item {
-        match &self.changed {
-            Changed::Live { item, .. } | Changed::Gone { item } => item,
-        }
+        self.changed.item()
     }
 
     pub(super) fn id(&self) -> &Id {
@@ -81,22 +90,6 @@ impl Entry {
     pub(super) fn is_taken_by(&self, selectors: &Selectors) -> bool {
         let facts = || self.facts.get_or_init(|| object::facts(self.item()));
         selectors.may_select(self.id()) && (selectors.is_by_name() || selectors.select(facts()))
-    }
-
-    /// Its bytes: an object, or the row of a table.
-    pub(super) fn bytes(&self, kind: Kind, look: &Look, now: UnixMillis) -> Arc<[u8]> {
-        if let Some(known) = self.known(look, now) {
-            return known;
-        }
-        let mut bytes = Vec::new();
-        look.write(kind, self.item().clone(), now, &mut bytes);
-        let bytes: Arc<[u8]> = bytes.into();
-        let mut shown = self.lock();
-        shown.retain(|one| one.look != *look);
-        if shown.len() < MAX_LOOKS {
-            shown.push(Shown { look: *look, second: second(look, now), bytes: Arc::clone(&bytes) });
-        }
-        bytes
     }
 
     fn known(&self, look: &Look, now: UnixMillis) -> Option<Arc<[u8]>> {
@@ -124,17 +117,46 @@ impl fmt::Debug for Entry {
 impl Segment {
     pub fn of_changes(kind: Kind, after: Revision, changes: Changes) -> Self {
         let Changes { revision, changes, more } = changes;
-        Self { kind, after, revision, more, entries: changes.into_iter().map(Entry::new).collect() }
+        Self::new(kind, (after, revision), more, changes)
     }
 
     /// What is there, as if all of it had come just now.
     pub fn of_page(kind: Kind, page: Page) -> Self {
         let live = |item: Item| {
             let seen = super::index::Seen { newest: item.revision, created: item.revision };
-            Entry::new(Changed::Live { item, seen })
+            Changed::Live { item, seen }
         };
-        let entries = page.items.into_iter().map(live).collect();
-        Self { kind, after: Revision::ZERO, revision: page.revision, more: page.next.is_some(), entries }
+        let all = page.items.into_iter().map(live).collect();
+        Self::new(kind, (Revision::ZERO, page.revision), page.next.is_some(), all)
+    }
+
+    fn new(kind: Kind, (after, revision): (Revision, Revision), more: bool, all: Vec<Changed>) -> Self {
+        let weight = all.iter().map(|changed| changed.item().weight()).sum();
+        let entries = all.into_iter().map(Entry::new).collect();
+        Self { kind, after, weight, rendered: AtomicUsize::new(0), revision, more, entries }
+    }
+
+    /// The bytes of one of its entries: an object, or the row of a table. They are kept for each look, of which there are
+    /// ten at most.
+    pub(super) fn bytes(&self, entry: &Entry, look: &Look, now: UnixMillis) -> Arc<[u8]> {
+        if let Some(known) = entry.known(look, now) {
+            return known;
+        }
+        let mut bytes = Vec::new();
+        look.write(self.kind, entry.item().clone(), now, &mut bytes);
+        let bytes: Arc<[u8]> = bytes.into();
+        let shown = Shown { look: *look, second: second(look, now), bytes: Arc::clone(&bytes) };
+        let mut all = entry.lock();
+        let old = all.iter().position(|one| one.look == *look).map(|at| all.swap_remove(at));
+        let gone = old.map_or(0, |old| old.bytes.len());
+        all.push(shown);
+        self.rendered.fetch_add(bytes.len(), Relaxed);
+        self.rendered.fetch_sub(gone, Relaxed);
+        bytes
+    }
+
+    fn len_in_bytes(&self) -> usize {
+        self.weight + self.rendered.load(Relaxed)
     }
 
     pub fn len(&self) -> usize {
@@ -148,7 +170,7 @@ impl Segment {
     /// Does what takes long beforehand: decides what is selected, and renders it in a look.
     pub fn prepare(&self, selectors: &Selectors, look: &Look, now: UnixMillis) {
         for entry in self.entries.iter().filter(|entry| entry.is_taken_by(selectors)) {
-            entry.bytes(self.kind, look, now);
+            self.bytes(entry, look, now);
         }
     }
 
@@ -168,6 +190,7 @@ pub struct Feed {
     kind: Kind,
     segments: VecDeque<Arc<Segment>>,
     kept: usize,
+    max_bytes: usize,
     cursor: Revision,
 }
 
@@ -184,8 +207,8 @@ pub enum Next {
 
 impl Feed {
     /// Begins with what comes after `from`.
-    pub fn new(kind: Kind, from: Revision) -> Self {
-        Self { kind, segments: VecDeque::new(), kept: 0, cursor: from }
+    pub fn new(layout: Layout, kind: Kind, from: Revision) -> Self {
+        Self { kind, segments: VecDeque::new(), kept: 0, max_bytes: max_bytes(layout), cursor: from }
     }
 
     pub fn cursor(&self) -> Revision {
@@ -207,12 +230,19 @@ impl Feed {
         self.cursor = segment.revision;
         self.kept += segment.len();
         self.segments.push_back(Arc::new(segment));
+        self.make_room();
+        more
+    }
+
+    fn make_room(&mut self) {
+        let mut bytes: usize = self.segments.iter().map(|segment| segment.len_in_bytes()).sum();
         // Of segments without objects there are no more than of others.
-        while self.kept > MAX_KEPT || self.segments.len() > MAX_KEPT {
+        while self.kept > MAX_KEPT || self.segments.len() > MAX_KEPT || bytes > self.max_bytes {
             let Some(oldest) = self.segments.pop_front() else { break };
             self.kept -= oldest.len();
+            // Another look of it may have been rendered since.
+            bytes = bytes.saturating_sub(oldest.len_in_bytes());
         }
-        more
     }
 
     /// So much went at once that it is forgotten already: all who watch ask for themselves, and are told so.
@@ -222,7 +252,9 @@ impl Feed {
         self.cursor = self.cursor.max(newest);
     }
 
-    pub fn next(&self, cursor: Revision) -> Next {
+    /// What a watcher at `cursor` is told next. What was rendered for others since makes older segments go.
+    pub fn next(&mut self, cursor: Revision) -> Next {
+        self.make_room();
         if cursor >= self.cursor {
             return Next::Nothing;
         }

@@ -90,6 +90,49 @@ pub struct Item {
     pub content: Content,
 }
 
+/// Bytes of one without its content.
+const BARE: usize = 256;
+
+/// Bytes of a view without what is in its values: a structure of some 500, and short texts.
+const VIEW: usize = 768;
+
+impl Item {
+    /// About how many bytes of memory it takes, so that who keeps many knows when to stop.
+    pub fn weight(&self) -> usize {
+        let content = match &self.content {
+            Content::Manifest { json, meta, twins, .. } => {
+                let meta = meta.as_ref().map_or(0, Bytes::len);
+                json.len() + meta + twins.iter().map(view_weight).sum::<usize>()
+            }
+            // Decoded, JSON takes about four times as much.
+            Content::Made(value) => 4 * super::size::len(value),
+            Content::Last(json) => json.len(),
+        };
+        BARE + self.id.as_str().len() + content
+    }
+}
+
+fn view_weight(view: &TwinView) -> usize {
+    let reported = view.reported.as_ref().map(|sample| &sample.value);
+    VIEW + view
+        .desired
+        .iter()
+        .chain(reported)
+        .chain(view.values.iter().flatten())
+        .map(value_weight)
+        .sum::<usize>()
+}
+
+fn value_weight(value: &bus::Value) -> usize {
+    match value {
+        bus::Value::Bool(_) | bus::Value::Int(_) | bus::Value::Float(_) => 0,
+        bus::Value::Text(text) => text.len(),
+        bus::Value::Struct(fields) => {
+            fields.iter().map(|(name, value)| 64 + name.len() + value_weight(value)).sum()
+        }
+    }
+}
+
 /// What it is made of.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Content {

@@ -127,20 +127,6 @@ pub fn written_at(layout: Layout, kind: Kind, id: &Id, ks: &Keyspace) -> Revisio
     version(layout, written, ks)
 }
 
-/// The version of what is desired of a device: what a writer must have seen who says what he saw.
-pub fn wished_at(layout: Layout, id: &Id, ks: &Keyspace) -> Revision {
-    let prefixes = match layout {
-        Layout::Cloud => NUMBERED,
-        Layout::Edge => WISHED,
-    };
-    let rows = prefixes.iter().map(|prefix| format!("{prefix}{id}/"));
-    let revisions = rows.flat_map(|prefix| ks.range(&prefix)).map(|(key, _)| ks.revision_of(key.as_str()));
-    version(layout, revisions.flatten().max().unwrap_or_default(), ks)
-}
-
-/// What the cloud wished last of a device, and what its edge told to be in force beside that.
-const NUMBERED: [&str; 2] = ["/c/version/", "/c/desired/"];
-
 /// What is desired of an edge's devices: by the cloud, and by itself.
 const WISHED: [&str; 2] = ["/m/desired/", "/t/own/"];
 

@@ -11,6 +11,10 @@ use super::{Id, Kind};
 /// Objects handed out in one turn of the owner loop: 1 to 2 ms of it. Who lists more asks again.
 pub const PAGE: usize = 250;
 
+/// How much a page weighs at most, [`Item::weight`], but for its last object (of changes: its last revision): objects of
+/// hundreds of properties are told in shorter pages.
+pub(super) const PAGE_WEIGHT: usize = 2 << 20;
+
 /// A node's parts that objects are made of.
 pub struct Source<'a> {
     pub index: &'a Index,
@@ -92,6 +96,14 @@ pub enum Changed {
     Gone { item: Item },
 }
 
+impl Changed {
+    pub(super) fn item(&self) -> &Item {
+        match self {
+            Self::Live { item, .. } | Self::Gone { item } => item,
+        }
+    }
+}
+
 /// What happened since a version is not known any more, or never was.
 struct Forgotten {
     compacted: bool,
@@ -157,10 +169,15 @@ impl Source<'_> {
         let is_near = |id: &Id| scope.namespace.is_none() || id.namespace() == scope.namespace.as_deref();
         let live = self.index.live(kind, from).take_while(|(id, _)| is_near(id));
         let mut all = live.filter(|(id, _)| scope.has(id));
-        let (mut items, mut last) = (Vec::new(), None);
+        let (mut items, mut last, mut weight) = (Vec::new(), None, 0);
         for (id, seen) in all.by_ref().take(limit.clamp(1, PAGE)) {
-            items.extend(self.item(kind, id, seen));
+            let item = self.item(kind, id, seen);
+            weight += item.as_ref().map_or(0, Item::weight);
+            items.extend(item);
             last = Some(id);
+            if weight >= PAGE_WEIGHT {
+                break;
+            }
         }
         let next = all.next().and(last).cloned();
         let remaining = match &next {
@@ -188,16 +205,18 @@ impl Source<'_> {
     }
 
     fn changes(&self, kind: Kind, scope: &Scope, after: Revision) -> Changes {
-        let (mut changes, mut last, mut more) = (Vec::new(), after, false);
+        let (mut changes, mut last, mut more, mut weight) = (Vec::new(), after, false, 0);
         for change in self.index.changes(kind, after) {
             // A revision is told whole.
-            if changes.len() >= PAGE && change.revision() > last {
+            if (changes.len() >= PAGE || weight >= PAGE_WEIGHT) && change.revision() > last {
                 more = true;
                 break;
             }
             last = change.revision();
             if scope.has(change.id()) {
-                changes.extend(self.changed(kind, change));
+                let changed = self.changed(kind, change);
+                weight += changed.as_ref().map_or(0, |changed| changed.item().weight());
+                changes.extend(changed);
             }
         }
         let revision = if more { last } else { self.durable.max(after) };

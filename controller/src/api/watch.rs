@@ -90,7 +90,7 @@ impl Watcher {
         for entry in &page.entries {
             if entry.is_taken_by(&self.of.selectors) {
                 self.note(entry.id(), true);
-                self.say("ADDED", entry, now, &mut lines);
+                self.say("ADDED", (page, entry), now, &mut lines);
             }
         }
         lines
@@ -130,7 +130,7 @@ impl Watcher {
                 Changed::Gone { .. } => self.handle_gone(entry),
             };
             if let Some(what) = what {
-                self.say(what, entry, now, &mut lines);
+                self.say(what, (changes, entry), now, &mut lines);
             }
             if entry.newest() > changes.revision {
                 let is_there = matches!(entry.changed, Changed::Live { .. });
@@ -187,8 +187,14 @@ impl Watcher {
         line
     }
 
-    fn say(&mut self, what: &str, entry: &Entry, now: UnixMillis, lines: &mut Vec<u8>) {
-        let bytes = entry.bytes(self.kind, &self.look, now);
+    fn say(
+        &mut self,
+        what: &str,
+        (segment, entry): (&Segment, &Entry),
+        now: UnixMillis,
+        lines: &mut Vec<u8>,
+    ) {
+        let bytes = segment.bytes(entry, &self.look, now);
         self.say_bytes(what, entry.item().revision, &bytes, lines);
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Whoever may wish and no more writes what he sees: his patch is carried out on the object without its secrets, so that
 //! none is moved into a field that he may read, nor guessed by a test. Of what comes of that only the desired values are
-//! taken over ([`overlay`]).
+//! taken, as wishes: the manifest stays as whoever may write it left it.
 
 use std::collections::BTreeSet;
 
@@ -59,6 +59,27 @@ pub fn wishes(before: &Value, after: &Value) -> Result<Vec<Wish>, NotWishes> {
     Ok(wishes)
 }
 
+/// The properties of which a write, or a patch of whatever kind, says what is desired; `after` is what comes of it.
+pub fn named(body: &Value, after: &Value) -> BTreeSet<String> {
+    let name = |property: &Value| property["name"].as_str().map(str::to_owned);
+    let Value::Array(operations) = body else {
+        let with_desired = properties(body).iter().filter(|property| property.get("desired").is_some());
+        return with_desired.filter_map(name).collect();
+    };
+    let meant = operations.iter().filter(|operation| operation["op"] != "test").filter_map(|operation| {
+        let path = operation["path"].as_str()?.strip_prefix("/spec/properties/")?;
+        let (at, field) = path.split_once('/')?;
+        let property = properties(after).get(at.parse::<usize>().ok()?)?;
+        field.starts_with("desired").then(|| name(property))?
+    });
+    meant.collect()
+}
+
+/// What a device desires of one property, by its manifest.
+pub fn text_of<'a>(object: &'a Value, property: &str) -> Option<&'a str> {
+    properties(object).iter().find(|fields| fields["name"] == property)?["desired"]["value"].as_str()
+}
+
 /// Whether a patch, of whatever kind, says anything of what is desired.
 pub fn names_desired(patch: &Value) -> bool {
     let is_about =
@@ -69,25 +90,6 @@ pub fn names_desired(patch: &Value) -> bool {
             properties(patch).iter().any(|property| property.get("desired").is_some())
         }
     }
-}
-
-/// `object` with the desired values, and what goes with them, of `wished`.
-pub fn overlay(object: &Value, wished: &Value) -> Value {
-    let mut object = object.clone();
-    let desired: Vec<Option<Value>> = properties(wished).iter().map(|p| p.get("desired").cloned()).collect();
-    let all = object["spec"]["properties"].as_array_mut().into_iter().flatten();
-    for (fields, desired) in all.filter_map(Value::as_object_mut).zip(desired) {
-        match desired {
-            Some(desired) => fields.insert("desired".to_owned(), desired),
-            None => fields.remove("desired"),
-        };
-    }
-    for field in ["managedFields", "generation"] {
-        if let Some(value) = wished["metadata"].get(field) {
-            object["metadata"][field] = value.clone();
-        }
-    }
-    object
 }
 
 fn properties(object: &Value) -> &[Value] {
@@ -140,6 +142,8 @@ fn differ_in_properties(before: &[Value], after: &[Value]) -> Result<(), NotWish
         match (before.get(at), after.get(at)) {
             (Some(before), Some(after)) if was == is => {
                 differ(&without(before, &["desired"]), &without(after, &["desired"]), &path)?;
+                let beside = |property: &Value| without(&property["desired"], &["value"]);
+                differ(&beside(before), &beside(after), &format!("{path}.desired"))?;
             }
             _ => return Err(NotWishes::Other(path)),
         }
@@ -198,9 +202,27 @@ mod tests {
                 "spec.properties[name=\"flow\"].visitors",
             ),
             ("/other", json!(1), "other"),
+            (
+                "/spec/properties/0/desired/metadata",
+                json!({ "timestamp": "1" }),
+                "spec.properties[name=\"position\"].desired.metadata",
+            ),
         ] {
             assert_eq!(changed(pointer, value), Err(format!("{field} differs")), "{pointer}");
         }
+    }
+
+    #[test]
+    fn what_a_patch_names_is_told_by_name_or_by_place() {
+        let of = |body: Value| named(&body, &device()).into_iter().collect::<Vec<_>>();
+        assert_eq!(of(device()), ["position"]);
+        let at = |op: &str, path: &str| json!([{ "op": op, "path": path, "value": "1" }]);
+        assert_eq!(of(at("replace", "/spec/properties/0/desired/value")), ["position"]);
+        assert_eq!(of(at("add", "/spec/properties/1/desired")), ["flow"]);
+        assert_eq!(of(at("test", "/spec/properties/1/desired")), [""; 0]);
+        assert_eq!(of(at("replace", "/spec/properties/7/desired")), [""; 0]);
+        assert_eq!(of(at("replace", "/spec/properties/1/collectCycle")), [""; 0]);
+        assert_eq!((text_of(&device(), "position"), text_of(&device(), "flow")), (Some("1"), None));
     }
 
     #[test]
@@ -212,18 +234,5 @@ mod tests {
             !names_desired(&json!([{ "op": "remove", "path": "/metadata/labels" }]))
                 && !names_desired(&Value::Null)
         );
-    }
-
-    #[test]
-    fn of_what_a_wisher_writes_only_desired_values_are_taken_over() {
-        let mut wished = device();
-        wished["spec"]["protocol"]["configData"]["password"] = "(removed)".into();
-        wished["spec"]["properties"][1]["desired"] = json!({ "value": "4" });
-        wished["spec"]["properties"][0].as_object_mut().unwrap().remove("desired");
-        wished["metadata"]["generation"] = 2.into();
-        let mut expected = device();
-        expected["spec"]["properties"] = json!([{ "name": "position" }, { "name": "flow", "collectCycle": 5, "desired": { "value": "4" } }]);
-        expected["metadata"]["generation"] = 2.into();
-        assert_eq!(overlay(&device(), &wished), expected);
     }
 }

@@ -178,12 +178,26 @@ impl EdgeTwins {
         }
     }
 
-    /// What a wish of [`Self::set`] would take the place of: what the device is held to now, else what is desired.
-    pub fn in_force(&self, id: &PropertyId, now: Mono) -> Option<&Value> {
-        let twin = self.twins.get(id)?;
-        match twin.slots.effective(None, now) {
-            Some(Effective::Slot(_, entry)) => Some(&entry.value),
-            Some(Effective::FailSafe(_)) | None => twin.desired.as_deref().map(|desired| &desired.value),
+    /// What the device is held to now, whoever does: a rule, a command or an operator of the site.
+    pub fn held_to(&self, id: &PropertyId, now: Mono) -> Option<&Value> {
+        self.holding(id, now).map(|(_, value)| value)
+    }
+
+    /// What a wish of [`Self::set`] would take the place of. Where the edge holds the authority that is what is desired,
+    /// whatever holds the device for a while; else what is in force, as far as an operator may end that.
+    pub fn replaced(&self, id: &PropertyId, now: Mono) -> Option<&Value> {
+        let holder = self.devices.get(&id.device).map(|bound| bound.authority.holder());
+        let held = self.holding(id, now).filter(|_| holder != Some(Holder::Edge));
+        match held.filter(|(slot, _)| *slot >= Slot::LOCAL_OPERATOR) {
+            Some((_, value)) => Some(value),
+            None => self.twins.get(id)?.desired.as_deref().map(|desired| &desired.value),
+        }
+    }
+
+    fn holding(&self, id: &PropertyId, now: Mono) -> Option<(Slot, &Value)> {
+        match self.twins.get(id)?.slots.effective(None, now)? {
+            Effective::Slot(slot, entry) => Some((slot, &entry.value)),
+            Effective::FailSafe(_) => None,
         }
     }
 

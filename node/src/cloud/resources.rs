@@ -9,7 +9,7 @@ use controller::api::draft::{self, Current, Draft};
 use controller::api::read::Source;
 use controller::api::refusal::Cause;
 use controller::api::selector::Selectors;
-use controller::api::{Content, Id, Item, Kind, Layout, Refusal, Verb, object, size};
+use controller::api::{Content, Id, Item, Kind, Layout, Refusal, Verb, object, size, wish};
 use controller::label::{Change, Labelled, Labels};
 use controller::resource::{self, Applied, InvalidManifest, Manifest};
 use controller::wireguard;
@@ -116,8 +116,19 @@ impl Cloud {
         let at = moment(&self.keyspace, now);
         let id = draft::id_of(write, body, at)?;
         let current = self.current(write.kind, &id);
-        let passed_over = self.passed_over(write, &id, body, current.as_ref(), now);
-        let mut stored = match draft::draft(write, &id, body, current.as_ref(), at)? {
+        let draft = draft::draft(write, &id, body, current.as_ref(), at)?;
+        let after = match (&draft, &current) {
+            (Draft::Store { object, .. }, _) => Some(object),
+            (Draft::Unchanged { .. }, Some(current)) => Some(&current.object),
+            (Draft::Unchanged { .. }, None) | (Draft::Remove { .. }, _) => None,
+        };
+        let passed_over = match (&current, after) {
+            (Some(current), Some(after)) if write.kind == Kind::Device => {
+                self.passed_over((&id, body), current, after, now)
+            }
+            _ => Vec::new(),
+        };
+        let mut stored = match draft {
             Draft::Store { object, created, warnings } => {
                 self.store(write, &id, (&object, created, warnings), now)?
             }
@@ -134,29 +145,29 @@ impl Cloud {
     }
 
     /// A manifest's `desired` is a wish when its text changes. Who names the text that is there already, while something
-    /// else was wished since, hears that it moves nothing.
+    /// else was wished since, or the wish was taken back, hears that it moves nothing.
     pub(super) fn passed_over(
         &self,
-        write: &Write,
-        id: &Id,
-        body: &Value,
-        before: Option<&Current>,
+        (id, body): (&Id, &Value),
+        before: &Current,
+        after: &Value,
         now: Now,
     ) -> Vec<String> {
-        let (Kind::Device, Some(device), Some(before)) = (write.kind, id.device(), before) else {
-            return Vec::new();
-        };
+        let Some(device) = id.device() else { return Vec::new() };
+        let named = wish::named(body, after);
         let warning = |view: TwinView| {
-            let (text, in_force) = (desired_text(body, &view.property)?, view.desired?);
+            let text = wish::text_of(after, &view.property).filter(|_| named.contains(&view.property))?;
             let property = self.twins.catalog().property(&device, &view.property).ok()?;
-            let is_old = desired_text(&before.object, &view.property) == Some(text);
-            let differs = property.parse(text).ok()? != in_force;
-            (is_old && differs).then(|| {
+            let is_old = wish::text_of(&before.object, &view.property) == Some(text);
+            let value = property.parse(text).ok()?;
+            (is_old && view.desired.as_ref() != Some(&value)).then(|| {
+                let by = view.by.unwrap_or_default();
+                let in_force = view.desired.map(|value| format!("{value} is in force (by {by})"));
+                let in_force = in_force.unwrap_or_else(|| "nothing is desired any more".to_owned());
                 format!(
-                    "{}: the manifest said {text} before, so that is no new wish: {in_force} is in force (by {}); use 'kubebus \
-                     twin set', patch its part desired, or change the text",
+                    "{}: the manifest said {text} before, so that is no new wish: {in_force}; use 'kubebus twin set', patch \
+                     its part desired, or change the text",
                     view.property,
-                    view.by.unwrap_or_default(),
                 )
             })
         };
@@ -426,12 +437,6 @@ impl Cloud {
         let verb = if current.is_some() { Verb::Update } else { Verb::Create };
         (own_write(kind, &id, verb), body)
     }
-}
-
-/// What a device's manifest, or a patch of it, desires of one property.
-fn desired_text<'a>(object: &'a Value, property: &str) -> Option<&'a str> {
-    let mut all = object["spec"]["properties"].as_array()?.iter();
-    all.find(|fields| fields["name"] == property)?["desired"]["value"].as_str()
 }
 
 /// A write of the command line's own.

@@ -1,9 +1,14 @@
 //! Devices steered over the resource API at the cloud: by their parts, and by a patch that changes nothing but what is
 //! desired.
 
+use std::collections::BTreeSet;
+
 use bus::Now;
 use bus::twin::{DeviceId, Json};
+use controller::api::call::PatchType;
 use controller::api::draft::{self, Current, Draft};
+use controller::api::object;
+use controller::api::part::desired::{self, Held};
 use controller::api::wish::{self, NotWishes};
 use controller::api::{Id, Kind, Layout, Refusal, writes_whole};
 use controller::role::Asker;
@@ -34,6 +39,11 @@ impl Helm for Cloud {
         self.twins.view(device, now)
     }
 
+    /// Its edge alone knows.
+    fn held(&self, _: &[TwinView], _: &DeviceId, _: Now) -> Held {
+        Held::new()
+    }
+
     fn commands(&self, device: &DeviceId, now: Now) -> Vec<CommandView> {
         self.twins.commands(Some(device), now)
     }
@@ -53,15 +63,16 @@ impl Helm for Cloud {
 
 /// A patch that changes nothing but what is desired.
 struct Wished {
-    /// The manifest as it becomes.
+    /// The manifest as it becomes, of whoever may write it.
     object: Value,
     wishes: Vec<wish::Wish>,
     warnings: Vec<String>,
 }
 
 impl Cloud {
-    /// A patch that only wishes is a wish, of whoever sends it: taken as at the other doors, or refused as there, and
-    /// then the manifest does not say it either. `None`: it is more than that, of somebody who may.
+    /// A patch that only wishes is a wish, of whoever sends it: taken as at the other doors, or refused as there. An
+    /// administrator's manifest says it then, or neither; of who may only wish the manifest stays as it is, so that to
+    /// apply its file anew moves nothing. `None`: it is more than that, of somebody who may.
     pub(super) fn patch_device(&mut self, order: &Order, now: Now) -> Result<Option<Written>, Refusal> {
         let (write, info) = (&order.write, order.write.kind.info());
         let id = draft::id_of(write, &order.body, moment(&self.keyspace, now))?;
@@ -73,23 +84,26 @@ impl Cloud {
             let missing = Refusal::not_found(info.group, info.plural, id.name());
             return if is_his { Ok(None) } else { Err(missing) };
         };
+        if !is_his && write.patch == Some(PatchType::Apply) {
+            return Err(desired::nobodys_field());
+        }
         let wished = match self.wished(order, &id, &current, now)? {
             Ok(wished) => wished,
             Err(_) if is_his => return Ok(None),
             Err(why) => return Err(not_his(&order.asker, &why.to_string())),
         };
-        let passed_over = self.passed_over(write, &id, &order.body, Some(&current), now);
-        let mut written = match wished.wishes.is_empty() {
+        match (wished.wishes.is_empty(), is_his) {
             // Nothing, or what stands beside the values: who owns them.
-            true if is_his => return Ok(None),
-            true => self.unchanged(write.kind, &id, wished.warnings, now)?,
-            false => match self.wish_by_patch(order, &id, wished, now)? {
-                Some(written) => written,
-                None => return Ok(None),
-            },
-        };
-        written.warnings.extend(passed_over);
-        Ok(Some(written))
+            (true, true) => Ok(None),
+            (true, false) => self.unchanged(write.kind, &id, wished.warnings, now).map(Some),
+            (false, true) => {
+                let passed_over = self.passed_over((&id, &order.body), &current, &wished.object, now);
+                let mut written = self.wish_by_patch(order, &id, wished, now)?;
+                written.iter_mut().for_each(|written| written.warnings.extend(passed_over.iter().cloned()));
+                Ok(written)
+            }
+            (false, false) => self.only_wish(order, &id, wished, now).map(Some),
+        }
     }
 
     /// What the patch makes of what its sender sees.
@@ -102,21 +116,54 @@ impl Cloud {
     ) -> Result<Result<Wished, NotWishes>, Refusal> {
         let mut seen = current.clone();
         veil::over(order.asker.role, &mut seen.object);
+        let views = id.device().map(|device| self.twins.view(&device, now)).unwrap_or_default();
+        // These name what they mean. A merge patch brings the whole list as it was read.
+        let names = !writes_whole(order.asker.role, order.write.kind)
+            && matches!(order.write.patch, Some(PatchType::Json | PatchType::Strategic));
+        for view in views.iter().filter(|view| names && view.desired.is_some()) {
+            object::show_desired(&mut seen.object, &view.property, view.desired.as_ref());
+        }
         let at = moment(&self.keyspace, now);
-        let none = |warnings| Wished { object: Value::Null, wishes: Vec::new(), warnings };
-        Ok(match draft::draft(&order.write, id, &order.body, Some(&seen), at)? {
-            Draft::Unchanged { warnings } => Ok(none(warnings)),
-            Draft::Remove { .. } => Err(NotWishes::Other("metadata.finalizers".to_owned())),
-            Draft::Store { object, warnings, .. } => wish::wishes(&seen.object, &object).map(|wishes| {
-                let object = wish::overlay(&current.object, &object);
-                Wished { object, wishes, warnings }
-            }),
-        })
+        let (object, warnings) = match draft::draft(&order.write, id, &order.body, Some(&seen), at)? {
+            Draft::Unchanged { warnings } => (seen.object.clone(), warnings),
+            Draft::Remove { .. } => return Ok(Err(NotWishes::Other("metadata.finalizers".to_owned()))),
+            Draft::Store { object, warnings, .. } => (object, warnings),
+        };
+        let mut wishes = match wish::wishes(&seen.object, &object) {
+            Ok(wishes) => wishes,
+            Err(why) => return Ok(Err(why)),
+        };
+        let meant = if names { wish::named(&order.body, &object) } else { BTreeSet::new() };
+        // What the manifest says already, while nothing is desired.
+        for view in views.iter().filter(|view| view.desired.is_none() && meant.contains(&view.property)) {
+            let is_new = !wishes.iter().any(|(property, _)| *property == view.property);
+            let text = wish::text_of(&object, &view.property).filter(|_| is_new);
+            wishes.extend(text.map(|text| (view.property.clone(), text.to_owned())));
+        }
+        Ok(Ok(Wished { object, wishes, warnings }))
     }
 
     fn unchanged(&self, kind: Kind, id: &Id, warnings: Vec<String>, now: Now) -> Result<Written, Refusal> {
         let item = self.item(kind, id, now).ok_or_else(Refusal::no_such_path)?;
         Ok(Written { is_new: false, outcome: Outcome::Item(Box::new(item)), warnings })
+    }
+
+    /// The wishes of somebody who may do no more are taken, and the manifest stays.
+    fn only_wish(&mut self, order: &Order, id: &Id, wished: Wished, now: Now) -> Result<Written, Refusal> {
+        let missing = || Refusal::not_found(Kind::Device.info().group, Kind::Device.info().plural, id.name());
+        let device = id.device().ok_or_else(missing)?;
+        let refused = |error| as_refusal(&set_error(error));
+        let by = order.asker.who.to_string();
+        let change = self.twins.of_manifest(&device, &wished.wishes, &by).map_err(refused)?;
+        if order.write.options.dry_run {
+            self.twins.may_change(&change, now).map_err(refused)?;
+            return self.unchanged(order.write.kind, id, wished.warnings, now);
+        }
+        self.twins.change(&change, &mut self.keyspace, now).map_err(refused)?;
+        let mut item = self.item(order.write.kind, id, now).ok_or_else(missing)?;
+        item.revision = self.next_revision();
+        let outcome = Outcome::Item(Box::new(item));
+        Ok(Written { is_new: false, outcome, warnings: wished.warnings })
     }
 
     /// The wishes are taken, and the manifest says so, or neither. `None`: the device is at no edge yet, so that its
@@ -129,10 +176,9 @@ impl Cloud {
         now: Now,
     ) -> Result<Option<Written>, Refusal> {
         let Wished { object, wishes, warnings } = wished;
-        let (write, is_his) = (&order.write, writes_whole(order.asker.role, order.write.kind));
+        let write = &order.write;
         let Some(device) = id.device() else { return Ok(None) };
-        let is_bound = self.twins.catalog().device(&device).is_some_and(|info| info.node.is_some());
-        if is_his && !is_bound {
+        if self.twins.catalog().device(&device).is_none_or(|info| info.node.is_none()) {
             return Ok(None);
         }
         let mut dry = write.clone();

@@ -71,6 +71,12 @@ impl Cloud {
         only(write.kind, id, (&shown, &after), &["role", "request", "revoked"])?;
         let (was, is) = (Wanted::read(id, &shown)?, Wanted::read(id, &after)?);
         if let Some(request) = &is.request {
+            if is.revoked {
+                let spec = Fields { kind: write.kind, name: id.name(), spec: &after["spec"] };
+                let why =
+                    "who is given a certificate is let in: say false with spec.request, or leave that out";
+                return Err(spec.wrong("spec.revoked", why));
+            }
             return self.certify((id, name), is.role, request, order);
         }
         if was.revoked && !is.revoked {
@@ -110,6 +116,8 @@ impl Cloud {
         let is_new = order.write.verb == Verb::Create;
         let user = User { name: name.clone(), role, key: public_key, not_after, revoked: None };
         let mut made = json!({ "metadata": {}, "spec": { "role": role.as_str() }, "status": {} });
+        let may = user::may_put(&user, !is_new, &self.keyspace);
+        may.map_err(|error| as_refusal(&refused(&error)))?;
         if !order.write.options.dry_run {
             let done = user::put(&user, !is_new, &mut self.keyspace);
             done.map_err(|error| as_refusal(&refused(&error)))?;

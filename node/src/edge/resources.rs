@@ -68,7 +68,7 @@ impl Edge {
         let mut current = Current { object: object::render(write.kind, before), written, newest };
         veil::over(order.asker.role, &mut current.object);
         if matches!(write.patch, Some(PatchType::Json | PatchType::Strategic | PatchType::Apply)) {
-            self.show_in_force(&device, &mut current.object, now);
+            self.show_replaced(&device, &mut current.object, now);
         }
         let after = draft::patched(write, &id, &order.body, &current)?;
         let warnings = draft::check_fields(write, &after)?;
@@ -90,7 +90,7 @@ impl Edge {
             let value = value.map_err(|why| wrong(&property, bus::with_causes(&why)))?;
             let property = PropertyId::new(&device, &property);
             // Another way to write the same value is no other wish.
-            if self.twins.in_force(&property, now.mono) != Some(&value) {
+            if self.twins.replaced(&property, now.mono) != Some(&value) {
                 self.twins.may_set(&property, now.mono).map_err(|why| held(&property, &why))?;
                 checked.push((property, value));
             }
@@ -107,10 +107,10 @@ impl Edge {
 
     /// These patches name what they mean, so that what they name is wished also where it is no more than what the cloud
     /// desires while the console holds the device to something else. Other writes bring the whole list as it was read.
-    fn show_in_force(&self, device: &DeviceId, object: &mut Value, now: Now) {
+    fn show_replaced(&self, device: &DeviceId, object: &mut Value, now: Now) {
         for view in self.twins.view(device, now) {
             let id = PropertyId::new(device, &view.property);
-            if let Some(value) = self.twins.in_force(&id, now.mono) {
+            if let Some(value) = self.twins.replaced(&id, now.mono) {
                 object::show_desired(object, &view.property, Some(value));
             }
         }

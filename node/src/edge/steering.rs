@@ -3,6 +3,7 @@
 use bus::Now;
 use bus::twin::{DeviceId, Json};
 use controller::api::Layout;
+use controller::api::part::desired::Held;
 use controller::role::Asker;
 use device_twin::command::CommandView;
 use device_twin::twin::SetBody;
@@ -26,12 +27,15 @@ impl Helm for Edge {
     }
 
     fn views(&self, device: &DeviceId, now: Now) -> Vec<TwinView> {
-        let in_force = |view: TwinView| {
-            let id = PropertyId::new(device, &view.property);
-            let held = self.twins.in_force(&id, now.mono).cloned();
-            TwinView { desired: held.filter(|_| view.writable).or(view.desired), ..view }
+        self.twins.view(device, now)
+    }
+
+    fn held(&self, views: &[TwinView], device: &DeviceId, now: Now) -> Held {
+        let held = |view: &TwinView| {
+            let value = self.twins.held_to(&PropertyId::new(device, &view.property), now.mono)?;
+            Some((view.property.clone(), value.clone()))
         };
-        self.twins.view(device, now).into_iter().map(in_force).collect()
+        views.iter().filter(|view| view.writable).filter_map(held).collect()
     }
 
     fn commands(&self, device: &DeviceId, now: Now) -> Vec<CommandView> {
@@ -92,7 +96,7 @@ impl Edge {
             let why = format!("{id}: a wish is taken back at {}; here another value can be set", self.cloud);
             return Err(AdminError::Invalid(why));
         };
-        let present = self.twins.in_force(&id, now.mono);
+        let present = self.twins.replaced(&id, now.mono);
         let value = patch::merge(property, found.value_type, present, &json)
             .map_err(|why| AdminError::Invalid(why.to_string()))?;
         let checked = SetBody::from(value.clone()).check(found);

@@ -191,7 +191,13 @@ impl Valve {
             asker: crate::steering::asker("admin"),
             secret: Default::default(),
         };
-        let request = crate::resources::ApiRequest::Write(Box::new(order));
+        let answer = self.ask(crate::resources::ApiRequest::Write(Box::new(order)));
+        let crate::resources::ApiAnswer::Written(done) = answer else { panic!("{answer:?}") };
+        let (crate::resources::Outcome::Item(item) | crate::resources::Outcome::Gone(item)) = done?.outcome;
+        Ok(controller::api::object::render(controller::api::Kind::Device, *item))
+    }
+
+    fn ask(&mut self, request: crate::resources::ApiRequest) -> crate::resources::ApiAnswer {
         self.0.handle(Input::Api { id: 7, request }, NOW);
         let mut answer = None;
         while let Some(output) = self.0.poll_output() {
@@ -201,9 +207,34 @@ impl Valve {
                 answer = Some(said);
             }
         }
-        let Some(crate::resources::ApiAnswer::Written(done)) = answer else { panic!("{answer:?}") };
-        let (crate::resources::Outcome::Item(item) | crate::resources::Outcome::Gone(item)) = done?.outcome;
-        Ok(controller::api::object::render(controller::api::Kind::Device, *item))
+        answer.expect("an answer")
+    }
+
+    /// Of the part desired.
+    fn steer(
+        &mut self,
+        method: controller::api::Method,
+        body: serde_json::Value,
+    ) -> Result<serde_json::Value, controller::api::Refusal> {
+        use controller::api::call::{Call, Request};
+        let request = Request {
+            method,
+            path: "/apis/devices.kubeedge.io/v1beta1/namespaces/water/devices/v/desired",
+            query: "",
+            accept: "",
+            content_type: "application/merge-patch+json",
+            user_agent: "test",
+        };
+        let Call::Steer(call) = Call::parse(&request)? else { panic!("no part") };
+        let steering = crate::steering::Steering { call, body, asker: crate::steering::asker("operator") };
+        let answer = self.ask(crate::resources::ApiRequest::Steer(Box::new(steering)));
+        let crate::resources::ApiAnswer::Steered(done) = answer else { panic!("{answer:?}") };
+        done.map(|done| done.object)
+    }
+
+    fn held(&self, property: &str) -> Option<String> {
+        let id = PropertyId::new(&"water/v".parse().unwrap(), property);
+        self.0.twins.held_to(&id, NOW.mono).map(ToString::to_string)
     }
 
     fn wish(&mut self, wishes: &[(&str, &str)]) -> Result<serde_json::Value, controller::api::Refusal> {
@@ -213,7 +244,7 @@ impl Valve {
 
     fn holds(&self, property: &str) -> Option<String> {
         let id = PropertyId::new(&"water/v".parse().unwrap(), property);
-        self.0.twins.in_force(&id, NOW.mono).map(ToString::to_string)
+        self.0.twins.replaced(&id, NOW.mono).map(ToString::to_string)
     }
 }
 
@@ -251,4 +282,45 @@ fn telemetry_makes_no_writer_at_an_edge_conflict() {
     patch["metadata"]["resourceVersion"] = read["metadata"]["resourceVersion"].clone();
     valve.patch(patch).unwrap();
     assert_eq!(valve.holds("position").as_deref(), Some("50"));
+}
+
+#[test]
+fn what_held_a_device_when_somebody_read_it_is_no_wish_of_who_sends_it_back() {
+    use controller::api::Method;
+    let mut valve = Valve::new();
+    let version = bus::twin::DesiredVersion { epoch: 0, seq: 1 };
+    let (value, by) = (Value::Float(40.0), "ann".to_owned());
+    let wish = device_twin::twin::Desired { value, version, issued: NOW.wall, by, group: None };
+    let row = Key::new("/m/desired/water/v/position").unwrap();
+    valve.0.keyspace.put(row.clone(), minicbor::to_vec(&wish).unwrap().into());
+    valve.0.keyspace.seal();
+    valve = Valve(edge(kept(&valve.0)));
+    let set = |valve: &mut Valve, payload: &'static str| {
+        let topic = Topic::new("twin/water/v/set/position").unwrap();
+        valve.0.handle(Input::mqtt(None, topic, payload.into(), false), NOW);
+    };
+    set(&mut valve, "0");
+    let read = valve.steer(Method::Get, serde_json::Value::Null).unwrap();
+    assert_eq!(
+        (&read["spec"], &read["status"]["properties"][0]["value"]),
+        (&json!({"position": 40.0}), &json!(0.0))
+    );
+    set(&mut valve, "");
+    let mut sent = read;
+    sent["spec"]["speed"] = 5.into();
+    assert_eq!(valve.steer(Method::Put, sent.clone()).unwrap_err().code, 409, "something else is in force");
+    sent["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    let mut late = valve.steer(Method::Put, sent).unwrap();
+    assert_eq!((valve.held("position").as_deref(), valve.held("speed").as_deref()), (Some("40"), Some("5")));
+    // Another operator of the site, whose hold is in no row, is seen too.
+    valve.steer(Method::Patch, json!({"spec": {"speed": 6}})).unwrap();
+    late["spec"]["speed"] = 7.into();
+    assert_eq!(valve.steer(Method::Put, late).unwrap_err().code, 409);
+    // A wish that the cloud takes back is seen as one that it gives.
+    let read = valve.steer(Method::Get, serde_json::Value::Null).unwrap();
+    valve.0.keyspace.delete(&row);
+    valve.0.keyspace.seal();
+    valve = Valve(edge(kept(&valve.0)));
+    let after = valve.steer(Method::Get, serde_json::Value::Null).unwrap();
+    assert_ne!(read["metadata"]["resourceVersion"], after["metadata"]["resourceVersion"]);
 }

@@ -39,6 +39,26 @@ fn kept(layout: Layout, ks: &Keyspace) -> Vec<String> {
     event::list(layout, ks).into_iter().map(text).collect()
 }
 
+/// One device with one property.
+fn plant() -> Catalog {
+    use device_twin::model::Kind::{Device, Model};
+    let mut catalog = Catalog::default();
+    for (kind, word, spec) in [
+        (
+            Model,
+            "DeviceModel",
+            r#"{"properties":[{"name":"position","type":"INT","accessMode":"ReadWrite"}]}"#,
+        ),
+        (Device, "Device", r#"{"deviceModelRef":{"name":"valve"},"nodeName":"a"}"#),
+    ] {
+        let json = format!(
+            r#"{{"apiVersion":"devices.kubeedge.io/v1beta1","kind":"{word}","metadata":{{"name":"valve","namespace":"plant"}},"spec":{spec}}}"#
+        );
+        catalog.put(kind, &"plant/valve".parse().unwrap(), Some(&json.into()));
+    }
+    catalog
+}
+
 #[test]
 fn what_fails_all_the_time_is_written_at_once_and_then_once_a_minute() {
     let (mut herald, mut ks) = (Herald::new(Layout::Cloud), Keyspace::new());
@@ -70,11 +90,12 @@ fn a_refused_wish_is_an_event_and_a_refused_reading_is_none() {
     let refused =
         ResultBody { detail: "is no number".to_owned(), ..ResultBody::of("position", Outcome::Rejected) };
     let refused = publish("twin/plant/valve/result", &serde_json::to_vec(&refused).unwrap());
+    let catalog = plant();
     let said = |herald: &mut Herald, ks: &mut Keyspace, topic: &str| {
         herald.handle_client(&MqttTopic::new(topic).unwrap());
-        herald.handle_publish(&refused, ks, at(1));
+        herald.handle_publish(&refused, &catalog, ks, at(1));
         herald.handle_settled();
-        herald.handle_publish(&refused, ks, at(1));
+        herald.handle_publish(&refused, &catalog, ks, at(1));
     };
     said(&mut herald, &mut ks, "twin/plant/valve/report/position");
     assert_eq!(kept(Layout::Edge, &ks), [""; 0]);
@@ -86,27 +107,27 @@ fn a_refused_wish_is_an_event_and_a_refused_reading_is_none() {
 fn devices_that_come_and_go_are_told_of_and_an_edge_that_is_away_says_nothing_of_them() {
     use Availability::{Offline, Online, Unknown};
     let (mut herald, mut ks) = (Herald::new(Layout::Cloud), Keyspace::new());
+    let none = Catalog::default();
     herald.load([("plant/valve".parse().unwrap(), Online)].into_iter(), std::iter::empty());
     for state_now in [Unknown, Online, Offline, Offline] {
-        herald.handle_publish(&state("plant/valve", state_now), &mut ks, at(1));
+        herald.handle_publish(&state("plant/valve", state_now), &none, &mut ks, at(1));
     }
     assert_eq!(kept(Layout::Cloud, &ks), ["Offline valve x1: offline"]);
-    for n in 0..NEW_A_MINUTE + 50 {
-        herald.handle_publish(&state(&format!("plant/d{n}"), Offline), &mut ks, at(2));
+    for n in 0..150 {
+        herald.handle_publish(&state(&format!("plant/d{n}"), Offline), &none, &mut ks, at(2));
     }
     assert_eq!((event::list(Layout::Cloud, &ks).len(), herald.take_left_out(at(59))), (100, None));
     assert_eq!(herald.poll_timeout().map(|(at, _)| at), Some(at(60).mono));
     assert_eq!((herald.take_left_out(at(60)), herald.take_left_out(at(60))), (Some(51), None));
-    herald.handle_publish(&state("plant/late", Offline), &mut ks, at(63));
+    herald.handle_publish(&state("plant/late", Offline), &none, &mut ks, at(63));
     assert_eq!(event::list(Layout::Cloud, &ks).len(), 101);
     let (mut edge, mut ks) = (Herald::new(Layout::Edge), Keyspace::new());
-    edge.handle_publish(&state("plant/valve", Offline), &mut ks, at(1));
+    edge.handle_publish(&state("plant/valve", Offline), &none, &mut ks, at(1));
     assert_eq!(kept(Layout::Edge, &ks), [""; 0], "it learns at its start who is there");
 }
 
-#[test]
-fn an_interlock_that_trips_says_so_of_its_device_too_and_a_control_rule_says_nothing() {
-    let view = |slot, because| RuleView {
+fn view(slot: u8, because: Because) -> RuleView {
+    RuleView {
         rule: "plant/close".to_owned(),
         output: "plant/valve/position".to_owned(),
         slot,
@@ -120,7 +141,11 @@ fn an_interlock_that_trips_says_so_of_its_device_too_and_a_control_rule_says_not
         tripped: None,
         unknown: vec![],
         since: None,
-    };
+    }
+}
+
+#[test]
+fn an_interlock_that_trips_says_so_of_its_device_too_and_a_control_rule_says_nothing() {
     let (mut herald, mut ks) = (Herald::new(Layout::Edge), Keyspace::new());
     herald.handle_rule(&view(10, Because::True), &mut ks, at(1));
     herald.handle_rule(&view(2, Because::Latched), &mut ks, at(1));
@@ -141,4 +166,64 @@ fn an_interlock_that_trips_says_so_of_its_device_too_and_a_control_rule_says_not
     }
     expected.sort();
     assert_eq!(all, expected);
+}
+
+/// Devices come and go, each of them every 20 s.
+fn flap(herald: &mut Herald, ks: &mut Keyspace, devices: usize, second: u64) {
+    let is = if second.is_multiple_of(40) { Availability::Online } else { Availability::Offline };
+    for n in (0..devices).filter(|_| second.is_multiple_of(20)) {
+        herald.handle_publish(&state(&format!("plant/d{n:04}"), is), &Catalog::default(), ks, at(second));
+    }
+    herald.handle_timeout(ks, at(second));
+}
+
+#[test]
+fn a_plant_that_flaps_for_minutes_writes_and_waits_within_bounds_and_an_interlock_is_heard() {
+    let (mut herald, mut ks) = (Herald::new(Layout::Cloud), Keyspace::new());
+    let mut left_out = 0;
+    for second in 0..600 {
+        flap(&mut herald, &mut ks, 1000, second);
+        left_out += herald.take_left_out(at(second)).unwrap_or_default();
+        assert!(herald.waiting.len() <= 400, "{} wait at {second} s", herald.waiting.len());
+    }
+    assert!(left_out > 20_000, "{left_out}");
+    herald.handle_rule(&view(2, Because::True), &mut ks, at(600));
+    assert_eq!(
+        kept(Layout::Cloud, &ks).iter().filter(|text| text.starts_with("InterlockTripped")).count(),
+        2
+    );
+}
+
+#[test]
+fn names_that_clients_make_up_are_no_events_and_push_none_out() {
+    let (mut herald, mut ks, catalog) = (Herald::new(Layout::Cloud), Keyspace::new(), plant());
+    let mut refuse = |herald: &mut Herald, device: &str, property: &str| {
+        let body = ResultBody { detail: "no".to_owned(), ..ResultBody::of(property, Outcome::Rejected) };
+        let body = publish(&format!("twin/{device}/result"), &serde_json::to_vec(&body).unwrap());
+        herald.handle_publish(&body, &catalog, &mut ks, at(1));
+    };
+    for n in 0..500 {
+        refuse(&mut herald, &format!("plant/y{n}"), "p");
+        refuse(&mut herald, "plant/valve", &format!("p{n}"));
+    }
+    refuse(&mut herald, "plant/valve", "position");
+    let mut all = kept(Layout::Cloud, &ks);
+    all.sort();
+    assert_eq!(all, ["Refused valve x1: p0: no", "Refused valve x1: position: no"]);
+    herald.handle_timeout(&mut ks, at(61));
+    assert!(kept(Layout::Cloud, &ks).contains(&"Refused valve x500: p499: no".to_owned()));
+}
+
+#[test]
+fn when_too_many_are_known_all_are_forgotten_and_nothing_is_news_for_that() {
+    use Availability::{Offline, Online};
+    let (mut herald, mut ks, none) = (Herald::new(Layout::Cloud), Keyspace::new(), Catalog::default());
+    let device = |n: usize| format!("plant/d{n}");
+    herald.load((0..MAX_KNOWN).map(|n| (device(n).parse().unwrap(), Online)), std::iter::empty());
+    for n in [MAX_KNOWN, 0, 1] {
+        herald.handle_publish(&state(&device(n), Online), &none, &mut ks, at(1));
+    }
+    assert_eq!(kept(Layout::Cloud, &ks), [""; 0]);
+    herald.handle_publish(&state(&device(1), Offline), &none, &mut ks, at(1));
+    assert_eq!(kept(Layout::Cloud, &ks), ["Offline d1 x1: offline"]);
 }

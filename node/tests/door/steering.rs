@@ -40,6 +40,15 @@ fn an_operator_wishes_by_a_patch_and_may_change_nothing_else_of_the_device() {
     let lines: Vec<_> =
         log.as_array().unwrap().iter().map(|line| (&line["status"], &line["detail"])).collect();
     assert_eq!(lines, [(&json!(403), &json!("position=40")), (&json!(200), &json!("position=40"))]);
+    // Of a device that is there.
+    let devices = VALVE.rsplit_once('/').unwrap().0;
+    for (request, body) in [("PUT", VALVE), ("DELETE", VALVE), ("POST", devices)]
+        .map(|(verb, path)| (format!("{verb} {path}"), both.to_string()))
+    {
+        let refused = house.cloud().client(Some(&card)).try_ask(&request, "", &body).unwrap();
+        assert_eq!(refused.status, 403, "{request}: {refused:?}");
+    }
+    assert_eq!(house.cluster.cloud.twin(DEVICE, "position")["desired"], json!(40.0), "it is there");
 }
 
 #[test]

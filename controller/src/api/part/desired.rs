@@ -6,29 +6,36 @@
 //! ```
 //! A merge patch wishes what it names, also what is desired already: that is how a wish that expired is wished again. An
 //! update and a JSON patch bring what was read before, so of them only that is wished which differs: what nobody meant to
-//! touch moves nothing.
+//! touch moves nothing. So `spec` is what was wished and lasts, and never what an interlock, a rule or an operator's hold
+//! makes of it for a while: that is `value` in `status`.
+
+use std::collections::BTreeMap;
 
 use bus::twin::Json;
 use device_twin::TwinView;
 use device_twin::command::CommandId;
-use metadata::{Keyspace, Revision};
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use super::super::call::PatchType;
-use super::super::object::{timestamp, wished_at};
-use super::super::{Id, Kind, Layout, Refusal, merge};
+use super::super::object::timestamp;
+use super::super::{Id, Kind, Refusal, merge};
 use super::{Part, check_head, head, wrong};
 
 /// Names a wish, so that whoever sends it twice moves nothing twice.
 pub const ID: &str = "kubebus.io/id";
 
-/// What is desired, of these properties of a device.
-pub fn object(id: &Id, views: &[TwinView], layout: Layout, ks: &Keyspace) -> Value {
+/// By property what a device is held to, where that is not what is wished.
+pub type Held = BTreeMap<String, bus::Value>;
+
+/// What is desired, of these properties of a device with this uid.
+pub fn object(id: &Id, views: &[TwinView], held: &Held, uid: &str) -> Value {
     let mut object = head(Part::Desired, id, id.name());
-    object["metadata"]["resourceVersion"] = wished_at(layout, id, ks).0.to_string().into();
+    object["metadata"]["resourceVersion"] = version(views, held, uid).into();
     let wished = views.iter().filter_map(|view| Some((view.property.clone(), json!(view.desired.as_ref()?))));
     object["spec"] = Value::Object(wished.collect());
-    let properties: Vec<Value> = views.iter().filter(|view| view.writable).map(property).collect();
+    let writable = views.iter().filter(|view| view.writable);
+    let properties: Vec<Value> = writable.map(|view| property(view, held.get(&view.property))).collect();
     object["status"] = json!({ "properties": properties });
     if let Some(first) = views.first() {
         object["status"]["authority"] = json!(first.authority.holder());
@@ -36,14 +43,28 @@ pub fn object(id: &Id, views: &[TwinView], layout: Layout, ks: &Keyspace) -> Val
     object
 }
 
-fn property(view: &TwinView) -> Value {
+/// Another one whenever a wish comes or goes, or something else is in force: no count, as what a rule holds is in no row.
+/// What a mapper answers is not in it.
+fn version(views: &[TwinView], held: &Held, uid: &str) -> String {
+    let shown = |view: &TwinView| {
+        let held = held.get(&view.property);
+        json!([view.property, view.version.map(|version| version.to_string()), view.by, view.desired, held])
+    };
+    let all: Vec<Value> = views.iter().map(shown).collect();
+    let hash = Sha256::digest(json!([uid, all]).to_string());
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash[..8]);
+    u64::from_be_bytes(first).to_string()
+}
+
+fn property(view: &TwinView, held: Option<&bus::Value>) -> Value {
     let mut shown = json!({ "name": view.property, "converged": view.converged });
     let mut say = |field: &str, value: Option<Value>| {
         if let Some(value) = value {
             shown[field] = value;
         }
     };
-    say("value", view.desired.as_ref().map(|value| json!(value)));
+    say("value", held.or(view.desired.as_ref()).map(|value| json!(value)));
     say("unit", view.unit.clone().map(Value::from));
     say("version", view.version.map(|version| version.to_string().into()));
     say("by", view.by.clone().map(Value::from));
@@ -60,7 +81,6 @@ fn property(view: &TwinView) -> Value {
 pub struct Wished {
     /// A JSON merge patch of the values.
     pub values: Map<String, Value>,
-    pub id: Option<CommandId>,
     /// What it names without another value, and which is not wished anew.
     pub unchanged: Vec<String>,
 }
@@ -81,16 +101,11 @@ pub fn wished(id: &Id, body: &Value, patch: Option<PatchType>, before: &Value) -
         Some(PatchType::Merge | PatchType::Strategic) => {
             merge::merge_patch(before, body).map_err(|why| refused(id, &why))?
         }
-        Some(PatchType::Apply) => {
-            return Err(Refusal::new(
-                415,
-                "UnsupportedMediaType",
-                "a wish is nobody's field: send a merge patch (kubectl patch --type=merge --subresource=desired)",
-            ));
-        }
+        Some(PatchType::Apply) => return Err(nobodys_field()),
     };
     check_head(Part::Desired, id, &after)?;
     check_version(id, &after, before)?;
+    id_of(id, &after)?;
     let given = |object: &Value| -> Result<Map<String, Value>, Refusal> {
         match object.get("spec").filter(|spec| !spec.is_null()) {
             None => Ok(Map::new()),
@@ -105,7 +120,7 @@ pub fn wished(id: &Id, body: &Value, patch: Option<PatchType>, before: &Value) -
         Some(PatchType::Json) => differing(&known, &named, true),
         Some(PatchType::Apply) | None => differing(&known, &named, false),
     };
-    Ok(Wished { values, unchanged, id: id_of(id, &after)? })
+    Ok(Wished { values, unchanged })
 }
 
 /// A merge patch that makes the one of the other, as far as it is named; and what is named and the same.
@@ -117,7 +132,7 @@ fn differing(
     let (mut values, mut same) = (Map::new(), Vec::new());
     for (name, value) in named {
         match known.get(name) {
-            Some(before) if before == value => same.push(name.clone()),
+            Some(before) if is_same(before, value) => same.push(name.clone()),
             before => {
                 values.insert(name.clone(), difference(before, value));
             }
@@ -131,10 +146,28 @@ fn differing(
 /// RFC 7396 the other way round: of a struct, the fields that differ.
 fn difference(before: Option<&Value>, after: &Value) -> Value {
     let (Some(Value::Object(before)), Value::Object(after)) = (before, after) else { return after.clone() };
-    let changed = after.iter().filter(|(name, value)| before.get(*name) != Some(value));
+    let changed =
+        after.iter().filter(|(name, value)| before.get(*name).is_none_or(|before| !is_same(before, value)));
     let changed = changed.map(|(name, value)| (name.clone(), difference(before.get(name), value)));
     let gone = before.keys().filter(|name| !after.contains_key(*name));
     changed.chain(gone.map(|name| (name.clone(), Value::Null))).collect()
+}
+
+/// Clients write 40 where they read 40.0, and mean the same.
+fn is_same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(a), Value::Number(b)) => {
+            a == b || (a.is_f64() != b.is_f64() && a.as_f64() == b.as_f64())
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            let is_there = |(name, value): (&String, &Value)| b.get(name).is_some_and(|b| is_same(value, b));
+            a.len() == b.len() && a.iter().all(is_there)
+        }
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_same(a, b))
+        }
+        _ => one == other,
+    }
 }
 
 /// Who read before somebody else wished is too late, if he says what he read.
@@ -143,17 +176,43 @@ fn check_version(id: &Id, after: &Value, before: &Value) -> Result<(), Refusal> 
     let (Some(given), Some(is)) = (version(after).filter(|given| !given.is_empty()), version(before)) else {
         return Ok(());
     };
-    let read = |text: &str| text.parse::<u64>().map(Revision);
-    match (read(&given), read(&is)) {
-        (Err(_), _) => Err(wrong(Part::Desired, id, "metadata.resourceVersion", "is no number")),
-        (Ok(given), Ok(is)) if given < is => Err(Refusal::conflict(
+    if given.parse::<u64>().is_err() {
+        return Err(wrong(Part::Desired, id, "metadata.resourceVersion", "is no number"));
+    }
+    // Of another store, too: no version is older or newer than another.
+    match given == is {
+        true => Ok(()),
+        false => Err(Refusal::conflict(
             Kind::Device.info().group,
             Kind::Device.info().plural,
             id.name(),
-            "something else has been wished since; please look at it and try again",
+            "something else has been wished since, or is in force now; please look at it and try again",
         )),
-        _ => Ok(()),
     }
+}
+
+/// The name that a write gives its wish, and what it says: the same again is the same wish, whatever was read before.
+///
+/// # Errors
+/// The name is none.
+pub fn named(id: &Id, body: &Value, patch: Option<PatchType>) -> Result<Option<(CommandId, Value)>, Refusal> {
+    let Some(operations) = body.as_array().filter(|_| patch == Some(PatchType::Json)) else {
+        return Ok(id_of(id, body)?.map(|name| (name, body["spec"].clone())));
+    };
+    // Not carried out yet: a test of what was desired before is wrong when it comes again.
+    for operation in operations {
+        let value = || operation["value"].clone();
+        let annotations = match operation["path"].as_str() {
+            Some("/metadata/annotations/kubebus.io~1id") => json!({ ID: value() }),
+            Some("/metadata/annotations") => value(),
+            Some("/metadata") => value()["annotations"].take(),
+            Some(_) | None => continue,
+        };
+        if let Some(name) = id_of(id, &json!({ "metadata": { "annotations": annotations } }))? {
+            return Ok(Some((name, body.clone())));
+        }
+    }
+    Ok(None)
 }
 
 fn id_of(id: &Id, body: &Value) -> Result<Option<CommandId>, Refusal> {
@@ -162,6 +221,15 @@ fn id_of(id: &Id, body: &Value) -> Result<Option<CommandId>, Refusal> {
     let field = format!("metadata.annotations[{ID}]");
     let text = given.as_str().ok_or_else(|| wrong(Part::Desired, id, &*field, "is no text"))?;
     CommandId::new(text).map(Some).map_err(|why| wrong(Part::Desired, id, field, why))
+}
+
+/// Server-side apply says who owns what.
+pub fn nobodys_field() -> Refusal {
+    Refusal::new(
+        415,
+        "UnsupportedMediaType",
+        "a wish is nobody's field: send a merge patch (kubectl patch --type=merge --subresource=desired)",
+    )
 }
 
 fn refused(id: &Id, why: &merge::PatchError) -> Refusal {
@@ -197,10 +265,43 @@ mod tests {
             put(json!({ "spec": { "position": 40, "mode": { "a": 1 } } })),
             Ok((json!({ "mode": { "b": null } }), vec!["position".to_owned()]))
         );
+        let same = vec!["mode".to_owned(), "position".to_owned()];
+        assert_eq!(
+            put(json!({ "spec": { "position": 40.0, "mode": { "a": 1.0, "b": 2 } } })),
+            Ok((json!({}), same)),
+            "written otherwise"
+        );
         assert_eq!(put(json!({ "spec": { "position": 41 } })), Ok((json!({ "position": 41 }), vec![])));
         let operations = json!([{ "op": "remove", "path": "/spec/mode" }]);
         let same = vec!["position".to_owned()];
         assert_eq!(read(Some(PatchType::Json), operations), Ok((json!({ "mode": null }), same)));
+    }
+
+    #[test]
+    fn a_wish_has_the_name_that_it_is_given_before_it_is_carried_out() {
+        let device = Id::from("plant/valve");
+        let name = |body: Value, patch| {
+            let named = named(&device, &body, patch).map_err(|refusal| refusal.code)?;
+            Ok::<_, u16>(named.map(|(name, _)| name.to_string()))
+        };
+        let annotations = json!({ ID: "x" });
+        assert_eq!(
+            name(json!({ "metadata": { "annotations": annotations } }), None),
+            Ok(Some("x".to_owned()))
+        );
+        for (path, value) in [
+            ("/metadata/annotations/kubebus.io~1id", json!("x")),
+            ("/metadata/annotations", annotations.clone()),
+            ("/metadata", json!({ "annotations": annotations })),
+        ] {
+            let operations = json!([{ "op": "add", "path": path, "value": value }]);
+            assert_eq!(name(operations, Some(PatchType::Json)), Ok(Some("x".to_owned())), "{path}");
+        }
+        assert_eq!(
+            name(json!([{ "op": "add", "path": "/spec/a", "value": 1 }]), Some(PatchType::Json)),
+            Ok(None)
+        );
+        assert_eq!(name(json!({ "metadata": { "annotations": { ID: "a b" } } }), None), Err(422));
     }
 
     #[test]
@@ -209,6 +310,7 @@ mod tests {
             read(None, json!({ "metadata": { "resourceVersion": version }, "spec": { "position": 1 } }))
         };
         assert_eq!(at("6"), Err(409));
+        assert_eq!(at("8"), Err(409), "of another store");
         assert_eq!(at("7").map(|(values, _)| values), Ok(json!({ "position": 1 })));
         assert_eq!(at("x"), Err(422));
         assert_eq!(read(None, json!({ "kind": "Site", "spec": {} })), Err(422));

@@ -87,7 +87,7 @@ impl World {
             ks,
             index,
             durable: Revision::ZERO,
-            feed: Feed::new(Kind::Device, Revision::ZERO),
+            feed: Feed::new(Layout::Cloud, Kind::Device, Revision::ZERO),
             watcher,
             of,
             known: BTreeMap::new(),
@@ -242,7 +242,7 @@ impl World {
                 self.ks = Keyspace::load(self.ks.rows());
                 self.index = Index::load(Layout::Cloud, &self.ks);
                 let moved = self.index.moved(self.durable, &self.ks)[Kind::Device.index()];
-                self.feed = Feed::new(Kind::Device, Revision(moved));
+                self.feed = Feed::new(Layout::Cloud, Kind::Device, Revision(moved));
                 self.begin(self.version);
             }
         }

@@ -3,8 +3,10 @@
 use bus::twin::DeviceId;
 
 use super::super::AuthorityError;
+use super::super::property::{Owner, Who as Holding};
 use super::*;
 use crate::Authority;
+use crate::arbiter::{Entry, Slot};
 use crate::authority::Holder;
 use crate::twin::{Outranked, Reported, cbor};
 
@@ -513,4 +515,29 @@ fn a_cloud_that_may_have_forgotten_is_told_who_holds_the_authority_and_what_is_w
             );
         }
     }
+}
+
+#[test]
+fn a_wish_takes_the_place_of_what_is_desired_under_the_edges_authority_and_else_of_what_it_can_end() {
+    let mut world = World::overridable();
+    world.wish("position", 40.0, 0, 1);
+    let id = id("valve/position");
+    let hold = |world: &mut World, slot, value| {
+        let owner = Owner { who: Holding::Operator, cause: "bob".to_owned(), since: None };
+        let entry = Entry { value: Value::Float(value), owner, expires: None };
+        world.twins.twins.get_mut(&id).unwrap().slots.set(slot, entry);
+    };
+    let shown = |world: &World| {
+        let now = world.now().mono;
+        let float = |value: Option<&Value>| value.and_then(Value::as_f64);
+        (float(world.twins.replaced(&id, now)), float(world.twins.held_to(&id, now)))
+    };
+    hold(&mut world, Slot::LOCAL_OPERATOR, 7.0);
+    assert_eq!(shown(&world), (Some(7.0), Some(7.0)));
+    hold(&mut world, Slot::new(2).unwrap(), 0.0);
+    assert_eq!(shown(&world), (Some(40.0), Some(0.0)), "no operator ends an interlock");
+    world.take(None).unwrap();
+    world.twins.twins.get_mut(&id).unwrap().slots.relinquish(Slot::new(2).unwrap());
+    hold(&mut world, Slot::LOCAL_OPERATOR, 7.0);
+    assert_eq!(shown(&world), (Some(40.0), Some(7.0)));
 }

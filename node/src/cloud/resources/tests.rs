@@ -62,8 +62,9 @@ impl Desk {
         path: &str,
         body: Value,
     ) -> Result<(Kind, Written), Refusal> {
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let request =
-            Request { method, path, query: "", accept: "application/json", content_type, user_agent: "test" };
+            Request { method, path, query, accept: "application/json", content_type, user_agent: "test" };
         let Call::Write(write) = Call::parse(&request)? else { panic!("{path} is no write") };
         let kind = write.kind;
         let order = Order { write, body, asker: asker(role), secret: [3; JoinToken::SECRET_LEN] };
@@ -210,6 +211,16 @@ fn who_names_what_the_manifest_wished_before_hears_what_is_in_force() {
     twins.set_desired(&id, "position", bus::Value::Float(50.0), "ann", keyspace, NOW).unwrap();
     let warned = patch(&mut desk, "40");
     assert!(warned[0].contains("50 is in force (by ann)"), "{warned:?}");
+    let operations = json!([{"op": "replace", "path": "/spec/properties/0/desired/value", "value": "40"}]);
+    let by_place = |desk: &mut Desk| {
+        let (how, valve) = ("application/json-patch+json", format!("{DEVICES}/valve"));
+        desk.written_by("admin", how, Method::Patch, &valve, operations.clone()).unwrap().1.warnings
+    };
+    assert!(by_place(&mut desk)[0].contains("50 is in force (by ann)"));
+    let Cloud { twins, keyspace, .. } = &mut desk.0;
+    let taken_back = serde_json::from_str(r#"{"position": null}"#).unwrap();
+    twins.patch(&id, &taken_back, "ann", keyspace, NOW).unwrap();
+    assert!(by_place(&mut desk)[0].contains("nothing is desired any more"));
     assert_eq!(patch(&mut desk, "45"), [""; 0]);
 }
 
@@ -264,7 +275,11 @@ fn users_are_let_in_by_a_request_and_turned_away_by_a_patch() {
     let labelled =
         desk.write(Method::Patch, &alice, json!({"metadata": {"labels": {"a": "b"}}})).unwrap_err();
     assert_eq!(labelled.causes[0].field, "metadata.labels");
-    desk.write(Method::Patch, &alice, json!({"spec": {"request": REQUEST}})).unwrap();
+    for spec in [json!({"request": REQUEST}), json!({"request": REQUEST, "revoked": true})] {
+        let refused = desk.write(Method::Patch, &alice, json!({"spec": spec})).unwrap_err();
+        assert_eq!(refused.causes[0].field, "spec.revoked", "he is revoked still");
+    }
+    desk.write(Method::Patch, &alice, json!({"spec": {"request": REQUEST, "revoked": false}})).unwrap();
     assert_eq!((row(&desk).key.0[0], row(&desk).revoked), (2, None));
     desk.write(Method::Delete, &alice, Value::Null).unwrap();
     assert_eq!(desk.write(Method::Delete, &alice, Value::Null).unwrap_err().code, 404);

@@ -101,19 +101,31 @@ fn detail(path: &str, body: &[u8]) -> String {
         return String::from_utf8_lossy(&body[..body.len().min(1024)]).into_owned();
     }
     let manifest = serde_json::from_slice::<Manifest>(body).map(|manifest| manifest.to_string());
-    manifest.unwrap_or_else(|_| if part.is_some() { wished(body) } else { String::new() })
+    let wished = part.map(|_| wished(body)).filter(|wished| !wished.is_empty());
+    manifest.ok().into_iter().chain(wished).collect::<Vec<_>>().join(": ")
 }
 
-/// What a patch of a device wishes: `position=40`.
+/// What a write of a device wishes: `position=40`; of a JSON patch where: `/spec/properties/0/desired/value=40`.
 fn wished(body: &[u8]) -> String {
     let patch: Value = serde_json::from_slice(body).unwrap_or_default();
-    let properties = patch["spec"]["properties"].as_array().into_iter().flatten();
-    let wish = |property: &Value| {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let of_property = |property: &Value| {
         let value = property["desired"].get("value")?;
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        Some(format!("{}={value}", property["name"].as_str()?))
+        Some(format!("{}={}", property["name"].as_str()?, text(value)))
     };
-    properties.filter_map(wish).collect::<Vec<_>>().join(", ")
+    // Of other fields the value may be a secret; what is copied is named.
+    let of_operation = |operation: &Value| {
+        let path = operation["path"].as_str().filter(|path| path.contains("/desired"))?;
+        let value = operation.get("value").or_else(|| operation.get("from")).unwrap_or(&operation["op"]);
+        Some(format!("{path}={}", text(value)))
+    };
+    let wishes: Vec<String> = match patch.as_array() {
+        Some(operations) => operations.iter().filter_map(of_operation).collect(),
+        None => {
+            patch["spec"]["properties"].as_array().into_iter().flatten().filter_map(of_property).collect()
+        }
+    };
+    wishes.join(", ")
 }
 
 /// Whose a manifest is; the rest is skipped unread.
@@ -178,6 +190,16 @@ mod tests {
                 "/apis/devices.kubeedge.io/v1beta1/namespaces/water/devices/valve",
                 r#"{"spec":{"protocol":{"configData":{"x":"y"}},"properties":[{"name":"position","desired":{"value":"40"}}]}}"#,
                 "position=40",
+            ),
+            (
+                "/apis/devices.kubeedge.io/v1beta1/namespaces/water/devices/valve",
+                r#"[{"op":"replace","path":"/spec/properties/0/desired/value","value":"100"},{"op":"add","path":"/spec/x","value":"y"}]"#,
+                "/spec/properties/0/desired/value=100",
+            ),
+            (
+                "/apis/devices.kubeedge.io/v1beta1/namespaces/water/devices/valve",
+                r#"{"kind":"Device","metadata":{"name":"valve"},"spec":{"properties":[{"name":"position","desired":{"value":"40"}}]}}"#,
+                "Device valve: position=40",
             ),
             (
                 "/apis/devices.kubeedge.io/v1beta1/namespaces/water/devices/valve/desired",

@@ -69,7 +69,7 @@ fn an_operator_may_patch_what_is_desired_and_nothing_else() {
     assert_eq!(desk.desired("position"), set("40", "user/test", "0.1"), "one wish, and his");
     let manifest = desk.0.keyspace.get("/c/resource/device/default/valve").unwrap();
     let manifest: Value = serde_json::from_slice(manifest).unwrap();
-    assert_eq!(manifest["spec"]["properties"][0]["desired"]["value"], "40");
+    assert_eq!(manifest["spec"]["properties"][0], json!({"name": "position"}), "it says what its file said");
     assert_eq!(manifest["spec"]["protocol"]["configData"]["password"], "hunter2");
     for (body, field) in [
         (json!({"spec": {"nodeName": "b"}}), "spec.nodeName"),
@@ -92,6 +92,61 @@ fn an_operator_may_patch_what_is_desired_and_nothing_else() {
     other["metadata"]["name"] = "other".into();
     let made = desk.written_by("operator", "application/apply-patch+yaml", Method::Patch, &absent, other);
     assert_eq!(made.unwrap_err().code, 404, "an apply makes none");
+}
+
+#[test]
+fn an_operators_wish_leaves_the_file_as_it_is_and_what_he_names_is_wished() {
+    let mut desk = plant();
+    let position = |desk: &Desk| desk.desired("position").map(|(value, ..)| value);
+    desk.patch("admin", STRATEGIC, wish("position", "40")).unwrap();
+    desk.patch("operator", STRATEGIC, wish("position", "55")).unwrap();
+    let dry = format!("{VALVE}?dryRun=All");
+    desk.written_by("operator", STRATEGIC, Method::Patch, &dry, wish("position", "60")).unwrap();
+    assert_eq!(position(&desk).as_deref(), Some("55"), "that was a trial");
+    // A merge patch brings the list as the manifest has it.
+    let list = json!([{"name": "position", "desired": {"value": "40"}}, {"name": "mode", "desired": {"value": "auto"}}]);
+    desk.patch("operator", MERGE, json!({"spec": {"properties": list}})).unwrap();
+    assert_eq!((position(&desk).as_deref(), desk.desired("mode").unwrap().0.as_str()), (Some("55"), "auto"));
+    desk.patch("operator", STRATEGIC, wish("position", "40")).unwrap();
+    assert_eq!(
+        position(&desk).as_deref(),
+        Some("40"),
+        "the manifest says so, and something else was in force"
+    );
+    desk.steer("operator", Method::Patch, "desired", json!({"spec": {"position": null}})).unwrap();
+    let place = json!([{"op": "replace", "path": "/spec/properties/0/desired/value", "value": "40"}]);
+    desk.patch("operator", JSON_PATCH, place).unwrap();
+    assert_eq!(position(&desk).as_deref(), Some("40"), "it was taken back");
+    // The file is applied again.
+    desk.patch("operator", STRATEGIC, wish("position", "55")).unwrap();
+    let mut again = wish("position", "40");
+    again["metadata"] = json!({"labels": {"a": "b"}});
+    desk.patch("admin", STRATEGIC, again).unwrap();
+    assert_eq!(position(&desk).as_deref(), Some("55"), "an operator's wish stays");
+    let mut more = wish("position", "60");
+    more["spec"]["properties"][0]["desired"]["metadata"] = json!({"timestamp": "1"});
+    let refused = desk.patch("operator", STRATEGIC, more).unwrap_err();
+    assert!(refused.message.contains("desired.metadata differs"), "{refused:?}");
+    let applied = desk.patch("operator", "application/apply-patch+yaml", wish("position", "60"));
+    assert_eq!(applied.unwrap_err().code, 415, "he would own its fields");
+}
+
+#[test]
+fn a_retry_with_an_id_and_what_was_read_before_is_answered() {
+    let mut desk = plant();
+    let mut read = desk.steer("app", Method::Get, "desired", Value::Null).unwrap();
+    read["metadata"]["annotations"] = json!({"kubebus.io/id": "a-1"});
+    read["spec"] = json!({"position": 40, "mode": "auto"});
+    desk.steer("app", Method::Put, "desired", read.clone()).unwrap();
+    desk.steer("app", Method::Patch, "desired", json!({"spec": {"mode": "hand"}})).unwrap();
+    desk.steer("app", Method::Put, "desired", read).unwrap();
+    assert_eq!(desk.desired("mode"), set("hand", "user/test", "0.2"), "the first was taken before");
+    // What differed in nothing was taken, too.
+    let same = json!({"metadata": {"annotations": {"kubebus.io/id": "a-2"}}, "spec": {"position": 40}});
+    desk.steer("app", Method::Put, "desired", same.clone()).unwrap();
+    desk.steer("app", Method::Patch, "desired", json!({"spec": {"position": 70}})).unwrap();
+    desk.steer("app", Method::Put, "desired", same).unwrap();
+    assert_eq!(desk.desired("position"), set("70", "user/test", "0.2"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bus::UnixMillis;
 use bytes::Bytes;
 use controller::api::Refusal;
 use controller::api::feed::Segment;
@@ -38,19 +39,23 @@ pub(super) async fn page(mut lister: Lister, page: Page) -> Result<(Lister, Vec<
     if is_short { Ok(work()) } else { aside(work).await }
 }
 
-/// Renders what a watcher is about to say. Of those who say the same one does it, and the others wait.
-pub(super) async fn prepare(watcher: &Watcher, segment: &Arc<Segment>) -> Result<(), Refusal> {
-    let (look, now) = (*watcher.look(), now());
-    if segment.len() <= FEW || segment.is_prepared(watcher.selectors(), &look, now) {
-        return Ok(());
+/// Renders what a watcher is about to say, as of the time that it gives back. Of those who say the same one does it, and
+/// the others wait.
+pub(super) async fn prepare(watcher: &Watcher, segment: &Arc<Segment>) -> Result<UnixMillis, Refusal> {
+    let (look, mut at) = (*watcher.look(), now());
+    if segment.len() <= FEW || segment.is_prepared(watcher.selectors(), &look, at) {
+        return Ok(at);
     }
     let _hand = HANDS.acquire().await.map_err(|_| busy())?;
-    if segment.is_prepared(watcher.selectors(), &look, now) {
-        return Ok(());
+    // A table that others rendered meanwhile is of a later second.
+    at = now();
+    if segment.is_prepared(watcher.selectors(), &look, at) {
+        return Ok(at);
     }
     let (segment, selectors) = (Arc::clone(segment), watcher.selectors().clone());
-    let work = move || segment.prepare(&selectors, &look, now);
-    tokio::task::spawn_blocking(work).await.map_err(|_| busy())
+    let work = move || segment.prepare(&selectors, &look, at);
+    tokio::task::spawn_blocking(work).await.map_err(|_| busy())?;
+    Ok(at)
 }
 
 /// What a body says.

@@ -73,7 +73,9 @@ impl Desk {
             return channel;
         }
         let from = Revision(self.moved.borrow()[kind.index()]).max(first);
-        let feed = Arc::new(Mutex::new(Feed::new(kind, from)));
+        // Who does not know it yet keeps little.
+        let layout = self.shared.layout().get().copied().unwrap_or(Layout::Edge);
+        let feed = Arc::new(Mutex::new(Feed::new(layout, kind, from)));
         let (tell, told) = watch::channel(from);
         spawn("feed", follow(self.clone(), kind, Arc::clone(&feed), tell));
         let channel = Arc::new(Channel { feed, told });

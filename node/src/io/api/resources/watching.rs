@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::super::{AnswerBody, Desk};
 use super::feeds::Channel;
-use super::{PIECES, aside, now, typed};
+use super::{PIECES, aside, typed};
 
 /// Between two bookmarks, as in Kubernetes.
 const BOOKMARKS: Duration = Duration::from_secs(60);
@@ -96,8 +96,8 @@ impl Task {
                 first.get_or_insert(page.revision);
                 let page = Arc::new(Segment::of_page(self.kind, page));
                 if tells {
-                    aside::prepare(&self.watcher, &page).await.map_err(|_| Over)?;
-                    let lines = self.watcher.handle_first(&page, now());
+                    let at = aside::prepare(&self.watcher, &page).await.map_err(|_| Over)?;
+                    let lines = self.watcher.handle_first(&page, at);
                     self.say(lines).await?;
                 } else {
                     self.watcher.handle_known(&page);
@@ -153,8 +153,8 @@ impl Task {
     }
 
     async fn say_segment(&mut self, segment: &Arc<Segment>) -> Result<(), Over> {
-        aside::prepare(&self.watcher, segment).await.map_err(|_| Over)?;
-        let lines = self.watcher.handle_changes(segment, now());
+        let at = aside::prepare(&self.watcher, segment).await.map_err(|_| Over)?;
+        let lines = self.watcher.handle_changes(segment, at);
         self.say(lines).await
     }
 

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use super::super::super::super::audit;
 use super::super::super::super::session::Doorkeeper;
 use super::super::super::{Asked, Keeper, Question, Reply, Shared};
+use super::super::now;
 use super::*;
 use crate::resources::{ApiAnswer, ApiRequest};
 
