@@ -44,6 +44,7 @@ use super::{audit, dns, https, identity, join, mqtt, otlp};
 use crate::cloud::{Cloud, CloudSettings};
 use crate::config::{self, CloudStore, Config, DmiSocket, EtcdPlace};
 use crate::edge::{Edge, EdgeSettings};
+use crate::renewal::News;
 use crate::seam::{Input, Node};
 
 /// Page cache of the store. An edge's whole state is in memory anyway: the cache only saves reads of inner pages
@@ -393,7 +394,7 @@ async fn play(
     doorkeeper.set_listens(listens);
     let dns = dns::start(&config.dns, &mut tasks);
     let wireguard = Wireguard::start(&config.wireguard, data_dir, overlay.as_ref().map(Overlay::name))?;
-    inputs.push(Input::Certificate(papers.news()));
+    inputs.push(Input::Certificate(News::Shown(papers.certificate())));
     let driver = Driver {
         node,
         me,
