@@ -276,7 +276,9 @@ impl Renewal {
         let Some(certificate) = self.certificate else { return Value::Null };
         let over_for = wall.since(certificate.not_after);
         let state = match self.state {
-            _ if self.me == NodeKind::Edge && over_for > RENEWABLE_FOR => "too old to be renewed: join again",
+            _ if self.me == NodeKind::Edge && over_for > RENEWABLE_FOR => {
+                "too old to be renewed: join again, then restart it"
+            }
             State::Asking => "is being renewed",
             State::Resting { .. } if self.failing.is_some() => "cannot be renewed so far",
             State::Resting { .. } if self.is_over || !over_for.is_zero() => {

@@ -124,7 +124,7 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
     };
     info!(cluster = %me.cluster, listen = %config.cloud.listen, "cloud starts");
     // Nobody makes a cloud check.
-    play(parts, Examiner::new(None, data_dir), config, data_dir, shutdown).await
+    play(parts, Examiner::new(None, data_dir, config), config, data_dir, shutdown).await
 }
 
 /// What a cloud is started with.

@@ -180,7 +180,7 @@ fn people_are_told_how_long_it_holds_and_why_it_is_not_renewed() {
     let state = |renewal: &Renewal, day: u64| renewal.status(UnixMillis(day * DAY))["state"].clone();
     assert_eq!(state(&renewal, 1), "renews itself");
     assert_eq!(state(&renewal, 91), "expired, and waits for the cloud");
-    assert_eq!(state(&renewal, 181), "too old to be renewed: join again");
+    assert_eq!(state(&renewal, 181), "too old to be renewed: join again, then restart it");
     renewal.handle(failed(Verdict::Open, 0), at(61 * DAY));
     let status = renewal.status(UnixMillis(61 * DAY));
     assert_eq!(status["state"], "cannot be renewed so far");
