@@ -99,9 +99,11 @@ fn an_edge_that_shows_one_certificate_after_the_other_has_two_links_of_a_lane() 
     let other = NodeId::edge(Name::new("mill").unwrap());
     bus_up(&mut standby, LinkId(20), other);
     assert!(is_told_to_wait(&all(&mut standby), LinkId(20)), "and takes nothing from another");
-    let up = |input: &Input| match input {
-        Input::LinkUp { link, .. } | Input::PeerPackets { link, .. } => link.0,
-        _ => 0,
+    let up = |input: &Input| {
+        let (Input::LinkUp { link, .. } | Input::PeerPackets { link, .. }) = input else {
+            panic!("{input:?}")
+        };
+        link.0
     };
     assert_eq!(standby.into_inputs().0.iter().map(up).collect::<Vec<_>>(), [8, 9, 20, 108, 109]);
 }

@@ -247,7 +247,7 @@ fn a_node_has_one_place_of_those_that_renew() {
     // Whoever has a former certificate of it: that it is no member is not known here.
     let mut before = Node::edge(ca.issue("c/edge/a"));
     connect(&mut before, &mut hub, Lane::Renew);
-    let mut again = Node::edge(ca.issue("c/edge/a"));
+    let again = Node::edge(ca.issue("c/edge/a"));
     again.dial(7, hub.address(), expect("c/cloud/hub"), Lane::Renew);
     assert_eq!(hub.next_down(), "replaced by a newer link of the same node");
     up(&mut hub, None, Some(again.id()), Lane::Renew);
