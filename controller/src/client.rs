@@ -1,5 +1,6 @@
-//! Certificates of mappers and apps that `kubebus mqtt certificate` made, and which of them were revoked:
-//! `/all/client/<kind>/<name>`, synced to every edge, so that an edge's broker turns them away without the cloud.
+//! Certificates of mappers and apps that `kubebus mqtt certificate` made, and which of them were revoked. The cloud keeps
+//! all of them, `/c/client/<kind>/<name>`. Of whom something was revoked each edge is told what it needs to turn that away
+//! without the cloud, `/all/client/<kind>/<name>`: a fleet may have a mapper for each edge, and few are ever revoked.
 //!
 //! A row is no condition for a client to be let in: a certificate that is on no list counts, as those do that were issued
 //! while the cloud did not run. Who is revoked as a whole has a row from then on, and only what is issued after that, and
@@ -17,16 +18,27 @@ use crate::record::{self, DamagedRecord};
 use crate::user;
 
 /// Where the cloud keeps them.
-pub const PREFIX: &str = "/all/client/";
+pub const PREFIX: &str = "/c/client/";
 
-/// Where an edge finds them.
+/// Where it puts what edges need of them.
+const SHARED: &str = "/all/client/";
+
+/// Where an edge finds that.
 pub const TOLD: &str = "/m/client/";
 
-/// Clients with a row: of one certificate it is 90 bytes, so that all of them are 180 KB on each edge.
-pub const MAX_CLIENTS: usize = 2048;
+/// Clients on the cloud's list: one for each edge of a large fleet, 2 MB. When it is full one of which nothing was revoked
+/// is forgotten, and counts as before.
+pub const MAX_CLIENTS: usize = 16_384;
 
-/// Certificates on one list: a mapper that runs at more machines has a name for each. Ended ones make room.
+/// Clients that edges are told of: with one revoked certificate it is 90 bytes, so that all of them are 180 KB on each
+/// edge. Those of which all that was revoked has ended make room.
+pub const MAX_REVOKED: usize = 2048;
+
+/// Valid certificates on one list: a mapper that runs at more machines has a name for each.
 pub const MAX_CERTIFICATES: usize = 16;
+
+/// Revoked ones that have not ended and are remembered one by one.
+const MAX_REMEMBERED: usize = 48;
 
 /// One client.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -68,13 +80,23 @@ pub enum ClientError {
         "{0} has {MAX_CERTIFICATES} certificates that are valid, the most for one name: revoke some, or take another name"
     )]
     TooMany(NodeId),
-    #[error("there are {MAX_CLIENTS} clients on the list, the most that fit: take a name that is on it")]
+    #[error(
+        "{0} has {MAX_REMEMBERED} revoked certificates that have not ended, the most that are remembered: 'kubebus mqtt \
+         revoke {0}' revokes all that there are, and what is issued after that counts"
+    )]
+    TooManyRevoked(NodeId),
+    #[error("this certificate of {0} was revoked: issue another one, with a key of its own")]
+    Revoked(NodeId),
+    #[error(
+        "{MAX_REVOKED} clients have revoked certificates that have not ended, the most that edges are told of: wait until \
+         some have ended"
+    )]
     Full,
     #[error(transparent)]
     Damaged(#[from] DamagedRecord),
 }
 
-/// All clients that have a row, as the cloud keeps them ([`PREFIX`]) or as an edge was told ([`TOLD`]).
+/// All clients that have a row, as the cloud keeps them ([`PREFIX`]) or what an edge was told ([`TOLD`]).
 pub fn list(prefix: &str, ks: &Keyspace) -> Result<Vec<Client>, DamagedRecord> {
     record::list(ks, prefix)
 }
@@ -88,33 +110,60 @@ pub fn put(
     now: UnixMillis,
 ) -> Result<Client, ClientError> {
     let mut client = get(who, ks)?;
-    client.certificates.retain(|certificate| certificate.not_after > now && certificate.key != key);
-    let valid = client.certificates.iter().filter(|certificate| certificate.revoked.is_none()).count();
-    if valid >= MAX_CERTIFICATES {
+    client.certificates.retain(|certificate| certificate.not_after > now);
+    if client.revoked_ones().any(|certificate| certificate.key == key) {
+        return Err(ClientError::Revoked(who.clone()));
+    }
+    client.certificates.retain(|certificate| certificate.key != key);
+    let revoked = client.revoked_ones().count();
+    if client.certificates.len() - revoked >= MAX_CERTIFICATES {
         return Err(ClientError::TooMany(who.clone()));
     }
-    // Of the revoked ones the oldest goes: that nothing unlisted counts keeps it out.
-    while client.certificates.len() >= MAX_CERTIFICATES {
-        let oldest = client.certificates.iter().position(|certificate| certificate.revoked.is_some());
-        oldest.map(|index| client.certificates.remove(index));
-        client.revoked = client.revoked.or(Some(now));
+    if revoked >= MAX_REMEMBERED {
+        client.forget_revoked()?;
     }
-    make_room(who, ks, now)?;
     client.certificates.push(Certificate { key, issued: now, not_after, revoked: None });
-    record::put(ks, &row(who), &client);
+    write(&client, ks, now)?;
     Ok(client)
 }
 
-/// A client of which everything has ended, and of which nothing was revoked as a whole, is forgotten for another.
+fn write(client: &Client, ks: &mut Keyspace, now: UnixMillis) -> Result<(), ClientError> {
+    let shared = format!("{SHARED}{}", client.who);
+    match client.for_edges() {
+        Some(told) => {
+            make_room_at_edges(&shared, ks, now)?;
+            record::put(ks, &shared, &told);
+        }
+        None => record::delete(ks, &shared),
+    }
+    make_room(&client.who, ks, now)?;
+    record::put(ks, &row(&client.who), client);
+    Ok(())
+}
+
+fn make_room_at_edges(shared: &str, ks: &mut Keyspace, now: UnixMillis) -> Result<(), ClientError> {
+    if ks.get(shared).is_some() || ks.range(SHARED).count() < MAX_REVOKED {
+        return Ok(());
+    }
+    let is_over = |client: &Client| client.revoked.is_none() && client.has_ended(now);
+    let over = list(SHARED, ks)?.into_iter().find(is_over).ok_or(ClientError::Full)?;
+    record::delete(ks, &format!("{SHARED}{}", over.who));
+    Ok(())
+}
+
+/// One of which everything has ended is forgotten for another, or else the one that got its last certificate first: it
+/// counts as what is on no list.
 fn make_room(who: &NodeId, ks: &mut Keyspace, now: UnixMillis) -> Result<(), ClientError> {
     if ks.get(&row(who)).is_some() || ks.range(PREFIX).count() < MAX_CLIENTS {
         return Ok(());
     }
-    let is_over = |client: &Client| {
-        client.revoked.is_none() && client.certificates.iter().all(|certificate| certificate.not_after <= now)
-    };
-    let over = list(PREFIX, ks)?.into_iter().find(is_over).ok_or(ClientError::Full)?;
-    record::delete(ks, &row(&over.who));
+    let newest = |client: &Client| client.certificates.iter().map(|certificate| certificate.issued).max();
+    let mut clients = list(PREFIX, ks)?;
+    clients.retain(|client| client.for_edges().is_none());
+    let first = clients.iter().min_by_key(|client| (!client.has_ended(now), newest(client)));
+    if let Some(client) = first {
+        record::delete(ks, &row(&client.who));
+    }
     Ok(())
 }
 
@@ -140,8 +189,7 @@ pub fn revoke(
             client.certificates.iter_mut().for_each(revoke);
         }
     }
-    make_room(who, ks, now)?;
-    record::put(ks, &row(who), &client);
+    write(&client, ks, now)?;
     Ok(client)
 }
 
@@ -184,7 +232,7 @@ fn row(who: &NodeId) -> String {
 pub struct Clients(BTreeMap<NodeId, Keys>);
 
 impl Clients {
-    /// As the cloud keeps them ([`PREFIX`]) or as an edge was told ([`TOLD`]). Of a row that cannot be read no certificate
+    /// As the cloud keeps them ([`PREFIX`]) or what an edge was told ([`TOLD`]). Of a row that cannot be read no certificate
     /// counts.
     pub fn load(prefix: &str, ks: &Keyspace) -> Self {
         let read = |(key, bytes): (&metadata::Key, &bytes::Bytes)| {
@@ -206,6 +254,30 @@ impl Clients {
 }
 
 impl Client {
+    fn revoked_ones(&self) -> impl Iterator<Item = &Certificate> {
+        self.certificates.iter().filter(|certificate| certificate.revoked.is_some())
+    }
+
+    fn has_ended(&self, now: UnixMillis) -> bool {
+        self.certificates.iter().all(|certificate| certificate.not_after <= now)
+    }
+
+    /// What counts no more anyway need not be remembered; else each of them keeps somebody out.
+    fn forget_revoked(&mut self) -> Result<(), ClientError> {
+        if self.revoked.is_none() {
+            return Err(ClientError::TooManyRevoked(self.who.clone()));
+        }
+        self.certificates.retain(|certificate| certificate.revoked.is_none());
+        Ok(())
+    }
+
+    /// The same to a broker, and no more than that; `None`: nothing was revoked.
+    fn for_edges(&self) -> Option<Self> {
+        let mut told = self.clone();
+        told.certificates.retain(|certificate| certificate.revoked.is_some() != self.revoked.is_some());
+        (self.revoked.is_some() || !told.certificates.is_empty()).then_some(told)
+    }
+
     fn keys(&self) -> Keys {
         let with = |is_revoked: bool| {
             let listed = self.certificates.iter();
@@ -216,78 +288,4 @@ impl Client {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: UnixMillis = UnixMillis(1000);
-    const END: UnixMillis = UnixMillis(9000);
-
-    fn id(text: &str) -> NodeId {
-        text.parse().unwrap()
-    }
-
-    fn key(number: u8) -> KeyHash {
-        KeyHash([number; 32])
-    }
-
-    fn let_in(ks: &Keyspace, who: &str) -> Vec<u8> {
-        let clients = Clients::load(PREFIX, ks);
-        (0..=20).filter(|number| clients.has(&id(who), &key(*number))).collect()
-    }
-
-    #[test]
-    fn one_certificate_is_revoked_or_all_that_there_are_and_what_is_issued_later_counts() {
-        let (mut ks, mapper) = (Keyspace::new(), id("mapper/modbus"));
-        put(&mapper, key(1), END, &mut ks, NOW).unwrap();
-        put(&mapper, key(2), END, &mut ks, NOW).unwrap();
-        assert_eq!(let_in(&ks, "mapper/modbus").len(), 21, "a list is no condition");
-        revoke(&mapper, Some("0101"), &mut ks, NOW).unwrap();
-        assert!(!let_in(&ks, "mapper/modbus").contains(&1));
-        assert!(let_in(&ks, "mapper/modbus").contains(&3));
-        let unknown = ClientError::Unknown { who: mapper.clone(), id: "ff".into() };
-        assert_eq!(revoke(&mapper, Some("ff"), &mut ks, NOW), Err(unknown));
-        revoke(&mapper, None, &mut ks, NOW).unwrap();
-        assert!(let_in(&ks, "mapper/modbus").is_empty());
-        assert_eq!(let_in(&ks, "mapper/other").len(), 21);
-        put(&mapper, key(4), END, &mut ks, NOW).unwrap();
-        assert_eq!(let_in(&ks, "mapper/modbus"), [4]);
-        // One of whom nothing was written down.
-        revoke(&id("user/app"), None, &mut ks, NOW).unwrap();
-        assert!(let_in(&ks, "user/app").is_empty());
-    }
-
-    #[test]
-    fn a_list_is_bounded_and_what_it_forgets_stays_out() {
-        let (mut ks, mapper) = (Keyspace::new(), id("mapper/modbus"));
-        for number in 0..16 {
-            put(&mapper, key(number), END, &mut ks, NOW).unwrap();
-        }
-        assert_eq!(put(&mapper, key(16), END, &mut ks, NOW), Err(ClientError::TooMany(mapper.clone())));
-        revoke(&mapper, Some("0505"), &mut ks, NOW).unwrap();
-        put(&mapper, key(16), END, &mut ks, NOW).unwrap();
-        let expected: Vec<u8> = (0..=16).filter(|number| *number != 5).collect();
-        assert_eq!(let_in(&ks, "mapper/modbus"), expected);
-        // What has ended makes room.
-        put(&mapper, key(17), UnixMillis(99_000), &mut ks, END).unwrap();
-        assert_eq!(list(PREFIX, &ks).unwrap()[0].certificates.len(), 1);
-    }
-
-    #[test]
-    fn nodes_and_users_with_a_role_are_elsewhere_and_a_damaged_row_lets_nobody_in() {
-        let mut ks = Keyspace::new();
-        let refused = ClientError::NoClient(id("edge/a"));
-        assert_eq!(revoke(&id("edge/a"), None, &mut ks, NOW), Err(refused));
-        let alice = user::User {
-            name: bus::Name::new("alice").unwrap(),
-            role: crate::role::Role::Viewer,
-            key: key(1),
-            not_after: END,
-            revoked: None,
-        };
-        user::put(&alice, false, &mut ks).unwrap();
-        let refused = ClientError::IsUser(id("user/alice"));
-        assert_eq!(revoke(&id("user/alice"), None, &mut ks, NOW), Err(refused));
-        ks.put(record::own_key("/all/client/mapper/eve"), bytes::Bytes::from_static(&[0xff]));
-        assert!(let_in(&ks, "mapper/eve").is_empty());
-    }
-}
+mod tests;

@@ -18,7 +18,7 @@
 //! | [`wireguard`] | stock WireGuard clients and their gateways | `/c/wireguard/..`, `/e/<edge>/wireguard/..` |
 //! | [`role`] | what somebody may do | - |
 //! | [`user`] | who is known, and which role he has | `/all/user/<name>` |
-//! | [`client`] | certificates of mappers and apps, and which of them were revoked | `/all/client/<kind>/<name>` |
+//! | [`client`] | certificates of mappers and apps, and which of them were revoked | `/c/client/..`, `/all/client/..` |
 //! | [`access`] | who may begin to talk to whom over the overlay | `/e/<edge>/access/..` |
 //! | [`host`] | names of machines on LANs | `/all/host/<site>/<name>` |
 //! | [`cluster`] | the cloud's own part at its start | its lease and routes |

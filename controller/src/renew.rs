@@ -52,11 +52,11 @@ pub struct Asker<'a> {
 enum Refusal {
     #[error("the request cannot be read: {0}; use the same version of kubebus at both ends")]
     Malformed(#[source] InvalidMessage),
-    #[error("edge/{0} is not a member of this cluster any more: join again with a token")]
+    #[error("edge/{0} is not a member of this cluster any more: join again into an empty data directory")]
     NotMember(Name),
     #[error(
         "this certificate of edge/{0} was superseded: a newer one was used since, or another machine has the name; join \
-         again with a token"
+         again into an empty data directory"
     )]
     Superseded(Name),
     #[error(

@@ -88,6 +88,8 @@ fn refused(error: &ClientError) -> AdminError {
         ClientError::IsUser(_)
         | ClientError::Ambiguous { .. }
         | ClientError::TooMany(_)
+        | ClientError::TooManyRevoked(_)
+        | ClientError::Revoked(_)
         | ClientError::Full => AdminError::Conflict(text),
         ClientError::NoClient(_) | ClientError::Damaged(_) => AdminError::Invalid(text),
     }

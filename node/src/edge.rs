@@ -221,9 +221,7 @@ impl Edge {
                 }
             }
             Input::LinkDown { link } => {
-                if self.lines.handle_down(link, now.mono) {
-                    self.renewal.handle_turned_away();
-                }
+                self.lines.handle_down(link, now.mono);
                 self.bus.handle_link_down(link, now);
                 self.neighbours.handle_down(link, now.mono);
             }

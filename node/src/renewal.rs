@@ -1,7 +1,7 @@
 //! When a node asks for its next certificate, and what becomes of it.
 //!
 //! ```text
-//!                due, and the cloud can be asked                  Shown: the shell has stored it
+//!                due, and the cloud can be asked                 Renewed: the shell has stored it
 //!    Resting ----------------------------------------> Asking ------------------------------------> Resting
 //!       ^                                                |
 //!       +---- Failed: a wait that grows, or the asked ---+
@@ -32,9 +32,12 @@ const LOOK: Duration = Duration::from_secs(3600);
 
 /// A due edge that finds its cloud again waits for up to this long, or a twentieth of the validity if that is less: the
 /// rest of a fleet is back too.
-const AFTER_LINK: Duration = Duration::from_secs(30);
+const AFTER_LINK: Duration = Duration::from_secs(600);
 
-/// One refusal may be a cut between a handshake and the first word.
+/// While a certificate holds, failures are trouble once they have gone on for this long: a cloud may be busy.
+const TROUBLE: Duration = Duration::from_secs(3600);
+
+/// One refusal may come of a link that was made just before the last renewal.
 const TURNED_AWAY: u32 = 2;
 
 /// From when to when a certificate holds.
@@ -57,12 +60,16 @@ impl Certificate {
 /// What the shell says of certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum News {
-    /// It is stored, and shown in links that begin from now on.
+    /// It is shown in links that begin from now on: the first since the start, or the other one that was wished for.
     Shown(Certificate),
+    /// The one that was asked for: it is stored, and shown in links that begin from now on.
+    Renewed(Certificate),
     /// A renewal failed; the cloud may have said how long to stay away.
     Failed { why: String, verdict: Verdict, retry_after: Duration },
     /// The cloud took no link since our certificate is over by its clock.
     Over,
+    /// The cloud closed a link, as it does not know our key.
+    TurnedAway,
 }
 
 /// What a failed renewal says of who we are.
@@ -89,6 +96,14 @@ enum State {
     Asking,
 }
 
+/// Tries that failed in a row.
+#[derive(Debug)]
+struct Failing {
+    since: UnixMillis,
+    last: UnixMillis,
+    why: String,
+}
+
 /// Of one node.
 #[derive(Debug)]
 pub struct Renewal {
@@ -96,16 +111,16 @@ pub struct Renewal {
     jitter: Jitter,
     backoff: Backoff,
     certificate: Option<Certificate>,
-    /// The end of the newest one that was shown.
-    newest: Option<UnixMillis>,
     due: UnixMillis,
     state: State,
+    /// Until then a failure keeps this node from asking.
+    stays_away: Mono,
     is_connected: bool,
     /// In the cloud's eyes.
     is_over: bool,
     turned_away: u32,
     failed: u64,
-    last_failure: Option<(String, UnixMillis)>,
+    failing: Option<Failing>,
     wishes: VecDeque<Wish>,
 }
 
@@ -117,28 +132,41 @@ impl Renewal {
             jitter: Jitter::new(seed),
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT, seed.rotate_left(32)),
             certificate: None,
-            newest: None,
             due: UnixMillis(u64::MAX),
             state: State::Resting { until: Mono(u64::MAX) },
+            stays_away: Mono(0),
             is_connected: false,
             is_over: false,
             turned_away: 0,
             failed: 0,
-            last_failure: None,
+            failing: None,
             wishes: VecDeque::new(),
         }
     }
 
-    /// Whether links are to be made anew: the certificate is a newer one than any before. `now.wall` is the cloud's time
-    /// where that is known.
+    /// Whether links are to be made anew: the certificate is a new one. `now.wall` is the cloud's time where that is
+    /// known.
     pub fn handle(&mut self, news: News, now: Now) -> bool {
         match news {
-            News::Shown(certificate) => return self.handle_shown(certificate, now),
+            News::Shown(certificate) => {
+                // Whoever is turned away by both of its certificates goes on waiting longer each time.
+                if self.show(certificate).is_none() {
+                    self.state = State::Resting { until: now.mono };
+                    self.look(now);
+                }
+            }
+            News::Renewed(certificate) => {
+                self.show(certificate);
+                self.failing = None;
+                self.rest(now);
+                return true;
+            }
             News::Failed { why, verdict, retry_after } => {
                 self.failed += 1;
-                self.last_failure = Some((why, now.wall));
-                let wait = retry_after + self.backoff.next_wait();
-                self.state = State::Resting { until: now.mono + wait };
+                let since = self.failing.take().map_or(now.wall, |failing| failing.since);
+                self.failing = Some(Failing { since, last: now.wall, why });
+                self.stays_away = now.mono + (retry_after + self.backoff.next_wait());
+                self.state = State::Resting { until: self.stays_away };
                 if verdict == Verdict::Unknown {
                     self.handle_turned_away();
                 }
@@ -148,26 +176,30 @@ impl Renewal {
                     self.look_now(now);
                 }
             }
+            News::TurnedAway => self.handle_turned_away(),
         }
         false
     }
 
-    fn handle_shown(&mut self, certificate: Certificate, now: Now) -> bool {
-        let is_first = self.certificate.replace(certificate).is_none();
+    /// The certificate before.
+    fn show(&mut self, certificate: Certificate) -> Option<Certificate> {
         let validity = certificate.validity();
         let left = validity / 3 + self.jitter.up_to(validity / 12);
         self.due = UnixMillis(certificate.not_after.0.saturating_sub(left.as_millis() as u64));
         self.is_over = false;
-        if self.newest.is_some_and(|newest| newest >= certificate.not_after) {
-            // Nothing was gained: whoever is turned away by both goes on waiting longer each time.
-            return false;
+        self.certificate.replace(certificate)
+    }
+
+    /// After a renewal. By a clock that is wrong even a new certificate may be due, and is not asked for in a circle.
+    fn rest(&mut self, now: Now) {
+        if self.due <= now.wall {
+            self.stays_away = now.mono + self.backoff.next_wait();
+            self.state = State::Resting { until: self.stays_away };
+        } else {
+            self.backoff.reset();
+            self.state = State::Resting { until: now.mono };
+            self.look(now);
         }
-        self.newest = Some(certificate.not_after);
-        self.last_failure = None;
-        self.backoff.reset();
-        self.state = State::Resting { until: now.mono };
-        self.look(now);
-        !is_first
     }
 
     /// The link to the cloud stands, or is gone.
@@ -178,16 +210,15 @@ impl Renewal {
         }
         self.turned_away = 0;
         self.is_over = false;
-        if let (Some(certificate), State::Resting { .. }) = (self.certificate, self.state)
-            && self.due <= now.wall
-        {
+        if self.due > now.wall {
+            self.failing = None;
+        } else if let (Some(certificate), State::Resting { .. }) = (self.certificate, self.state) {
             let wait = self.jitter.up_to(AFTER_LINK.min(certificate.validity() / 20));
-            self.state = State::Resting { until: now.mono + wait };
+            self.state = State::Resting { until: self.stays_away.max(now.mono + wait) };
         }
     }
 
-    /// A link that the cloud let stand ended before it said anything.
-    pub fn handle_turned_away(&mut self) {
+    fn handle_turned_away(&mut self) {
         self.turned_away += 1;
         if self.turned_away >= TURNED_AWAY && self.me == NodeKind::Edge {
             self.turned_away = 0;
@@ -202,7 +233,7 @@ impl Renewal {
     }
 
     fn look_now(&mut self, now: Now) {
-        if matches!(self.state, State::Resting { .. }) {
+        if matches!(self.state, State::Resting { .. }) && self.stays_away <= now.mono {
             self.look(now);
         }
     }
@@ -245,15 +276,21 @@ impl Renewal {
         let Some(certificate) = self.certificate else { return Value::Null };
         let over_for = wall.since(certificate.not_after);
         let state = match self.state {
-            _ if self.me == NodeKind::Edge && over_for > RENEWABLE_FOR => "too old to be renewed: join again",
+            _ if self.me == NodeKind::Edge && over_for > RENEWABLE_FOR => {
+                "too old to be renewed: join again, then restart it"
+            }
             State::Asking => "is being renewed",
-            State::Resting { .. } if self.last_failure.is_some() => "cannot be renewed so far",
+            State::Resting { .. } if self.failing.is_some() => "cannot be renewed so far",
             State::Resting { .. } if self.is_over || !over_for.is_zero() => {
                 "expired, and waits for the cloud"
             }
             State::Resting { .. } => "renews itself",
         };
-        let failure = self.last_failure.as_ref().map(|(why, at)| json!({ "why": why, "time": at }));
+        let failure = self.failing.as_ref().map(|failing| {
+            let is_urgent = certificate.is_over(wall) || wall.since(failing.since) >= TROUBLE;
+            let is_trouble = self.due <= wall && is_urgent;
+            json!({ "why": failing.why, "time": failing.last, "since": failing.since, "is_trouble": is_trouble })
+        });
         json!({
             "until": certificate.not_after,
             "renewed_from": self.due,

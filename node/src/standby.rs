@@ -22,6 +22,10 @@ use crate::seam::Input;
 /// Between two tries to find the replica that leads: the dials of one round have an answer by then.
 const ROUND: Duration = Duration::from_secs(2);
 
+/// Keys of one edge whose links are kept, of each lane: that before a renewal and that after it. For another one the oldest
+/// link goes: certificates are given out faster than they end.
+const MAX_KEYS: usize = 2;
+
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Output {
@@ -63,7 +67,7 @@ enum Lane {
 #[derive(Debug)]
 pub struct Standby {
     me: NodeId,
-    /// At most one a lane and key of each edge: which key is a member's is not known here.
+    /// At most one a lane and key of each edge, and at most [`MAX_KEYS`]: which key is a member's is not known here.
     kept: BTreeMap<LinkId, Kept>,
     /// Where replicas are dialled, this one among them.
     endpoints: usize,
@@ -150,11 +154,7 @@ impl Standby {
         if !is_edge && (peer != self.me || lane != Lane::Bus) {
             return self.outputs.push_back(Output::Close { link, why: "edges and replicas alone come here" });
         }
-        let is_same = |kept: &Kept| {
-            kept.peer == peer && kept.key == key && (kept.lane == Lane::Bus) == (lane == Lane::Bus)
-        };
-        let older = self.kept.iter().find(|(_, kept)| is_edge && is_same(kept)).map(|(link, _)| *link);
-        if let Some(older) = older {
+        if let Some(older) = self.replaced(&peer, key, lane).filter(|_| is_edge) {
             self.kept.remove(&older);
             let why = "replaced by a newer link of the same node";
             self.outputs.push_back(Output::Close { link: older, why });
@@ -164,6 +164,17 @@ impl Standby {
             let frame = Frame::new(Channel::Path, PathMessage::Standby.to_bytes());
             self.outputs.push_back(Output::Send { link, frame });
         }
+    }
+
+    /// The link in whose place a new one of an edge comes.
+    fn replaced(&self, peer: &NodeId, key: KeyHash, lane: Lane) -> Option<LinkId> {
+        let is_of_lane = |kept: &Kept| (kept.lane == Lane::Bus) == (lane == Lane::Bus);
+        let all = self.kept.iter().filter(|(_, kept)| kept.peer == *peer && is_of_lane(kept));
+        let links: Vec<(LinkId, KeyHash)> = all.map(|(link, kept)| (*link, kept.key)).collect();
+        let same = links.iter().find(|(_, other)| *other == key);
+        // A shard numbers its links in their order.
+        let oldest = links.first().filter(|_| links.len() >= MAX_KEYS);
+        same.or(oldest).map(|(link, _)| *link)
     }
 
     fn handle_down(&mut self, link: LinkId, now: Mono) {

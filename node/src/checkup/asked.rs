@@ -7,17 +7,17 @@ use bus::Mono;
 use bus::bus::LinkId;
 use serde::{Deserialize, Serialize};
 
-use super::echo::{Allowance, Echoes, Way};
+use super::echo::{Allowance, Echoes, Rate, Way};
 use super::wire::{Message, Refusal, Report, Seen};
 
 /// Between the starts of two runs, at least.
-pub const GAP: Duration = Duration::from_secs(2);
+pub const GAP: Duration = Duration::from_secs(10);
 
 /// How long checks may take. What still runs then goes on by itself, and is not waited for.
 pub const LIMIT: Duration = Duration::from_secs(9);
 
-/// Between two looks of one edge, at least.
-pub const LOOK_GAP: Duration = Duration::from_secs(1);
+/// Between two looks of one edge, at least. Who asks sooner hears what was heard last.
+pub const LOOK_GAP: Duration = Duration::from_secs(5);
 
 /// How long the cloud may take to say what it sees: less than a question at the console.
 const LOOK_LIMIT: Duration = Duration::from_millis(2500);
@@ -98,6 +98,7 @@ pub struct Asked {
     looked: Option<Mono>,
     heard: Option<(Mono, Seen)>,
     up: Option<Way>,
+    rate: Rate,
     outputs: VecDeque<Output>,
     dropped: u64,
 }
@@ -179,7 +180,7 @@ impl Asked {
         }
         self.next += 1;
         let id = self.next;
-        let (echoes, first) = Echoes::begin(id, now);
+        let (echoes, first) = self.rate.begin(id, now);
         for message in [Message::Look { id }, first] {
             self.outputs.push_back(Output::Send { link, message });
         }
@@ -213,7 +214,7 @@ impl Asked {
 
     fn end_look(&mut self, answer: Answer, now: Mono) {
         let Some(look) = self.look.take() else { return };
-        self.up = look.echoes.way();
+        self.up = self.rate.end(&look.echoes);
         look.lookers.into_iter().for_each(|asker| self.tell(asker, answer, now));
     }
 
@@ -233,6 +234,7 @@ impl Asked {
         self.exam.iter_mut().for_each(|exam| exam.is_answered = true);
         self.end_look(Answer::NotConnected, now);
         self.up = None;
+        self.rate = Rate::default();
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Mono) {

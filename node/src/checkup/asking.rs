@@ -8,7 +8,7 @@ use bus::{Mono, Name, NodeId};
 use serde::{Deserialize, Serialize};
 
 use super::asked::{GAP, LOOK_GAP};
-use super::echo::{Allowance, Echoes, Way};
+use super::echo::{Allowance, Echoes, Rate, Way};
 use super::wire::{Message, Refusal, Report, Seen};
 use crate::diagnose::Cause;
 
@@ -87,13 +87,16 @@ struct Look {
     allowance: Allowance,
 }
 
-/// All that is under way. Nothing of it outlives an edge's link but the last answer, for [`GAP`].
+/// All that is under way. Nothing of it outlives an edge's link but the last answer, for
+/// [`GAP`].
 #[derive(Debug, Default)]
 pub struct Asking {
     next: u64,
     exams: BTreeMap<Name, Exam>,
     /// Answers that are so new that asking again would be refused.
     recent: BTreeMap<Name, (Mono, Examined)>,
+    /// Of edges that were asked lately.
+    rates: BTreeMap<Name, Rate>,
     /// At most one of each connected edge.
     looks: BTreeMap<Name, Look>,
     outputs: VecDeque<Output>,
@@ -127,7 +130,7 @@ impl Asking {
     fn begin(&mut self, asker: u64, edge: &Name, link: LinkId, now: Mono) {
         self.next += 1;
         let id = self.next;
-        let (echoes, first) = Echoes::begin(id, now);
+        let (echoes, first) = self.rates.entry(edge.clone()).or_default().begin(id, now);
         for message in [Message::Ask { id }, first] {
             self.outputs.push_back(Output::Send { link, message });
         }
@@ -205,12 +208,13 @@ impl Asking {
             self.end(edge, Outcome::LinkEnded, now);
         }
         self.recent.remove(edge);
+        self.rates.remove(edge);
     }
 
     fn end(&mut self, edge: &Name, outcome: Outcome, now: Mono) {
         let Some(exam) = self.exams.remove(edge) else { return };
-        let examined =
-            Examined { node: NodeId::edge(edge.clone()).to_string(), outcome, down: exam.echoes.way() };
+        let down = self.rates.get_mut(edge).and_then(|rate| rate.end(&exam.echoes));
+        let examined = Examined { node: NodeId::edge(edge.clone()).to_string(), outcome, down };
         self.recent.insert(edge.clone(), (now, examined.clone()));
         let tell = |id| Output::Tell { id, examined: examined.clone() };
         self.outputs.extend(exam.waiting.into_iter().map(tell));
@@ -221,6 +225,7 @@ impl Asking {
         let late: Vec<Name> = self.exams.iter().filter_map(late).collect();
         late.iter().for_each(|edge| self.end(edge, Outcome::Silent, now));
         self.recent.retain(|_, (at, _)| now.since(*at) < GAP);
+        self.rates.retain(|edge, rate| !rate.is_old(now) || self.exams.contains_key(edge));
     }
 
     pub(crate) fn poll_output(&mut self) -> Option<Output> {

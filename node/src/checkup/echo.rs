@@ -16,6 +16,9 @@ pub const LARGE: usize = 8 << 10;
 /// Echoes of one measurement: two small ones, of which the quicker counts, and the large one.
 pub const ECHOES: u8 = 3;
 
+/// The large one is sent at most so often: who looks again and again, or many who look, take nothing of a thin line.
+pub(super) const MEASURE_GAP: Duration = Duration::from_secs(60);
+
 /// A difference below this says nothing of the rate but that it is over 60 Mbit/s.
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -34,15 +37,16 @@ pub struct Way {
 pub(super) struct Echoes {
     id: u64,
     number: u8,
+    /// With the large one or without.
+    count: u8,
     sent: Mono,
     quickest: Option<Duration>,
     way: Option<Way>,
 }
 
 impl Echoes {
-    /// And the first message.
-    pub(super) fn begin(id: u64, now: Mono) -> (Self, Message) {
-        (Self { id, number: 0, sent: now, quickest: None, way: None }, echo(id, 0))
+    fn begin(id: u64, count: u8, now: Mono) -> (Self, Message) {
+        (Self { id, number: 0, count, sent: now, quickest: None, way: None }, echo(id, 0))
     }
 
     /// What has come of it.
@@ -51,7 +55,7 @@ impl Echoes {
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.number == ECHOES
+        self.number == self.count
     }
 
     /// An answer; the next message, if there is one. One that was not waited for is ignored.
@@ -80,6 +84,37 @@ impl Echoes {
 fn echo(id: u64, number: u8) -> Message {
     let len = if number + 1 == ECHOES { LARGE } else { 0 };
     Message::Echo { id, number, padding: ByteVec::from(vec![0; len]) }
+}
+
+/// How fast a way was when that was measured last.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Rate {
+    measured: Option<Mono>,
+    bytes_per_s: Option<u64>,
+}
+
+impl Rate {
+    /// Echoes, with the large one if it is due, and the first message.
+    pub(super) fn begin(&mut self, id: u64, now: Mono) -> (Echoes, Message) {
+        if !self.is_old(now) {
+            return Echoes::begin(id, ECHOES - 1, now);
+        }
+        *self = Self { measured: Some(now), bytes_per_s: None };
+        Echoes::begin(id, ECHOES, now)
+    }
+
+    /// What has come of the last ones.
+    pub(super) fn end(&mut self, echoes: &Echoes) -> Option<Way> {
+        let way = echoes.way()?;
+        if echoes.count == ECHOES {
+            self.bytes_per_s = way.bytes_per_s;
+        }
+        Some(Way { bytes_per_s: self.bytes_per_s, ..way })
+    }
+
+    pub(super) fn is_old(&self, now: Mono) -> bool {
+        self.measured.is_none_or(|at| now.since(at) >= MEASURE_GAP)
+    }
 }
 
 /// What the other side may have echoed: the echoes of one measurement, each once and in their order.
@@ -111,7 +146,8 @@ mod tests {
     #[test]
     fn the_quicker_of_two_counts_and_the_large_one_tells_the_rate() {
         let at = |ms| Mono::ZERO + Duration::from_millis(ms);
-        let (mut echoes, first) = Echoes::begin(7, at(0));
+        let mut rate = Rate::default();
+        let (mut echoes, first) = rate.begin(7, at(0));
         assert_eq!(first, Message::Echo { id: 7, number: 0, padding: ByteVec::from(Vec::new()) });
         assert_eq!(echoes.handle((8, 0), at(1)), None, "of another measurement");
         assert!(echoes.handle((7, 0), at(50)).is_some());
@@ -120,7 +156,16 @@ mod tests {
         assert_eq!(padding.len(), LARGE);
         assert_eq!(echoes.handle((7, 2), at(70 + 20 + 1000)), None);
         assert!(echoes.is_done());
-        assert_eq!(echoes.way(), Some(Way { rtt_us: 20_000, bytes_per_s: Some(LARGE as u64) }));
+        let measured = Way { rtt_us: 20_000, bytes_per_s: Some(LARGE as u64) };
+        assert_eq!(rate.end(&echoes), Some(measured));
+        // Soon again: without the large one, and the rate is known.
+        let (mut echoes, _) = rate.begin(8, at(2000));
+        assert!(echoes.handle((8, 0), at(2030)).is_some());
+        assert_eq!(echoes.handle((8, 1), at(2060)), None);
+        assert!(echoes.is_done());
+        assert_eq!(rate.end(&echoes), Some(Way { rtt_us: 30_000, ..measured }));
+        let later = at(0) + MEASURE_GAP;
+        assert!(!rate.is_old(at(59_999)) && rate.is_old(later));
     }
 
     #[test]

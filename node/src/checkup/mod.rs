@@ -15,11 +15,12 @@
 //! on [`bus::Channel::Checkup`], class event: after twins and commands, before samples.
 //!
 //! Who may what: only its cloud makes an edge check, by the identity that the link was authenticated with. Checks read,
-//! and send traffic only to where the node itself talks. One run at a time, and one in [`asked::GAP`]. All else (another
+//! and send traffic only to where the node itself talks, but for questions to the name servers about devices' hosts. One run at a time, and one in [`asked::GAP`]. All else (another
 //! edge that asks, an edge that asks the cloud to check, what is too long, too often or unreadable) is dropped and
 //! counted, and ends no link: it carries twins.
 //!
-//! What it costs: nothing until somebody asks. Then some 17 KiB down and 10 to 25 KiB up, once.
+//! What it costs: nothing until somebody asks. Then some 17 KiB down and 10 to 25 KiB up, once. The large echoes are sent
+//! once a minute at most, whoever asks; a look is some 100 bytes up without.
 
 pub mod asked;
 pub mod asking;

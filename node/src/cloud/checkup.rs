@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bus::bus::LinkId;
 use bus::{Channel, Class, Frame, Name, NodeId, Now};
-use controller::nodes;
+use controller::nodes::{self, NodeRecord};
 
 use super::Cloud;
 use crate::admin::{self, AdminError};
@@ -42,7 +42,9 @@ impl Cloud {
     fn sees(&self, edge: &Name, now: Now) -> Seen {
         let peer = NodeId::edge(edge.clone());
         let member = nodes::get(edge, &self.keyspace).ok().flatten();
-        let certificate_ends = member.as_ref().map(|member| member.not_after);
+        let newest =
+            |member: &NodeRecord| member.next.as_ref().map_or(member.not_after, |next| next.not_after);
+        let certificate_ends = member.as_ref().map(newest);
         let heard = member.and_then(|member| {
             let (name, site) = (member.name, member.site);
             let known = Member { name, site, is_known: true, clock_offset_ms: None, behind: None };

@@ -196,16 +196,13 @@ impl Lines {
         self.outputs.extend(stale.map(|stale| Output::Close(stale, RENEWED)));
     }
 
-    /// Whether a bus lane ended whose other end had said nothing: that is how a cloud turns away whom it does not know.
-    pub(super) fn handle_down(&mut self, link: LinkId, now: Mono) -> bool {
-        let mut was_silent = false;
+    pub(super) fn handle_down(&mut self, link: LinkId, now: Mono) {
         for line in &mut self.lines {
             if line.bus.handle_down(link, now) {
-                was_silent = std::mem::replace(&mut line.says, Says::Nothing) == Says::Nothing;
+                line.says = Says::Nothing;
             }
             line.packets.handle_down(link, now);
         }
-        was_silent
     }
 
     /// All lanes are made anew, since this node shows another certificate; what stands is kept until then.

@@ -140,7 +140,7 @@ async fn carry_out(command: Command) -> Result<()> {
         Command::Cloud(CloudArgs { command: Some(CloudCommand::Restore(args)), .. }) => restore_cloud(&args),
         Command::Edge(args) => {
             let (config, data_dir) = start(&args.run)?;
-            let examiner = Examiner::new(args.run.place.config.as_deref(), &data_dir);
+            let examiner = Examiner::new(args.run.place.config.as_deref(), &data_dir, &config);
             Box::pin(node::run_edge(&config, &data_dir, args.renew_store, examiner)).await
         }
         Command::Join(args) => join_cluster(args).await,
@@ -293,10 +293,11 @@ async fn join_cluster(args: JoinArgs) -> Result<()> {
         .into_iter()
         .flatten()
         .collect();
-    say(&format!(
-        "edge/{name} is a member of cluster {}; start it with 'kubebus edge{place}'",
-        joined.membership.cluster
-    ))?;
+    let cluster = joined.membership.cluster;
+    say(&format!("edge/{name} is a member of cluster {cluster}; start it with 'kubebus edge{place}'"))?;
+    if data_dir.join(super::admin::SOCKET).exists() {
+        say("if it runs, restart it: until then it shows the certificate that it was started with")?;
+    }
     for route in joined.lans.iter().filter(|route| route.real.is_some()) {
         say(&format!(
             "{} is also the LAN of another site: the others reach its hosts as {}",

@@ -51,7 +51,7 @@ use crate::checkup::Report;
 use crate::diagnose::{Failures, LinkFault};
 use crate::health::{Trouble, TroubleKind};
 use crate::history::Told;
-use crate::renewal::News;
+use crate::renewal::{Certificate, News};
 use crate::seam::{DialLane, Input, Line, Node, Output, Record};
 use crate::wireguard::CLIENTS;
 
@@ -334,10 +334,7 @@ impl Driver {
             Event::Failed { attempt, why } => {
                 if self.state.neighbours.remove(&attempt) {
                     debug!(%why, "cannot reach a neighbour");
-                } else {
-                    self.on_dial_failed(attempt, &why);
-                }
-                if why.is_renewable() {
+                } else if self.on_dial_failed(attempt, &why) {
                     self.handle(Input::Certificate(News::Over));
                 }
                 self.handle(Input::DialFailed { attempt, retry_after: why.retry_after() });
@@ -345,8 +342,13 @@ impl Driver {
             Event::Down { link, why, .. } => {
                 debug!(link = link.0, why, "link down");
                 let now = self.clock.now();
-                if let Some(at) = self.upstream.as_ref().and_then(|upstream| upstream.address_of(link)) {
+                let at = self.upstream.as_ref().and_then(|upstream| upstream.address_of(link));
+                if let Some(at) = at {
                     dials::record_end(&mut self.state.failures, at.to_string(), &why, now.wall);
+                }
+                let is_bus = self.state.lanes.get(&link) == Some(&Lane::Bus);
+                if at.is_some() && is_bus && dials::is_turned_away(&why) {
+                    self.handle(Input::Certificate(News::TurnedAway));
                 }
                 if self.upstream.as_mut().is_some_and(|upstream| upstream.handle_down(link, now.mono)) {
                     self.on_trouble(TroubleKind::LinkLost, format!("the link to the cloud ended: {why}"));
@@ -382,15 +384,19 @@ impl Driver {
         }
     }
 
-    fn on_dial_failed(&mut self, attempt: u64, why: &DialError) {
+    /// Whether the cloud would take our next certificate: nobody else's word counts for that.
+    fn on_dial_failed(&mut self, attempt: u64, why: &DialError) -> bool {
         let dialled = self.state.dials.remove(&attempt);
+        let is_over = dialled.is_some() && why.is_renewable();
         if let Some((Line::Second, _)) = dialled {
-            return debug!(%why, "cannot reach a replica of the cloud that stands by");
+            debug!(%why, "cannot reach a replica of the cloud that stands by");
+            return is_over;
         }
         info!(%why, "cannot reach the cloud");
         self.state.trouble = Some(metrics::trouble_of_dial(why, self.clock.now().wall));
         let at = dialled.map_or_else(String::new, |(_, address)| address.to_string());
         dials::record(&mut self.state.failures, at, why, self.clock.now().wall);
+        is_over
     }
 
     fn on_upstream(&mut self, line: Line, link: LinkId, lane: Lane, remote: SocketAddr) {
@@ -653,7 +659,7 @@ impl Driver {
 
     fn on_renewed(&mut self, answer: Result<Pair, RenewError>) {
         match answer.and_then(|next| self.papers.show(next)) {
-            Ok(()) => self.say_certificate("this node has its next certificate"),
+            Ok(()) => self.say_certificate("this node has its next certificate", News::Renewed),
             Err(why) => {
                 let news = why.into_news();
                 if let News::Failed { why, .. } = &news {
@@ -667,18 +673,19 @@ impl Driver {
     fn show_other(&mut self) {
         match self.papers.show_other() {
             Ok(true) => {
-                self.say_certificate("the cloud does not know this certificate: the one before is tried")
+                let what = "the cloud does not know this certificate: the one before is tried";
+                self.say_certificate(what, News::Shown);
             }
             Ok(false) => {}
             Err(why) => warn!(why = describe(&why), "the certificate before this one cannot be used"),
         }
     }
 
-    fn say_certificate(&mut self, what: &str) {
+    fn say_certificate(&mut self, what: &str, news: fn(Certificate) -> News) {
         self.command(Command::SetCredentials(Box::new(self.papers.credentials().clone())));
-        let news = self.papers.news();
-        info!(?news, "{what}");
-        self.handle(Input::Certificate(news));
+        let certificate = self.papers.certificate();
+        info!(?certificate, "{what}");
+        self.handle(Input::Certificate(news(certificate)));
     }
 
     fn dial_neighbour(&mut self, lane: DialLane, attempt: u64, peer: NodeId, address: SocketAddr) {

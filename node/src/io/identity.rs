@@ -327,6 +327,10 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), IdentityError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use controller::io::{CertificateAuthority, new_key_and_csr};
+
     use super::*;
 
     fn sample() -> EdgeIdentity {
@@ -380,6 +384,25 @@ mod tests {
         // Joined again.
         save(dir, &EdgeIdentity { certificate: vec![9], key: pair(3).key, ..sample() }).unwrap();
         assert_eq!((shown().certificate, load_former(dir).unwrap()), (vec![9], None));
+    }
+
+    #[test]
+    fn a_node_whose_certificate_no_cloud_renews_joins_again_where_it_is() {
+        const DAY: u64 = 24 * 3_600_000;
+        let room = tempfile::tempdir().unwrap();
+        let (dir, me) = (room.path().join("edge"), sample().identity());
+        let day = |day: u64| UnixMillis(1_800_000_000_000 + day * DAY);
+        let authority = CertificateAuthority::open_or_create(room.path(), &me.cluster, day(0)).unwrap();
+        let (key, csr) = new_key_and_csr().unwrap();
+        let signed = authority.issue(&csr, &me, day(0), Duration::from_millis(90 * DAY)).unwrap();
+        let key = key.secret_pkcs8_der().to_vec();
+        save(&dir, &EdgeIdentity { certificate: signed.certificate_der, key: key.clone(), ..sample() })
+            .unwrap();
+        let (own, other) = (me.node.name, Name::new("other").unwrap());
+        assert!(matches!(check_vacant(&dir, &own, day(180)), Err(IdentityError::AlreadyJoined(..))));
+        check_vacant(&dir, &own, day(181)).unwrap();
+        assert!(matches!(check_vacant(&dir, &other, day(181)), Err(IdentityError::AlreadyJoined(..))));
+        assert_eq!(load_key(&dir).unwrap(), Some(key), "the cloud knows it by that");
     }
 
     #[test]

@@ -44,6 +44,7 @@ use super::{audit, dns, https, identity, join, mqtt, otlp};
 use crate::cloud::{Cloud, CloudSettings};
 use crate::config::{self, CloudStore, Config, DmiSocket, EtcdPlace};
 use crate::edge::{Edge, EdgeSettings};
+use crate::renewal::News;
 use crate::seam::{Input, Node};
 
 /// Page cache of the store. An edge's whole state is in memory anyway: the cache only saves reads of inner pages
@@ -123,7 +124,7 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
     };
     info!(cluster = %me.cluster, listen = %config.cloud.listen, "cloud starts");
     // Nobody makes a cloud check.
-    play(parts, Examiner::new(None, data_dir), config, data_dir, shutdown).await
+    play(parts, Examiner::new(None, data_dir, config), config, data_dir, shutdown).await
 }
 
 /// What a cloud is started with.
@@ -402,7 +403,7 @@ async fn play(
     doorkeeper.set_listens(listens);
     let dns = dns::start(&config.dns, &mut tasks);
     let wireguard = Wireguard::start(&config.wireguard, data_dir, overlay.as_ref().map(Overlay::name))?;
-    inputs.push(Input::Certificate(papers.news()));
+    inputs.push(Input::Certificate(News::Shown(papers.certificate())));
     let driver = Driver {
         node,
         me,

@@ -134,11 +134,11 @@ impl Papers {
         &self.served
     }
 
-    /// What the node is told of the certificate that is shown.
-    pub(super) fn news(&self) -> News {
+    /// The certificate that is shown.
+    pub(super) fn certificate(&self) -> Certificate {
         let first = self.shown.chain.first().and_then(|certificate| tls::validity_of(certificate));
         let (not_before, not_after) = first.unwrap_or_default();
-        News::Shown(Certificate { not_before: UnixMillis(not_before), not_after: UnixMillis(not_after) })
+        Certificate { not_before: UnixMillis(not_before), not_after: UnixMillis(not_after) }
     }
 
     /// Goes on with [`Self::answered`]. An edge asks the cloud, at `target`.

@@ -31,7 +31,7 @@ use super::replica::{Asked as Answer, Replica, ReplicaError};
 use super::shutdown::Shutdown;
 use super::upstream::Endpoint;
 use crate::admin::{AdminError, AdminRequest, describe};
-use crate::renewal::{Renewal, Wish};
+use crate::renewal::{News, Renewal, Wish};
 use crate::resources::{ApiAnswer, as_refusal};
 use crate::seam::Input;
 use crate::standby::{Output, Standby};
@@ -209,7 +209,7 @@ impl Waiting {
         let CloudStart { me, data_dir, clock, .. } = *start;
         let Equipment { proof, overlay, sockets } = equipment;
         let mut renewal = Renewal::new(NodeKind::Cloud, seed()?);
-        renewal.handle(proof.papers.news(), clock.now());
+        renewal.handle(News::Shown(proof.papers.certificate()), clock.now());
         Ok(Self {
             renewal,
             core: Standby::new(me.node.clone(), endpoints.len(), clock.now().mono),
@@ -322,7 +322,7 @@ impl Waiting {
                 let shown = Box::new(self.proof.papers.credentials().clone());
                 self.command(Command::SetCredentials(shown));
                 info!("this replica has its next certificate");
-                self.proof.papers.news()
+                News::Renewed(self.proof.papers.certificate())
             }
             Err(why) => why.into_news(),
         };

@@ -11,6 +11,10 @@ fn from(ms: u64) -> News {
     News::Shown(Certificate { not_before: UnixMillis(ms), not_after: UnixMillis(ms + VALIDITY) })
 }
 
+fn renewed(ms: u64, validity: u64) -> News {
+    News::Renewed(Certificate { not_before: UnixMillis(ms), not_after: UnixMillis(ms + validity) })
+}
+
 fn failed(verdict: Verdict, retry_after_s: u64) -> News {
     News::Failed { why: "no answer".to_owned(), verdict, retry_after: Duration::from_secs(retry_after_s) }
 }
@@ -61,7 +65,7 @@ fn what_is_shown_next_is_due_by_its_own_dates_and_links_are_made_anew() {
     renewal.handle_link(true, at(1));
     let (when, _) = wish(&mut renewal, VALIDITY).unwrap();
     assert_eq!(renewal.poll_timeout(), None, "the shell answers");
-    assert!(renewal.handle(from(when), at(when)));
+    assert!(renewal.handle(renewed(when, VALIDITY), at(when)));
     let (again, what) = wish(&mut renewal, u64::MAX / 2000).unwrap();
     assert_eq!(what, Wish::Renew);
     assert!(again > when + VALIDITY / 2 && again <= when + VALIDITY - VALIDITY / 3 + 1);
@@ -92,7 +96,7 @@ fn an_edge_that_comes_back_due_asks_soon_after_its_link_stands() {
     renewal.handle_link(true, at(80 * DAY));
     let (when, what) = wish(&mut renewal, 81 * DAY).unwrap();
     assert_eq!(what, Wish::Renew);
-    assert!(when <= 80 * DAY + 30_001);
+    assert!(when <= 80 * DAY + 600_001);
 }
 
 #[test]
@@ -108,6 +112,48 @@ fn an_edge_whose_clock_is_behind_asks_when_the_cloud_says_that_its_certificate_i
 }
 
 #[test]
+fn a_certificate_that_ends_before_the_one_it_follows_is_shown_and_renewed_in_its_turn() {
+    let mut renewal = edge(1);
+    renewal.handle_link(true, at(1));
+    let (when, _) = wish(&mut renewal, VALIDITY).unwrap();
+    // The operator has made them short.
+    let short = 7 * DAY;
+    assert!(when + short < VALIDITY);
+    assert!(renewal.handle(renewed(when, short), at(when)), "links are made anew with it");
+    let (again, what) = wish(&mut renewal, VALIDITY).unwrap();
+    assert_eq!(what, Wish::Renew);
+    assert!(again > when + short / 2 && again <= when + short - short / 3 + 1);
+}
+
+#[test]
+fn a_new_certificate_that_is_over_by_a_wrong_clock_is_not_asked_for_in_a_circle() {
+    let mut renewal = edge(1);
+    let mut now = 10 * VALIDITY;
+    let mut asked = 0;
+    while now < 10 * VALIDITY + 3_600_000 {
+        renewal.handle_timeout(at(now));
+        while let Some(what) = renewal.poll_output() {
+            assert_eq!(what, Wish::Renew);
+            asked += 1;
+            renewal.handle(renewed(asked, VALIDITY), at(now));
+        }
+        now = renewal.poll_timeout().unwrap().0.0.div_ceil(1000);
+    }
+    assert!((5..100).contains(&asked), "{asked} in an hour");
+}
+
+#[test]
+fn a_link_that_comes_up_does_not_hurry_an_edge_that_was_told_to_stay_away() {
+    let mut renewal = edge(1);
+    renewal.handle_link(true, at(80 * DAY));
+    assert!(wish(&mut renewal, 81 * DAY).is_some());
+    renewal.handle(failed(Verdict::Open, 3600), at(80 * DAY));
+    renewal.handle_link(false, at(80 * DAY + 1));
+    renewal.handle_link(true, at(80 * DAY + 2));
+    assert!(renewal.poll_timeout().unwrap().0 >= at(80 * DAY + 3_600_000).mono);
+}
+
+#[test]
 fn a_cloud_renews_its_own_without_a_link() {
     let mut renewal = Renewal::new(NodeKind::Cloud, 3);
     renewal.handle(from(0), at(0));
@@ -119,10 +165,10 @@ fn a_cloud_renews_its_own_without_a_link() {
 #[test]
 fn an_edge_that_is_turned_away_twice_shows_its_other_certificate() {
     let mut renewal = edge(1);
-    renewal.handle_turned_away();
+    renewal.handle(News::TurnedAway, at(1));
     renewal.handle_link(true, at(1));
     renewal.handle_link(false, at(2));
-    renewal.handle_turned_away();
+    renewal.handle(News::TurnedAway, at(2));
     assert_eq!(renewal.poll_output(), None, "a link in between proves the key");
     renewal.handle(failed(Verdict::Unknown, 0), at(3));
     assert_eq!(renewal.poll_output(), Some(Wish::ShowOther));
@@ -134,11 +180,21 @@ fn people_are_told_how_long_it_holds_and_why_it_is_not_renewed() {
     let state = |renewal: &Renewal, day: u64| renewal.status(UnixMillis(day * DAY))["state"].clone();
     assert_eq!(state(&renewal, 1), "renews itself");
     assert_eq!(state(&renewal, 91), "expired, and waits for the cloud");
-    assert_eq!(state(&renewal, 181), "too old to be renewed: join again");
+    assert_eq!(state(&renewal, 181), "too old to be renewed: join again, then restart it");
     renewal.handle(failed(Verdict::Open, 0), at(61 * DAY));
     let status = renewal.status(UnixMillis(61 * DAY));
     assert_eq!(status["state"], "cannot be renewed so far");
     assert_eq!(status["last_failure"]["why"], "no answer");
+    let is_trouble =
+        |renewal: &Renewal, ms: u64| renewal.status(UnixMillis(ms))["last_failure"]["is_trouble"].as_bool();
+    let due = renewal.status(UnixMillis(0))["renewed_from"].as_u64().unwrap();
+    assert_eq!(is_trouble(&renewal, due - 1), Some(false), "nothing is due");
+    renewal.handle_link(true, at(due - 1));
+    assert_eq!(is_trouble(&renewal, due - 1), None, "and the cloud is there");
+    renewal.handle(failed(Verdict::Open, 0), at(due));
+    renewal.handle(failed(Verdict::Open, 0), at(due + 3_000_000));
+    assert_eq!(is_trouble(&renewal, due + 3_000_000), Some(false), "a cloud may be busy");
+    assert_eq!(is_trouble(&renewal, due + 3_600_000), Some(true));
     assert_eq!(status["until"], VALIDITY);
 }
 

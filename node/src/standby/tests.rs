@@ -85,6 +85,30 @@ fn of_two_links_of_an_edge_the_newer_is_kept_and_what_is_gone_is_not_handed_over
 }
 
 #[test]
+fn an_edge_that_shows_one_certificate_after_the_other_has_two_links_of_a_lane() {
+    let mut standby = waiting();
+    for number in 1..=9 {
+        let key = KeyHash([number; 32]);
+        standby
+            .handle(Input::LinkUp { link: LinkId(number.into()), peer: edge(), key, attempt: None }, START);
+        let (link, remote) = (LinkId(100 + u64::from(number)), remote());
+        standby.handle(Input::PeerPackets { link, peer: edge(), key, remote }, START);
+    }
+    let closed = |output: &Output| matches!(output, Output::Close { .. });
+    assert_eq!(all(&mut standby).iter().filter(|output| closed(output)).count(), 14);
+    let other = NodeId::edge(Name::new("mill").unwrap());
+    bus_up(&mut standby, LinkId(20), other);
+    assert!(is_told_to_wait(&all(&mut standby), LinkId(20)), "and takes nothing from another");
+    let up = |input: &Input| {
+        let (Input::LinkUp { link, .. } | Input::PeerPackets { link, .. }) = input else {
+            panic!("{input:?}")
+        };
+        link.0
+    };
+    assert_eq!(standby.into_inputs().0.iter().map(up).collect::<Vec<_>>(), [8, 9, 20, 108, 109]);
+}
+
+#[test]
 fn who_is_neither_edge_nor_replica_is_sent_away() {
     let mut standby = waiting();
     bus_up(&mut standby, EDGE, NodeId::cloud(Name::new("stranger").unwrap()));

@@ -9,9 +9,8 @@ use crate::seam::Line;
 /// The link that is made with the next certificate.
 const NEXT: LinkId = LinkId(2);
 
-fn shown(not_after: u64) -> Input {
-    let not_before = UnixMillis(0);
-    Input::Certificate(News::Shown(Certificate { not_before, not_after: UnixMillis(not_after) }))
+fn until(not_after: u64) -> Certificate {
+    Certificate { not_before: UnixMillis(0), not_after: UnixMillis(not_after) }
 }
 
 fn key(text: &str) -> KeyHash {
@@ -49,13 +48,13 @@ fn closed(side: &mut Side) -> Vec<LinkId> {
 fn a_linked_edge_asks_when_it_is_due_and_changes_over_before_it_lets_go() {
     let mut pair = Pair::new();
     pair.edge.said.clear();
-    pair.edge.handle(shown(1));
+    pair.edge.handle(Input::Certificate(News::Shown(until(1))));
     pair.run();
     assert!(pair.edge.said.contains(&Output::Renew { line: Line::First }), "{:?}", pair.edge.said);
     assert!(matches!(ask(&mut pair, "pump-house", "k2"), RenewReply::Renewed { .. }));
 
     pair.edge.said.clear();
-    pair.edge.handle(shown(1_000_000));
+    pair.edge.handle(Input::Certificate(News::Renewed(until(1_000_000))));
     pair.run();
     let dials = pair.edge.said.iter().filter(|output| matches!(output, Output::Dial { .. })).count();
     assert!(dials >= 1, "{:?}", pair.edge.said);

@@ -279,6 +279,20 @@ fn a_newer_link_of_a_node_takes_the_place_of_the_older() {
 }
 
 #[test]
+fn one_of_a_nodes_name_that_is_turned_away_hides_none_of_its_links() {
+    let ca = Ca::new();
+    let mut cloud = Node::cloud(ca.issue("c/cloud/hub"));
+    let [mut edge, mut former] = [(); 2].map(|()| Node::edge(ca.issue("c/edge/a")));
+    let (_, older) = connect(&mut edge, &mut cloud, Lane::Bus);
+    let (_, theirs) = connect(&mut former, &mut cloud, Lane::Bus);
+    cloud.shard.send(Command::Close { link: theirs, reason: "not a member".into() }).unwrap();
+    assert_eq!(cloud.next_down(), "not a member");
+    edge.dial(2, cloud.address(), Expect::Node(cloud.id.clone().unwrap()), Lane::Bus);
+    let why = "replaced by a newer link of the same node".to_owned();
+    assert_eq!(cloud.next(), Event::Down { link: older, peer: Some(edge.id()), why });
+}
+
+#[test]
 fn dialling_into_the_void_fails_for_want_of_an_answer() {
     let (Node { id, .. }, mut edge) = pair();
     let silent = std::net::UdpSocket::bind(loopback()).unwrap();

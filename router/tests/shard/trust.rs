@@ -240,6 +240,22 @@ fn only_so_many_join_at_once_and_not_for_long() {
 }
 
 #[test]
+fn a_node_has_one_place_of_those_that_renew() {
+    let ca = Ca::new();
+    let limits = Limits { max_renewing: 1, ..Limits::default() };
+    let mut hub = hub_with(&ca, limits);
+    // Whoever has a former certificate of it: that it is no member is not known here.
+    let mut before = Node::edge(ca.issue("c/edge/a"));
+    connect(&mut before, &mut hub, Lane::Renew);
+    let again = Node::edge(ca.issue("c/edge/a"));
+    again.dial(7, hub.address(), expect("c/cloud/hub"), Lane::Renew);
+    assert_eq!(hub.next_down(), "replaced by a newer link of the same node");
+    up(&mut hub, None, Some(again.id()), Lane::Renew);
+    let error = Node::edge(ca.issue("c/edge/b")).fail(hub.address(), expect("c/cloud/hub"), Lane::Renew);
+    assert_eq!(error, DialError::Refused("too many nodes renew at once: try again".to_owned()));
+}
+
+#[test]
 fn credentials_that_do_not_fit_together_start_no_shard() {
     let ca = Ca::new();
     let start = |credentials| {

@@ -124,6 +124,31 @@ fn a_request_for_somebody_elses_identity_is_refused() {
 }
 
 #[test]
+fn no_bytes_of_a_request_do_harm() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = authority(dir.path());
+    let mut params = CertificateParams::new(vec!["pump.example".to_owned()]).unwrap();
+    params.subject_alt_names.push(SanType::URI("spiffe://water/edge/a".to_owned().try_into().unwrap()));
+    let good = params.serialize_request(&KeyPair::generate().unwrap()).unwrap().der().to_vec();
+    let of = |signed: &Signed| (signed.public_key, names_in(&signed.certificate_der));
+    let expected = of(&ca.issue(&good, &edge("a"), NOW, NODE_VALIDITY).unwrap());
+    let mut refused = 0;
+    for at in 0..good.len() {
+        for byte in [0x00, 0x7f, 0x80, 0xff, good[at] ^ 1] {
+            let mut hostile = good.clone();
+            hostile[at] = byte;
+            // A few bytes lie outside of what is signed, and say nothing.
+            match ca.issue(&hostile, &edge("a"), NOW, NODE_VALIDITY) {
+                Ok(signed) => assert_eq!(of(&signed), expected, "{at}: {byte}"),
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(ca.issue(&good[..at], &edge("a"), NOW, NODE_VALIDITY).is_err());
+    }
+    assert!(refused > 4 * good.len(), "{refused}");
+}
+
+#[test]
 fn a_short_certificate_begins_a_little_before_now_and_a_long_one_five_minutes() {
     let dir = tempfile::tempdir().unwrap();
     let ca = authority(dir.path());

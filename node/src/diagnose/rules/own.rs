@@ -71,8 +71,8 @@ pub(super) fn certificate(facts: &Facts) -> Vec<Finding> {
 }
 
 /// For a certificate that no cloud renews any more.
-pub(super) const JOIN_AGAIN: &str = "if the clock is right ('timedatectl'): join again with a token of 'kubebus token create'; the data \
-                          directory and what is in it stay";
+pub(super) const JOIN_AGAIN: &str = "if the clock is right ('timedatectl'): join again with a token of 'kubebus token create', then \
+                                restart the node; the data directory and what is in it stay";
 
 /// For one that a cloud still renews.
 pub(super) const RENEWS: &str = "wait: the node renews it by itself as soon as it reaches its cloud, for 90 days after its end; the \

@@ -18,6 +18,7 @@ pub(in crate::io) fn fault_of(why: &DialError) -> LinkFault {
         DialError::Server(
             ServerRefused::WrongNode { .. } | ServerRefused::NotACloud(_) | ServerRefused::NoIdentity(_),
         ) => LinkFault::WrongNode,
+        DialError::Expired => LinkFault::OwnCertificateExpired,
         DialError::Refused(words) | DialError::Failed(words) => LinkFault::of_words(words),
         DialError::NoCredentials | DialError::Address { .. } => LinkFault::Other,
     }
@@ -31,6 +32,11 @@ pub(in crate::io) fn record(failures: &mut Failures, at: String, why: &DialError
 /// A link to the cloud that ended, with the words it ended with.
 pub(in crate::io) fn record_end(failures: &mut Failures, at: String, why: &str, now: UnixMillis) {
     failures.record(LinkFault::of_words(why), at, why.to_owned(), now.0);
+}
+
+/// Whether these are the words of a cloud that does not know our key; a line that breaks says nothing of it.
+pub(in crate::io) fn is_turned_away(why: &str) -> bool {
+    LinkFault::of_words(why) == LinkFault::NotMember
 }
 
 /// For the status document.

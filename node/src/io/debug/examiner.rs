@@ -4,6 +4,7 @@
 //! that hangs, or a name server, holds up that thread and nothing else. The node's core lets one run at a time.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -17,21 +18,23 @@ use crate::config::Config;
 use crate::diagnose::check::{Line, judge};
 use crate::diagnose::{Facts, Finding, diagnose};
 use crate::io::cli::{AskArgs, Format, Place};
-use crate::io::commands::read_config;
 
 /// How long gathering may take: less than the core waits ([`crate::checkup::asked::LIMIT`]).
 const LIMIT: Duration = Duration::from_secs(7);
 
-/// Where the node's files are.
+/// Where the node's files are, and what it runs with.
 #[derive(Debug, Clone)]
 pub(in crate::io) struct Examiner {
-    pub(in crate::io) config: Option<PathBuf>,
-    pub(in crate::io) data_dir: PathBuf,
+    config: Option<PathBuf>,
+    data_dir: PathBuf,
+    /// The file may have been changed since.
+    running: Arc<Config>,
 }
 
 impl Examiner {
-    pub(in crate::io) fn new(config: Option<&Path>, data_dir: &Path) -> Self {
-        Self { config: config.map(Path::to_owned), data_dir: data_dir.to_owned() }
+    pub(in crate::io) fn new(config: Option<&Path>, data_dir: &Path, running: &Config) -> Self {
+        let running = Arc::new(running.clone());
+        Self { config: config.map(Path::to_owned), data_dir: data_dir.to_owned(), running }
     }
 
     /// `None`: the checks could not run. What hangs ends with the process, if not before.
@@ -55,16 +58,15 @@ impl Examiner {
     }
 
     async fn gather(self) -> Option<Report> {
-        let Self { config, data_dir } = self;
+        let Self { config, data_dir, running } = self;
         let place = Place { config, data_dir: Some(data_dir) };
         let ask = AskArgs { place, output: Format::Json };
-        // A file that makes no sense is a line of the checks: the node runs with what it read before.
-        let config = read_config(&ask.place).unwrap_or_else(|_| Config::default());
         let progress = Progress::new();
         let to_find = DiagnoseArgs::of(ask.clone());
         let end = Instant::now() + LIMIT;
         let to_check = CheckArgs { role: None, cloud: None, node: None, ask };
-        let found = facts::gather_until(end, &to_find, &config, &progress);
+        let found = facts::gather_until(end, &to_find, &running, &progress);
+        // A file that makes no sense now is a line of these.
         let checked = timeout(LIMIT, check::measure(&to_check, &progress));
         let (found, checked) = tokio::join!(found, checked);
         let lines = checked.ok().and_then(Result::ok).map(|machine| judge(&machine)).unwrap_or_default();

@@ -155,9 +155,11 @@ async fn other_end(
     }
 }
 
-/// What the node itself says of its certificate.
+/// What the node itself says of its certificate, once it takes it for trouble.
 fn with_failure(found: Certificate, status: &Value) -> Certificate {
-    let told = status.pointer("/certificate/last_failure/why").and_then(Value::as_str);
+    let failure = status.pointer("/certificate/last_failure");
+    let failure = failure.filter(|failure| failure["is_trouble"] == Value::Bool(true));
+    let told = failure.and_then(|failure| failure["why"].as_str());
     Certificate { not_renewed: told.map(str::to_owned), ..found }
 }
 

@@ -10,7 +10,7 @@ use super::machine;
 use super::probe::LOOKUP;
 use crate::diagnose::Device;
 
-/// What an edge knows of its devices' manifests.
+/// What an edge knows of its devices' manifests: of more devices the first ones are looked at.
 pub(super) const MANIFESTS: &str = "/apis/devices.kubeedge.io/v1beta1/devices?limit=500";
 
 /// Names that are looked up, at once; of more the first ones tell whether a name server is there.
@@ -49,18 +49,27 @@ fn hosts(manifests: &Value) -> BTreeMap<String, String> {
     items.filter_map(host).collect()
 }
 
-/// The host's name in `host`, `host:port` or an URL; `None`: an address, or nothing of the kind.
+/// The host's name in `host`, `host:port` or an URL; `None`: an address of whatever kind, or nothing of the kind. A silent
+/// device with a hardware address is not to be blamed on the name servers.
 fn name_in(text: &str) -> Option<String> {
     let rest = text.split_once("://").map_or(text, |(_, rest)| rest);
     let authority = rest.split(['/', '?']).next()?;
     let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let host = host_and_port.split(':').next()?;
+    let (host, port) = host_and_port.split_once(':').unwrap_or((host_and_port, "0"));
+    port.parse::<u16>().ok()?;
     let is_of_names = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let is_host = machine::is_name(host)
         && host.starts_with(|c: char| c.is_ascii_alphanumeric())
         && host.chars().all(is_of_names)
-        && host.contains(|c: char| c.is_ascii_alphabetic());
+        && host.contains(|c: char| c.is_ascii_alphabetic())
+        && !is_hardware_address(host);
     is_host.then(|| host.to_owned())
+}
+
+/// `aa-bb-cc-dd-ee-ff`; with colons it is no name anyway.
+fn is_hardware_address(host: &str) -> bool {
+    let is_octet = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    host.split('-').count() >= 6 && host.split('-').all(is_octet)
 }
 
 async fn failures(names: impl Iterator<Item = String>) -> BTreeMap<String, String> {
@@ -92,6 +101,13 @@ mod tests {
             ("10.0.0.5:502", None),
             ("[2001:db8::1]:502", None),
             ("2001:db8::1", None),
+            ("fd00::5", None),
+            ("fe80::1%eth0", None),
+            ("cafe::", None),
+            ("AA:BB:CC:DD:EE:FF", None),
+            ("aa-bb-cc-dd-ee-ff", None),
+            ("be-ef", Some("be-ef")),
+            ("plc:modbus", None),
             ("/dev/ttyUSB0", None),
             ("", None),
             ("a b", None),

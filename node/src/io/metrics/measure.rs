@@ -138,7 +138,7 @@ pub(in crate::io) fn trouble_of_dial(why: &DialError, at: UnixMillis) -> Trouble
         DialError::NoAnswer | DialError::Address { .. } => TroubleKind::Unreachable,
         DialError::Busy => TroubleKind::Busy,
         DialError::Server(_) => TroubleKind::Stranger,
-        DialError::Refused(_) => TroubleKind::Refused,
+        DialError::Refused(_) | DialError::Expired => TroubleKind::Refused,
         DialError::NoCredentials | DialError::Failed(_) => TroubleKind::Other,
     };
     Trouble { kind, detail: format!("cannot reach the cloud: {why}"), at }

@@ -98,11 +98,7 @@ impl EventLoop {
             (Some(Lane::Join), Some(_)) => {
                 self.refuse(link, "a node with a certificate has joined already", now)
             }
-            (Some(Lane::Renew), Some(peer)) if self.renewing < self.config.limits.max_renewing => {
-                self.renewing += 1;
-                self.bring_up_briefly(link, Lane::Renew, Some(peer.node), now);
-            }
-            (Some(Lane::Renew), Some(_)) => self.refuse(link, "too many nodes renew at once: try again", now),
+            (Some(Lane::Renew), Some(peer)) => self.admit_renewal(link, peer.node, now),
             (Some(Lane::Bus | Lane::Packets), Some(_)) if is_over(&link.connection) => {
                 self.refuse(link, EXPIRED, now);
             }
@@ -114,6 +110,21 @@ impl EventLoop {
             }
             (None, _) => self.refuse(link, "no protocol of ours", now),
         }
+    }
+
+    /// A node has one place of those that renew, whoever shows a certificate of it: one that is no member any more, which
+    /// only the owner knows, keeps no other node out.
+    fn admit_renewal(&mut self, link: &mut Link, node: NodeId, now: Instant) {
+        if let Some(older) = self.links.handle_of_node(Lane::Renew, &node)
+            && self.links.get_mut(older).is_some_and(|older| older.accepted)
+        {
+            self.close_linked(older, CloseCode::Closed, REPLACED, now);
+        }
+        if self.renewing >= self.config.limits.max_renewing {
+            return self.refuse(link, "too many nodes renew at once: try again", now);
+        }
+        self.renewing += 1;
+        self.bring_up_briefly(link, Lane::Renew, Some(node), now);
     }
 
     fn bring_up_briefly(&mut self, link: &mut Link, lane: Lane, peer: Option<NodeId>, now: Instant) {

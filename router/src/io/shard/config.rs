@@ -104,8 +104,8 @@ pub struct Limits {
     pub max_unproven: usize,
     /// Peers that may join at the same time.
     pub max_joining: usize,
-    /// Nodes that may ask for their next certificate at the same time. Apart from those that join: strangers keep nobody
-    /// from renewing.
+    /// Nodes that may ask for their next certificate at the same time, each once. Apart from those that join: strangers
+    /// keep nobody from renewing.
     pub max_renewing: usize,
 }
 

@@ -6,7 +6,9 @@ use std::time::Instant;
 use bus::bus::LinkId;
 use bus::{Class, Frame, Mono, NodeId};
 use bytes::Bytes;
-use quinn_proto::{Connection, ConnectionError, ConnectionHandle, TransportErrorCode, VarInt};
+use quinn_proto::{
+    ApplicationClose, Connection, ConnectionError, ConnectionHandle, TransportErrorCode, VarInt,
+};
 
 use super::congestion::lift_window;
 use super::datagram::Maker;
@@ -15,7 +17,7 @@ use super::silence::Silence;
 use super::stats::PacketStats;
 use super::streams::{Queued, Streams};
 use super::watch::Watch;
-use super::{DialError, Lane};
+use super::{DialError, EXPIRED, Lane};
 use crate::io::tls::Verdict;
 
 /// A peer's words in our logs and errors are cut here.
@@ -251,13 +253,22 @@ pub(super) fn dial_error(verdict: &Verdict, reason: &ConnectionError) -> DialErr
             DialError::Busy
         }
         ConnectionError::ConnectionClosed(close) => DialError::Refused(words(&close.reason)),
-        ConnectionError::ApplicationClosed(close) => DialError::Refused(words(&close.reason)),
+        ConnectionError::ApplicationClosed(close) => application_error(close),
         ConnectionError::VersionMismatch
         | ConnectionError::TransportError(_)
         | ConnectionError::Reset
         | ConnectionError::LocallyClosed
         | ConnectionError::CidsExhausted => DialError::Failed(reason.to_string()),
     }
+}
+
+/// Only a peer with the connection's last keys can say this; a close of the transport may be anybody's.
+fn application_error(close: &ApplicationClose) -> DialError {
+    let is_refused = close.error_code == CloseCode::Refused.into();
+    if is_refused && close.reason == EXPIRED {
+        return DialError::Expired;
+    }
+    DialError::Refused(words(&close.reason))
 }
 
 /// Why a link is down, for people.
@@ -282,7 +293,24 @@ fn words(reason: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use quinn_proto::ConnectionClose;
+
     use super::*;
+
+    #[test]
+    fn only_a_close_with_the_connections_own_keys_and_our_code_says_that_a_certificate_is_over() {
+        let reason = Bytes::from_static(EXPIRED.as_bytes());
+        let closed = |code: CloseCode| {
+            let close = ApplicationClose { error_code: code.into(), reason: reason.clone() };
+            dial_error(&Verdict::default(), &ConnectionError::ApplicationClosed(close))
+        };
+        assert!(closed(CloseCode::Refused).is_renewable());
+        assert!(!closed(CloseCode::Closed).is_renewable());
+        let error_code = TransportErrorCode::PROTOCOL_VIOLATION;
+        let close = ConnectionClose { error_code, frame_type: None, reason: reason.clone() };
+        let forged = dial_error(&Verdict::default(), &ConnectionError::ConnectionClosed(close));
+        assert!(!forged.is_renewable(), "{forged}");
+    }
 
     #[test]
     fn a_peers_words_are_cut_and_cleaned() {

@@ -14,8 +14,9 @@ use super::link::{Link, Phase};
 pub(super) struct Links {
     slots: Vec<Option<Box<Link>>>,
     by_id: BTreeMap<LinkId, ConnectionHandle>,
-    /// The newest link that is up of each node and lane.
-    by_node: BTreeMap<Lane, BTreeMap<NodeId, ConnectionHandle>>,
+    /// The links that are up of each node and lane, the newest last: one that the owner turns away hides no other. Of
+    /// packets lanes only the one that it let in last.
+    by_node: BTreeMap<Lane, BTreeMap<NodeId, Vec<ConnectionHandle>>>,
     queue: VecDeque<ConnectionHandle>,
     last_id: u64,
     generation: u64,
@@ -65,7 +66,7 @@ impl Links {
     }
 
     pub(super) fn handle_of_node(&self, lane: Lane, node: &NodeId) -> Option<ConnectionHandle> {
-        self.by_node.get(&lane)?.get(node).copied()
+        self.by_node.get(&lane)?.get(node)?.last().copied()
     }
 
     pub(super) fn carries_packets(&self, handle: ConnectionHandle) -> bool {
@@ -80,14 +81,19 @@ impl Links {
     /// `handle` is now the link of `node` on `lane`.
     pub(super) fn name(&mut self, lane: Lane, node: NodeId, handle: ConnectionHandle) {
         self.generation += 1;
-        self.by_node.entry(lane).or_default().insert(node, handle);
+        let named = self.by_node.entry(lane).or_default().entry(node).or_default();
+        named.retain(|other| lane != Lane::Packets && *other != handle);
+        named.push(handle);
     }
 
-    /// `handle` is down; does nothing if another link has taken its place.
+    /// `handle` is down.
     pub(super) fn unname(&mut self, lane: Lane, node: &NodeId, handle: ConnectionHandle) {
-        if self.handle_of_node(lane, node) == Some(handle) {
-            self.generation += 1;
-            self.by_node.entry(lane).or_default().remove(node);
+        let Some(of_lane) = self.by_node.get_mut(&lane) else { return };
+        let Some(named) = of_lane.get_mut(node).filter(|named| named.contains(&handle)) else { return };
+        self.generation += 1;
+        named.retain(|other| *other != handle);
+        if named.is_empty() {
+            of_lane.remove(node);
         }
     }
 

@@ -193,7 +193,10 @@ pub enum DialError {
     Busy,
     #[error("not the expected server: {0}")]
     Server(ServerRefused),
-    /// In the server's words.
+    /// The server has read our certificate on a connection that nobody else can speak on.
+    #[error("refused by the server: {EXPIRED}")]
+    Expired,
+    /// In the server's words, or in those of somebody on the way to it.
     #[error("refused by the server: {0}")]
     Refused(String),
     #[error("this node has no certificate yet: join first")]
@@ -222,7 +225,7 @@ impl DialError {
 
     /// Whether the server would take our next certificate.
     pub fn is_renewable(&self) -> bool {
-        matches!(self, Self::Refused(words) if words == EXPIRED)
+        *self == Self::Expired
     }
 }
 
