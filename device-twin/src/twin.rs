@@ -24,7 +24,8 @@
 //! | cloud `/c/state/<ns>/<device>` | [`DeviceState`] |
 //! | cloud `/c/version/..` | the last [`DesiredVersion`] given out; outlives the device |
 //! | cloud `/c/manifest-desired/..` | the manifest's wish that was last made a desired value |
-//! | cloud `/c/former/<block>` | a Bloom filter of those of devices that are gone |
+//! | cloud `/c/manifest-before/..` | hashes of the texts it wished before that |
+//! | cloud `/c/former/<block>` | a Bloom filter of both of devices that are gone |
 //!
 //! All of it is minicbor with numbered fields: a newer node's additions are skipped by an older one.
 

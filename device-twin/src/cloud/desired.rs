@@ -33,7 +33,7 @@ pub enum SetError {
     #[error("nothing was changed: {0}")]
     Condition(String),
     #[error(
-        "a manifest wished {0} before its device was deleted: that is no new wish; use 'kubebus twin set', or change the text"
+        "a manifest may have wished {0} before its device was deleted: that is no new wish; use 'kubebus twin set', or change the text"
     )]
     Former(String),
     #[error("nothing is wished")]
@@ -104,6 +104,16 @@ fn group_of(checked: &[Checked], versions: &[DesiredVersion]) -> Result<Option<G
 
 fn place(edge: &Name, id: &PropertyId) -> Key {
     key(&format!("/e/{edge}/desired/"), id)
+}
+
+/// What the property's manifest wishes from here on. The text before it is remembered for the day its device is gone.
+fn take_text(id: &PropertyId, text: &str, ks: &mut Keyspace) {
+    let taken = former::taken_key(id);
+    let before = ks.get(taken.as_str()).filter(|before| *before != text.as_bytes()).cloned();
+    if let Some(before) = before {
+        former::replaced(id, &before, ks);
+    }
+    ks.put(taken, text.to_owned().into());
 }
 
 fn withdrawn_at(edge: &Name, id: &PropertyId) -> Key {
@@ -222,7 +232,7 @@ impl CloudTwins {
     /// The manifest that is about to be stored says so too, and that is no other wish.
     pub fn is_wished(&self, device: &DeviceId, texts: &[(String, String)], ks: &mut Keyspace) {
         for (property, text) in texts {
-            ks.put(former::taken_key(&PropertyId::new(device, property)), text.clone().into());
+            take_text(&PropertyId::new(device, property), text, ks);
         }
     }
 
@@ -420,13 +430,12 @@ impl CloudTwins {
         for (name, property, text) in wished {
             let (name, text) = (&*name, &text);
             let id = PropertyId::new(device, name);
-            let taken = former::taken_key(&id);
-            let before = ks.get(taken.as_str());
+            let before = ks.get(former::taken_key(&id).as_str());
             if before.is_some_and(|before| before == text.as_bytes()) {
                 continue;
             }
             let is_old = before.is_none() && former::wished(&id, text, ks);
-            ks.put(taken, text.clone().into());
+            take_text(&id, text, ks);
             let wish = if is_old { Err(SetError::Former(text.clone())) } else { Ok(property) };
             let done = wish
                 .and_then(|property| property.parse(text).map_err(|why| SetError::Value(id.clone(), why)))

@@ -9,6 +9,7 @@ pub mod audit;
 pub mod csv;
 #[cfg(feature = "io")]
 pub(crate) mod format;
+pub mod gaps;
 pub mod listing;
 pub mod overview;
 pub mod query;

@@ -7,14 +7,12 @@ use std::collections::BTreeMap;
 
 use bus::{Quality, Sample, UnixMillis, Value};
 
+use super::gaps::{self, Gaps};
 use super::query::Gap;
 use crate::twin::PropertyId;
 
 /// Most stretches of one overview: more than a screen's width can show apart.
 pub const MAX_POINTS: usize = 500;
-
-/// Most gaps that are told apart; what comes after belongs to the last one.
-pub const MAX_GAPS: usize = 50;
 
 /// What is to be looked over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +51,7 @@ pub struct Values {
 pub struct Overview {
     /// By time: at most two of each stretch, what can be used and what cannot.
     pub points: Vec<Point>,
+    /// By time, never more than [`gaps::MAX_GAPS`].
     pub gaps: Vec<Gap>,
 }
 
@@ -64,7 +63,7 @@ pub struct Survey {
     /// Of a stretch, in milliseconds.
     width: u64,
     stretches: BTreeMap<u64, Stretch>,
-    gaps: Vec<Gap>,
+    gaps: Gaps,
 }
 
 #[derive(Debug, Default)]
@@ -91,7 +90,7 @@ impl Survey {
         let stretches = points.clamp(2, MAX_POINTS) as u64;
         // They begin at round times, so that a plot which moves on shows the same ones: that takes one more.
         let width = (until.0.saturating_sub(since.0) / (stretches - 1)).max(1);
-        Self { since, until, width, stretches: BTreeMap::new(), gaps: Vec::new() }
+        Self { since, until, width, stretches: BTreeMap::new(), gaps: Gaps::default() }
     }
 
     /// Whether anything between these times can be of use.
@@ -120,21 +119,15 @@ impl Survey {
     }
 
     pub fn offer_gap(&mut self, gap: Gap) {
-        if self.wants(gap.since, gap.until) && !self.gaps.contains(&gap) {
-            self.gaps.push(gap);
+        if self.wants(gap.since, gap.until) {
+            self.gaps.offer(gap);
         }
     }
 
     pub fn finish(self) -> Overview {
         let mut points: Vec<Point> = self.stretches.into_values().flat_map(Stretch::points).collect();
         points.sort_by_key(|point| (point.since, point.until));
-        let mut gaps = self.gaps;
-        gaps.sort_by_key(|gap| gap.since);
-        let rest = gaps.split_off(gaps.len().min(MAX_GAPS));
-        if let Some(last) = gaps.last_mut() {
-            *last = rest.into_iter().fold(*last, Gap::merge);
-        }
-        Overview { points, gaps }
+        Overview { points, gaps: gaps::few(&self.gaps.into_vec()) }
     }
 }
 
@@ -180,6 +173,7 @@ fn number(value: &Value) -> Option<f64> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::gaps::MAX_GAPS;
     use super::*;
 
     fn span(since: u64, until: u64, points: usize) -> Span {

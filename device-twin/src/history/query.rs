@@ -66,7 +66,7 @@ pub struct Row {
 }
 
 /// Samples of all properties that were not kept, because too many came at once or the disk did not take them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Gap {
     /// When the first and the last of them came, on the edge's clock.
     pub since: UnixMillis,

@@ -417,6 +417,57 @@ fn a_device_that_is_made_again_of_the_same_file_is_not_moved_by_it() {
 }
 
 #[test]
+fn a_device_that_is_made_again_of_an_older_file_is_not_moved_by_it() {
+    let mut world = World::new();
+    let with = |text: &str| {
+        let wish = format!("properties: [{{name: position, desired: {{value: '{text}'}}}}], nodeName");
+        MANIFESTS[1].1.replace("nodeName", &wish)
+    };
+    for text in ["30", "35", "30", "40"] {
+        world.apply(VALVE, &with(text));
+        assert_eq!(
+            world.view().desired,
+            Some(Value::Float(text.parse().unwrap())),
+            "it lives: that is a wish"
+        );
+    }
+    for old in ["35", "30", "40"] {
+        world.delete(VALVE);
+        world.restart();
+        world.apply(VALVE, &with(old));
+        assert_eq!(world.view().desired, None, "{old}");
+        assert_eq!(topics(&world.seen).last().unwrap(), "twin/water/valve/result", "{old}");
+    }
+    world.delete(VALVE);
+    world.apply(VALVE, &with("31"));
+    assert_eq!(world.view().desired, Some(Value::Float(31.0)), "that was never wished");
+    // By a write with its own wish, the manifest says so too.
+    let said = [("position".to_owned(), "32".to_owned())];
+    world.twins.is_wished(&position().device, &said, &mut world.ks);
+    world.delete(VALVE);
+    world.apply(VALVE, &with("31"));
+    assert_eq!(world.view().desired, None);
+}
+
+#[test]
+fn of_a_device_that_wished_very_much_any_wish_may_be_an_old_one() {
+    let mut world = World::new();
+    let other = PropertyId::parse("water/other/position").unwrap();
+    for n in 0..3 * former::MAX_BEFORE {
+        former::replaced(&position(), n.to_string().as_bytes(), &mut world.ks);
+        former::replaced(&other, b"1", &mut world.ks);
+    }
+    let bytes = |key: &str| world.ks.get(key).unwrap().len();
+    let (most, one) =
+        (bytes("/c/manifest-before/water/valve/position"), bytes("/c/manifest-before/water/other/position"));
+    assert_eq!((most, one), (16 * (former::MAX_BEFORE + 1), 16));
+    former::fold_all_but(|_| false, &mut world.ks);
+    assert_eq!(world.ks.range("/c/manifest-before/").count(), 0);
+    assert!(["0", "20", "never"].iter().all(|text| former::wished(&position(), text, &world.ks)));
+    assert!(former::wished(&other, "1", &world.ks) && !former::wished(&other, "2", &world.ks));
+}
+
+#[test]
 fn what_manifests_of_devices_that_are_gone_wished_takes_bounded_room() {
     let mut ks = Keyspace::new();
     let device = |n: usize| DeviceId { namespace: edge("water"), name: edge(&format!("valve-{n}")) };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bus::{Quality, Sample, UnixMillis, Value};
 
 use super::entry::Reading;
+use crate::history::gaps::Gaps;
 use crate::history::query::{Answer, Cursor, Gap, MAX_ROWS, Order, Query, Row};
 
 /// A closed span of time.
@@ -41,7 +42,7 @@ pub(crate) struct Selection<'q> {
     /// What can still change the answer.
     span: Span,
     rows: BTreeMap<Cursor, (UnixMillis, Quality, Value)>,
-    gaps: Vec<Gap>,
+    gaps: Gaps,
 }
 
 impl<'q> Selection<'q> {
@@ -53,7 +54,7 @@ impl<'q> Selection<'q> {
             (Some(after), Order::OldestFirst) => span.since = span.since.max(after.time),
         }
         let limit = query.limit.clamp(1, MAX_ROWS);
-        Self { query, limit, span, rows: BTreeMap::new(), gaps: Vec::new() }
+        Self { query, limit, span, rows: BTreeMap::new(), gaps: Gaps::default() }
     }
 
     /// Whether samples of this span of time can still change the answer.
@@ -62,8 +63,8 @@ impl<'q> Selection<'q> {
     }
 
     pub(crate) fn offer_gap(&mut self, gap: Gap) {
-        if self.wants(&Span::of_gap(&gap)) && !self.gaps.contains(&gap) {
-            self.gaps.push(gap);
+        if self.wants(&Span::of_gap(&gap)) {
+            self.gaps.offer(gap);
         }
     }
 
@@ -142,9 +143,8 @@ impl<'q> Selection<'q> {
             (Some(next), Order::NewestFirst) => page.since = next.time,
             (Some(next), Order::OldestFirst) => page.until = next.time,
         }
-        let mut gaps = std::mem::take(&mut self.gaps);
+        let mut gaps = std::mem::take(&mut self.gaps).into_vec();
         gaps.retain(|gap| Span::of_gap(gap).overlaps(&page));
-        gaps.sort_by_key(|gap| gap.since);
         gaps
     }
 }
