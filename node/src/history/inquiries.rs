@@ -13,6 +13,13 @@ use super::{Question, Told};
 /// enough for the largest answer over a line of 64 kbit/s.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(8);
 
+/// An edge that has not answered in time may work on it still, or its answer fill a thin line: it is asked nothing else
+/// until the answer came, or for this long. Doubled with each question in a row that stays without one, as an edge which
+/// is asked before it is done answers nobody, up to [`MAX_DOUBLED`] times: about a minute.
+pub(crate) const PATIENCE: Duration = DEADLINE;
+
+const MAX_DOUBLED: u32 = 3;
+
 /// Questions that wait for one edge: two pages with a device of four properties. A further one is told to come again.
 pub(crate) const MAX_WAITING: usize = 8;
 
@@ -24,12 +31,24 @@ pub(crate) struct Inquiries {
     outputs: VecDeque<Output>,
 }
 
-/// Of one edge: never without a question.
+/// Of one edge: there while it has a question, and until the link goes if the last one stayed without an answer.
 #[derive(Debug, Default)]
 struct Line {
-    /// With the number that its answer has.
-    sent: Option<(u64, Waiting)>,
+    sent: Option<Sent>,
     waiting: VecDeque<Waiting>,
+    /// Questions in a row that the edge never answered.
+    unanswered: u32,
+}
+
+/// What the edge works on.
+#[derive(Debug)]
+struct Sent {
+    /// Its answer has it too.
+    number: u64,
+    /// `None`: given up on.
+    asked: Option<Waiting>,
+    /// No answer is expected any more.
+    until: Mono,
 }
 
 #[derive(Debug)]
@@ -81,16 +100,16 @@ impl Inquiries {
             Message::Overview { id, .. } | Message::Rows { id, .. } | Message::Refused { id, .. } => *id,
             Message::Ask { .. } => return,
         };
-        let sent = self.edges.get_mut(edge).and_then(|line| line.sent.take_if(|(sent, _)| *sent == number));
-        let Some((_, Waiting { id, question, until })) = sent else { return };
-        match told(message, &question) {
-            Some(told) => self.answer(edge, id, told),
-            // Nonsense is no answer: it will be late.
-            None => {
-                if let Some(line) = self.edges.get_mut(edge) {
-                    line.sent = Some((number, Waiting { id, question, until }));
-                }
+        let Some(line) = self.edges.get_mut(edge) else { return };
+        let Some(sent) = line.sent.take_if(|sent| sent.number == number) else { return };
+        match sent.asked.as_ref().map(|asked| (asked.id, told(message, &asked.question))) {
+            Some((id, Some(told))) => {
+                line.unanswered = 0;
+                self.answer(edge, id, told);
             }
+            // Nonsense is no answer: it will be late.
+            Some((_, None)) => line.sent = Some(sent),
+            None => line.unanswered = 0,
         }
         self.go_on(edge);
     }
@@ -98,23 +117,18 @@ impl Inquiries {
     /// The edge's link is gone, or another one than before.
     pub(crate) fn handle_gone(&mut self, edge: &Name) {
         let Some(line) = self.edges.remove(edge) else { return };
-        for waiting in line.sent.map(|(_, waiting)| waiting).into_iter().chain(line.waiting) {
+        for waiting in line.sent.and_then(|sent| sent.asked).into_iter().chain(line.waiting) {
             self.answer(edge, waiting.id, Err(Failure::Gone));
         }
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Mono) {
-        let is_due = |waiting: &Waiting| waiting.until <= now;
-        let due = |line: &Line| line.first().is_some_and(is_due);
+        let due = |line: &Line| line.first().is_some_and(|first| first <= now);
         let late: Vec<Name> =
             self.edges.iter().filter(|(_, line)| due(line)).map(|(edge, _)| edge.clone()).collect();
         for edge in late {
             let Some(line) = self.edges.get_mut(&edge) else { continue };
-            let sent = line.sent.take_if(|(_, waiting)| is_due(waiting)).map(|(_, waiting)| waiting);
-            let end = line.waiting.iter().position(|waiting| !is_due(waiting)).unwrap_or(line.waiting.len());
-            let late: Vec<u64> =
-                sent.into_iter().chain(line.waiting.drain(..end)).map(|waiting| waiting.id).collect();
-            late.into_iter().for_each(|id| self.answer(&edge, id, Err(Failure::Late)));
+            line.give_up(now).into_iter().for_each(|id| self.answer(&edge, id, Err(Failure::Late)));
             self.go_on(&edge);
         }
     }
@@ -124,7 +138,7 @@ impl Inquiries {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<(Mono, &'static str)> {
-        let first = self.edges.values().filter_map(Line::first).map(|waiting| waiting.until).min()?;
+        let first = self.edges.values().filter_map(Line::first).min()?;
         Some((first, "history"))
     }
 
@@ -135,7 +149,9 @@ impl Inquiries {
             return;
         }
         let Some(waiting) = line.waiting.pop_front() else {
-            self.edges.remove(edge);
+            if line.unanswered == 0 {
+                self.edges.remove(edge);
+            }
             return;
         };
         let Some(asked) = Asked::of(&waiting.question) else {
@@ -144,7 +160,8 @@ impl Inquiries {
         };
         self.asked += 1;
         let payload = Message::Ask { id: self.asked, asked }.to_bytes();
-        line.sent = Some((self.asked, waiting));
+        let until = waiting.until + PATIENCE * (1 << line.unanswered.min(MAX_DOUBLED));
+        line.sent = Some(Sent { number: self.asked, asked: Some(waiting), until });
         self.outputs.push_back(Output::Send { edge: edge.clone(), payload });
     }
 
@@ -154,9 +171,21 @@ impl Inquiries {
 }
 
 impl Line {
-    /// Which ends first: those that wait came later.
-    fn first(&self) -> Option<&Waiting> {
-        self.sent.as_ref().map(|(_, waiting)| waiting).or(self.waiting.front())
+    /// When something ends: those that wait came after what is asked.
+    fn first(&self) -> Option<Mono> {
+        let sent = self.sent.as_ref().map(|sent| sent.asked.as_ref().map_or(sent.until, |asked| asked.until));
+        sent.into_iter().chain(self.waiting.front().map(|waiting| waiting.until)).min()
+    }
+
+    /// Who has waited in vain.
+    fn give_up(&mut self, now: Mono) -> Vec<u64> {
+        let is_due = |waiting: &Waiting| waiting.until <= now;
+        let asked = self.sent.as_mut().and_then(|sent| sent.asked.take_if(|asked| is_due(asked)));
+        if self.sent.take_if(|sent| sent.until <= now).is_some() {
+            self.unanswered = self.unanswered.saturating_add(1);
+        }
+        let end = self.waiting.iter().position(|waiting| !is_due(waiting)).unwrap_or(self.waiting.len());
+        asked.into_iter().chain(self.waiting.drain(..end)).map(|waiting| waiting.id).collect()
     }
 }
 

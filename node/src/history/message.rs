@@ -5,6 +5,7 @@
 use bus::twin::DeviceId;
 use bus::{Quality, Sample, UnixMillis};
 use device_twin::PropertyId;
+use device_twin::history::gaps;
 use device_twin::history::overview::{Point, Span, Values};
 use device_twin::history::{Answer, Cursor, Gap, Order, Overview, Query, Row, Which};
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
@@ -297,13 +298,14 @@ pub(crate) fn overview(points: Vec<WirePoint>, gaps: Vec<WireGap>) -> Overview {
     Overview { points: points.into_iter().map(point).collect(), gaps: read_gaps(gaps) }
 }
 
+/// A recorder whose queue stays full notes one each second: few of them are told apart.
 fn wire_gaps(gaps: &[Gap]) -> Vec<WireGap> {
     let wire = |Gap { since, until, samples }: &Gap| WireGap {
         since: *since,
         lasts: until.0.saturating_sub(since.0),
         samples: *samples,
     };
-    gaps.iter().map(wire).collect()
+    gaps::few(gaps).iter().map(wire).collect()
 }
 
 fn read_gaps(gaps: Vec<WireGap>) -> Vec<Gap> {

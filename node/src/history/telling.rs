@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bus::bus::LinkId;
 use device_twin::history::overview::MAX_POINTS;
 
-use super::message::{Message, Refusal};
+use super::message::{MAX_MESSAGE, Message, Refusal};
 use super::{Question, Told};
 
 /// The longest answer of samples: a tenth of a second of a line of 3 Mbit/s. A page that would be longer is cut short, and
@@ -72,7 +72,10 @@ impl Telling {
                 self.asked = Some(Asked { link, id, question: question.clone() });
                 self.outputs.push_back(Output::Recall(question));
             }
-            (Question::Rows(_), 1) if payload.len() > MAX_ANSWER => {
+            (Question::Rows(_), _) if payload.len() > MAX_ANSWER => {
+                self.say(link, &Message::Refused { id, why: Refusal::TooLarge });
+            }
+            (Question::Overview(_), _) if payload.len() > MAX_MESSAGE => {
                 self.say(link, &Message::Refused { id, why: Refusal::TooLarge });
             }
             (Question::Rows(_) | Question::Overview(_), _) => {

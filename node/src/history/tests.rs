@@ -3,11 +3,12 @@ use std::time::Duration;
 use bus::bus::LinkId;
 use bus::{Mono, Name, Quality, Sample, UnixMillis, Value};
 use device_twin::PropertyId;
-use device_twin::history::overview::{MAX_GAPS, MAX_POINTS, Span, Survey};
+use device_twin::history::gaps::MAX_GAPS;
+use device_twin::history::overview::{MAX_POINTS, Span, Survey};
 use device_twin::history::{Answer, Cursor, Gap, Order, Query, Row, Which};
 use proptest::prelude::*;
 
-use super::inquiries::{DEADLINE, Failure, MAX_WAITING, Output as FromInquiries};
+use super::inquiries::{DEADLINE, Failure, MAX_WAITING, Output as FromInquiries, PATIENCE};
 use super::message::{Asked, MAX_MESSAGE, Message, Refusal};
 use super::telling::{MAX_ANSWER, MAX_ROWS, Output as FromTelling};
 use super::{Inquiries, Question, Telling, Told};
@@ -109,6 +110,11 @@ impl World {
         }
     }
 
+    fn at(&mut self, now: Mono) {
+        self.cloud.handle_timeout(now);
+        self.run();
+    }
+
     fn recall(&mut self, told: Result<Told, String>) {
         self.edge.handle_recalled(told);
         self.run();
@@ -148,21 +154,20 @@ fn an_edge_has_one_question_and_a_few_wait() {
 }
 
 #[test]
-fn who_asks_an_edge_that_does_not_answer_hears_so_in_time_and_the_next_is_asked() {
-    let mut world = World { cut: true, ..World::default() };
+fn who_asks_an_edge_that_does_not_answer_hears_so_in_time_and_its_late_answer_frees_it() {
+    let mut world = World::default();
     let later = NOW + Duration::from_secs(1);
     world.ask(1, Question::Overview(span(2)), NOW);
     world.ask(2, Question::Overview(span(2)), later);
     assert_eq!(world.cloud.poll_timeout(), Some((NOW + DEADLINE, "history")));
-    world.cut = false;
-    world.cloud.handle_timeout(NOW + DEADLINE);
-    world.run();
+    world.at(NOW + DEADLINE);
     assert_eq!((&world.answers[..], world.recalled.len()), (&[(1, Err(Failure::Late))][..], 1));
-    // The answer comes when nobody waits any more.
-    world.cloud.handle_timeout(later + DEADLINE);
-    world.run();
-    world.recall(Ok(overview(2, |_| (1.0, Quality::Good))));
-    assert_eq!(world.answers[1..], [(2, Err(Failure::Late))]);
+    // The answer comes when nobody waits for it any more: the edge has its hands free.
+    let told = overview(2, |_| (1.0, Quality::Good));
+    world.recall(Ok(told.clone()));
+    assert_eq!((world.answers.len(), world.recalled.len()), (1, 2));
+    world.recall(Ok(told));
+    assert_eq!((world.answers[1].0, world.answers[1].1.is_ok(), world.cloud.poll_timeout()), (2, true, None));
     world.ask(3, Question::Overview(span(2)), later + DEADLINE);
     world.cloud.handle_gone(&edge());
     world.run();
@@ -170,6 +175,48 @@ fn who_asks_an_edge_that_does_not_answer_hears_so_in_time_and_the_next_is_asked(
     // The edge looks for the third still, on a link that is gone.
     world.ask(4, Question::Overview(span(2)), later + DEADLINE);
     assert_eq!(world.answers[3..], [(4, Err(Failure::Busy))]);
+}
+
+#[test]
+fn an_edge_that_answers_nothing_is_asked_less_and_less_and_at_once_on_a_new_link() {
+    let mut world = World { cut: true, ..World::default() };
+    let mut now = NOW;
+    let mut pauses = Vec::new();
+    for id in 0..6 {
+        world.ask(2 * id, Question::Overview(span(2)), now);
+        world.at(now + DEADLINE);
+        world.ask(2 * id + 1, Question::Overview(span(2)), now + DEADLINE);
+        let began = now + DEADLINE;
+        // Whoever asks meanwhile is not kept waiting longer than anybody.
+        while let Some((next, _)) = world.cloud.poll_timeout() {
+            now = next;
+            world.at(now);
+        }
+        pauses.push(now.since(began).as_secs() / PATIENCE.as_secs());
+        assert_eq!(world.answers.len() as u64, 2 * (id + 1));
+    }
+    assert!(world.answers.iter().all(|(_, told)| *told == Err(Failure::Late)), "{:?}", world.answers);
+    assert_eq!(pauses, [1, 2, 4, 8, 8, 8]);
+    world.ask(20, Question::Overview(span(2)), now);
+    world.cloud.handle_gone(&edge());
+    world.cut = false;
+    world.ask(21, Question::Overview(span(2)), now);
+    assert_eq!(world.recalled.len(), 1);
+}
+
+#[test]
+fn who_waits_when_an_edge_is_given_up_on_is_asked_for_next() {
+    let mut world = World { cut: true, ..World::default() };
+    world.ask(1, Question::Overview(span(2)), NOW);
+    world.at(NOW + DEADLINE);
+    world.cut = false;
+    world.ask(2, Question::Overview(span(2)), NOW + DEADLINE + Duration::from_secs(1));
+    assert_eq!(world.recalled, [], "it may work on the first still");
+    assert_eq!(world.cloud.poll_timeout(), Some((NOW + DEADLINE + PATIENCE, "history")));
+    world.at(NOW + DEADLINE + PATIENCE);
+    assert_eq!(world.recalled.len(), 1);
+    world.recall(Ok(overview(2, |_| (1.0, Quality::Good))));
+    assert_eq!((world.answers.len(), world.cloud.poll_timeout()), (2, None));
 }
 
 #[test]
@@ -204,6 +251,23 @@ fn a_page_too_long_for_a_thin_line_is_asked_for_again_shorter() {
     world.ask(2, Question::Rows(rows_wanted(1)), NOW);
     world.recall(Ok(rows(std::iter::once(Value::Text("x".repeat(MAX_ANSWER))))));
     assert_eq!(world.answers[1..], [(2, Err(Failure::TooLarge))]);
+}
+
+#[test]
+fn a_day_of_gaps_is_told_as_few() {
+    let gap = |n: u64| Gap { since: UnixMillis(n * 1_000), until: UnixMillis(n * 1_000 + 999), samples: 1 };
+    let gaps: Vec<Gap> = (0..86_400).map(gap).collect();
+    for values in [0, 3] {
+        let Told::Rows(answer) = rows((0..values).map(Value::Int)) else { panic!("rows are rows") };
+        let mut world = World::default();
+        world.ask(1, Question::Rows(rows_wanted(10)), NOW);
+        world.recall(Ok(Told::Rows(Answer { gaps: gaps.clone(), ..answer.clone() })));
+        assert_eq!(world.recalled.len(), 1, "it is not asked for again shorter");
+        let Some((1, Ok(Told::Rows(told)))) = world.answers.pop() else { panic!("{:?}", world.answers) };
+        let last = told.gaps[MAX_GAPS - 1];
+        assert_eq!((told.rows, told.gaps.len(), told.gaps[0]), (answer.rows, MAX_GAPS, gap(0)));
+        assert_eq!((last.since, last.until, last.samples), (gap(49).since, gap(86_399).until, 86_400 - 49));
+    }
 }
 
 #[test]
