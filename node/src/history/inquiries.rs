@@ -36,7 +36,7 @@ pub(crate) struct Inquiries {
 struct Line {
     sent: Option<Sent>,
     waiting: VecDeque<Waiting>,
-    /// Questions in a row that the edge never answered.
+    /// Questions that the edge left alone since it last answered one in time.
     unanswered: u32,
 }
 
@@ -104,12 +104,15 @@ impl Inquiries {
         let Some(sent) = line.sent.take_if(|sent| sent.number == number) else { return };
         match sent.asked.as_ref().map(|asked| (asked.id, told(message, &asked.question))) {
             Some((id, Some(told))) => {
-                line.unanswered = 0;
+                if told != Err(Failure::Busy) {
+                    line.unanswered = 0;
+                }
                 self.answer(edge, id, told);
             }
             // Nonsense is no answer: it will be late.
             Some((_, None)) => line.sent = Some(sent),
-            None => line.unanswered = 0,
+            // Too late: whoever asked was told so. What comes next is given the same time.
+            None => {}
         }
         self.go_on(edge);
     }

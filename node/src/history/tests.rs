@@ -251,6 +251,12 @@ fn a_page_too_long_for_a_thin_line_is_asked_for_again_shorter() {
     world.ask(2, Question::Rows(rows_wanted(1)), NOW);
     world.recall(Ok(rows(std::iter::once(Value::Text("x".repeat(MAX_ANSWER))))));
     assert_eq!(world.answers[1..], [(2, Err(Failure::TooLarge))]);
+    // More than the cloud would read is not sent at all.
+    let Told::Overview(mut wide) = overview(300, |n| (1.0 / (n + 1) as f64, Quality::Good)) else { panic!() };
+    wide.points = wide.points.repeat(10);
+    world.ask(3, Question::Overview(span(300)), NOW);
+    world.recall(Ok(Told::Overview(wide)));
+    assert_eq!(world.answers[2..], [(3, Err(Failure::TooLarge))]);
 }
 
 #[test]
