@@ -15,6 +15,8 @@ pub struct Machine {
     pub kernel: String,
     /// Why the configuration file cannot be used.
     pub config: Option<String>,
+    /// Why the collector of `telemetry.otlp` cannot be used.
+    pub telemetry: Option<String>,
     pub data_dir: DataDir,
     /// Whether packets are wanted: `overlay.enabled`.
     pub wants_packets: bool,
@@ -102,6 +104,7 @@ pub fn judge(machine: &Machine) -> Vec<Line> {
         lines.extend([tun(machine), capabilities(machine)]);
     }
     lines.push(ports(machine));
+    lines.extend(telemetry(machine));
     let measured = [buffers, free, flush, memory, clock, certificate];
     lines.extend(measured.iter().filter_map(|check| check(machine)));
     lines.extend(resolver(machine));
@@ -124,6 +127,18 @@ fn kernel(machine: &Machine) -> Line {
         return Line::bad("kernel", Grade::Warn, found, why, "6.2 or newer has UDP offload for TUNs");
     }
     Line::ok("kernel", found)
+}
+
+fn telemetry(machine: &Machine) -> Option<Line> {
+    let why = machine.telemetry.as_ref()?;
+    let meaning = "a node starts, and sends no metrics and no log until it is put right";
+    Some(Line::bad(
+        "telemetry",
+        Grade::Warn,
+        why,
+        meaning,
+        "correct telemetry.otlp, or the file of telemetry.ca",
+    ))
 }
 
 fn config(machine: &Machine) -> Line {
@@ -365,10 +380,11 @@ mod tests {
     #[test]
     fn a_fit_machine_passes_and_each_flaw_is_named_alone() {
         assert_eq!(bad(&fit()), []);
-        let flaws: [(&str, Grade, Flaw); 20] = [
+        let flaws: [(&str, Grade, Flaw); 21] = [
             ("kernel", Grade::Warn, |m| m.kernel = "4.19.0".into()),
             ("kernel", Grade::Warn, |m| m.kernel = "5.15.0".into()),
             ("configuration", Grade::Fail, |m| m.config = Some("unknown field `links`".into())),
+            ("telemetry", Grade::Warn, |m| m.telemetry = Some("no certificate".into())),
             ("data directory", Grade::Warn, |m| m.data_dir.mode = 0o40755),
             ("data directory", Grade::Fail, |m| m.data_dir.unwritable = Some("read-only".into())),
             ("tun", Grade::Fail, |m| m.tun = Some("no such file".into())),

@@ -4,7 +4,7 @@
 //!   who asks -- Question --> Inquiries ====Ask====> Telling -- Question --> recorder     (at the cloud | at the edge)
 //!            <--- Told ------        <===Told===         <--- Told -----
 //! ```
-//! `inquiries` puts one question at a time to each edge and gives up on it in time; [`telling`] answers nobody but its
+//! `inquiries` puts one question at a time to each edge and gives up on it in time; `telling` answers nobody but its
 //! cloud, one question at a time; `message` is what goes over the link, on a channel of its own in the class that
 //! travels last. `shown` is what people and programs get, at the edge itself too.
 //!

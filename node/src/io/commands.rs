@@ -213,7 +213,7 @@ fn log_to_stderr(levels: &str) -> Result<()> {
     let colours = rustix::termios::isatty(std::io::stderr());
     let log =
         tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
-    log.finish().with(ToCollector).init();
+    log.finish().with(ToCollector::default()).init();
     Ok(())
 }
 

@@ -34,13 +34,14 @@ use super::cloud_store::{Begun, Granted};
 use super::damage::{self, DamageError};
 use super::debug::examiner::Examiner;
 use super::driver::{Driver, State};
+use super::otlp::Telemetry;
 use super::renew::{Own, Papers, check_validity};
 use super::session::{Doorkeeper, UsersSender};
 use super::shutdown::Shutdown;
 use super::store::StoreThread;
 use super::upstream::{Upstream, parse_endpoints};
 use super::wireguard::Wireguard;
-use super::{audit, dns, https, identity, join, mqtt, otlp};
+use super::{audit, dns, https, identity, join, mqtt};
 use crate::cloud::{Cloud, CloudSettings};
 use crate::config::{self, CloudStore, Config, DmiSocket, EtcdPlace};
 use crate::edge::{Edge, EdgeSettings};
@@ -70,8 +71,10 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
     let me =
         Identity { cluster: config.cloud.cluster.clone(), node: NodeId::cloud(config.cloud.name.clone()) };
     identity::claim_for_cloud(data_dir, &me)?;
+    let telemetry = Telemetry::start(&config.telemetry, &me.node)?;
     let start = CloudStart { config, data_dir, me: &me, clock };
     let Some(mut granted) = Granted::wait(&start, &mut shutdown).await? else {
+        telemetry.finish().await;
         return Ok(());
     };
     let (begun, term) = (granted.begun(), granted.term());
@@ -119,6 +122,7 @@ pub async fn run_cloud(config: &Config, data_dir: &Path) -> Result<()> {
         clock,
         kept,
         dmi: None,
+        telemetry,
         state: State::with_lanes(lanes),
         inputs,
     };
@@ -277,6 +281,7 @@ pub(super) async fn run_edge(
     let clock = Clock::start();
     let stored = identity::load(data_dir)?;
     let me = stored.identity();
+    let telemetry = Telemetry::start(&config.telemetry, &me.node)?;
     let membership = stored.membership.clone();
     let endpoints = match parse_endpoints(&membership.endpoints) {
         Ok(endpoints) if !endpoints.is_empty() => endpoints,
@@ -318,6 +323,7 @@ pub(super) async fn run_edge(
         clock,
         kept,
         dmi,
+        telemetry,
         state: State::default(),
         inputs: Vec::new(),
     };
@@ -357,6 +363,7 @@ struct Parts {
     /// What the broker had kept.
     kept: Vec<(Key, Bytes)>,
     dmi: Option<DmiParts>,
+    telemetry: Telemetry,
     state: State,
     /// What happened before the node was there.
     inputs: Vec<Input>,
@@ -380,8 +387,8 @@ async fn play(
     data_dir: &Path,
     shutdown: Shutdown,
 ) -> Result<()> {
-    let Parts { me, node, upstream, papers, sockets, store, overlay, clock, kept, dmi, state, mut inputs } =
-        parts;
+    let Parts { me, node, upstream, papers, sockets, store, overlay, clock, kept, dmi, .. } = parts;
+    let Parts { telemetry, state, mut inputs, .. } = parts;
     let (client_keys, register) = watch::channel(Arc::default());
     let external = mqtt::external(&config.mqtt, &me.name, seed()?).context("the site's MQTT broker")?;
     let (broker, broker_events) = match external {
@@ -397,7 +404,7 @@ async fn play(
     let Open { shard, shard_events, console } = sockets.open(data_dir, me.kind)?;
     // Its tasks end with it.
     let Console { asked, desk, users, moved, mut tasks, recorder } = console;
-    otlp::start(&config.telemetry, &me, &desk, &mut tasks)?;
+    telemetry.send_metrics(&desk, &mut tasks);
     let doorkeeper = desk.doorkeeper.clone();
     let listens = https::start(&config.api, papers.served(), desk, &mut tasks).await.context("the API")?;
     doorkeeper.set_listens(listens);
@@ -428,7 +435,9 @@ async fn play(
         clock,
         state,
     };
-    driver.run(inputs, shutdown).await?;
+    let ran = driver.run(inputs, shutdown).await;
+    telemetry.finish().await;
+    ran?;
     Ok(())
 }
 

@@ -2,21 +2,24 @@
 //!
 //! Metrics go every [`TelemetryConfig::interval`], one request at a time. None are queued: what a collector that is away
 //! does not hear is in the totals of the next request. Lines of the log wait in a bounded queue ([`logs`]) and go once a
-//! second; what a collector cannot take stays first in line, and what it does not want is left out.
+//! second, from before the node stands until it stops ([`sender`]).
 
 mod logs;
 mod send;
+mod sender;
 
 use std::time::Duration;
 
 use bus::NodeId;
-use hyper::StatusCode;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
+use self::logs::Lines;
 pub(super) use self::logs::ToCollector;
 use self::send::{ExportError, Target};
+use self::sender::Sender;
 use super::api::{Desk, Question, Reply};
 use crate::admin::describe;
 use crate::config::{LogLevel, TelemetryConfig};
@@ -28,34 +31,66 @@ const NODES: usize = 100;
 /// Quicker than a node looks at itself would be the same again.
 const SHORTEST: Duration = Duration::from_secs(10);
 
-/// Lines of the log wait so long for company.
-const LOGS_EVERY: Duration = Duration::from_secs(1);
+/// How long a node that stops waits for its last lines to be taken.
+const LAST: Duration = Duration::from_secs(1);
 
-/// After a request that the collector could not take.
-const LOGS_AGAIN: Duration = Duration::from_secs(5);
+/// What is sent, until the node stops.
+pub(super) struct Telemetry {
+    target: Option<Target>,
+    collector: String,
+    every: Duration,
+    /// The log's sender; it ends with this.
+    log: JoinSet<()>,
+    stop: Option<oneshot::Sender<()>>,
+}
 
-/// Starts the tasks that send, if a collector is named.
-pub(super) fn start(
-    config: &TelemetryConfig,
-    me: &NodeId,
-    desk: &Desk,
-    tasks: &mut JoinSet<()>,
-) -> anyhow::Result<()> {
-    let Some(target) = Target::of(config)? else {
-        logs::listen(LogLevel::Off);
-        return Ok(());
-    };
-    if config.interval < SHORTEST {
-        anyhow::bail!("telemetry.interval: write {SHORTEST:?} at least");
+impl Telemetry {
+    /// Starts with the log, so that the lines of a start and of a replica that waits are sent too.
+    pub(super) fn start(config: &TelemetryConfig, me: &NodeId) -> anyhow::Result<Self> {
+        let target = Target::of(config);
+        if target.is_some() && config.interval < SHORTEST {
+            anyhow::bail!("telemetry.interval: write {SHORTEST:?} at least");
+        }
+        let logs = if target.is_some() { config.logs } else { LogLevel::Off };
+        logs::PROCESS.listen(logs);
+        let mut telemetry = Self {
+            target,
+            collector: config.otlp.clone().into(),
+            every: config.interval,
+            log: JoinSet::new(),
+            stop: None,
+        };
+        if logs != LogLevel::Off {
+            telemetry.send_log(me.to_string(), &logs::PROCESS);
+        }
+        Ok(telemetry)
     }
-    let collector = String::from(config.otlp.clone());
-    info!(%collector, every = ?config.interval, logs = config.logs.as_str(), "metrics are sent by OTLP");
-    tasks.spawn(export(target.clone(), collector.clone(), config.interval, desk.clone()));
-    logs::listen(config.logs);
-    if config.logs != LogLevel::Off {
-        tasks.spawn(export_logs(target, collector, me.to_string()));
+
+    fn send_log(&mut self, me: String, lines: &'static Lines) {
+        let Some(target) = self.target.clone() else { return };
+        let (stop, stopped) = oneshot::channel();
+        self.log.spawn(Sender::new(target, me, lines).run(stopped));
+        self.stop = Some(stop);
     }
-    Ok(())
+
+    pub(super) fn send_metrics(&self, desk: &Desk, tasks: &mut JoinSet<()>) {
+        let Some(target) = self.target.clone() else { return };
+        let (collector, every) = (self.collector.clone(), self.every);
+        info!(%collector, ?every, "metrics are sent by OTLP");
+        tasks.spawn(export(target, collector, every, desk.clone()));
+    }
+
+    /// The log's last lines are sent, if that takes no longer than [`LAST`].
+    pub(super) async fn finish(mut self) {
+        // It has ended if nobody hears.
+        let _ = self.stop.take().map(|stop| stop.send(()));
+        let _ = timeout(LAST, self.log.join_next()).await;
+    }
+}
+
+/// Why the collector that is named cannot be used, as far as this machine tells.
+pub(super) fn problem(config: &TelemetryConfig) -> Option<String> {
+    Target::of(config)?.check().err().map(|why| describe(&why))
 }
 
 async fn export(target: Target, collector: String, every: Duration, desk: Desk) {
@@ -85,36 +120,6 @@ async fn send_all(target: &Target, fleet: Fleet) -> Result<(), ExportError> {
         nodes = rest;
     }
     Ok(())
-}
-
-async fn export_logs(target: Target, collector: String, me: String) {
-    let mut fails = false;
-    loop {
-        sleep(LOGS_EVERY).await;
-        while let Some(batch) = logs::take() {
-            let body = logs::request(&me, &batch).to_string();
-            let mut is_over = false;
-            while !is_over {
-                let sent = target.send("logs", body.clone()).await;
-                match (&sent, fails) {
-                    (Ok(()), true) => info!(%collector, "the log is sent again"),
-                    (Err(why), false) => warn!(why = describe(why), "cannot send the log; goes on trying"),
-                    (Ok(()), false) | (Err(_), true) => {}
-                }
-                fails = sent.is_err();
-                is_over = sent.as_ref().err().is_none_or(is_final);
-                if fails {
-                    sleep(LOGS_AGAIN).await;
-                }
-            }
-        }
-    }
-}
-
-/// The same request would be refused again (OTLP 1.x, failures).
-fn is_final(why: &ExportError) -> bool {
-    let is_again = |status: &StatusCode| status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS;
-    matches!(why, ExportError::Refused(status, _) if !is_again(status))
 }
 
 #[cfg(test)]

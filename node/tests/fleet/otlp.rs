@@ -47,7 +47,7 @@ fn a_collector_is_sent_metrics_and_the_log_over_tls() {
         "telemetry: {{otlp: 'https://127.0.0.1:{}/otlp', ca: {}, logs: info, interval: 10s}}\n",
         begun["port"], begun["ca"]
     );
-    let cluster = Cluster::start_cloud(QUICK_LINK, |cloud| {
+    let mut cluster = Cluster::start_cloud(QUICK_LINK, |cloud| {
         let config = std::fs::read_to_string(cloud.config()).unwrap() + &telemetry;
         std::fs::write(cloud.config(), config).unwrap();
         cloud
@@ -61,9 +61,16 @@ fn a_collector_is_sent_metrics_and_the_log_over_tls() {
         assert!(told["logs"].is_array() || told["nodes"][0] == "cloud/cloud", "{told}");
     }
     assert!(metrics.contains(&"kubebus_node_up".into()), "{metrics:?}");
+    // What a node says last is sent too, and nothing of what it said about sending.
+    let (status, _) = cluster.cloud.terminate();
+    assert!(status.success(), "{status}");
+    while !logs.contains(&"stopping".into()) {
+        let told = collector.next();
+        assert_eq!(told["wrong"], Value::Null, "{told}");
+        logs.extend(told["logs"].as_array().into_iter().flatten().cloned());
+    }
     assert!(
         !logs.iter().any(|line| line.as_str().is_some_and(|line| line.contains("sent by OTLP"))),
         "{logs:?}"
     );
-    drop(cluster);
 }

@@ -17,6 +17,7 @@ use crate::io::admin::ask;
 use crate::io::cli::host_and_port;
 use crate::io::commands::{Usage, read_config};
 use crate::io::identity;
+use crate::io::otlp;
 use crate::io::upstream::{Endpoint, parse_endpoints};
 
 pub(super) async fn measure(args: &CheckArgs, progress: &Progress) -> Result<Machine> {
@@ -45,6 +46,7 @@ pub(super) async fn measure(args: &CheckArgs, progress: &Progress) -> Result<Mac
         is_running,
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
         config: problem,
+        telemetry: otlp::problem(&config.telemetry),
         data_dir,
         wants_packets: config.overlay.enabled,
         tun: machine::tun_problem(),

@@ -1,10 +1,10 @@
 //! What a node logs, for a collector: a layer of the log that puts lines into a queue, and their JSON.
 //!
 //! The log begins before the configuration is read, so the queue is one of the process, and keeps the first lines until
-//! [`listen`] says whether they are wanted. What sending itself says is never sent: it goes to standard error alone.
+//! [`Lines::listen`] says whether they are wanted. What sending itself says is never sent: it goes to standard error alone.
 
 use std::collections::VecDeque;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,15 +16,25 @@ use tracing_subscriber::layer::Context;
 
 use crate::config::LogLevel;
 
-/// Lines that wait: some minutes of a node with much to say, and 4 MB at the very most. When full, new ones are left out
-/// and counted; what the first ones say is more often the cause.
+/// Lines that wait: some minutes of a node with much to say. When full, new ones are left out and counted; what the first
+/// ones say is more often the cause.
 const WAITING: usize = 1024;
+
+/// Bytes of the lines that wait, as [`Line::size`] counts them. A line of ours has some 500, so that more are [`WAITING`]
+/// first; what peers put into fields may make them longer. When full, the same.
+const WAITING_BYTES: usize = 1 << 20;
 
 /// Lines of one request.
 const BATCH: usize = 256;
 
-/// Of one text of a line.
+/// Bytes of one request's lines: what is on its way is held besides what waits, as JSON too.
+const BATCH_BYTES: usize = 256 << 10;
+
+/// Bytes of one text of a line.
 const MAX_TEXT: usize = 1024;
+
+/// What a line or a field takes besides its texts, about.
+const OVERHEAD: usize = 128;
 
 /// Fields of a line; more has none of ours.
 const MAX_FIELDS: usize = 24;
@@ -32,13 +42,20 @@ const MAX_FIELDS: usize = 24;
 /// Whose lines come about by sending: what is below HTTP and TLS, and this module's own.
 const OWN: [&str; 5] = ["node::io::otlp", "hyper", "hyper_util", "rustls", "tokio_rustls"];
 
-static QUEUE: Mutex<Queue> =
-    Mutex::new(Queue { level: Some(Level::INFO), lines: VecDeque::new(), dropped: 0 });
+/// Those of this process.
+pub(super) static PROCESS: Lines = Lines::new();
 
+/// What waits to be sent.
+#[derive(Debug)]
+pub(in crate::io) struct Lines(Mutex<Queue>);
+
+#[derive(Debug)]
 struct Queue {
     /// Down to this level; `None`: nothing.
     level: Option<Level>,
     lines: VecDeque<Line>,
+    /// Of all lines.
+    bytes: usize,
     /// Since the last batch.
     dropped: u64,
 }
@@ -60,15 +77,6 @@ pub(super) struct Batch {
     dropped: u64,
 }
 
-/// Lines are taken down to this level from now on, and of those before.
-pub(super) fn listen(level: LogLevel) {
-    with(|queue| {
-        queue.level = down_to(level);
-        let most = queue.level;
-        queue.lines.retain(|line| most.is_some_and(|most| line.level <= most));
-    });
-}
-
 fn down_to(level: LogLevel) -> Option<Level> {
     match level {
         LogLevel::Off => None,
@@ -79,28 +87,50 @@ fn down_to(level: LogLevel) -> Option<Level> {
     }
 }
 
-/// The oldest lines that wait; `None` if there are none.
-pub(super) fn take() -> Option<Batch> {
-    with(|queue| {
-        let count = queue.lines.len().min(BATCH);
-        let lines: Vec<Line> = queue.lines.drain(..count).collect();
-        let dropped = std::mem::take(&mut queue.dropped);
-        (!lines.is_empty() || dropped > 0).then_some(Batch { lines, dropped })
-    })
-}
+impl Lines {
+    pub(super) const fn new() -> Self {
+        Self(Mutex::new(Queue { level: Some(Level::INFO), lines: VecDeque::new(), bytes: 0, dropped: 0 }))
+    }
 
-fn with<T>(work: impl FnOnce(&mut Queue) -> T) -> T {
-    work(&mut QUEUE.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Lines are taken down to this level from now on, and of those before.
+    pub(super) fn listen(&self, level: LogLevel) {
+        self.with(|queue| {
+            queue.level = down_to(level);
+            let most = queue.level;
+            queue.lines.retain(|line| most.is_some_and(|most| line.level <= most));
+            queue.bytes = queue.lines.iter().map(Line::size).sum();
+        });
+    }
+
+    /// The oldest lines that wait; `None` if there are none.
+    pub(super) fn take(&self) -> Option<Batch> {
+        self.with(Queue::take)
+    }
+
+    /// The collector does not get these: the next batch says so.
+    pub(super) fn lose(&self, batch: Batch) {
+        self.with(|queue| queue.dropped += batch.lines.len() as u64 + batch.dropped);
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Queue) -> T) -> T {
+        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// The layer of the log. What the log's own filter leaves out does not come here.
 #[derive(Debug)]
-pub(in crate::io) struct ToCollector;
+pub(in crate::io) struct ToCollector(&'static Lines);
+
+impl Default for ToCollector {
+    fn default() -> Self {
+        Self(&PROCESS)
+    }
+}
 
 impl<S: Subscriber> Layer<S> for ToCollector {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let (level, target) = (event.metadata().level(), event.metadata().target());
-        if is_own(target) || !with(|queue| queue.level.is_some_and(|most| *level <= most)) {
+        if is_own(target) || !self.0.with(|queue| queue.level.is_some_and(|most| *level <= most)) {
             return;
         }
         let mut seen = Seen::default();
@@ -108,7 +138,7 @@ impl<S: Subscriber> Layer<S> for ToCollector {
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let line =
             Line { at, level: *level, target: target.to_owned(), text: seen.text, fields: seen.fields };
-        with(|queue| queue.push(line));
+        self.0.with(|queue| queue.push(line));
     }
 }
 
@@ -119,11 +149,36 @@ fn is_own(target: &str) -> bool {
 
 impl Queue {
     fn push(&mut self, line: Line) {
-        if self.lines.len() < WAITING {
+        let bytes = self.bytes + line.size();
+        if self.lines.len() < WAITING && bytes <= WAITING_BYTES {
+            self.bytes = bytes;
             self.lines.push_back(line);
         } else {
             self.dropped += 1;
         }
+    }
+
+    fn take(&mut self) -> Option<Batch> {
+        let (mut lines, mut bytes) = (Vec::new(), 0);
+        while let Some(line) = self.lines.pop_front_if(|line| {
+            lines.is_empty() || (lines.len() < BATCH && bytes + line.size() <= BATCH_BYTES)
+        }) {
+            bytes += line.size();
+            lines.push(line);
+        }
+        self.bytes -= bytes;
+        (!lines.is_empty()).then(|| Batch { lines, dropped: std::mem::take(&mut self.dropped) })
+    }
+}
+
+impl Line {
+    /// What it holds in memory, about.
+    fn size(&self) -> usize {
+        let field = |(name, value): &(&str, Value)| {
+            let text = value["stringValue"].as_str().map_or(0, str::len);
+            OVERHEAD + name.len() + text
+        };
+        OVERHEAD + self.target.len() + self.text.len() + self.fields.iter().map(field).sum::<usize>()
     }
 }
 
@@ -143,7 +198,26 @@ impl Seen {
 }
 
 fn cut(text: &str) -> String {
-    text.chars().take(MAX_TEXT).collect()
+    text[..text.floor_char_boundary(MAX_TEXT)].to_owned()
+}
+
+/// A text that takes no more than [`MAX_TEXT`] bytes, however long what is written into it.
+#[derive(Debug, Default)]
+struct Short(String);
+
+impl fmt::Write for Short {
+    fn write_str(&mut self, piece: &str) -> fmt::Result {
+        let room = piece.floor_char_boundary(MAX_TEXT.saturating_sub(self.0.len()));
+        self.0.push_str(&piece[..room]);
+        if room < piece.len() { Err(fmt::Error) } else { Ok(()) }
+    }
+}
+
+fn shown(value: &dyn fmt::Debug) -> String {
+    let mut short = Short::default();
+    // Fails when there is no more room.
+    let _ = write!(short, "{value:?}");
+    short.0
 }
 
 fn text(value: &str) -> Value {
@@ -152,8 +226,8 @@ fn text(value: &str) -> Value {
 
 impl Visit for Seen {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        let shown = format!("{value:?}");
-        if field.name() == "message" { self.text = cut(&shown) } else { self.note(field, text(&shown)) }
+        let shown = shown(value);
+        if field.name() == "message" { self.text = shown } else { self.note(field, text(&shown)) }
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
@@ -184,30 +258,32 @@ impl Visit for Seen {
     }
 }
 
-/// `ExportLogsServiceRequest` of opentelemetry-proto 1.x in protobuf's JSON mapping.
-pub(super) fn request(node: &str, Batch { lines, dropped }: &Batch) -> Value {
-    let mut records: Vec<Value> = lines.iter().map(record).collect();
-    if *dropped > 0 {
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let text = format!(
-            "{dropped} lines of the log found no room on their way here: the node's standard error has them"
-        );
-        let fields = vec![("dropped", json!({ "intValue": dropped.to_string() }))];
-        records.push(record(&Line {
-            at,
-            level: Level::WARN,
-            target: "node::io::otlp".to_owned(),
-            text,
-            fields,
-        }));
+impl Batch {
+    /// `ExportLogsServiceRequest` of opentelemetry-proto 1.x in protobuf's JSON mapping.
+    pub(super) fn request(&self, node: &str) -> Value {
+        let mut records: Vec<Value> = self.lines.iter().map(record).collect();
+        if self.dropped > 0 {
+            records.push(record(&lost(self.dropped)));
+        }
+        let attributes = [("service.name", "kubebus"), ("service.instance.id", node), ("kubebus.node", node)];
+        let attributes: Vec<Value> =
+            attributes.iter().map(|(key, value)| attribute(key, text(value))).collect();
+        let scope = json!({ "name": "kubebus", "version": env!("CARGO_PKG_VERSION") });
+        json!({ "resourceLogs": [{
+            "resource": { "attributes": attributes },
+            "scopeLogs": [{ "scope": scope, "logRecords": records }],
+        }] })
     }
-    let attributes = [("service.name", "kubebus"), ("service.instance.id", node), ("kubebus.node", node)];
-    let attributes: Vec<Value> = attributes.iter().map(|(key, value)| attribute(key, text(value))).collect();
-    let scope = json!({ "name": "kubebus", "version": env!("CARGO_PKG_VERSION") });
-    json!({ "resourceLogs": [{
-        "resource": { "attributes": attributes },
-        "scopeLogs": [{ "scope": scope, "logRecords": records }],
-    }] })
+}
+
+/// Says how many lines the collector did not get.
+fn lost(dropped: u64) -> Line {
+    let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let text = format!(
+        "{dropped} lines of the log found no room on their way here, or were refused: the node's standard error has them"
+    );
+    let fields = vec![("dropped", json!({ "intValue": dropped.to_string() }))];
+    Line { at, level: Level::WARN, target: "node::io::otlp".to_owned(), text, fields }
 }
 
 fn attribute(key: &str, value: Value) -> Value {
@@ -237,50 +313,9 @@ fn severity(level: Level) -> (u8, &'static str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use tracing_subscriber::prelude::*;
-
-    use super::*;
-
-    /// One test: the queue is the process's own.
-    #[test]
-    fn lines_are_taken_down_to_a_level_bounded_and_never_those_of_sending() {
-        let log = tracing_subscriber::registry().with(ToCollector);
-        tracing::subscriber::with_default(log, || {
-            listen(LogLevel::Off);
-            tracing::error!(target: "other", "nobody listens");
-            listen(LogLevel::Info);
-            tracing::warn!(target: "node::io::otlp", "cannot send");
-            tracing::info!(target: "hyper::proto", "below it");
-            tracing::debug!(target: "other", "too small");
-            tracing::info!(target: "hyperactive", count = u64::MAX, ok = true, share = f64::NAN, why = %"x".repeat(9_999), "said");
-        });
-        let batch = take().unwrap();
-        let shown = request("edge/a", &batch);
-        let records = shown["resourceLogs"][0]["scopeLogs"][0]["logRecords"].as_array().unwrap();
-        let [record] = &records[..] else { panic!("{shown}") };
-        assert_eq!((&record["body"]["stringValue"], &record["severityNumber"]), (&"said".into(), &9.into()));
-        let attributes: Vec<&Value> =
-            record["attributes"].as_array().unwrap().iter().map(|a| &a["value"]).collect();
-        let long = "x".repeat(MAX_TEXT);
-        let expected = [
-            json!({ "stringValue": "hyperactive" }),
-            json!({ "stringValue": u64::MAX.to_string() }),
-            json!({ "boolValue": true }),
-            json!({ "stringValue": "NaN" }),
-            json!({ "stringValue": long }),
-        ];
-        assert_eq!(attributes, expected.iter().collect::<Vec<_>>());
-        assert_eq!(take(), None);
-        let log = tracing_subscriber::registry().with(ToCollector);
-        tracing::subscriber::with_default(log, || {
-            (0..WAITING + 5).for_each(|n| tracing::info!(target: "other", n, "one of many"))
-        });
-        let batch = take().unwrap();
-        assert_eq!((batch.lines.len(), batch.dropped), (BATCH, 5));
-        let shown = request("edge/a", &batch).to_string();
-        assert!(shown.contains("5 lines of the log found no room"), "{shown}");
-        listen(LogLevel::Off);
-        while take().is_some() {}
-    }
+pub(super) fn of(lines: &'static Lines) -> ToCollector {
+    ToCollector(lines)
 }
+
+#[cfg(test)]
+mod tests;

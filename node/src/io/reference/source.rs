@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 /// Types that are written as one word or number, and what to call that.
-const LEAVES: [(&str, &str, &str); 22] = [
+const LEAVES: [(&str, &str, &str); 23] = [
     ("String", "string", ""),
     ("Name", "string", "name"),
     ("bool", "boolean", ""),
@@ -26,6 +26,7 @@ const LEAVES: [(&str, &str, &str); 22] = [
     ("SocketAddr", "string", "address:port"),
     ("Resolver", "string", "address[:port]"),
     ("BitRate", "string", "rate"),
+    ("Collector", "string", "URL, or off"),
     ("DmiSocket", "string", "path, or off"),
     ("Value", "any", "value"),
     ("Json", "any", "any JSON"),
