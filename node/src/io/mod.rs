@@ -39,8 +39,8 @@ mod policy;
 mod records;
 #[cfg(test)]
 mod reference;
-#[cfg(feature = "etcd")]
 mod renew;
+#[cfg(feature = "etcd")]
 pub mod replica;
 pub mod restore;
 mod route;
