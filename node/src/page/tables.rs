@@ -10,7 +10,7 @@ use crate::health::fleet::{Fleet, FleetView, NodeView};
 use crate::health::part::{Order, Part};
 
 /// Nodes that a page is told of beside those it asks for, those that are not well first: more of them a browser does not
-/// draw each second, and nobody reads. They are 200 kB at first, and some 15 kB a second while all of them are busy.
+/// draw each second, and nobody reads.
 const MAX_NODES: usize = 200;
 
 /// A device's properties are rows of their own, so that one that changes costs no more than itself.
