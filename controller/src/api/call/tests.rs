@@ -71,6 +71,20 @@ fn what_makes_no_sense_is_refused_with_kubernetes_words() {
     }
 }
 
+/// `ListOptions.limit`: "Servers may choose not to support the limit argument and will return all of the available
+/// results."
+#[test]
+fn a_limit_that_clients_set_by_themselves_is_not_kept() {
+    let limit = |text: &str| {
+        let Call::List { of, .. } = parse(Method::Get, DEVICES, text).unwrap() else { panic!("no list") };
+        of.limit
+    };
+    assert_eq!(
+        ["", "limit=0", "limit=1", "limit=499", "limit=500", "limit=18446744073709551615"].map(limit),
+        [None, None, Some(1), Some(499), None, None]
+    );
+}
+
 #[test]
 fn a_continue_token_is_read_as_it_is_written() {
     let token = Continue { revision: Revision(12), after: Id::from("plant/valve") };

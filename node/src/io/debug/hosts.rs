@@ -11,7 +11,7 @@ use super::probe::LOOKUP;
 use crate::diagnose::Device;
 
 /// What an edge knows of its devices' manifests: of more devices the first ones are looked at.
-pub(super) const MANIFESTS: &str = "/apis/devices.kubeedge.io/v1beta1/devices?limit=500";
+pub(super) const MANIFESTS: &str = "/apis/devices.kubeedge.io/v1beta1/devices?limit=250";
 
 /// Names that are looked up, at once; of more the first ones tell whether a name server is there.
 const MOST: usize = 8;
