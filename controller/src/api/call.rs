@@ -101,7 +101,7 @@ pub(super) const WHOLE_FROM: u64 = 500;
 pub struct Listing {
     pub namespace: Option<String>,
     pub selectors: Selectors,
-    /// At most as many; below [`WHOLE_FROM`].
+    /// At most as many; a limit of 500 or more is none.
     pub limit: Option<usize>,
     pub proceed: Option<Continue>,
     /// As the client gave it.

@@ -22,6 +22,10 @@ use crate::twin::{self, Availability, DeviceState, PropertyId, Publish, WriteRec
 /// device names is not noted, and counts as away until it says again that it is there.
 const MAX_MAPPERS: usize = 256;
 
+/// A mapper's configuration is told at most this often: with a thousand devices it has megabytes, and they come in many
+/// batches. Of a change after a while without any the mapper hears at once.
+const CONFIG_PAUSE: Duration = Duration::from_millis(500);
+
 /// A device of this edge.
 #[derive(Debug, Default)]
 pub(super) struct Bound {
@@ -62,6 +66,9 @@ pub(super) struct Mapper {
     pub(super) has_spoken: bool,
     /// The configuration that was last published to it.
     config: Option<Bytes>,
+    config_told: Option<Mono>,
+    /// When it hears what changed since; soon.
+    config_due: Option<Mono>,
 }
 
 impl EdgeTwins {
@@ -84,8 +91,7 @@ impl EdgeTwins {
             }
             mappers.extend(self.mapper_of(id).cloned());
         }
-        // A mapper hears of a device before it is asked to write to it.
-        mappers.iter().for_each(|mapper| self.publish_config(mapper));
+        mappers.iter().for_each(|mapper| self.config_changed(mapper, now));
         here.iter().for_each(|(id, info)| self.bind(id, info, ks, now));
         self.decide_all(ks, now);
         ids.iter().for_each(|id| self.update_state(id));
@@ -165,23 +171,48 @@ impl EdgeTwins {
         self.outputs.publish(Publish { topic, payload: Bytes::new(), retain: true, expiry: None });
     }
 
-    fn publish_config(&mut self, name: &Name) {
+    /// What a mapper is to know has changed, or may have.
+    fn config_changed(&mut self, name: &Name, now: Now) {
+        let mapper = self.mappers.entry(name.clone()).or_default();
+        let due = mapper.config_told.map_or(now.mono, |told| now.mono.max(told + CONFIG_PAUSE));
+        mapper.config_due.get_or_insert(due);
+    }
+
+    /// What a rule looks at has changed, and with it which readings a mapper may keep to itself.
+    pub(super) fn configs_changed(&mut self, now: Now) {
+        let told = self.mappers.iter().filter(|(_, mapper)| mapper.config.is_some());
+        let names: Vec<_> = told.map(|(name, _)| name.clone()).collect();
+        names.iter().for_each(|name| self.config_changed(name, now));
+    }
+
+    pub(super) fn next_config(&self) -> Option<Mono> {
+        self.mappers.values().filter_map(|mapper| mapper.config_due).min()
+    }
+
+    pub(super) fn configs_due(&mut self, now: Now) {
+        let is_due = |mapper: &Mapper| mapper.config_due.is_some_and(|at| at <= now.mono);
+        let due = self.mappers.iter().filter(|(_, mapper)| is_due(mapper));
+        let names: Vec<_> = due.map(|(name, _)| name.clone()).collect();
+        names.iter().for_each(|name| self.tell_config(name, now));
+    }
+
+    /// A mapper hears of a device, and of a range, before it is asked to write: what has changed for it is told now.
+    pub(super) fn tell_config(&mut self, name: &Name, now: Now) {
+        let Some(mapper) = self.mappers.get_mut(name) else { return };
+        if mapper.config_due.take().is_none() {
+            return;
+        }
+        let room = mapper.config.as_ref().map_or(0, Bytes::len);
         let served = self.devices.iter().filter(|(_, bound)| bound.mapper.as_ref() == Some(name));
         let configs = served.filter_map(|(id, _)| Some(self.device_config(id, self.catalog.device(id)?)));
-        let config = mapper_config(configs);
-        let mapper = self.mappers.entry(name.clone()).or_default();
+        let config = mapper_config(configs, room);
+        let Some(mapper) = self.mappers.get_mut(name) else { return };
+        mapper.config_told = Some(now.mono);
         if mapper.config.as_ref() != Some(&config) {
             mapper.config = Some(config.clone());
             let topic = MapperTopic::Config { mapper: name.clone() }.topic();
             self.outputs.publish(Publish { topic, payload: config, retain: true, expiry: None });
         }
-    }
-
-    /// What a rule looks at has changed, and with it which readings a mapper may keep to itself.
-    pub(super) fn publish_configs(&mut self) {
-        let told = self.mappers.iter().filter(|(_, mapper)| mapper.config.is_some());
-        let names: Vec<_> = told.map(|(name, _)| name.clone()).collect();
-        names.iter().for_each(|name| self.publish_config(name));
     }
 
     fn device_config(&self, id: &DeviceId, info: &DeviceInfo) -> DeviceConfig {
@@ -346,9 +377,11 @@ pub(super) fn read_record(id: &PropertyId, ks: &Keyspace) -> Option<WriteRecord>
     twin::decode(ks.get(&format!("/t/write/{id}"))?)
 }
 
-/// The JSON of a [`MapperConfig`], device by device: thousands of them at once would take several times their text.
-fn mapper_config(devices: impl Iterator<Item = DeviceConfig>) -> Bytes {
-    let mut text = br#"{"devices":["#.to_vec();
+/// The JSON of a [`MapperConfig`], device by device: thousands of them at once would take several times their text, of
+/// `expected` bytes about.
+fn mapper_config(devices: impl Iterator<Item = DeviceConfig>, expected: usize) -> Bytes {
+    let mut text = Vec::with_capacity(expected);
+    text.extend_from_slice(br#"{"devices":["#);
     for (number, device) in devices.enumerate() {
         if number > 0 {
             text.push(b',');
@@ -395,7 +428,7 @@ mod tests {
             properties: vec![],
         };
         for devices in [vec![], vec![named("a")], vec![named("a"), named("b")]] {
-            let json = mapper_config(devices.clone().into_iter());
+            let json = mapper_config(devices.clone().into_iter(), 0);
             assert_eq!(json, twin::json(&MapperConfig { devices }));
         }
     }

@@ -227,6 +227,7 @@ impl EdgeTwins {
         self.decide_all(ks, now);
         self.renumber(ks);
         self.rules_changed(ks, now);
+        self.configs_due(now);
     }
 
     /// The disk is new here, or an old copy that took a new incarnation.
@@ -251,6 +252,7 @@ impl EdgeTwins {
         if manifests {
             self.devices_changed(&devices, ks, now);
             self.rules_changed(ks, now);
+            self.configs_due(now);
         }
         // Whoever may wish is known before the wishes are looked at.
         for device in keys.iter().filter_map(|key| key.as_str().strip_prefix("/m/authority/")) {
@@ -316,6 +318,7 @@ impl EdgeTwins {
         }
         self.authorities_due(ks, now);
         self.commands_due(ks, now);
+        self.configs_due(now);
     }
 
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -330,7 +333,8 @@ impl EdgeTwins {
         let rules = self.rules.next_tick().map(|at| (at, "rules"));
         let authority = self.device_timers.first().map(|(at, _)| (*at, "authority"));
         let command = self.commands.next_timeout().map(|at| (at, "command"));
-        [property, rules, authority, command].into_iter().flatten().min()
+        let config = self.next_config().map(|at| (at, "mapper configuration"));
+        [property, rules, authority, command, config].into_iter().flatten().min()
     }
 
     pub fn stats(&self) -> Stats {

@@ -79,6 +79,7 @@ impl EdgeTwins {
         if mapper.is_none() && !by_delta {
             return;
         }
+        mapper.iter().for_each(|mapper| self.tell_config(mapper, now));
         self.finish_write(id, Outcome::Superseded, REPLACED, ks, now);
         self.overrule_command(id, &wanted, ks, now);
         let write_id = self.fresh_id(ks);

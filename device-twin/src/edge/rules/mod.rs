@@ -126,7 +126,7 @@ impl EdgeTwins {
         forget_rules(ks);
         self.rules.next_tick.get_or_insert(now.mono + RULE_INTERVAL);
         self.rules.index();
-        self.publish_configs();
+        self.configs_changed(now);
         let inputs = self.rules.readers.keys();
         let remote = inputs.filter(|(_, id)| !self.devices.contains_key(&id.device)).cloned().collect();
         let watches = self.rules.watch(remote);

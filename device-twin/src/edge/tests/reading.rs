@@ -37,8 +37,10 @@ fn a_mapper_keeps_to_itself_what_stays_within_the_deadband_unless_a_rule_looks()
     };
     let half_of_max_age = [json!(0.1), json!(5000)];
     assert_eq!(told(&world), half_of_max_age);
+    world.seconds(1);
     world.put("/m/rule/water/watch", json(WATCH));
     assert_eq!(told(&world), [json!(null), json!(null)]);
+    world.seconds(1);
     world.take_back("/m/rule/water/watch");
     assert_eq!(told(&world), half_of_max_age);
 }
@@ -62,8 +64,8 @@ fn a_mapper_that_was_there_first_hears_of_a_device_before_it_is_asked_to_write()
     assert_eq!(
         topics,
         [
-            "mapper/modbus/config",
             "twin/water/pump/desired/setPoint",
+            "mapper/modbus/config",
             "mapper/modbus/write",
             "twin/water/pump/state"
         ]
@@ -71,10 +73,45 @@ fn a_mapper_that_was_there_first_hears_of_a_device_before_it_is_asked_to_write()
 }
 
 #[test]
+fn a_mapper_hears_of_a_burst_of_changes_once_and_before_the_next_write() {
+    let valve = |name: &str| {
+        json(&MANIFESTS[2].1.replace("name: valve, namespace", &format!("name: {name}, namespace")))
+    };
+    // How many devices each configuration has, and where between them it was asked to write.
+    let heard = |world: &World| -> Vec<Option<usize>> {
+        let published =
+            world.seen.iter().filter_map(|o| if let Output::Publish(p) = o { Some(p) } else { None });
+        let said = published.filter_map(|p| match p.topic.as_str() {
+            "mapper/virtual/config" => {
+                let config: serde_json::Value = serde_json::from_slice(&p.payload).unwrap();
+                Some(Some(config["devices"].as_array().unwrap().len()))
+            }
+            "mapper/virtual/write" => Some(None),
+            _ => None,
+        });
+        said.collect()
+    };
+    let mut world = World::new();
+    world.seconds(1);
+    world.seen.clear();
+    for name in ["v1", "v2", "v3"] {
+        world.put(&format!("/m/device/water/{name}"), valve(name));
+    }
+    assert_eq!(heard(&world), [Some(3)], "the first of them at once");
+    world.desire("v3/setPoint", 3.0, 1, 0);
+    assert_eq!(heard(&world), [Some(3), Some(5), None]);
+    world.put("/m/device/water/v4", valve("v4"));
+    world.put("/m/device/water/v5", valve("v5"));
+    world.seconds(1);
+    assert_eq!(heard(&world), [Some(3), Some(5), None, Some(7)]);
+}
+
+#[test]
 fn a_device_that_is_taken_away_leaves_configuration_topics_and_store() {
     let mut world = World::new();
     world.say("twin/water/junction/report/pressure", "4");
     world.seen.clear();
+    world.seconds(1);
     world.take_back("/m/device/water/junction");
     assert_eq!(last(&world.seen, "mapper/virtual/config").unwrap()["devices"].as_array().unwrap().len(), 1);
     let cleared = |topic: &str| {
