@@ -17,10 +17,10 @@
 
 mod wire;
 
-pub(crate) use wire::whole;
 pub use wire::{
     InvalidMessage, JoinReply, JoinRequest, MAX_REPLY_LEN, MAX_REQUEST_LEN, RefusalCode, Welcome,
 };
+pub(crate) use wire::{codes, whole};
 
 use std::time::Duration;
 
