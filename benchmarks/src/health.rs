@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bus::bus::LinkId;
-use bus::token::CaHash;
+use bus::token::{CaHash, TokenId};
 use bus::{Channel, Frame, KeyHash, Mono, Name, NodeId, Now, UnixMillis};
-use bytes::Bytes;
-use controller::join::CsrError;
+use controller::join::{CsrError, Signed};
+use controller::nodes::{self, NodeRecord};
 use controller::{CloudSubnets, Cluster, Plan};
 use metadata::Keyspace;
-use minicbor::Encode;
 use node::cloud::CloudSettings;
 use node::health::links::{LinkHead, LinkState, Path};
 use node::health::part::Order;
@@ -35,29 +34,6 @@ const ILL: usize = 30;
 
 /// Nodes on one screen.
 const SCREEN: usize = 50;
-
-/// A row of `/c/node/..`, as the cloud writes it.
-#[derive(Encode)]
-struct Member {
-    #[n(0)]
-    name: Name,
-    #[n(1)]
-    site: Name,
-    #[n(2)]
-    public_key: KeyHash,
-    #[n(3)]
-    lans: Vec<u8>,
-    #[n(4)]
-    joined: UnixMillis,
-    #[n(5)]
-    #[cbor(with = "minicbor::bytes")]
-    serial: Vec<u8>,
-    #[n(6)]
-    not_after: UnixMillis,
-    #[n(7)]
-    #[cbor(with = "minicbor::bytes")]
-    token: [u8; 32],
-}
 
 /// The cloud and what its edges told it.
 struct Site {
@@ -85,18 +61,15 @@ impl Site {
     fn start() -> Result<Self> {
         let mut keyspace = Keyspace::new();
         for number in 0..EDGES {
-            let member = Member {
-                name: edge(number)?,
-                site: name(&format!("site-{:03}", number % SITES))?,
+            let signed = Signed {
+                certificate_der: Vec::new(),
                 public_key: key(number),
-                lans: Vec::new(),
-                joined: UnixMillis(1),
                 serial: vec![1; 16],
                 not_after: UnixMillis(u64::MAX),
-                token: [1; 32],
             };
-            let row = metadata::Key::new(&format!("/c/node/{}", member.name)).context("a key")?;
-            keyspace.put(row, Bytes::from(minicbor::to_vec(&member)?));
+            let site = name(&format!("site-{:03}", number % SITES))?;
+            let member = NodeRecord::new(edge(number)?, site, TokenId([1; 32]), &signed, UnixMillis(1));
+            nodes::put(&member, &mut keyspace);
         }
         let (cluster, ca) = (name("bench")?, CaHash::of_der(b"ca"));
         let plan = Plan::new(Plan::DEFAULT_POOL, &cluster, &ca)?;

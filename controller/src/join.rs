@@ -17,10 +17,10 @@
 
 mod wire;
 
-pub(crate) use wire::whole;
 pub use wire::{
     InvalidMessage, JoinReply, JoinRequest, MAX_REPLY_LEN, MAX_REQUEST_LEN, RefusalCode, Welcome,
 };
+pub(crate) use wire::{codes, whole};
 
 use std::time::Duration;
 
@@ -234,17 +234,8 @@ pub(crate) fn renumber(routes: &[Route], ks: &mut Keyspace) -> Result<(), Damage
 }
 
 fn new_record(name: &Name, token: &Token, signed: &Signed, now: Now) -> NodeRecord {
-    NodeRecord {
-        name: name.clone(),
-        site: token.site.clone(),
-        public_key: signed.public_key,
-        lans: token.lans.clone(),
-        joined: now.wall,
-        serial: signed.serial.clone(),
-        not_after: signed.not_after,
-        token: token.id().0,
-        next: None,
-    }
+    let node = NodeRecord::new(name.clone(), token.site.clone(), token.id(), signed, now.wall);
+    NodeRecord { lans: token.lans.clone(), ..node }
 }
 
 fn welcome(cluster: &Cluster, signed: Signed, lans: Vec<Route>) -> Welcome {

@@ -7,6 +7,7 @@ use metadata::Keyspace;
 use minicbor::{Decode, Encode};
 use thiserror::Error;
 
+use crate::join::Signed;
 use crate::lan::Lan;
 use crate::record::{self, DamagedRecord};
 use crate::{advert, label, lease, retired, route, site, wireguard};
@@ -55,6 +56,21 @@ pub struct Next {
 }
 
 impl NodeRecord {
+    /// Who joins with the token that is named, for now without a LAN.
+    pub fn new(name: Name, site: Name, token: TokenId, signed: &Signed, joined: UnixMillis) -> Self {
+        Self {
+            name,
+            site,
+            public_key: signed.public_key,
+            lans: Vec::new(),
+            joined,
+            serial: signed.serial.clone(),
+            not_after: signed.not_after,
+            token: token.0,
+            next: None,
+        }
+    }
+
     pub fn id(&self) -> NodeId {
         NodeId::edge(self.name.clone())
     }
@@ -92,7 +108,8 @@ pub fn list(ks: &Keyspace) -> Result<Vec<NodeRecord>, DamagedRecord> {
     record::list(ks, PREFIX)
 }
 
-pub(crate) fn put(node: &NodeRecord, ks: &mut Keyspace) {
+/// Writes who is in, and in which site.
+pub fn put(node: &NodeRecord, ks: &mut Keyspace) {
     record::put(ks, &key(&node.name), node);
     site::put(&node.id(), &node.site, ks);
 }
@@ -107,21 +124,6 @@ pub fn promote(name: &Name, key: KeyHash, ks: &mut Keyspace) -> Result<Option<No
     (node.public_key, node.serial, node.not_after) = (public_key, serial, not_after);
     put(&node, ks);
     Ok(Some(node))
-}
-
-#[cfg(test)]
-pub(crate) fn sample(name: &Name, public_key: KeyHash, not_after: UnixMillis) -> NodeRecord {
-    NodeRecord {
-        name: name.clone(),
-        site: name.clone(),
-        public_key,
-        lans: Vec::new(),
-        joined: UnixMillis(0),
-        serial: vec![1],
-        not_after,
-        token: [0; 32],
-        next: None,
-    }
 }
 
 /// Says again which site each node is in: a cloud before this one did not say it.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use bus::{Name, Route};
-use minicbor::{Decode, Decoder, Encode, Encoder};
+use minicbor::{Decode, Decoder, Encode};
 use thiserror::Error;
 
 use crate::record::encode;
@@ -67,69 +67,60 @@ pub struct Welcome {
     pub lans: Vec<Route>,
 }
 
-/// Why a node was not let in, for programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RefusalCode {
-    Malformed,
-    UnknownToken,
-    Expired,
-    Used,
-    NameTaken,
-    InvalidCsr,
-    LanClash,
-    /// The pool has no place left.
-    NoAddress,
-    /// The cloud failed; the message says how.
-    Internal,
-    /// A reason of a newer cloud; its message still speaks.
-    Other,
-}
-
-impl RefusalCode {
-    fn to_wire(self) -> u8 {
-        match self {
-            Self::Malformed => 0,
-            Self::UnknownToken => 1,
-            Self::Expired => 2,
-            Self::Used => 3,
-            Self::NameTaken => 4,
-            Self::InvalidCsr => 5,
-            Self::LanClash => 6,
-            Self::NoAddress => 7,
-            Self::Internal => 8,
-            Self::Other => 255,
+/// Codes for programs, each a number on the wire: an enum with the variants that are named, and with `Other`.
+macro_rules! codes {
+    ($(#[$doc:meta])* pub enum $name:ident { $($(#[$why:meta])* $code:ident = $number:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name {
+            $($(#[$why])* $code = $number,)+
+            /// A reason of a newer cloud; its message still speaks.
+            Other = 255,
         }
-    }
 
-    fn from_wire(code: u8) -> Self {
-        match code {
-            0 => Self::Malformed,
-            1 => Self::UnknownToken,
-            2 => Self::Expired,
-            3 => Self::Used,
-            4 => Self::NameTaken,
-            5 => Self::InvalidCsr,
-            6 => Self::LanClash,
-            7 => Self::NoAddress,
-            8 => Self::Internal,
-            _ => Self::Other,
+        impl $name {
+            fn from_wire(number: u8) -> Self {
+                match number {
+                    $($number => Self::$code,)+
+                    _ => Self::Other,
+                }
+            }
         }
-    }
+
+        impl<C> minicbor::Encode<C> for $name {
+            fn encode<W: minicbor::encode::Write>(
+                &self,
+                e: &mut minicbor::Encoder<W>,
+                _: &mut C,
+            ) -> Result<(), minicbor::encode::Error<W::Error>> {
+                e.u8(*self as u8)?.ok()
+            }
+        }
+
+        impl<'b, C> minicbor::Decode<'b, C> for $name {
+            fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+                Ok(Self::from_wire(d.u8()?))
+            }
+        }
+    };
 }
 
-impl<C> Encode<C> for RefusalCode {
-    fn encode<W: minicbor::encode::Write>(
-        &self,
-        e: &mut Encoder<W>,
-        _: &mut C,
-    ) -> Result<(), minicbor::encode::Error<W::Error>> {
-        e.u8(self.to_wire())?.ok()
-    }
-}
+pub(crate) use codes;
 
-impl<'b, C> Decode<'b, C> for RefusalCode {
-    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
-        Ok(Self::from_wire(d.u8()?))
+codes! {
+    /// Why a node was not let in, for programs.
+    pub enum RefusalCode {
+        Malformed = 0,
+        UnknownToken = 1,
+        Expired = 2,
+        Used = 3,
+        NameTaken = 4,
+        InvalidCsr = 5,
+        LanClash = 6,
+        /// The pool has no place left.
+        NoAddress = 7,
+        /// The cloud failed; the message says how.
+        Internal = 8,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::join::Signed;
 use bus::UnixMillis;
+use bus::token::TokenId;
 
 const DAY: u64 = 24 * 3_600_000;
 const UNTIL: u64 = 90 * DAY;
@@ -42,7 +43,14 @@ struct Register {
 impl Register {
     fn new() -> Self {
         let mut ks = Keyspace::new();
-        nodes::put(&nodes::sample(&name(), key("k1"), UnixMillis(UNTIL)), &mut ks);
+        let signed = Signed {
+            certificate_der: Vec::new(),
+            public_key: key("k1"),
+            serial: vec![1],
+            not_after: UnixMillis(UNTIL),
+        };
+        let node = NodeRecord::new(name(), name(), TokenId([0; 32]), &signed, UnixMillis(0));
+        nodes::put(&node, &mut ks);
         Self { ks, rate: Rate::default() }
     }
 

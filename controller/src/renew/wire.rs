@@ -1,9 +1,9 @@
 //! The conversation on the wire: one request, one reply, each one minicbor value in a frame of channel `Join`, on a lane
 //! of its own.
 
-use minicbor::{Decode, Decoder, Encode, Encoder};
+use minicbor::{Decode, Encode};
 
-use crate::join::{InvalidMessage, MAX_REPLY_LEN, MAX_REQUEST_LEN, whole};
+use crate::join::{InvalidMessage, MAX_REPLY_LEN, MAX_REQUEST_LEN, codes, whole};
 use crate::record::encode;
 
 /// What a node says whose certificate is to be renewed. Who it is its link says.
@@ -37,62 +37,17 @@ pub enum RenewReply {
     },
 }
 
-/// Why a certificate was not renewed, for programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RenewRefusal {
-    Malformed,
-    NotMember,
-    Superseded,
-    TooLate,
-    Busy,
-    InvalidCsr,
-    /// The cloud failed; the message says how.
-    Internal,
-    /// A reason of a newer cloud; its message still speaks.
-    Other,
-}
-
-impl RenewRefusal {
-    fn to_wire(self) -> u8 {
-        match self {
-            Self::Malformed => 0,
-            Self::NotMember => 1,
-            Self::Superseded => 2,
-            Self::TooLate => 3,
-            Self::Busy => 4,
-            Self::InvalidCsr => 5,
-            Self::Internal => 6,
-            Self::Other => 255,
-        }
-    }
-
-    fn from_wire(code: u8) -> Self {
-        match code {
-            0 => Self::Malformed,
-            1 => Self::NotMember,
-            2 => Self::Superseded,
-            3 => Self::TooLate,
-            4 => Self::Busy,
-            5 => Self::InvalidCsr,
-            6 => Self::Internal,
-            _ => Self::Other,
-        }
-    }
-}
-
-impl<C> Encode<C> for RenewRefusal {
-    fn encode<W: minicbor::encode::Write>(
-        &self,
-        e: &mut Encoder<W>,
-        _: &mut C,
-    ) -> Result<(), minicbor::encode::Error<W::Error>> {
-        e.u8(self.to_wire())?.ok()
-    }
-}
-
-impl<'b, C> Decode<'b, C> for RenewRefusal {
-    fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
-        Ok(Self::from_wire(d.u8()?))
+codes! {
+    /// Why a certificate was not renewed, for programs.
+    pub enum RenewRefusal {
+        Malformed = 0,
+        NotMember = 1,
+        Superseded = 2,
+        TooLate = 3,
+        Busy = 4,
+        InvalidCsr = 5,
+        /// The cloud failed; the message says how.
+        Internal = 6,
     }
 }
 

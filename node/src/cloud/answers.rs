@@ -20,8 +20,9 @@ use metadata::{Key, Keyspace, epoch};
 use router::Policy;
 use serde_json::json;
 
+use super::Cloud;
+use super::membership::nodes_of;
 use super::resources::own_write;
-use super::{Cloud, nodes_of};
 use crate::admin::{
     self, AdminError, AdminRequest, AdminResponse, AuthorityChange, Fault, LanOrder, Snapshot, TokenOrder,
 };

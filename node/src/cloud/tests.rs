@@ -1,4 +1,4 @@
-use bus::UnixMillis;
+use bus::{Name, UnixMillis};
 use controller::Plan;
 use ipnet::IpNet;
 use metadata::{MemoryStore, Revision, Row, Store};

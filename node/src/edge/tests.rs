@@ -1,7 +1,10 @@
 use std::collections::BTreeSet;
 
-use bus::{Name, UnixMillis};
-use metadata::{Feed, FeedOutput, Revision};
+use bus::{Class, Name, Topic, UnixMillis, Value};
+use bytes::Bytes;
+use controller::advert;
+use device_twin::PropertyId;
+use metadata::{Feed, FeedOutput, Key, ReplicaOutput, Revision};
 use serde_json::json;
 
 use super::*;

@@ -4,62 +4,61 @@
 //! bounded; while the journal is full (a stuck disk) only the store's word is taken, so that back-pressure reaches
 //! whoever causes the load.
 
+mod answers;
+mod certificates;
+mod clients;
+mod dialling;
+mod links;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bus::bus::LinkId;
 use bus::io::Clock;
 use bus::overlay::{Lease, Route};
-use bus::{Channel, Identity, KeyHash, NodeId};
+use bus::{KeyHash, NodeId};
 use bytes::Bytes;
 use controller::api::index::Moved;
 use device_twin::gate::Refusal;
 use device_twin::gate::access::ClientKeys;
-use device_twin::io::dmi::{Answered, DmiEvent, DmiHandle};
+use device_twin::io::dmi::{DmiEvent, DmiHandle};
 use device_twin::io::recorder::{Record as Kept, Recorder};
-use device_twin::io::{BrokerEvent, BrokerHandle, Ticket as BrokerTicket};
-use device_twin::{Expiry, Ticket};
+use device_twin::io::{BrokerEvent, BrokerHandle};
 use metadata::{Commit, StoreError};
 use router::Table;
 use router::io::device::Overlay;
-use router::io::shard::{Command, DialError, Event, Expect, Lane, LinkReport, ShardHandle};
-use serde_json::json;
+use router::io::shard::{Command, Event, Lane, ShardHandle};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
-use super::api::{Asked, Question, Reply};
-use super::debug::dials;
+use self::answers::Document;
+use self::clients::Asker;
+use self::dialling::Lookup;
+
+use super::api::{Asked, Reply};
 use super::debug::examiner::Examiner;
 use super::dns::Dns;
 use super::identity::Pair;
-use super::join::resolve;
-use super::metrics;
 use super::patience::{PATIENCE, Patience};
 use super::records::recall;
 use super::renew::{Papers, RenewError};
 use super::session::UsersSender;
 use super::shutdown::Shutdown;
-use super::status;
 use super::store::{StoreEvent, StoreThread};
-use super::upstream::{Target, Upstream};
+use super::upstream::Upstream;
 use super::wireguard::Wireguard;
-use crate::admin::{AdminResponse, describe};
+use crate::admin::describe;
 use crate::checkup::Report;
-use crate::diagnose::{Failures, LinkFault};
-use crate::health::{Trouble, TroubleKind};
+use crate::diagnose::Failures;
+use crate::health::Trouble;
 use crate::history::Told;
-use crate::renewal::{Certificate, News};
-use crate::seam::{DialLane, Input, Line, Node, Output, Record};
-use crate::wireguard::CLIENTS;
+use crate::seam::{Input, Line, Node, Output, Record};
 
 /// Step two of the shutdown: how long goodbyes may take.
 const FLUSH: Duration = Duration::from_secs(1);
-
-/// How long a name server may take to tell where the cloud is.
-const LOOKUP: Duration = Duration::from_secs(5);
 
 /// Inputs handled between two looks at the other queues.
 const BURST: usize = 64;
@@ -136,40 +135,11 @@ impl State {
     }
 }
 
-type Document = serde_json::Map<String, serde_json::Value>;
-
-/// Who waits for what a ticket stands for.
-#[derive(Debug)]
-enum Asker {
-    Client(BrokerTicket),
-    Mapper(Answered),
-}
-
 /// What checks found, by the number that they were asked for with.
 type Exam = (u64, Option<Report>);
 
-/// Where an endpoint is, for a dial.
-type Lookup = (Line, DialLane, u64, Result<SocketAddr, NotFound>);
-
 /// What the recorder tells, or why it does not.
 type Recalled = Result<Told, String>;
-
-/// A host, and why nobody tells where it is.
-type NotFound = (String, String);
-
-fn lane_of(lane: DialLane) -> Lane {
-    match lane {
-        DialLane::Bus => Lane::Bus,
-        DialLane::Packets => Lane::Packets,
-    }
-}
-
-/// The address from which this machine sends towards `remote`. Nothing is sent.
-fn local_address(remote: SocketAddr) -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect(remote).ok()?;
-    Some(socket.local_addr().ok()?.ip())
-}
 
 /// What woke the loop.
 enum Wake {
@@ -305,174 +275,6 @@ impl Driver {
         }
     }
 
-    fn on_shard(&mut self, event: Event) {
-        match event {
-            Event::Up { link, attempt, peer, remote, lane } => {
-                debug!(link = link.0, %lane, %remote, "link up");
-                self.state.lanes.insert(link, lane);
-                if let (Lane::Renew, Some(asker)) = (lane, &peer) {
-                    self.state.renewing.insert(link, asker.clone());
-                }
-                attempt.map(|attempt| self.state.neighbours.remove(&attempt));
-                if let Some((line, _)) = attempt.and_then(|attempt| self.state.dials.remove(&attempt)) {
-                    self.on_upstream(line, link, lane, remote);
-                }
-                match (lane, peer, attempt) {
-                    (Lane::Bus, Some((peer, key)), attempt) => {
-                        self.handle(Input::LinkUp { link, peer, key, attempt });
-                    }
-                    (Lane::Packets, Some((peer, key)), Some(attempt)) => {
-                        self.handle(Input::PacketsUp { link, peer, key, attempt });
-                    }
-                    (Lane::Packets, Some((peer, key)), None) => {
-                        self.handle(Input::PeerPackets { link, peer, key, remote });
-                    }
-                    // A join says what it wants in its first frame.
-                    (Lane::Join | Lane::Renew, ..) | (Lane::Bus | Lane::Packets, None, _) => {}
-                }
-            }
-            Event::Failed { attempt, why } => {
-                if self.state.neighbours.remove(&attempt) {
-                    debug!(%why, "cannot reach a neighbour");
-                } else if self.on_dial_failed(attempt, &why) {
-                    self.handle(Input::Certificate(News::Over));
-                }
-                self.handle(Input::DialFailed { attempt, retry_after: why.retry_after() });
-            }
-            Event::Down { link, why, .. } => {
-                debug!(link = link.0, why, "link down");
-                let now = self.clock.now();
-                let at = self.upstream.as_ref().and_then(|upstream| upstream.address_of(link));
-                if let Some(at) = at {
-                    dials::record_end(&mut self.state.failures, at.to_string(), &why, now.wall);
-                }
-                let is_bus = self.state.lanes.get(&link) == Some(&Lane::Bus);
-                if at.is_some() && is_bus && dials::is_turned_away(&why) {
-                    self.handle(Input::Certificate(News::TurnedAway));
-                }
-                if self.upstream.as_mut().is_some_and(|upstream| upstream.handle_down(link, now.mono)) {
-                    self.on_trouble(TroubleKind::LinkLost, format!("the link to the cloud ended: {why}"));
-                }
-                match self.state.lanes.remove(&link) {
-                    Some(Lane::Bus) => self.handle(Input::LinkDown { link }),
-                    Some(Lane::Packets) => self.handle(Input::PacketsDown { link }),
-                    Some(Lane::Join | Lane::Renew) | None => {}
-                }
-                self.state.renewing.remove(&link);
-            }
-            Event::Frame { link, frame } if self.state.renewing.contains_key(&link) => {
-                // One request a connection, as for those that join.
-                self.state.lanes.remove(&link);
-                if let Some((peer, key)) = self.state.renewing.remove(&link) {
-                    self.handle(Input::Renew { link, peer, key, request: frame.payload });
-                }
-            }
-            Event::Frame { link, frame } if self.state.lanes.get(&link) == Some(&Lane::Join) => {
-                // One request a connection: strangers get no more of our time.
-                self.state.lanes.remove(&link);
-                if frame.channel == Channel::Join {
-                    self.handle(Input::Join { link, request: frame.payload });
-                }
-            }
-            Event::Frame { link, .. } if !self.state.lanes.contains_key(&link) => {
-                self.command(Command::Close { link, reason: "one request is enough".into() });
-            }
-            Event::Frame { link, frame } => self.handle(Input::Frame { link, frame }),
-            Event::Moved { link, remote } => self.handle(Input::Moved { link, remote }),
-            Event::Talk { peers } => self.handle(Input::Talk { peers }),
-            Event::Report { id, links } => self.on_report(id, &links),
-        }
-    }
-
-    /// Whether the cloud would take our next certificate: nobody else's word counts for that.
-    fn on_dial_failed(&mut self, attempt: u64, why: &DialError) -> bool {
-        let dialled = self.state.dials.remove(&attempt);
-        let is_over = dialled.is_some() && why.is_renewable();
-        if let Some((Line::Second, _)) = dialled {
-            debug!(%why, "cannot reach a replica of the cloud that stands by");
-            return is_over;
-        }
-        info!(%why, "cannot reach the cloud");
-        self.state.trouble = Some(metrics::trouble_of_dial(why, self.clock.now().wall));
-        let at = dialled.map_or_else(String::new, |(_, address)| address.to_string());
-        dials::record(&mut self.state.failures, at, why, self.clock.now().wall);
-        is_over
-    }
-
-    fn on_upstream(&mut self, line: Line, link: LinkId, lane: Lane, remote: SocketAddr) {
-        if lane == Lane::Bus {
-            let port = self.shard.local_addr().port();
-            let addresses = local_address(remote).map(|ip| SocketAddr::new(ip, port)).into_iter().collect();
-            self.handle(Input::Local { addresses });
-        }
-        let Some(upstream) = &mut self.upstream else { return };
-        let lane = match lane {
-            Lane::Bus => DialLane::Bus,
-            Lane::Packets => DialLane::Packets,
-            Lane::Join | Lane::Renew => return,
-        };
-        if let Some(stale) = upstream.handle_up((line, lane), link, remote, self.clock.now().mono) {
-            self.command(Command::Close { link: stale, reason: "the cloud is elsewhere now".into() });
-        }
-    }
-
-    fn on_trouble(&mut self, kind: TroubleKind, detail: String) {
-        self.state.trouble = Some(Trouble { kind, detail, at: self.clock.now().wall });
-    }
-
-    fn on_broker(&mut self, event: BrokerEvent) {
-        match event {
-            BrokerEvent::Publish {
-                ticket,
-                client: _,
-                who,
-                topic,
-                payload,
-                qos,
-                retain,
-                expiry,
-                properties,
-                rows,
-            } => {
-                let ticket = ticket.map(|ticket| self.ticket(Asker::Client(ticket)));
-                let expiry = expiry.map(Expiry);
-                self.handle(Input::Mqtt {
-                    ticket,
-                    who,
-                    topic,
-                    payload,
-                    qos,
-                    retain,
-                    expiry,
-                    properties,
-                    rows,
-                });
-            }
-            BrokerEvent::Keep { ticket, rows, receipt } => {
-                let ticket = ticket.map(|ticket| self.ticket(Asker::Client(ticket)));
-                self.handle(Input::Keep { ticket, rows, receipt });
-            }
-            BrokerEvent::Interest { filter, wanted } => self.handle(Input::Interest { filter, wanted }),
-            BrokerEvent::Restored => self.handle(Input::Restored),
-        }
-    }
-
-    fn on_dmi(&mut self, event: DmiEvent) {
-        match event {
-            DmiEvent::Request(request, asker) => {
-                let ticket = self.ticket(Asker::Mapper(asker));
-                self.handle(Input::Dmi { ticket, request });
-            }
-            DmiEvent::Answer(call, answer) => self.handle(Input::DmiAnswer { call, answer }),
-        }
-    }
-
-    fn ticket(&mut self, asker: Asker) -> Ticket {
-        self.state.next_ticket += 1;
-        self.state.tickets.insert(self.state.next_ticket, asker);
-        Ticket(self.state.next_ticket)
-    }
-
     /// Fails when this node must write no more: its peers are to hear a goodbye, and go to the cloud that may.
     fn on_store(&mut self, event: StoreEvent) -> Result<(), RunError> {
         let now = Instant::now();
@@ -504,30 +306,6 @@ impl Driver {
     fn submit(&mut self, commit: Commit) {
         self.state.patience.handle_submit(commit.revision, Instant::now());
         self.store.submit(commit);
-    }
-
-    fn on_admin(&mut self, asked: Asked) {
-        // Who asked was told that the node is busy: what he wished then must not happen now.
-        if asked.reply.is_closed() {
-            return;
-        }
-        if matches!(asked.question, Question::Alive) {
-            // Who asked may have hung up.
-            return drop(asked.reply.send(Reply::Alive));
-        }
-        self.state.next_question += 1;
-        self.state.questions.insert(self.state.next_question, asked.reply);
-        let id = self.state.next_question;
-        self.handle(match asked.question {
-            Question::Document(request) => Input::Admin { id, request },
-            Question::Order { who, request } => Input::Order { id, who, request },
-            Question::Api(request) => Input::Api { id, request },
-            Question::Backup => Input::Backup { id },
-            // Once it is measured.
-            Question::Fleet => return self.measure(Some(id)),
-            // It was answered.
-            Question::Alive => return,
-        });
     }
 
     async fn perform_all(&mut self) {
@@ -603,24 +381,6 @@ impl Driver {
         }
     }
 
-    /// A mapper gets the reply; a client of the broker needs none.
-    fn accept(&mut self, ticket: Ticket, reply: Bytes) {
-        match self.state.tickets.remove(&ticket.0) {
-            Some(Asker::Client(ticket)) => self.broker.accept(ticket),
-            Some(Asker::Mapper(asker)) => asker.done(reply),
-            None => {}
-        }
-    }
-
-    fn reject(&mut self, ticket: Ticket, why: String) {
-        debug!(why, "refused a message");
-        match self.state.tickets.remove(&ticket.0) {
-            Some(Asker::Client(ticket)) => self.broker.reject(ticket, Refusal::Payload),
-            Some(Asker::Mapper(asker)) => asker.refused(why),
-            None => {}
-        }
-    }
-
     fn record(&self, record: Record) {
         self.recorder.handle().record(match record {
             Record::Sample { id, sample } => Kept::Sample { id, sample, stored: self.clock.now().wall },
@@ -633,95 +393,6 @@ impl Driver {
     fn command(&self, command: Command) {
         // That the shard has ended shows at its events.
         let _ = self.shard.send(command);
-    }
-
-    /// The lookup is a task: without its cloud a site has no name server either, and must go on meanwhile.
-    fn dial(&mut self, line: Line, lane: DialLane, attempt: u64) {
-        match self.upstream.as_mut().and_then(|upstream| upstream.next(line, lane)) {
-            Some(Target::Address(address)) => self.on_lookup((line, lane, attempt, Ok(address))),
-            Some(Target::Endpoint((host, port))) => {
-                self.state.lookups.spawn(async move {
-                    let found = tokio::time::timeout(LOOKUP, resolve(&host, port)).await;
-                    let address = found.map_err(|_| format!("no name server tells where {host} is"));
-                    let address = address.and_then(|found| found.map_err(|why| describe(&why)));
-                    (line, lane, attempt, address.map_err(|why| (host, why)))
-                });
-            }
-            None => self.handle(Input::DialFailed { attempt, retry_after: None }),
-        }
-    }
-
-    fn renew(&mut self, line: Line) {
-        let upstream = self.upstream.as_mut();
-        let target = upstream.and_then(|upstream| Some((upstream.to_renew(line)?, upstream.cloud.clone())));
-        self.papers.renew(target, self.clock.now().wall);
-    }
-
-    fn on_renewed(&mut self, answer: Result<Pair, RenewError>) {
-        match answer.and_then(|next| self.papers.show(next)) {
-            Ok(()) => self.say_certificate("this node has its next certificate", News::Renewed),
-            Err(why) => {
-                let news = why.into_news();
-                if let News::Failed { why, .. } = &news {
-                    warn!(why, "this node's certificate is not renewed, which is tried again");
-                }
-                self.handle(Input::Certificate(news));
-            }
-        }
-    }
-
-    fn show_other(&mut self) {
-        match self.papers.show_other() {
-            Ok(true) => {
-                let what = "the cloud does not know this certificate: the one before is tried";
-                self.say_certificate(what, News::Shown);
-            }
-            Ok(false) => {}
-            Err(why) => warn!(why = describe(&why), "the certificate before this one cannot be used"),
-        }
-    }
-
-    fn say_certificate(&mut self, what: &str, news: fn(Certificate) -> News) {
-        self.command(Command::SetCredentials(Box::new(self.papers.credentials().clone())));
-        let certificate = self.papers.certificate();
-        info!(?certificate, "{what}");
-        self.handle(Input::Certificate(news(certificate)));
-    }
-
-    fn dial_neighbour(&mut self, lane: DialLane, attempt: u64, peer: NodeId, address: SocketAddr) {
-        let Some(Upstream { cloud, .. }) = &self.upstream else { return };
-        let expect = Expect::Node(Identity { cluster: cloud.cluster.clone(), node: peer });
-        self.state.neighbours.insert(attempt);
-        let lane = lane_of(lane);
-        self.command(Command::Dial { attempt, address, expect, lane, in_reserve: false });
-    }
-
-    fn on_endpoints(&mut self, endpoints: &[String]) {
-        let Some(upstream) = &mut self.upstream else { return };
-        for invalid in upstream.handle_told(endpoints) {
-            warn!("{invalid}");
-        }
-    }
-
-    fn on_lookup(&mut self, (line, lane, attempt, found): Lookup) {
-        let Some(upstream) = &self.upstream else { return };
-        match found {
-            Ok(address) if upstream.is_taken(line, address) => {
-                debug!(%address, "the other line to the cloud leads there");
-                self.handle(Input::DialFailed { attempt, retry_after: None });
-            }
-            Ok(address) => {
-                let (expect, lane) = (Expect::Node(upstream.cloud.clone()), lane_of(lane));
-                self.state.dials.insert(attempt, (line, address));
-                self.command(Command::Dial { attempt, address, expect, lane, in_reserve: true });
-            }
-            Err((host, why)) => {
-                info!("{why}");
-                self.state.failures.record(LinkFault::Lookup, host, why.clone(), self.clock.now().wall.0);
-                self.on_trouble(TroubleKind::Name, why);
-                self.handle(Input::DialFailed { attempt, retry_after: None });
-            }
-        }
     }
 
     fn set_overlay(&mut self, lease: Lease, routes: Vec<Route>) {
@@ -737,82 +408,6 @@ impl Driver {
         self.wireguard.set_overlay(&lease, &table);
         self.command(Command::SetTable(table));
         self.state.lease = Some(lease);
-    }
-
-    fn answer(&mut self, id: u64, response: AdminResponse) {
-        match response {
-            Ok(serde_json::Value::Object(mut status)) if status.contains_key("node") => {
-                self.describe_parts(&mut status);
-                self.state.waiting_status.insert(id, status);
-                self.command(Command::Report { id });
-            }
-            Ok(mut document) if document.get(CLIENTS).is_some() => {
-                self.reply(id, Reply::Document(Ok(self.wireguard.with_tunnels(document[CLIENTS].take()))));
-            }
-            response => self.reply(id, Reply::Document(response)),
-        }
-    }
-
-    fn reply(&mut self, id: u64, reply: Reply) {
-        if let Some(asked) = self.state.questions.remove(&id) {
-            // Who asked may have hung up.
-            let _ = asked.send(reply);
-        }
-    }
-
-    /// What the parts of this process say of themselves. The shard's word comes later, with [`Event::Report`].
-    fn describe_parts(&self, status: &mut Document) {
-        status
-            .insert("overlay".to_owned(), status::overlay(self.overlay.as_ref(), self.state.lease.as_ref()));
-        status.insert("wireguard".to_owned(), self.wireguard.status());
-        if let Some(upstream) = &self.upstream {
-            status.insert("upstream".to_owned(), dials::describe(upstream, &self.state.failures));
-        }
-        let mut counters = status::counters(
-            &self.shard.stats(),
-            &self.broker.stats(),
-            &self.store.stats(),
-            &self.recorder.handle().stats(),
-        );
-        if let Some(dns) = &self.dns {
-            counters["dns_queries"] = dns.counters();
-        }
-        status.insert("counters".to_owned(), counters);
-        if let Some(state) = self.broker.external_state() {
-            status.insert("mqtt".to_owned(), json!({ "external": state }));
-        }
-    }
-
-    /// Goes on with [`Self::on_measured`].
-    fn measure(&mut self, asked: Option<u64>) {
-        self.state.next_question += 1;
-        let id = self.state.next_question;
-        self.state.measures.insert(id, asked);
-        self.command(Command::Report { id });
-    }
-
-    fn on_measured(&mut self, asked: Option<u64>, links: &[LinkReport]) {
-        let parts = metrics::Parts {
-            shard: self.shard.stats(),
-            broker: self.broker.stats(),
-            store: self.store.stats(),
-            recorder: self.recorder.handle().stats(),
-            overlay: self.overlay.as_ref(),
-            trouble: self.state.trouble.clone(),
-        };
-        self.handle(Input::Measured(Box::new(metrics::measured(parts, links))));
-        if let Some(id) = asked {
-            self.handle(Input::Fleet { id });
-        }
-    }
-
-    fn on_report(&mut self, id: u64, links: &[LinkReport]) {
-        if let Some(asked) = self.state.measures.remove(&id) {
-            return self.on_measured(asked, links);
-        }
-        let Some(mut status) = self.state.waiting_status.remove(&id) else { return };
-        status.insert("links".to_owned(), status::links(links));
-        self.reply(id, Reply::Document(Ok(status.into())));
     }
 
     /// Steps two to five; accepting stopped with the loop.

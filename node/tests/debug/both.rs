@@ -4,29 +4,10 @@ use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use crate::Diagnosis;
-use crate::faults::{ORPHAN, diagnose, first_becomes, is_healthy};
+use crate::faults::{diagnose, first_becomes, is_healthy};
 use crate::harness::process::{eventually, run};
 use crate::harness::{Cluster, Node, SHIPPED_LINK, kubebus};
-
-/// A device whose host nobody knows.
-const NOWHERE: &str = "\
-apiVersion: devices.kubeedge.io/v1beta1
-kind: DeviceModel
-metadata: {name: meter, namespace: water}
-spec:
-  properties:
-    - {name: count, type: INT, accessMode: ReadOnly}
----
-apiVersion: devices.kubeedge.io/v1beta1
-kind: Device
-metadata: {name: nowhere, namespace: water}
-spec:
-  deviceModelRef: {name: meter}
-  nodeName: a
-  protocol: {protocolName: modbus, configData: {tcp: 'plc.invalid:502', unit: 1}}
-  properties:
-    - {name: count, visitors: {protocolName: modbus, configData: {holding: 1}}}
-";
+use crate::meters;
 
 /// A process that ends with the test, also with one that fails.
 struct Running(Child);
@@ -61,7 +42,7 @@ pub(crate) fn faults_of_an_edge_at_the_cloud() {
     both_ends_are_healthy(cloud, &a);
 
     // Its mapper: first none, then one that does not find its device.
-    cluster.apply(ORPHAN);
+    cluster.apply(&meters::without_mapper());
     let found = is_named(cloud, "a", "mapper-away");
     assert_eq!(found.document["findings"][0]["about"], "water/meter");
     // By the device's name too, and both ends say it once.
@@ -69,7 +50,7 @@ pub(crate) fn faults_of_an_edge_at_the_cloud() {
     let first = &found.document["findings"][0];
     assert_eq!((&first["node"], found.causes.len()), (&"edge/a".into(), 1), "{first:#}");
     cloud.say(&["delete", "device", "water/meter"]);
-    cluster.apply(NOWHERE);
+    cluster.apply(&meters::of_unknown_host());
     let broker = a.mqtt().to_string();
     let mapper = Running::start(&["mapper", "run", "modbus", "--broker", &broker]);
     let found = is_named(cloud, "a", "device-name");

@@ -10,25 +10,8 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 
 use crate::Diagnosis;
 use crate::harness::{Cluster, Node, QUICK_LINK};
+use crate::meters;
 use crate::process::eventually;
-
-/// A device whose mapper nobody starts.
-pub(crate) const ORPHAN: &str = "\
-apiVersion: devices.kubeedge.io/v1beta1
-kind: DeviceModel
-metadata: {name: meter, namespace: water}
-spec:
-  properties:
-    - {name: count, type: INT, accessMode: ReadOnly}
----
-apiVersion: devices.kubeedge.io/v1beta1
-kind: Device
-metadata: {name: meter, namespace: water}
-spec:
-  deviceModelRef: {name: meter}
-  nodeName: a
-  protocol: {protocolName: modbus}
-";
 
 #[track_caller]
 pub(crate) fn diagnose(node: &Node, about: &[&str]) -> Diagnosis {
@@ -58,7 +41,7 @@ pub(crate) fn of_a_site() {
     is_healthy(&cluster.cloud);
 
     // A mapper that is not there, told from both ends of the link.
-    cluster.apply(ORPHAN);
+    cluster.apply(&meters::without_mapper());
     for node in [&a, &cluster.cloud] {
         let found = first_becomes(node, &[], "mapper-away");
         let finding = &found.document["findings"][0];

@@ -18,6 +18,7 @@ mod harness;
 #[path = "../lab_node/mod.rs"]
 #[expect(dead_code, reason = "shared with the target `network`")]
 mod lab_node;
+mod meters;
 mod objects;
 mod pages;
 mod way;

@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
-use crate::faults::ORPHAN;
 use crate::harness::Cluster;
+use crate::meters;
 use crate::process::eventually;
 
 pub(crate) fn are_described_and_watched_over_a_restart() {
@@ -26,7 +26,7 @@ pub(crate) fn are_described_and_watched_over_a_restart() {
             if lines.iter().any(is_it) { Ok(()) } else { Err(lines.join("\n")) }
         });
     };
-    cluster.apply(ORPHAN);
+    cluster.apply(&meters::without_mapper());
     sees("ADDED");
 
     // All that is known of it, and the command that helps where nothing is.

@@ -1,9 +1,10 @@
-use bus::token::CaHash;
-use bus::{Mono, Name, UnixMillis};
+use bus::token::{CaHash, TokenId};
+use bus::{KeyHash, Mono, Name, UnixMillis};
 use controller::api::Method;
 use controller::api::call::{Call, Request};
 use controller::api::read::{Found, Read};
-use controller::join::CsrError;
+use controller::join::{CsrError, Signed};
+use controller::nodes::{self, NodeRecord};
 use controller::{CloudSubnets, Cluster, Plan};
 use metadata::{Commit, Keyspace};
 
@@ -233,9 +234,9 @@ fn users_are_let_in_by_a_request_and_turned_away_by_a_patch() {
     desk.0.signer = Box::new(move |request, identity| {
         assert_eq!((request, identity.node.to_string().as_str()), (&[0, 0, 0][..], "user/alice"));
         key.set(key.get() + 1);
-        Ok(controller::join::Signed {
+        Ok(Signed {
             certificate_der: vec![7],
-            public_key: bus::KeyHash([key.get(); 32]),
+            public_key: KeyHash([key.get(); 32]),
             serial: vec![1],
             not_after: UnixMillis(9_000_000),
         })
@@ -311,54 +312,18 @@ fn another_public_key_rotates_a_wireguard_peer_and_nothing_else_of_it_can_be_cha
     assert_eq!(stale.reason, "Conflict", "who read before it was rotated");
 }
 
-/// As the register and the sites have it.
-#[derive(minicbor::Encode)]
-struct Joined {
-    #[n(0)]
-    name: Name,
-    #[n(1)]
-    site: Name,
-    #[n(2)]
-    public_key: controller::nodes::KeyHash,
-    #[n(3)]
-    lans: Vec<u8>,
-    #[n(4)]
-    joined: UnixMillis,
-    #[n(5)]
-    #[cbor(with = "minicbor::bytes")]
-    serial: Vec<u8>,
-    #[n(6)]
-    not_after: UnixMillis,
-    #[n(7)]
-    #[cbor(with = "minicbor::bytes")]
-    token: [u8; 32],
-}
-
-#[derive(minicbor::Encode)]
-struct InSite {
-    #[n(0)]
-    site: Name,
-}
-
 impl Desk {
     fn with_edge(edge: &str, site: &str) -> Self {
         let mut desk = Self::new();
         let name = |text: &str| Name::new(text).unwrap();
-        let record = Joined {
-            name: name(edge),
-            site: name(site),
-            public_key: controller::nodes::KeyHash([7; 32]),
-            lans: Vec::new(),
-            joined: NOW.wall,
+        let signed = Signed {
+            certificate_der: Vec::new(),
+            public_key: KeyHash([7; 32]),
             serial: vec![1],
             not_after: UnixMillis(9_000_000),
-            token: [0; 32],
         };
-        let mut put = |key: String, bytes: Vec<u8>| {
-            desk.0.keyspace.put(metadata::Key::new(&key).unwrap(), bytes.into());
-        };
-        put(format!("/c/node/{edge}"), minicbor::to_vec(record).unwrap());
-        put(format!("/all/site/edge/{edge}"), minicbor::to_vec(InSite { site: name(site) }).unwrap());
+        let node = NodeRecord::new(name(edge), name(site), TokenId([0; 32]), &signed, NOW.wall);
+        nodes::put(&node, &mut desk.0.keyspace);
         // Sealed with the next cycle.
         desk.ask(ApiRequest::Layout);
         desk
