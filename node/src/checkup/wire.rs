@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::echo::Way;
-use crate::diagnose::{Link, redact};
+use crate::diagnose::redact;
 use crate::health::Condition;
 use crate::health::links::{LinkState, Path};
 use crate::health::series::LinkSeries;
@@ -292,18 +292,6 @@ pub(crate) fn links_to(condition: &Condition, peer: &NodeId) -> Vec<LinkView> {
         mtu: link.get(LinkSeries::Mtu).unwrap_or_default(),
     };
     ours.map(view).take(MAX_LINKS).collect()
-}
-
-/// The links of a node to a peer, as its console told them.
-pub(crate) fn links_of(links: &[Link], peer: &str) -> Vec<LinkView> {
-    let view = |link: &Link| LinkView {
-        lane: link.lane.clone(),
-        remote: String::new(),
-        rtt_us: (link.rtt_ms * 1000.0) as u64,
-        lost_ppm: (link.loss_percent * 10_000.0) as u64,
-        mtu: link.mtu,
-    };
-    links.iter().filter(|link| link.peer == peer).map(view).take(MAX_LINKS).collect()
 }
 
 /// Short, on one line, nothing that moves a terminal's cursor, and no secret.

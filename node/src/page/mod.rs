@@ -1,7 +1,10 @@
 //! What the page for people is told of twins and rules: as much as it shows, whatever the size of the fleet.
 
+#[cfg(feature = "io")]
 mod changes;
+#[cfg(feature = "io")]
 mod look;
+#[cfg(feature = "io")]
 mod tables;
 
 use bus::twin::DeviceId;
@@ -11,9 +14,12 @@ use device_twin::twin::{Availability, DeviceState};
 use device_twin::{Gist, PropertyId, TwinView};
 use serde_json::{Value, json};
 
-pub(crate) use self::changes::Sent;
-pub(crate) use self::look::Look;
-pub(crate) use self::tables::{Nodes, tables};
+#[cfg(feature = "io")]
+pub(crate) use self::{
+    changes::Sent,
+    look::Look,
+    tables::{Nodes, tables},
+};
 use crate::admin::{AdminError, AdminResponse, document};
 
 /// Devices that one page shows: more fit no screen, and nobody reads them. The rest is a search or the next page away.

@@ -12,11 +12,10 @@ use tokio::time::{Instant, timeout};
 
 use super::progress::Progress;
 use super::{CheckArgs, DiagnoseArgs, check, facts};
-use crate::checkup::wire::links_of;
-use crate::checkup::{Check, Report, Told};
+use crate::checkup::{Check, LinkView, Report, Told};
 use crate::config::Config;
 use crate::diagnose::check::{Line, judge};
-use crate::diagnose::{Facts, Finding, diagnose};
+use crate::diagnose::{Facts, Finding, Link, diagnose};
 use crate::io::cli::{AskArgs, Format, Place};
 
 /// How long gathering may take: less than the core waits ([`crate::checkup::asked::LIMIT`]).
@@ -84,6 +83,18 @@ fn report(facts: &Facts, lines: &[Line]) -> Report {
         left_out: 0,
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
+}
+
+/// The links of a node to a peer, as its console told them.
+fn links_of(links: &[Link], peer: &str) -> Vec<LinkView> {
+    let view = |link: &Link| LinkView {
+        lane: link.lane.clone(),
+        remote: String::new(),
+        rtt_us: (link.rtt_ms * 1000.0) as u64,
+        lost_ppm: (link.loss_percent * 10_000.0) as u64,
+        mtu: link.mtu,
+    };
+    links.iter().filter(|link| link.peer == peer).map(view).collect()
 }
 
 fn told(finding: Finding) -> Told {
