@@ -10,7 +10,8 @@ use super::read::{PAGE, Page, Read};
 use super::refusal::Cause;
 use super::{Id, Item, Kind, Refusal, Scope, table};
 
-/// A list that is being read and written, page by page: of ten thousand objects no more than a page is in memory.
+/// A list that is being read and written, page by page: of ten thousand objects no more than two pages are in memory, one
+/// that is written and the next one, which the owner loop reads meanwhile.
 #[derive(Debug)]
 pub struct Lister {
     kind: Kind,
@@ -51,7 +52,7 @@ impl Lister {
             kind: self.kind,
             scope: self.of.scope(),
             after: self.after.clone(),
-            limit: if self.of.selectors.is_by_name() { left } else { PAGE },
+            limit: if self.is_by_name() { left } else { PAGE },
             counts: self.of.limit.is_some_and(|limit| limit <= self.selected + PAGE)
                 && self.of.selectors.is_all(),
             since: self.of.proceed.as_ref().filter(|_| !self.is_begun).map(|proceed| proceed.revision),
@@ -115,23 +116,18 @@ impl Lister {
         self.select(page).into_iter().map(|item| item.id).collect()
     }
 
-    /// Takes a page in, and gives the next bytes of the answer.
-    pub fn handle_page(&mut self, page: Page) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        if !std::mem::replace(&mut self.is_begun, true) {
-            bytes.extend_from_slice(self.begin().as_bytes());
-        }
-        let mut needs_comma = self.selected > 0;
-        for item in self.select(page) {
-            if std::mem::replace(&mut needs_comma, true) {
-                bytes.push(b',');
-            }
-            self.look.write(self.kind, item, self.now, &mut bytes);
-        }
-        if self.is_done {
-            bytes.extend_from_slice(self.end().as_bytes());
-        }
-        bytes
+    /// Takes a page in: what is to be written of it.
+    pub fn handle_page(&mut self, page: Page) -> Piece {
+        let begin = if std::mem::replace(&mut self.is_begun, true) { String::new() } else { self.begin() };
+        let follows = self.selected > 0;
+        let items = self.select(page);
+        let end = if self.is_done { self.end() } else { String::new() };
+        Piece { kind: self.kind, look: self.look, now: self.now, begin, follows, items, end }
+    }
+
+    /// Whether taking a page in costs nothing worth mentioning: else objects are decoded for it.
+    pub fn is_by_name(&self) -> bool {
+        self.of.selectors.is_by_name()
     }
 
     /// Whether there is no more to ask for.
@@ -175,6 +171,39 @@ impl Lister {
             }
         }
         format!("],\"metadata\":{metadata}}}\n")
+    }
+}
+
+/// A part of the answer, not written yet.
+#[derive(Debug)]
+pub struct Piece {
+    kind: Kind,
+    look: Look,
+    now: UnixMillis,
+    begin: String,
+    /// Others come before these items.
+    follows: bool,
+    items: Vec<Item>,
+    end: String,
+}
+
+impl Piece {
+    /// Objects to be rendered.
+    pub fn objects(&self) -> usize {
+        self.items.len()
+    }
+
+    pub fn write(self) -> Vec<u8> {
+        let mut bytes = self.begin.into_bytes();
+        let mut needs_comma = self.follows;
+        for item in self.items {
+            if std::mem::replace(&mut needs_comma, true) {
+                bytes.push(b',');
+            }
+            self.look.write(self.kind, item, self.now, &mut bytes);
+        }
+        bytes.extend_from_slice(self.end.as_bytes());
+        bytes
     }
 }
 

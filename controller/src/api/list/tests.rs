@@ -31,7 +31,7 @@ fn list((ks, index): &(Keyspace, Index), of: Listing) -> (Value, usize) {
     while !lister.is_done() {
         let Found::Page(page) = source.read(&lister.wants()) else { panic!("a page") };
         assert!(page.items.len() <= PAGE);
-        bytes.extend(lister.handle_page(page));
+        bytes.extend(lister.handle_page(page).write());
         turns += 1;
     }
     (serde_json::from_slice(&bytes).unwrap(), turns)

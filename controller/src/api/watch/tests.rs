@@ -123,7 +123,7 @@ impl World {
     fn selected(&self) -> (BTreeMap<String, Value>, Revision) {
         let mut lister = Lister::new(Kind::Device, self.of.clone(), WHOLE, UnixMillis(0));
         let Found::Page(page) = self.source().read(&lister.wants()) else { panic!("a page") };
-        let list: Value = serde_json::from_slice(&lister.handle_page(page)).unwrap();
+        let list: Value = serde_json::from_slice(&lister.handle_page(page).write()).unwrap();
         assert!(lister.is_done());
         let named = |object: &Value| {
             (object["metadata"]["name"].as_str().unwrap().to_owned(), object["spec"].clone())

@@ -282,22 +282,27 @@ impl Desk {
 async fn list(desk: &Desk, lister: Lister) -> Result<Response<AnswerBody>, Refusal> {
     let page = desk.page(lister.wants()).await?;
     lister.check(&page)?;
-    let (mut lister, first) = aside::page(lister, page).await?;
+    let (mut lister, mut piece) = aside::select(lister, page).await?;
     if lister.is_done() {
-        return Ok(typed(Response::new(AnswerBody::Whole(Full::new(first.into())))));
+        let bytes = aside::write(piece).await?;
+        return Ok(typed(Response::new(AnswerBody::Whole(Full::new(bytes.into())))));
     }
     let (pieces, answer) = mpsc::channel(PIECES);
     let desk = desk.clone();
     spawn("list", async move {
         // A client that hangs up, or a node that stops, leaves the answer unfinished: no client takes that for a list.
-        let mut piece = first;
-        loop {
-            if pieces.send(piece.into()).await.is_err() || lister.is_done() {
+        while !lister.is_done() {
+            let (bytes, page) = tokio::join!(aside::write(piece), desk.page(lister.wants()));
+            let (Ok(bytes), Ok(page)) = (bytes, page) else { return };
+            if pieces.send(bytes.into()).await.is_err() {
                 return;
             }
-            let Ok(page) = desk.page(lister.wants()).await else { return };
-            let Ok(rendered) = aside::page(lister, page).await else { return };
-            (lister, piece) = rendered;
+            let Ok(selected) = aside::select(lister, page).await else { return };
+            (lister, piece) = selected;
+        }
+        if let Ok(bytes) = aside::write(piece).await {
+            // Whoever hung up needs no last piece.
+            let _ = pieces.send(bytes.into()).await;
         }
     });
     Ok(typed(Response::new(AnswerBody::Pieces(answer))))

@@ -6,7 +6,7 @@ use bus::UnixMillis;
 use bytes::Bytes;
 use controller::api::Refusal;
 use controller::api::feed::Segment;
-use controller::api::list::Lister;
+use controller::api::list::{Lister, Piece};
 use controller::api::read::Page;
 use controller::api::watch::Watcher;
 use serde_json::Value;
@@ -29,14 +29,19 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     tokio::task::spawn_blocking(work).await.map_err(|_| busy())
 }
 
-/// The next bytes of a list.
-pub(super) async fn page(mut lister: Lister, page: Page) -> Result<(Lister, Vec<u8>), Refusal> {
-    let is_short = page.items.len() <= FEW;
+/// What a list is to say of a page, and the list after it.
+pub(super) async fn select(mut lister: Lister, page: Page) -> Result<(Lister, Piece), Refusal> {
+    let is_short = page.items.len() <= FEW || lister.is_by_name();
     let work = move || {
-        let bytes = lister.handle_page(page);
-        (lister, bytes)
+        let piece = lister.handle_page(page);
+        (lister, piece)
     };
     if is_short { Ok(work()) } else { aside(work).await }
+}
+
+/// The bytes of it.
+pub(super) async fn write(piece: Piece) -> Result<Vec<u8>, Refusal> {
+    if piece.objects() <= FEW { Ok(piece.write()) } else { aside(move || piece.write()).await }
 }
 
 /// Renders what a watcher is about to say, as of the time that it gives back. Of those who say the same one does it, and

@@ -264,7 +264,7 @@ fn figures_of_ten_thousand_devices() {
             let Found::Page(page) = store.read(&lister.wants()) else { panic!("a page") };
             reading += start.elapsed();
             let start = Instant::now();
-            bytes += lister.handle_page(page).len();
+            bytes += lister.handle_page(page).write().len();
             rendering += start.elapsed();
         }
         println!("{form:?}: read in {reading:?}, rendered in {rendering:?}, {bytes} bytes");
