@@ -9,16 +9,14 @@ mod links;
 #[cfg(test)]
 mod texts;
 
-use std::process::Command;
-
 use anyhow::Result;
 
-use crate::{FEATURES, run, step};
+use crate::{FEATURES, cargo_command, run, step};
 
 /// Writes `docs/reference`. The tests of `node/src/io/reference` do it, which else compare.
 pub(crate) fn write() -> Result<()> {
     step("docs/reference, from the code");
-    let mut tests = Command::new(env!("CARGO"));
+    let mut tests = cargo_command();
     tests.args(["test", "--locked", "-p", "node", "--lib", "--features", FEATURES, "io::reference"]);
     run(tests.env("KUBEBUS_WRITE_REFERENCE", "1"))
 }

@@ -13,7 +13,7 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::{cargo, step};
+use crate::{cargo, cargo_command, step};
 
 /// A program with tests, and the crate whose directory it runs in.
 struct Program {
@@ -53,7 +53,7 @@ fn is_of_second_lane(program: &Program) -> bool {
 
 /// What `cargo test` would run, in its order.
 fn programs(build: &[&str]) -> Result<Vec<Program>> {
-    let list = Command::new(env!("CARGO"))
+    let list = cargo_command()
         .args(build)
         .args(["--no-run", "--message-format", "json"])
         .stderr(Stdio::null())

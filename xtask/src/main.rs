@@ -142,7 +142,7 @@ fn is_on_path(program: &str) -> bool {
 fn cores_are_pure() -> Result<()> {
     step("the cores build without io, and nothing of it is in their tree or sources");
     cargo(&["check", "--locked", "-p", "simulations"])?;
-    let tree = Command::new(env!("CARGO"))
+    let tree = cargo_command()
         .args(["tree", "--locked", "-p", "simulations", "-e", "normal", "--prefix", "none"])
         .output()
         .context("cargo tree")?;
@@ -198,7 +198,7 @@ fn simulations(seeds: &str) -> Result<()> {
 fn broken_build() -> Result<()> {
     step("a build with one mistake in it, which the deterministic world must find");
     let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-    let mut hunt = Command::new(env!("CARGO"));
+    let mut hunt = cargo_command();
     hunt.env("RUSTFLAGS", format!("{flags} --cfg kubebus_broken"));
     hunt.args(["run", "--release", "--locked", "-p", "simulations", "--target-dir"]);
     hunt.arg(target_dir()?.join("broken")).args(["--", "hunt", "--seeds", "200"]);
@@ -218,7 +218,7 @@ fn bench(names: &[&str]) -> Result<()> {
         cargo(&["build", "--release", "--locked", "-p", "mapper-modbus"])?;
     }
     let (place, target) = (repository().join("benchmarks"), target_dir()?);
-    let mut build = Command::new(env!("CARGO"));
+    let mut build = cargo_command();
     build.args(["build", "--release", "--locked", "--target-dir"]).arg(&target).current_dir(place);
     run(&mut build)?;
     let release = target.join("release");
@@ -279,7 +279,22 @@ fn target_dir() -> Result<PathBuf> {
 }
 
 fn cargo(args: &[&str]) -> Result<()> {
-    run(Command::new(env!("CARGO")).args(args))
+    run(cargo_command().args(args))
+}
+
+/// Without what cargo said of this crate when it started it: ring's build script looks at that, and all that is above ring would be
+/// built anew for whoever calls cargo directly before or after.
+fn cargo_command() -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    for (name, _) in std::env::vars_os() {
+        if name
+            .to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 fn run(command: &mut Command) -> Result<()> {

@@ -2,11 +2,9 @@
 //!
 //! They are run, never linked: quincy is under the AGPL, nebula, OpenVPN and the WireGuards are others' programs too.
 
-use std::process::Command;
-
 use anyhow::Result;
 
-use crate::{apt_install, is_on_path, run, step, target_dir};
+use crate::{apt_install, cargo_command, is_on_path, run, step, target_dir};
 
 /// The lab's own, by the program that is needed of each of Debian's packages.
 const TOOLS: [(&str, &str); 5] = [
@@ -41,7 +39,7 @@ pub(crate) fn install() -> Result<()> {
             continue;
         }
         step(&format!("build {name} {version}, to compare with"));
-        let mut install = Command::new(env!("CARGO"));
+        let mut install = cargo_command();
         install.args(["install", "--locked", "--version", version, "--root"]).arg(&root).arg(name);
         told(name, run(&mut install));
     }
