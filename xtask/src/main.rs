@@ -282,8 +282,8 @@ fn cargo(args: &[&str]) -> Result<()> {
     run(cargo_command().args(args))
 }
 
-/// Without what cargo said of this crate when it started it: ring's build script looks at that, and all that is above ring would be
-/// built anew for whoever calls cargo directly before or after.
+/// Without what cargo said of this crate when it started it: ring's build script looks at that, and all that is above ring
+/// would be built anew for whoever calls cargo directly before or after.
 fn cargo_command() -> Command {
     let mut command = Command::new(env!("CARGO"));
     for (name, _) in std::env::vars_os() {

@@ -94,7 +94,7 @@ pub enum Include {
 /// A limit from here on is not kept, which Kubernetes leaves to a server (`ListOptions.limit`): 500 is what `kubectl` and
 /// client-go's reflectors ask for by themselves. After its tenth request `kubectl` waits 200 ms before each, so that pages
 /// cost it more than what is on them: 10,000 devices took it 2.2 s. An answer is written page by page here anyway.
-pub(super) const WHOLE_FROM: u64 = 500;
+const WHOLE_FROM: u64 = 500;
 
 /// Which objects of a kind.
 #[derive(Debug, Clone, PartialEq)]

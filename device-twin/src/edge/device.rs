@@ -71,6 +71,14 @@ pub(super) struct Mapper {
     config_due: Option<Mono>,
 }
 
+impl Mapper {
+    /// What it is to know has changed, or may have.
+    fn config_changed(&mut self, now: Now) {
+        let due = self.config_told.map_or(now.mono, |told| told + CONFIG_PAUSE);
+        self.config_due.get_or_insert(due);
+    }
+}
+
 impl EdgeTwins {
     /// Brings twins, mapper configurations and states in line with the manifests of `ids`.
     pub(super) fn devices_changed(&mut self, ids: &BTreeSet<DeviceId>, ks: &mut Keyspace, now: Now) {
@@ -91,7 +99,9 @@ impl EdgeTwins {
             }
             mappers.extend(self.mapper_of(id).cloned());
         }
-        mappers.iter().for_each(|mapper| self.config_changed(mapper, now));
+        for mapper in mappers {
+            self.mappers.entry(mapper).or_default().config_changed(now);
+        }
         here.iter().for_each(|(id, info)| self.bind(id, info, ks, now));
         self.decide_all(ks, now);
         ids.iter().for_each(|id| self.update_state(id));
@@ -171,18 +181,10 @@ impl EdgeTwins {
         self.outputs.publish(Publish { topic, payload: Bytes::new(), retain: true, expiry: None });
     }
 
-    /// What a mapper is to know has changed, or may have.
-    fn config_changed(&mut self, name: &Name, now: Now) {
-        let mapper = self.mappers.entry(name.clone()).or_default();
-        let due = mapper.config_told.map_or(now.mono, |told| now.mono.max(told + CONFIG_PAUSE));
-        mapper.config_due.get_or_insert(due);
-    }
-
-    /// What a rule looks at has changed, and with it which readings a mapper may keep to itself.
+    /// What rules look at has changed, and with it which readings a mapper may keep to itself.
     pub(super) fn configs_changed(&mut self, now: Now) {
-        let told = self.mappers.iter().filter(|(_, mapper)| mapper.config.is_some());
-        let names: Vec<_> = told.map(|(name, _)| name.clone()).collect();
-        names.iter().for_each(|name| self.config_changed(name, now));
+        let told = self.mappers.values_mut().filter(|mapper| mapper.config.is_some());
+        told.for_each(|mapper| mapper.config_changed(now));
     }
 
     pub(super) fn next_config(&self) -> Option<Mono> {
